@@ -1,0 +1,63 @@
+"""Whether requests pile up: the overload fraction and how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+#: The window starts empty: its first quarter fills the server and says nothing of a trend.
+SETTLING = 0.25
+MIN_BLOCKS, MAX_BLOCKS = 8, 40
+_RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Overload:
+    """Growth of the requests outstanding ÷ the offered rate: 0 sustained, 0.1 a tenth too much.
+
+    low and high bound it at 95 % each side; infinite where the window is too short to tell.
+    """
+
+    fraction: float
+    low: float
+    high: float
+
+
+UNKNOWN = Overload(float("nan"), float("-inf"), float("inf"))
+
+
+def overload(
+    outstanding: npt.NDArray[np.float64], bin_s: float, rate_rps: float, cycle_s: float
+) -> Overload:
+    """Estimate the overload of a window.
+
+    Args:
+        outstanding: requests due and not yet answered at the end of each bin.
+        bin_s: a bin's length.
+        rate_rps: the rate at which requests were due.
+        cycle_s: the time of one round of batches. Within it the number outstanding rises and
+            falls as a saw; only means over whole cycles show a trend.
+
+    The trend is a line through the means of blocks of whole cycles; its error comes from a
+    bootstrap of runs of neighbouring residuals, since neighbours resemble each other.
+    """
+    steady = outstanding[int(len(outstanding) * SETTLING) :]
+    cycle = max(round(cycle_s / bin_s), 1)
+    size = cycle * max(1, len(steady) // cycle // MAX_BLOCKS)
+    blocks = len(steady) // size
+    if blocks < MIN_BLOCKS:
+        return UNKNOWN
+    means = steady[len(steady) - blocks * size :].reshape(blocks, size).mean(axis=1)
+    time = (np.arange(blocks) - (blocks - 1) / 2) * size * bin_s
+    slope = float(time @ means / (time @ time))
+    residuals = means - means.mean() - slope * time
+    # Fitting took two degrees of freedom from the residuals' spread.
+    residuals *= np.sqrt(blocks / (blocks - 2))
+    run = max(2, round(blocks ** (1 / 3)))
+    draws = np.random.default_rng(0).integers(0, blocks, (_RESAMPLES, -(-blocks // run)))
+    index = (draws[:, :, None] + np.arange(run)).reshape(_RESAMPLES, -1)[:, :blocks] % blocks
+    slopes = slope + residuals[index] @ time / (time @ time)
+    low, high = np.quantile(slopes, [0.05, 0.95])
+    return Overload(slope / rate_rps, float(low) / rate_rps, float(high) / rate_rps)

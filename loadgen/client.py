@@ -1,0 +1,292 @@
+"""One process of load: a schedule in, a Measurement out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+
+from loadgen.histogram import Histogram
+from loadgen.measurement import BIN_S, Load, Measurement, Until
+from loadgen.payloads import Payload, mix
+from loadgen.schedule import Closed, Share, due_times
+
+#: More requests than this outstanding in one process are not sent, and are counted so.
+MAX_OUTSTANDING = 8000
+#: A late sender yields after this many, so that answers are read meanwhile.
+_YIELD_EVERY = 32
+_LOOK_S = 0.25
+_PRIORITY = -10
+
+
+class Client:
+    """Drives one URL from one process.
+
+    Args:
+        url: where every request is posted.
+        payloads: what is sent, as a seeded mix.
+        share: which of how many such processes this is.
+        method: the HTTP method.
+    """
+
+    def __init__(
+        self, url: str, payloads: Sequence[Payload], share: Share = Share(), method: str = "POST"
+    ):
+        self.url = url
+        self.payloads = payloads
+        self.share = share
+        self.method = method
+        self._window: _Window | None = None
+
+    async def measure(self, load: Load, until: Until | None = None) -> Measurement:
+        """Offer `load`; end it early once `until` says so of the window so far."""
+        task = asyncio.ensure_future(self.run(load))
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=_LOOK_S if until else None)
+                so_far = self.snapshot()
+                if until and so_far is not None and not task.done() and until(so_far):
+                    self.stop()
+                    until = None
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def raise_priority(self) -> bool:
+        """Prefer this thread over others on its core; False where that is not permitted."""
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
+        except OSError:
+            return False
+        return True
+
+    async def run(self, load: Load) -> Measurement:
+        """Offer this process's share of `load`, wait for the answers, and say what came of it."""
+        async with _session() as session:
+            window = self._window = _Window(load)
+            requests = mix(self.payloads, self.share)
+            try:
+                if isinstance(load.schedule, Closed):
+                    await self._closed(
+                        window, session, requests, self.share.of(load.schedule.users)
+                    )
+                else:
+                    await self._open(window, session, requests)
+                return window.result(final=True)
+            finally:
+                self._window = None
+
+    def snapshot(self) -> Measurement | None:
+        """The window so far; None where none is open."""
+        return self._window.result() if self._window else None
+
+    def stop(self) -> None:
+        """Schedule nothing more; what is outstanding is still waited for."""
+        if self._window is not None:
+            self._window.stop.set()
+
+    async def _open(
+        self, window: _Window, session: aiohttp.ClientSession, requests: Iterator[Payload]
+    ) -> None:
+        load = window.load
+        assert not isinstance(load.schedule, Closed)
+        tasks: set[asyncio.Task[None]] = set()
+        for count, due in enumerate(due_times(load.schedule, load.duration_s, self.share)):
+            wait_s = due - window.now()
+            if wait_s > 0:
+                await window.stopped_within(wait_s)
+            elif count % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            if window.stop.is_set():
+                break
+            window.scheduled(due)
+            if len(tasks) >= MAX_OUTSTANDING:
+                window.unsent()
+                continue
+            task = asyncio.create_task(self._request(window, session, next(requests), due))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        else:
+            await window.stopped_within(load.duration_s - window.now())
+        window.close()
+        while tasks:
+            await asyncio.wait(tasks)
+
+    async def _closed(
+        self,
+        window: _Window,
+        session: aiohttp.ClientSession,
+        requests: Iterator[Payload],
+        users: int,
+    ) -> None:
+        async def user() -> None:
+            while not window.stop.is_set():
+                due = window.now()
+                window.scheduled(due)
+                await self._request(window, session, next(requests), due)
+
+        tasks = [asyncio.create_task(user()) for _ in range(users)]
+        await window.stopped_within(window.load.duration_s)
+        window.stop.set()
+        window.close()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _request(
+        self, window: _Window, session: aiohttp.ClientSession, payload: Payload, due: float
+    ) -> None:
+        sent = window.sent(due)
+        try:
+            async with (
+                asyncio.timeout(window.load.timeout_s + due - sent),
+                session.request(
+                    self.method, self.url, data=payload.body, headers=payload.headers
+                ) as answer,
+            ):
+                body = await answer.read()
+                if answer.status != 200:
+                    cause = f"status {answer.status}"
+                else:
+                    cause = "" if payload.accepts(body) else "wrong body"
+        except TimeoutError:
+            cause = "timeout"
+        except (aiohttp.ClientError, OSError) as error:
+            cause = _cause(error)
+        if cause:
+            window.failed(due, cause)
+            # A closed loop that is refused at once must not spin.
+            await asyncio.sleep(0.01)
+        else:
+            window.succeeded(due, sent)
+
+
+class _Window:
+    """What is recorded while a window is open; the only place that reads the clock."""
+
+    def __init__(self, load: Load):
+        self.load = load
+        self.stop = asyncio.Event()
+        bins = int((load.duration_s + BIN_S) / BIN_S) + 1
+        self._due, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
+        self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
+        self._scheduled = self._sent = self._succeeded = 0
+        self._errors: dict[str, int] = {}
+        self._span_s: float | None = None
+        self._cpu_s, self._delay_s = _thread_times()
+        self._start = time.perf_counter()
+
+    def now(self) -> float:
+        return time.perf_counter() - self._start
+
+    async def stopped_within(self, seconds: float) -> None:
+        """Sleep, but wake where the window is stopped."""
+        if seconds > 0.05:
+            try:
+                await asyncio.wait_for(self.stop.wait(), seconds)
+            except TimeoutError:
+                return
+        elif seconds > 0:
+            await asyncio.sleep(seconds)
+
+    def scheduled(self, due: float) -> None:
+        self._scheduled += 1
+        self._count(self._due, due)
+
+    def sent(self, due: float) -> float:
+        now = self.now()
+        self._sent += 1
+        self._lateness.record(now - due)
+        return now
+
+    def unsent(self) -> None:
+        self._latency.record(self.load.timeout_s)
+
+    def succeeded(self, due: float, sent: float) -> None:
+        now = self.now()
+        self._succeeded += 1
+        self._latency.record(now - due)
+        self._service.record(now - sent)
+        self._count(self._done, now)
+        self._count(self._good, now)
+
+    def failed(self, due: float, cause: str) -> None:
+        now = self.now()
+        self._errors[cause] = self._errors.get(cause, 0) + 1
+        self._latency.record(max(now - due, self.load.timeout_s))
+        self._count(self._done, now)
+
+    def close(self) -> None:
+        """Nothing more is scheduled; what follows is the drain."""
+        self._span_s = min(self.now(), self.load.duration_s)
+
+    def result(self, final: bool = False) -> Measurement:
+        span_s = self._span_s if self._span_s is not None else self.now()
+        cpu_s, delay_s = _thread_times()
+        elapsed = max(self.now(), 1e-9)
+        copy = (lambda x: x) if final else (lambda x: x.copy())
+        return Measurement(
+            load=self.load,
+            scheduled=self._scheduled,
+            sent=self._sent,
+            succeeded=self._succeeded,
+            errors=dict(self._errors),
+            span_s=span_s,
+            latency=self._latency,
+            service=self._service,
+            lateness=self._lateness,
+            due=copy(self._due),
+            done=copy(self._done),
+            good=copy(self._good),
+            client_cpu=(cpu_s - self._cpu_s) / elapsed,
+            client_run_delay=(delay_s - self._delay_s) / elapsed,
+        )
+
+    @staticmethod
+    def _count(bins: np.ndarray[tuple[int], np.dtype[np.int64]], at: float) -> None:
+        index = int(at / BIN_S)
+        if index < len(bins):
+            bins[index] += 1
+
+
+@asynccontextmanager
+async def _session() -> AsyncIterator[aiohttp.ClientSession]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < min(hard, 2 * MAX_OUTSTANDING):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * MAX_OUTSTANDING), hard))
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        yield session
+
+
+def _cause(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientConnectorError():
+            return (
+                "connection refused" if error.errno == 111 else f"no connection: {error.strerror}"
+            )
+        case aiohttp.ServerDisconnectedError():
+            return "disconnected"
+        case aiohttp.ClientPayloadError():
+            return "incomplete body"
+        case ConnectionResetError() | aiohttp.ClientOSError():
+            return "reset"
+    return type(error).__name__
+
+
+def _thread_times() -> tuple[float, float]:
+    """CPU seconds of this thread, and seconds for which it was ready and waited for a core."""
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    try:
+        cpu_ns, delay_ns, _ = path.read_text().split()
+    except (OSError, ValueError):
+        return time.thread_time(), 0.0
+    return int(cpu_ns) / 1e9, int(delay_ns) / 1e9

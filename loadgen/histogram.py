@@ -1,0 +1,53 @@
+"""Durations as a mergeable histogram of bounded memory and relative error."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from hdrh.histogram import HdrHistogram
+
+_LONGEST_US = 3_600_000_000
+_DIGITS = 3
+
+
+class Histogram:
+    """Durations in seconds, kept to 3 significant digits from 1 µs to an hour (HdrHistogram)."""
+
+    def __init__(self) -> None:
+        self._counts = HdrHistogram(1, _LONGEST_US, _DIGITS)
+
+    def record(self, seconds: float, times: int = 1) -> None:
+        """Count a duration; what lies outside the range counts at its edge."""
+        us = min(max(round(seconds * 1e6), 1), _LONGEST_US)
+        self._counts.record_value(us, times)
+
+    def add(self, other: Histogram) -> None:
+        """Count everything that the other has counted."""
+        self._counts.add(other._counts)
+
+    def __len__(self) -> int:
+        return int(self._counts.get_total_count())
+
+    def quantile(self, q: float) -> float | None:
+        """The duration below which a share q of them lies, seconds; None where none was counted."""
+        if not len(self):
+            return None
+        return float(self._counts.get_value_at_percentile(100 * q)) / 1e6
+
+    def mean(self) -> float | None:
+        """Seconds; None where none was counted."""
+        return float(self._counts.get_mean_value()) / 1e6 if len(self) else None
+
+    def encode(self) -> str:
+        """HdrHistogram's compressed V2 form, base64."""
+        return bytes(self._counts.encode()).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """The inverse of `encode`."""
+        histogram = cls()
+        histogram._counts.decode_and_add(text.encode())
+        return histogram
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Histogram.decode, (self.encode(),)

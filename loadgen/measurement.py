@@ -1,0 +1,234 @@
+"""What a window of load was, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.backlog import SETTLING, UNKNOWN, Overload, overload
+from loadgen.histogram import Histogram
+from loadgen.schedule import Burst, Closed, Constant, Poisson, Schedule
+
+BIN_S = 0.02
+LATE_S, LATE_SHARE = 0.005, 0.02
+BUSY_CPU = 0.8
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is offered.
+
+    Attributes:
+        schedule: when requests are due, or how many users wait.
+        duration_s: how long requests are due; at most, where the window can end earlier.
+        timeout_s: a request not answered within this time of its due time has failed.
+        cycle_requests: how many requests the server takes in one round of batches.
+    """
+
+    schedule: Schedule
+    duration_s: float
+    timeout_s: float = 10.0
+    cycle_requests: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.duration_s > 0 and self.timeout_s > 0 and self.cycle_requests >= 1):
+            raise ValueError(f"durations and counts must be positive: {self}")
+
+    @property
+    def rate_rps(self) -> float | None:
+        """The offered rate; None for a burst or a closed loop."""
+        return self.schedule.rate_rps if isinstance(self.schedule, Constant | Poisson) else None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The raw result of a window, independent of any verdict; counts, from which ratios derive.
+
+    Attributes:
+        scheduled: requests that were due.
+        sent: of these, how many went out.
+        succeeded: of these, how many were answered rightly and in time.
+        errors: failed requests by cause.
+        span_s: from the first due time to the end of the schedule.
+        latency: answer − due; a failed or unsent request counts as the timeout at least.
+        service: answer − send, of those that succeeded.
+        lateness: send − due, the generator's own fault.
+        due, done: requests due and requests ended (rightly or not) in each bin of BIN_S.
+        good: requests succeeded in each bin.
+        client_cpu: the busiest load process's CPU time ÷ span.
+        client_run_delay: the worst load process's waiting for a core ÷ span.
+    """
+
+    load: Load
+    scheduled: int
+    sent: int
+    succeeded: int
+    errors: Mapping[str, int]
+    span_s: float
+    latency: Histogram
+    service: Histogram
+    lateness: Histogram
+    due: npt.NDArray[np.int64]
+    done: npt.NDArray[np.int64]
+    good: npt.NDArray[np.int64]
+    client_cpu: float = 0.0
+    client_run_delay: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def unsent(self) -> int:
+        """Requests that were due and never went out."""
+        return self.scheduled - self.sent
+
+    @property
+    def failed(self) -> int:
+        """Requests that were sent and not answered rightly and in time."""
+        return sum(self.errors.values())
+
+    @property
+    def success_rate(self) -> float | None:
+        """succeeded ÷ scheduled; None where nothing was scheduled."""
+        return self.succeeded / self.scheduled if self.scheduled else None
+
+    @cached_property
+    def goodput_rps(self) -> float:
+        """Rightly answered requests per second in the window's steady part."""
+        bins = int(self.span_s / BIN_S)
+        first = int(bins * SETTLING)
+        return (
+            float(self.good[first:bins].sum() / ((bins - first) * BIN_S)) if bins > first else 0.0
+        )
+
+    @property
+    def cycle_s(self) -> float:
+        """The time of one round of batches.
+
+        A full round takes as many requests as all workers hold; where batches do not fill,
+        rounds are shorter, and then no longer than a request's own latency.
+        """
+        rate = self.load.rate_rps or self.goodput_rps or 1.0
+        full = self.load.cycle_requests / rate
+        seen = self.latency.quantile(0.5)
+        return max(full if seen is None else min(full, seen), 1 / rate, BIN_S)
+
+    @cached_property
+    def overload(self) -> Overload:
+        """How fast requests pile up; unknown for a burst or a closed loop."""
+        rate = self.load.rate_rps
+        bins = int(self.span_s / BIN_S)
+        if rate is None or bins < 1:
+            return UNKNOWN
+        outstanding = np.cumsum(self.due - self.done)[:bins].astype(float)
+        return overload(outstanding, BIN_S, rate, self.cycle_s)
+
+    @property
+    def generator_limited(self) -> str | None:
+        """Why this window says nothing about the server; None where it does.
+
+        A closed loop has no due times and is never late.
+        """
+        if isinstance(self.load.schedule, Closed | Burst):
+            return None
+        if self.unsent:
+            return f"{self.unsent} of {self.scheduled} requests were not sent"
+        late, typical = self.lateness.quantile(0.99), self.latency.quantile(0.5)
+        if late is None or typical is None or late <= max(LATE_S, LATE_SHARE * typical):
+            return None
+        if self.client_cpu > BUSY_CPU:
+            why = f"the client's CPU was {self.client_cpu:.0%} busy"
+        elif self.client_run_delay > 0.02:
+            why = f"starved: the client waited for a core {self.client_run_delay:.0%} of the time"
+        else:
+            why = "the client was late"
+        return f"p99 lateness was {1000 * late:.1f} ms; {why}"
+
+    def summary(self) -> dict[str, Any]:
+        """Plain JSON data: the counts, the derived figures, the histograms encoded."""
+        schedule = self.load.schedule
+        over = self.overload
+        return {
+            "schedule": {"kind": type(schedule).__name__.lower(), **vars(schedule)},
+            "timeout_s": self.load.timeout_s,
+            "span_s": round(self.span_s, 3),
+            "scheduled": self.scheduled,
+            "sent": self.sent,
+            "succeeded": self.succeeded,
+            "errors": dict(self.errors),
+            "success_rate": self.success_rate,
+            "goodput_rps": self.goodput_rps,
+            "overload": None if over is UNKNOWN else [over.low, over.fraction, over.high],
+            "latency_s": _quantiles(self.latency),
+            "service_s": _quantiles(self.service),
+            "lateness_s": _quantiles(self.lateness),
+            "client_cpu": round(self.client_cpu, 4),
+            "client_run_delay": round(self.client_run_delay, 4),
+            "generator_limited": self.generator_limited,
+            "notes": list(self.notes),
+            "latency_histogram": self.latency.encode(),
+        }
+
+
+def merge(parts: Iterable[Measurement]) -> Measurement:
+    """One window's measurement out of those of its load processes.
+
+    The arrays add up over the bins that all parts have.
+    """
+    first, *rest = parts
+    merged = first
+    latency, service, lateness = Histogram(), Histogram(), Histogram()
+    for part in (first, *rest):
+        latency.add(part.latency)
+        service.add(part.service)
+        lateness.add(part.lateness)
+    for part in rest:
+        bins = min(len(merged.due), len(part.due))
+        merged = replace(
+            merged,
+            scheduled=merged.scheduled + part.scheduled,
+            sent=merged.sent + part.sent,
+            succeeded=merged.succeeded + part.succeeded,
+            errors={
+                cause: merged.errors.get(cause, 0) + part.errors.get(cause, 0)
+                for cause in {**merged.errors, **part.errors}
+            },
+            span_s=min(merged.span_s, part.span_s),
+            due=merged.due[:bins] + part.due[:bins],
+            done=merged.done[:bins] + part.done[:bins],
+            good=merged.good[:bins] + part.good[:bins],
+            client_cpu=max(merged.client_cpu, part.client_cpu),
+            client_run_delay=max(merged.client_run_delay, part.client_run_delay),
+            notes=tuple(dict.fromkeys(merged.notes + part.notes)),
+        )
+    return replace(merged, latency=latency, service=service, lateness=lateness)
+
+
+Until = Callable[[Measurement], bool]
+
+
+class Generator(Protocol):
+    """Whatever can offer a load and say what came of it: one client, or a fleet."""
+
+    async def measure(self, load: Load, until: Until | None = None) -> Measurement:
+        """Offer `load`, and end it early once `until` says so of the window so far."""
+        ...
+
+    async def raise_priority(self) -> bool:
+        """Ask for cores before others get them; False where that is not permitted."""
+        ...
+
+
+class GeneratorLost(RuntimeError):
+    """A load process ended during a window, which is therefore invalid."""
+
+
+def _quantiles(histogram: Histogram) -> dict[str, float | None]:
+    return {
+        "mean": histogram.mean(),
+        **{f"p{q:g}": histogram.quantile(q / 100) for q in (50, 90, 95, 99, 99.9)},
+        "max": histogram.quantile(1.0),
+    }

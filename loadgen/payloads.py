@@ -1,0 +1,98 @@
+"""What is sent, and what a good answer is."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadgen.schedule import Share
+
+
+class PayloadError(ValueError):
+    """A requests file that cannot be used; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One request: its body, its headers, and what the answer's body must hold.
+
+    contains is a substring and matches a regular expression, both of the body as text; the
+    status must always be 200.
+    """
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    contains: str | None = None
+    matches: str | None = None
+
+    def accepts(self, answer: bytes) -> bool:
+        """Whether this body is a good answer."""
+        if self.contains is None and self.matches is None:
+            return True
+        text = answer.decode(errors="replace")
+        if self.contains is not None and self.contains not in text:
+            return False
+        return self.matches is None or re.search(self.matches, text) is not None
+
+
+_KEYS = {"body", "file", "content_type", "headers", "expect"}
+
+
+def read_payloads(path: Path) -> list[Payload]:
+    """Read a requests file: JSON lines, one request a line.
+
+    Each has `body` (a JSON object or array, or a text) or `file` (a path beside the requests
+    file); optionally `content_type`, `headers`, `expect: {"contains": …, "matches": …}`.
+
+    Raises:
+        PayloadError: missing, empty, or a line that is not such a request.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PayloadError(f"requests file {path} cannot be read: {error}") from None
+    payloads = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                payloads.append(_payload(json.loads(line), path.parent))
+            except (ValueError, OSError, TypeError, AttributeError) as error:
+                raise PayloadError(f"requests file {path}, line {number}: {error}") from None
+    if not payloads:
+        raise PayloadError(f"requests file {path} holds no request")
+    return payloads
+
+
+def _payload(data: Mapping[str, Any], folder: Path) -> Payload:
+    if unknown := set(data) - _KEYS:
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known are {sorted(_KEYS)}")
+    if ("body" in data) == ("file" in data):
+        raise ValueError("either 'body' or 'file' is needed")
+    if "file" in data:
+        body, kind = (folder / data["file"]).read_bytes(), "application/octet-stream"
+    elif isinstance(data["body"], str):
+        body, kind = data["body"].encode(), "text/plain"
+    else:
+        body, kind = json.dumps(data["body"]).encode(), "application/json"
+    expect = data.get("expect", {})
+    if unknown := set(expect) - {"contains", "matches"}:
+        raise ValueError(f"unknown key expect.{sorted(unknown)[0]}; known are contains, matches")
+    if expect.get("matches") is not None:
+        try:
+            re.compile(expect["matches"])
+        except re.error as error:
+            raise ValueError(f"expect.matches is no regular expression: {error}") from None
+    headers = {"Content-Type": str(data.get("content_type", kind)), **data.get("headers", {})}
+    return Payload(body, headers, expect.get("contains"), expect.get("matches"))
+
+
+def mix(payloads: Sequence[Payload], share: Share, seed: int = 0) -> Iterator[Payload]:
+    """An endless, seeded mix of the payloads: every window draws the same."""
+    generator = random.Random(f"{seed}/{share.index}/{share.count}")
+    while True:
+        yield from generator.sample(payloads, len(payloads))

@@ -1,0 +1,372 @@
+"""The search for the sustained rate: warm-up, capacity, incumbent probe, narrowing.
+
+It sees one method, `measure`, and knows nothing of HTTP or TorchServe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import MLRsearch
+
+from loadgen.measurement import BIN_S, Generator, Load, Measurement
+from loadgen.schedule import Closed, Constant, Poisson
+
+CYCLES = 20
+COMPLETIONS = 20
+STABLE_WINDOWS = 3
+STABLE_WITHIN = 0.10
+#: The closed loop underestimates: a configuration this far below may still win.
+CAPACITY_MARGIN = 1.3
+CONFIDENCE = 0.95
+
+
+class Verdict(enum.Enum):
+    """What a window says of the rate that was offered in it."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+    GENERATOR = "generator limited"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is looked for, and how long.
+
+    Attributes:
+        width: the relative distance of the two bounds at which the search ends.
+        arrivals: "constant" or "poisson".
+        timeout_s: within which a request must be answered, from its due time.
+        window_s: a window's least duration.
+        window_limit_s: a window's greatest duration.
+        warmup_limit_s: the closed loop's greatest duration.
+        search_limit_s: the narrowing's greatest duration; what is known then is the result.
+        windows: how many windows must agree for a bound; the odd one out is outvoted.
+        max_rate_rps: nothing is offered above it.
+        seed: of Poisson arrivals.
+    """
+
+    width: float = 0.05
+    arrivals: str = "constant"
+    timeout_s: float = 10.0
+    window_s: float = 5.0
+    window_limit_s: float = 20.0
+    warmup_limit_s: float = 15.0
+    search_limit_s: float = 75.0
+    windows: int = 2
+    max_rate_rps: float = 100_000.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.width < 0.5 and 0 < self.window_s <= self.window_limit_s):
+            raise ValueError(f"impossible goal: {self}")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One window of the search, its verdict and the reason for it."""
+
+    rate_rps: float
+    verdict: Verdict
+    reason: str
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class SustainedRate:
+    """What the search found.
+
+    Attributes:
+        lower_rps: the highest rate that passed; None where none did.
+        upper_rps: the lowest that did not pass; None where every one did.
+        capacity_rps: the closed loop's throughput, an estimate.
+        probes: every window at an offered rate, in order.
+        warmup: the closed loop's measurement.
+        reason: why the search ended.
+        pruned: why this cannot beat the incumbent; None where that was not shown.
+    """
+
+    lower_rps: float | None
+    upper_rps: float | None
+    capacity_rps: float
+    probes: tuple[Probe, ...]
+    warmup: Measurement
+    reason: str
+    pruned: str | None = None
+
+    @property
+    def best(self) -> Probe | None:
+        """The longest window that passed at the lower bound."""
+        passed = [
+            p for p in self.probes if p.rate_rps == self.lower_rps and p.verdict is Verdict.PASS
+        ]
+        return max(passed, key=lambda p: p.measurement.scheduled, default=None)
+
+    @property
+    def zero_failures_of(self) -> int:
+        """Requests offered at the lower bound in windows that passed: none of them failed."""
+        return sum(
+            p.measurement.succeeded
+            for p in self.probes
+            if p.rate_rps == self.lower_rps and p.verdict is Verdict.PASS
+        )
+
+
+def success_bound(trials: float, confidence: float = CONFIDENCE) -> float:
+    """The success probability that `trials` successes without a failure show at `confidence`.
+
+    >>> round(success_bound(459, 0.99), 4)
+    0.99
+    """
+    return float((1 - confidence) ** (1 / trials)) if trials > 0 else 0.0
+
+
+def judge(measurement: Measurement, width: float) -> tuple[Verdict, str]:
+    """The verdict on a window, and its reason in words. The burden of proof lies on passing."""
+    if measurement.errors:
+        causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
+        return Verdict.FAIL, f"{measurement.failed} of {measurement.scheduled} failed: {causes}"
+    over = measurement.overload
+    if over.low > width / 2:
+        return Verdict.FAIL, f"the backlog grew by {over.fraction:.1%} of the offered rate"
+    if limited := measurement.generator_limited:
+        return Verdict.GENERATOR, limited
+    if over.high < width / 2 and measurement.scheduled >= COMPLETIONS:
+        return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
+    return Verdict.UNDECIDED, "whether the backlog grew stayed open up to the window's limit"
+
+
+def least_window_s(measurement: Measurement, goal: Goal) -> float:
+    """The least duration after which this window may pass, seconds."""
+    rate = measurement.load.rate_rps or 1.0
+    return max(goal.window_s, CYCLES * measurement.cycle_s, COMPLETIONS / rate)
+
+
+def decided(measurement: Measurement, goal: Goal) -> bool:
+    """Whether a window that is still open has said all that it can say."""
+    if measurement.errors:
+        return True
+    least_s = least_window_s(measurement, goal)
+    if measurement.span_s >= least_s:
+        return judge(measurement, goal.width)[0] in (Verdict.PASS, Verdict.FAIL)
+    # Early on only a backlog that grows without doubt counts: filling the server looks alike.
+    return measurement.span_s >= least_s / 2 and measurement.overload.low > 2 * goal.width
+
+
+def stable_rate(measurement: Measurement) -> float | None:
+    """The closed loop's throughput once it no longer changes, else None.
+
+    The last three windows of at least 20 completions and three rounds of batches agree within
+    10 %. In a closed loop latency is users ÷ throughput, so that one tells of both.
+    """
+    bins = int(measurement.span_s / BIN_S)
+    answered = measurement.good[:bins].cumsum()
+    rate = measurement.goodput_rps
+    if not bins or rate <= 0:
+        return None
+    wanted = max(COMPLETIONS, 3 * measurement.load.cycle_requests)
+    size = max(int(wanted / rate / BIN_S), int(1.0 / BIN_S))
+    ends = [bins - 1 - size * back for back in range(STABLE_WINDOWS, -1, -1)]
+    if ends[0] < 0:
+        return None
+    counts = [int(answered[b] - answered[a]) for a, b in zip(ends, ends[1:], strict=False)]
+    if min(counts) < COMPLETIONS or max(counts) > (1 + STABLE_WITHIN) * min(counts):
+        return None
+    return sum(counts) / (STABLE_WINDOWS * size * BIN_S)
+
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass
+class Search:
+    """One search for the sustained rate of what a generator is aimed at.
+
+    Args:
+        goal: what is looked for.
+        generator: what offers load.
+        cycle_requests: requests that the server takes in one round (workers × batch size).
+        users: of the closed loop, enough to fill every batch twice.
+        incumbent_rps: the rate to beat, if any.
+        progress: is told each phase and its rate as it begins.
+    """
+
+    goal: Goal
+    generator: Generator
+    cycle_requests: int = 1
+    users: int = 8
+    incumbent_rps: float | None = None
+    progress: Progress = lambda phase, rate: None
+    _probes: list[Probe] = field(default_factory=list)
+
+    async def find(self) -> SustainedRate:
+        """Run the search to its end.
+
+        Raises:
+            GeneratorLost: a load process was lost twice in the same window.
+        """
+        self.progress("warm-up", 0.0)
+        load = self._load(Closed(self.users), self.goal.warmup_limit_s)
+        warmup = await self._measure(load, self._warm)
+        capacity = stable_rate(warmup) or warmup.goodput_rps
+        if not warmup.succeeded:
+            causes = ", ".join(f"{n} × {cause}" for cause, n in warmup.errors.items())
+            return self._result(
+                capacity, warmup, f"no request succeeded: {causes or 'no answer at all'}"
+            )
+        best = self.incumbent_rps
+        if best is not None:
+            if CAPACITY_MARGIN * capacity < best:
+                why = f"its capacity of about {capacity:.1f} rps is below the best's {best:.1f}"
+                return self._result(capacity, warmup, "pruned by capacity", why)
+            verdict = await self._probe("incumbent probe", best)
+            if verdict is not Verdict.PASS and self._marginal():
+                verdict = await self._probe("incumbent probe", best)
+            if verdict is not Verdict.PASS:
+                why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
+                return self._result(capacity, warmup, "pruned at the incumbent's rate", why)
+        reason = await self._narrow(max(capacity, best or 0.0), best)
+        return self._result(capacity, warmup, reason)
+
+    def _warm(self, so_far: Measurement) -> bool:
+        """Whether the closed loop has told enough."""
+        if stable_rate(so_far) is not None:
+            return True
+        best = self.incumbent_rps
+        # No warm-up makes a server several times faster after its first seconds.
+        return best is not None and so_far.span_s > 6 and 4 * so_far.goodput_rps < best
+
+    async def _narrow(self, estimate: float, passed: float | None) -> str:
+        """Bracket and bisect with MLRsearch, which runs in a thread of its own; say why it ended."""
+        deadline = time.monotonic() + self.goal.search_limit_s
+        ceiling = self.goal.max_rate_rps
+        low, high = passed or estimate / 1000, min(1.4 * estimate, ceiling)
+        while high > low * (1 + self.goal.width):
+            measurer = _Measurer(self, asyncio.get_running_loop(), deadline)
+            try:
+                await asyncio.to_thread(self._mlrsearch, measurer, low, high)
+            except _OutOfTime:
+                return f"the search's {self.goal.search_limit_s:g} s were over"
+            finally:
+                measurer.close()
+            if self._bounds()[1] is not None or high >= ceiling:
+                break
+            low, high = high, min(2 * high, ceiling)
+        return "the bounds are close enough" if self._bounds()[1] else "the greatest rate passed"
+
+    def _mlrsearch(self, measurer: _Measurer, low: float, high: float) -> None:
+        windows = 2 * self.goal.windows - 1
+        target = MLRsearch.SearchGoal(
+            loss_ratio=0.0,
+            exceed_ratio=0.5 if windows > 1 else 0.0,
+            relative_width=self.goal.width,
+            initial_trial_duration=self.goal.window_s,
+            final_trial_duration=self.goal.window_s,
+            duration_sum=windows * self.goal.window_s,
+            preceding_targets=1,
+            fail_fast=False,
+        )
+        config = MLRsearch.Config()
+        config.goals = [target]
+        config.max_load = high
+        config.min_load = low
+        config.search_duration_max = 10 * self.goal.search_limit_s
+        config.warmup_duration = 0.0
+        MLRsearch.MultipleLossRatioSearch(config).search(measurer, debug=lambda _: None)
+
+    async def _probe(self, phase: str, rate: float) -> Verdict:
+        self.progress(phase, rate)
+        goal = self.goal
+        schedule = Poisson(rate, goal.seed) if goal.arrivals == "poisson" else Constant(rate)
+        load = self._load(schedule, goal.window_limit_s)
+        measurement = await self._measure(load, lambda so_far: decided(so_far, goal))
+        verdict, reason = judge(measurement, goal.width)
+        if verdict is Verdict.GENERATOR and await self.generator.raise_priority():
+            self._probes.append(Probe(rate, verdict, reason, measurement))
+            measurement = await self._measure(load, lambda so_far: decided(so_far, goal))
+            verdict, reason = judge(measurement, goal.width)
+        self._probes.append(Probe(rate, verdict, reason, measurement))
+        return verdict
+
+    async def _measure(self, load: Load, until: Callable[[Measurement], bool]) -> Measurement:
+        from loadgen.measurement import GeneratorLost
+
+        try:
+            return await self.generator.measure(load, until)
+        except GeneratorLost:
+            return await self.generator.measure(load, until)
+
+    def _load(self, schedule: Any, duration_s: float) -> Load:
+        return Load(schedule, duration_s, self.goal.timeout_s, self.cycle_requests)
+
+    def _marginal(self) -> bool:
+        """Whether the last window failed by so little that it may have been chance."""
+        last = self._probes[-1].measurement
+        return last.failed <= 0.01 * last.scheduled and not last.overload.low > self.goal.width
+
+    def _bounds(self) -> tuple[float | None, float | None]:
+        """The highest rate that passed by majority, below the lowest that did not."""
+        votes: dict[float, int] = {}
+        for probe in self._probes:
+            vote = 1 if probe.verdict is Verdict.PASS else -1
+            if probe.verdict is not Verdict.GENERATOR:
+                votes[probe.rate_rps] = votes.get(probe.rate_rps, 0) + vote
+        limited = {p.rate_rps for p in self._probes} - set(votes)
+        failed = {rate for rate, vote in votes.items() if vote <= 0} | limited
+        upper = min(failed, default=None)
+        passed = [r for r, vote in votes.items() if vote > 0 and (upper is None or r < upper)]
+        return max(passed, default=None), upper
+
+    def _result(
+        self, capacity: float, warmup: Measurement, reason: str, pruned: str | None = None
+    ) -> SustainedRate:
+        lower, upper = self._bounds()
+        return SustainedRate(lower, upper, capacity, tuple(self._probes), warmup, reason, pruned)
+
+
+class _OutOfTime(Exception):
+    pass
+
+
+class _Measurer(MLRsearch.AbstractMeasurer):
+    """MLRsearch's view of a generator: one blocking method, called in MLRsearch's thread."""
+
+    def __init__(self, search: Search, loop: asyncio.AbstractEventLoop, deadline: float):
+        self._search, self._loop, self._deadline = search, loop, deadline
+        self._waiting: concurrent.futures.Future[Verdict] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Let the thread end at once, wherever it waits."""
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def measure(
+        self, intended_duration: float, intended_load: float
+    ) -> MLRsearch.MeasurementResult:
+        if self._closed or time.monotonic() > self._deadline:
+            raise _OutOfTime
+        self._waiting = asyncio.run_coroutine_threadsafe(
+            self._search._probe("narrowing", intended_load), self._loop
+        )
+        verdict = self._waiting.result()
+        measured = self._search._probes[-1].measurement
+        share = min(measured.goodput_rps / intended_load, 1.0)
+        # What was answered tells MLRsearch where to look next; just above a passing rate the
+        # share is all but 1, and a window that did not pass must not look as if it had.
+        lost = 0.0 if verdict is Verdict.PASS else max(1 - share, self._search.goal.width / 2)
+        count = 1_000_000
+        return MLRsearch.MeasurementResult(
+            intended_duration=intended_duration,
+            intended_load=intended_load,
+            offered_count=count,
+            loss_count=round(count * lost),
+        )

@@ -1,0 +1,140 @@
+"""The keys of config.properties that TorchServe 0.12.0 reads.
+
+TorchServe ignores a key that it does not know, so a misspelt one would measure nothing.
+Source: org.pytorch.serve.util.ConfigManager of that release.
+"""
+
+from __future__ import annotations
+
+INTEGERS = frozenset(
+    [
+        "default_response_timeout",
+        "default_startup_timeout",
+        "default_workers_per_model",
+        "grpc_inference_max_connection_age_grace_ms",
+        "grpc_inference_max_connection_age_ms",
+        "grpc_management_max_connection_age_grace_ms",
+        "grpc_management_max_connection_age_ms",
+        "initial_distribution_port",
+        "initial_worker_port",
+        "io_ratio",
+        "job_queue_size",
+        "max_request_size",
+        "max_response_size",
+        "metric_time_interval",
+        "netty_client_threads",
+        "number_of_gpu",
+        "number_of_netty_threads",
+        "token_expiration_min",
+        "unregister_model_timeout",
+    ]
+)
+
+BOOLEANS = frozenset(
+    [
+        "async_logging",
+        "cpu_launcher_enable",
+        "decode_input_request",
+        "disable_system_metrics",
+        "disable_token_authorization",
+        "enable_envvars_config",
+        "enable_grpc_ssl",
+        "enable_metrics_api",
+        "enable_model_api",
+        "install_py_dep_per_model",
+        "ipex_enable",
+        "ipex_gpu_enable",
+        "limit_max_image_pixels",
+        "model_metrics_auto_detect",
+        "prefer_direct_buffer",
+        "ts_open_inference_protocol",
+        "use_env_allowed_urls",
+        "use_native_io",
+    ]
+)
+
+TEXTS = frozenset(
+    [
+        "allowed_urls",
+        "blacklist_env_vars",
+        "certificate_file",
+        "cors_allowed_headers",
+        "cors_allowed_methods",
+        "cors_allowed_origin",
+        "cpp_log_config",
+        "cpu_launcher_args",
+        "default_service_handler",
+        "grpc_inference_address",
+        "grpc_inference_port",
+        "grpc_management_address",
+        "grpc_management_port",
+        "inference_address",
+        "keystore",
+        "keystore_pass",
+        "keystore_type",
+        "load_models",
+        "management_address",
+        "metrics_address",
+        "metrics_config",
+        "metrics_mode",
+        "model_server_home",
+        "model_snapshot",
+        "model_store",
+        "models",
+        "plugins_path",
+        "private_key_file",
+        "service_envelope",
+        "system_metrics_cmd",
+        "ts_header_key_sequence_end",
+        "ts_header_key_sequence_id",
+        "ts_header_key_sequence_start",
+        "version",
+        "vmargs",
+        "workflow_store",
+    ]
+)
+
+KNOWN = INTEGERS | BOOLEANS | TEXTS
+
+#: Set by servetune for every configuration alike: where the server listens, what it loads,
+#: and how it is observed. A file's own values for these are overridden, and that is said.
+OWNED = frozenset(
+    [
+        "disable_system_metrics",
+        "disable_token_authorization",
+        "grpc_inference_address",
+        "grpc_inference_port",
+        "grpc_management_address",
+        "grpc_management_port",
+        "inference_address",
+        "load_models",
+        "management_address",
+        "metrics_address",
+        "metrics_config",
+        "metrics_mode",
+        "model_server_home",
+        "model_snapshot",
+        "model_store",
+        "version",
+    ]
+)
+
+
+def check(name: str, value: str) -> str | None:
+    """Return what is wrong with one property, or None.
+
+    >>> check("job_queue_size", "ten")
+    "property job_queue_size must be an integer, got 'ten'"
+    """
+    if name not in KNOWN:
+        return f"property {name} is not known to TorchServe 0.12.0, which would ignore it"
+    if name in INTEGERS:
+        try:
+            int(value)
+        except ValueError:
+            return f"property {name} must be an integer, got {value!r}"
+    if name in BOOLEANS and value not in ("true", "false"):
+        return f"property {name} must be true or false, got {value!r}"
+    if "\n" in value or "\r" in value or value != value.strip():
+        return f"property {name} has a line break or a space at an end: {value!r}"
+    return None

@@ -1,0 +1,499 @@
+"""One running TorchServe: started, ready, watched, stopped; nothing of it stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiohttp
+import psutil
+
+from serving import supervisor
+from serving.archive import Archive
+from serving.config import MODEL_KEYS, ServerConfig
+from serving.errors import ServerError
+from serving.installation import Installation
+from serving.metrics import ServerCounters
+
+T = TypeVar("T")
+
+LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
+HOME_PREFIX = "servetune-"
+#: What a server's environment takes over from outside; everything else is the configuration's.
+#: Ray sets OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES in its workers: neither may leak in.
+INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
+#: Below Linux's ephemeral ports, above those of Ray's workers (10002 to 19999).
+PORT_RANGE = range(20000, 32000)
+MAX_LOAD_FAILURES = 2
+LOG_TAIL_LINES = 12
+_POLL_S = 0.2
+_WATCH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports on the loopback address; 0 stands for any free one."""
+
+    inference: int = 0
+    management: int = 0
+    metrics: int = 0
+    grpc_inference: int = 0
+    grpc_management: int = 0
+
+    def choose(self) -> Ports:
+        """Fill in free ports.
+
+        Raises:
+            ServerError: a port that was asked for by number is in use.
+        """
+        taken: set[int] = set()
+        chosen: dict[str, int] = {}
+        for item in fields(self):
+            port: int = getattr(self, item.name)
+            if port and (port in taken or not _is_free(port)):
+                raise ServerError(
+                    "port in use",
+                    f"port {port} ({item.name}) is in use; "
+                    f"name a free one in serving.ports.{item.name}, or none",
+                    host_fault=True,
+                )
+            while not port:
+                port = random.choice(PORT_RANGE)
+                if port in taken or not _is_free(port):
+                    port = 0
+            taken.add(port)
+            chosen[item.name] = port
+        return Ports(**chosen)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and under what limits a configuration is served; the same for all of a run.
+
+    Attributes:
+        ready_timeout_s: from the start until every worker is READY.
+        memory_limit_bytes: resident memory of the server and its workers, summed;
+            None is 85 % of what is available at the start.
+        ports: those asked for; the rest is chosen.
+        cores: what an unset number of workers or threads means.
+    """
+
+    archive: Archive
+    installation: Installation
+    ready_timeout_s: float = 180.0
+    memory_limit_bytes: int | None = None
+    ports: Ports = field(default_factory=Ports)
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+
+
+class TorchServe:
+    """A TorchServe instance as an asynchronous context.
+
+    Entering it starts the server and waits until it is ready; leaving it stops the server
+    and removes its folder. Between, `guard` runs an awaitable and cuts it short when the
+    server fails.
+
+    Args:
+        config: what to serve with.
+        site: where.
+        folder: receives config.properties, environment and torchserve.log.
+
+    Raises (on entering):
+        ServerError: with the cause and the last log lines; nothing is left running.
+    """
+
+    def __init__(self, config: ServerConfig, site: Site, folder: Path):
+        self.config = config
+        self.site = site
+        self.folder = folder
+        self.log_path = folder / "torchserve.log"
+        self.ports = site.ports
+        self.worker_pids: frozenset[int] = frozenset()
+        self.peak_rss_bytes = 0
+        self.ready_s = 0.0
+        self._home = Path()
+        self._process: asyncio.subprocess.Process | None = None
+        self._pid = 0
+        self._exit: asyncio.Future[int | None] | None = None
+        self._failed: asyncio.Future[ServerError] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._oom_kills = 0
+
+    @property
+    def url(self) -> str:
+        """Where predictions are asked for."""
+        return f"http://127.0.0.1:{self.ports.inference}/predictions/{self.site.archive.name}"
+
+    async def __aenter__(self) -> Self:
+        started = time.monotonic()
+        try:
+            self._prepare()
+            await self._start()
+            await self._until_ready(started)
+        except BaseException:
+            await self._end()
+            raise
+        self.ready_s = time.monotonic() - started
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def guard(self, work: Awaitable[T]) -> T:
+        """Await `work`; if the server fails first, cancel it and raise the server's error."""
+        assert self._failed is not None
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([task, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                raise self._failed.result()
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def counters(self) -> ServerCounters:
+        """What TorchServe has counted so far of its own work."""
+        text = await self._get_text(f"http://127.0.0.1:{self.ports.metrics}/metrics")
+        return ServerCounters.parse(text)
+
+    def log_tail(self) -> str:
+        """The last lines of the server's log."""
+        try:
+            text = self.log_path.read_text(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+    # --- starting --------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        sweep()
+        self.ports = self.site.ports.choose()
+        root = tempfile.gettempdir()
+        # A worker's socket lies in here, and a socket's path holds about 107 bytes.
+        self._home = Path(
+            tempfile.mkdtemp(prefix=HOME_PREFIX, dir=root if len(root) < 50 else "/tmp")
+        )
+        for name in ("tmp", "store", "logs", "work"):
+            (self._home / name).mkdir()
+        (self._home / "store" / self.site.archive.path.name).symlink_to(self.site.archive.path)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.properties").write_text(
+            self.config.properties_text(self.site.archive, self._place())
+        )
+        (self.folder / "environment").write_text(self.config.environment_text())
+        self._oom_kills = _oom_kills()
+
+    def _place(self) -> dict[str, str]:
+        address = "http://127.0.0.1"
+        return {
+            "inference_address": f"{address}:{self.ports.inference}",
+            "management_address": f"{address}:{self.ports.management}",
+            "metrics_address": f"{address}:{self.ports.metrics}",
+            "grpc_inference_address": "127.0.0.1",
+            "grpc_management_address": "127.0.0.1",
+            "grpc_inference_port": str(self.ports.grpc_inference),
+            "grpc_management_port": str(self.ports.grpc_management),
+            "disable_token_authorization": "true",
+            "disable_system_metrics": "true",
+            "metrics_mode": "prometheus",
+            "metrics_config": str(METRICS_CONFIG),
+        }
+
+    def _command(self) -> list[str]:
+        installed = self.site.installation
+        return [
+            installed.java.path,
+            f"-Dmodel_server_home={installed.home}",
+            f"-Djava.io.tmpdir={self._home / 'tmp'}",
+            f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
+            *self.config.jvm_arguments(),
+            "-cp",
+            f".:{installed.home}/ts/frontend/*",
+            "org.pytorch.serve.ModelServer",
+            "--python",
+            installed.python,
+            "-f",
+            str((self.folder / "config.properties").resolve()),
+            "-s",
+            str(self._home / "store"),
+            "-ncs",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """The server's whole environment."""
+        return {
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            "TMPDIR": str(self._home / "tmp"),
+            "LOG_LOCATION": str(self._home / "logs"),
+            "METRICS_LOCATION": str(self._home / "logs"),
+            **self.config.environment_variables(),
+        }
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._exit, self._failed = loop.create_future(), loop.create_future()
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
+        request = {
+            "argv": self._command(),
+            "environment": self.environment(),
+            "folder": str(self._home / "work"),
+            "log": str(self.log_path.resolve()),
+            "home": str(self._home),
+        }
+        self.log_path.write_text("")
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", supervisor.__file__),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        await self._process.stdin.drain()
+        line = await self._process.stdout.readline()
+        first: dict[str, Any] = json.loads(line or '{"error": "the supervisor ended"}')
+        if "error" in first:
+            raise ServerError("no start", f"{self._command()[0]} did not start: {first['error']}")
+        self._pid = first["pid"]
+        self._tasks.append(asyncio.create_task(self._listen()))
+
+    async def _listen(self) -> None:
+        """Learn of the server's exit, or of the supervisor's."""
+        assert self._process and self._process.stdout and self._exit
+        line = await self._process.stdout.readline()
+        code: int | None = json.loads(line)["exit"] if line else None
+        if (
+            not line
+        ):  # The supervisor was killed: the server died with it, its workers may not have.
+            _kill_group(self._pid)
+        self._exit.set_result(code)
+
+    async def _until_ready(self, started: float) -> None:
+        assert self._exit is not None
+        while True:
+            await asyncio.wait([self._exit], timeout=_POLL_S)
+            if self._exit.done():
+                raise self._early_exit(self._exit.result())
+            waited = time.monotonic() - started
+            described = await self._describe()
+            if described is not None:
+                workers = described["workers"]
+                states = [worker["status"] for worker in workers]
+                if len(states) >= described["minWorkers"] and set(states) == {"READY"}:
+                    self._compare(described)
+                    self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
+                    self._tasks.append(asyncio.create_task(self._watch()))
+                    return
+                self._check_loading()
+            if waited > self.site.ready_timeout_s:
+                raise self._error(
+                    "not ready",
+                    f"the workers were not ready after {self.site.ready_timeout_s:g} s "
+                    "(serving.ready_timeout_s)",
+                )
+            self._check_memory()
+
+    async def _describe(self) -> dict[str, Any] | None:
+        """The model's description; None while the server does not answer yet."""
+        name = self.site.archive.name
+        assert self._session is not None
+        try:
+            url = f"http://127.0.0.1:{self.ports.management}/models/{name}"
+            async with self._session.get(url) as answer:
+                if answer.status == 404:
+                    raise self._error("archive not loaded", f"TorchServe could not load {name}")
+                if answer.status != 200:
+                    return None
+                described: list[dict[str, Any]] = await answer.json()
+        except (TimeoutError, aiohttp.ClientError):
+            return None
+        return described[0]
+
+    def _compare(self, described: Mapping[str, Any]) -> None:
+        for setting, keys in MODEL_KEYS.items():
+            asked = getattr(self.config, setting)
+            got = described[keys[0]]
+            if asked is not None and got != asked:
+                raise self._error(
+                    "setting overruled",
+                    f"{setting} {asked} was asked for and TorchServe reports {got}: "
+                    "the archive's own model-config.yaml overrules it",
+                )
+
+    def _check_loading(self) -> None:
+        log = self.log_path.read_text(errors="replace")
+        if log.count("Backend worker process died") >= MAX_LOAD_FAILURES:
+            raise self._error("model does not load", "the handler raised while loading the model")
+        if _oom_kills() > self._oom_kills:
+            raise self._error("out of memory", "the kernel killed a worker while it loaded")
+
+    def _early_exit(self, code: int | None) -> ServerError:
+        log = self.log_path.read_text(errors="replace")
+        if "Address already in use" in log:
+            return self._error("port in use", "a port was taken during the start", host_fault=True)
+        if code is None:
+            return self._error("server died", "the supervisor was killed", host_fault=True)
+        if code == -9 or _oom_kills() > self._oom_kills:
+            return self._error(
+                "out of memory" if code != -9 else "server died",
+                f"TorchServe was killed during its start (exit status {code})",
+            )
+        return self._error("no start", f"TorchServe ended with exit status {code} during its start")
+
+    def _error(self, cause: str, message: str, host_fault: bool = False) -> ServerError:
+        return ServerError(cause, message, self.log_tail(), host_fault)
+
+    # --- watching --------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        assert self._exit is not None and self._failed is not None
+        while not self._failed.done():
+            await asyncio.wait([self._exit], timeout=_WATCH_S)
+            try:
+                self._check_alive()
+                self._check_memory()
+            except ServerError as error:
+                self._failed.set_result(error)
+
+    def _check_alive(self) -> None:
+        assert self._exit is not None
+        killed = _oom_kills() > self._oom_kills
+        if self._exit.done():
+            cause = "out of memory" if killed else "server died"
+            raise self._error(cause, f"TorchServe ended (exit status {self._exit.result()})")
+        gone = [pid for pid in self.worker_pids if not psutil.pid_exists(pid)]
+        if gone:
+            cause = "out of memory" if killed else "worker died"
+            raise self._error(cause, f"worker {gone[0]} ended while it was measured")
+
+    def _check_memory(self) -> None:
+        used = 0
+        with contextlib.suppress(psutil.Error):
+            server = psutil.Process(self._pid)
+            for process in (server, *server.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    used += process.memory_info().rss
+        self.peak_rss_bytes = max(self.peak_rss_bytes, used)
+        limit = self.memory_limit_bytes
+        if used > limit:
+            raise self._error(
+                "memory budget",
+                f"the server used {used >> 20} MiB, and {limit >> 20} MiB are its budget "
+                "(serving.memory_limit_mb)",
+            )
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The budget: the one asked for, else 85 % of what the host has for this server."""
+        if self.site.memory_limit_bytes is not None:
+            return self.site.memory_limit_bytes
+        # What the server already holds is its own; only the rest of the host is a limit.
+        return int(0.85 * (psutil.virtual_memory().available + self.peak_rss_bytes))
+
+    async def _get_text(self, url: str) -> str:
+        assert self._session is not None
+        async with self._session.get(url) as answer:
+            return await answer.text()
+
+    # --- stopping --------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        # A second Ctrl-C must not leave a half-stopped server.
+        await asyncio.shield(asyncio.ensure_future(self._stop()))
+
+    async def _stop(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        for task in self._tasks[1:]:
+            task.cancel()
+        process = self._process
+        if process is not None and process.stdin is not None and self._exit is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.write(b"stop\n")
+                await process.stdin.drain()
+            if self._tasks:
+                await asyncio.wait([self._exit], timeout=supervisor.ORDERLY_STOP_S + 5)
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            assert process.stdout is not None
+            # Its end closes the pipe: by then every process and the folder are gone.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.stdout.read(), 15)
+            await process.wait()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._home != Path():
+            shutil.rmtree(self._home, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what instances whose supervisor was killed have left: processes and folders."""
+    for home in {
+        *Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*"),
+        *Path("/tmp").glob(f"{HOME_PREFIX}*"),
+    }:
+        with contextlib.suppress(OSError):
+            stale = home.stat().st_uid == os.getuid() and time.time() - home.stat().st_mtime > 60
+            note = home / "supervisor.pid"
+            if note.exists():
+                stale = not _noted_alive(note)
+            if stale:
+                server = home / "server.pid"
+                if server.exists() and _noted_alive(server):
+                    _kill_group(int(server.read_text().split()[0]))
+                shutil.rmtree(home, ignore_errors=True)
+
+
+def _noted_alive(note: Path) -> bool:
+    """Whether the very process of a note still runs: a pid alone may have been used again."""
+    pid, started = note.read_text().split()
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] == started
+    except OSError:
+        return False
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(pid, 9)
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has killed for memory since the host started."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

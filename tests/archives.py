@@ -1,0 +1,32 @@
+"""Small model archives for tests, made from a handler's source."""
+
+import json
+import zipfile
+from pathlib import Path
+
+ECHO = """
+def handle(data, context):
+    if data is None:
+        return None
+    return [{"size": len(data)} for _ in data]
+"""
+
+
+def make_archive(folder: Path, source: str = ECHO, name: str = "echo", **extra: str) -> Path:
+    """Write FOLDER/NAME.mar with a handler module; `extra` files by name, dots as `__`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.mar"
+    manifest = {
+        "createdOn": "01/01/2026 00:00:00",
+        "runtime": "python",
+        "model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py:handle"},
+        "archiverVersion": "0.12.0",
+    }
+    if "model_config__yaml" in extra:
+        manifest["model"]["configFile"] = "model-config.yaml"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("handler.py", source)
+        for key, text in extra.items():
+            archive.writestr(key.replace("__", ".").replace("_", "-"), text)
+    return path
