@@ -155,7 +155,8 @@ def decided(measurement: Measurement, goal: Goal) -> bool:
         return True
     least_s = least_window_s(measurement, goal)
     if measurement.span_s >= least_s:
-        return judge(measurement, goal.width)[0] in (Verdict.PASS, Verdict.FAIL)
+        # A late generator is no better for waiting: such a window is repeated, not extended.
+        return judge(measurement, goal.width)[0] is not Verdict.UNDECIDED
     # Early on only a backlog that grows without doubt counts: filling the server looks alike.
     return measurement.span_s >= least_s / 2 and measurement.overload.low > 2 * goal.width
 
@@ -275,8 +276,8 @@ class Search:
         )
         config = MLRsearch.Config()
         config.goals = [target]
+        config.min_load = low  # Before max_load: each is checked against the other's value.
         config.max_load = high
-        config.min_load = low
         config.search_duration_max = 10 * self.goal.search_limit_s
         config.warmup_duration = 0.0
         MLRsearch.MultipleLossRatioSearch(config).search(measurer, debug=lambda _: None)

@@ -55,8 +55,8 @@ def codegen(monkeypatch: pytest.MonkeyPatch) -> handler.CodeGenHandler:
     """A handler with at most 5 tokens in all, whose model repeats the width of its batch."""
     made = handler.CodeGenHandler()
     made.tokenizer = OneTokenPerWord()
-    made.tokenize = {}
-    made.generate = {"max_length": 5}
+    made.encode_options = {}
+    made.generate_options = {"max_length": 5}
     monkeypatch.setattr(made, "inference", lambda ids, masks: [f"w{len(row)}" for row in ids])
     return made
 

@@ -66,8 +66,8 @@ class CodeGenHandler:
         on_gpu = gpu_id is not None and torch.cuda.is_available()
         self.device = torch.device("cuda", int(gpu_id)) if on_gpu else torch.device("cpu")
         variant = json.loads((folder / "variant.json").read_text("utf-8"))
-        self.tokenize: dict[str, Any] = variant["tokenize"]
-        self.generate: dict[str, Any] = variant["generate"]
+        self.encode_options: dict[str, Any] = variant["tokenize"]
+        self.generate_options: dict[str, Any] = variant["generate"]
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         self.model = CodeGenForCausalLM.from_pretrained(folder).eval().to(self.device)
 
@@ -110,9 +110,9 @@ class CodeGenHandler:
         """
         if not prompts:
             return None, {}
-        encoded = self.tokenizer(list(prompts.values()), **self.tokenize)
+        encoded = self.tokenizer(list(prompts.values()), **self.encode_options)
         ids, masks = encoded["input_ids"], encoded["attention_mask"]
-        limit = self.generate["max_length"]
+        limit = self.generate_options["max_length"]
         if len(ids[0]) < limit:
             return (ids, masks), {}
         too_long = {
@@ -131,7 +131,7 @@ class CodeGenHandler:
             output = self.model.generate(
                 torch.tensor(ids, device=self.device),
                 attention_mask=torch.tensor(masks, device=self.device),
-                **self.generate,
+                **self.generate_options,
             )
         # The prompts are padded on the left, so that all of them end in the same column.
         added = output[:, len(ids[0]) :]

@@ -142,7 +142,7 @@ def test_greedy_output_does_not_depend_on_the_batch(
     alone = []
     for prompt, length in zip(prompts, lengths, strict=True):
         # Padding counts toward the limit, so alone a shorter prompt would be given more tokens.
-        monkeypatch.setitem(handler.generate, "max_length", length + new)
+        monkeypatch.setitem(handler.generate_options, "max_length", length + new)
         alone += complete(handler, [prompt])
     assert together == alone
     assert len(set(together)) == 3, "the completion depends on the prompt"
