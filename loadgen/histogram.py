@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 from hdrh.histogram import HdrHistogram
 
 _LONGEST_US = 3_600_000_000
@@ -32,11 +34,24 @@ class Histogram:
         """The duration below which a share q of them lies, seconds; None where none was counted."""
         if not len(self):
             return None
-        return float(self._counts.get_value_at_percentile(100 * q)) / 1e6
+        # The library's own look-up walks all 23,552 counts in Python, too long between sends.
+        wanted = max(1, int(q * len(self) + 0.5))
+        index = int(np.searchsorted(np.cumsum(self._array()), wanted))
+        value = self._counts.get_value_from_index(index)
+        return float(self._counts.get_highest_equivalent_value(value)) / 1e6
 
     def mean(self) -> float | None:
         """Seconds; None where none was counted."""
-        return float(self._counts.get_mean_value()) / 1e6 if len(self) else None
+        if not len(self):
+            return None
+        counts = self._array()
+        used = np.nonzero(counts)[0].tolist()
+        upper = self._counts.get_highest_equivalent_value
+        values = [upper(self._counts.get_value_from_index(index)) for index in used]
+        return float(counts[used] @ np.array(values) / len(self)) / 1e6
+
+    def _array(self) -> npt.NDArray[np.int64]:
+        return np.frombuffer(self._counts.counts, np.int64)
 
     def encode(self) -> str:
         """HdrHistogram's compressed V2 form, base64."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import enum
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import MLRsearch
 
-from loadgen.measurement import BIN_S, Generator, Load, Measurement
+from loadgen.measurement import BIN_S, Generator, GeneratorLost, Load, Measurement
 from loadgen.schedule import Closed, Constant, Poisson
 
 CYCLES = 20
@@ -25,6 +26,7 @@ STABLE_WITHIN = 0.10
 #: The closed loop underestimates: a configuration this far below may still win.
 CAPACITY_MARGIN = 1.3
 CONFIDENCE = 0.95
+COARSEST = 4.0
 
 
 class Verdict(enum.Enum):
@@ -49,6 +51,7 @@ class Goal:
         warmup_limit_s: the closed loop's greatest duration.
         search_limit_s: the narrowing's greatest duration; what is known then is the result.
         windows: how many windows must agree for a bound; the odd one out is outvoted.
+            One decides where a server is so slow that a window takes more than twice window_s.
         max_rate_rps: nothing is offered above it.
         seed: of Poisson arrivals.
     """
@@ -59,7 +62,7 @@ class Goal:
     window_s: float = 5.0
     window_limit_s: float = 20.0
     warmup_limit_s: float = 15.0
-    search_limit_s: float = 75.0
+    search_limit_s: float = 60.0
     windows: int = 2
     max_rate_rps: float = 100_000.0
     seed: int = 0
@@ -90,6 +93,8 @@ class SustainedRate:
         probes: every window at an offered rate, in order.
         warmup: the closed loop's measurement.
         reason: why the search ended.
+        width: the relative width that it went for: the goal's, or a coarser one for a server
+            whose batches take seconds.
         pruned: why this cannot beat the incumbent; None where that was not shown.
     """
 
@@ -99,6 +104,7 @@ class SustainedRate:
     probes: tuple[Probe, ...]
     warmup: Measurement
     reason: str
+    width: float
     pruned: str | None = None
 
     @property
@@ -149,16 +155,16 @@ def least_window_s(measurement: Measurement, goal: Goal) -> float:
     return max(goal.window_s, CYCLES * measurement.cycle_s, COMPLETIONS / rate)
 
 
-def decided(measurement: Measurement, goal: Goal) -> bool:
+def decided(measurement: Measurement, goal: Goal, width: float) -> bool:
     """Whether a window that is still open has said all that it can say."""
     if measurement.errors:
         return True
     least_s = least_window_s(measurement, goal)
     if measurement.span_s >= least_s:
         # A late generator is no better for waiting: such a window is repeated, not extended.
-        return judge(measurement, goal.width)[0] is not Verdict.UNDECIDED
+        return judge(measurement, width)[0] is not Verdict.UNDECIDED
     # Early on only a backlog that grows without doubt counts: filling the server looks alike.
-    return measurement.span_s >= least_s / 2 and measurement.overload.low > 2 * goal.width
+    return measurement.span_s >= least_s / 2 and measurement.overload.low > 2 * width
 
 
 def stable_rate(measurement: Measurement) -> float | None:
@@ -177,7 +183,7 @@ def stable_rate(measurement: Measurement) -> float | None:
     ends = [bins - 1 - size * back for back in range(STABLE_WINDOWS, -1, -1)]
     if ends[0] < 0:
         return None
-    counts = [int(answered[b] - answered[a]) for a, b in zip(ends, ends[1:], strict=False)]
+    counts = [int(answered[b] - answered[a]) for a, b in itertools.pairwise(ends)]
     if min(counts) < COMPLETIONS or max(counts) > (1 + STABLE_WITHIN) * min(counts):
         return None
     return sum(counts) / (STABLE_WINDOWS * size * BIN_S)
@@ -207,6 +213,9 @@ class Search:
     progress: Progress = lambda phase, rate: None
     _probes: list[Probe] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._width, self._windows = self.goal.width, self.goal.windows
+
     async def find(self) -> SustainedRate:
         """Run the search to its end.
 
@@ -233,8 +242,17 @@ class Search:
             if verdict is not Verdict.PASS:
                 why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
                 return self._result(capacity, warmup, "pruned at the incumbent's rate", why)
+        self._coarsen(warmup, capacity)
         reason = await self._narrow(max(capacity, best or 0.0), best)
         return self._result(capacity, warmup, reason)
+
+    def _coarsen(self, warmup: Measurement, capacity: float) -> None:
+        """Widen the goal for a server whose windows take long, so that the search stays short."""
+        load = self._load(Constant(capacity), self.goal.window_limit_s)
+        factor = least_window_s(replace(warmup, load=load), self.goal) / (2 * self.goal.window_s)
+        if factor > 1:
+            self._width = min(self.goal.width * min(factor, COARSEST), 0.4)
+            self._windows = 1
 
     def _warm(self, so_far: Measurement) -> bool:
         """Whether the closed loop has told enough."""
@@ -245,11 +263,11 @@ class Search:
         return best is not None and so_far.span_s > 6 and 4 * so_far.goodput_rps < best
 
     async def _narrow(self, estimate: float, passed: float | None) -> str:
-        """Bracket and bisect with MLRsearch, which runs in a thread of its own; say why it ended."""
+        """Bracket and bisect with MLRsearch, in a thread of its own; say why it ended."""
         deadline = time.monotonic() + self.goal.search_limit_s
         ceiling = self.goal.max_rate_rps
         low, high = passed or estimate / 1000, min(1.4 * estimate, ceiling)
-        while high > low * (1 + self.goal.width):
+        while high > low * (1 + self._width):
             measurer = _Measurer(self, asyncio.get_running_loop(), deadline)
             try:
                 await asyncio.to_thread(self._mlrsearch, measurer, low, high)
@@ -263,11 +281,11 @@ class Search:
         return "the bounds are close enough" if self._bounds()[1] else "the greatest rate passed"
 
     def _mlrsearch(self, measurer: _Measurer, low: float, high: float) -> None:
-        windows = 2 * self.goal.windows - 1
+        windows = 2 * self._windows - 1
         target = MLRsearch.SearchGoal(
             loss_ratio=0.0,
             exceed_ratio=0.5 if windows > 1 else 0.0,
-            relative_width=self.goal.width,
+            relative_width=self._width,
             initial_trial_duration=self.goal.window_s,
             final_trial_duration=self.goal.window_s,
             duration_sum=windows * self.goal.window_s,
@@ -287,18 +305,20 @@ class Search:
         goal = self.goal
         schedule = Poisson(rate, goal.seed) if goal.arrivals == "poisson" else Constant(rate)
         load = self._load(schedule, goal.window_limit_s)
-        measurement = await self._measure(load, lambda so_far: decided(so_far, goal))
-        verdict, reason = judge(measurement, goal.width)
+
+        def enough(so_far: Measurement) -> bool:
+            return decided(so_far, goal, self._width)
+
+        measurement = await self._measure(load, enough)
+        verdict, reason = judge(measurement, self._width)
         if verdict is Verdict.GENERATOR and await self.generator.raise_priority():
             self._probes.append(Probe(rate, verdict, reason, measurement))
-            measurement = await self._measure(load, lambda so_far: decided(so_far, goal))
-            verdict, reason = judge(measurement, goal.width)
+            measurement = await self._measure(load, enough)
+            verdict, reason = judge(measurement, self._width)
         self._probes.append(Probe(rate, verdict, reason, measurement))
         return verdict
 
     async def _measure(self, load: Load, until: Callable[[Measurement], bool]) -> Measurement:
-        from loadgen.measurement import GeneratorLost
-
         try:
             return await self.generator.measure(load, until)
         except GeneratorLost:
@@ -310,7 +330,7 @@ class Search:
     def _marginal(self) -> bool:
         """Whether the last window failed by so little that it may have been chance."""
         last = self._probes[-1].measurement
-        return last.failed <= 0.01 * last.scheduled and not last.overload.low > self.goal.width
+        return last.failed <= 0.01 * last.scheduled and not last.overload.low > self._width
 
     def _bounds(self) -> tuple[float | None, float | None]:
         """The highest rate that passed by majority, below the lowest that did not."""
@@ -329,7 +349,9 @@ class Search:
         self, capacity: float, warmup: Measurement, reason: str, pruned: str | None = None
     ) -> SustainedRate:
         lower, upper = self._bounds()
-        return SustainedRate(lower, upper, capacity, tuple(self._probes), warmup, reason, pruned)
+        return SustainedRate(
+            lower, upper, capacity, tuple(self._probes), warmup, reason, self._width, pruned
+        )
 
 
 class _OutOfTime(Exception):
@@ -363,7 +385,7 @@ class _Measurer(MLRsearch.AbstractMeasurer):
         share = min(measured.goodput_rps / intended_load, 1.0)
         # What was answered tells MLRsearch where to look next; just above a passing rate the
         # share is all but 1, and a window that did not pass must not look as if it had.
-        lost = 0.0 if verdict is Verdict.PASS else max(1 - share, self._search.goal.width / 2)
+        lost = 0.0 if verdict is Verdict.PASS else max(1 - share, self._search._width / 2)
         count = 1_000_000
         return MLRsearch.MeasurementResult(
             intended_duration=intended_duration,

@@ -1,0 +1,307 @@
+"""The Optuna study, which is the only truth of a run, and the Tune searcher over it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.study import Study as OptunaStudy
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from search.result import Kind, State, Task, TrialResult, told_value
+from search.space import Space
+from serving.config import ServerConfig
+
+#: Trials before the sampler models what it was told; the first points count among them.
+STARTUP_TRIALS = 8
+_TRIES = 64
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space as Optuna has it."""
+    return {
+        d.name: CategoricalDistribution(d.choices)
+        if d.choices
+        else IntDistribution(d.low, d.high, log=d.log)
+        for d in space.dimensions
+    }
+
+
+class SpaceSampler(optuna.samplers.TPESampler):
+    """TPE over the whole space from the first trial on.
+
+    Optuna infers the space from the trials that it has; one without parameters, such as a
+    baseline that lies outside the space, would leave nothing in common.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution], seed: int):
+        super().__init__(n_startup_trials=STARTUP_TRIALS, multivariate=True, seed=seed)
+        self._space = dict(space)
+
+    def infer_relative_search_space(
+        self, study: OptunaStudy, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Every dimension."""
+        return self._space
+
+
+class Study:
+    """The trials of a run: proposes the next, hears what became of it, knows the best.
+
+    Args:
+        space: what may be proposed.
+        storage: an SQLAlchemy URL.
+        name: the study's name in the storage.
+        seed: of the sampler.
+        baseline: the configuration in use today; tried right after TorchServe's default.
+        incumbent_every: the best configuration is measured again after so many trials.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        storage: str,
+        name: str,
+        seed: int = 0,
+        baseline: ServerConfig | None = None,
+        incumbent_every: int = 8,
+    ):
+        self.space = space
+        self._incumbent_every = incumbent_every
+        self._distributions = distributions(space)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = optuna.create_study(
+                storage=optuna.storages.RDBStorage(storage),
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        trials = self._study.get_trials(deepcopy=False)
+        done = len([t for t in trials if t.state.is_finished()])
+        # Seeded by what was already told, so that a resumed run does not repeat its draws.
+        self._study.sampler = SpaceSampler(self._distributions, seed + 1000 * done)
+        for trial in trials:
+            if trial.state is TrialState.RUNNING:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        if not trials:
+            self._enqueue(Kind.DEFAULT, ServerConfig())
+            if baseline is not None:
+                self._enqueue(Kind.BASELINE, baseline)
+            for point in space.guide():
+                self._enqueue(Kind.GUIDE, space.config(point))
+        self._results = [
+            TrialResult.from_dict(t.user_attrs["result"])
+            for t in trials
+            if "result" in t.user_attrs
+        ]
+        self._next = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
+
+    # --- what is known ---------------------------------------------------------------
+
+    @property
+    def results(self) -> list[TrialResult]:
+        """Every finished trial, by number."""
+        return sorted(self._results, key=lambda result: result.number)
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The newest measurement of the configuration with the highest median rate."""
+        return best_of(self._results)
+
+    @property
+    def incumbent_rps(self) -> float | None:
+        """The rate to beat: the best configuration's median rate."""
+        best = self.best
+        return rate_of(self._results, best.config) if best else None
+
+    # --- what is next ----------------------------------------------------------------
+
+    def ask(self) -> tuple[int, Task] | None:
+        """The next configuration, with the key to tell its result by; None where all were tried."""
+        if self._is_incumbent_due() and (best := self.best) is not None:
+            self._enqueue(Kind.INCUMBENT, best.config)
+        for attempt in range(_TRIES):
+            if attempt == _TRIES // 2:
+                # The sampler is stuck on what is known; chance is not.
+                self._study.sampler = optuna.samplers.RandomSampler(seed=self._next)
+            trial = self._ask()
+            kind = Kind(trial.user_attrs.get("kind", Kind.SAMPLED))
+            if "config" in trial.user_attrs:
+                config = ServerConfig(**trial.user_attrs["config"])
+            else:
+                config = self.space.config(trial.params)
+            repeats = kind in (Kind.DEFAULT, Kind.BASELINE, Kind.INCUMBENT)
+            if not repeats and self._is_known(config, trial.user_attrs.get("retry", False)):
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                continue
+            number = self._next
+            self._next += 1
+            trial.set_user_attr("number", number)
+            trial.set_user_attr("kind", kind)
+            trial.set_user_attr("config", config.to_dict())
+            beats = None if kind in (Kind.DEFAULT, Kind.BASELINE) else self.incumbent_rps
+            # The incumbent is not asked to beat itself.
+            incumbent = None if kind is Kind.INCUMBENT else beats
+            return trial.number, Task(number, kind, config, incumbent)
+        return None
+
+    def tell(self, key: int, result: TrialResult) -> None:
+        """Record a finished trial; the sampler hears a finite value even of a failed one."""
+        storage = self._study._storage
+        trial = self._study.get_trials(deepcopy=False)[key]
+        storage.set_trial_user_attr(trial._trial_id, "result", result.to_dict())
+        storage.set_trial_user_attr(trial._trial_id, "state", result.state)
+        incumbent = self.incumbent_rps or 0.0
+        ratios = [
+            r.sustained_rps / r.capacity_rps
+            for r in self._results
+            if r.sustained_rps and r.capacity_rps
+        ]
+        self._results.append(result)
+        if result.host_fault and not trial.user_attrs.get("retry", False):
+            # The host's fault teaches nothing of the configuration: once more.
+            self._study.tell(key, state=TrialState.FAIL)
+            self._enqueue(result.kind, result.config, retry=True)
+        else:
+            self._study.tell(key, told_value(result, incumbent, ratios))
+
+    def importance(self) -> dict[str, float]:
+        """How much of the rates' variation each setting explains, summing up to 1 (PED-ANOVA).
+
+        Empty where too few trials were measured to tell.
+        """
+        told = [t for t in self._study.get_trials(deepcopy=False) if t.values and t.params]
+        if len(told) < 4 or len({t.value for t in told}) < 2:
+            return {}
+        names = [
+            name for name in self._distributions if len({t.params.get(name) for t in told}) > 1
+        ]
+        try:
+            return dict(optuna.importance.get_param_importances(self._study, params=names))
+        except (ValueError, RuntimeError):
+            return {}
+
+    # --- inside ----------------------------------------------------------------------
+
+    def _ask(self) -> optuna.trial.Trial:
+        with warnings.catch_warnings():
+            # A baseline may lie outside the space's ranges: it is what it is.
+            warnings.filterwarnings("ignore", message=".*out of range.*")
+            trial = self._study.ask()
+            if "fixed_params" in trial.system_attrs and not trial.system_attrs["fixed_params"]:
+                return trial
+            for name, distribution in self._distributions.items():
+                trial._suggest(name, distribution)
+        return trial
+
+    def _enqueue(self, kind: Kind, config: ServerConfig, retry: bool = False) -> None:
+        values = self.space.values(config) or {}
+        attributes = {"kind": kind, "config": config.to_dict(), "retry": retry}
+        self._study.enqueue_trial(values, user_attrs=attributes)
+
+    def _is_known(self, config: ServerConfig, retry: bool) -> bool:
+        return not retry and config.digest() in {r.config.digest() for r in self._results}
+
+    def _is_incumbent_due(self) -> bool:
+        best = self.best
+        if best is None or self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False):
+            return False
+        return self._next - best.number >= self._incumbent_every
+
+
+def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
+    """The median rate of a configuration over its measurements; None where it has none."""
+    digest = config.digest()
+    rates = [
+        r.sustained_rps or 0.0
+        for r in results
+        if r.state is State.COMPLETE and r.config.digest() == digest
+    ]
+    return median(rates) if rates else None
+
+
+def best_of(results: list[TrialResult]) -> TrialResult | None:
+    """The newest measurement of the configuration with the highest median rate."""
+    complete: dict[str, list[TrialResult]] = defaultdict(list)
+    for result in results:
+        if result.state is State.COMPLETE and result.sustained_rps:
+            complete[result.config.digest()].append(result)
+    if not complete:
+        return None
+    group = max(complete.values(), key=lambda g: median(r.sustained_rps or 0.0 for r in g))
+    return max(group, key=lambda result: result.number)
+
+
+class StudySearcher(Searcher):
+    """Tune's searcher: asks the study, and tells it.
+
+    Args:
+        study: the only truth.
+        may_start: whether another trial may start; where not, the search is finished.
+        started, finished: are told of each trial as it starts and after the study was told.
+        folder_of: where a trial's files belong, by its number.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        may_start: Callable[[], bool],
+        started: Callable[[Task], None],
+        finished: Callable[[TrialResult], None],
+        folder_of: Callable[[int], str],
+    ):
+        super().__init__(metric="sustained_rps", mode="max")
+        self._study = study
+        self._may_start, self._started, self._finished = may_start, started, finished
+        self._folder_of = folder_of
+        self._running: dict[str, tuple[int, Task]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next configuration, as a Tune trial's config."""
+        asked = self._study.ask() if self._may_start() else None
+        if asked is None:
+            return Searcher.FINISHED
+        self._running[trial_id] = asked
+        task = asked[1]
+        self._started(task)
+        return {
+            "number": task.number,
+            "kind": str(task.kind),
+            "config": task.config.to_dict(),
+            "incumbent_rps": task.incumbent_rps,
+            "folder": self._folder_of(task.number),
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study; a trial that ended without a result was stopped, or lost its process."""
+        key, task = self._running.pop(trial_id)
+        if result and "record" in result:
+            told = TrialResult.from_dict(json.loads(result["record"]))
+        elif error:
+            cause = "trial process lost: it ended before it could report"
+            told = TrialResult(
+                task.number, task.kind, task.config, State.FAILED, cause=cause, host_fault=True
+            )
+        else:
+            self._study._study.tell(key, state=TrialState.FAIL)
+            return
+        self._study.tell(key, told)
+        self._finished(told)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the only truth."""

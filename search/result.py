@@ -1,0 +1,182 @@
+"""What a trial came to: the record that the study, the files and the reports share. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from loadgen.sustained import Probe, SustainedRate, Verdict, success_bound
+from serving.config import ServerConfig
+from serving.metrics import ServerWindow
+
+
+class State(enum.StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+
+
+class Kind(enum.StrEnum):
+    """Why a configuration was tried."""
+
+    DEFAULT = "default"
+    BASELINE = "baseline"
+    GUIDE = "guide"
+    SAMPLED = "sampled"
+    INCUMBENT = "incumbent"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One configuration to be measured.
+
+    incumbent_rps is the rate to beat; None for the configurations that everything is compared
+    with, which are measured to the end however slow they are.
+    """
+
+    number: int
+    kind: Kind
+    config: ServerConfig
+    incumbent_rps: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One trial.
+
+    Attributes:
+        sustained_rps: the highest rate that passed; None unless COMPLETE.
+        upper_rps: the lowest rate that did not pass, if any.
+        capacity_rps: the closed loop's throughput, an estimate; None where nothing was served.
+        width: the relative width that was gone for.
+        cause: why the trial failed or was pruned; for a complete one why its search ended.
+        host_fault: the failure was the host's, not the configuration's.
+        p50_s, p99_s: latency from the due time at sustained_rps.
+        zero_failures_of: requests at sustained_rps, none of which failed.
+        success_bound: the success probability that these show at 95 % confidence.
+        success_bound_by_batch: the same where failures come by the batch.
+        queue_s, inference_s, mean_batch_fill: the server's own account of that window.
+        ready_s: the server's start. peak_rss_mb: of it and its workers. duration_s: all of it.
+        host: where it ran.
+    """
+
+    number: int
+    kind: Kind
+    config: ServerConfig
+    state: State
+    sustained_rps: float | None = None
+    upper_rps: float | None = None
+    capacity_rps: float | None = None
+    width: float | None = None
+    cause: str = ""
+    host_fault: bool = False
+    p50_s: float | None = None
+    p99_s: float | None = None
+    zero_failures_of: int = 0
+    success_bound: float | None = None
+    success_bound_by_batch: float | None = None
+    queue_s: float | None = None
+    inference_s: float | None = None
+    mean_batch_fill: float | None = None
+    ready_s: float | None = None
+    peak_rss_mb: int | None = None
+    duration_s: float = 0.0
+    host: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {**asdict(self), "config": self.config.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; a field that an older record lacks has its default."""
+        known = {f.name for f in fields(cls)}
+        return cls(
+            **{
+                **{key: value for key, value in data.items() if key in known},
+                "kind": Kind(data["kind"]),
+                "state": State(data["state"]),
+                "config": ServerConfig(**data["config"]),
+            }
+        )
+
+
+def summarise(
+    task: Task, found: SustainedRate, windows: Mapping[int, ServerWindow], **measured: Any
+) -> TrialResult:
+    """Judge what a search for the rate has found.
+
+    Args:
+        task: what was measured.
+        found: the search's result.
+        windows: the server's own account of a window, by the id of its measurement.
+        measured: further fields of the result.
+    """
+    best = found.best
+    if found.pruned is not None:
+        state, cause = State.PRUNED, found.pruned
+    elif best is not None:
+        state, cause = State.COMPLETE, found.reason
+    else:
+        state, cause = State.FAILED, _why_no_rate(found)
+    fields_of_rate: dict[str, Any] = {}
+    if state is State.COMPLETE and best is not None:
+        window = windows.get(id(best.measurement))
+        fill = window.mean_batch_fill if window else None
+        fields_of_rate = {
+            "sustained_rps": found.lower_rps,
+            "p50_s": best.measurement.latency.quantile(0.5),
+            "p99_s": best.measurement.latency.quantile(0.99),
+            "zero_failures_of": found.zero_failures_of,
+            "success_bound": success_bound(found.zero_failures_of),
+            "success_bound_by_batch": success_bound(found.zero_failures_of / max(fill or 1, 1)),
+            **(asdict(window) if window else {}),
+        }
+    return TrialResult(
+        task.number,
+        task.kind,
+        task.config,
+        state,
+        upper_rps=found.upper_rps,
+        capacity_rps=found.capacity_rps,
+        width=found.width,
+        cause=cause,
+        **fields_of_rate,
+        **measured,
+    )
+
+
+def _why_no_rate(found: SustainedRate) -> str:
+    if not found.probes:
+        return found.reason
+    last = min(found.probes, key=lambda probe: probe.rate_rps)
+    name = "generator limited" if _all_limited(found.probes) else "no sustained rate"
+    return f"{name}: at {last.rate_rps:.2f} rps {last.reason}; {found.reason}"
+
+
+def _all_limited(probes: tuple[Probe, ...]) -> bool:
+    return all(probe.verdict is Verdict.GENERATOR for probe in probes)
+
+
+def told_value(result: TrialResult, incumbent_rps: float, ratios: list[float]) -> float:
+    """What the sampler hears of a trial: always finite, on the scale of sustained rates.
+
+    A pruned trial counts by its capacity, in the proportion in which complete ones sustained
+    theirs, and never as much as what it could not beat.
+
+    Args:
+        incumbent_rps: the rate that it was pruned against.
+        ratios: sustained ÷ capacity of the complete trials so far.
+    """
+    match result.state:
+        case State.COMPLETE:
+            return result.sustained_rps or 0.0
+        case State.PRUNED:
+            ratio = sorted(ratios)[len(ratios) // 2] if ratios else 1.0
+            below = incumbent_rps * (1 - (result.width or 0.0))
+            return min((result.capacity_rps or 0.0) * ratio, below)
+    return 0.0

@@ -1,0 +1,200 @@
+"""Which settings vary, over what; to and from `ServerConfig`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from serving.config import SETTINGS, ConfigError, ServerConfig
+
+GROUPS = ("properties", "environment", "jvm")
+#: Varied where the specification says nothing of them.
+DEFAULT_SETTINGS = (
+    "workers",
+    "batch_size",
+    "max_batch_delay_ms",
+    "netty_threads",
+    "netty_client_threads",
+    "mkl_threads",
+)
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One setting that varies: over the integers from low to high, or over choices.
+
+    A name with a dot belongs to a group: `properties.io_ratio`, `environment.OMP_WAIT_POLICY`,
+    `jvm.-Xmx`.
+    """
+
+    name: str
+    low: int = 1
+    high: int = 1
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is more than one value."""
+        return len(self.choices) > 1 if self.choices else self.low < self.high
+
+    @property
+    def first(self) -> Any:
+        """The first value."""
+        return self.choices[0] if self.choices else self.low
+
+    def clip(self, number: int) -> Any:
+        """The value of this dimension that is nearest to `number`."""
+        if self.choices:
+            return min(self.choices, key=lambda choice: abs(choice - number))
+        return min(max(number, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions, and what every configuration of the search has in common."""
+
+    dimensions: tuple[Dimension, ...]
+    common: ServerConfig
+    cores: int
+
+    def config(self, values: Mapping[str, Any]) -> ServerConfig:
+        """The configuration at these values, one for each dimension's name."""
+        changes: dict[str, Any] = {
+            group: {
+                **getattr(self.common, group),
+                **{
+                    name.partition(".")[2]: text
+                    for name, value in values.items()
+                    if name.startswith(f"{group}.") and (text := _text(group, value)) is not None
+                },
+            }
+            for group in GROUPS
+        }
+        changes |= {name: value for name, value in values.items() if name in SETTINGS}
+        return replace(self.common, **changes)
+
+    def values(self, config: ServerConfig) -> dict[str, Any] | None:
+        """The values of a configuration, an unset setting counting by TorchServe's default.
+
+        None where one of them is not a number and not among the choices.
+        """
+        unset = torchserve_defaults(self.cores)
+        values: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            group, dot, name = dimension.name.partition(".")
+            if dot:
+                value = getattr(config, group).get(name)
+            else:
+                value = getattr(config, dimension.name)
+                value = unset.get(dimension.name) if value is None else value
+            if dimension.choices:
+                same = [c for c in dimension.choices if value == (_text(group, c) if dot else c)]
+                if not same:
+                    return None
+                value = same[0]
+            try:
+                values[dimension.name] = value if dimension.choices else int(value)
+            except (TypeError, ValueError):
+                return None
+        return values
+
+    def near(self, **settings: int) -> dict[str, Any]:
+        """The point of the space nearest to these settings; the rest at TorchServe's default."""
+        wanted = {**torchserve_defaults(self.cores), **settings}
+        return {
+            dimension.name: dimension.clip(wanted[dimension.name])
+            if dimension.name in wanted
+            else dimension.first
+            for dimension in self.dimensions
+        }
+
+    def guide(self) -> list[dict[str, Any]]:
+        """The points that TorchServe's performance guide suggests for this host.
+
+        It names batch size and delay first and workers second, a worker per core with the core
+        for itself, which is one thread for each. The batch size of its batching chapter is 8;
+        larger ones raise throughput.
+        Source: docs/performance_guide.md and docs/batch_inference_with_ts.md of 0.12.0.
+        """
+        points = [
+            self.near(workers=self.cores, mkl_threads=1, batch_size=8, max_batch_delay_ms=50),
+            self.near(workers=self.cores, mkl_threads=1, batch_size=32, max_batch_delay_ms=50),
+            self.near(workers=1, mkl_threads=self.cores, batch_size=32, max_batch_delay_ms=50),
+        ]
+        return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def torchserve_defaults(cores: int) -> dict[str, int]:
+    """What TorchServe 0.12.0 and torch do on a host without GPU where a setting is not set."""
+    return {
+        "workers": cores,
+        "batch_size": 1,
+        "max_batch_delay_ms": 100,
+        "netty_threads": 2 * cores,
+        "netty_client_threads": 2 * cores,
+        "mkl_threads": cores,
+        "job_queue_size": 100,
+        "response_timeout_s": 120,
+    }
+
+
+def default_dimension(name: str, cores: int) -> Dimension:
+    """The range of a setting that the specification does not name."""
+    return {
+        "workers": Dimension(name, 1, 2 * cores),
+        "batch_size": Dimension(name, 1, 128, log=True),
+        "max_batch_delay_ms": Dimension(name, 1, 200, log=True),
+        "netty_threads": Dimension(name, 1, 2 * cores, log=True),
+        "netty_client_threads": Dimension(name, 1, 2 * cores, log=True),
+        "mkl_threads": Dimension(name, 1, cores, log=True),
+    }[name]
+
+
+def build_space(entries: Mapping[str, Any], cores: int) -> Space:
+    """Make a space.
+
+    Args:
+        entries: by a dimension's name: a `Dimension` to vary it over, a value to fix it at, or
+            None to leave it to TorchServe. One of the default settings that is not named is
+            varied over its default range.
+        cores: of the serving host.
+
+    Raises:
+        ConfigError: a fixed value or a choice that TorchServe would refuse.
+    """
+    entries = {
+        **{name: default_dimension(name, cores) for name in DEFAULT_SETTINGS},
+        **entries,
+    }
+    dimensions, fixed = [], {}
+    for name, entry in entries.items():
+        if isinstance(entry, Dimension):
+            dimension = replace(entry, name=name)
+            if dimension.varies:
+                dimensions.append(dimension)
+            else:
+                fixed[name] = dimension.first
+        elif entry is not None:
+            fixed[name] = entry
+    space = Space(tuple(dimensions), Space((), ServerConfig(), cores).config(fixed), cores)
+    wrong = []
+    for dimension in dimensions:
+        for value in dimension.choices or (dimension.low, dimension.high):
+            try:
+                space.config({dimension.name: value})
+            except ConfigError as error:
+                wrong.append(str(error))
+    if wrong:
+        raise ConfigError("; ".join(dict.fromkeys(wrong)))
+    return space
+
+
+def _text(group: str, value: Any) -> str | None:
+    """A value as the file holds it; a JVM flag is there (true) or not (false)."""
+    if group == "jvm" and isinstance(value, bool):
+        return "" if value else None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

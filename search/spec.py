@@ -1,0 +1,435 @@
+"""The specification of a study: a YAML file, validated whole before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from loadgen.payloads import Payload, PayloadError, read_payloads
+from loadgen.sustained import Goal
+from search.space import Dimension, Space, build_space
+from serving.archive import Archive, ArchiveError
+from serving.config import ConfigError, ServerConfig, parse_environment
+from serving.errors import ServerError
+from serving.installation import Installation, find_installation
+from serving.server import Ports, Site
+
+
+class SpecError(ValueError):
+    """Everything that is wrong with a specification, one sentence each, with its path."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _beside_the_spec(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("folder", Path())
+    found = (folder / path.expanduser()).resolve()
+    if not found.is_file():
+        raise ValueError(f"{found} does not exist; paths count from the specification's folder")
+    return found
+
+
+def _archive(path: Path) -> Path:
+    try:
+        Archive.read(path)
+    except ArchiveError as error:
+        raise ValueError(str(error)) from None
+    return path
+
+
+def _requests(path: Path) -> Path:
+    try:
+        read_payloads(path)
+    except PayloadError as error:
+        raise ValueError(str(error)) from None
+    return path
+
+
+ExistingFile = Annotated[Path, AfterValidator(_beside_the_spec)]
+
+
+class Section(BaseModel):
+    """A part of the specification: no unknown keys, no coercion of types, unchangeable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_LENIENT_PATH = Field(strict=False)
+
+
+class ModelSection(Section):
+    """What is served, and what it is asked."""
+
+    archive: Annotated[ExistingFile, AfterValidator(_archive), _LENIENT_PATH]
+    requests: Annotated[ExistingFile, AfterValidator(_requests), _LENIENT_PATH]
+
+
+class PortsSection(Section):
+    """Ports that must be these; the others are chosen."""
+
+    inference: int = Field(0, ge=0, le=65535)
+    management: int = Field(0, ge=0, le=65535)
+    metrics: int = Field(0, ge=0, le=65535)
+    grpc_inference: int = Field(0, ge=0, le=65535)
+    grpc_management: int = Field(0, ge=0, le=65535)
+
+
+class ServingSection(Section):
+    """Where and under what limits TorchServe runs."""
+
+    java: str | None = None
+    python: str | None = None
+    baseline: Annotated[ExistingFile, _LENIENT_PATH] | None = None
+    ready_timeout_s: float = Field(180.0, gt=0)
+    memory_limit_mb: int | None = Field(None, ge=1)
+    ports: PortsSection = PortsSection()
+
+
+class RangeSection(Section):
+    """A setting that varies over the integers from low to high."""
+
+    low: int = Field(ge=1)
+    high: int = Field(ge=1)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}: the range is empty")
+        return self
+
+
+def _shape(value: Any) -> str:
+    """Which kind of entry of the space this is meant to be; told by its shape alone."""
+    if isinstance(value, dict | RangeSection):
+        return "range"
+    return "choices" if isinstance(value, list) else "value"
+
+
+_SHAPES = ("range", "choices", "value")
+Natural = Annotated[int, Field(ge=1)]
+Scalar = bool | int | float | str
+#: A range, a list of choices, one value for all trials, or null: left to TorchServe.
+Number = Annotated[
+    Annotated[RangeSection, Tag("range")]
+    | Annotated[list[Natural], Field(min_length=1), Tag("choices")]
+    | Annotated[Natural | None, Tag("value")],
+    Discriminator(_shape),
+]
+Named = dict[
+    str,
+    Annotated[
+        Annotated[RangeSection, Tag("range")]
+        | Annotated[list[Scalar], Field(min_length=1), Tag("choices")]
+        | Annotated[Scalar, Tag("value")],
+        Discriminator(_shape),
+    ],
+]
+
+
+class SpaceSection(Section):
+    """Which settings vary, over what; a setting that is not named has its default range."""
+
+    workers: Number = None
+    batch_size: Number = None
+    max_batch_delay_ms: Number = None
+    netty_threads: Number = None
+    netty_client_threads: Number = None
+    mkl_threads: Number = None
+    job_queue_size: Number = None
+    response_timeout_s: Number = None
+    properties: Named = {}
+    environment: Named = {}
+    jvm: Named = {}
+
+
+class LoadSection(Section):
+    """How load is made."""
+
+    arrivals: Literal["constant", "poisson"] = "constant"
+    timeout_s: float = Field(10.0, gt=0)
+    processes: int = Field(1, ge=1, le=64)
+    cores: list[Annotated[int, Field(ge=0)]] = []
+    seed: int = Field(0, ge=0)
+
+
+class GoalSection(Section):
+    """How exactly the sustained rate is looked for, and how long."""
+
+    width: float = Field(0.05, ge=0.005, le=0.3)
+    window_s: float = Field(5.0, ge=1)
+    window_limit_s: float = Field(20.0, ge=1)
+    warmup_limit_s: float = Field(15.0, ge=1)
+    search_limit_s: float = Field(60.0, ge=5)
+    windows: int = Field(2, ge=1, le=5)
+    max_rate_rps: float = Field(100_000.0, gt=0)
+
+    @model_validator(mode="after")
+    def _limits(self) -> Self:
+        if self.window_limit_s < self.window_s:
+            raise ValueError(
+                f"window_limit_s {self.window_limit_s} is below window_s {self.window_s}"
+            )
+        return self
+
+
+class SearchSection(Section):
+    """How long is searched, and from what seed."""
+
+    trials: int = Field(30, ge=1)
+    time_budget_s: float | None = Field(None, gt=0)
+    seed: int = Field(0, ge=0)
+    incumbent_every: int = Field(8, ge=2)
+
+
+class ClusterSection(Section):
+    """Which Ray cluster runs the trials: `local` starts one on this host."""
+
+    address: str = "local"
+
+
+class OutputSection(Section):
+    """Where a run's folder is made."""
+
+    folder: Annotated[Path, _LENIENT_PATH] = Path("runs")
+    storage: str | None = None
+
+
+def _study_name(name: str) -> str:
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+        raise ValueError("must be letters, digits, '-', '_' and '.', for it names a folder")
+    return name
+
+
+class StudySpec(Section):
+    """A whole specification."""
+
+    name: Annotated[str, BeforeValidator(str), AfterValidator(_study_name)] = "study"
+    model: ModelSection
+    serving: ServingSection = ServingSection()
+    space: SpaceSection = SpaceSection()
+    load: LoadSection = LoadSection()
+    goal: GoalSection = GoalSection()
+    search: SearchSection = SearchSection()
+    cluster: ClusterSection = ClusterSection()
+    output: OutputSection = OutputSection()
+
+    @model_validator(mode="after")
+    def _whole(self, info: ValidationInfo) -> Self:
+        problems = []
+        try:
+            space = self.build_space()
+            if not space.dimensions and not (info.context or {}).get("may_be_fixed"):
+                problems.append("space: nothing varies; give a setting a range or choices")
+        except ConfigError as error:
+            problems.append(f"space: {error}")
+        try:
+            self.baseline()
+        except ConfigError as error:
+            problems.append(f"serving.baseline: {error}")
+        cores = os.cpu_count() or 1
+        if over := [core for core in self.load.cores if core >= cores]:
+            problems.append(f"load.cores: this host has no core {over[0]}, but 0 to {cores - 1}")
+        if problems:
+            raise SpecError(problems)
+        return self
+
+    def build_space(self, cores: int | None = None) -> Space:
+        """The search space on a host with this many cores."""
+        space = self.space
+        named = {
+            f"{group}.{name}": _entry(value)
+            for group in ("properties", "environment", "jvm")
+            for name, value in getattr(space, group).items()
+        }
+        settings = {
+            name: _entry(getattr(space, name))
+            for name in type(space).model_fields
+            if name in space.model_fields_set and name not in ("properties", "environment", "jvm")
+        }
+        return build_space({**settings, **named}, cores or len(os.sched_getaffinity(0)))
+
+    def baseline(self) -> ServerConfig | None:
+        """The configuration in use today, where the specification names its file."""
+        path = self.serving.baseline
+        return read_config(path, self.archive())[0] if path else None
+
+    def archive(self) -> Archive:
+        """The model."""
+        return Archive.read(self.model.archive)
+
+    def payloads(self) -> list[Payload]:
+        """The requests."""
+        return read_payloads(self.model.requests)
+
+    def installation(self) -> Installation:
+        """The TorchServe and the Java that will run."""
+        return find_installation(self.serving.python, self.serving.java)
+
+    def site(self, installation: Installation) -> Site:
+        """Where TorchServe runs on this host."""
+        limit = self.serving.memory_limit_mb
+        return Site(
+            self.archive(),
+            installation,
+            self.serving.ready_timeout_s,
+            None if limit is None else limit << 20,
+            Ports(**self.serving.ports.model_dump()),
+        )
+
+    def goal_of_search(self) -> Goal:
+        """What a trial looks for."""
+        load = self.load
+        return Goal(
+            arrivals=load.arrivals,
+            timeout_s=load.timeout_s,
+            seed=load.seed,
+            **self.goal.model_dump(),
+        )
+
+    def run_root(self) -> Path:
+        """The folder that holds the runs: beside the current folder, or absolute."""
+        return self.output.folder.expanduser().resolve()
+
+
+def _entry(value: Any) -> Dimension | Any:
+    """A pydantic value as `build_space` takes it."""
+    if isinstance(value, RangeSection):
+        return Dimension("", low=value.low, high=value.high, log=value.log)
+    if isinstance(value, list):
+        return Dimension("", choices=tuple(value))
+    return value
+
+
+def read_config(path: Path, archive: Archive) -> tuple[ServerConfig, dict[str, str]]:
+    """Read a config.properties, and the file `environment` beside it where there is one.
+
+    Returns:
+        The configuration, and the lines of the file that servetune sets itself.
+
+    Raises:
+        ConfigError: unreadable, or holding what TorchServe does not know.
+    """
+    try:
+        text = path.read_text()
+        beside = path.with_name("environment")
+        variables = parse_environment(beside.read_text()) if beside.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    try:
+        return ServerConfig.parse(text, archive, variables)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load_spec(path: Path, may_be_fixed: bool = False) -> StudySpec:
+    """Read and validate a specification.
+
+    Args:
+        path: the YAML file; paths in it count from its folder.
+        may_be_fixed: whether a space in which nothing varies is allowed.
+
+    Raises:
+        SpecError: with every problem that was found.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        at = f" in line {where.line + 1}, column {where.column + 1}" if where else ""
+        raise SpecError([f"{path} is not YAML{at}: {getattr(error, 'problem', error)}"]) from None
+    if not isinstance(data, dict):
+        raise SpecError([f"{path} holds no specification: a mapping with `model:` is needed"])
+    data.setdefault("name", path.stem)
+    return validate(data, path.resolve().parent, may_be_fixed)
+
+
+def validate(data: Mapping[str, Any], folder: Path, may_be_fixed: bool = False) -> StudySpec:
+    """Validate a specification that was read; paths in it count from `folder`."""
+    context = {"folder": folder, "may_be_fixed": may_be_fixed}
+    try:
+        spec = StudySpec.model_validate(data, context=context)
+        spec.installation()
+    except ValidationError as error:
+        raise SpecError(list(dict.fromkeys(_sentences(error)))) from None
+    except ServerError as error:
+        raise SpecError([f"serving: {error}"]) from None
+    return spec
+
+
+_BOUNDS = {
+    "greater_than_equal": ("≥", "ge"),
+    "greater_than": (">", "gt"),
+    "less_than_equal": ("≤", "le"),
+    "less_than": ("<", "lt"),
+}
+_TYPES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "path_type": "a path",
+}
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """One sentence for each problem, with its path in the file."""
+    sentences = []
+    for item in error.errors():
+        kind, value, context = item["type"], item["input"], item.get("ctx", {})
+        if isinstance(inner := context.get("error"), SpecError):
+            sentences += inner.problems
+            continue
+        path = ".".join(str(part) for part in item["loc"] if part not in _SHAPES)
+        if kind in _BOUNDS:
+            sign, key = _BOUNDS[kind]
+            what = f"must be {sign} {context[key]}, got {value!r}"
+        elif kind == "extra_forbidden":
+            what = f"unknown key; {_known_keys(item['loc'])}"
+        elif kind == "missing":
+            what = "is missing"
+        elif kind in _TYPES:
+            what = f"must be {_TYPES[kind]}, got {value!r}"
+        elif kind == "literal_error":
+            what = f"must be {context['expected']}, got {value!r}"
+        elif kind == "too_short":
+            what = "is empty"
+        else:
+            what = item["msg"].removeprefix("Value error, ")
+        sentences.append(f"{path}: {what}")
+    return sentences
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = StudySpec
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            section = RangeSection
+            break
+        section = field.annotation
+    return f"known here are {', '.join(section.model_fields)}"

@@ -1,0 +1,248 @@
+"""One configuration → one result: a TorchServe started, measured, stopped; and Tune's view of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from ray import tune
+
+from loadgen.fleet import Fleet
+from loadgen.measurement import Generator, GeneratorLost, Load, Measurement, Until
+from loadgen.payloads import Payload
+from loadgen.sustained import Goal, Search
+from search.host import describe_host
+from search.result import Kind, State, Task, TrialResult, summarise
+from serving.config import ServerConfig
+from serving.errors import ServerError
+from serving.metrics import ServerWindow
+from serving.server import Site, TorchServe
+
+#: How often a trial tells of itself; a stop request waits no longer than this.
+HEARTBEAT_S = 1.0
+MAX_USERS = 2000
+
+
+@dataclass(frozen=True)
+class TrialSetup:
+    """What all trials of a run have in common; it travels to the serving host once."""
+
+    site: Site
+    goal: Goal
+    payloads: tuple[Payload, ...]
+    processes: int
+    cores: tuple[int, ...]
+    bundles: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a trial is doing: a phase, and the rate that is offered in it (0 where none is)."""
+
+    name: str
+    rate_rps: float = 0.0
+
+
+class Observed:
+    """A generator aimed at a server: cut short when the server fails, its own metrics beside."""
+
+    def __init__(self, server: TorchServe, generator: Generator):
+        self._server, self._generator = server, generator
+        self.windows: dict[int, ServerWindow] = {}
+        self.measurements: list[Measurement] = []
+
+    async def measure(self, load: Load, until: Until | None = None) -> Measurement:
+        """Offer `load`; raises ServerError where the server fails meanwhile."""
+        before = await self._counters()
+        measured = await self._server.guard(self._generator.measure(load, until))
+        after = await self._counters()
+        self.measurements.append(measured)
+        if before is not None and after is not None:
+            self.windows[id(measured)] = after.since(before, measured.succeeded)
+        return measured
+
+    async def raise_priority(self) -> bool:
+        """Ask for cores before others get them."""
+        return await self._generator.raise_priority()
+
+    async def _counters(self) -> Any:
+        # A server that starves its host may be too slow to tell; the rate does not depend on it.
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            return await self._server.counters()
+        return None
+
+
+async def run_trial(
+    task: Task,
+    site: Site,
+    goal: Goal,
+    fleet: Fleet,
+    folder: Path,
+    progress: Callable[[Phase], None] = lambda phase: None,
+) -> TrialResult:
+    """Measure one configuration.
+
+    Everything that can go wrong with it ends in a FAILED result, with its cause.
+
+    Args:
+        folder: receives config.properties, environment, torchserve.log, measurements.json.
+        progress: is told each phase as it begins.
+    """
+    started = time.monotonic()
+    server = TorchServe(task.config, site, folder)
+    observed = None
+    batch_requests = task.config.batch_capacity(site.cores)
+    queue_size = task.config.job_queue_size or 100
+    try:
+        progress(Phase("start"))
+        async with server:
+            await fleet.aim(server.url)
+            observed = Observed(server, fleet)
+            found = await Search(
+                goal,
+                observed,
+                batch_requests,
+                users=max(2, min(2 * batch_requests, batch_requests + queue_size, MAX_USERS)),
+                incumbent_rps=task.incumbent_rps,
+                progress=lambda name, rate: progress(Phase(name, rate)),
+            ).find()
+            progress(Phase("stop"))
+        result = summarise(task, found, observed.windows, **_measured(server, started))
+        probes = [
+            {"rate_rps": p.rate_rps, "verdict": p.verdict.value, "reason": p.reason}
+            for p in found.probes
+        ]
+    except (ServerError, GeneratorLost) as error:
+        result, probes = _failed(task, error, _measured(server, started)), []
+    _write(folder / "measurements.json", result, probes, observed)
+    return result
+
+
+def _failed(task: Task, error: ServerError | GeneratorLost, measured: Any) -> TrialResult:
+    if isinstance(error, GeneratorLost):
+        cause, host_fault = f"load process lost: {error}", True
+    else:
+        log = f"\n{error.log}" if error.log else ""
+        cause, host_fault = f"{error}{log}", error.host_fault
+    return TrialResult(
+        task.number,
+        task.kind,
+        task.config,
+        State.FAILED,
+        cause=cause,
+        host_fault=host_fault,
+        **measured,
+    )
+
+
+def _measured(server: TorchServe, started: float) -> dict[str, Any]:
+    return {
+        "ready_s": round(server.ready_s, 2) or None,
+        "peak_rss_mb": server.peak_rss_bytes >> 20 or None,
+        "duration_s": round(time.monotonic() - started, 2),
+        "host": describe_host(),
+    }
+
+
+def _write(
+    path: Path, result: TrialResult, probes: list[dict[str, Any]], observed: Observed | None
+) -> None:
+    windows = []
+    for measured in observed.measurements if observed else []:
+        server = observed.windows.get(id(measured)) if observed else None
+        windows.append({**measured.summary(), "server": vars(server) if server else None})
+    text = json.dumps({"result": result.to_dict(), "probes": probes, "windows": windows}, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+class ServingTrial(tune.Trainable):
+    """Tune's view of a trial.
+
+    The trial runs in a thread with an event loop of its own; each `step` returns its next
+    phase, or a sign of life, so that Tune can show it and stop it.
+    """
+
+    def setup(self, config: dict[str, Any], setup: TrialSetup) -> None:
+        """Make the load processes, which serve one trial after another."""
+        self._setup = setup
+        self._fleet = Fleet(setup.payloads, setup.processes, setup.cores, setup.bundles)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._task: Any = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next configuration without a new process."""
+        self._stop()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The trial's next phase; with its last step, its result."""
+        if self._task is None:
+            self._phase = Phase("start")
+            self._phases: queue.Queue[Phase | None] = queue.Queue()
+            coroutine = run_trial(
+                _task(self.config),
+                self._setup.site,
+                self._setup.goal,
+                self._fleet,
+                Path(self.config["folder"]),
+                self._phases.put,
+            )
+            self._task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._task.add_done_callback(lambda _: self._phases.put(None))
+        with contextlib.suppress(queue.Empty):
+            phase = self._phases.get(timeout=HEARTBEAT_S)
+            if phase is None:
+                result = self._task.result()
+                rate = result.sustained_rps or 0.0
+                return {"sustained_rps": rate, "record": json.dumps(result.to_dict()), "done": True}
+            self._phase = phase
+        return {"sustained_rps": 0.0, "phase": self._phase.name, "rate_rps": self._phase.rate_rps}
+
+    def cleanup(self) -> None:
+        """Stop the server, the load processes and the thread."""
+        self._stop()
+        self._fleet.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            ended = asyncio.run_coroutine_threadsafe(_others_done(), self._loop)
+            with contextlib.suppress(TimeoutError):
+                ended.result(timeout=30)
+            self._task = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the study is what a run is resumed from."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: the study is what a run is resumed from."""
+
+
+async def _others_done() -> None:
+    """Wait for every other task of this loop: a cancelled trial still stops its server."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others)
+
+
+def _task(config: dict[str, Any]) -> Task:
+    return Task(
+        config["number"],
+        Kind(config["kind"]),
+        ServerConfig(**config["config"]),
+        config["incumbent_rps"],
+    )
