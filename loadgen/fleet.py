@@ -16,6 +16,8 @@ from loadgen.measurement import GeneratorLost, Load, Measurement, Until, merge
 from loadgen.payloads import Payload
 from loadgen.schedule import Share
 
+#: The custom resource that marks a host for load processes, one unit for each.
+LOADGEN_RESOURCE = "loadgen"
 _LOOK_S = 0.25
 
 
@@ -111,10 +113,11 @@ class Fleet:
         for index in range(len(self._actors), self._processes):
             share = Share(index, self._processes)
             options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 8}
-            if self._bundles:
+            group = ray.util.get_current_placement_group()
+            if self._bundles and group is not None:
+                options["resources"] = {LOADGEN_RESOURCE: 1}
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                    ray.util.get_current_placement_group(),
-                    placement_group_bundle_index=self._bundles[index],
+                    group, placement_group_bundle_index=self._bundles[index]
                 )
             actor = ray.remote(_LoadActor).options(**options)
             self._actors.append(actor.remote(self._payloads, share, self._cores))

@@ -92,7 +92,11 @@ class Study:
         self._study.sampler = SpaceSampler(self._distributions, seed + 1000 * done)
         for trial in trials:
             if trial.state is TrialState.RUNNING:
-                self._study.tell(trial.number, state=TrialState.FAIL)
+                # Its driver was killed: between recording and telling, or before it had a result.
+                record = trial.user_attrs.get("result")
+                value = record and TrialResult.from_dict(record).sustained_rps
+                state = None if value else TrialState.FAIL
+                self._study.tell(trial.number, value or None, state=state)
         if not trials:
             self._enqueue(Kind.DEFAULT, ServerConfig())
             if baseline is not None:
@@ -126,54 +130,70 @@ class Study:
 
     # --- what is next ----------------------------------------------------------------
 
-    def ask(self) -> tuple[int, Task] | None:
-        """The next configuration, with the key to tell its result by; None where all were tried."""
+    def ask(self) -> tuple[optuna.trial.Trial, Task] | None:
+        """The next configuration, with the trial to tell its result to; None where none is left."""
         if self._is_incumbent_due() and (best := self.best) is not None:
             self._enqueue(Kind.INCUMBENT, best.config)
         for attempt in range(_TRIES):
             if attempt == _TRIES // 2:
                 # The sampler is stuck on what is known; chance is not.
                 self._study.sampler = optuna.samplers.RandomSampler(seed=self._next)
-            trial = self._ask()
-            kind = Kind(trial.user_attrs.get("kind", Kind.SAMPLED))
-            if "config" in trial.user_attrs:
-                config = ServerConfig(**trial.user_attrs["config"])
-            else:
-                config = self.space.config(trial.params)
-            repeats = kind in (Kind.DEFAULT, Kind.BASELINE, Kind.INCUMBENT)
-            if not repeats and self._is_known(config, trial.user_attrs.get("retry", False)):
-                self._study.tell(trial.number, state=TrialState.FAIL)
+            trial = self._study.ask()
+            given = trial.user_attrs
+            if not given.get("outside", False):
+                self._suggest(trial)
+            config = (
+                ServerConfig(**given["config"])
+                if "config" in given
+                else self.space.config(trial.params)
+            )
+            kind = Kind(given.get("kind", Kind.SAMPLED))
+            again = given.get("retry", False) or kind is Kind.INCUMBENT
+            if not again and config.digest() in {r.config.digest() for r in self._results}:
+                self._study.tell(trial, state=TrialState.FAIL)
                 continue
             number = self._next
             self._next += 1
             trial.set_user_attr("number", number)
             trial.set_user_attr("kind", kind)
             trial.set_user_attr("config", config.to_dict())
-            beats = None if kind in (Kind.DEFAULT, Kind.BASELINE) else self.incumbent_rps
-            # The incumbent is not asked to beat itself.
-            incumbent = None if kind is Kind.INCUMBENT else beats
-            return trial.number, Task(number, kind, config, incumbent)
+            # What everything is compared with is measured whole; the incumbent beats itself.
+            whole = kind in (Kind.DEFAULT, Kind.BASELINE, Kind.INCUMBENT)
+            return trial, Task(number, kind, config, None if whole else self.incumbent_rps)
         return None
 
-    def tell(self, key: int, result: TrialResult) -> None:
+    def tell(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
         """Record a finished trial; the sampler hears a finite value even of a failed one."""
-        storage = self._study._storage
-        trial = self._study.get_trials(deepcopy=False)[key]
-        storage.set_trial_user_attr(trial._trial_id, "result", result.to_dict())
-        storage.set_trial_user_attr(trial._trial_id, "state", result.state)
-        incumbent = self.incumbent_rps or 0.0
+        retried = trial.user_attrs.get("retry", False)
+        trial.set_user_attr("state", result.state)
+        trial.set_user_attr("result", result.to_dict())
         ratios = [
             r.sustained_rps / r.capacity_rps
             for r in self._results
             if r.sustained_rps and r.capacity_rps
         ]
+        value = told_value(result, self.incumbent_rps or 0.0, ratios)
         self._results.append(result)
-        if result.host_fault and not trial.user_attrs.get("retry", False):
+        if result.host_fault and not retried:
             # The host's fault teaches nothing of the configuration: once more.
-            self._study.tell(key, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
             self._enqueue(result.kind, result.config, retry=True)
         else:
-            self._study.tell(key, told_value(result, incumbent, ratios))
+            self._study.tell(trial, value)
+
+    def abandon(self, trial: optuna.trial.Trial) -> None:
+        """Close a trial that was stopped before it had a result."""
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def end(self, reason: str) -> None:
+        """Record why the run ended."""
+        self._study.set_user_attr("ended", reason)
+
+    @property
+    def ended(self) -> str | None:
+        """Why the run ended, where it did."""
+        reason: str | None = self._study.user_attrs.get("ended")
+        return reason
 
     def importance(self) -> dict[str, float]:
         """How much of the rates' variation each setting explains, summing up to 1 (PED-ANOVA).
@@ -193,24 +213,25 @@ class Study:
 
     # --- inside ----------------------------------------------------------------------
 
-    def _ask(self) -> optuna.trial.Trial:
+    def _suggest(self, trial: optuna.trial.Trial) -> None:
         with warnings.catch_warnings():
             # A baseline may lie outside the space's ranges: it is what it is.
             warnings.filterwarnings("ignore", message=".*out of range.*")
-            trial = self._study.ask()
-            if "fixed_params" in trial.system_attrs and not trial.system_attrs["fixed_params"]:
-                return trial
-            for name, distribution in self._distributions.items():
-                trial._suggest(name, distribution)
-        return trial
+            for d in self.space.dimensions:
+                if d.choices:
+                    trial.suggest_categorical(d.name, d.choices)
+                else:
+                    trial.suggest_int(d.name, d.low, d.high, log=d.log)
 
     def _enqueue(self, kind: Kind, config: ServerConfig, retry: bool = False) -> None:
-        values = self.space.values(config) or {}
-        attributes = {"kind": kind, "config": config.to_dict(), "retry": retry}
-        self._study.enqueue_trial(values, user_attrs=attributes)
-
-    def _is_known(self, config: ServerConfig, retry: bool) -> bool:
-        return not retry and config.digest() in {r.config.digest() for r in self._results}
+        values = self.space.values(config)
+        attributes = {
+            "kind": kind,
+            "config": config.to_dict(),
+            "retry": retry,
+            "outside": values is None,
+        }
+        self._study.enqueue_trial(values or {}, user_attrs=attributes)
 
     def _is_incumbent_due(self) -> bool:
         best = self.best
@@ -264,9 +285,9 @@ class StudySearcher(Searcher):
         self._study = study
         self._may_start, self._started, self._finished = may_start, started, finished
         self._folder_of = folder_of
-        self._running: dict[str, tuple[int, Task]] = {}
+        self._running: dict[str, tuple[optuna.trial.Trial, Task]] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next configuration, as a Tune trial's config."""
         asked = self._study.ask() if self._may_start() else None
         if asked is None:
@@ -286,7 +307,7 @@ class StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study; a trial that ended without a result was stopped, or lost its process."""
-        key, task = self._running.pop(trial_id)
+        trial, task = self._running.pop(trial_id)
         if result and "record" in result:
             told = TrialResult.from_dict(json.loads(result["record"]))
         elif error:
@@ -295,9 +316,9 @@ class StudySearcher(Searcher):
                 task.number, task.kind, task.config, State.FAILED, cause=cause, host_fault=True
             )
         else:
-            self._study._study.tell(key, state=TrialState.FAIL)
+            self._study.abandon(trial)
             return
-        self._study.tell(key, told)
+        self._study.tell(trial, told)
         self._finished(told)
 
     def save(self, checkpoint_path: str) -> None:

@@ -85,11 +85,11 @@ class ModelSection(Section):
 class PortsSection(Section):
     """Ports that must be these; the others are chosen."""
 
-    inference: int = Field(0, ge=0, le=65535)
-    management: int = Field(0, ge=0, le=65535)
-    metrics: int = Field(0, ge=0, le=65535)
-    grpc_inference: int = Field(0, ge=0, le=65535)
-    grpc_management: int = Field(0, ge=0, le=65535)
+    inference: int = Field(default=0, ge=0, le=65535)
+    management: int = Field(default=0, ge=0, le=65535)
+    metrics: int = Field(default=0, ge=0, le=65535)
+    grpc_inference: int = Field(default=0, ge=0, le=65535)
+    grpc_management: int = Field(default=0, ge=0, le=65535)
 
 
 class ServingSection(Section):
@@ -98,8 +98,8 @@ class ServingSection(Section):
     java: str | None = None
     python: str | None = None
     baseline: Annotated[ExistingFile, _LENIENT_PATH] | None = None
-    ready_timeout_s: float = Field(180.0, gt=0)
-    memory_limit_mb: int | None = Field(None, ge=1)
+    ready_timeout_s: float = Field(default=180.0, gt=0)
+    memory_limit_mb: int | None = Field(default=None, ge=1)
     ports: PortsSection = PortsSection()
 
 
@@ -165,22 +165,22 @@ class LoadSection(Section):
     """How load is made."""
 
     arrivals: Literal["constant", "poisson"] = "constant"
-    timeout_s: float = Field(10.0, gt=0)
-    processes: int = Field(1, ge=1, le=64)
+    timeout_s: float = Field(default=10.0, gt=0)
+    processes: int = Field(default=1, ge=1, le=64)
     cores: list[Annotated[int, Field(ge=0)]] = []
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class GoalSection(Section):
     """How exactly the sustained rate is looked for, and how long."""
 
-    width: float = Field(0.05, ge=0.005, le=0.3)
-    window_s: float = Field(5.0, ge=1)
-    window_limit_s: float = Field(20.0, ge=1)
-    warmup_limit_s: float = Field(15.0, ge=1)
-    search_limit_s: float = Field(60.0, ge=5)
-    windows: int = Field(2, ge=1, le=5)
-    max_rate_rps: float = Field(100_000.0, gt=0)
+    width: float = Field(default=0.05, ge=0.005, le=0.3)
+    window_s: float = Field(default=5.0, ge=1)
+    window_limit_s: float = Field(default=20.0, ge=1)
+    warmup_limit_s: float = Field(default=15.0, ge=1)
+    search_limit_s: float = Field(default=60.0, ge=5)
+    windows: int = Field(default=2, ge=1, le=5)
+    max_rate_rps: float = Field(default=100_000.0, gt=0)
 
     @model_validator(mode="after")
     def _limits(self) -> Self:
@@ -194,10 +194,10 @@ class GoalSection(Section):
 class SearchSection(Section):
     """How long is searched, and from what seed."""
 
-    trials: int = Field(30, ge=1)
-    time_budget_s: float | None = Field(None, gt=0)
-    seed: int = Field(0, ge=0)
-    incumbent_every: int = Field(8, ge=2)
+    trials: int = Field(default=30, ge=1)
+    time_budget_s: float | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0)
+    incumbent_every: int = Field(default=8, ge=2)
 
 
 class ClusterSection(Section):

@@ -1,4 +1,4 @@
-"""One configuration → one result: a TorchServe started, measured, stopped; and Tune's view of it."""
+"""One configuration → one result: a TorchServe started, measured, stopped; Tune's view of it."""
 
 from __future__ import annotations
 
@@ -172,8 +172,9 @@ class ServingTrial(tune.Trainable):
     phase, or a sign of life, so that Tune can show it and stop it.
     """
 
-    def setup(self, config: dict[str, Any], setup: TrialSetup) -> None:
+    def setup(self, config: dict[str, Any], setup: TrialSetup | None = None) -> None:
         """Make the load processes, which serve one trial after another."""
+        assert setup is not None
         self._setup = setup
         self._fleet = Fleet(setup.payloads, setup.processes, setup.cores, setup.bundles)
         self._loop = asyncio.new_event_loop()

@@ -174,7 +174,8 @@ class TorchServe:
         assert self._failed is not None
         task = asyncio.ensure_future(work)
         try:
-            await asyncio.wait([task, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [task, self._failed]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done():
                 raise self._failed.result()
             return task.result()
@@ -203,9 +204,8 @@ class TorchServe:
         self.ports = self.site.ports.choose()
         root = tempfile.gettempdir()
         # A worker's socket lies in here, and a socket's path holds about 107 bytes.
-        self._home = Path(
-            tempfile.mkdtemp(prefix=HOME_PREFIX, dir=root if len(root) < 50 else "/tmp")
-        )
+        short = root if len(root) < 50 else "/tmp"
+        self._home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX, dir=short))
         for name in ("tmp", "store", "logs", "work"):
             (self._home / name).mkdir()
         (self._home / "store" / self.site.archive.path.name).symlink_to(self.site.archive.path)

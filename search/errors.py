@@ -1,0 +1,9 @@
+"""What a user can get wrong; the messages say what to do."""
+
+
+class CommandError(ValueError):
+    """A command line that cannot be carried out."""
+
+
+class RunError(ValueError):
+    """A run's folder that is not one, or not in the state that was asked for."""

@@ -1,0 +1,103 @@
+"""What a run looks like while it runs: a panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.report import describe
+from search.result import Kind, State, Task, TrialResult
+
+
+class LiveView:
+    """Shows the current trial, its phase and rate, the best against the baseline, time left.
+
+    Args:
+        console: where.
+        trials: how many there will be at most.
+        time_budget_s: how long it will take at most, if limited.
+        plain: lines instead of a panel, for what is not a terminal.
+    """
+
+    def __init__(self, console: Console, trials: int, time_budget_s: float | None, plain: bool):
+        self._console, self._trials, self._budget_s = console, trials, time_budget_s
+        self._start = time.monotonic()
+        self._task: Task | None = None
+        self._phase, self._rate, self._phase_start = "start", 0.0, self._start
+        self._best: TrialResult | None = None
+        self._reference: TrialResult | None = None
+        self._last: list[str] = []
+        self._live = None if plain else Live(console=console, get_renderable=self._render)
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def started(self, task: Task) -> None:
+        """A trial was handed out."""
+        self._task = task
+        self.phase(task.number, "start", 0.0)
+        if not self._live:
+            settings = describe(TrialResult(0, task.kind, task.config, State.COMPLETE))
+            self._console.print(f"trial {task.number} ({task.kind}): {settings}", highlight=False)
+
+    def phase(self, number: int, name: str, rate_rps: float) -> None:
+        """A trial is in this phase now."""
+        if (name, rate_rps) != (self._phase, self._rate):
+            self._phase, self._rate, self._phase_start = name, rate_rps, time.monotonic()
+
+    def finished(self, result: TrialResult, best: TrialResult | None) -> None:
+        """A trial was recorded."""
+        self._best = best
+        if result.kind in (Kind.DEFAULT, Kind.BASELINE):
+            self._reference = result
+        if result.state is State.COMPLETE:
+            came = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s:.2f} s"
+        else:
+            came = f"{str(result.state).lower()}: {result.cause.partition(chr(10))[0]}"
+        line = f"trial {result.number}: {came} ({result.duration_s:.0f} s)"
+        if self._live:
+            self._last = [*self._last[-7:], line]
+        else:
+            self._console.print(f"{line}; {self._standing()}", highlight=False)
+
+    def _render(self) -> RenderableType:
+        now = time.monotonic()
+        table = Table.grid(padding=(0, 2))
+        if self._task is not None:
+            rate = f" at {self._rate:.1f} rps" if self._rate else ""
+            done = f"trial {self._task.number} of at most {self._trials}, {self._task.kind}"
+            table.add_row("now", f"{done}: {self._phase}{rate}, {now - self._phase_start:.0f} s")
+        table.add_row("best", self._standing())
+        elapsed = now - self._start
+        left = ""
+        if self._budget_s is not None:
+            left = f", {max(self._budget_s - elapsed, 0) / 60:.1f} min left"
+        table.add_row("time", f"{elapsed / 60:.1f} min{left}")
+        return Group(*[Text(line, overflow="ellipsis", no_wrap=True) for line in self._last], table)
+
+    def _standing(self) -> str:
+        best, reference = self._best, self._reference
+        if best is None or best.sustained_rps is None:
+            return "none yet"
+        text = f"best {best.sustained_rps:.1f} rps (trial {best.number})"
+        if reference is not None and reference.sustained_rps:
+            times = best.sustained_rps / reference.sustained_rps
+            text += f", {times:.1f} × the {reference.kind}'s {reference.sustained_rps:.1f}"
+        return text

@@ -1,0 +1,153 @@
+"""What a run came to, as tables: on the terminal, report.md, trials.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from search.result import State, TrialResult
+from search.run import Run, frame
+from search.study import Outcome
+
+SETTINGS = (
+    ("workers", "workers"),
+    ("batch_size", "batch"),
+    ("max_batch_delay_ms", "delay ms"),
+    ("netty_threads", "netty"),
+    ("netty_client_threads", "client"),
+    ("mkl_threads", "mkl"),
+)
+
+
+def write_report(found: Outcome) -> None:
+    """Write report.md and trials.csv into the run's folder."""
+    run = found.run
+    frame(found.results).to_csv(run.folder / "trials.csv", index=False)
+    header, rows = _rows(found.results)
+    importance = [(name, f"{share:.0%}") for name, share in found.importance.items()]
+    sections = [
+        f"# {run.name}",
+        headline(found),
+        f"The run ended because {found.reason}.",
+        "Rates are the trials' own, each measured once and unconfirmed: "
+        "the best of many noisy numbers is on average too high.",
+        "## Trials",
+        _markdown(header, rows),
+        "## Importance of each setting",
+        _markdown(("setting", "share of the rates' variation"), importance)
+        if importance
+        else "Too few trials were measured to tell.",
+        "## Where",
+        _markdown(("what", "value"), _where(run)),
+    ]
+    (run.folder / "report.md").write_text("\n\n".join(sections) + "\n")
+
+
+def render(found: Outcome) -> RenderableType:
+    """The same for a terminal."""
+    header, rows = _rows(found.results)
+    table = Table(*header, title=f"Trials of {found.run.name}", title_justify="left")
+    for row in rows:
+        table.add_row(*row, style="bold green" if _is_best(row, found) else "")
+    importance = ", ".join(f"{name} {share:.0%}" for name, share in found.importance.items())
+    return Group(
+        table,
+        Text(headline(found), style="bold"),
+        Text(f"Importance: {importance or 'too few trials to tell'}"),
+        Text(f"The run ended because {found.reason}."),
+        Text(f"Everything is in {found.run.folder}"),
+    )
+
+
+def headline(found: Outcome) -> str:
+    """Best against baseline, in a sentence or two."""
+    best, reference = found.best, found.reference
+    if best is None:
+        return "No configuration sustained any rate."
+    sentence = (
+        f"Best: trial {best.number} sustains {_number(best.sustained_rps)} rps at 100 % success "
+        f"({describe(best)}), p99 {_number(best.p99_s)} s."
+    )
+    if reference is None or reference.number == best.number:
+        return sentence
+    name = f"The {reference.kind} configuration (trial {reference.number})"
+    if not reference.sustained_rps:
+        return f"{sentence} {name} sustained none: {_first_line(reference.cause)}."
+    ratio = (best.sustained_rps or 0.0) / reference.sustained_rps
+    return f"{sentence} {name} sustains {_number(reference.sustained_rps)} rps: {ratio:.1f} times."
+
+
+def describe(result: TrialResult) -> str:
+    """The settings that are set, in a line."""
+    parts = []
+    for name, value in result.config.to_dict().items():
+        if isinstance(value, dict):
+            parts += [f"{key}={text}" for key, text in value.items()]
+        else:
+            parts.append(f"{name}={value}")
+    return ", ".join(parts) or "nothing set"
+
+
+def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    header = (
+        *("trial", "why"),
+        *(title for _, title in SETTINGS),
+        *("state", "sustained rps", "not above", "capacity", "p99 s", "success ≥", "s", "cause"),
+    )
+    rows = []
+    for result in results:
+        bound = result.success_bound_by_batch
+        extra = {k: v for k, v in result.config.to_dict().items() if k not in dict(SETTINGS)}
+        cause = "" if result.state is State.COMPLETE else _first_line(result.cause)
+        rows.append(
+            (
+                str(result.number),
+                str(result.kind),
+                *(_setting(getattr(result.config, name)) for name, _ in SETTINGS),
+                str(result.state),
+                _number(result.sustained_rps),
+                _number(result.upper_rps),
+                _number(result.capacity_rps),
+                _number(result.p99_s),
+                f"{bound:.1%}" if bound else "",
+                f"{result.duration_s:.0f}",
+                "; ".join(filter(None, (cause, _short(extra)))),
+            )
+        )
+    return header, rows
+
+
+def _is_best(row: Sequence[str], found: Outcome) -> bool:
+    return found.best is not None and row[0] == str(found.best.number)
+
+
+def _where(run: Run) -> list[tuple[str, str]]:
+    recorded = run.recorded()
+    facts = {**recorded.get("host", {}), **recorded.get("versions", {})}
+    return [(name, str(value)) for name, value in facts.items()]
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _setting(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _short(extra: dict[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in extra.items())
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]

@@ -1,0 +1,118 @@
+"""A run's folder: where everything of a run is written and read. Pure file work."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from search.errors import RunError
+from search.result import TrialResult
+from search.spec import SpecError, StudySpec, validate
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, spec: StudySpec, recorded: dict[str, Any]) -> Run:
+        """Make a new folder `NAME-DATE-TIME` with spec.yaml, as resolved."""
+        root = spec.run_root()
+        stem = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for n in range(100):
+            folder = root / (f"{stem}-{n}" if n else stem)
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise RunError(
+                    f"output.folder: {folder} cannot be made: {error.strerror}"
+                ) from None
+            break
+        data = {**spec.model_dump(mode="json"), "recorded": recorded}
+        (folder / "spec.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run.
+
+        Raises:
+            RunError: the folder holds none.
+        """
+        if not (folder / "spec.yaml").is_file():
+            raise RunError(f"{folder} is not a run's folder: it has no spec.yaml")
+        return cls(folder.resolve())
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which is the study's too."""
+        return self.folder.name
+
+    def spec(self) -> StudySpec:
+        """The specification as resolved."""
+        data = yaml.safe_load((self.folder / "spec.yaml").read_text())
+        data.pop("recorded", None)
+        try:
+            return validate(data, self.folder)
+        except SpecError as error:
+            raise RunError(f"{self.folder / 'spec.yaml'}: {error}") from None
+
+    def recorded(self) -> dict[str, Any]:
+        """The host and the versions that the run was made with."""
+        data = yaml.safe_load((self.folder / "spec.yaml").read_text())
+        found: dict[str, Any] = data.get("recorded", {})
+        return found
+
+    def storage(self, named: str | None) -> str:
+        """The study's storage: the named one, else SQLite in the folder."""
+        return named or f"sqlite:///{self.folder / 'study.db'}"
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial's files are."""
+        return self.folder / "trials" / str(number)
+
+    def append(self, result: TrialResult) -> None:
+        """Add a line to trials.jsonl, on the disk when this returns."""
+        with (self.folder / "trials.jsonl").open("a") as lines:
+            lines.write(json.dumps(result.to_dict()) + "\n")
+            lines.flush()
+
+    def rebuild(self, results: list[TrialResult]) -> None:
+        """Make trials.jsonl hold a line for each of these, whatever it held."""
+        path = self.folder / "trials.jsonl"
+        new = path.with_suffix(".new")
+        new.write_text("".join(json.dumps(r.to_dict()) + "\n" for r in results))
+        new.replace(path)
+
+    def results(self) -> list[TrialResult]:
+        """The finished trials, by number, from trials.jsonl."""
+        path = self.folder / "trials.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        results = [TrialResult.from_dict(json.loads(line)) for line in lines]
+        return sorted(results, key=lambda result: result.number)
+
+
+def frame(results: list[TrialResult]) -> pd.DataFrame:
+    """One row a trial: its settings, then what came of it."""
+    rows = []
+    for result in results:
+        data = result.to_dict()
+        config, host = data.pop("config"), data.pop("host")
+        settings: dict[str, Any] = {}
+        for name, value in config.items():
+            if isinstance(value, dict):
+                settings |= {f"{name}.{key}": text for key, text in value.items()}
+            else:
+                settings[name] = value
+        rows.append({"number": data.pop("number"), **settings, **data, "host": host.get("host")})
+    return pd.DataFrame(rows).convert_dtypes()

@@ -1,0 +1,304 @@
+"""A whole run: its cluster, its trials, its budget, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import psutil
+import ray
+from ray import tune
+from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
+
+from loadgen.fleet import LOADGEN_RESOURCE
+from search.host import describe_host, describe_versions
+from search.optimizer import Study, StudySearcher
+from search.result import Kind, State, Task, TrialResult
+from search.run import Run
+from search.spec import StudySpec
+from search.trial import ServingTrial, TrialSetup
+from serving.server import sweep
+
+SERVING_RESOURCE = "serving_host"
+OBJECT_STORE_BYTES = 80 << 20
+CLEANUP_S = 30
+_RAY_PREFIX = "servetune.ray-"
+
+
+class Watcher(Protocol):
+    """Whoever looks on: all calls come from the thread that runs the study."""
+
+    def started(self, task: Task) -> None:
+        """A trial was handed out."""
+
+    def phase(self, number: int, name: str, rate_rps: float) -> None:
+        """A trial is in this phase now."""
+
+    def finished(self, result: TrialResult, best: TrialResult | None) -> None:
+        """A trial was recorded."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    failed says that there is nothing to go on with: the baseline cannot serve at all.
+    """
+
+    run: Run
+    results: list[TrialResult]
+    best: TrialResult | None
+    reference: TrialResult | None
+    importance: Mapping[str, float]
+    reason: str
+    failed: bool = False
+    interrupted: bool = False
+
+
+def new_run(spec: StudySpec) -> Run:
+    """Make a run's folder, with the specification, the host and the versions in it."""
+    recorded = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": describe_host(),
+        "versions": describe_versions(spec.installation()),
+    }
+    return Run.create(spec, recorded)
+
+
+def open_study(run: Run, spec: StudySpec) -> Study:
+    """The study of a run, with what it has already measured."""
+    return Study(
+        spec.build_space(run.recorded()["host"]["cores"]),
+        run.storage(spec.output.storage),
+        run.name,
+        spec.search.seed,
+        spec.baseline(),
+        spec.search.incumbent_every,
+    )
+
+
+def reference_of(results: list[TrialResult]) -> TrialResult | None:
+    """What everything is compared with: the configuration in use, else TorchServe's default."""
+    for kind in (Kind.BASELINE, Kind.DEFAULT):
+        found = [r for r in results if r.kind is kind and not r.host_fault]
+        if found:
+            return found[-1]
+    return None
+
+
+def outcome(run: Run, study: Study, **how: Any) -> Outcome:
+    """What is known of a run."""
+    results = study.results
+    return Outcome(
+        run,
+        results,
+        study.best,
+        reference_of(results),
+        study.importance(),
+        study.ended or "it has not ended",
+        **how,
+    )
+
+
+def execute(run: Run, watcher: Watcher) -> Outcome:
+    """Run a study until its budget is spent, or go on with it.
+
+    Raises:
+        ServerError: no TorchServe or no Java here.
+        RunError: the folder is no run's.
+    """
+    spec = run.spec()
+    setup = TrialSetup(
+        spec.site(spec.installation()),
+        spec.goal_of_search(),
+        tuple(spec.payloads()),
+        spec.load.processes,
+        tuple(spec.load.cores),
+        tuple(range(1, spec.load.processes + 1)),
+    )
+    study = open_study(run, spec)
+    run.rebuild(study.results)
+    budget = _Budget(spec, study)
+    with _interruptible(budget), local_cluster(spec.load.processes):
+        _tune(run, study, setup, budget, watcher)
+    study.end(budget.reason)
+    return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
+
+
+class _Budget:
+    """Whether another trial may start, and why not."""
+
+    def __init__(self, spec: StudySpec, study: Study):
+        self._trials = spec.search.trials
+        self._deadline = time.monotonic() + (spec.search.time_budget_s or float("inf"))
+        self._study = study
+        self.interrupted = threading.Event()
+        self.failed = False
+        self.reason = "every configuration of the space was tried"
+
+    @property
+    def left_s(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def may_start(self) -> bool:
+        results = self._study.results
+        reference = reference_of(results)
+        if self.interrupted.is_set():
+            self.reason = "interrupted"
+        elif (
+            reference is not None
+            and reference.state is State.FAILED
+            and not (reference.capacity_rps)
+        ):
+            self.failed = True
+            self.reason = f"the {reference.kind} configuration cannot serve: {reference.cause}"
+        elif len(results) >= self._trials:
+            self.reason = f"all {self._trials} trials were run"
+        elif self.left_s < self._typical_trial_s(results):
+            self.reason = "the time budget was spent"
+        else:
+            return True
+        return False
+
+    @staticmethod
+    def _typical_trial_s(results: list[TrialResult]) -> float:
+        """What the next trial may take: the budget is to be kept, not overrun by one."""
+        durations = sorted(r.duration_s for r in results)
+        return durations[int(0.8 * len(durations))] if durations else 0.0
+
+
+class _StopOnInterrupt(tune.Stopper):
+    def __init__(self, budget: _Budget):
+        self._budget = budget
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._budget.interrupted.is_set()
+
+
+class _TuneCallback(tune.Callback):
+    def __init__(self, watcher: Watcher):
+        self._watcher = watcher
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "phase" in result:
+            number = trial.config["number"]
+            self._watcher.phase(number, result["phase"], result["rate_rps"])
+
+
+def _tune(run: Run, study: Study, setup: TrialSetup, budget: _Budget, watcher: Watcher) -> None:
+    def finished(result: TrialResult) -> None:
+        run.append(result)
+        watcher.finished(result, study.best)
+
+    searcher = StudySearcher(
+        study,
+        budget.may_start,
+        watcher.started,
+        finished,
+        lambda number: str(run.trial_folder(number)),
+    )
+    bundles = [{"CPU": 1.0, SERVING_RESOURCE: 1.0}]
+    bundles += [{LOADGEN_RESOURCE: 1.0}] * setup.processes
+    trainable = tune.with_resources(
+        tune.with_parameters(ServingTrial, setup=setup), tune.PlacementGroupFactory(bundles)
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            reuse_actors=True,
+            max_concurrent_trials=1,
+            trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
+            trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{time.strftime('%H%M%S')}" if (run.folder / "tune").exists() else "tune",
+            storage_path=str(run.folder),
+            stop=_StopOnInterrupt(budget),
+            callbacks=[JsonLoggerCallback(), TBXLoggerCallback(), _TuneCallback(watcher)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+@contextlib.contextmanager
+def _interruptible(budget: _Budget) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run in order; a second one ends it at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        budget.interrupted.set()
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def local_cluster(processes: int) -> Iterator[None]:
+    """A Ray cluster on this host alone, with its folder, gone when this ends."""
+    sweep()
+    _sweep_clusters()
+    os.environ |= {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_FORCE_TRIAL_CLEANUP_S": str(CLEANUP_S),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }
+    folder = Path(tempfile.mkdtemp(prefix=_RAY_PREFIX, dir="/tmp"))
+    me = psutil.Process()
+    (folder / "driver.pid").write_text(f"{me.pid} {me.create_time()}")
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=2,
+            resources={SERVING_RESOURCE: 1, LOADGEN_RESOURCE: processes},
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_clusters() -> None:
+    """Remove the folders of clusters whose driver was killed."""
+    for folder in Path("/tmp").glob(f"{_RAY_PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid, created = (folder / "driver.pid").read_text().split()
+            try:
+                alive = psutil.Process(int(pid)).create_time() == float(created)
+            except psutil.Error:
+                alive = False
+            if not alive:
+                shutil.rmtree(folder, ignore_errors=True)
