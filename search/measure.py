@@ -26,7 +26,7 @@ class Rounds:
     results: tuple[tuple[TrialResult, ...], ...]
 
     def ratios(self, index: int) -> list[float]:
-        """Each round's rate of the index-th configuration ÷ the first one's, where both have one."""
+        """Each round's rate of the index-th ÷ that of the first, where both have one."""
         return [
             ours.sustained_rps / first.sustained_rps
             for ours, first in zip(self.results[index], self.results[0], strict=True)

@@ -7,7 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -263,7 +263,17 @@ def best_of(results: list[TrialResult]) -> TrialResult | None:
     return max(group, key=lambda result: result.number)
 
 
-class StudySearcher(Searcher):
+class DriverOnly:
+    """Belongs to the driver: Tune's snapshots, which nothing is restored from, leave it empty."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class StudySearcher(DriverOnly, Searcher):
     """Tune's searcher: asks the study, and tells it.
 
     Args:

@@ -38,7 +38,7 @@ class Run:
                     f"output.folder: {folder} cannot be made: {error.strerror}"
                 ) from None
             break
-        data = {**spec.model_dump(mode="json"), "recorded": recorded}
+        data = {**spec.resolved(), "recorded": recorded}
         (folder / "spec.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
         return cls(folder)
 

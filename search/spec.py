@@ -267,6 +267,16 @@ class StudySpec(Section):
         }
         return build_space({**settings, **named}, cores or len(os.sched_getaffinity(0)))
 
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every default written out, this host's ranges among them."""
+        ranges = {
+            d.name: {"low": d.low, "high": d.high, "log": d.log}
+            for d in self.build_space().dimensions
+            if d.name not in self.space.model_fields_set and "." not in d.name
+        }
+        space = self.space.model_dump(mode="json", exclude_unset=True)
+        return {**self.model_dump(mode="json"), "space": {**ranges, **space}}
+
     def baseline(self) -> ServerConfig | None:
         """The configuration in use today, where the specification names its file."""
         path = self.serving.baseline

@@ -23,7 +23,7 @@ from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
 from loadgen.fleet import LOADGEN_RESOURCE
 from search.host import describe_host, describe_versions
-from search.optimizer import Study, StudySearcher
+from search.optimizer import DriverOnly, Study, StudySearcher
 from search.result import Kind, State, Task, TrialResult
 from search.run import Run
 from search.spec import StudySpec
@@ -178,7 +178,7 @@ class _Budget:
         return durations[int(0.8 * len(durations))] if durations else 0.0
 
 
-class _StopOnInterrupt(tune.Stopper):
+class _StopOnInterrupt(DriverOnly, tune.Stopper):
     def __init__(self, budget: _Budget):
         self._budget = budget
 
@@ -189,7 +189,7 @@ class _StopOnInterrupt(tune.Stopper):
         return self._budget.interrupted.is_set()
 
 
-class _TuneCallback(tune.Callback):
+class _TuneCallback(DriverOnly, tune.Callback):
     def __init__(self, watcher: Watcher):
         self._watcher = watcher
 
