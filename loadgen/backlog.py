@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 #: The window starts empty: its first quarter fills the server and says nothing of a trend.
 SETTLING = 0.25
-MIN_BLOCKS, MAX_BLOCKS = 8, 40
+MIN_BLOCKS, MAX_BLOCKS = 6, 40
 _RESAMPLES = 400
 
 

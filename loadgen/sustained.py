@@ -25,8 +25,12 @@ STABLE_WINDOWS = 3
 STABLE_WITHIN = 0.10
 #: The closed loop underestimates: a configuration this far below may still win.
 CAPACITY_MARGIN = 1.3
+#: The narrowing begins this far above the estimate, with a rate that should fail.
+FIRST_ABOVE = 1.25
 CONFIDENCE = 0.95
 COARSEST = 4.0
+#: An overload this far above the goal's ends a window before its least duration.
+CLEAR = 0.05
 
 
 class Verdict(enum.Enum):
@@ -163,14 +167,14 @@ def decided(measurement: Measurement, goal: Goal, width: float) -> bool:
     if measurement.span_s >= least_s:
         # A late generator is no better for waiting: such a window is repeated, not extended.
         return judge(measurement, width)[0] is not Verdict.UNDECIDED
-    # Early on only a backlog that grows without doubt counts: filling the server looks alike.
-    return measurement.span_s >= least_s / 2 and measurement.overload.low > 2 * width
+    # Early on only a backlog that grows beyond doubt counts: filling the server looks alike.
+    return measurement.span_s >= least_s / 2 and measurement.overload.low > width / 2 + CLEAR
 
 
 def stable_rate(measurement: Measurement) -> float | None:
     """The closed loop's throughput once it no longer changes, else None.
 
-    The last three windows of at least 20 completions and three rounds of batches agree within
+    The last three windows of at least 20 completions and two rounds of batches agree within
     10 %. In a closed loop latency is users ÷ throughput, so that one tells of both.
     """
     bins = int(measurement.span_s / BIN_S)
@@ -178,7 +182,7 @@ def stable_rate(measurement: Measurement) -> float | None:
     rate = measurement.goodput_rps
     if not bins or rate <= 0:
         return None
-    wanted = max(COMPLETIONS, 3 * measurement.load.cycle_requests)
+    wanted = max(COMPLETIONS, 2 * measurement.load.cycle_requests)
     size = max(int(wanted / rate / BIN_S), int(1.0 / BIN_S))
     ends = [bins - 1 - size * back for back in range(STABLE_WINDOWS, -1, -1)]
     if ends[0] < 0:
@@ -232,7 +236,8 @@ class Search:
                 capacity, warmup, f"no request succeeded: {causes or 'no answer at all'}"
             )
         best = self.incumbent_rps
-        if best is not None:
+        # Where the capacity is far above the rate to beat, narrowing finds it without a probe.
+        if best is not None and capacity < best * CAPACITY_MARGIN**2:
             if CAPACITY_MARGIN * capacity < best:
                 why = f"its capacity of about {capacity:.1f} rps is below the best's {best:.1f}"
                 return self._result(capacity, warmup, "pruned by capacity", why)
@@ -266,7 +271,7 @@ class Search:
         """Bracket and bisect with MLRsearch, in a thread of its own; say why it ended."""
         deadline = time.monotonic() + self.goal.search_limit_s
         ceiling = self.goal.max_rate_rps
-        low, high = passed or estimate / 1000, min(1.4 * estimate, ceiling)
+        low, high = passed or estimate / 1000, min(FIRST_ABOVE * estimate, ceiling)
         while high > low * (1 + self._width):
             measurer = _Measurer(self, asyncio.get_running_loop(), deadline)
             try:
@@ -381,11 +386,12 @@ class _Measurer(MLRsearch.AbstractMeasurer):
             self._search._probe("narrowing", intended_load), self._loop
         )
         verdict = self._waiting.result()
-        measured = self._search._probes[-1].measurement
-        share = min(measured.goodput_rps / intended_load, 1.0)
-        # What was answered tells MLRsearch where to look next; just above a passing rate the
-        # share is all but 1, and a window that did not pass must not look as if it had.
-        lost = 0.0 if verdict is Verdict.PASS else max(1 - share, self._search._width / 2)
+        lost = 0.0
+        if verdict is not Verdict.PASS:
+            # What the server could not take tells MLRsearch where to look next; a window that
+            # did not pass must not look as if all but nothing had been lost.
+            growth = self._search._probes[-1].measurement.overload.fraction
+            lost = min(max(growth, self._search._width / 2), 0.9) if growth == growth else 0.5
         count = 1_000_000
         return MLRsearch.MeasurementResult(
             intended_duration=intended_duration,

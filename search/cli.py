@@ -89,7 +89,7 @@ def _execute(run: Any, plain: bool) -> int:
         from search.export import export as write_files
 
         write_files(run, found.best, spec.archive())
-        console.print(f"For production: {run.folder / 'best'}", highlight=False, soft_wrap=True)
+        console.print("The files for production are in best/.", highlight=False)
     return INTERRUPTED if found.interrupted else OK
 
 

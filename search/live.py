@@ -55,7 +55,7 @@ class LiveView:
         self.phase(task.number, "start", 0.0)
         if not self._live:
             settings = describe(TrialResult(0, task.kind, task.config, State.COMPLETE))
-            self._console.print(f"trial {task.number} ({task.kind}): {settings}", highlight=False)
+            self._say(f"trial {task.number} ({task.kind}): {settings}")
 
     def phase(self, number: int, name: str, rate_rps: float) -> None:
         """A trial is in this phase now."""
@@ -75,7 +75,10 @@ class LiveView:
         if self._live:
             self._last = [*self._last[-7:], line]
         else:
-            self._console.print(f"{line}; {self._standing()}", highlight=False)
+            self._say(f"{line}; {self._standing()}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,10 +13,12 @@ from search.result import State, TrialResult
 from search.run import Run, frame
 from search.study import Outcome
 
+#: Eleven columns fit into 80 characters only without rules between them.
+_TIGHT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
 SETTINGS = (
     ("workers", "workers"),
     ("batch_size", "batch"),
-    ("max_batch_delay_ms", "delay ms"),
+    ("max_batch_delay_ms", "delay"),
     ("netty_threads", "netty"),
     ("netty_client_threads", "client"),
     ("mkl_threads", "mkl"),
@@ -47,18 +50,27 @@ def write_report(found: Outcome) -> None:
 
 
 def render(found: Outcome) -> RenderableType:
-    """The same for a terminal."""
-    header, rows = _rows(found.results)
-    table = Table(*header, title=f"Trials of {found.run.name}", title_justify="left")
-    for row in rows:
-        table.add_row(*row, style="bold green" if _is_best(row, found) else "")
+    """The same for a terminal; it fits 80 columns."""
+    table = Table(title=f"Trials of {found.run.name}", title_justify="left", **_TIGHT)
+    table.add_column("#", justify="right")
+    table.add_column("why")
+    for title in (*(title for _, title in SETTINGS), "rps", "p99 s", "s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for result in found.results:
+        rate = _number(result.sustained_rps) or str(result.state).lower()
+        settings = [_setting(getattr(result.config, name)) for name, _ in SETTINGS]
+        row = (str(result.number), str(result.kind), *settings, rate, _number(result.p99_s))
+        is_best = found.best is not None and result.number == found.best.number
+        style = "bold green" if is_best else ""
+        table.add_row(*row, f"{result.duration_s:.0f}", style=style)
+    failed = [r for r in found.results if r.state is State.FAILED]
     importance = ", ".join(f"{name} {share:.0%}" for name, share in found.importance.items())
     return Group(
         table,
+        *[Text(f"Trial {r.number} failed: {_first_line(r.cause)}") for r in failed],
         Text(headline(found), style="bold"),
-        Text(f"Importance: {importance or 'too few trials to tell'}"),
+        Text(f"Importance: {importance or 'too few trials to tell'}."),
         Text(f"The run ended because {found.reason}."),
-        Text(f"Everything is in {found.run.folder}"),
     )
 
 
@@ -118,10 +130,6 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
             )
         )
     return header, rows
-
-
-def _is_best(row: Sequence[str], found: Outcome) -> bool:
-    return found.best is not None and row[0] == str(found.best.number)
 
 
 def _where(run: Run) -> list[tuple[str, str]]:

@@ -1,0 +1,34 @@
+# make tune: set up and tune the bundled model.  make test: set up and run the quick tests.
+PYTHON ?= python3.11
+VENV := .venv
+SERVETUNE := $(VENV)/bin/servetune
+STAMP := $(VENV)/.installed
+
+.PHONY: setup tune test test-all lint clean
+
+setup: $(STAMP)
+
+# Torch first: a plain request for it by another package would bring the CUDA build.
+$(STAMP): setup.cfg pyproject.toml constraints.txt Makefile
+	test -x $(VENV)/bin/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
+	touch $@
+
+tune: setup
+	$(SERVETUNE) demo build/demo
+	$(SERVETUNE) tune configs/quickstart.yaml
+
+test: setup
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: setup
+	$(VENV)/bin/python -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,274 @@
+"""Whole runs with a real TorchServe, a real Ray and a light model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pandas as pd
+import pytest
+
+from search.cli import run_command
+from tests.real.conftest import OURS, end, folders, processes, servetune, wait_for
+
+WriteStudy = Callable[..., Path]
+#: Light load processes and Ray's own agents; Ray may take longer to be gone than we may.
+RAY = ("servetune.ray-",)
+
+
+def run_folder(study: Path) -> Path:
+    (folder,) = (study.parent / "runs").iterdir()
+    return folder
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "trials.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def report(folder: Path) -> dict[str, Any]:
+    process = servetune("report", folder, "--json")
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def test_a_run_from_the_specification_to_production(study: WriteStudy, tmp_path: Path) -> None:
+    path = study()
+    process = servetune("tune", path, "--plain")
+    output = process.communicate(timeout=280)[0]
+    assert process.returncode == 0, output
+    folder = run_folder(path)
+    found = trials(folder)
+    assert [t["number"] for t in found] == [0, 1, 2, 3]
+    assert found[0]["kind"] == "default" and found[0]["config"] == {}
+    assert found[0]["state"] == "COMPLETE"
+    best = max((t["sustained_rps"] or 0, t["number"]) for t in found)
+    assert best[0] > 1.5 * found[0]["sustained_rps"], "batches of 8 beat batches of 1"
+    told = report(folder)
+    assert told["best"]["number"] == best[1]
+    assert told["ended"] == "all 4 trials were run"
+    assert f"trial {best[1]} sustains" in output
+    for t in found:
+        names = {p.name for p in (folder / "trials" / str(t["number"])).iterdir()}
+        assert names == {"config.properties", "environment", "torchserve.log", "measurements.json"}
+    table = pd.read_csv(folder / "trials.csv")
+    assert list(table["number"]) == [0, 1, 2, 3]
+    assert (folder / "report.md").read_text().startswith("# small-")
+    assert list((folder / "tune").glob("*/events.out.tfevents.*"))
+
+    exported = folder / "best"
+    text = "".join(file.read_text() for file in exported.iterdir())
+    assert str(tmp_path) not in text and "UNCONFIRMED" in text.upper()
+    serve_and_ask(exported, tmp_path)
+
+    measured = servetune("measure", path, "--config", exported / "config.properties", "--json")
+    answer, _ = measured.communicate(timeout=120)
+    assert measured.returncode == 0, answer
+    assert "overridden: inference_address=http://0.0.0.0:8080" in answer
+    result = json.loads(answer.splitlines()[-1])
+    assert result["sustained_rps"] == pytest.approx(best[0], rel=0.5)
+
+
+def serve_and_ask(exported: Path, model_store: Path) -> None:
+    """Start the exported files by TorchServe's own command; ask with its token."""
+    bin_folder = Path(sys.executable).parent
+    environment = {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "HOME": str(model_store),
+        "MODEL_STORE": str(model_store),
+        "TEMP": str(model_store),
+    }
+    server = subprocess.Popen(
+        [exported / "start.sh"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        key_file = exported / "key_file.json"
+        wait_for(key_file.exists, 60, "TorchServe has written its tokens")
+        token = json.loads(key_file.read_text())["inference"]["key"]
+
+        def status(token: str) -> int | None:
+            import asyncio
+
+            async def ask() -> int:
+                async with (
+                    aiohttp.ClientSession() as session,
+                    session.post(
+                        "http://127.0.0.1:8080/predictions/echo",
+                        json={},
+                        headers={"Authorization": f"Bearer {token}"},
+                    ) as answer,
+                ):
+                    return answer.status
+
+            try:
+                return asyncio.run(ask())
+            except aiohttp.ClientError:
+                return None
+
+        wait_for(lambda: status(token) == 200, 60, "the exported configuration serves")
+        assert status("wrong") == 400
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        key_file.unlink(missing_ok=True)
+
+
+def until_trial(folder: Callable[[], Path], number: int) -> Path:
+    def measuring() -> Path | None:
+        runs = folder().parent if folder().exists() else None
+        path = folder() / "trials" / str(number) / "torchserve.log"
+        ready = path.exists() and "Torch worker started" in path.read_text()
+        return folder() if runs and ready else None
+
+    found: Path = wait_for(measuring, 120, f"trial {number} is under way")
+    return found
+
+
+def start(study: WriteStudy, number: int, **sections: Any) -> tuple[Any, Path, Path]:
+    """Start a run, and wait until its trial `number` is under way."""
+    path = study(**sections)
+    process = servetune("tune", path, "--plain")
+    wait_for(lambda: list((path.parent / "runs").glob("*")), 60, "the run's folder is there")
+    folder = until_trial(lambda: run_folder(path), number)
+    return process, path, folder
+
+
+def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(study: WriteStudy) -> None:
+    before = folders()
+    process, _, folder = start(study, 1)
+    output = end(process, signal.SIGINT)
+    assert process.returncode == 130, output
+    assert "The run ended because interrupted" in output
+    assert "Traceback" not in output
+    wait_for(lambda: not processes(*OURS, *RAY) and folders() <= before, 30, "nothing is left")
+    assert [t["number"] for t in trials(folder)] == [0]
+
+    again = servetune("resume", folder, "--plain")
+    output = again.communicate(timeout=250)[0]
+    assert again.returncode == 0, output
+    numbers = [t["number"] for t in trials(folder)]
+    assert len(numbers) == len(set(numbers)) == 4
+    assert numbers[0] == 0
+    assert [t["kind"] for t in trials(folder)].count("default") == 1
+
+
+def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStudy) -> None:
+    process, _, folder = start(study, 1)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not processes(*OURS), 30, "no server is left")
+    wait_for(lambda: not processes(*RAY), 120, "no Ray is left")
+    (folder / "trials.jsonl").unlink()
+    again = servetune("resume", folder, "--plain")
+    output = again.communicate(timeout=250)[0]
+    assert again.returncode == 0, output
+    found = trials(folder)
+    assert len(found) == 4
+    assert found[0]["number"] == 0, "its line was rebuilt from the study"
+
+
+@pytest.mark.parametrize("victim", ["ServingTrial", "_LoadActor"])
+def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, victim: str) -> None:
+    process, _, folder = start(study, 1)
+    (pid,) = processes(f"ray::{victim}")
+    os.kill(pid, signal.SIGKILL)
+    output = process.communicate(timeout=280)[0]
+    assert process.returncode == 0, output
+    found = trials(folder)
+    lost = [t for t in found if t["state"] == "FAILED"]
+    assert len(lost) == (1 if victim == "ServingTrial" else 0)
+    assert all(t["host_fault"] and "trial process lost" in t["cause"] for t in lost)
+    tried = [t["config"] for t in found if t["number"] > 0]
+    assert not lost or tried.count(lost[0]["config"]) == 2, "it was tried once more"
+
+
+RAISES = "raise ValueError('no weights here')\n"
+
+
+def test_a_default_that_cannot_serve_stops_the_run_at_once(study: WriteStudy) -> None:
+    path = study(source=RAISES)
+    process = servetune("tune", path, "--plain")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, output
+    assert "the default configuration cannot serve: model does not load" in output
+    assert "no weights here" in output
+    assert "Traceback (most recent call last)" not in output.replace("MODEL_LOG - Traceback", "")
+    assert [t["number"] for t in trials(run_folder(path))] == [0]
+
+
+#: A setting of which one value breaks the model.
+FRAGILE = """
+import os, time
+if os.environ.get("BREAK") == "1":
+    raise ValueError("broken on purpose")
+
+def handle(data, context):
+    if data is None:
+        return None
+    time.sleep(0.02)
+    return [{"ok": True} for _ in data]
+"""
+
+
+def test_a_configuration_that_fails_is_recorded_and_the_run_goes_on(study: WriteStudy) -> None:
+    path = study(
+        source=FRAGILE,
+        space={"batch_size": 4, "environment": {"BREAK": ["1", "0"]}},
+        serving={"baseline": "config.properties"},
+        search={"trials": 9},
+    )
+    process = servetune("tune", path, "--plain")
+    output = process.communicate(timeout=280)[0]
+    assert process.returncode == 0, output
+    found = trials(run_folder(path))
+    assert [t["kind"] for t in found[:2]] == ["default", "baseline"]
+    failed = [t for t in found if t["state"] == "FAILED"]
+    assert len(failed) == 1, "it was not proposed again"
+    assert failed[0]["cause"].startswith("model does not load: the handler raised")
+    assert "broken on purpose" in failed[0]["cause"]
+    assert "every configuration of the space was tried" in output
+    told = report(run_folder(path))
+    assert told["reference"]["kind"] == "baseline"
+    assert told["best"]["config"]["environment"] == {"BREAK": "0"}
+
+
+def test_a_url_is_measured_without_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.stub import stub
+
+    (tmp_path / "requests.jsonl").write_text('{"body": {}, "expect": {"contains": "ok"}}\n')
+    requests = str(tmp_path / "requests.jsonl")
+    with stub(workers=1, batch=8, service_s=0.05) as url:
+        arguments = ["measure", "--url", url, "--requests", requests, "--users", "16", "--json"]
+        assert run_command(arguments) == 0
+    captured = capsys.readouterr()
+    data = json.loads(captured.out)
+    assert data["sustained_rps"] == pytest.approx(160, rel=0.15)
+    assert data["lower_rps"] <= data["upper_rps"]
+    assert data["succeeded"] <= data["sent"] <= data["scheduled"]
+    assert "warm-up" in captured.err
+    assert "ray" not in sys.modules or not processes(*RAY)
+
+
+def test_a_url_that_nobody_serves_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "requests.jsonl").write_text('{"body": {}}\n')
+    started = time.monotonic()
+    url = "http://127.0.0.1:9/predictions/x"
+    requests = str(tmp_path / "requests.jsonl")
+    assert run_command(["measure", "--url", url, "--requests", requests]) == 1
+    assert "connection refused" in capsys.readouterr().err
+    assert time.monotonic() - started < 30

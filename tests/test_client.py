@@ -1,0 +1,89 @@
+"""The load client against a real HTTP server in another process."""
+
+import asyncio
+import socket
+
+import pytest
+
+from loadgen.client import Client
+from loadgen.measurement import Load
+from loadgen.payloads import Payload
+from loadgen.schedule import Burst, Closed, Constant, Share
+from tests.stub import stub
+
+PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
+
+
+async def test_every_scheduled_request_is_accounted_for() -> None:
+    with stub(service_s=0.005, batch=8) as url:
+        measured = await Client(url, PAYLOADS).measure(Load(Constant(100), 2.0))
+    assert measured.scheduled == measured.sent == measured.succeeded == 200
+    assert not measured.errors
+    assert measured.due.sum() == measured.done.sum() == 200
+    assert len(measured.latency) == len(measured.lateness) == 200
+    latency, service = measured.latency.quantile(0.5), measured.service.quantile(0.5)
+    assert latency and service and 0.005 <= service <= latency
+
+
+async def test_shares_are_parts_of_one_schedule() -> None:
+    with stub(service_s=0.001, batch=8) as url:
+        clients = [Client(url, PAYLOADS, Share(i, 2)) for i in range(2)]
+        parts = await asyncio.gather(*[c.run(Load(Constant(51), 1.0)) for c in clients])
+    assert [part.scheduled for part in parts] == [26, 25]
+
+
+async def test_a_closed_loop_offers_what_the_server_takes() -> None:
+    with stub(service_s=0.02, batch=4) as url:
+        measured = await Client(url, PAYLOADS).measure(Load(Closed(8), 2.0))
+    assert measured.success_rate == 1
+    assert 100 < measured.goodput_rps <= 210
+    assert measured.generator_limited is None
+
+
+async def test_a_burst_is_sent_at_once() -> None:
+    with stub(service_s=0.05, batch=10) as url:
+        measured = await Client(url, PAYLOADS).measure(Load(Burst(30), 0.5))
+    assert measured.succeeded == 30
+
+
+@pytest.mark.parametrize(
+    ("server", "cause"),
+    [
+        ({"fail_every": 10}, "status 500"),
+        ({"service_s": 0.2, "queue": 2}, "status 503"),
+        ({"service_s": 0.6}, "timeout"),
+    ],
+)
+async def test_failures_are_counted_by_cause(server: dict, cause: str) -> None:
+    with stub(**server) as url:
+        measured = await Client(url, PAYLOADS).measure(Load(Constant(40), 1.0, timeout_s=0.5))
+    assert measured.errors.get(cause, 0) > 0
+    assert measured.succeeded + measured.failed == measured.sent == measured.scheduled
+    worst = measured.latency.quantile(1.0)
+    assert worst and worst >= 0.499, "a failed request counts as the time-out at least"
+
+
+async def test_a_wrong_body_is_a_failure() -> None:
+    with stub() as url:
+        measured = await Client(url, [Payload(b"{}", contains="never")]).measure(
+            Load(Constant(20), 0.5)
+        )
+    assert measured.errors == {"wrong body": 10}
+
+
+async def test_a_closed_port_is_refused_by_name() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        measured = await Client(url, PAYLOADS).measure(Load(Constant(20), 0.5))
+    assert measured.errors == {"connection refused": 10}
+
+
+async def test_until_ends_a_window_and_what_is_outstanding_is_awaited() -> None:
+    with stub(service_s=0.3, batch=100) as url:
+        measured = await Client(url, PAYLOADS).measure(
+            Load(Constant(50), 30.0), lambda so_far: so_far.scheduled >= 20
+        )
+    assert 20 <= measured.scheduled < 100
+    assert measured.succeeded == measured.scheduled
+    assert measured.span_s < 5

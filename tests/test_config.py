@@ -1,0 +1,141 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.archive import Archive, ArchiveError
+from serving.config import ConfigError, ServerConfig, parse_environment
+from tests.archives import make_archive
+
+ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")
+SITE = {"inference_address": "http://127.0.0.1:8080"}
+
+naturals = st.none() | st.integers(1, 2**31 - 1)
+text = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), min_size=1)
+configs = st.builds(
+    ServerConfig,
+    workers=naturals,
+    batch_size=naturals,
+    max_batch_delay_ms=naturals,
+    netty_threads=naturals,
+    netty_client_threads=naturals,
+    mkl_threads=naturals,
+    job_queue_size=naturals,
+    response_timeout_s=naturals,
+    properties=st.dictionaries(st.sampled_from(["cors_allowed_origin", "cpu_launcher_args"]), text),
+    environment=st.dictionaries(
+        st.sampled_from(["OMP_WAIT_POLICY", "A"]), text | st.just("a 'b' c")
+    ),
+    jvm=st.dictionaries(
+        st.sampled_from(["-Xmx", "-XX:ParallelGCThreads", "-Dname"]), st.just("2") | st.just("a=b")
+    ),
+    model_properties=st.dictionaries(st.just("startupTimeout"), st.integers(1, 1000)),
+)
+
+
+@given(configs)
+def test_a_round_trip_loses_nothing(config: ServerConfig) -> None:
+    written = config.properties_text(ARCHIVE, SITE)
+    environment = parse_environment(config.environment_text())
+    read, overridden = ServerConfig.parse(written, ARCHIVE, environment)
+    assert read == config
+    assert overridden == {**SITE, "load_models": "codegen.mar"}
+
+
+def test_trial_0_sets_nothing() -> None:
+    written = ServerConfig().properties_text(ARCHIVE, {})
+    assert written == "load_models=codegen.mar\n"
+    assert ServerConfig().environment_text() == ""
+
+
+def test_threads_are_set_in_both_variables() -> None:
+    assert ServerConfig(mkl_threads=2).environment_variables() == {
+        "MKL_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "2",
+    }
+
+
+def test_the_wrapper_reads_vmargs_as_they_are() -> None:
+    """torchserve's own reader splits lines at the first '=' and unescapes nothing."""
+    written = ServerConfig(jvm={"-Dname": "a:b", "-Xmx": "2g"}).properties_text(ARCHIVE, {})
+    assert "vmargs=-Dname=a:b -Xmx2g\n" in written
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size must be an integer ≥ 1"),
+        ({"max_batch_delay_ms": 0}, "TorchServe reads 0 as 100"),
+        ({"workers": True}, "workers must be an integer"),
+        ({"properties": {"async_loging": "true"}}, "async_loging is not known"),
+        ({"properties": {"io_ratio": "many"}}, "io_ratio must be an integer"),
+        ({"properties": {"ipex_enable": "yes"}}, "ipex_enable must be true or false"),
+        ({"properties": {"keystore": "x "}}, "space at an end"),
+        ({"properties": {"job_queue_size": "5"}}, "has a name of its own here: job_queue_size"),
+        ({"properties": {"inference_address": "x"}}, "is set by servetune"),
+        ({"properties": {"models": "{}"}}, "is written from the other settings"),
+        ({"environment": {"A B": "1"}}, "cannot be set"),
+        ({"environment": {"OMP_NUM_THREADS": "1"}, "mkl_threads": 1}, "set the same thing"),
+        ({"environment": {"TS_CONFIG_FILE": "x"}}, "is set by servetune itself"),
+        ({"jvm": {"Xmx": "2g"}}, "must start with '-'"),
+        ({"model_properties": {"batchDelay": 3}}, "batchDelay is not read"),
+    ],
+)
+def test_an_impossible_configuration_is_refused_by_name(settings: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        ServerConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("number_of_nety_threads=4", "number_of_nety_threads is not known"),
+        ("job_queue_size=0", "job_queue_size must be an integer ≥ 1"),
+        ("models=[]", "models is not the JSON"),
+        ("vmargs=Xmx2g", "'Xmx2g' is not a JVM argument"),
+        ("vmargs=-Xmx2g -Xmx3g", "given twice"),
+    ],
+)
+def test_a_file_that_measures_nothing_is_refused(line: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        ServerConfig.parse(line, ARCHIVE)
+
+
+def test_what_a_file_holds_beside_the_configuration_is_reported() -> None:
+    read, overridden = ServerConfig.parse(
+        "inference_address=http://0.0.0.0:80\n"
+        "disable_token_authorization=true\n"
+        "number_of_netty_threads=0\n"
+        'models={"codegen":{"1.0":{"minWorkers":3,"maxWorkers":5}},"other":{"2":{}}}\n',
+        ARCHIVE,
+    )
+    assert read == ServerConfig(workers=3, model_properties={"maxWorkers": 5})
+    assert set(overridden) == {"inference_address", "disable_token_authorization", "models"}
+
+
+def test_different_thread_counts_stay_variables() -> None:
+    variables = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "2"}
+    read, _ = ServerConfig.parse("", ARCHIVE, variables)
+    assert read.mkl_threads is None
+    assert read.environment == variables
+
+
+def test_equal_configurations_have_one_digest() -> None:
+    one = ServerConfig(environment={"A": "1", "B": "2"})
+    other = ServerConfig(environment={"B": "2", "A": "1"})
+    assert one.digest() == other.digest() != ServerConfig().digest()
+
+
+def test_an_archive_tells_its_name_and_version(tmp_path: Path) -> None:
+    archive = Archive.read(make_archive(tmp_path, name="small"))
+    assert (archive.name, archive.version) == ("small", "1.0")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no zip"])
+def test_a_broken_archive_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken.mar"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"broken\.mar"):
+        Archive.read(path)

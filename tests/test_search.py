@@ -1,0 +1,249 @@
+"""The space, the results, the study and its searcher: no JVM, no cluster."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.optimizer import Study, StudySearcher, best_of, rate_of
+from search.result import Kind, State, Task, TrialResult, told_value
+from search.space import Dimension, Space, build_space, torchserve_defaults
+from serving.config import ConfigError, ServerConfig
+
+SPACE = build_space({"job_queue_size": 1000}, cores=2)
+
+
+def result(task: Task, rps: float | None = None, **more: Any) -> TrialResult:
+    state = more.pop("state", State.COMPLETE if rps else State.FAILED)
+    return TrialResult(task.number, task.kind, task.config, state, rps, **more)
+
+
+def open_study(folder: Path, space: Space = SPACE, **more: Any) -> Study:
+    return Study(space, f"sqlite:///{folder / 'study.db'}", "test", **more)
+
+
+def test_the_default_space_is_the_missions_six() -> None:
+    assert [d.name for d in SPACE.dimensions] == [
+        "workers",
+        "batch_size",
+        "max_batch_delay_ms",
+        "netty_threads",
+        "netty_client_threads",
+        "mkl_threads",
+    ]
+    assert SPACE.common == ServerConfig(job_queue_size=1000)
+
+
+def test_values_and_configurations_are_inverse() -> None:
+    space = build_space(
+        {
+            "properties.io_ratio": Dimension("", 30, 70),
+            "environment.OMP_WAIT_POLICY": Dimension("", choices=("ACTIVE", "PASSIVE")),
+            "jvm.-XX:+UseSerialGC": Dimension("", choices=(True, False)),
+            "netty_threads": None,
+        },
+        cores=4,
+    )
+    values = {d.name: d.choices[0] if d.choices else d.high for d in space.dimensions}
+    config = space.config(values)
+    assert config.netty_threads is None
+    assert config.jvm == {"-XX:+UseSerialGC": ""}
+    assert space.values(config) == values
+
+
+def test_unset_settings_count_by_torchserves_defaults() -> None:
+    values = SPACE.values(ServerConfig())
+    assert values is not None
+    assert values["batch_size"] == 1
+    assert values["workers"] == torchserve_defaults(2)["workers"] == 2
+
+
+def test_a_value_outside_the_choices_is_outside_the_space() -> None:
+    space = build_space({"batch_size": Dimension("", choices=(8, 64))}, cores=2)
+    assert space.values(ServerConfig()) is None
+    assert space.values(ServerConfig(batch_size=64)) is not None
+
+
+@pytest.mark.parametrize("cores", [1, 2, 96])
+def test_the_guides_points_lie_in_the_space(cores: int) -> None:
+    space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
+    for point in space.guide():
+        assert space.values(space.config(point)) == point
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"properties.io_rati": 50}, "io_rati is not known"),
+        ({"properties.ipex_enable": Dimension("", choices=("yes", "no"))}, "must be true or false"),
+        ({"environment.OMP_NUM_THREADS": 2}, "set the same thing"),
+    ],
+)
+def test_a_space_that_would_measure_nothing_is_refused(entries: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build_space(entries, cores=2)
+
+
+@pytest.mark.parametrize(
+    ("trial", "told"),
+    [
+        ({"rps": 120.0}, 120.0),
+        ({"rps": None}, 0.0),
+        ({"rps": None, "state": State.PRUNED, "capacity_rps": 50.0, "width": 0.05}, 45.0),
+        ({"rps": None, "state": State.PRUNED, "capacity_rps": 300.0, "width": 0.05}, 190.0),
+    ],
+)
+def test_the_sampler_always_hears_a_finite_value_on_one_scale(trial: dict, told: float) -> None:
+    task = Task(1, Kind.SAMPLED, ServerConfig())
+    assert told_value(result(task, **trial), 200.0, [0.8, 0.9, 1.0]) == pytest.approx(told)
+
+
+def test_a_result_survives_being_written() -> None:
+    config = ServerConfig(workers=2, environment={"A": "1"})
+    written = result(Task(3, Kind.GUIDE, config), 10.0, host={"cores": 2}, p99_s=0.5)
+    assert TrialResult.from_dict(written.to_dict()) == written
+    assert TrialResult.from_dict({**written.to_dict(), "a_later_field": 1}) == written
+
+
+def test_first_the_default_then_the_users_then_the_guides(tmp_path: Path) -> None:
+    users = ServerConfig(workers=77, batch_size=3)
+    study = open_study(tmp_path, baseline=users)
+    asked = []
+    for rps in (4.0, 20.0, 60.0, 110.0, 90.0, 80.0):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        asked.append(task)
+        study.tell(trial, result(task, rps))
+    kinds = [task.kind for task in asked]
+    assert kinds == [Kind.DEFAULT, Kind.BASELINE, Kind.GUIDE, Kind.GUIDE, Kind.GUIDE, Kind.SAMPLED]
+    assert asked[0].config == ServerConfig()
+    assert asked[1].config == users
+    assert [task.incumbent_rps for task in asked] == [None, None, 20.0, 60.0, 110.0, 110.0]
+    assert [task.number for task in asked] == list(range(6))
+
+
+def test_a_baseline_outside_the_space_leaves_the_sampler_its_space(tmp_path: Path) -> None:
+    space = build_space({"batch_size": Dimension("", choices=(8, 64))}, cores=2)
+    study = open_study(tmp_path, space)
+    for _ in range(14):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        study.tell(trial, result(task, float(task.config.batch_size or 1)))
+    assert [r.config.batch_size for r in study.results][-1] in (8, 64)
+    relative = study._study.sampler.infer_relative_search_space(study._study, None)  # type: ignore[arg-type]
+    assert len(relative) == 6
+
+
+def test_a_configuration_is_not_proposed_again(tmp_path: Path) -> None:
+    fixed = dict.fromkeys(("max_batch_delay_ms", "netty_threads", "netty_client_threads"), 2)
+    space = build_space(
+        {
+            **fixed,
+            "mkl_threads": 1,
+            "workers": Dimension("", 1, 2),
+            "batch_size": Dimension("", 1, 2),
+        },
+        cores=2,
+    )
+    study = open_study(tmp_path, space, incumbent_every=100)
+    seen = []
+    while (asked := study.ask()) is not None:
+        trial, task = asked
+        seen.append(task.config.digest())
+        study.tell(trial, result(task, None if len(seen) % 2 else 5.0))
+    assert len(seen) == len(set(seen))
+    assert len(seen) == 1 + 4, "TorchServe's default, then the whole space"
+
+
+def test_the_hosts_fault_is_retried_once_and_the_configurations_never(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    kinds = []
+    for fault in (True, True, False):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        kinds.append((task.kind, task.config == ServerConfig()))
+        study.tell(trial, result(task, cause="port in use", host_fault=fault))
+    assert kinds[0] == (Kind.DEFAULT, True)
+    retried = [r for r in study.results if r.kind is Kind.DEFAULT]
+    trial, task = study.ask() or pytest.fail("nothing asked")
+    while task.kind is not Kind.SAMPLED:
+        study.tell(trial, result(task, 10.0))
+        retried += [study.results[-1]] if task.kind is Kind.DEFAULT else []
+        trial, task = study.ask() or pytest.fail("nothing asked")
+    assert len([r for r in study.results if r.kind is Kind.DEFAULT]) == 2
+
+
+def test_the_incumbent_is_measured_again_every_few_trials(tmp_path: Path) -> None:
+    study = open_study(tmp_path, incumbent_every=4)
+    kinds = []
+    for n in range(14):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        kinds.append(task.kind)
+        rate = 100.0 if n == 2 else 60.0
+        study.tell(trial, result(task, rate, capacity_rps=100.0))
+    assert Kind.INCUMBENT in kinds
+    best = study.results[2].config
+    assert rate_of(study.results, best) is not None
+    assert rate_of(study.results, best) < 100, "a lucky first measurement does not stay the best"
+
+
+def test_a_study_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    told = []
+    for n in range(3):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        told.append(task.config)
+        study.tell(trial, result(task, 10.0 + n))
+    study.ask()
+    again = open_study(tmp_path)
+    assert [r.config for r in again.results] == told
+    states = {t.state.name for t in again._study.get_trials()}
+    assert "RUNNING" not in states
+    _, task = again.ask() or pytest.fail("nothing asked")
+    assert task.config not in told
+
+
+def test_the_best_has_the_highest_median() -> None:
+    steady, lucky = ServerConfig(workers=1), ServerConfig(workers=2)
+    trials = [
+        result(Task(0, Kind.SAMPLED, steady), 100.0),
+        result(Task(1, Kind.SAMPLED, lucky), 150.0),
+        result(Task(2, Kind.INCUMBENT, lucky), 60.0),
+        result(Task(3, Kind.INCUMBENT, lucky), 70.0),
+    ]
+    best = best_of(trials)
+    assert best is not None and best.config == steady
+    assert best_of([]) is None
+
+
+def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    order: list[Any] = []
+    may_start = iter([True, True, True, False])
+    searcher = StudySearcher(
+        study,
+        lambda: next(may_start),
+        lambda task: order.append(("started", task.number)),
+        lambda told: order.append(("finished", told.number, len(study.results))),
+        str,
+    )
+    import json
+
+    config = searcher.suggest("a")
+    record = result(Task(0, Kind.DEFAULT, ServerConfig()), 5.0).to_dict()
+    searcher.on_trial_complete("a", {"record": json.dumps(record)})
+    assert config["number"] == 0 and config["folder"] == "0"
+    searcher.suggest("b")
+    searcher.on_trial_complete("b", None, error=True)
+    searcher.suggest("c")
+    searcher.on_trial_complete("c", {"phase": "warm-up"})
+    assert order == [
+        ("started", 0),
+        ("finished", 0, 1),
+        ("started", 1),
+        ("finished", 1, 2),
+        ("started", 2),
+    ]
+    assert study.results[1].host_fault
+    assert searcher.suggest("d") == "FINISHED"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "RUNNING" not in {t.state.name for t in study._study.get_trials()}

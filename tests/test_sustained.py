@@ -1,0 +1,119 @@
+import pytest
+
+from loadgen.measurement import GeneratorLost, Load, merge
+from loadgen.schedule import Constant
+from loadgen.sustained import Goal, Search, SustainedRate, Verdict, judge, success_bound
+from tests.simulated import Simulated
+
+GOAL = Goal()
+
+
+async def find(
+    generator: Simulated, incumbent_rps: float | None = None, **goal: float
+) -> SustainedRate:
+    return await Search(
+        Goal(**goal),  # type: ignore[arg-type]
+        generator,
+        generator.servers,
+        users=4 * generator.servers,
+        incumbent_rps=incumbent_rps,
+    ).find()
+
+
+@pytest.mark.parametrize(("service_s", "servers"), [(0.01, 1), (0.08, 16), (0.4, 128)])
+async def test_the_rate_is_the_servers_capacity(service_s: float, servers: int) -> None:
+    generator = Simulated(service_s, servers)
+    found = await find(generator)
+    assert found.lower_rps is not None and found.upper_rps is not None
+    assert 0.93 * generator.capacity_rps <= found.lower_rps <= 1.03 * generator.capacity_rps
+    assert found.upper_rps <= found.lower_rps * 1.06
+    assert found.best is not None and found.best.verdict is Verdict.PASS
+
+
+async def test_a_slow_server_gets_a_coarser_width() -> None:
+    generator = Simulated(1.6, 4)
+    found = await find(generator)
+    assert found.width > 0.05
+    assert found.lower_rps == pytest.approx(2.5, rel=found.width)
+
+
+async def test_one_failure_in_a_hundred_is_no_rate_at_all() -> None:
+    found = await find(Simulated(0.01, fail_every=100))
+    assert found.lower_rps is None
+    assert "status 500" in found.probes[-1].reason
+
+
+async def test_little_capacity_is_pruned_without_a_window_at_a_rate() -> None:
+    generator = Simulated(0.01)
+    found = await find(generator, incumbent_rps=200)
+    assert found.pruned is not None and "capacity" in found.pruned
+    assert found.lower_rps is None
+    assert len(generator.calls) == 1
+
+
+async def test_what_fails_at_the_incumbents_rate_is_pruned_there() -> None:
+    generator = Simulated(0.01)
+    found = await find(generator, incumbent_rps=115)
+    assert found.pruned is not None and "115" in found.pruned
+    assert {load.rate_rps for load in generator.calls[1:]} == {115}
+
+
+async def test_what_beats_the_incumbent_is_measured() -> None:
+    found = await find(Simulated(0.01), incumbent_rps=80)
+    assert found.pruned is None
+    assert found.lower_rps == pytest.approx(100, rel=0.07)
+
+
+async def test_a_late_generator_is_raised_and_never_certifies() -> None:
+    generator = Simulated(0.01, late_s=0.05)
+    found = await find(generator)
+    assert generator.raised
+    assert found.lower_rps is None
+    assert all(p.verdict is not Verdict.PASS for p in found.probes)
+    assert any(p.verdict is Verdict.GENERATOR for p in found.probes)
+
+
+async def test_a_lost_load_process_costs_its_window_only() -> None:
+    found = await find(Simulated(0.01, lose=[0, 3]))
+    assert found.lower_rps == pytest.approx(100, rel=0.07)
+    with pytest.raises(GeneratorLost):
+        await find(Simulated(0.01, lose=[2, 3]))
+
+
+async def test_nothing_is_offered_above_the_limit() -> None:
+    generator = Simulated(0.001)
+    found = await find(generator, max_rate_rps=50)
+    assert found.lower_rps == 50
+    assert found.upper_rps is None
+    assert found.reason == "the greatest rate passed"
+
+
+async def test_an_overloaded_window_ends_early() -> None:
+    generator = Simulated(0.01)
+    load = Load(Constant(150), 20)
+    search = Search(GOAL, generator)
+    assert await search._probe("narrowing", load.rate_rps or 0) is Verdict.FAIL
+    assert search._probes[0].measurement.span_s < 5
+
+
+@pytest.mark.parametrize(
+    ("rate", "verdict"),
+    [(90, Verdict.PASS), (98, Verdict.PASS), (104, Verdict.FAIL), (200, Verdict.FAIL)],
+)
+async def test_the_verdict_of_a_full_window(rate: float, verdict: Verdict) -> None:
+    measured = await Simulated(0.01).measure(Load(Constant(rate), 10))
+    assert judge(measured, 0.05)[0] is verdict
+
+
+async def test_parts_of_a_window_add_up() -> None:
+    one = await Simulated(0.01).measure(Load(Constant(50), 10))
+    both = merge([one, one])
+    assert (both.scheduled, both.succeeded) == (2 * one.scheduled, 2 * one.succeeded)
+    assert both.goodput_rps == pytest.approx(2 * one.goodput_rps)
+    assert len(both.latency) == 2 * len(one.latency)
+
+
+def test_zero_failures_have_a_confidence() -> None:
+    assert success_bound(459, 0.99) == pytest.approx(0.99, abs=1e-4)
+    assert success_bound(4603, 0.99) == pytest.approx(0.999, abs=1e-4)
+    assert success_bound(0) == 0
