@@ -53,9 +53,9 @@ def overload(
     time = (np.arange(blocks) - (blocks - 1) / 2) * size * bin_s
     slope = float(time @ means / (time @ time))
     residuals = means - means.mean() - slope * time
-    # Fitting took two degrees of freedom from the residuals' spread.
-    residuals *= np.sqrt(blocks / (blocks - 2))
     run = max(2, round(blocks ** (1 / 3)))
+    # The line took two degrees of freedom from the residuals' spread, the runs take their own.
+    residuals *= np.sqrt(blocks / (blocks - 2 - run))
     draws = np.random.default_rng(0).integers(0, blocks, (_RESAMPLES, -(-blocks // run)))
     index = (draws[:, :, None] + np.arange(run)).reshape(_RESAMPLES, -1)[:, :blocks] % blocks
     slopes = slope + residuals[index] @ time / (time @ time)

@@ -27,6 +27,8 @@ STABLE_WITHIN = 0.10
 CAPACITY_MARGIN = 1.3
 #: The narrowing begins this far above the estimate, with a rate that should fail.
 FIRST_ABOVE = 1.25
+#: Nothing is looked for below this share of the estimate.
+LOWEST = 0.05
 CONFIDENCE = 0.95
 COARSEST = 4.0
 #: An overload this far above the goal's ends a window before its least duration.
@@ -138,8 +140,13 @@ def success_bound(trials: float, confidence: float = CONFIDENCE) -> float:
     return float((1 - confidence) ** (1 / trials)) if trials > 0 else 0.0
 
 
-def judge(measurement: Measurement, width: float) -> tuple[Verdict, str]:
-    """The verdict on a window, and its reason in words. The burden of proof lies on passing."""
+def judge(
+    measurement: Measurement, width: float, least_requests: float = COMPLETIONS
+) -> tuple[Verdict, str]:
+    """The verdict on a window, and its reason in words. The burden of proof lies on passing.
+
+    Fewer than least_requests cannot show that none fails.
+    """
     if measurement.errors:
         causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
         return Verdict.FAIL, f"{measurement.failed} of {measurement.scheduled} failed: {causes}"
@@ -148,7 +155,10 @@ def judge(measurement: Measurement, width: float) -> tuple[Verdict, str]:
         return Verdict.FAIL, f"the backlog grew by {over.fraction:.1%} of the offered rate"
     if limited := measurement.generator_limited:
         return Verdict.GENERATOR, limited
-    if over.high < width / 2 and measurement.scheduled >= COMPLETIONS:
+    if measurement.scheduled < least_requests:
+        share = f"0 of {measurement.scheduled} failed"
+        return Verdict.UNDECIDED, f"{share}, too few beside the failures at other rates"
+    if over.high < width / 2:
         return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
     return Verdict.UNDECIDED, "whether the backlog grew stayed open up to the window's limit"
 
@@ -159,14 +169,16 @@ def least_window_s(measurement: Measurement, goal: Goal) -> float:
     return max(goal.window_s, CYCLES * measurement.cycle_s, COMPLETIONS / rate)
 
 
-def decided(measurement: Measurement, goal: Goal, width: float) -> bool:
+def decided(
+    measurement: Measurement, goal: Goal, width: float, least_requests: float = COMPLETIONS
+) -> bool:
     """Whether a window that is still open has said all that it can say."""
     if measurement.errors:
         return True
     least_s = least_window_s(measurement, goal)
     if measurement.span_s >= least_s:
         # A late generator is no better for waiting: such a window is repeated, not extended.
-        return judge(measurement, width)[0] is not Verdict.UNDECIDED
+        return judge(measurement, width, least_requests)[0] is not Verdict.UNDECIDED
     # Early on only a backlog that grows beyond doubt counts: filling the server looks alike.
     return measurement.span_s >= least_s / 2 and measurement.overload.low > width / 2 + CLEAR
 
@@ -271,7 +283,7 @@ class Search:
         """Bracket and bisect with MLRsearch, in a thread of its own; say why it ended."""
         deadline = time.monotonic() + self.goal.search_limit_s
         ceiling = self.goal.max_rate_rps
-        low, high = passed or estimate / 1000, min(FIRST_ABOVE * estimate, ceiling)
+        low, high = passed or estimate * LOWEST, min(FIRST_ABOVE * estimate, ceiling)
         while high > low * (1 + self._width):
             measurer = _Measurer(self, asyncio.get_running_loop(), deadline)
             try:
@@ -311,15 +323,17 @@ class Search:
         schedule = Poisson(rate, goal.seed) if goal.arrivals == "poisson" else Constant(rate)
         load = self._load(schedule, goal.window_limit_s)
 
+        least_requests = self._least_requests()
+
         def enough(so_far: Measurement) -> bool:
-            return decided(so_far, goal, self._width)
+            return decided(so_far, goal, self._width, least_requests)
 
         measurement = await self._measure(load, enough)
-        verdict, reason = judge(measurement, self._width)
+        verdict, reason = judge(measurement, self._width, least_requests)
         if verdict is Verdict.GENERATOR and await self.generator.raise_priority():
             self._probes.append(Probe(rate, verdict, reason, measurement))
             measurement = await self._measure(load, enough)
-            verdict, reason = judge(measurement, self._width)
+            verdict, reason = judge(measurement, self._width, least_requests)
         self._probes.append(Probe(rate, verdict, reason, measurement))
         return verdict
 
@@ -331,6 +345,17 @@ class Search:
 
     def _load(self, schedule: Any, duration_s: float) -> Load:
         return Load(schedule, duration_s, self.goal.timeout_s, self.cycle_requests)
+
+    def _least_requests(self) -> float:
+        """How many requests without a failure are needed to believe that none fails.
+
+        Where some failed at other rates, three times as many as there were for each failure:
+        with fewer, a server that fails now and then would pass at a low rate by chance.
+        """
+        failed = [p.measurement for p in self._probes if p.measurement.failed]
+        failures = sum(measurement.failed for measurement in failed)
+        each = sum(measurement.scheduled for measurement in failed) / max(failures, 1)
+        return max(COMPLETIONS, 3 * each)
 
     def _marginal(self) -> bool:
         """Whether the last window failed by so little that it may have been chance."""

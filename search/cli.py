@@ -12,7 +12,6 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import typer
 import uvloop
 from rich.console import Console
@@ -33,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Finds the TorchServe configuration that sustains the highest request rate "
     "at 100 % success.",
 )
@@ -47,7 +47,7 @@ def tune(
     spec: SpecArgument,
     trials: Annotated[int | None, typer.Option(min=1, help="instead of search.trials")] = None,
     plain: Annotated[bool, typer.Option(help="lines instead of a live panel")] = False,
-) -> int:
+) -> None:
     """Search for the best configuration."""
     from search.study import new_run
 
@@ -56,21 +56,21 @@ def tune(
         found = found.model_copy(
             update={"search": found.search.model_copy(update={"trials": trials})}
         )
-    return _execute(new_run(found), plain)
+    _execute(new_run(found), plain)
 
 
 @app.command()
 def resume(
     run: RunArgument,
     plain: Annotated[bool, typer.Option(help="lines instead of a live panel")] = False,
-) -> int:
+) -> None:
     """Go on with a run that was interrupted."""
     from search.run import Run
 
-    return _execute(Run.open(run), plain)
+    _execute(Run.open(run), plain)
 
 
-def _execute(run: Any, plain: bool) -> int:
+def _execute(run: Any, plain: bool) -> None:
     from search.live import LiveView
     from search.report import render, write_report
     from search.study import execute
@@ -90,7 +90,8 @@ def _execute(run: Any, plain: bool) -> int:
 
         write_files(run, found.best, spec.archive())
         console.print("The files for production are in best/.", highlight=False)
-    return INTERRUPTED if found.interrupted else OK
+    if found.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -107,7 +108,7 @@ def measure(
     arrivals: Annotated[str, typer.Option(help="constant or poisson, for --url")] = "constant",
     timeout_s: Annotated[float, typer.Option(min=0.01, help="of a request, for --url")] = 10.0,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Measure the sustained rate of configurations, or of any URL.
 
     With SPEC: of its model under --config, or under TorchServe's own default where none is
@@ -117,14 +118,14 @@ def measure(
     if (spec is None) == (url is None):
         raise CommandError("measure needs either SPEC or --url")
     if url is not None:
-        return _measure_url(url, requests, users, arrivals, timeout_s, as_json, console)
-    assert spec is not None
-    return _measure_spec(spec, config or [], rounds, as_json, console)
+        _measure_url(url, requests, users, arrivals, timeout_s, as_json, console)
+    elif spec is not None:
+        _measure_spec(spec, config or [], rounds, as_json, console)
 
 
 def _measure_spec(
     path: Path, files: list[Path], rounds: int, as_json: bool, console: Console
-) -> int:
+) -> None:
     from search.measure import measure_configs
 
     spec = load_spec(path, may_be_fixed=True)
@@ -174,7 +175,6 @@ def _measure_spec(
     failed = [r for row in found.results for r in row if not r.sustained_rps]
     if failed:
         raise ServerError("no rate", failed[0].cause)
-    return OK
 
 
 def _measure_url(
@@ -185,7 +185,7 @@ def _measure_url(
     timeout_s: float,
     as_json: bool,
     console: Console,
-) -> int:
+) -> None:
     from loadgen.payloads import read_payloads
     from loadgen.sustained import Goal
     from search.measure import measure_url, rate_summary
@@ -222,7 +222,6 @@ def _measure_url(
     if not found.lower_rps:
         why = found.probes[-1].reason if found.probes else found.reason
         raise ServerError("no rate", f"{url} sustained no rate: {why}")
-    return OK
 
 
 def _phase(phase: Any) -> str:
@@ -230,7 +229,7 @@ def _phase(phase: Any) -> str:
 
 
 @app.command()
-def report(run: RunArgument, as_json: JsonOption = False) -> int:
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print a run's trials, best against baseline, and the importance of each setting."""
     found = _outcome(run)
     if as_json:
@@ -249,14 +248,13 @@ def report(run: RunArgument, as_json: JsonOption = False) -> int:
 
         write_report(found)
         Console().print(render(found))
-    return OK
 
 
 @app.command()
 def export(
     run: RunArgument,
     trial: Annotated[int | None, typer.Option(help="another trial than the best")] = None,
-) -> int:
+) -> None:
     """Write the files that production takes into RUN/best."""
     from search.export import export as write_files
 
@@ -269,7 +267,6 @@ def export(
         raise RunError(f"no trial of {run} sustained any rate")
     folder = write_files(found.run, chosen, found.run.spec().archive())
     Console().print(f"trial {chosen.number} → {folder}", highlight=False, soft_wrap=True)
-    return OK
 
 
 def _outcome(folder: Path) -> Any:
@@ -284,7 +281,7 @@ def _outcome(folder: Path) -> Any:
 def doctor(
     python: Annotated[str | None, typer.Option(help="the handler's interpreter")] = None,
     java: Annotated[str | None, typer.Option(help="the Java to run")] = None,
-) -> int:
+) -> None:
     """Say what this host has, and what is missing."""
     from search.doctor import examine
 
@@ -293,13 +290,14 @@ def doctor(
     for finding in findings:
         table.add_row("ok" if finding.well else "✗", finding.what, finding.found, finding.mend)
     Console().print(table)
-    return OK if all(finding.well for finding in findings) else FAILED
+    if not all(finding.well for finding in findings):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="the file to write")] = Path("servetune.yaml"),
-) -> int:
+) -> None:
     """Write a commented starter specification for a model of one's own."""
     if path.exists():
         raise CommandError(f"{path} exists already; name another file")
@@ -308,20 +306,18 @@ def init(
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}") from None
     Console().print(f"wrote {path}: name your archive and your requests in it", highlight=False)
-    return OK
 
 
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="where to build it")] = Path("build/demo"),
     variant: Annotated[str, typer.Option(help="fast or original")] = "fast",
-) -> int:
+) -> None:
     """Build the bundled model's archive and its requests; no download."""
     from serving.demo.build import build
 
     archive = build(folder, variant)
     Console().print(f"{archive} and {folder / 'requests.jsonl'}", highlight=False, soft_wrap=True)
-    return OK
 
 
 def _run(work: Coroutine[Any, Any, T], fast: bool = False) -> T:
@@ -349,12 +345,10 @@ def run_command(arguments: list[str]) -> int:
     """Carry out a command line; the exit status."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        return int(app(arguments, standalone_mode=False) or OK)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.ClickException as error:
-        errors.print(f"servetune: {error.format_message()}", markup=False)
-        return BAD_INPUT
+        app(arguments)
+        return OK
+    except SystemExit as end:
+        return int(end.code or OK)
     except SpecError as error:
         for problem in error.problems:
             errors.print(problem, markup=False)
@@ -370,7 +364,7 @@ def run_command(arguments: list[str]) -> int:
         if error.log:
             errors.print(error.log, markup=False)
         return FAILED
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         errors.print("servetune: interrupted", markup=False)
         return INTERRUPTED
 

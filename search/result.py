@@ -153,7 +153,9 @@ def summarise(
 def _why_no_rate(found: SustainedRate) -> str:
     if not found.probes:
         return found.reason
-    last = min(found.probes, key=lambda probe: probe.rate_rps)
+    # A window in which requests failed says more than one that was too short to tell.
+    failed = [probe for probe in found.probes if probe.measurement.errors]
+    last = min(failed or found.probes, key=lambda probe: probe.rate_rps)
     name = "generator limited" if _all_limited(found.probes) else "no sustained rate"
     return f"{name}: at {last.rate_rps:.2f} rps {last.reason}; {found.reason}"
 

@@ -161,7 +161,7 @@ class ServerConfig:
         if self.jvm:
             lines["vmargs"] = " ".join(self.jvm_arguments())
         # ':' and '=' stay as they are: the torchserve wrapper reads vmargs without unescaping.
-        return "".join(f"{key}={text}\n".replace("\\", "\\\\") for key, text in lines.items())
+        return "".join(f"{key}={_escaped(text)}\n" for key, text in lines.items())
 
     # --- what is read back -----------------------------------------------------------
 
@@ -231,7 +231,7 @@ class ServerConfig:
 def parse_environment(text: str) -> dict[str, str]:
     """Read an environment file of lines `NAME=value` (quotes as the shell's)."""
     found = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.strip().removeprefix("export ")
         if not line or line.startswith("#"):
             continue
@@ -248,6 +248,12 @@ def parse_environment(text: str) -> dict[str, str]:
 
 def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[\w./:,+@%-]*", text) else "'" + text.replace("'", "'\\''") + "'"
+
+
+def _escaped(text: str) -> str:
+    """Java reads the file as Latin-1, and a backslash as an escape."""
+    text = text.replace("\\", "\\\\")
+    return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" for c in text)
 
 
 def _parse_jvm(vmargs: str) -> dict[str, str]:

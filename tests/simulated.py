@@ -47,7 +47,7 @@ class Simulated:
         if len(self.calls) - 1 in self.lose:
             raise GeneratorLost("a load process was lost")
         due, done = self._times(load)
-        span = 0.5
+        span = 0.5 if until else load.duration_s
         while until and span < load.duration_s and not until(self._window(load, due, done, span)):
             span += 0.25
         return self._window(load, due, done, min(span, load.duration_s))

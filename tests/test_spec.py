@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,13 @@ def test_the_starter_is_a_whole_specification(
     assert run_command(["init", "mine.yaml"]) == 0
     make_archive(folder, name="my-model")
     assert load_spec(folder / "mine.yaml").name == "my-model"
-    commented = (folder / "mine.yaml").read_text().replace("\n# ", "\n")
-    uncommented = [line for line in commented.splitlines() if not line.startswith("#")]
-    data = yaml.safe_load("\n".join(uncommented).split("\n", 3)[3])
+    # What is commented out is a specification too.
+    text = re.sub(r'(?m)^# (?=(  )*["\w-]+:)', "", (folder / "mine.yaml").read_text())
+    data = yaml.safe_load(text)
+    del data["serving"]["python"], data["serving"]["java"], data["serving"]["baseline"]
+    write(folder, **data)
     assert {"model", "space", "load", "goal", "search", "serving"} <= set(data)
+    assert load_spec(folder / "study.yaml").build_space(2).common.job_queue_size == 1000
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,9 @@ async def test_a_port_in_use_is_refused_before_the_start(site: MakeSite, tmp_pat
 
 
 async def test_no_java_is_said(site: MakeSite, tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="no Java: serving.java names /no/java, but it does not"):
+    with pytest.raises(
+        ServerError, match=r"no Java: serving\.java names /no/java, but it does not"
+    ):
         find_java("/no/java")
     here = site()
     gone = replace(here.installation, java=Java("/no/java", "17", "a test"))
