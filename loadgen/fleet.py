@@ -73,9 +73,12 @@ class Fleet:
         self._actors: list[Any] = []
 
     async def aim(self, url: str) -> None:
-        """Drive this URL from now on."""
+        """Drive this URL from now on; a process that was lost meanwhile is replaced."""
         self._url = url
-        await self._ensure()
+        try:
+            await self._ensure()
+        except GeneratorLost:
+            await self._ensure()
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load` from all processes; end it early once `until` says so of the sum."""

@@ -283,7 +283,8 @@ class Search:
         """Bracket and bisect with MLRsearch, in a thread of its own; say why it ended."""
         deadline = time.monotonic() + self.goal.search_limit_s
         ceiling = self.goal.max_rate_rps
-        low, high = passed or estimate * LOWEST, min(FIRST_ABOVE * estimate, ceiling)
+        high = min(FIRST_ABOVE * estimate, ceiling)
+        low = passed or LOWEST * high
         while high > low * (1 + self._width):
             measurer = _Measurer(self, asyncio.get_running_loop(), deadline)
             try:

@@ -39,6 +39,8 @@ app = typer.Typer(
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="the study's YAML file")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")]
+PlainOption = Annotated[bool, typer.Option("--plain", help="lines instead of a live panel")]
+RayOption = Annotated[bool, typer.Option("--ray-output", help="let Ray print what it prints")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
 
 
@@ -46,7 +48,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print JSON alone on st
 def tune(
     spec: SpecArgument,
     trials: Annotated[int | None, typer.Option(min=1, help="instead of search.trials")] = None,
-    plain: Annotated[bool, typer.Option(help="lines instead of a live panel")] = False,
+    plain: PlainOption = False,
+    ray_output: RayOption = False,
 ) -> None:
     """Search for the best configuration."""
     from search.study import new_run
@@ -56,31 +59,32 @@ def tune(
         found = found.model_copy(
             update={"search": found.search.model_copy(update={"trials": trials})}
         )
-    _execute(new_run(found), plain)
+    _execute(new_run(found), plain, ray_output)
 
 
 @app.command()
 def resume(
     run: RunArgument,
-    plain: Annotated[bool, typer.Option(help="lines instead of a live panel")] = False,
+    plain: PlainOption = False,
+    ray_output: RayOption = False,
 ) -> None:
     """Go on with a run that was interrupted."""
     from search.run import Run
 
-    _execute(Run.open(run), plain)
+    _execute(Run.open(run), plain, ray_output)
 
 
-def _execute(run: Any, plain: bool) -> None:
+def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     from search.live import LiveView
     from search.report import render, write_report
     from search.study import execute
 
     spec = run.spec()
     console = Console()
-    plain = plain or not console.is_terminal
+    plain = plain or ray_output or not console.is_terminal
     console.print(f"run {run.folder}", highlight=False, soft_wrap=True)
     with LiveView(console, spec.search.trials, spec.search.time_budget_s, plain) as view:
-        found = execute(run, view)
+        found = execute(run, view, ray_output)
     write_report(found)
     if found.failed:
         raise ServerError("stopped", found.reason)

@@ -33,6 +33,7 @@ from serving.server import sweep
 SERVING_RESOURCE = "serving_host"
 OBJECT_STORE_BYTES = 80 << 20
 CLEANUP_S = 30
+INTERRUPTED = "it was interrupted"
 _RAY_PREFIX = "servetune.ray-"
 
 
@@ -111,8 +112,13 @@ def outcome(run: Run, study: Study, **how: Any) -> Outcome:
     )
 
 
-def execute(run: Run, watcher: Watcher) -> Outcome:
+def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
     """Run a study until its budget is spent, or go on with it.
+
+    Args:
+        run: its folder.
+        watcher: is told what happens.
+        ray_output: let Ray and Tune print what they print.
 
     Raises:
         ServerError: no TorchServe or no Java here.
@@ -130,9 +136,9 @@ def execute(run: Run, watcher: Watcher) -> Outcome:
     study = open_study(run, spec)
     run.rebuild(study.results)
     budget = _Budget(spec, study)
-    with _interruptible(budget), local_cluster(spec.load.processes):
-        _tune(run, study, setup, budget, watcher)
-    study.end(budget.reason)
+    with _interruptible(budget), local_cluster(spec.load.processes, ray_output):
+        _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
+    study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
 
 
@@ -155,7 +161,7 @@ class _Budget:
         results = self._study.results
         reference = reference_of(results)
         if self.interrupted.is_set():
-            self.reason = "interrupted"
+            self.reason = INTERRUPTED
         elif (
             reference is not None
             and reference.state is State.FAILED
@@ -201,7 +207,9 @@ class _TuneCallback(DriverOnly, tune.Callback):
             self._watcher.phase(number, result["phase"], result["rate_rps"])
 
 
-def _tune(run: Run, study: Study, setup: TrialSetup, budget: _Budget, watcher: Watcher) -> None:
+def _tune(
+    run: Run, study: Study, setup: TrialSetup, budget: _Budget, watcher: Watcher, verbose: int
+) -> None:
     def finished(result: TrialResult) -> None:
         run.append(result)
         watcher.finished(result, study.best)
@@ -234,7 +242,7 @@ def _tune(run: Run, study: Study, setup: TrialSetup, budget: _Budget, watcher: W
             stop=_StopOnInterrupt(budget),
             callbacks=[JsonLoggerCallback(), TBXLoggerCallback(), _TuneCallback(watcher)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            verbose=0,
+            verbose=verbose,
         ),
     )
     tuner.fit()
@@ -260,7 +268,7 @@ def _interruptible(budget: _Budget) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def local_cluster(processes: int) -> Iterator[None]:
+def local_cluster(processes: int, ray_output: bool = False) -> Iterator[None]:
     """A Ray cluster on this host alone, with its folder, gone when this ends."""
     sweep()
     _sweep_clusters()
@@ -269,7 +277,8 @@ def local_cluster(processes: int) -> Iterator[None]:
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_FORCE_TRIAL_CLEANUP_S": str(CLEANUP_S),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DEDUP_LOGS": "0",
+        # Tune's newer output prints a box even where it is told to be silent.
+        "RAY_AIR_NEW_OUTPUT": "0",
     }
     folder = Path(tempfile.mkdtemp(prefix=_RAY_PREFIX, dir="/tmp"))
     me = psutil.Process()
@@ -281,8 +290,8 @@ def local_cluster(processes: int) -> Iterator[None]:
             num_cpus=2,
             resources={SERVING_RESOURCE: 1, LOADGEN_RESOURCE: processes},
             object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
+            log_to_driver=ray_output,
+            logging_level=logging.INFO if ray_output else logging.ERROR,
             _temp_dir=str(folder),
         )
         yield

@@ -480,9 +480,11 @@ def _noted_alive(note: Path) -> bool:
     """Whether the very process of a note still runs: a pid alone may have been used again."""
     pid, started = note.read_text().split()
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] == started
+        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False
+    # Where no one reaps it, a killed process keeps its entry as a zombie.
+    return found[0] != "Z" and found[19] == started
 
 
 def _kill_group(pid: int) -> None:

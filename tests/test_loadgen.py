@@ -89,8 +89,8 @@ def outstanding(
 @pytest.mark.parametrize("growth", [0.0, 0.02, 0.1])
 def test_the_overload_is_the_backlogs_growth(growth: float) -> None:
     found = overload(outstanding(100 * growth, 10, noise=2, saw=30), BIN_S, 100, 0.4)
-    assert found.low <= growth <= found.high
-    assert found.high - found.low < 0.05
+    assert found.fraction == pytest.approx(growth, abs=0.003)
+    assert found.low <= found.fraction <= found.high < found.low + 0.01
 
 
 def test_a_saw_within_a_cycle_is_no_growth() -> None:

@@ -78,7 +78,7 @@ async def test_two_run_side_by_side_with_what_was_asked_for(site: MakeSite, tmp_
 async def test_a_worker_that_dies_ends_what_is_measured(site: MakeSite, tmp_path: Path) -> None:
     async with TorchServe(SMALL, site(), tmp_path / "trial") as server:
         os.kill(next(iter(server.worker_pids)), signal.SIGKILL)
-        with pytest.raises(ServerError, match="worker died: worker .* ended while"):
+        with pytest.raises(ServerError, match=r"worker died: worker .* ended while"):
             await server.guard(asyncio.sleep(20))
 
 

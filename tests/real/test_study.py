@@ -151,7 +151,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(study: WriteStudy) ->
     process, _, folder = start(study, 1)
     output = end(process, signal.SIGINT)
     assert process.returncode == 130, output
-    assert "The run ended because interrupted" in output
+    assert "The run ended because it was interrupted" in output
     assert "Traceback" not in output
     wait_for(lambda: not processes(*OURS, *RAY) and folders() <= before, 30, "nothing is left")
     assert [t["number"] for t in trials(folder)] == [0]
@@ -180,7 +180,8 @@ def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStud
     assert found[0]["number"] == 0, "its line was rebuilt from the study"
 
 
-@pytest.mark.parametrize("victim", ["ServingTrial", "_LoadActor"])
+#: As Ray names the processes of the Trainable, whose parameters wrap it, and of the load.
+@pytest.mark.parametrize("victim", ["_Inner", "_LoadActor"])
 def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, victim: str) -> None:
     process, _, folder = start(study, 1)
     (pid,) = processes(f"ray::{victim}")
@@ -189,7 +190,7 @@ def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, vict
     assert process.returncode == 0, output
     found = trials(folder)
     lost = [t for t in found if t["state"] == "FAILED"]
-    assert len(lost) == (1 if victim == "ServingTrial" else 0)
+    assert len(lost) == (1 if victim == "_Inner" else 0)
     assert all(t["host_fault"] and "trial process lost" in t["cause"] for t in lost)
     tried = [t["config"] for t in found if t["number"] > 0]
     assert not lost or tried.count(lost[0]["config"]) == 2, "it was tried once more"
