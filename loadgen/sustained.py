@@ -57,7 +57,7 @@ class Goal:
         warmup_limit_s: the closed loop's greatest duration.
         search_limit_s: the narrowing's greatest duration; what is known then is the result.
         windows: how many windows must agree for a bound; the odd one out is outvoted.
-            One decides where a server is so slow that a window takes more than twice window_s.
+            One decides where the server is so slow that a window takes more than twice window_s.
         max_rate_rps: nothing is offered above it.
         seed: of Poisson arrivals.
     """
@@ -264,12 +264,13 @@ class Search:
         return self._result(capacity, warmup, reason)
 
     def _coarsen(self, warmup: Measurement, capacity: float) -> None:
-        """Widen the goal for a server whose windows take long, so that the search stays short."""
+        """Adapt the goal to a server whose windows take long, so that the search stays short."""
         load = self._load(Constant(capacity), self.goal.window_limit_s)
-        factor = least_window_s(replace(warmup, load=load), self.goal) / (2 * self.goal.window_s)
-        if factor > 1:
-            self._width = min(self.goal.width * min(factor, COARSEST), 0.4)
+        least_s = least_window_s(replace(warmup, load=load), self.goal)
+        if least_s > 2 * self.goal.window_s:
             self._windows = 1
+        factor = min(max(least_s / self.goal.window_limit_s, 1.0), COARSEST)
+        self._width = min(factor * self.goal.width, 0.4)
 
     def _warm(self, so_far: Measurement) -> bool:
         """Whether the closed loop has told enough."""

@@ -92,7 +92,6 @@ def export(run: Run, result: TrialResult, archive: Archive) -> Path:
     start = new / "start.sh"
     start.write_text(Template(_START).substitute(archive=archive.path.name))
     start.chmod(0o755)
-    recorded = run.recorded()
     (new / "README.md").write_text(
         Template(_README).substitute(
             model=archive.name,
@@ -109,7 +108,7 @@ def export(run: Run, result: TrialResult, archive: Archive) -> Path:
             arrivals=spec.load.arrivals,
             timeout=f"{spec.load.timeout_s:g}",
             settings=describe(result),
-            facts=_facts({**result.host, **recorded["versions"]}),
+            facts=_facts(result.host),
         )
     )
     shutil.rmtree(folder, ignore_errors=True)

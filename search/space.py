@@ -113,16 +113,15 @@ class Space:
     def guide(self) -> list[dict[str, Any]]:
         """The points that TorchServe's performance guide suggests for this host.
 
-        It names batch size and delay first and workers second, a worker per core with the core
-        for itself, which is one thread for each. The batch size of its batching chapter is 8;
-        larger ones raise throughput.
+        It names batch size and delay first: larger batches, more throughput; its batching
+        chapter begins at 8. Then the workers: one per core with the core for itself, which is
+        one thread for each. The last point is the other way to share the cores.
         Source: docs/performance_guide.md and docs/batch_inference_with_ts.md of 0.12.0.
         """
-        points = [
-            self.near(workers=self.cores, mkl_threads=1, batch_size=8, max_batch_delay_ms=50),
-            self.near(workers=self.cores, mkl_threads=1, batch_size=32, max_batch_delay_ms=50),
-            self.near(workers=1, mkl_threads=self.cores, batch_size=32, max_batch_delay_ms=50),
-        ]
+        per_core = {"workers": self.cores, "mkl_threads": 1, "max_batch_delay_ms": 50}
+        points = [self.near(**per_core, batch_size=size) for size in (8, 32, 128)]
+        alone = {"workers": 1, "mkl_threads": self.cores, "max_batch_delay_ms": 50}
+        points.append(self.near(**alone, batch_size=32))
         return [point for i, point in enumerate(points) if point not in points[:i]]
 
 

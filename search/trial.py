@@ -8,6 +8,7 @@ import json
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from loadgen.fleet import Fleet
 from loadgen.measurement import Generator, GeneratorLost, Load, Measurement, Until
 from loadgen.payloads import Payload
 from loadgen.sustained import Goal, Search
-from search.host import describe_host
+from search.host import describe_host, describe_versions
 from search.result import Kind, State, Task, TrialResult, summarise
 from serving.config import ServerConfig
 from serving.errors import ServerError
@@ -123,6 +124,16 @@ async def run_trial(
         ]
     except (ServerError, GeneratorLost) as error:
         result, probes = _failed(task, error, _measured(server, started)), []
+    except Exception as error:
+        # A defect of servetune's own is one trial's failure, not the run's.
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text(traceback.format_exc())
+        cause = f"internal error: {type(error).__name__}: {error} (trials/{task.number}/error.txt)"
+        measured = _measured(server, started)
+        result, probes = (
+            TrialResult(task.number, task.kind, task.config, State.FAILED, cause=cause, **measured),
+            [],
+        )
     _write(folder / "measurements.json", result, probes, observed)
     return result
 
@@ -149,7 +160,7 @@ def _measured(server: TorchServe, started: float) -> dict[str, Any]:
         "ready_s": round(server.ready_s, 2) or None,
         "peak_rss_mb": server.peak_rss_bytes >> 20 or None,
         "duration_s": round(time.monotonic() - started, 2),
-        "host": describe_host(),
+        "host": {**describe_host(), **describe_versions(server.site.installation)},
     }
 
 

@@ -110,16 +110,16 @@ def test_first_the_default_then_the_users_then_the_guides(tmp_path: Path) -> Non
     users = ServerConfig(workers=77, batch_size=3)
     study = open_study(tmp_path, baseline=users)
     asked = []
-    for rps in (4.0, 20.0, 60.0, 110.0, 90.0, 80.0):
+    for rps in (4.0, 20.0, 60.0, 110.0, 90.0, 80.0, 70.0):
         trial, task = study.ask() or pytest.fail("nothing asked")
         asked.append(task)
         study.tell(trial, result(task, rps))
     kinds = [task.kind for task in asked]
-    assert kinds == [Kind.DEFAULT, Kind.BASELINE, Kind.GUIDE, Kind.GUIDE, Kind.GUIDE, Kind.SAMPLED]
+    assert kinds == [Kind.DEFAULT, Kind.BASELINE, *[Kind.GUIDE] * 4, Kind.SAMPLED]
     assert asked[0].config == ServerConfig()
     assert asked[1].config == users
-    assert [task.incumbent_rps for task in asked] == [None, None, 20.0, 60.0, 110.0, 110.0]
-    assert [task.number for task in asked] == list(range(6))
+    assert [task.incumbent_rps for task in asked] == [None, None, 20.0, 60.0, *[110.0] * 3]
+    assert [task.number for task in asked] == list(range(7))
 
 
 def test_a_baseline_outside_the_space_leaves_the_sampler_its_space(tmp_path: Path) -> None:

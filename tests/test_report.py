@@ -1,0 +1,148 @@
+"""What a user reads of a run: live lines, the table, the report, the files for production."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from search.errors import RunError
+from search.export import export
+from search.live import LiveView
+from search.report import headline, render, write_report
+from search.result import Kind, State, Task, TrialResult
+from search.run import Run
+from search.spec import load_spec
+from search.study import Outcome, new_run, open_study, outcome
+from serving.config import ServerConfig
+from tests.archives import make_archive
+from tests.test_spec import write
+
+RATES = {"p50_s": 0.2, "p99_s": 0.5, "zero_failures_of": 1200, "success_bound": 0.9975}
+BEST = ServerConfig(workers=2, batch_size=64, mkl_threads=1, jvm={"-Xmx": "2g"})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    make_archive(tmp_path)
+    (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
+    return new_run(load_spec(write(tmp_path, output={"folder": str(tmp_path / "runs")})))
+
+
+@pytest.fixture
+def found(run: Run) -> Outcome:
+    study = open_study(run, run.spec())
+    for rps, config, state in (
+        (5.0, None, State.COMPLETE),
+        (60.0, None, State.COMPLETE),
+        (None, None, State.PRUNED),
+        (250.0, BEST, State.COMPLETE),
+        (None, None, State.FAILED),
+    ):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        more = RATES if rps else {"cause": "worker died: worker 7 ended\nthe log"}
+        told = TrialResult(
+            task.number,
+            task.kind,
+            config or task.config,
+            state,
+            rps,
+            capacity_rps=rps or 40.0,
+            upper_rps=rps and rps * 1.04,
+            **more,  # type: ignore[arg-type]
+        )
+        study.tell(trial, told)
+        run.append(told)
+    study.end("all 5 trials were run")
+    return outcome(run, study)
+
+
+def printed(found: Outcome, width: int = 80) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(render(found))
+    return out.getvalue()
+
+
+def test_the_headline_says_best_against_baseline(found: Outcome) -> None:
+    text = headline(found)
+    assert "trial 3 sustains 250 rps" in text and "-Xmx=2g" in text
+    assert "The default configuration (trial 0) sustains 5 rps: 50.0 times." in text
+
+
+def test_the_table_fits_eighty_columns(found: Outcome) -> None:
+    text = printed(found)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "…" not in text
+    assert "Trial 4 failed: worker died: worker 7 ended" in text
+    assert "The run ended because all 5 trials were run." in text
+
+
+def test_the_report_holds_every_trial(found: Outcome) -> None:
+    write_report(found)
+    text = (found.run.folder / "report.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "COMPLETE" in line]
+    assert len(rows) == 3
+    assert "| torchserve | 0.12.0 |" in text
+    table = pd.read_csv(found.run.folder / "trials.csv")
+    assert table["sustained_rps"].max() == 250
+    assert table.loc[3, "jvm.-Xmx"] == "2g"
+
+
+def test_trials_survive_in_the_file_and_in_the_study(found: Outcome) -> None:
+    assert found.run.results() == found.results
+    (found.run.folder / "trials.jsonl").write_text("half a li")
+    found.run.rebuild(found.results)
+    assert found.run.results() == found.results
+
+
+def test_what_production_takes_is_whole(found: Outcome, tmp_path: Path) -> None:
+    assert found.best is not None
+    folder = export(found.run, found.best, found.run.spec().archive())
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.properties", "environment", "log4j2.xml", "start.sh", "README.md"}
+    text = (folder / "config.properties").read_text()
+    assert "disable_token_authorization=false" in text and "vmargs=-Xmx2g" in text
+    assert (folder / "environment").read_text() == "MKL_NUM_THREADS=1\nOMP_NUM_THREADS=1\n"
+    readme = (folder / "README.md").read_text()
+    assert "Unconfirmed" in readme and "250.0 rps" in readme and "99.75%" in readme
+    assert str(tmp_path) not in "".join(path.read_text() for path in folder.iterdir())
+    export(found.run, found.best, found.run.spec().archive())
+
+
+def test_a_trial_without_a_rate_is_not_exported(found: Outcome) -> None:
+    with pytest.raises(RunError, match="trial 4 sustained no rate"):
+        export(found.run, found.results[4], found.run.spec().archive())
+
+
+def test_a_run_without_any_rate_says_so(run: Run) -> None:
+    assert headline(outcome(run, open_study(run, run.spec()))) == (
+        "No configuration sustained any rate."
+    )
+
+
+def test_lines_tell_what_happens_without_a_terminal() -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, width=60), 3, 60.0, plain=True) as view:
+        for n, (kind, rps) in enumerate([(Kind.DEFAULT, 5.0), (Kind.GUIDE, 60.0)]):
+            task = Task(n, kind, ServerConfig(workers=n + 1))
+            view.started(task)
+            view.phase(n, "narrowing", 10.0)
+            told = TrialResult(n, kind, task.config, State.COMPLETE, rps, p99_s=0.5)
+            view.finished(told, told)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "trial 0 (default): workers=1"
+    assert "best 60.0 rps (trial 1), 12.0 × the default's 5.0" in lines[3]
+    assert len(lines) == 4
+
+
+def test_a_terminal_shows_trial_phase_rate_best_and_time_left() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=True)
+    with LiveView(console, 3, 600.0, plain=False) as view:
+        view.started(Task(1, Kind.SAMPLED, ServerConfig()))
+        view.phase(1, "narrowing", 42.0)
+        console.print(view._render())
+    text = out.getvalue()
+    for part in ("trial 1 of at most 3, sampled", "narrowing at 42.0 rps", "best", "10.0 min left"):
+        assert part in text
