@@ -286,7 +286,10 @@ class Search:
         ceiling = self.goal.max_rate_rps
         high = min(FIRST_ABOVE * estimate, ceiling)
         low = passed or LOWEST * high
-        while high > low * (1 + self._width):
+        # MLRsearch rounds to whole widths, and never ends where the range is exactly one.
+        least = 1.01 / (1 - self._width)
+        high = max(high, min(least * low, ceiling))
+        while high >= least * low:
             measurer = _Measurer(self, asyncio.get_running_loop(), deadline)
             try:
                 await asyncio.to_thread(self._mlrsearch, measurer, low, high)

@@ -65,6 +65,13 @@ async def test_what_beats_the_incumbent_is_measured() -> None:
     assert found.lower_rps == pytest.approx(100, rel=0.07)
 
 
+@pytest.mark.timeout(60)
+async def test_a_range_of_one_width_ends() -> None:
+    """MLRsearch 1.2.1 loops for ever where the greatest load is one width above the least."""
+    found = await find(Simulated(1 / 102), incumbent_rps=100, width=0.2)
+    assert found.lower_rps == pytest.approx(100, rel=0.03)
+
+
 async def test_a_late_generator_is_raised_and_never_certifies() -> None:
     generator = Simulated(0.01, late_s=0.05)
     found = await find(generator)
