@@ -34,7 +34,7 @@ def overload(
     """Estimate the overload of a window.
 
     Args:
-        outstanding: requests due and not yet answered at the end of each bin.
+        outstanding: requests sent and not yet answered at the end of each bin.
         bin_s: a bin's length.
         rate_rps: the rate at which requests were due.
         cycle_s: the time of one round of batches. Within it the number outstanding rises and

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -25,6 +26,8 @@ MAX_OUTSTANDING = 8000
 _YIELD_EVERY = 32
 _LOOK_S = 0.25
 _PRIORITY = -10
+#: This process ran out of files or ports: the request never left it.
+_OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)
 
 
 class Client:
@@ -34,16 +37,12 @@ class Client:
         url: where every request is posted.
         payloads: what is sent, as a seeded mix.
         share: which of how many such processes this is.
-        method: the HTTP method.
     """
 
-    def __init__(
-        self, url: str, payloads: Sequence[Payload], share: Share = Share(), method: str = "POST"
-    ):
+    def __init__(self, url: str, payloads: Sequence[Payload], share: Share = Share()):
         self.url = url
         self.payloads = payloads
         self.share = share
-        self.method = method
         self._window: _Window | None = None
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
@@ -67,6 +66,11 @@ class Client:
         except OSError:
             return False
         return True
+
+    async def usual_priority(self) -> None:
+        """Undo `raise_priority`."""
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
 
     async def run(self, load: Load) -> Measurement:
         """Offer this process's share of `load`, wait for the answers, and say what came of it."""
@@ -107,7 +111,7 @@ class Client:
                 await asyncio.sleep(0)
             if window.stop.is_set():
                 break
-            window.scheduled(due)
+            window.scheduled()
             if len(tasks) >= MAX_OUTSTANDING:
                 window.unsent()
                 continue
@@ -130,7 +134,7 @@ class Client:
         async def user() -> None:
             while not window.stop.is_set():
                 due = window.now()
-                window.scheduled(due)
+                window.scheduled()
                 await self._request(window, session, next(requests), due)
 
         tasks = [asyncio.create_task(user()) for _ in range(users)]
@@ -147,9 +151,7 @@ class Client:
         try:
             async with (
                 asyncio.timeout(window.load.timeout_s + due - sent),
-                session.request(
-                    self.method, self.url, data=payload.body, headers=payload.headers
-                ) as answer,
+                session.post(self.url, data=payload.body, headers=payload.headers) as answer,
             ):
                 body = await answer.read()
                 if answer.status != 200:
@@ -158,7 +160,10 @@ class Client:
                     cause = "" if payload.accepts(body) else "wrong body"
         except TimeoutError:
             cause = "timeout"
-        except (aiohttp.ClientError, OSError) as error:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _OWN_LIMITS:
+                window.not_sent()
+                return
             cause = _cause(error)
         if cause:
             window.failed(due, cause)
@@ -175,11 +180,12 @@ class _Window:
         self.load = load
         self.stop = asyncio.Event()
         bins = int((load.duration_s + BIN_S) / BIN_S) + 1
-        self._due, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
+        self._begun, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
         self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
         self._scheduled = self._sent = self._succeeded = 0
         self._errors: dict[str, int] = {}
         self._span_s: float | None = None
+        self._cpu = self._run_delay = 0.0
         self._cpu_s, self._delay_s = _thread_times()
         self._start = time.perf_counter()
 
@@ -196,18 +202,24 @@ class _Window:
         elif seconds > 0:
             await asyncio.sleep(seconds)
 
-    def scheduled(self, due: float) -> None:
+    def scheduled(self) -> None:
         self._scheduled += 1
-        self._count(self._due, due)
 
     def sent(self, due: float) -> float:
         now = self.now()
         self._sent += 1
         self._lateness.record(now - due)
+        self._count(self._begun, now)
         return now
 
     def unsent(self) -> None:
         self._latency.record(self.load.timeout_s)
+
+    def not_sent(self) -> None:
+        """What was begun did not leave this process."""
+        self._sent -= 1
+        self._count(self._done, self.now())
+        self.unsent()
 
     def succeeded(self, due: float, sent: float) -> None:
         now = self.now()
@@ -225,12 +237,18 @@ class _Window:
 
     def close(self) -> None:
         """Nothing more is scheduled; what follows is the drain."""
+        self._cpu, self._run_delay = self._shares()
         self._span_s = min(self.now(), self.load.duration_s)
+
+    def _shares(self) -> tuple[float, float]:
+        """This thread's CPU time and its waiting for a core, ÷ the time since the start."""
+        cpu_s, delay_s = _thread_times()
+        elapsed = max(self.now(), 1e-9)
+        return (cpu_s - self._cpu_s) / elapsed, (delay_s - self._delay_s) / elapsed
 
     def result(self, final: bool = False) -> Measurement:
         span_s = self._span_s if self._span_s is not None else self.now()
-        cpu_s, delay_s = _thread_times()
-        elapsed = max(self.now(), 1e-9)
+        cpu, run_delay = self._shares() if self._span_s is None else (self._cpu, self._run_delay)
         copy = (lambda x: x) if final else (lambda x: x.copy())
         return Measurement(
             load=self.load,
@@ -242,11 +260,11 @@ class _Window:
             latency=self._latency,
             service=self._service,
             lateness=self._lateness,
-            due=copy(self._due),
+            begun=copy(self._begun),
             done=copy(self._done),
             good=copy(self._good),
-            client_cpu=(cpu_s - self._cpu_s) / elapsed,
-            client_run_delay=(delay_s - self._delay_s) / elapsed,
+            client_cpu=cpu,
+            client_run_delay=run_delay,
         )
 
     @staticmethod

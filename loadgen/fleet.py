@@ -32,6 +32,7 @@ class _LoadActor:
 
     async def aim(self, url: str) -> None:
         self._client = Client(url, self._payloads, self._share)
+        await self._client.usual_priority()
 
     async def run(self, load: Load) -> Measurement:
         return await self._client.run(load)

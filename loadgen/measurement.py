@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -58,7 +58,7 @@ class Measurement:
         latency: answer − due; a failed or unsent request counts as the timeout at least.
         service: answer − send, of those that succeeded.
         lateness: send − due, the generator's own fault.
-        due, done: requests due and requests ended (rightly or not) in each bin of BIN_S.
+        begun, done: requests sent and requests ended (rightly or not) in each bin of BIN_S.
         good: requests succeeded in each bin.
         client_cpu: the busiest load process's CPU time ÷ span.
         client_run_delay: the worst load process's waiting for a core ÷ span.
@@ -73,12 +73,11 @@ class Measurement:
     latency: Histogram
     service: Histogram
     lateness: Histogram
-    due: npt.NDArray[np.int64]
+    begun: npt.NDArray[np.int64]
     done: npt.NDArray[np.int64]
     good: npt.NDArray[np.int64]
     client_cpu: float = 0.0
     client_run_delay: float = 0.0
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def unsent(self) -> int:
@@ -123,7 +122,7 @@ class Measurement:
         bins = int(self.span_s / BIN_S)
         if rate is None or bins < 1:
             return UNKNOWN
-        outstanding = np.cumsum(self.due - self.done)[:bins].astype(float)
+        outstanding = np.cumsum(self.begun - self.done)[:bins].astype(float)
         return overload(outstanding, BIN_S, rate, self.cycle_s)
 
     @property
@@ -168,7 +167,6 @@ class Measurement:
             "client_cpu": round(self.client_cpu, 4),
             "client_run_delay": round(self.client_run_delay, 4),
             "generator_limited": self.generator_limited,
-            "notes": list(self.notes),
             "latency_histogram": self.latency.encode(),
         }
 
@@ -186,7 +184,7 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
         service.add(part.service)
         lateness.add(part.lateness)
     for part in rest:
-        bins = min(len(merged.due), len(part.due))
+        bins = min(len(merged.begun), len(part.begun))
         merged = replace(
             merged,
             scheduled=merged.scheduled + part.scheduled,
@@ -197,12 +195,11 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
                 for cause in {**merged.errors, **part.errors}
             },
             span_s=min(merged.span_s, part.span_s),
-            due=merged.due[:bins] + part.due[:bins],
+            begun=merged.begun[:bins] + part.begun[:bins],
             done=merged.done[:bins] + part.done[:bins],
             good=merged.good[:bins] + part.good[:bins],
             client_cpu=max(merged.client_cpu, part.client_cpu),
             client_run_delay=max(merged.client_run_delay, part.client_run_delay),
-            notes=tuple(dict.fromkeys(merged.notes + part.notes)),
         )
     return replace(merged, latency=latency, service=service, lateness=lateness)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import MLRsearch
 
+from loadgen.backlog import MIN_BLOCKS
 from loadgen.measurement import BIN_S, Generator, GeneratorLost, Load, Measurement
 from loadgen.schedule import Closed, Constant, Poisson
 
@@ -231,6 +232,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self._width, self._windows = self.goal.width, self.goal.windows
+        self._window_limit_s = self.goal.window_limit_s
 
     async def find(self) -> SustainedRate:
         """Run the search to its end.
@@ -248,6 +250,7 @@ class Search:
                 capacity, warmup, f"no request succeeded: {causes or 'no answer at all'}"
             )
         best = self.incumbent_rps
+        passed = None
         # Where the capacity is far above the rate to beat, narrowing finds it without a probe.
         if best is not None and capacity < best * CAPACITY_MARGIN**2:
             if CAPACITY_MARGIN * capacity < best:
@@ -259,8 +262,12 @@ class Search:
             if verdict is not Verdict.PASS:
                 why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
                 return self._result(capacity, warmup, "pruned at the incumbent's rate", why)
+            passed = best
         self._coarsen(warmup, capacity)
-        reason = await self._narrow(max(capacity, best or 0.0), best)
+        reason = await self._narrow(max(capacity, passed or 0.0), passed)
+        if best is not None and (self._bounds()[0] or 0.0) < best:
+            why = f"it does not sustain the best's {best:.1f} rps in every window"
+            return self._result(capacity, warmup, reason, why)
         return self._result(capacity, warmup, reason)
 
     def _coarsen(self, warmup: Measurement, capacity: float) -> None:
@@ -269,7 +276,10 @@ class Search:
         least_s = least_window_s(replace(warmup, load=load), self.goal)
         if least_s > 2 * self.goal.window_s:
             self._windows = 1
-        factor = min(max(least_s / self.goal.window_limit_s, 1.0), COARSEST)
+        # Fewer rounds than these show no trend at all.
+        rounds_s = 2 * MIN_BLOCKS * replace(warmup, load=load).cycle_s
+        self._window_limit_s = max(self.goal.window_limit_s, rounds_s)
+        factor = min(max(least_s / self._window_limit_s, 1.0), COARSEST)
         self._width = min(factor * self.goal.width, 0.4)
 
     def _warm(self, so_far: Measurement) -> bool:
@@ -300,7 +310,14 @@ class Search:
             if self._bounds()[1] is not None or high >= ceiling:
                 break
             low, high = high, min(2 * high, ceiling)
-        return "the bounds are close enough" if self._bounds()[1] else "the greatest rate passed"
+        upper = self._bounds()[1]
+        if upper is None:
+            return "the greatest rate passed"
+        if all(p.verdict is Verdict.GENERATOR for p in self._probes if p.rate_rps == upper):
+            return (
+                f"the load process could not offer {upper:.1f} rps on time; the server may do more"
+            )
+        return "the bounds are close enough"
 
     def _mlrsearch(self, measurer: _Measurer, low: float, high: float) -> None:
         windows = 2 * self._windows - 1
@@ -326,8 +343,7 @@ class Search:
         self.progress(phase, rate)
         goal = self.goal
         schedule = Poisson(rate, goal.seed) if goal.arrivals == "poisson" else Constant(rate)
-        load = self._load(schedule, goal.window_limit_s)
-
+        load = self._load(schedule, self._window_limit_s)
         least_requests = self._least_requests()
 
         def enough(so_far: Measurement) -> bool:
@@ -339,6 +355,9 @@ class Search:
             self._probes.append(Probe(rate, verdict, reason, measurement))
             measurement = await self._measure(load, enough)
             verdict, reason = judge(measurement, self._width, least_requests)
+        unanswered = measurement.scheduled - measurement.succeeded
+        if verdict is Verdict.PASS and unanswered:
+            verdict, reason = Verdict.FAIL, f"{unanswered} requests got no good answer"
         self._probes.append(Probe(rate, verdict, reason, measurement))
         return verdict
 
@@ -357,7 +376,12 @@ class Search:
         Where some failed at other rates, three times as many as there were for each failure:
         with fewer, a server that fails now and then would pass at a low rate by chance.
         """
-        failed = [p.measurement for p in self._probes if p.measurement.failed]
+        failed = [
+            probe.measurement
+            for probe in self._probes
+            # Those of an overloaded server are told by its backlog, and end below it.
+            if probe.measurement.failed and not probe.measurement.overload.low > self._width / 2
+        ]
         failures = sum(measurement.failed for measurement in failed)
         each = sum(measurement.scheduled for measurement in failed) / max(failures, 1)
         return max(COMPLETIONS, 3 * each)

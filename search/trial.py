@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from ray import tune
 
 from loadgen.fleet import Fleet
@@ -63,9 +62,9 @@ class Observed:
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load`; raises ServerError where the server fails meanwhile."""
-        before = await self._counters()
+        before = await self._server.counters()
         measured = await self._server.guard(self._generator.measure(load, until))
-        after = await self._counters()
+        after = await self._server.counters()
         self.measurements.append(measured)
         if before is not None and after is not None:
             self.windows[id(measured)] = after.since(before, measured.succeeded)
@@ -74,12 +73,6 @@ class Observed:
     async def raise_priority(self) -> bool:
         """Ask for cores before others get them."""
         return await self._generator.raise_priority()
-
-    async def _counters(self) -> Any:
-        # A server that starves its host may be too slow to tell; the rate does not depend on it.
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-            return await self._server.counters()
-        return None
 
 
 async def run_trial(
@@ -101,13 +94,13 @@ async def run_trial(
     started = time.monotonic()
     server = TorchServe(task.config, site, folder)
     observed = None
-    batch_requests = task.config.batch_capacity(site.cores)
     queue_size = task.config.job_queue_size or 100
     try:
         progress(Phase("start"))
         async with server:
             await fleet.aim(server.url)
             observed = Observed(server, fleet)
+            batch_requests = server.batch_capacity
             found = await Search(
                 goal,
                 observed,

@@ -185,10 +185,10 @@ class ServerConfig:
             raise ConfigError("; ".join(wrong))
         found: dict[str, Any] = {}
         for name, key in SERVER_KEYS.items():
-            number = int(lines.pop(key, "-1"))
+            text_of_it = lines.pop(key, None)
             # 0 leaves the threads to TorchServe; a queue of 0 aborts its start and is refused.
-            if number > 0 or (number == 0 and name == "job_queue_size"):
-                found[name] = number
+            if text_of_it is not None and (int(text_of_it) != 0 or name == "job_queue_size"):
+                found[name] = int(text_of_it)
         found["jvm"] = _parse_jvm(lines.pop("vmargs", ""))
         entry, others = _model_entry(lines.pop("models", "{}"), archive)
         if others:
@@ -222,10 +222,6 @@ class ServerConfig:
         """The same text for equal configurations, whatever the order of their settings."""
         canonical = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-    def batch_capacity(self, cores: int) -> int:
-        """Requests that all workers can hold at once; unset settings count by their default."""
-        return (self.workers or cores) * (self.batch_size or 1)
 
 
 def parse_environment(text: str) -> dict[str, str]:

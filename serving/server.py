@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
-HOME_PREFIX = "servetune-"
+HOME_PREFIX = "servetune.serve-"
 #: What a server's environment takes over from outside; everything else is the configuration's.
 #: Ray sets OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES in its workers: neither may leak in.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
@@ -97,7 +97,7 @@ class Site:
     Attributes:
         ready_timeout_s: from the start until every worker is READY.
         memory_limit_bytes: resident memory of the server and its workers, summed;
-            None is 85 % of what is available at the start.
+            None is 85 % of what the host has for it at the moment.
         ports: those asked for; the rest is chosen.
         cores: what an unset number of workers or threads means.
     """
@@ -135,6 +135,7 @@ class TorchServe:
         self.worker_pids: frozenset[int] = frozenset()
         self.peak_rss_bytes = 0
         self.ready_s = 0.0
+        self.batch_capacity = 1
         self._home = Path()
         self._process: asyncio.subprocess.Process | None = None
         self._pid = 0
@@ -184,10 +185,15 @@ class TorchServe:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def counters(self) -> ServerCounters:
-        """What TorchServe has counted so far of its own work."""
-        text = await self._get_text(f"http://127.0.0.1:{self.ports.metrics}/metrics")
-        return ServerCounters.parse(text)
+    async def counters(self) -> ServerCounters | None:
+        """What TorchServe has counted so far of its own work; None where it is too busy to tell."""
+        assert self._session is not None
+        try:
+            url = f"http://127.0.0.1:{self.ports.metrics}/metrics"
+            async with self._session.get(url) as answer:
+                return ServerCounters.parse(await answer.text())
+        except (TimeoutError, aiohttp.ClientError):
+            return None
 
     def log_tail(self) -> str:
         """The last lines of the server's log."""
@@ -291,15 +297,14 @@ class TorchServe:
         self._tasks.append(asyncio.create_task(self._listen()))
 
     async def _listen(self) -> None:
-        """Learn of the server's exit, or of the supervisor's."""
+        """Learn of the server's exit, or of the supervisor's; end with the supervisor."""
         assert self._process and self._process.stdout and self._exit
         line = await self._process.stdout.readline()
         code: int | None = json.loads(line)["exit"] if line else None
-        if (
-            not line
-        ):  # The supervisor was killed: the server died with it, its workers may not have.
+        if not line:  # The supervisor was killed: the server died with it, the workers may live.
             _kill_group(self._pid)
         self._exit.set_result(code)
+        await self._process.stdout.read()
 
     async def _until_ready(self, started: float) -> None:
         assert self._exit is not None
@@ -314,6 +319,7 @@ class TorchServe:
                 states = [worker["status"] for worker in workers]
                 if len(states) >= described["minWorkers"] and set(states) == {"READY"}:
                     self._compare(described)
+                    self.batch_capacity = described["minWorkers"] * described["batchSize"]
                     self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
                     self._tasks.append(asyncio.create_task(self._watch()))
                     return
@@ -354,11 +360,11 @@ class TorchServe:
                 )
 
     def _check_loading(self) -> None:
+        if _oom_kills() > self._oom_kills:
+            raise self._error("out of memory", "the kernel killed a worker while it loaded")
         log = self.log_path.read_text(errors="replace")
         if log.count("Backend worker process died") >= MAX_LOAD_FAILURES:
             raise self._error("model does not load", "the handler raised while loading the model")
-        if _oom_kills() > self._oom_kills:
-            raise self._error("out of memory", "the kernel killed a worker while it loaded")
 
     def _early_exit(self, code: int | None) -> ServerError:
         log = self.log_path.read_text(errors="replace")
@@ -366,11 +372,8 @@ class TorchServe:
             return self._error("port in use", "a port was taken during the start", host_fault=True)
         if code is None:
             return self._error("server died", "the supervisor was killed", host_fault=True)
-        if code == -9 or _oom_kills() > self._oom_kills:
-            return self._error(
-                "out of memory" if code != -9 else "server died",
-                f"TorchServe was killed during its start (exit status {code})",
-            )
+        if _oom_kills() > self._oom_kills:
+            return self._error("out of memory", "the kernel killed TorchServe during its start")
         return self._error("no start", f"TorchServe ended with exit status {code} during its start")
 
     def _error(self, cause: str, message: str, host_fault: bool = False) -> ServerError:
@@ -407,7 +410,7 @@ class TorchServe:
                 with contextlib.suppress(psutil.Error):
                     used += process.memory_info().rss
         self.peak_rss_bytes = max(self.peak_rss_bytes, used)
-        limit = self.memory_limit_bytes
+        limit = self._memory_limit_bytes(used)
         if used > limit:
             raise self._error(
                 "memory budget",
@@ -415,44 +418,44 @@ class TorchServe:
                 "(serving.memory_limit_mb)",
             )
 
-    @property
-    def memory_limit_bytes(self) -> int:
+    def _memory_limit_bytes(self, used: int) -> int:
         """The budget: the one asked for, else 85 % of what the host has for this server."""
         if self.site.memory_limit_bytes is not None:
             return self.site.memory_limit_bytes
-        # What the server already holds is its own; only the rest of the host is a limit.
-        return int(0.85 * (psutil.virtual_memory().available + self.peak_rss_bytes))
-
-    async def _get_text(self, url: str) -> str:
-        assert self._session is not None
-        async with self._session.get(url) as answer:
-            return await answer.text()
+        # What the server holds is its own; only the rest of the host is a limit.
+        return int(0.85 * (psutil.virtual_memory().available + used))
 
     # --- stopping --------------------------------------------------------------------
 
     async def _end(self) -> None:
-        # A second Ctrl-C must not leave a half-stopped server.
-        await asyncio.shield(asyncio.ensure_future(self._stop()))
+        stop = asyncio.ensure_future(self._stop())
+        while not stop.done():
+            # A second Ctrl-C must not leave a half-stopped server.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(stop)
+        stop.result()
 
     async def _stop(self) -> None:
         if self._session is not None:
             await self._session.close()
-        for task in self._tasks[1:]:
+        listening, watching = self._tasks[:1], self._tasks[1:]
+        for task in watching:
             task.cancel()
         process = self._process
         if process is not None and process.stdin is not None and self._exit is not None:
             with contextlib.suppress(OSError):
                 process.stdin.write(b"stop\n")
                 await process.stdin.drain()
-            if self._tasks:
+            if listening:
                 await asyncio.wait([self._exit], timeout=supervisor.ORDERLY_STOP_S + 5)
             with contextlib.suppress(OSError):
                 process.stdin.close()
-            assert process.stdout is not None
-            # Its end closes the pipe: by then every process and the folder are gone.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.stdout.read(), 15)
+            # The supervisor's end: by then every process and the folder are gone.
+            if listening:
+                await asyncio.wait(listening, timeout=15)
             await process.wait()
+        for task in listening:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._home != Path():
             shutil.rmtree(self._home, ignore_errors=True)
@@ -460,17 +463,18 @@ class TorchServe:
 
 def sweep() -> None:
     """Remove what instances whose supervisor was killed have left: processes and folders."""
-    for home in {
-        *Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*"),
-        *Path("/tmp").glob(f"{HOME_PREFIX}*"),
-    }:
-        with contextlib.suppress(OSError):
-            stale = home.stat().st_uid == os.getuid() and time.time() - home.stat().st_mtime > 60
-            note = home / "supervisor.pid"
+    roots = {Path(tempfile.gettempdir()), Path("/tmp")}
+    for home in {home for root in roots for home in root.glob(f"{HOME_PREFIX}*")}:
+        with contextlib.suppress(OSError, ValueError):
+            found = home.stat()
+            if found.st_uid != os.getuid():
+                continue
+            note, server = home / "supervisor.pid", home / "server.pid"
             if note.exists():
                 stale = not _noted_alive(note)
+            else:
+                stale = time.time() - found.st_mtime > 60
             if stale:
-                server = home / "server.pid"
                 if server.exists() and _noted_alive(server):
                     _kill_group(int(server.read_text().split()[0]))
                 shutil.rmtree(home, ignore_errors=True)

@@ -31,8 +31,9 @@ def main() -> None:
     # Leave the asker's children: Ray kills those of a worker that ends, this one first.
     if os.fork():
         os._exit(0)
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        # Not SIG_IGN: the server would inherit that, and ignore an orderly stop.
+        signal.signal(number, lambda *_: None)
     libc = ctypes.CDLL(None)
     # Orphans of the server become children of this process, so that none is missed.
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -91,7 +91,7 @@ class Simulated:
             latency=latency,
             service=latency,
             lateness=lateness,
-            due=np.histogram(due, edges)[0],
+            begun=np.histogram(due, edges)[0],
             done=answered,
             good=answered,
         )

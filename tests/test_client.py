@@ -19,7 +19,7 @@ async def test_every_scheduled_request_is_accounted_for() -> None:
         measured = await Client(url, PAYLOADS).measure(Load(Constant(100), 2.0))
     assert measured.scheduled == measured.sent == measured.succeeded == 200
     assert not measured.errors
-    assert measured.due.sum() == measured.done.sum() == 200
+    assert measured.begun.sum() == measured.done.sum() == 200
     assert len(measured.latency) == len(measured.lateness) == 200
     latency, service = measured.latency.quantile(0.5), measured.service.quantile(0.5)
     assert latency and service and 0.005 <= service <= latency
@@ -37,7 +37,6 @@ async def test_a_closed_loop_offers_what_the_server_takes() -> None:
         measured = await Client(url, PAYLOADS).measure(Load(Closed(8), 2.0))
     assert measured.success_rate == 1
     assert 100 < measured.goodput_rps <= 210
-    assert measured.generator_limited is None
 
 
 async def test_a_burst_is_sent_at_once() -> None:

@@ -69,7 +69,7 @@ async def test_what_beats_the_incumbent_is_measured() -> None:
 async def test_a_range_of_one_width_ends() -> None:
     """MLRsearch 1.2.1 loops for ever where the greatest load is one width above the least."""
     found = await find(Simulated(1 / 102), incumbent_rps=100, width=0.2)
-    assert found.lower_rps == pytest.approx(100, rel=0.03)
+    assert found.lower_rps == pytest.approx(100, rel=0.2)
 
 
 async def test_a_late_generator_is_raised_and_never_certifies() -> None:
