@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -87,8 +86,10 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
         found = execute(run, view, ray_output)
     write_report(found)
     if found.failed:
-        raise ServerError("stopped", found.reason)
+        raise ServerError("stopped", found.reason or "")
     console.print(render(found))
+    if found.best is None and not found.interrupted:
+        raise ServerError("no rate", "no configuration sustained any rate")
     if found.best is not None:
         from search.export import export as write_files
 
@@ -141,40 +142,32 @@ def _measure_spec(
         for name, (_, overridden) in zip(names, read, strict=True):
             for key, value in overridden.items():
                 console.print(f"{name}: overridden: {key}={value}", highlight=False)
-    folder = Path(tempfile.mkdtemp(prefix="servetune.measure-"))
-    try:
-        found = _run(
-            measure_configs(
-                spec,
-                configs,
-                rounds,
-                folder,
-                lambda number, index, phase: console.print(
-                    f"round {number + 1} of {rounds}, {names[index]}: {_phase(phase)}",
-                    highlight=False,
-                ),
-            )
+    found = _run(
+        measure_configs(
+            spec,
+            configs,
+            rounds,
+            lambda number, index, phase: console.print(
+                f"round {number + 1} of {rounds}, {names[index]}: "
+                f"{_phase(phase.name, phase.rate_rps)}",
+                highlight=False,
+            ),
         )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    only = found.results[0][0]
-    if len(configs) == 1 and rounds == 1:
-        data: dict[str, Any] = only.to_dict()
-    else:
-        data = found.summary(names)
+    )
     if as_json:
-        print(json.dumps(data))
+        alone = len(configs) == 1 and rounds == 1
+        only = found.results[0][0]
+        print(json.dumps(only.to_dict() if alone else found.summary(names)))
     else:
-        table = Table("configuration", "sustained rps by round", "median ratio to the first")
+        table = Table("configuration", "sustained rps by round", "ratios to the first", "median")
         for index, (name, results) in enumerate(zip(names, found.results, strict=True)):
-            rates = ", ".join(f"{r.sustained_rps:.1f}" if r.sustained_rps else "–" for r in results)
-            ratios = sorted(found.ratios(index))
-            middle = (
-                f"{data['configs'][index]['median_ratio_to_first']:.3f}"
-                if ratios and "configs" in data
-                else ""
+            ratios = found.ratios(index)
+            table.add_row(
+                name,
+                ", ".join(f"{r.sustained_rps:.1f}" if r.sustained_rps else "–" for r in results),
+                ", ".join(f"{ratio:.3f}" for ratio in ratios),
+                f"{median(ratios):.3f}" if ratios else "",
             )
-            table.add_row(name, rates, middle)
         console.print(table)
     failed = [r for row in found.results for r in row if not r.sustained_rps]
     if failed:
@@ -192,7 +185,7 @@ def _measure_url(
 ) -> None:
     from loadgen.payloads import read_payloads
     from loadgen.sustained import Goal
-    from search.measure import measure_url, rate_summary
+    from search.endpoint import measure_url, rate_summary
 
     if requests is None:
         raise CommandError("measure --url needs --requests FILE")
@@ -208,7 +201,7 @@ def _measure_url(
             payloads,
             goal,
             users,
-            lambda phase: console.print(_phase(phase), highlight=False),
+            lambda name, rate: console.print(_phase(name, rate), highlight=False),
         ),
         fast=True,
     )
@@ -228,8 +221,8 @@ def _measure_url(
         raise ServerError("no rate", f"{url} sustained no rate: {why}")
 
 
-def _phase(phase: Any) -> str:
-    return f"{phase.name} at {phase.rate_rps:.1f} rps" if phase.rate_rps else f"{phase.name}"
+def _phase(name: str, rate_rps: float) -> str:
+    return f"{name} at {rate_rps:.1f} rps" if rate_rps else name
 
 
 @app.command()

@@ -61,7 +61,7 @@ def _torchserve(python: str | None, java: str | None) -> list[Finding]:
         found = find_installation(python, java)
     except ServerError as error:
         if error.cause == "no Java":
-            return []
+            return [Finding("TorchServe", "not looked for: it needs Java", "mend Java first")]
         mend = f"{interpreter} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML"
         return [Finding("TorchServe", error.message, mend)]
     torch = (

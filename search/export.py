@@ -47,7 +47,7 @@ _README = """\
 # TorchServe configuration for $model $version: unconfirmed
 
 Found by servetune in the run $run, trial $number. **Unconfirmed**: the rate below was measured
-once, in the search that chose it for being the highest, and is therefore on average too high.
+in the search that chose it for being the highest, and is therefore on average too high.
 
 | | |
 |---|---|
@@ -107,7 +107,7 @@ def export(run: Run, result: TrialResult, archive: Archive) -> Path:
             p99=f"{result.p99_s or 0:.3f}",
             arrivals=spec.load.arrivals,
             timeout=f"{spec.load.timeout_s:g}",
-            settings=describe(result),
+            settings=describe(result.config),
             facts=_facts(result.host),
         )
     )

@@ -54,7 +54,7 @@ class LiveView:
         self._task = task
         self.phase(task.number, "start", 0.0)
         if not self._live:
-            settings = describe(TrialResult(0, task.kind, task.config, State.COMPLETE))
+            settings = describe(task.config)
             self._say(f"trial {task.number} ({task.kind}): {settings}")
 
     def phase(self, number: int, name: str, rate_rps: float) -> None:

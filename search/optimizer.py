@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -21,7 +21,7 @@ from serving.config import ServerConfig
 
 #: Trials before the sampler models what it was told; the first points count among them.
 STARTUP_TRIALS = 8
-_TRIES = 64
+_TRIES = 200
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -36,7 +36,7 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     }
 
 
-class SpaceSampler(optuna.samplers.TPESampler):
+class SpaceSampler(TPESampler):
     """TPE over the whole space from the first trial on.
 
     Optuna infers the space from the trials that it has; one without parameters, such as a
@@ -87,28 +87,38 @@ class Study:
                 load_if_exists=True,
             )
         trials = self._study.get_trials(deepcopy=False)
-        done = len([t for t in trials if t.state.is_finished()])
         # Seeded by what was already told, so that a resumed run does not repeat its draws.
-        self._study.sampler = SpaceSampler(self._distributions, seed + 1000 * done)
-        for trial in trials:
-            if trial.state is TrialState.RUNNING:
-                # Its driver was killed: between recording and telling, or before it had a result.
-                record = trial.user_attrs.get("result")
-                value = record and TrialResult.from_dict(record).sustained_rps
-                state = None if value else TrialState.FAIL
-                self._study.tell(trial.number, value or None, state=state)
-        if not trials:
-            self._enqueue(Kind.DEFAULT, ServerConfig())
-            if baseline is not None:
-                self._enqueue(Kind.BASELINE, baseline)
-            for point in space.guide():
-                self._enqueue(Kind.GUIDE, space.config(point))
+        done = len([t for t in trials if t.state.is_finished()])
+        self._sampler = SpaceSampler(self._distributions, seed + 1000 * done)
+        self._study.sampler = self._sampler
+        self._baseline = baseline
         self._results = [
             TrialResult.from_dict(t.user_attrs["result"])
             for t in trials
             if "result" in t.user_attrs
         ]
         self._next = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
+
+    def begin(self) -> None:
+        """Make ready to ask: enqueue the first points, close what a killed driver left open.
+
+        Only the one driver of a run may call this; whoever looks on must not.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        for frozen in trials:
+            if frozen.state is TrialState.RUNNING:
+                trial = optuna.trial.Trial(self._study, frozen._trial_id)
+                if "result" in frozen.user_attrs:
+                    result = TrialResult.from_dict(frozen.user_attrs["result"])
+                    self._study.tell(trial, result.sustained_rps or 0.0)
+                else:
+                    self.abandon(trial)
+        if not trials:
+            self._enqueue(Kind.DEFAULT, ServerConfig())
+            if self._baseline is not None:
+                self._enqueue(Kind.BASELINE, self._baseline)
+            for point in self.space.guide():
+                self._enqueue(Kind.GUIDE, self.space.config(point))
 
     # --- what is known ---------------------------------------------------------------
 
@@ -135,9 +145,10 @@ class Study:
         if self._is_incumbent_due() and (best := self.best) is not None:
             self._enqueue(Kind.INCUMBENT, best.config)
         for attempt in range(_TRIES):
-            if attempt == _TRIES // 2:
-                # The sampler is stuck on what is known; chance is not.
-                self._study.sampler = optuna.samplers.RandomSampler(seed=self._next)
+            # Where the sampler is stuck on what is known, chance is not.
+            stuck = attempt >= _TRIES // 4
+            seed = 1000 * self._next + attempt
+            self._study.sampler = RandomSampler(seed) if stuck else self._sampler
             trial = self._study.ask()
             given = trial.user_attrs
             if not given.get("outside", False):
@@ -182,8 +193,12 @@ class Study:
             self._study.tell(trial, value)
 
     def abandon(self, trial: optuna.trial.Trial) -> None:
-        """Close a trial that was stopped before it had a result."""
+        """Close a trial that was stopped before it had a result; a resumed run takes it up."""
+        given = trial.user_attrs
         self._study.tell(trial, state=TrialState.FAIL)
+        if "config" in given:
+            config = ServerConfig(**given["config"])
+            self._enqueue(Kind(given["kind"]), config, given.get("retry", False))
 
     def end(self, reason: str) -> None:
         """Record why the run ended."""
@@ -237,30 +252,32 @@ class Study:
         best = self.best
         if best is None or self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False):
             return False
-        return self._next - best.number >= self._incumbent_every
+        again = [r.number for r in self._results if r.kind is Kind.INCUMBENT]
+        return self._next - max(best.number, *again, 0) >= self._incumbent_every
 
 
 def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
-    """The median rate of a configuration over its measurements; None where it has none."""
+    """The median rate of a configuration over its measurements; None where it has none.
+
+    A measurement that failed by the configuration's own fault counts as 0.
+    """
     digest = config.digest()
     rates = [
         r.sustained_rps or 0.0
         for r in results
-        if r.state is State.COMPLETE and r.config.digest() == digest
+        if r.state is not State.PRUNED and not r.host_fault and r.config.digest() == digest
     ]
     return median(rates) if rates else None
 
 
 def best_of(results: list[TrialResult]) -> TrialResult | None:
     """The newest measurement of the configuration with the highest median rate."""
-    complete: dict[str, list[TrialResult]] = defaultdict(list)
-    for result in results:
-        if result.state is State.COMPLETE and result.sustained_rps:
-            complete[result.config.digest()].append(result)
-    if not complete:
-        return None
-    group = max(complete.values(), key=lambda g: median(r.sustained_rps or 0.0 for r in g))
-    return max(group, key=lambda result: result.number)
+    newest = {
+        r.config.digest(): r
+        for r in sorted(results, key=lambda r: r.number)
+        if r.state is State.COMPLETE and r.sustained_rps
+    }
+    return max(newest.values(), key=lambda r: rate_of(results, r.config) or 0.0, default=None)
 
 
 class DriverOnly:

@@ -12,6 +12,7 @@ from rich.text import Text
 from search.result import State, TrialResult
 from search.run import Run, frame
 from search.study import Outcome
+from serving.config import ServerConfig
 
 #: Eleven columns fit into 80 characters only without rules between them.
 _TIGHT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
@@ -34,7 +35,7 @@ def write_report(found: Outcome) -> None:
     sections = [
         f"# {run.name}",
         headline(found),
-        f"The run ended because {found.reason}.",
+        ending(found),
         "Rates are the trials' own, each measured once and unconfirmed: "
         "the best of many noisy numbers is on average too high.",
         "## Trials",
@@ -70,8 +71,13 @@ def render(found: Outcome) -> RenderableType:
         *[Text(f"Trial {r.number} failed: {_first_line(r.cause)}") for r in failed],
         Text(headline(found), style="bold"),
         Text(f"Importance: {importance or 'too few trials to tell'}."),
-        Text(f"The run ended because {found.reason}."),
+        Text(ending(found)),
     )
+
+
+def ending(found: Outcome) -> str:
+    """Why the run ended."""
+    return f"The run ended because {found.reason}." if found.reason else "The run has not ended."
 
 
 def headline(found: Outcome) -> str:
@@ -81,7 +87,7 @@ def headline(found: Outcome) -> str:
         return "No configuration sustained any rate."
     sentence = (
         f"Best: trial {best.number} sustains {_number(best.sustained_rps)} rps at 100 % success "
-        f"({describe(best)}), p99 {_number(best.p99_s)} s."
+        f"({describe(best.config)}), p99 {_number(best.p99_s)} s."
     )
     if reference is None or reference.number == best.number:
         return sentence
@@ -92,10 +98,10 @@ def headline(found: Outcome) -> str:
     return f"{sentence} {name} sustains {_number(reference.sustained_rps)} rps: {ratio:.1f} times."
 
 
-def describe(result: TrialResult) -> str:
+def describe(config: ServerConfig) -> str:
     """The settings that are set, in a line."""
     parts = []
-    for name, value in result.config.to_dict().items():
+    for name, value in config.to_dict().items():
         if isinstance(value, dict):
             parts += [f"{key}={text}" for key, text in value.items()]
         else:
@@ -107,7 +113,8 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
     header = (
         *("trial", "why"),
         *(title for _, title in SETTINGS),
-        *("state", "sustained rps", "not above", "capacity", "p99 s", "success ≥", "s", "cause"),
+        *("other settings", "state", "sustained rps", "not above", "width", "capacity", "p99 s"),
+        *("success ≥", "s", "cause"),
     )
     rows = []
     for result in results:
@@ -119,14 +126,16 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
                 str(result.number),
                 str(result.kind),
                 *(_setting(getattr(result.config, name)) for name, _ in SETTINGS),
+                ", ".join(f"{key}={value}" for key, value in extra.items()),
                 str(result.state),
                 _number(result.sustained_rps),
                 _number(result.upper_rps),
+                f"{result.width:.0%}" if result.width else "",
                 _number(result.capacity_rps),
                 _number(result.p99_s),
                 f"{bound:.1%}" if bound else "",
                 f"{result.duration_s:.0f}",
-                "; ".join(filter(None, (cause, _short(extra)))),
+                cause,
             )
         )
     return header, rows
@@ -151,10 +160,6 @@ def _number(value: float | None) -> str:
 
 def _setting(value: int | None) -> str:
     return "–" if value is None else str(value)
-
-
-def _short(extra: dict[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in extra.items())
 
 
 def _first_line(text: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from statistics import median
 from typing import Any, Self
 
-from loadgen.sustained import Probe, SustainedRate, Verdict, success_bound
+from loadgen.sustained import CAPACITY_MARGIN, Probe, SustainedRate, Verdict, success_bound
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
 
@@ -59,6 +60,7 @@ class TrialResult:
         zero_failures_of: requests at sustained_rps, none of which failed.
         success_bound: the success probability that these show at 95 % confidence.
         success_bound_by_batch: the same where failures come by the batch.
+        scheduled, sent, succeeded: requests of all its windows at an offered rate.
         queue_s, inference_s, mean_batch_fill: the server's own account of that window.
         ready_s: the server's start. peak_rss_mb: of it and its workers. duration_s: all of it.
         host: where it ran.
@@ -79,6 +81,9 @@ class TrialResult:
     zero_failures_of: int = 0
     success_bound: float | None = None
     success_bound_by_batch: float | None = None
+    scheduled: int = 0
+    sent: int = 0
+    succeeded: int = 0
     queue_s: float | None = None
     inference_s: float | None = None
     mean_batch_fill: float | None = None
@@ -145,6 +150,9 @@ def summarise(
         capacity_rps=found.capacity_rps,
         width=found.width,
         cause=cause,
+        scheduled=sum(probe.measurement.scheduled for probe in found.probes),
+        sent=sum(probe.measurement.sent for probe in found.probes),
+        succeeded=sum(probe.measurement.succeeded for probe in found.probes),
         **fields_of_rate,
         **measured,
     )
@@ -178,7 +186,8 @@ def told_value(result: TrialResult, incumbent_rps: float, ratios: list[float]) -
         case State.COMPLETE:
             return result.sustained_rps or 0.0
         case State.PRUNED:
-            ratio = sorted(ratios)[len(ratios) // 2] if ratios else 1.0
+            # A starved closed loop may tell far too little: no measure for the others.
+            ratio = min(median(ratios), CAPACITY_MARGIN) if ratios else 1.0
             below = incumbent_rps * (1 - (result.width or 0.0))
             return min((result.capacity_rps or 0.0) * ratio, below)
     return 0.0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ class Run:
         data = yaml.safe_load((self.folder / "spec.yaml").read_text())
         data.pop("recorded", None)
         try:
-            return validate(data, self.folder)
+            return validate(data, self.folder, only_read=True)
         except SpecError as error:
             raise RunError(f"{self.folder / 'spec.yaml'}: {error}") from None
 
@@ -80,6 +83,20 @@ class Run:
     def trial_folder(self, number: int) -> Path:
         """Where a trial's files are."""
         return self.folder / "trials" / str(number)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the run to one driver.
+
+        Raises:
+            RunError: another one is at it.
+        """
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{self.folder} is being run by another process") from None
+            yield
 
     def append(self, result: TrialResult) -> None:
         """Add a line to trials.jsonl, on the disk when this returns."""

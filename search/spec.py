@@ -23,7 +23,7 @@ from pydantic import (
 
 from loadgen.payloads import Payload, PayloadError, read_payloads
 from loadgen.sustained import Goal
-from search.space import Dimension, Space, build_space
+from search.space import GROUPS, Dimension, Space, build_space
 from serving.archive import Archive, ArchiveError
 from serving.config import ConfigError, ServerConfig, parse_environment
 from serving.errors import ServerError
@@ -200,12 +200,6 @@ class SearchSection(Section):
     incumbent_every: int = Field(default=8, ge=2)
 
 
-class ClusterSection(Section):
-    """Which Ray cluster runs the trials: `local` starts one on this host."""
-
-    address: str = "local"
-
-
 class OutputSection(Section):
     """Where a run's folder is made."""
 
@@ -229,7 +223,6 @@ class StudySpec(Section):
     load: LoadSection = LoadSection()
     goal: GoalSection = GoalSection()
     search: SearchSection = SearchSection()
-    cluster: ClusterSection = ClusterSection()
     output: OutputSection = OutputSection()
 
     @model_validator(mode="after")
@@ -245,6 +238,11 @@ class StudySpec(Section):
             self.baseline()
         except ConfigError as error:
             problems.append(f"serving.baseline: {error}")
+        try:
+            self.installation()
+        except ServerError as error:
+            if not (info.context or {}).get("only_read"):
+                problems.append(f"serving: {error}")
         cores = os.cpu_count() or 1
         if over := [core for core in self.load.cores if core >= cores]:
             problems.append(f"load.cores: this host has no core {over[0]}, but 0 to {cores - 1}")
@@ -257,13 +255,13 @@ class StudySpec(Section):
         space = self.space
         named = {
             f"{group}.{name}": _entry(value)
-            for group in ("properties", "environment", "jvm")
+            for group in GROUPS
             for name, value in getattr(space, group).items()
         }
         settings = {
             name: _entry(getattr(space, name))
             for name in type(space).model_fields
-            if name in space.model_fields_set and name not in ("properties", "environment", "jvm")
+            if name in space.model_fields_set and name not in GROUPS
         }
         return build_space({**settings, **named}, cores or len(os.sched_getaffinity(0)))
 
@@ -374,16 +372,18 @@ def load_spec(path: Path, may_be_fixed: bool = False) -> StudySpec:
     return validate(data, path.resolve().parent, may_be_fixed)
 
 
-def validate(data: Mapping[str, Any], folder: Path, may_be_fixed: bool = False) -> StudySpec:
-    """Validate a specification that was read; paths in it count from `folder`."""
-    context = {"folder": folder, "may_be_fixed": may_be_fixed}
+def validate(
+    data: Mapping[str, Any], folder: Path, may_be_fixed: bool = False, only_read: bool = False
+) -> StudySpec:
+    """Validate a specification that was read; paths in it count from `folder`.
+
+    only_read: nothing will be started, so that neither Java nor TorchServe need be here.
+    """
+    context = {"folder": folder, "may_be_fixed": may_be_fixed, "only_read": only_read}
     try:
         spec = StudySpec.model_validate(data, context=context)
-        spec.installation()
     except ValidationError as error:
         raise SpecError(list(dict.fromkeys(_sentences(error)))) from None
-    except ServerError as error:
-        raise SpecError([f"serving: {error}"]) from None
     return spec
 
 

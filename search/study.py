@@ -54,7 +54,8 @@ class Watcher(Protocol):
 class Outcome:
     """How a run ended.
 
-    failed says that there is nothing to go on with: the baseline cannot serve at all.
+    reason is None while it has not ended. failed says that there is nothing to go on with:
+    the baseline cannot serve at all.
     """
 
     run: Run
@@ -62,7 +63,7 @@ class Outcome:
     best: TrialResult | None
     reference: TrialResult | None
     importance: Mapping[str, float]
-    reason: str
+    reason: str | None
     failed: bool = False
     interrupted: bool = False
 
@@ -107,7 +108,7 @@ def outcome(run: Run, study: Study, **how: Any) -> Outcome:
         study.best,
         reference_of(results),
         study.importance(),
-        study.ended or "it has not ended",
+        study.ended,
         **how,
     )
 
@@ -133,12 +134,15 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         tuple(spec.load.cores),
         tuple(range(1, spec.load.processes + 1)),
     )
-    study = open_study(run, spec)
-    run.rebuild(study.results)
-    budget = _Budget(spec, study)
-    with _interruptible(budget), local_cluster(spec.load.processes, ray_output):
-        _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
-    study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
+    with run.locked():
+        study = open_study(run, spec)
+        study.begin()
+        run.rebuild(study.results)
+        budget = _Budget(spec, study)
+        # The handlers after the cluster: ray.init sets its own for SIGTERM.
+        with local_cluster(spec.load.processes, ray_output), _interruptible(budget):
+            _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
+        study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
 
 
@@ -147,11 +151,13 @@ class _Budget:
 
     def __init__(self, spec: StudySpec, study: Study):
         self._trials = spec.search.trials
-        self._deadline = time.monotonic() + (spec.search.time_budget_s or float("inf"))
+        spent_s = sum(result.duration_s for result in study.results)
+        left_s = (spec.search.time_budget_s or float("inf")) - spent_s
+        self._deadline = time.monotonic() + left_s
         self._study = study
         self.interrupted = threading.Event()
         self.failed = False
-        self.reason = "every configuration of the space was tried"
+        self.reason = "no configuration was found that had not been tried"
 
     @property
     def left_s(self) -> float:
@@ -159,16 +165,11 @@ class _Budget:
 
     def may_start(self) -> bool:
         results = self._study.results
-        reference = reference_of(results)
         if self.interrupted.is_set():
             self.reason = INTERRUPTED
-        elif (
-            reference is not None
-            and reference.state is State.FAILED
-            and not (reference.capacity_rps)
-        ):
+        elif hopeless := self._hopeless(results):
             self.failed = True
-            self.reason = f"the {reference.kind} configuration cannot serve: {reference.cause}"
+            self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
         elif len(results) >= self._trials:
             self.reason = f"all {self._trials} trials were run"
         elif self.left_s < self._typical_trial_s(results):
@@ -176,6 +177,16 @@ class _Budget:
         else:
             return True
         return False
+
+    @staticmethod
+    def _hopeless(results: list[TrialResult]) -> TrialResult | None:
+        """What everything would be compared with, where it did not serve at all, tried again."""
+        for kind in (Kind.DEFAULT, Kind.BASELINE):
+            tried = [r for r in results if r.kind is kind]
+            dead = [r for r in tried if r.state is State.FAILED and not r.capacity_rps]
+            if tried and len(dead) == len(tried) and (len(dead) > 1 or not dead[0].host_fault):
+                return dead[-1]
+        return None
 
     @staticmethod
     def _typical_trial_s(results: list[TrialResult]) -> float:
@@ -268,8 +279,8 @@ def _interruptible(budget: _Budget) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def local_cluster(processes: int, ray_output: bool = False) -> Iterator[None]:
-    """A Ray cluster on this host alone, with its folder, gone when this ends."""
+def local_cluster(processes: int, ray_output: bool = False) -> Iterator[Path]:
+    """A Ray cluster on this host alone; yields its folder, which is gone when this ends."""
     sweep()
     _sweep_clusters()
     os.environ |= {
@@ -294,7 +305,7 @@ def local_cluster(processes: int, ray_output: bool = False) -> Iterator[None]:
             logging_level=logging.INFO if ray_output else logging.ERROR,
             _temp_dir=str(folder),
         )
-        yield
+        yield folder
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

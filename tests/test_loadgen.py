@@ -99,13 +99,13 @@ def test_a_saw_within_a_cycle_is_no_growth() -> None:
 
 
 def test_the_bounds_hold_their_level() -> None:
-    """Of windows without growth, at most one in ten has it excluded by a bound of 5 % a side."""
+    """Of windows without growth, about one in ten has it excluded: a bound of 5 % each side."""
     generator = np.random.default_rng(3)
     wrong = 0
     for _ in range(200):
         found = overload(20 + 3 * generator.normal(size=400), BIN_S, 100, 0.2)
         wrong += not found.low <= 0 <= found.high
-    assert wrong <= 40
+    assert 4 <= wrong <= 36
 
 
 def test_a_short_window_tells_nothing() -> None:

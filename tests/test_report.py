@@ -33,6 +33,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def found(run: Run) -> Outcome:
     study = open_study(run, run.spec())
+    study.begin()
     for rps, config, state in (
         (5.0, None, State.COMPLETE),
         (60.0, None, State.COMPLETE),

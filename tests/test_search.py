@@ -20,7 +20,9 @@ def result(task: Task, rps: float | None = None, **more: Any) -> TrialResult:
 
 
 def open_study(folder: Path, space: Space = SPACE, **more: Any) -> Study:
-    return Study(space, f"sqlite:///{folder / 'study.db'}", "test", **more)
+    study = Study(space, f"sqlite:///{folder / 'study.db'}", "test", **more)
+    study.begin()
+    return study
 
 
 def test_the_default_space_is_the_missions_six() -> None:
@@ -129,8 +131,6 @@ def test_a_baseline_outside_the_space_leaves_the_sampler_its_space(tmp_path: Pat
         trial, task = study.ask() or pytest.fail("nothing asked")
         study.tell(trial, result(task, float(task.config.batch_size or 1)))
     assert [r.config.batch_size for r in study.results][-1] in (8, 64)
-    relative = study._study.sampler.infer_relative_search_space(study._study, None)  # type: ignore[arg-type]
-    assert len(relative) == 6
 
 
 def test_a_configuration_is_not_proposed_again(tmp_path: Path) -> None:
@@ -197,8 +197,38 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert [r.config for r in again.results] == told
     states = {t.state.name for t in again._study.get_trials()}
     assert "RUNNING" not in states
-    _, task = again.ask() or pytest.fail("nothing asked")
-    assert task.config not in told
+    asked = [again.ask() or pytest.fail("nothing asked") for _ in range(3)]
+    assert not [task.config for _, task in asked if task.config in told]
+
+
+def test_an_interrupted_default_is_taken_up_again(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    trial, _ = study.ask() or pytest.fail("nothing asked")
+    study.abandon(trial)
+    kinds = [(study.ask() or pytest.fail("nothing asked"))[1].kind for _ in range(5)]
+    assert kinds.count(Kind.DEFAULT) == 1
+    again = open_study(tmp_path)
+    kinds = [(again.ask() or pytest.fail("nothing asked"))[1].kind for _ in range(5)]
+    assert kinds.count(Kind.DEFAULT) == 1, "the driver was killed in it this time"
+
+
+def test_looking_on_changes_nothing(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    trial, task = study.ask() or pytest.fail("nothing asked")
+    Study(SPACE, f"sqlite:///{tmp_path / 'study.db'}", "test")
+    study.tell(trial, result(task, 5.0))
+    assert study.results[0].sustained_rps == 5.0
+
+
+def test_an_incumbent_that_fails_is_not_the_best_any_more(tmp_path: Path) -> None:
+    lucky, steady = ServerConfig(workers=1), ServerConfig(workers=2)
+    trials = [
+        result(Task(0, Kind.SAMPLED, steady), 100.0),
+        result(Task(1, Kind.SAMPLED, lucky), 110.0),
+        result(Task(2, Kind.INCUMBENT, lucky)),
+    ]
+    best = best_of(trials)
+    assert best is not None and best.config == steady
 
 
 def test_the_best_has_the_highest_median() -> None:

@@ -122,7 +122,7 @@ def study(tmp_path: Path) -> Callable[..., Path]:
 
 def servetune(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start the command in a process group of its own."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "search.cli", *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -132,6 +132,26 @@ def servetune(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         env={**os.environ, "COLUMNS": "200"},
         **options,
     )
+    _started.append(process)
+    return process
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_command_outlives_its_test(nothing_stays_behind: None) -> Iterator[None]:
+    """A test that failed must not leave its command to disturb the others."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGINT, seconds: float = 60) -> str:

@@ -1,0 +1,73 @@
+"""Measuring any URL that already serves, from this process alone: without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from loadgen.client import Client
+from loadgen.payloads import Payload
+from loadgen.sustained import Goal, Search, SustainedRate, success_bound
+
+
+async def measure_url(
+    url: str,
+    payloads: Sequence[Payload],
+    goal: Goal,
+    users: int,
+    progress: Callable[[str, float], None],
+) -> SustainedRate:
+    """The sustained rate of an endpoint that already runs, from this process alone.
+
+    Args:
+        users: of the closed loop, enough to keep the server busy; half of them is taken for
+            what it works on at once.
+    """
+    client = Client(url, payloads)
+    search = Search(
+        goal,
+        client,
+        max(users // 2, 1),
+        users,
+        progress=progress,
+    )
+    return await search.find()
+
+
+def rate_summary(found: SustainedRate) -> dict[str, Any]:
+    """Plain JSON data of a rate: the bounds, the counts, every window."""
+    best = found.best
+    latency = best.measurement.latency if best else None
+    return {
+        "sustained_rps": found.lower_rps,
+        "lower_rps": found.lower_rps,
+        "upper_rps": found.upper_rps,
+        "capacity_rps": found.capacity_rps,
+        "width": found.width,
+        "reason": found.reason,
+        "zero_failures_of": found.zero_failures_of,
+        "success_bound": success_bound(found.zero_failures_of),
+        "p50_s": latency.quantile(0.5) if latency else None,
+        "p99_s": latency.quantile(0.99) if latency else None,
+        "scheduled": sum(p.measurement.scheduled for p in found.probes),
+        "sent": sum(p.measurement.sent for p in found.probes),
+        "succeeded": sum(p.measurement.succeeded for p in found.probes),
+        "errors": _errors(found),
+        "windows": [
+            {
+                "rate_rps": probe.rate_rps,
+                "verdict": probe.verdict.value,
+                "reason": probe.reason,
+                **probe.measurement.summary(),
+            }
+            for probe in found.probes
+        ],
+    }
+
+
+def _errors(found: SustainedRate) -> dict[str, int]:
+    errors: dict[str, int] = {}
+    for measurement in (found.warmup, *(probe.measurement for probe in found.probes)):
+        for cause, count in measurement.errors.items():
+            errors[cause] = errors.get(cause, 0) + count
+    return errors
