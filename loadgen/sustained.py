@@ -259,13 +259,16 @@ class Search:
             verdict = await self._probe("incumbent probe", best)
             if verdict is not Verdict.PASS and self._marginal():
                 verdict = await self._probe("incumbent probe", best)
+            if verdict is Verdict.GENERATOR:
+                return self._result(capacity, warmup, "generator limited at the incumbent's rate")
             if verdict is not Verdict.PASS:
                 why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
                 return self._result(capacity, warmup, "pruned at the incumbent's rate", why)
             passed = best
         self._coarsen(warmup, capacity)
         reason = await self._narrow(max(capacity, passed or 0.0), passed)
-        if best is not None and (self._bounds()[0] or 0.0) < best:
+        lower, upper = self._bounds()
+        if best is not None and (lower or 0.0) < best and not self._is_limited(upper):
             why = f"it does not sustain the best's {best:.1f} rps in every window"
             return self._result(capacity, warmup, reason, why)
         return self._result(capacity, warmup, reason)
@@ -295,7 +298,7 @@ class Search:
         deadline = time.monotonic() + self.goal.search_limit_s
         ceiling = self.goal.max_rate_rps
         high = min(FIRST_ABOVE * estimate, ceiling)
-        low = passed or LOWEST * high
+        floor = low = passed or LOWEST * high
         # MLRsearch rounds to whole widths, and never ends where the range is exactly one.
         least = 1.01 / (1 - self._width)
         high = max(high, min(least * low, ceiling))
@@ -307,13 +310,18 @@ class Search:
                 return f"the search's {self.goal.search_limit_s:g} s were over"
             finally:
                 measurer.close()
-            if self._bounds()[1] is not None or high >= ceiling:
+            lower, upper = self._bounds()
+            if upper is None and high < ceiling:
+                low, high = high, min(2 * high, ceiling)
+            elif upper is not None and lower is None and low > floor:
+                # What had passed did not pass again: look below it.
+                low, high = floor, upper
+            else:
                 break
-            low, high = high, min(2 * high, ceiling)
         upper = self._bounds()[1]
         if upper is None:
             return "the greatest rate passed"
-        if all(p.verdict is Verdict.GENERATOR for p in self._probes if p.rate_rps == upper):
+        if self._is_limited(upper):
             return (
                 f"the load process could not offer {upper:.1f} rps on time; the server may do more"
             )
@@ -369,6 +377,11 @@ class Search:
 
     def _load(self, schedule: Any, duration_s: float) -> Load:
         return Load(schedule, duration_s, self.goal.timeout_s, self.cycle_requests)
+
+    def _is_limited(self, rate: float | None) -> bool:
+        """Whether every window at this rate says nothing of the server."""
+        verdicts = [p.verdict for p in self._probes if p.rate_rps == rate]
+        return bool(verdicts) and all(v is Verdict.GENERATOR for v in verdicts)
 
     def _least_requests(self) -> float:
         """How many requests without a failure are needed to believe that none fails.

@@ -81,6 +81,12 @@ async def test_a_late_generator_is_raised_and_never_certifies() -> None:
     assert any(p.verdict is Verdict.GENERATOR for p in found.probes)
 
 
+async def test_a_late_generator_is_not_called_the_servers_fault() -> None:
+    for incumbent_rps in (20.0, 90.0):
+        found = await find(Simulated(0.01, late_s=0.05), incumbent_rps=incumbent_rps)
+        assert found.pruned is None and found.lower_rps is None
+
+
 async def test_a_lost_load_process_costs_its_window_only() -> None:
     found = await find(Simulated(0.01, lose=[0, 3]))
     assert found.lower_rps == pytest.approx(100, rel=0.07)

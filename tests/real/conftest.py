@@ -22,14 +22,14 @@ from tests.archives import ECHO, make_archive
 
 ROOT = Path(__file__).parents[2]
 OURS = ("org.pytorch.serve.ModelServer", "model_service_worker", "supervisor.py")
-#: 20 ms a batch, whatever its size: a light model with a capacity that batching raises.
+#: 100 ms a batch, whatever its size: a light model with a capacity that batching raises.
 BATCHED = """
 import time
 
 def handle(data, context):
     if data is None:
         return None
-    time.sleep(0.02)
+    time.sleep(0.1)
     return [{"ok": True} for _ in data]
 """
 
@@ -100,10 +100,10 @@ def study(tmp_path: Path) -> Callable[..., Path]:
                 "mkl_threads": 1,
             },
             "goal": {
-                "window_s": 1,
-                "window_limit_s": 4,
+                "window_s": 2,
+                "window_limit_s": 6,
                 "warmup_limit_s": 5,
-                "search_limit_s": 12,
+                "search_limit_s": 15,
                 "windows": 1,
                 "width": 0.2,
                 "max_rate_rps": 400,

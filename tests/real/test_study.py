@@ -219,7 +219,7 @@ if os.environ.get("BREAK") == "1":
 def handle(data, context):
     if data is None:
         return None
-    time.sleep(0.02)
+    time.sleep(0.1)
     return [{"ok": True} for _ in data]
 """
 
