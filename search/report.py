@@ -1,11 +1,12 @@
-"""What a run came to, as tables: on the terminal, report.md, trials.csv."""
+"""What a run came to, as tables: on the terminal, report.md, report.html, trials.csv."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +28,11 @@ SETTINGS = (
 
 
 def write_report(found: Outcome) -> None:
-    """Write report.md and trials.csv into the run's folder."""
+    """Write report.md, report.html and trials.csv into the run's folder."""
     run = found.run
+    page = Console(record=True, width=120, file=io.StringIO())
+    page.print(render(found))
+    (run.folder / "report.html").write_text(page.export_html())
     frame(found.results).to_csv(run.folder / "trials.csv", index=False)
     header, rows = _rows(found.results)
     importance = [(name, f"{share:.0%}") for name, share in found.importance.items()]

@@ -73,6 +73,8 @@ class Section(BaseModel):
 
 
 _LENIENT_PATH = Field(strict=False)
+#: A section that the file leaves out is validated like one that is empty.
+_SECTION_DEFAULT: Any = Field(default={}, validate_default=True)
 
 
 class ModelSection(Section):
@@ -100,7 +102,16 @@ class ServingSection(Section):
     baseline: Annotated[ExistingFile, _LENIENT_PATH] | None = None
     ready_timeout_s: float = Field(default=180.0, gt=0)
     memory_limit_mb: int | None = Field(default=None, ge=1)
-    ports: PortsSection = PortsSection()
+    ports: PortsSection = _SECTION_DEFAULT
+
+    @model_validator(mode="after")
+    def _is_installed(self, info: ValidationInfo) -> Self:
+        if not (info.context or {}).get("only_read"):
+            try:
+                find_installation(self.python, self.java)
+            except ServerError as error:
+                raise ValueError(str(error)) from None
+        return self
 
 
 class RangeSection(Section):
@@ -160,6 +171,33 @@ class SpaceSection(Section):
     environment: Named = {}
     jvm: Named = {}
 
+    @model_validator(mode="after")
+    def _can_be_built(self, info: ValidationInfo) -> Self:
+        space = self.build()  # A ConfigError is a ValueError, which pydantic takes.
+        if not space.dimensions and not (info.context or {}).get("may_be_fixed"):
+            raise ValueError("nothing varies; give a setting a range or choices")
+        return self
+
+    def build(self, cores: int | None = None) -> Space:
+        """The search space on a host with this many cores; this host's where not given."""
+        named = {
+            f"{group}.{name}": _entry(value)
+            for group in GROUPS
+            for name, value in getattr(self, group).items()
+        }
+        settings = {
+            name: _entry(getattr(self, name))
+            for name in type(self).model_fields
+            if name in self.model_fields_set and name not in GROUPS
+        }
+        return build_space({**settings, **named}, cores or len(os.sched_getaffinity(0)))
+
+
+def _core(core: int) -> int:
+    if core >= (cores := os.cpu_count() or 1):
+        raise ValueError(f"this host has no core {core}, but 0 to {cores - 1}")
+    return core
+
 
 class LoadSection(Section):
     """How load is made."""
@@ -167,7 +205,7 @@ class LoadSection(Section):
     arrivals: Literal["constant", "poisson"] = "constant"
     timeout_s: float = Field(default=10.0, gt=0)
     processes: int = Field(default=1, ge=1, le=64)
-    cores: list[Annotated[int, Field(ge=0)]] = []
+    cores: list[Annotated[int, Field(ge=0), AfterValidator(_core)]] = []
     seed: int = Field(default=0, ge=0)
 
 
@@ -218,52 +256,24 @@ class StudySpec(Section):
 
     name: Annotated[str, BeforeValidator(str), AfterValidator(_study_name)] = "study"
     model: ModelSection
-    serving: ServingSection = ServingSection()
-    space: SpaceSection = SpaceSection()
-    load: LoadSection = LoadSection()
-    goal: GoalSection = GoalSection()
-    search: SearchSection = SearchSection()
-    output: OutputSection = OutputSection()
+    serving: ServingSection = _SECTION_DEFAULT
+    space: SpaceSection = _SECTION_DEFAULT
+    load: LoadSection = _SECTION_DEFAULT
+    goal: GoalSection = _SECTION_DEFAULT
+    search: SearchSection = _SECTION_DEFAULT
+    output: OutputSection = _SECTION_DEFAULT
 
     @model_validator(mode="after")
-    def _whole(self, info: ValidationInfo) -> Self:
-        problems = []
-        try:
-            space = self.build_space()
-            if not space.dimensions and not (info.context or {}).get("may_be_fixed"):
-                problems.append("space: nothing varies; give a setting a range or choices")
-        except ConfigError as error:
-            problems.append(f"space: {error}")
+    def _baseline_is_read(self) -> Self:
         try:
             self.baseline()
         except ConfigError as error:
-            problems.append(f"serving.baseline: {error}")
-        try:
-            self.installation()
-        except ServerError as error:
-            if not (info.context or {}).get("only_read"):
-                problems.append(f"serving: {error}")
-        cores = os.cpu_count() or 1
-        if over := [core for core in self.load.cores if core >= cores]:
-            problems.append(f"load.cores: this host has no core {over[0]}, but 0 to {cores - 1}")
-        if problems:
-            raise SpecError(problems)
+            raise SpecError([f"serving.baseline: {error}"]) from None
         return self
 
     def build_space(self, cores: int | None = None) -> Space:
         """The search space on a host with this many cores."""
-        space = self.space
-        named = {
-            f"{group}.{name}": _entry(value)
-            for group in GROUPS
-            for name, value in getattr(space, group).items()
-        }
-        settings = {
-            name: _entry(getattr(space, name))
-            for name in type(space).model_fields
-            if name in space.model_fields_set and name not in GROUPS
-        }
-        return build_space({**settings, **named}, cores or len(os.sched_getaffinity(0)))
+        return self.space.build(cores)
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out, this host's ranges among them."""

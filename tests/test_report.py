@@ -85,6 +85,8 @@ def test_the_report_holds_every_trial(found: Outcome) -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ") and "COMPLETE" in line]
     assert len(rows) == 3
     assert "| torchserve | 0.12.0 |" in text
+    page = (found.run.folder / "report.html").read_text()
+    assert "trial 3 sustains 250 rps" in page and "http" not in page
     table = pd.read_csv(found.run.folder / "trials.csv")
     assert table["sustained_rps"].max() == 250
     assert table.loc[3, "jvm.-Xmx"] == "2g"

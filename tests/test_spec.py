@@ -53,7 +53,7 @@ def test_a_small_specification_is_whole(folder: Path) -> None:
         ({"model": {"archive": "echo.mar"}}, "model.requests: is missing"),
         ({"load": {"arrivals": "bursty"}}, "load.arrivals: must be 'constant' or 'poisson', got 'bursty'"),
         ({"load": {"timeout_s": "10"}}, "load.timeout_s: must be a number, got '10'"),
-        ({"load": {"cores": [4096]}}, "load.cores: this host has no core 4096"),
+        ({"load": {"cores": [4096]}}, "load.cores.0: this host has no core 4096"),
         ({"goal": {"window_s": 9, "window_limit_s": 5}}, "goal: window_limit_s 5.0 is below"),
         ({"search": {"trials": 0}}, "search.trials: must be ≥ 1, got 0"),
         ({"serving": {"baseline": "no.properties"}}, "serving.baseline: .*does not exist"),
@@ -72,8 +72,17 @@ def test_a_mistake_is_a_sentence_with_its_path(folder: Path, sections: dict, sen
 
 def test_all_mistakes_are_told_at_once(folder: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        load_spec(write(folder, load={"timeout_s": 0}, search={"trials": 0}, model={}))
-    assert len(caught.value.problems) == 4
+        load_spec(
+            write(
+                folder,
+                load={"timeout_s": 0},
+                search={"trials": 0},
+                model={},
+                space={"properties": {"io": 1}},
+                serving={"java": "/no/java"},
+            )
+        )
+    assert len(caught.value.problems) == 6
 
 
 def test_a_space_in_which_nothing_varies_is_refused(folder: Path) -> None:
