@@ -289,6 +289,8 @@ class Search:
         """Whether the closed loop has told enough."""
         if stable_rate(so_far) is not None:
             return True
+        if not so_far.succeeded and so_far.failed >= COMPLETIONS and so_far.span_s > 3:
+            return True
         best = self.incumbent_rps
         # No warm-up makes a server several times faster after its first seconds.
         return best is not None and so_far.span_s > 6 and 4 * so_far.goodput_rps < best

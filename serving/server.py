@@ -41,6 +41,7 @@ PORT_RANGE = range(20000, 32000)
 MAX_LOAD_FAILURES = 2
 LOG_TAIL_LINES = 12
 _POLL_S = 0.2
+_LOG_S = 0.5
 _WATCH_S = 1.0
 
 
@@ -323,7 +324,7 @@ class TorchServe:
                     self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
                     self._tasks.append(asyncio.create_task(self._watch()))
                     return
-                self._check_loading()
+                await self._check_loading()
             if waited > self.site.ready_timeout_s:
                 raise self._error(
                     "not ready",
@@ -359,11 +360,12 @@ class TorchServe:
                     "the archive's own model-config.yaml overrules it",
                 )
 
-    def _check_loading(self) -> None:
+    async def _check_loading(self) -> None:
         if _oom_kills() > self._oom_kills:
             raise self._error("out of memory", "the kernel killed a worker while it loaded")
         log = self.log_path.read_text(errors="replace")
         if log.count("Backend worker process died") >= MAX_LOAD_FAILURES:
+            await asyncio.sleep(_LOG_S)  # The reason is the last line of what is being written.
             raise self._error("model does not load", "the handler raised while loading the model")
 
     def _early_exit(self, code: int | None) -> ServerError:

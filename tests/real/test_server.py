@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -282,9 +281,7 @@ async def test_a_cancelled_start_leaves_nothing(site: MakeSite, tmp_path: Path) 
     task = asyncio.create_task(start())
     await asyncio.sleep(1.5)
     assert processes("org.pytorch.serve.ModelServer")
-    started = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - started < 20
     assert not processes(*OURS)
