@@ -24,11 +24,11 @@ _LOOK_S = 0.25
 class _LoadActor:
     """A `Client` in a process of its own; every method is a coroutine, so that they interleave."""
 
-    def __init__(self, payloads: Sequence[Payload], share: Share, cores: Collection[int]):
+    def __init__(self, url: str, payloads: Sequence[Payload], share: Share, cores: Collection[int]):
         if cores:
             os.sched_setaffinity(0, cores)
         self._payloads, self._share = payloads, share
-        self._client = Client("", payloads, share)
+        self._client = Client(url, payloads, share)
 
     async def aim(self, url: str) -> None:
         self._client = Client(url, self._payloads, self._share)
@@ -77,13 +77,14 @@ class Fleet:
         """Drive this URL from now on; a process that was lost meanwhile is replaced."""
         self._url = url
         try:
-            await self._ensure()
-        except GeneratorLost:
-            await self._ensure()
+            await self._all("aim", url)
+        except RayActorError:
+            self.close()
+        self._ensure()
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load` from all processes; end it early once `until` says so of the sum."""
-        await self._ensure()
+        self._ensure()
         window = asyncio.gather(*[actor.run.remote(load) for actor in self._actors])
         try:
             while not window.done():
@@ -113,7 +114,8 @@ class Fleet:
             ray.kill(actor)
         self._actors = []
 
-    async def _ensure(self) -> None:
+    def _ensure(self) -> None:
+        """Start the processes that are not there."""
         for index in range(len(self._actors), self._processes):
             share = Share(index, self._processes)
             options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 8}
@@ -124,15 +126,11 @@ class Fleet:
                     group, placement_group_bundle_index=self._bundles[index]
                 )
             actor = ray.remote(_LoadActor).options(**options)
-            self._actors.append(actor.remote(self._payloads, share, self._cores))
-        try:
-            await asyncio.gather(*[actor.aim.remote(self._url) for actor in self._actors])
-        except RayActorError as error:
-            self.close()
-            raise GeneratorLost(f"a load process did not start: {_first_line(error)}") from error
+            self._actors.append(actor.remote(self._url, self._payloads, share, self._cores))
 
-    async def _all(self, method: str) -> list[Any]:
-        return await asyncio.gather(*[getattr(actor, method).remote() for actor in self._actors])
+    async def _all(self, method: str, *arguments: Any) -> list[Any]:
+        calls = [getattr(actor, method).remote(*arguments) for actor in self._actors]
+        return await asyncio.gather(*calls)
 
 
 def _first_line(error: Exception) -> str:

@@ -243,7 +243,9 @@ class Search:
         self.progress("warm-up", 0.0)
         load = self._load(Closed(self.users), self.goal.warmup_limit_s)
         warmup = await self._measure(load, self._warm)
-        capacity = stable_rate(warmup) or warmup.goodput_rps
+        # A server so slow that nothing came in the steady part has at least this much.
+        least_rps = warmup.succeeded / max(warmup.span_s, BIN_S)
+        capacity = stable_rate(warmup) or warmup.goodput_rps or least_rps
         if not warmup.succeeded:
             causes = ", ".join(f"{n} × {cause}" for cause, n in warmup.errors.items())
             return self._result(

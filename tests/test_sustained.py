@@ -37,6 +37,12 @@ async def test_a_slow_server_gets_a_coarser_width() -> None:
     assert found.lower_rps == pytest.approx(2.5, rel=found.width)
 
 
+async def test_a_server_that_answers_only_at_first_ends_without_a_rate() -> None:
+    generator = Simulated(3.0, 4)
+    found = await Search(Goal(warmup_limit_s=4), generator, 4, users=4).find()
+    assert found.capacity_rps > 0
+
+
 async def test_one_failure_in_a_hundred_is_no_rate_at_all() -> None:
     found = await find(Simulated(0.01, fail_every=100))
     assert found.lower_rps is None
