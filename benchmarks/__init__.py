@@ -1,0 +1,1 @@
+"""How good the search, the measurement and the generator are, against known truths and peers."""

@@ -1,0 +1,241 @@
+"""An HTTP server whose law is known by construction, in a process of its own.
+
+    with running(Law(workers=2, batch=8), Faults(fail_every=500)) as stub:
+        ...  # POST anything to stub.url
+        stub.accounts()
+
+The law runs on exact times of its own: a timer that fires late delays an answer and no batch.
+How late the answers left is part of the accounts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import uvloop
+
+from benchmarks.law import Faults, Law, Line
+
+_ROOT = Path(__file__).parents[1]
+_RESET = struct.pack("ii", 1, 0)
+_LONGEST_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """What a stub has done so far.
+
+    Attributes:
+        requests: of these, how many were answered 200, refused (503), failed (500), reset.
+        connections: how many were accepted.
+        batches: size and service time of each, seconds.
+        late_mean_s, late_max_s: how long after its batch's end an answer left.
+        cpu_s: the process's CPU time.
+    """
+
+    requests: int
+    answered: int
+    refused: int
+    failed: int
+    reset: int
+    connections: int
+    batches: tuple[tuple[int, float], ...]
+    late_mean_s: float
+    late_max_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Stub:
+    """One that runs: where to post, and what can be asked of it."""
+
+    url: str
+    pid: int
+
+    def accounts(self) -> Accounts:
+        """What it has done so far."""
+        data = self._ask("GET", "/accounts")
+        return Accounts(**{**data, "batches": tuple((n, s) for n, s in data["batches"])})
+
+    def arm(self) -> None:
+        """Let the times of its faults count from now."""
+        self._ask("POST", "/arm")
+
+    def _ask(self, method: str, path: str) -> Any:
+        host = self.url.rsplit("/", 2)[0]
+        request = urllib.request.Request(host + path, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def running(law: Law, faults: Faults = Faults(), seed: int = 0) -> Iterator[Stub]:
+    """Run one for as long as the context lasts."""
+    arguments = json.dumps({"law": asdict(law), "faults": asdict(faults), "seed": seed})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.stub", arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=_ROOT,
+    )
+    assert process.stdout and process.stdin
+    with process:
+        try:
+            port = int(process.stdout.readline())
+            yield Stub(f"http://127.0.0.1:{port}/predictions/stub", process.pid)
+        finally:
+            process.kill()
+
+
+class _Server:
+    """The line on the wall clock, and what is accounted beside it."""
+
+    def __init__(self, law: Law, faults: Faults, seed: int):
+        self.line: Line[asyncio.Transport] = Line(law, faults, seed)
+        self.requests = self.answered = self.refused = self.failed = self.reset = 0
+        self.connections = 0
+        self._late_s = self._latest_s = 0.0
+        self._timer_s = float("inf")
+
+    def arm(self) -> None:
+        self.line.faults_begin_s = time.perf_counter()
+
+    def accounts(self) -> dict[str, Any]:
+        return {
+            "requests": self.requests,
+            "answered": self.answered,
+            "refused": self.refused,
+            "failed": self.failed,
+            "reset": self.reset,
+            "connections": self.connections,
+            "batches": self.line.batches,
+            "late_mean_s": self._late_s / max(self.answered, 1),
+            "late_max_s": self._latest_s,
+            "cpu_s": time.process_time(),
+        }
+
+    def request(self, transport: asyncio.Transport) -> None:
+        faults = self.line.faults
+        self.requests += 1
+        if self.requests == 1 and not faults.wait_for_arm:
+            self.arm()
+        if faults.reset_every and self.requests % faults.reset_every == 0:
+            self.reset += 1
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.abort()
+        elif faults.fail_every and self.requests % faults.fail_every == 0:
+            self.failed += 1
+            transport.write(_answer("500 Internal Server Error", b"{}"))
+        else:
+            self.look()
+            if not self.line.arrive(time.perf_counter(), transport):
+                self.refused += 1
+                transport.write(_answer("503 Service Unavailable", b"{}"))
+            self._wake_in_time()
+
+    def look(self) -> None:
+        """Answer what has been served by now."""
+        for end, transports in self.line.advance(time.perf_counter()):
+            late_s = time.perf_counter() - end
+            self._late_s += late_s * len(transports)
+            self._latest_s = max(self._latest_s, late_s)
+            self.answered += len(transports)
+            for transport in transports:
+                if not transport.is_closing():
+                    transport.write(_OK)
+
+    def wake(self) -> None:
+        """The timer has fired."""
+        self._timer_s = float("inf")
+        self.look()
+        self._wake_in_time()
+
+    def _wake_in_time(self) -> None:
+        # The loop's own timers count whole milliseconds, longer than a batch may take.
+        next_s = self.line.next_s
+        if next_s < self._timer_s:
+            wait_s = min(max(next_s - time.perf_counter(), 1e-6), _LONGEST_WAIT_S)
+            signal.setitimer(signal.ITIMER_REAL, wait_s)
+            self._timer_s = next_s
+
+
+class _Connection(asyncio.Protocol):
+    """Requests with a Content-Length, one after another, on a connection that is kept."""
+
+    def __init__(self, server: _Server):
+        self._server = server
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (head_end := self._received.find(b"\r\n\r\n")) >= 0:
+            head = self._received[:head_end]
+            body_end = head_end + 4 + _content_length(head)
+            if len(self._received) < body_end:
+                return
+            self._received = self._received[body_end:]
+            if head.startswith(b"GET /accounts "):
+                self._write(self._server.accounts())
+            elif head.startswith(b"POST /arm "):
+                self._server.arm()
+                self._write({"armed": True})
+            else:
+                self._server.request(self._transport)
+
+    def _write(self, data: dict[str, Any]) -> None:
+        self._transport.write(_answer("200 OK", json.dumps(data).encode()))
+
+
+def _content_length(head: bytes) -> int:
+    at = head.lower().find(b"\r\ncontent-length:")
+    return 0 if at < 0 else int(head[at + 17 :].split(b"\r\n", 1)[0])
+
+
+def _answer(status: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+_OK = _answer("200 OK", b'{"ok": true}')
+
+
+async def serve(law: Law, faults: Faults, seed: int) -> None:
+    """Print the port, then serve until standard input ends: with whoever started this."""
+    server, loop = _Server(law, faults, seed), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGALRM, server.wake)
+    listening = await loop.create_server(
+        lambda: _Connection(server), "127.0.0.1", 0, backlog=socket.SOMAXCONN
+    )
+    # What is accounted only grows; walking it for garbage would be a stall of its own.
+    gc.freeze()
+    gc.disable()
+    print(listening.sockets[0].getsockname()[1], flush=True)
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), lambda: os.read(0, 1) or ended.set())
+    await ended.wait()
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    uvloop.run(serve(Law(**told["law"]), Faults(**told["faults"]), told["seed"]))
