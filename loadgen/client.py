@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import resource
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import aiohttp
 import numpy as np
 
 from loadgen.histogram import Histogram
-from loadgen.measurement import BIN_S, Load, Measurement, Until
+from loadgen.measurement import BIN_S, Load, Measurement
 from loadgen.payloads import Payload, mix
 from loadgen.schedule import Closed, Share, due_times
 
@@ -24,40 +25,38 @@ from loadgen.schedule import Closed, Share, due_times
 MAX_OUTSTANDING = 8000
 #: A late sender yields after this many, so that answers are read meanwhile.
 _YIELD_EVERY = 32
-_LOOK_S = 0.25
 _PRIORITY = -10
 #: This process ran out of files or ports: the request never left it.
 _OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)
 
 
 class Client:
-    """Drives one URL from one process.
+    """Drives one URL from one process; all methods are coroutines, so that a fleet can call them.
 
     Args:
-        url: where every request is posted.
         payloads: what is sent, as a seeded mix.
-        share: which of how many such processes this is.
+        url: where every request is posted.
+        cores: the cores that this process may use; any where empty.
     """
 
-    def __init__(self, url: str, payloads: Sequence[Payload], share: Share = Share()):
-        self.url = url
-        self.payloads = payloads
-        self.share = share
+    def __init__(self, payloads: Sequence[Payload], url: str = "", cores: Collection[int] = ()):
+        if cores:
+            os.sched_setaffinity(0, cores)
+        # What was imported is never garbage; looking through it would delay sends by 50 ms.
+        gc.collect()
+        gc.freeze()
+        self._payloads, self._url = payloads, url
         self._window: _Window | None = None
 
-    async def measure(self, load: Load, until: Until | None = None) -> Measurement:
-        """Offer `load`; end it early once `until` says so of the window so far."""
-        task = asyncio.ensure_future(self.run(load))
-        try:
-            while not task.done():
-                await asyncio.wait([task], timeout=_LOOK_S if until else None)
-                so_far = self.snapshot()
-                if until and so_far is not None and not task.done() and until(so_far):
-                    self.stop()
-                    until = None
-            return task.result()
-        finally:
-            task.cancel()
+    async def aim(self, url: str) -> None:
+        """Drive this URL from now on, at the usual priority."""
+        self._url = url
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
+
+    async def clock(self) -> float:
+        """This process's time, seconds since an instant of its own."""
+        return time.perf_counter()
 
     async def raise_priority(self) -> bool:
         """Prefer this thread over others on its core; False where that is not permitted."""
@@ -67,43 +66,48 @@ class Client:
             return False
         return True
 
-    async def usual_priority(self) -> None:
-        """Undo `raise_priority`."""
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
+    async def run(
+        self, load: Load, share: Share = Share(), start: float | None = None
+    ) -> Measurement:
+        """Offer this process's share of `load`, wait for the answers, and say what came of it.
 
-    async def run(self, load: Load) -> Measurement:
-        """Offer this process's share of `load`, wait for the answers, and say what came of it."""
+        Args:
+            start: when the window begins, by this process's `clock`; at once where not given.
+        """
         async with _session() as session:
-            window = self._window = _Window(load)
-            requests = mix(self.payloads, self.share)
+            if start is not None:
+                await asyncio.sleep(start - time.perf_counter())
+            window = self._window = _Window(load, start)
+            requests = mix(self._payloads, share)
             try:
                 if isinstance(load.schedule, Closed):
-                    await self._closed(
-                        window, session, requests, self.share.of(load.schedule.users)
-                    )
+                    await self._closed(window, session, requests, share.of(load.schedule.users))
                 else:
-                    await self._open(window, session, requests)
+                    await self._open(window, session, requests, share)
                 return window.result(final=True)
             finally:
                 self._window = None
 
-    def snapshot(self) -> Measurement | None:
+    async def snapshot(self) -> Measurement | None:
         """The window so far; None where none is open."""
         return self._window.result() if self._window else None
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Schedule nothing more; what is outstanding is still waited for."""
         if self._window is not None:
             self._window.stop.set()
 
     async def _open(
-        self, window: _Window, session: aiohttp.ClientSession, requests: Iterator[Payload]
+        self,
+        window: _Window,
+        session: aiohttp.ClientSession,
+        requests: Iterator[Payload],
+        share: Share,
     ) -> None:
         load = window.load
         assert not isinstance(load.schedule, Closed)
         tasks: set[asyncio.Task[None]] = set()
-        for count, due in enumerate(due_times(load.schedule, load.duration_s, self.share)):
+        for count, due in enumerate(due_times(load.schedule, load.duration_s, share)):
             wait_s = due - window.now()
             if wait_s > 0:
                 await window.stopped_within(wait_s)
@@ -151,7 +155,7 @@ class Client:
         try:
             async with (
                 asyncio.timeout(window.load.timeout_s + due - sent),
-                session.post(self.url, data=payload.body, headers=payload.headers) as answer,
+                session.post(self._url, data=payload.body, headers=payload.headers) as answer,
             ):
                 body = await answer.read()
                 if answer.status != 200:
@@ -176,7 +180,7 @@ class Client:
 class _Window:
     """What is recorded while a window is open; the only place that reads the clock."""
 
-    def __init__(self, load: Load):
+    def __init__(self, load: Load, start: float | None = None):
         self.load = load
         self.stop = asyncio.Event()
         bins = int((load.duration_s + BIN_S) / BIN_S) + 1
@@ -187,7 +191,9 @@ class _Window:
         self._span_s: float | None = None
         self._cpu = self._run_delay = 0.0
         self._cpu_s, self._delay_s = _thread_times()
-        self._start = time.perf_counter()
+        begun = time.perf_counter()
+        self._start = begun if start is None else start
+        self._start_offset_s = begun - self._start
 
     def now(self) -> float:
         return time.perf_counter() - self._start
@@ -265,6 +271,7 @@ class _Window:
             good=copy(self._good),
             client_cpu=cpu,
             client_run_delay=run_delay,
+            start_offset_s=self._start_offset_s,
         )
 
     @staticmethod

@@ -1,137 +1,143 @@
-"""Many clients as Ray actors: each takes its share, they start together, results are merged."""
+"""Many load processes as one generator: each takes its share, they start together, results merge."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Collection, Sequence
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
 
-import ray
-from ray.exceptions import RayActorError, RayError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-from loadgen.client import Client
-from loadgen.measurement import GeneratorLost, Load, Measurement, Until, merge
-from loadgen.payloads import Payload
+from loadgen.measurement import BUSY_CPU, GeneratorLost, Load, Measurement, Until, merge
 from loadgen.schedule import Share
 
-#: The custom resource that marks a host for load processes, one unit for each.
-LOADGEN_RESOURCE = "loadgen"
 _LOOK_S = 0.25
+_CLOCK_READINGS = 5
+#: Between the agreement on a start and the start itself, beside the way there.
+_LEAD_S = 0.02
 
 
-class _LoadActor:
-    """A `Client` in a process of its own; every method is a coroutine, so that they interleave."""
+class Process(Protocol):
+    """A `Client` that runs elsewhere."""
 
-    def __init__(self, url: str, payloads: Sequence[Payload], share: Share, cores: Collection[int]):
-        if cores:
-            os.sched_setaffinity(0, cores)
-        self._payloads, self._share = payloads, share
-        self._client = Client(url, payloads, share)
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Call one of its methods.
 
-    async def aim(self, url: str) -> None:
-        self._client = Client(url, self._payloads, self._share)
-        await self._client.usual_priority()
+        Raises:
+            GeneratorLost: the process is gone.
+        """
+        ...
 
-    async def run(self, load: Load) -> Measurement:
-        return await self._client.run(load)
-
-    async def snapshot(self) -> Measurement | None:
-        return self._client.snapshot()
-
-    async def stop(self) -> None:
-        self._client.stop()
-
-    async def raise_priority(self) -> bool:
-        return await self._client.raise_priority()
+    def end(self) -> None:
+        """End the process."""
+        ...
 
 
 class Fleet:
-    """Load processes on this cluster, aimed at one URL after another.
+    """Load processes, aimed at one URL after another.
 
     Args:
-        payloads: what is sent.
-        processes: how many.
-        cores: the cores that they may use on their host; any where empty.
-        bundles: which bundles of the current placement group hold them, one each; where
-            there are none, Ray places them.
+        spawn: starts the index-th process.
+        processes: how many there are at first.
+        most: how many there may be where fewer cannot offer the load.
 
     Raises (by `measure`):
         GeneratorLost: a process ended; the next `measure` starts anew with all of them.
     """
 
-    def __init__(
-        self,
-        payloads: Sequence[Payload],
-        processes: int = 1,
-        cores: Collection[int] = (),
-        bundles: Sequence[int] = (),
-    ):
-        self._payloads, self._processes, self._cores = payloads, processes, tuple(cores)
-        self._bundles = bundles
+    def __init__(self, spawn: Callable[[int], Process], processes: int = 1, most: int = 1):
+        self._spawn, self._wanted, self._most = spawn, processes, max(processes, most)
         self._url = ""
-        self._actors: list[Any] = []
+        self._processes: list[Process] = []
+        self._raised = False
 
     async def aim(self, url: str) -> None:
         """Drive this URL from now on; a process that was lost meanwhile is replaced."""
-        self._url = url
+        self._url, self._raised = url, False
         try:
             await self._all("aim", url)
-        except RayActorError:
+        except GeneratorLost:
             self.close()
-        self._ensure()
+        await self._ensure()
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load` from all processes; end it early once `until` says so of the sum."""
-        self._ensure()
-        window = asyncio.gather(*[actor.run.remote(load) for actor in self._actors])
         try:
-            while not window.done():
-                await asyncio.wait([window], timeout=_LOOK_S if until else None)
-                if until and not window.done():
-                    parts = await self._all("snapshot")
-                    if all(parts) and not window.done() and until(merge(parts)):
-                        await self._all("stop")
-                        until = None
-            return merge(await window)
-        except RayError as error:
-            self.close()
-            raise GeneratorLost(f"a load process was lost: {_first_line(error)}") from error
-        except asyncio.CancelledError:
+            await self._ensure()
+            starts = await self._common_start()
+            count = len(starts)
+            window = asyncio.gather(
+                *[
+                    process.call("run", load, Share(index, count), start)
+                    for index, (process, start) in enumerate(
+                        zip(self._processes, starts, strict=True)
+                    )
+                ]
+            )
+            try:
+                await self._watch(window, until)
+                return merge(await window)
+            finally:
+                window.cancel()
+        except (GeneratorLost, asyncio.CancelledError):
             self.close()
             raise
-        finally:
-            window.cancel()
 
-    async def raise_priority(self) -> bool:
-        """Ask for cores before others get them; False where that is not permitted."""
-        return all(await self._all("raise_priority"))
+    async def _watch(self, window: asyncio.Future[Any], until: Until | None) -> None:
+        while not window.done():
+            await asyncio.wait([window], timeout=_LOOK_S if until else None)
+            if until and not window.done():
+                parts = await self._all("snapshot")
+                if all(parts) and not window.done() and until(merge(parts)):
+                    await self._all("stop")
+                    until = None
+
+    async def relieve(self, limited: Measurement) -> str | None:
+        """Another process where the CPU of one was the limit, else a higher priority, once."""
+        if limited.client_cpu > BUSY_CPU and self._wanted < self._most:
+            self._wanted += 1
+            return f"{self._wanted} load processes"
+        if not self._raised and all(await self._all("raise_priority")):
+            self._raised = True
+            return "load processes of a higher priority"
+        return None
 
     def close(self) -> None:
         """End the processes."""
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
+        for process in self._processes:
+            process.end()
+        self._processes = []
 
-    def _ensure(self) -> None:
+    async def _ensure(self) -> None:
         """Start the processes that are not there."""
-        for index in range(len(self._actors), self._processes):
-            share = Share(index, self._processes)
-            options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 8}
-            group = ray.util.get_current_placement_group()
-            if self._bundles and group is not None:
-                options["resources"] = {LOADGEN_RESOURCE: 1}
-                options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                    group, placement_group_bundle_index=self._bundles[index]
-                )
-            actor = ray.remote(_LoadActor).options(**options)
-            self._actors.append(actor.remote(self._url, self._payloads, share, self._cores))
+        new = [self._spawn(index) for index in range(len(self._processes), self._wanted)]
+        self._processes += new
+        await asyncio.gather(*[process.call("aim", self._url) for process in new])
+        if self._raised:
+            await asyncio.gather(*[process.call("raise_priority") for process in new])
+
+    async def _common_start(self) -> list[float]:
+        """One instant a little ahead, by each process's own clock."""
+        readings = await asyncio.gather(*[_reading(process) for process in self._processes])
+        ahead_s = _LEAD_S + 2 * max(way_s for _, way_s in readings)
+        start = time.perf_counter() + ahead_s
+        return [start + offset_s for offset_s, _ in readings]
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
-        calls = [getattr(actor, method).remote(*arguments) for actor in self._actors]
-        return await asyncio.gather(*calls)
+        return await asyncio.gather(
+            *[process.call(method, *arguments) for process in self._processes]
+        )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+async def _reading(process: Process) -> tuple[float, float]:
+    """How far a process's clock is ahead of ours, and the way there and back; seconds.
+
+    The quickest of several readings has the least error, at most half its way.
+    """
+    readings = []
+    for _ in range(_CLOCK_READINGS):
+        asked = time.perf_counter()
+        theirs = await process.call("clock")
+        answered = time.perf_counter()
+        readings.append((answered - asked, theirs - (asked + answered) / 2))
+    way_s, offset_s = min(readings)
+    return offset_s, way_s

@@ -64,5 +64,20 @@ class Histogram:
         histogram._counts.decode_and_add(text.encode())
         return histogram
 
+    @classmethod
+    def _of(cls, indices: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Self:
+        histogram = cls()
+        if len(indices):
+            inner = histogram._counts
+            np.frombuffer(inner.counts, np.int64)[indices] = counts
+            inner.total_count = int(counts.sum())
+            inner.min_value = inner.get_value_from_index(int(indices[0]))
+            inner.max_value = inner.get_highest_equivalent_value(
+                inner.get_value_from_index(int(indices[-1]))
+            )
+        return histogram
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Histogram.decode, (self.encode(),)
+        # Twenty times as fast as `encode`: a load process sends these while it sends requests.
+        indices = np.nonzero(self._array())[0]
+        return Histogram._of, (indices, self._array()[indices])

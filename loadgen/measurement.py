@@ -62,6 +62,7 @@ class Measurement:
         good: requests succeeded in each bin.
         client_cpu: the busiest load process's CPU time ÷ span.
         client_run_delay: the worst load process's waiting for a core ÷ span.
+        start_offset_s: how late after the common start the latest load process began.
     """
 
     load: Load
@@ -78,6 +79,7 @@ class Measurement:
     good: npt.NDArray[np.int64]
     client_cpu: float = 0.0
     client_run_delay: float = 0.0
+    start_offset_s: float = 0.0
 
     @property
     def unsent(self) -> int:
@@ -166,6 +168,7 @@ class Measurement:
             "lateness_s": _quantiles(self.lateness),
             "client_cpu": round(self.client_cpu, 4),
             "client_run_delay": round(self.client_run_delay, 4),
+            "start_offset_s": round(self.start_offset_s, 4),
             "generator_limited": self.generator_limited,
             "latency_histogram": self.latency.encode(),
         }
@@ -200,6 +203,7 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
             good=merged.good[:bins] + part.good[:bins],
             client_cpu=max(merged.client_cpu, part.client_cpu),
             client_run_delay=max(merged.client_run_delay, part.client_run_delay),
+            start_offset_s=max(merged.start_offset_s, part.start_offset_s),
         )
     return replace(merged, latency=latency, service=service, lateness=lateness)
 
@@ -214,8 +218,12 @@ class Generator(Protocol):
         """Offer `load`, and end it early once `until` says so of the window so far."""
         ...
 
-    async def raise_priority(self) -> bool:
-        """Ask for cores before others get them; False where that is not permitted."""
+    async def relieve(self, limited: Measurement) -> str | None:
+        """Do something about a window in which the generator was the limit.
+
+        Returns:
+            What was done, in words; None where nothing is left to do.
+        """
         ...
 
 

@@ -34,6 +34,9 @@ CONFIDENCE = 0.95
 COARSEST = 4.0
 #: An overload this far above the goal's ends a window before its least duration.
 CLEAR = 0.05
+#: How much longer a window is at each look than at the one before.
+LATER = 1.25
+LATENCY = "p99 latency"
 
 
 class Verdict(enum.Enum):
@@ -60,6 +63,7 @@ class Goal:
         windows: how many windows must agree for a bound; the odd one out is outvoted.
             One decides where the server is so slow that a window takes more than twice window_s.
         max_rate_rps: nothing is offered above it.
+        p99_s: the greatest 99th percentile of latency, if one is asked for.
         seed: of Poisson arrivals.
     """
 
@@ -72,6 +76,7 @@ class Goal:
     search_limit_s: float = 60.0
     windows: int = 2
     max_rate_rps: float = 100_000.0
+    p99_s: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -103,6 +108,7 @@ class SustainedRate:
         width: the relative width that it went for: the goal's, or a coarser one for a server
             whose batches take seconds.
         pruned: why this cannot beat the incumbent; None where that was not shown.
+        doubts: what makes these figures less sure than they look, a sentence each.
     """
 
     lower_rps: float | None
@@ -113,6 +119,7 @@ class SustainedRate:
     reason: str
     width: float
     pruned: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def best(self) -> Probe | None:
@@ -142,11 +149,13 @@ def success_bound(trials: float, confidence: float = CONFIDENCE) -> float:
 
 
 def judge(
-    measurement: Measurement, width: float, least_requests: float = COMPLETIONS
+    measurement: Measurement, goal: Goal, width: float, least_requests: float = COMPLETIONS
 ) -> tuple[Verdict, str]:
     """The verdict on a window, and its reason in words. The burden of proof lies on passing.
 
-    Fewer than least_requests cannot show that none fails.
+    Args:
+        width: the relative width that is gone for; the goal's, or a coarser one.
+        least_requests: fewer cannot show that none fails.
     """
     if measurement.errors:
         causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
@@ -156,6 +165,9 @@ def judge(
         return Verdict.FAIL, f"the backlog grew by {over.fraction:.1%} of the offered rate"
     if limited := measurement.generator_limited:
         return Verdict.GENERATOR, limited
+    p99_s = measurement.latency.quantile(0.99) or 0.0
+    if goal.p99_s is not None and p99_s > goal.p99_s:
+        return Verdict.FAIL, f"{LATENCY} was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
     if measurement.scheduled < least_requests:
         share = f"0 of {measurement.scheduled} failed"
         return Verdict.UNDECIDED, f"{share}, too few beside the failures at other rates"
@@ -170,18 +182,34 @@ def least_window_s(measurement: Measurement, goal: Goal) -> float:
     return max(goal.window_s, CYCLES * measurement.cycle_s, COMPLETIONS / rate)
 
 
-def decided(
-    measurement: Measurement, goal: Goal, width: float, least_requests: float = COMPLETIONS
-) -> bool:
-    """Whether a window that is still open has said all that it can say."""
-    if measurement.errors:
-        return True
-    least_s = least_window_s(measurement, goal)
-    if measurement.span_s >= least_s:
-        # A late generator is no better for waiting: such a window is repeated, not extended.
-        return judge(measurement, width, least_requests)[0] is not Verdict.UNDECIDED
-    # Early on only a backlog that grows beyond doubt counts: filling the server looks alike.
-    return measurement.span_s >= least_s / 2 and measurement.overload.low > width / 2 + CLEAR
+@dataclass
+class Looks:
+    """Whether a window that is still open has said all that it can say.
+
+    Whoever looks again and again finds what he looks for in the end: the looks are few, each a
+    quarter of the window later than the last.
+    """
+
+    goal: Goal
+    width: float
+    least_requests: float = COMPLETIONS
+    _next_s: float = 0.0
+
+    def __call__(self, so_far: Measurement) -> bool:
+        """Look at the window so far; True where it may end."""
+        if so_far.errors:
+            return True
+        least_s = least_window_s(so_far, self.goal)
+        if so_far.span_s < max(self._next_s, least_s / 2):
+            return False
+        self._next_s = LATER * so_far.span_s
+        if so_far.span_s >= least_s:
+            # A late generator is no better for waiting: such a window is repeated, not extended.
+            verdict, _ = judge(so_far, self.goal, self.width, self.least_requests)
+            return verdict is not Verdict.UNDECIDED
+        # Early on only a backlog that grows beyond doubt counts: filling the server looks alike.
+        self._next_s = min(self._next_s, least_s)
+        return so_far.overload.low > self.width / 2 + CLEAR
 
 
 def stable_rate(measurement: Measurement) -> float | None:
@@ -229,6 +257,7 @@ class Search:
     incumbent_rps: float | None = None
     progress: Progress = lambda phase, rate: None
     _probes: list[Probe] = field(default_factory=list)
+    _doubts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._width, self._windows = self.goal.width, self.goal.windows
@@ -311,13 +340,15 @@ class Search:
             try:
                 await asyncio.to_thread(self._mlrsearch, measurer, low, high)
             except _OutOfTime:
+                await self._holds()
                 return f"the search's {self.goal.search_limit_s:g} s were over"
             finally:
                 measurer.close()
+            holds = await self._holds()
             lower, upper = self._bounds()
             if upper is None and high < ceiling:
                 low, high = high, min(2 * high, ceiling)
-            elif upper is not None and lower is None and low > floor:
+            elif upper is not None and not (holds and (lower or low == floor)):
                 # What had passed did not pass again: look below it.
                 low, high = floor, upper
             else:
@@ -330,6 +361,22 @@ class Search:
                 f"the load process could not offer {upper:.1f} rps on time; the server may do more"
             )
         return "the bounds are close enough"
+
+    async def _holds(self) -> bool:
+        """Whether the highest rate that passed still passes, at the end of the search.
+
+        A server whose capacity fell after that would be certified at its old rate.
+        """
+        lower, upper = self._bounds()
+        if lower is None or upper is None:
+            return True
+        last = self._probes[-1]
+        if last.rate_rps == lower and last.verdict is Verdict.PASS:
+            return True
+        for _ in range(2):
+            if await self._probe("last window", lower) is not Verdict.FAIL:
+                return True
+        return False
 
     def _mlrsearch(self, measurer: _Measurer, low: float, high: float) -> None:
         windows = 2 * self._windows - 1
@@ -358,15 +405,16 @@ class Search:
         load = self._load(schedule, self._window_limit_s)
         least_requests = self._least_requests()
 
-        def enough(so_far: Measurement) -> bool:
-            return decided(so_far, goal, self._width, least_requests)
+        async def window() -> Measurement:
+            return await self._measure(load, Looks(goal, self._width, least_requests))
 
-        measurement = await self._measure(load, enough)
-        verdict, reason = judge(measurement, self._width, least_requests)
-        if verdict is Verdict.GENERATOR and await self.generator.raise_priority():
+        measurement = await window()
+        verdict, reason = judge(measurement, goal, self._width, least_requests)
+        while verdict is Verdict.GENERATOR and (done := await self.generator.relieve(measurement)):
             self._probes.append(Probe(rate, verdict, reason, measurement))
-            measurement = await self._measure(load, enough)
-            verdict, reason = judge(measurement, self._width, least_requests)
+            self._doubt(f"{reason}; measured again with {done}")
+            measurement = await window()
+            verdict, reason = judge(measurement, goal, self._width, least_requests)
         unanswered = measurement.scheduled - measurement.succeeded
         if verdict is Verdict.PASS and unanswered:
             verdict, reason = Verdict.FAIL, f"{unanswered} requests got no good answer"
@@ -425,9 +473,40 @@ class Search:
         self, capacity: float, warmup: Measurement, reason: str, pruned: str | None = None
     ) -> SustainedRate:
         lower, upper = self._bounds()
+        self._doubt_drift()
         return SustainedRate(
-            lower, upper, capacity, tuple(self._probes), warmup, reason, self._width, pruned
+            lower,
+            upper,
+            capacity,
+            tuple(self._probes),
+            warmup,
+            reason,
+            self._width,
+            pruned,
+            tuple(self._doubts),
         )
+
+    def _doubt(self, sentence: str) -> None:
+        if sentence not in self._doubts:
+            self._doubts.append(sentence)
+
+    def _doubt_drift(self) -> None:
+        """Say so where the server took a rate at one time and not at another."""
+        for earlier, later in itertools.combinations(self._probes, 2):
+            passed, failed = earlier, later
+            if later.verdict is Verdict.PASS:
+                passed, failed = later, earlier
+            if (
+                passed.verdict is Verdict.PASS
+                and failed.verdict is Verdict.FAIL
+                and failed.rate_rps < passed.rate_rps * (1 - self._width / 2)
+            ):
+                when = "later" if failed is later else "earlier"
+                self._doubts.append(
+                    f"drift: {passed.rate_rps:.1f} rps passed, and {when} "
+                    f"{failed.rate_rps:.1f} rps did not: {failed.reason}"
+                )
+                return
 
 
 class _OutOfTime(Exception):

@@ -12,7 +12,6 @@ from statistics import median
 from typing import Annotated, Any, TypeVar
 
 import typer
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -203,7 +202,6 @@ def _measure_url(
             users,
             lambda name, rate: console.print(_phase(name, rate), highlight=False),
         ),
-        fast=True,
     )
     if as_json:
         print(json.dumps(rate_summary(found)))
@@ -317,7 +315,7 @@ def demo(
     Console().print(f"{archive} and {folder / 'requests.jsonl'}", highlight=False, soft_wrap=True)
 
 
-def _run(work: Coroutine[Any, Any, T], fast: bool = False) -> T:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end; Ctrl-C and SIGTERM cancel it, and what it started is stopped first."""
 
     async def main() -> T:
@@ -330,7 +328,7 @@ def _run(work: Coroutine[Any, Any, T], fast: bool = False) -> T:
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
 
-    return uvloop.run(main()) if fast else asyncio.run(main())
+    return asyncio.run(main())
 
 
 def main() -> None:

@@ -1,13 +1,17 @@
-"""Measuring any URL that already serves, from this process alone: without Ray."""
+"""Measuring any URL that already serves, from this host alone: without Ray."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from loadgen.client import Client
+from loadgen.fleet import Fleet
+from loadgen.local_process import on_this_host
 from loadgen.payloads import Payload
 from loadgen.sustained import Goal, Search, SustainedRate, success_bound
+
+#: More load processes than this help nobody on one host.
+MOST_PROCESSES = 4
 
 
 async def measure_url(
@@ -17,21 +21,18 @@ async def measure_url(
     users: int,
     progress: Callable[[str, float], None],
 ) -> SustainedRate:
-    """The sustained rate of an endpoint that already runs, from this process alone.
+    """The sustained rate of an endpoint that already runs, from this host alone.
 
     Args:
         users: of the closed loop, enough to keep the server busy; half of them is taken for
             what it works on at once.
     """
-    client = Client(url, payloads)
-    search = Search(
-        goal,
-        client,
-        max(users // 2, 1),
-        users,
-        progress=progress,
-    )
-    return await search.find()
+    fleet = Fleet(on_this_host(payloads), most=MOST_PROCESSES)
+    try:
+        await fleet.aim(url)
+        return await Search(goal, fleet, max(users // 2, 1), users, progress=progress).find()
+    finally:
+        fleet.close()
 
 
 def rate_summary(found: SustainedRate) -> dict[str, Any]:

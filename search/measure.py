@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from loadgen.fleet import Fleet
+from loadgen.ray_process import on_ray
 from search.result import Kind, Task, TrialResult
 from search.spec import StudySpec
 from search.study import local_cluster
@@ -60,8 +61,10 @@ async def measure_configs(
     """
     site, goal = spec.site(spec.installation()), spec.goal_of_search()
     results: list[list[TrialResult]] = [[] for _ in configs]
-    with local_cluster(spec.load.processes) as folder:
-        fleet = Fleet(spec.payloads(), spec.load.processes, spec.load.cores)
+    load = spec.load
+    with local_cluster(load.most_processes) as folder:
+        spawn = on_ray(spec.payloads(), load.cores)
+        fleet = Fleet(spawn, load.processes, load.most_processes)
         try:
             for number in range(rounds):
                 order = list(enumerate(configs))

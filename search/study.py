@@ -21,7 +21,7 @@ import ray
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
-from loadgen.fleet import LOADGEN_RESOURCE
+from loadgen.ray_process import LOADGEN_RESOURCE
 from search.host import describe_host, describe_versions
 from search.optimizer import DriverOnly, Study, StudySearcher
 from search.result import Kind, State, Task, TrialResult
@@ -132,7 +132,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         tuple(spec.payloads()),
         spec.load.processes,
         tuple(spec.load.cores),
-        tuple(range(1, spec.load.processes + 1)),
+        tuple(range(1, spec.load.most_processes + 1)),
     )
     with run.locked():
         study = open_study(run, spec)
@@ -140,7 +140,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         run.rebuild(study.results)
         budget = _Budget(spec, study)
         # The handlers after the cluster: ray.init sets its own for SIGTERM.
-        with local_cluster(spec.load.processes, ray_output), _interruptible(budget):
+        with local_cluster(spec.load.most_processes, ray_output), _interruptible(budget):
             _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
@@ -233,7 +233,7 @@ def _tune(
         lambda number: str(run.trial_folder(number)),
     )
     bundles = [{"CPU": 1.0, SERVING_RESOURCE: 1.0}]
-    bundles += [{LOADGEN_RESOURCE: 1.0}] * setup.processes
+    bundles += [{LOADGEN_RESOURCE: 1.0}] * len(setup.bundles)
     trainable = tune.with_resources(
         tune.with_parameters(ServingTrial, setup=setup), tune.PlacementGroupFactory(bundles)
     )

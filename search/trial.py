@@ -19,6 +19,7 @@ from ray import tune
 from loadgen.fleet import Fleet
 from loadgen.measurement import Generator, GeneratorLost, Load, Measurement, Until
 from loadgen.payloads import Payload
+from loadgen.ray_process import on_ray
 from loadgen.sustained import Goal, Search
 from search.host import describe_host, describe_versions
 from search.result import Kind, State, Task, TrialResult, summarise
@@ -70,9 +71,9 @@ class Observed:
             self.windows[id(measured)] = after.since(before, measured.succeeded)
         return measured
 
-    async def raise_priority(self) -> bool:
-        """Ask for cores before others get them."""
-        return await self._generator.raise_priority()
+    async def relieve(self, limited: Measurement) -> str | None:
+        """Do something about a generator that was the limit."""
+        return await self._generator.relieve(limited)
 
 
 async def run_trial(
@@ -180,7 +181,8 @@ class ServingTrial(tune.Trainable):
         """Make the load processes, which serve one trial after another."""
         assert setup is not None
         self._setup = setup
-        self._fleet = Fleet(setup.payloads, setup.processes, setup.cores, setup.bundles)
+        spawn = on_ray(setup.payloads, setup.cores, setup.bundles)
+        self._fleet = Fleet(spawn, setup.processes, len(setup.bundles))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

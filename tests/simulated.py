@@ -38,9 +38,11 @@ class Simulated:
     def capacity_rps(self) -> float:
         return self.servers / self.service_s
 
-    async def raise_priority(self) -> bool:
+    async def relieve(self, limited: Measurement) -> str | None:
+        if self.raised:
+            return None
         self.raised = True
-        return True
+        return "load processes of a higher priority"
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         self.calls.append(load)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("loadgen", "search", "serving")
 FILES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
 MAY_IMPORT = {
-    "ray": {"loadgen/fleet.py", "search/optimizer.py", "search/study.py", "search/trial.py"},
+    "ray": {"loadgen/ray_process.py", "search/optimizer.py", "search/study.py", "search/trial.py"},
     "optuna": {"search/optimizer.py"},
     "aiohttp": {"loadgen/client.py", "serving/server.py"},
     "MLRsearch": {"loadgen/sustained.py"},

@@ -122,7 +122,7 @@ async def test_an_overloaded_window_ends_early() -> None:
 )
 async def test_the_verdict_of_a_full_window(rate: float, verdict: Verdict) -> None:
     measured = await Simulated(0.01).measure(Load(Constant(rate), 10))
-    assert judge(measured, 0.05)[0] is verdict
+    assert judge(measured, GOAL, 0.05)[0] is verdict
 
 
 async def test_parts_of_a_window_add_up() -> None:

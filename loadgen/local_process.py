@@ -1,0 +1,118 @@
+"""Load processes as children of this one, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Collection, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import uvloop
+
+from loadgen.client import Client
+from loadgen.measurement import GeneratorLost
+from loadgen.payloads import Payload
+
+
+class LocalProcess:
+    """A `Client` in a child process; see `fleet.Process`. Used within one event loop."""
+
+    def __init__(self, payloads: Sequence[Payload], cores: Collection[int]):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, payloads, cores), daemon=True, name="servetune-load"
+        )
+        self._process.start()
+        theirs.close()
+        self._numbers = itertools.count()
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._connection.fileno(), self._answered)
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Call one of its methods; raises GeneratorLost where the process is gone."""
+        number = next(self._numbers)
+        answer = self._calls[number] = self._loop.create_future()
+        try:
+            self._connection.send((number, method, arguments))
+            return await answer
+        except OSError:
+            raise self._lost() from None
+        finally:
+            self._calls.pop(number, None)
+
+    def end(self) -> None:
+        """Kill the process, and wait until it is gone."""
+        if not self._connection.closed:
+            self._loop.remove_reader(self._connection.fileno())
+            self._connection.close()
+        self._process.kill()
+        self._process.join()
+
+    def _answered(self) -> None:
+        try:
+            number, value, error = self._connection.recv()
+        except (EOFError, OSError):
+            self._loop.remove_reader(self._connection.fileno())
+            self._connection.close()
+            for call in self._calls.values():
+                if not call.done():
+                    call.set_exception(self._lost())
+            return
+        waiting = self._calls.get(number)
+        if waiting is not None and not waiting.done():
+            if error is None:
+                waiting.set_result(value)
+            else:
+                waiting.set_exception(error)
+
+    def _lost(self) -> GeneratorLost:
+        return GeneratorLost(f"the load process {self._process.pid} ended")
+
+
+def on_this_host(
+    payloads: Sequence[Payload], cores: Collection[int] = ()
+) -> Callable[[int], LocalProcess]:
+    """A `spawn` for `fleet.Fleet`: its processes are children of this one.
+
+    Args:
+        payloads: what they send.
+        cores: the cores that they may use; any where empty.
+    """
+    return lambda index: LocalProcess(payloads, cores)
+
+
+def _serve(connection: Connection, payloads: Sequence[Payload], cores: Collection[int]) -> None:
+    """A child's whole life: it ends with its parent, whose end of the pipe then closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    client = Client(payloads, cores=cores)
+    uvloop.run(_answer(connection, client))
+
+
+async def _answer(connection: Connection, client: Client) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry_out(number: int, method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            value, error = await getattr(client, method)(*arguments), None
+        except Exception as raised:
+            value, error = None, raised
+        connection.send((number, value, error))
+
+    def asked() -> None:
+        try:
+            number, method, arguments = connection.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        task = loop.create_task(carry_out(number, method, arguments))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_reader(connection.fileno(), asked)
+    await loop.create_future()
