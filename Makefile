@@ -4,7 +4,7 @@ VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-all lint clean
+.PHONY: setup tune test test-all lint bench-measure clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# How right the measured rates are: servers of known rate, about 25 minutes; ARGS="--case NAME" for one.
+bench-measure: setup
+	$(VENV)/bin/python -m benchmarks.measure $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info
