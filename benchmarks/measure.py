@@ -77,6 +77,7 @@ class Outcome:
         true_rps: the true rate; with faults, once they have done what they do.
         lower_rps, upper_rps: what was found; None where nothing was.
         probe_s, warmup_s: seconds of windows at offered rates, and of closed loops.
+        limited: how many of the probes said nothing of the server: the load process was late.
         held: for a case with faults, whether what it expects holds.
         windows: each probe: rate, verdict, reason, begin and end since the narrowing began.
     """
@@ -89,6 +90,7 @@ class Outcome:
     probe_s: float
     warmup_s: float
     probes: int
+    limited: int = 0
     reason: str = ""
     doubts: tuple[str, ...] = ()
     held: bool | None = None
@@ -159,6 +161,7 @@ def _outcome(
         probe_s=timed.seconds(closed=False),
         warmup_s=timed.seconds(closed=True),
         probes=len(found.probes),
+        limited=sum(probe.verdict is Verdict.GENERATOR for probe in found.probes),
         reason=found.reason,
         doubts=found.doubts,
         held=_holds(case, found, windows, true_rps) if case.expects else None,
@@ -266,7 +269,11 @@ def main(
         console.print(_table("How others do it", compared, methods=True))
     _print_bad(console, outcomes)
     if json_file:
-        data = {"host": host, "busy": busy, "outcomes": [asdict(o) for o in outcomes]}
+        data = {
+            "host": host,
+            "busy": busy,
+            "outcomes": [{**asdict(o), "error": o.error} for o in outcomes],
+        }
         json_file.write_text(json.dumps(data, indent=1))
 
 
@@ -313,13 +320,24 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         f"Median error {100 * median(abs(e) for e in errors):.1f} %; "
         f"within 5 %: {share(0.05)}; within 10 %: {share(0.10)}; "
         f"worst above the truth {100 * max(errors):+.1f} %, below {100 * min(errors):+.1f} %. "
-        f"Probe seconds: median {median(seconds):.0f}, most {max(seconds):.0f}."
+        f"Probe seconds: median {median(seconds):.0f}, most {max(seconds):.0f}. "
+        f"The load process was late in {sum(o.limited for o in outcomes)} of "
+        f"{sum(o.probes for o in outcomes)} probes."
     )
 
 
 def _table(title: str, outcomes: Sequence[Outcome], methods: bool = False) -> Table:
     table = Table("case", *(["method"] if methods else []), title=title, title_justify="left")
-    for name in ("true rps", "lower", "upper", "error %", "probe s", "warm-up s", "probes"):
+    for name in (
+        "true rps",
+        "lower",
+        "upper",
+        "error %",
+        "probe s",
+        "warm-up s",
+        "probes",
+        "limited",
+    ):
         table.add_column(name, justify="right")
     for o in sorted(outcomes, key=lambda o: COMPARED.index(o.case)) if methods else outcomes:
         table.add_row(
@@ -332,6 +350,7 @@ def _table(title: str, outcomes: Sequence[Outcome], methods: bool = False) -> Ta
             f"{o.probe_s:.0f}",
             f"{o.warmup_s:.0f}",
             str(o.probes),
+            str(o.limited),
         )
     return table
 
