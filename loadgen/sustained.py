@@ -109,6 +109,7 @@ class SustainedRate:
             whose batches take seconds.
         pruned: why this cannot beat the incumbent; None where that was not shown.
         doubts: what makes these figures less sure than they look, a sentence each.
+        p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
     """
 
     lower_rps: float | None
@@ -120,6 +121,7 @@ class SustainedRate:
     width: float
     pruned: str | None = None
     doubts: tuple[str, ...] = ()
+    p99_excess: float = 0.0
 
     @property
     def best(self) -> Probe | None:
@@ -484,7 +486,14 @@ class Search:
             self._width,
             pruned,
             tuple(self._doubts),
+            self._p99_excess(),
         )
+
+    def _p99_excess(self) -> float:
+        if self.goal.p99_s is None:
+            return 0.0
+        seen = [probe.measurement.latency.quantile(0.99) for probe in self._probes]
+        return min((p99 for p99 in seen if p99), default=self.goal.p99_s) / self.goal.p99_s - 1
 
     def _doubt(self, sentence: str) -> None:
         if sentence not in self._doubts:

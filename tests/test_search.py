@@ -12,6 +12,7 @@ from search.space import Dimension, Space, build_space, torchserve_defaults
 from serving.config import ConfigError, ServerConfig
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
+SPACE_OF_ONE = ("max_batch_delay_ms", "netty_threads", "netty_client_threads", "mkl_threads")
 
 
 def result(task: Task, rps: float | None = None, **more: Any) -> TrialResult:
@@ -65,6 +66,22 @@ def test_a_value_outside_the_choices_is_outside_the_space() -> None:
     space = build_space({"batch_size": Dimension("", choices=(8, 64))}, cores=2)
     assert space.values(ServerConfig()) is None
     assert space.values(ServerConfig(batch_size=64)) is not None
+
+
+def test_a_small_space_is_tried_to_its_last_point() -> None:
+    space = build_space(
+        {"workers": Dimension("", 1, 3), "batch_size": Dimension("", choices=(1, 8))}
+        | dict.fromkeys(SPACE_OF_ONE, 2),
+        cores=2,
+    )
+    tried: set[str] = set()
+    while (point := space.untried(tried, seed=len(tried))) is not None:
+        tried.add(space.config(point).digest())
+    assert len(tried) == 6
+
+
+def test_a_great_space_is_not_enumerated() -> None:
+    assert SPACE.untried({"something else"}, seed=1) != SPACE.untried(set(), seed=2)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 96])
