@@ -70,7 +70,7 @@ def _cores(workers: int, busy: float | None, threads: int | None, cores: int) ->
     if threads is None or at_work * threads <= cores:
         return None
     both = f"{_count(workers, 'worker')} × {_count(threads, 'thread')}"
-    return f"{both} compete for {_count(cores, 'core')}"
+    return f"{both} are more than {_count(cores, 'core')} can run at once"
 
 
 def _queue(window: ServerWindow | None, workers: int, delay_s: float) -> str | None:

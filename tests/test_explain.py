@@ -47,7 +47,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             4.0,
             [
                 "without batches a worker takes one request at a time",
-                "4 workers × 2 threads compete for 2 cores",
+                "4 workers × 2 threads are more than 2 cores can run at once",
                 "requests wait 800 ms in the queue for 200 ms of work: the workers are the limit",
             ],
             id="too many threads, and a queue before workers that are all at work",
@@ -58,7 +58,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             6.0,
             [
                 "without batches a worker takes one request at a time",
-                "2 workers × 2 threads compete for 2 cores",
+                "2 workers × 2 threads are more than 2 cores can run at once",
             ],
             id="what is not set is TorchServe's default: a worker and a thread for each core",
         ),
@@ -67,7 +67,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             ServerWindow(0.0, 0.02, 8.0, 0.8),
             40.0,
             ["batches hold 8.0 of 8", "3.2 of 4 workers are idle"],
-            id="idle workers do not compete for cores",
+            id="idle workers' threads do not count",
         ),
         pytest.param(
             ServerConfig(workers=1, batch_size=1, mkl_threads=1),
@@ -91,7 +91,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             ServerConfig(workers=2, batch_size=8, mkl_threads=2),
             None,
             3.0,
-            ["2 workers × 2 threads compete for 2 cores"],
+            ["2 workers × 2 threads are more than 2 cores can run at once"],
             id="of a server too busy to tell, only what its configuration shows",
         ),
         pytest.param(
