@@ -331,13 +331,7 @@ class StudySearcher(DriverOnly, Searcher):
         self._running[trial_id] = asked
         task = asked[1]
         self._started(task)
-        return {
-            "number": task.number,
-            "kind": str(task.kind),
-            "config": task.config.to_dict(),
-            "incumbent_rps": task.incumbent_rps,
-            "folder": self._folder_of(task.number),
-        }
+        return {**task.to_dict(), "folder": self._folder_of(task.number)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

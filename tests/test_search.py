@@ -1,5 +1,6 @@
 """The space, the results, the study and its searcher: no JVM, no cluster."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,14 @@ def test_the_sampler_always_hears_a_finite_value_on_one_scale(trial: dict, told:
 
 def test_a_result_survives_being_written() -> None:
     config = ServerConfig(workers=2, environment={"A": "1"})
-    written = result(Task(3, Kind.GUIDE, config), 10.0, host={"cores": 2}, p99_s=0.5)
+    task = Task(3, Kind.GUIDE, config, 8.0)
+    assert Task.from_dict({**json.loads(json.dumps(task.to_dict())), "folder": "x"}) == task
+    phases_s = {"start": 5.0, "stop": 2.5}
+    written = result(task, 10.0, host={"cores": 2}, p99_s=0.5, phases_s=phases_s)
     assert TrialResult.from_dict(written.to_dict()) == written
     assert TrialResult.from_dict({**written.to_dict(), "a_later_field": 1}) == written
+    older = {key: value for key, value in written.to_dict().items() if key != "phases_s"}
+    assert TrialResult.from_dict(older).phases_s == {}
 
 
 def test_first_the_default_then_the_users_then_the_guides(tmp_path: Path) -> None:
@@ -272,8 +278,6 @@ def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
         lambda told: order.append(("finished", told.number, len(study.results))),
         str,
     )
-    import json
-
     config = searcher.suggest("a")
     record = result(Task(0, Kind.DEFAULT, ServerConfig()), 5.0).to_dict()
     searcher.on_trial_complete("a", {"record": json.dumps(record)})
