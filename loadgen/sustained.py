@@ -376,7 +376,7 @@ class Search:
         if last.rate_rps == lower and last.verdict is Verdict.PASS:
             return True
         for _ in range(2):
-            if await self._probe("last window", lower) is not Verdict.FAIL:
+            if await self._probe("narrowing", lower) is not Verdict.FAIL:
                 return True
         return False
 

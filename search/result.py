@@ -67,10 +67,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Window:
-    """One window as both sides saw it; server is None where it was too busy to tell."""
+    """One window as both sides saw it; server is None where it was too busy to tell.
+
+    steal and foreign_cpu are the shares of the host's CPU time that the hypervisor took and that
+    neither the server nor the load processes used.
+    """
 
     measured: Measurement
     server: ServerWindow | None
+    steal: float = 0.0
+    foreign_cpu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,10 @@ class TrialResult:
         scheduled, sent, succeeded: requests of all its windows at an offered rate.
         queue_s, inference_s, mean_batch_fill, busy_workers: the server's own account of the
             longest window at sustained_rps; where there is none, of the last one.
+        steal, foreign_cpu: shares of the host's CPU time that the hypervisor took, and that
+            others than the server and the load processes used, over all windows.
+        doubts: what makes these figures less sure than they look, a sentence each.
+        p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
         workers_ready, batch_capacity: workers that the server had, requests that they take at
             once.
         phases_s: seconds of each of PHASES that it went through.
@@ -120,6 +130,10 @@ class TrialResult:
     inference_s: float | None = None
     mean_batch_fill: float | None = None
     busy_workers: float | None = None
+    steal: float | None = None
+    foreign_cpu: float | None = None
+    doubts: tuple[str, ...] = ()
+    p99_excess: float = 0.0
     workers_ready: int | None = None
     batch_capacity: int | None = None
     ready_s: float | None = None
@@ -158,6 +172,7 @@ class TrialResult:
         return cls(
             **{
                 **_known(cls, data),
+                "doubts": tuple(data.get("doubts", ())),
                 "kind": Kind(data["kind"]),
                 "state": State(data["state"]),
                 "config": ServerConfig(**data["config"]),
@@ -217,10 +232,23 @@ def summarise(
         scheduled=sum(probe.measurement.scheduled for probe in found.probes),
         sent=sum(probe.measurement.sent for probe in found.probes),
         succeeded=sum(probe.measurement.succeeded for probe in found.probes),
+        doubts=found.doubts,
+        p99_excess=found.p99_excess,
+        steal=_mean_share(windows, "steal"),
+        foreign_cpu=_mean_share(windows, "foreign_cpu"),
         **fields_of_rate,
         **(asdict(window) if window else {}),
         **measured,
     )
+
+
+def _mean_share(windows: Sequence[Window], name: str) -> float | None:
+    """The mean of a share over all windows, each counting by its length."""
+    span_s = sum(window.measured.span_s for window in windows)
+    if not span_s:
+        return None
+    shares = [float(getattr(window, name)) * window.measured.span_s for window in windows]
+    return round(sum(shares) / span_s, 4)
 
 
 def _telling(windows: Sequence[Window], best: Probe | None) -> ServerWindow | None:

@@ -9,7 +9,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from loadgen.measurement import Generator, GeneratorLost, Load, Measurement, Unt
 from loadgen.payloads import Payload
 from loadgen.ray_process import on_ray
 from loadgen.sustained import Goal, Search
-from search.host import describe_host, describe_versions
+from search.host import CpuTimes, describe_host, describe_versions
 from search.result import State, Task, TrialResult, Window, probe_summary, summarise
 from serving.errors import ServerError
 from serving.server import Site, TorchServe
 
+#: An `asyncio.Lock`, or nothing at all.
+Turn = AbstractAsyncContextManager[None, bool | None]
 #: How often a trial tells of itself; a stop request waits no longer than this.
 HEARTBEAT_S = 1.0
 MAX_USERS = 2000
@@ -52,19 +55,27 @@ class Phase:
 
 
 class Observed:
-    """A generator aimed at a server: cut short when the server fails, its own metrics beside."""
+    """A generator aimed at a server: cut short when the server fails, its own metrics beside.
 
-    def __init__(self, server: TorchServe, generator: Generator):
-        self._server, self._generator = server, generator
+    Args:
+        turn: held while a window is open.
+    """
+
+    def __init__(self, server: TorchServe, generator: Generator, turn: Turn):
+        self._server, self._generator, self._turn = server, generator, turn
         self.windows: list[Window] = []
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load`; raises ServerError where the server fails meanwhile."""
-        before, started = await self._server.counters(), time.monotonic()
-        measured = await self._server.guard(self._generator.measure(load, until))
-        after, elapsed_s = await self._server.counters(), time.monotonic() - started
+        async with self._turn:
+            before, started = await self._server.counters(), time.monotonic()
+            cpu, server_s = CpuTimes.now(), self._server.cpu_s()
+            measured = await self._server.guard(self._generator.measure(load, until))
+            ours_s = self._server.cpu_s() - server_s + measured.client_cpu_s
+            shares = CpuTimes.now().shares_since(cpu, ours_s)
+            after, elapsed_s = await self._server.counters(), time.monotonic() - started
         told = after.since(before, elapsed_s) if before and after else None
-        self.windows.append(Window(measured, told))
+        self.windows.append(Window(measured, told, **shares))
         return measured
 
     async def relieve(self, limited: Measurement) -> str | None:
@@ -109,6 +120,7 @@ async def run_trial(
     fleet: Fleet,
     folder: Path,
     progress: Callable[[Phase], None] = lambda phase: None,
+    turn: Turn | None = None,
 ) -> TrialResult:
     """Measure one configuration.
 
@@ -117,28 +129,28 @@ async def run_trial(
     Args:
         folder: receives config.properties, environment, torchserve.log, measurements.json.
         progress: is told each phase as it begins.
+        turn: held while the server starts, while a window is open, and while the server stops:
+            where several trials share a host, one of them is at work at a time.
     """
+    turn = turn or contextlib.nullcontext()
     watch = _Stopwatch(progress)
     server = TorchServe(task.config, site, folder)
     observed = None
     queue_size = task.config.job_queue_size or 100
     try:
         watch.enter(Phase("start"))
-        async with server:
-            try:
-                await fleet.aim(server.url)
-                observed = Observed(server, fleet)
-                batch_requests = server.batch_capacity
-                found = await Search(
-                    goal,
-                    observed,
-                    batch_requests,
-                    users=max(2, min(2 * batch_requests, batch_requests + queue_size, MAX_USERS)),
-                    incumbent_rps=task.incumbent_rps,
-                    progress=lambda name, rate: watch.enter(Phase(name, rate)),
-                ).find()
-            finally:
-                watch.enter(Phase("stop"))
+        async with _serving(server, turn, watch):
+            await fleet.aim(server.url)
+            observed = Observed(server, fleet, turn)
+            batch_requests = server.batch_capacity
+            found = await Search(
+                goal,
+                observed,
+                batch_requests,
+                users=max(2, min(2 * batch_requests, batch_requests + queue_size, MAX_USERS)),
+                incumbent_rps=task.incumbent_rps,
+                progress=lambda name, rate: watch.enter(Phase(name, rate)),
+            ).find()
         result = summarise(task, found, observed.windows, **_measured(server, watch))
         probes = [probe_summary(probe) for probe in found.probes]
     except (ServerError, GeneratorLost) as error:
@@ -155,6 +167,19 @@ async def run_trial(
         )
     _write(folder / "measurements.json", result, probes, observed)
     return result
+
+
+@contextlib.asynccontextmanager
+async def _serving(server: TorchServe, turn: Turn, watch: _Stopwatch) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        async with turn:
+            await stack.enter_async_context(server)
+        try:
+            yield
+        finally:
+            watch.enter(Phase("stop"))
+            async with turn:
+                await stack.aclose()
 
 
 def _failed(task: Task, error: ServerError | GeneratorLost, measured: Any) -> TrialResult:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from loadgen.client import Client
+from loadgen.fleet import Fleet
+from loadgen.local_process import on_this_host
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Constant
@@ -47,7 +49,9 @@ async def test_torchserves_account_is_the_handlers_own(
     )
     payload = Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")
     async with TorchServe(config, site(COUNTS), tmp_path / "trial") as server:
-        observed = Observed(server, Client(server.url, [payload]))
+        fleet = Fleet(on_this_host([payload]))
+        await fleet.aim(server.url)
+        observed = Observed(server, fleet, nullcontext())
         await observed.measure(Load(Constant(40), 1.0))
         await asyncio.sleep(SETTLED_S)
         before = await server.counters()
@@ -55,6 +59,7 @@ async def test_torchserves_account_is_the_handlers_own(
         measured = await observed.measure(Load(Constant(80), 4.0))
         await asyncio.sleep(SETTLED_S)
         after = await server.counters()
+        fleet.close()
     assert before is not None and after is not None
     sizes = [int(line) for line in log.read_text().splitlines()]
     assert sum(sizes) == measured.succeeded == measured.scheduled == 320
