@@ -312,9 +312,12 @@ class Search:
         least_s = least_window_s(replace(warmup, load=load), self.goal)
         if least_s > 2 * self.goal.window_s:
             self._windows = 1
-        # Fewer rounds than these show no trend at all.
-        rounds_s = 2 * MIN_BLOCKS * replace(warmup, load=load).cycle_s
-        self._window_limit_s = max(self.goal.window_limit_s, rounds_s)
+        # Fewer rounds than these show no trend at all, fewer completions no success.
+        needed_s = max(
+            2 * MIN_BLOCKS * replace(warmup, load=load).cycle_s, 2 * COMPLETIONS / capacity
+        )
+        needed_s = min(needed_s, self.goal.search_limit_s)
+        self._window_limit_s = max(self.goal.window_limit_s, needed_s)
         factor = min(max(least_s / self._window_limit_s, 1.0), COARSEST)
         self._width = min(factor * self.goal.width, 0.4)
 

@@ -49,7 +49,6 @@ class SpaceSampler(TPESampler):
             n_startup_trials=STARTUP_TRIALS,
             multivariate=True,
             seed=seed,
-            constraints_func=lambda trial: trial.user_attrs.get("constraints", (0.0,)),
         )
         self._space = dict(space)
 
@@ -185,7 +184,7 @@ class Study:
         """Record a finished trial; the sampler hears a finite value even of a failed one."""
         retried = trial.user_attrs.get("retry", False)
         trial.set_user_attr("state", result.state)
-        trial.set_user_attr("constraints", [result.p99_excess])
+        trial.set_constraint("p99_s", result.p99_excess)
         trial.set_user_attr("result", result.to_dict())
         ratios = [
             r.sustained_rps / r.capacity_rps

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from search.optimizer import Study, StudySearcher, best_of, rate_of
 from search.result import Kind, State, Task, TrialResult, told_value
@@ -298,3 +299,12 @@ def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "RUNNING" not in {t.state.name for t in study._study.get_trials()}
+
+
+def test_the_sampler_hears_of_a_missed_latency_limit(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    for excess in (0.5, -0.2):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        study.tell(trial, result(task, None if excess > 0 else 10.0, p99_excess=excess))
+    told = study._study.get_trials(states=(TrialState.COMPLETE,))
+    assert [dict(trial.constraints) for trial in told] == [{"p99_s": 0.5}, {"p99_s": -0.2}]
