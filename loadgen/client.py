@@ -270,6 +270,7 @@ class _Window:
             done=copy(self._done),
             good=copy(self._good),
             client_cpu=cpu,
+            client_cpu_s=cpu * span_s,
             client_run_delay=run_delay,
             start_offset_s=self._start_offset_s,
         )

@@ -1,4 +1,4 @@
-"""Many load processes as one generator: each takes its share, they start together, results merge."""
+"""Load processes as one generator: each takes its share, they start together, results merge."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ class Measurement:
         begun, done: requests sent and requests ended (rightly or not) in each bin of BIN_S.
         good: requests succeeded in each bin.
         client_cpu: the busiest load process's CPU time ÷ span.
+        client_cpu_s: CPU seconds of all load processes within the span.
         client_run_delay: the worst load process's waiting for a core ÷ span.
         start_offset_s: how late after the common start the latest load process began.
     """
@@ -78,6 +79,7 @@ class Measurement:
     done: npt.NDArray[np.int64]
     good: npt.NDArray[np.int64]
     client_cpu: float = 0.0
+    client_cpu_s: float = 0.0
     client_run_delay: float = 0.0
     start_offset_s: float = 0.0
 
@@ -202,6 +204,7 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
             done=merged.done[:bins] + part.done[:bins],
             good=merged.good[:bins] + part.good[:bins],
             client_cpu=max(merged.client_cpu, part.client_cpu),
+            client_cpu_s=merged.client_cpu_s + part.client_cpu_s,
             client_run_delay=max(merged.client_run_delay, part.client_run_delay),
             start_offset_s=max(merged.start_offset_s, part.start_offset_s),
         )

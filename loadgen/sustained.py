@@ -109,6 +109,7 @@ class SustainedRate:
             whose batches take seconds.
         pruned: why this cannot beat the incumbent; None where that was not shown.
         doubts: what makes these figures less sure than they look, a sentence each.
+        p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
     """
 
     lower_rps: float | None
@@ -120,6 +121,7 @@ class SustainedRate:
     width: float
     pruned: str | None = None
     doubts: tuple[str, ...] = ()
+    p99_excess: float = 0.0
 
     @property
     def best(self) -> Probe | None:
@@ -310,9 +312,12 @@ class Search:
         least_s = least_window_s(replace(warmup, load=load), self.goal)
         if least_s > 2 * self.goal.window_s:
             self._windows = 1
-        # Fewer rounds than these show no trend at all.
-        rounds_s = 2 * MIN_BLOCKS * replace(warmup, load=load).cycle_s
-        self._window_limit_s = max(self.goal.window_limit_s, rounds_s)
+        # Fewer rounds than these show no trend at all, fewer completions no success.
+        needed_s = max(
+            2 * MIN_BLOCKS * replace(warmup, load=load).cycle_s, 2 * COMPLETIONS / capacity
+        )
+        needed_s = min(needed_s, self.goal.search_limit_s)
+        self._window_limit_s = max(self.goal.window_limit_s, needed_s)
         factor = min(max(least_s / self._window_limit_s, 1.0), COARSEST)
         self._width = min(factor * self.goal.width, 0.4)
 
@@ -374,7 +379,7 @@ class Search:
         if last.rate_rps == lower and last.verdict is Verdict.PASS:
             return True
         for _ in range(2):
-            if await self._probe("last window", lower) is not Verdict.FAIL:
+            if await self._probe("narrowing", lower) is not Verdict.FAIL:
                 return True
         return False
 
@@ -484,7 +489,14 @@ class Search:
             self._width,
             pruned,
             tuple(self._doubts),
+            self._p99_excess(),
         )
+
+    def _p99_excess(self) -> float:
+        if self.goal.p99_s is None:
+            return 0.0
+        seen = [probe.measurement.latency.quantile(0.99) for probe in self._probes]
+        return min((p99 for p99 in seen if p99), default=self.goal.p99_s) / self.goal.p99_s - 1
 
     def _doubt(self, sentence: str) -> None:
         if sentence not in self._doubts:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -106,6 +106,10 @@ def measure(
         typer.Option(help="a config.properties; several are measured interleaved"),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="how often each is measured")] = 1,
+    side_by_side: Annotated[
+        bool,
+        typer.Option("--side-by-side", help="all servers of a round at once, a window by turns"),
+    ] = False,
     url: Annotated[str | None, typer.Option(help="an endpoint that already runs")] = None,
     requests: Annotated[Path | None, typer.Option(help="the requests for --url")] = None,
     users: Annotated[int, typer.Option(min=1, help="of the closed loop for --url")] = 64,
@@ -124,11 +128,11 @@ def measure(
     if url is not None:
         _measure_url(url, requests, users, arrivals, timeout_s, as_json, console)
     elif spec is not None:
-        _measure_spec(spec, config or [], rounds, as_json, console)
+        _measure_spec(spec, config or [], rounds, side_by_side, as_json, console)
 
 
 def _measure_spec(
-    path: Path, files: list[Path], rounds: int, as_json: bool, console: Console
+    path: Path, files: list[Path], rounds: int, side_by_side: bool, as_json: bool, console: Console
 ) -> None:
     from search.measure import measure_configs
 
@@ -151,6 +155,7 @@ def _measure_spec(
                 f"{_phase(phase.name, phase.rate_rps)}",
                 highlight=False,
             ),
+            side_by_side,
         )
     )
     if as_json:
@@ -158,7 +163,14 @@ def _measure_spec(
         only = found.results[0][0]
         print(json.dumps(only.to_dict() if alone else found.summary(names)))
     else:
-        table = Table("configuration", "sustained rps by round", "ratios to the first", "median")
+        table = Table(
+            "configuration",
+            "sustained rps by round",
+            "ratios to the first",
+            "median",
+            "their variation",
+            "steal, foreign CPU",
+        )
         for index, (name, results) in enumerate(zip(names, found.results, strict=True)):
             ratios = found.ratios(index)
             table.add_row(
@@ -166,11 +178,18 @@ def _measure_spec(
                 ", ".join(f"{r.sustained_rps:.1f}" if r.sustained_rps else "–" for r in results),
                 ", ".join(f"{ratio:.3f}" for ratio in ratios),
                 f"{median(ratios):.3f}" if ratios else "",
+                _variation(ratios),
+                ", ".join(f"{r.steal or 0:.0%} {r.foreign_cpu or 0:.0%}" for r in results),
             )
         console.print(table)
     failed = [r for row in found.results for r in row if not r.sustained_rps]
     if failed:
         raise ServerError("no rate", failed[0].cause)
+
+
+def _variation(ratios: list[float]) -> str:
+    """The coefficient of variation of more than one."""
+    return f"{stdev(ratios) / mean(ratios):.1%}" if len(ratios) > 1 else ""
 
 
 def _measure_url(

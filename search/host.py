@@ -6,8 +6,9 @@ import importlib.metadata
 import os
 import platform
 import socket
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -25,6 +26,36 @@ def describe_host() -> dict[str, Any]:
         "memory_mb": psutil.virtual_memory().total >> 20,
         "kernel": platform.release(),
     }
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """CPU seconds of all cores since the host started: worked, and taken by the hypervisor."""
+
+    busy_s: float
+    steal_s: float
+    total_s: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """The present counts."""
+        times = psutil.cpu_times()
+        # Linux counts a guest's time within user and nice as well.
+        total_s = sum(times) - times.guest - times.guest_nice
+        return cls(total_s - times.idle - times.iowait - times.steal, times.steal, total_s)
+
+    def shares_since(self, before: CpuTimes, ours_s: float) -> dict[str, float]:
+        """What of all cores' time others had: `steal` by the hypervisor, `foreign_cpu` here.
+
+        Args:
+            ours_s: CPU seconds of the server and of the load processes, which are not foreign.
+        """
+        total_s = max(self.total_s - before.total_s, 1e-9)
+        foreign_s = self.busy_s - before.busy_s - ours_s
+        return {
+            "steal": round((self.steal_s - before.steal_s) / total_s, 4),
+            "foreign_cpu": round(max(foreign_s, 0.0) / total_s, 4),
+        }
 
 
 def describe_versions(installation: Installation) -> dict[str, Any]:

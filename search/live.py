@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 from types import TracebackType
 from typing import Self
 
@@ -33,6 +34,7 @@ class LiveView:
         self._best: TrialResult | None = None
         self._reference: TrialResult | None = None
         self._last: list[str] = []
+        self._durations: list[float] = []
         self._live = None if plain else Live(console=console, get_renderable=self._render)
 
     def __enter__(self) -> Self:
@@ -65,6 +67,7 @@ class LiveView:
     def finished(self, result: TrialResult, best: TrialResult | None) -> None:
         """A trial was recorded."""
         self._best = best
+        self._durations.append(result.duration_s)
         if result.kind in (Kind.DEFAULT, Kind.BASELINE):
             self._reference = result
         if result.state is State.COMPLETE:
@@ -75,7 +78,7 @@ class LiveView:
         if self._live:
             self._last = [*self._last[-7:], line]
         else:
-            self._say(f"{line}; {self._standing()}")
+            self._say(f"{line}; best {self._standing()}")
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -88,18 +91,23 @@ class LiveView:
             done = f"trial {self._task.number} of at most {self._trials}, {self._task.kind}"
             table.add_row("now", f"{done}: {self._phase}{rate}, {now - self._phase_start:.0f} s")
         table.add_row("best", self._standing())
-        elapsed = now - self._start
-        left = ""
-        if self._budget_s is not None:
-            left = f", {max(self._budget_s - elapsed, 0) / 60:.1f} min left"
-        table.add_row("time", f"{elapsed / 60:.1f} min{left}")
+        elapsed_s = now - self._start
+        table.add_row("time", f"{elapsed_s / 60:.1f} min{self._left(elapsed_s)}")
         return Group(*[Text(line, overflow="ellipsis", no_wrap=True) for line in self._last], table)
+
+    def _left(self, elapsed_s: float) -> str:
+        """How long it may still take: by the budget, and by what trials took so far."""
+        lefts = [] if self._budget_s is None else [self._budget_s - elapsed_s]
+        if self._durations and self._task is not None:
+            to_come = max(self._trials - self._task.number, 0)
+            lefts.append(to_come * median(self._durations))
+        return f", at most about {max(min(lefts), 0) / 60:.0f} min left" if lefts else ""
 
     def _standing(self) -> str:
         best, reference = self._best, self._reference
         if best is None or best.sustained_rps is None:
             return "none yet"
-        text = f"best {best.sustained_rps:.1f} rps (trial {best.number})"
+        text = f"{best.sustained_rps:.1f} rps (trial {best.number})"
         if reference is not None and reference.sustained_rps:
             times = best.sustained_rps / reference.sustained_rps
             text += f", {times:.1f} × the {reference.kind}'s {reference.sustained_rps:.1f}"

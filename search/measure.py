@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -41,6 +42,8 @@ class Rounds:
                     "sustained_rps": [r.sustained_rps for r in results],
                     "ratio_to_first": ratios,
                     "median_ratio_to_first": median(ratios) if ratios else None,
+                    "steal": [r.steal for r in results],
+                    "foreign_cpu": [r.foreign_cpu for r in results],
                 }
             )
         return {"rounds": len(self.results[0]), "configs": entries}
@@ -51,6 +54,7 @@ async def measure_configs(
     configs: Sequence[ServerConfig],
     rounds: int,
     progress: Callable[[int, int, Phase], None],
+    side_by_side: bool = False,
 ) -> Rounds:
     """Measure each configuration once a round, each time in a fresh server.
 
@@ -58,27 +62,38 @@ async def measure_configs(
 
     Args:
         progress: is told round, configuration and phase.
+        side_by_side: a round's servers run at the same time and are measured by turns, a window
+            each. What the host does meanwhile happens to all of them, and their ratio is surer.
     """
     site, goal = spec.site(spec.installation()), spec.goal_of_search()
-    results: list[list[TrialResult]] = [[] for _ in configs]
-    load = spec.load
-    with local_cluster(load.most_processes) as folder:
-        spawn = on_ray(spec.payloads(), load.cores)
-        fleet = Fleet(spawn, load.processes, load.most_processes)
+    load, payloads = spec.load, spec.payloads()
+    abreast = len(configs) if side_by_side else 1
+    with local_cluster(abreast * load.most_processes) as folder:
+        spawn = on_ray(payloads, load.cores)
+        fleets = [Fleet(spawn, load.processes, load.most_processes) for _ in range(abreast)]
+
+        async def measure(number: int, index: int, turn: asyncio.Lock) -> TrialResult:
+            def tell(phase: Phase) -> None:
+                progress(number, index, phase)
+
+            task = Task(number, Kind.DEFAULT, configs[index])
+            where, fleet = folder / "measure" / f"{number}-{index}", fleets[index % abreast]
+            result = await run_trial(task, site, goal, fleet, where, tell, turn)
+            if result.host_fault:
+                result = await run_trial(task, site, goal, fleet, where, tell, turn)
+            return result
+
+        results: list[dict[int, TrialResult]] = []
         try:
             for number in range(rounds):
-                order = list(enumerate(configs))
-                for index, config in order if number % 2 == 0 else reversed(order):
-
-                    def tell(phase: Phase, number: int = number, index: int = index) -> None:
-                        progress(number, index, phase)
-
-                    task = Task(number, Kind.DEFAULT, config)
-                    where = folder / "measure" / f"{number}-{index}"
-                    result = await run_trial(task, site, goal, fleet, where, tell)
-                    if result.host_fault:
-                        result = await run_trial(task, site, goal, fleet, where, tell)
-                    results[index].append(result)
+                order = range(len(configs)) if number % 2 == 0 else range(len(configs))[::-1]
+                turn = asyncio.Lock()
+                if side_by_side:
+                    found = await asyncio.gather(*[measure(number, i, turn) for i in order])
+                else:
+                    found = [await measure(number, i, turn) for i in order]
+                results.append(dict(zip(order, found, strict=True)))
         finally:
-            fleet.close()
-    return Rounds(tuple(tuple(row) for row in results))
+            for fleet in fleets:
+                fleet.close()
+    return Rounds(tuple(tuple(row[i] for row in results) for i in range(len(configs))))

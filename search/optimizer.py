@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -21,7 +21,8 @@ from serving.config import ServerConfig
 
 #: Trials before the sampler models what it was told; the first points count among them.
 STARTUP_TRIALS = 8
-_TRIES = 200
+#: The sampler's tries at something new.
+_TRIES = 20
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -44,7 +45,11 @@ class SpaceSampler(TPESampler):
     """
 
     def __init__(self, space: Mapping[str, BaseDistribution], seed: int):
-        super().__init__(n_startup_trials=STARTUP_TRIALS, multivariate=True, seed=seed)
+        super().__init__(
+            n_startup_trials=STARTUP_TRIALS,
+            multivariate=True,
+            seed=seed,
+        )
         self._space = dict(space)
 
     def infer_relative_search_space(
@@ -144,11 +149,13 @@ class Study:
         """The next configuration, with the trial to tell its result to; None where none is left."""
         if self._is_incumbent_due() and (best := self.best) is not None:
             self._enqueue(Kind.INCUMBENT, best.config)
-        for attempt in range(_TRIES):
-            # Where the sampler is stuck on what is known, chance is not.
-            stuck = attempt >= _TRIES // 4
-            seed = 1000 * self._next + attempt
-            self._study.sampler = RandomSampler(seed) if stuck else self._sampler
+        tried = {result.config.digest() for result in self._results}
+        for attempt in range(_TRIES + 1):
+            if attempt == _TRIES:
+                # Where the sampler is stuck on what is known, chance is not.
+                if (point := self.space.untried(tried, self._next)) is None:
+                    return None
+                self._study.enqueue_trial(point)
             trial = self._study.ask()
             given = trial.user_attrs
             if not given.get("outside", False):
@@ -160,7 +167,7 @@ class Study:
             )
             kind = Kind(given.get("kind", Kind.SAMPLED))
             again = given.get("retry", False) or kind is Kind.INCUMBENT
-            if not again and config.digest() in {r.config.digest() for r in self._results}:
+            if not again and config.digest() in tried:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
             number = self._next
@@ -177,6 +184,7 @@ class Study:
         """Record a finished trial; the sampler hears a finite value even of a failed one."""
         retried = trial.user_attrs.get("retry", False)
         trial.set_user_attr("state", result.state)
+        trial.set_constraint("p99_s", result.p99_excess)
         trial.set_user_attr("result", result.to_dict())
         ratios = [
             r.sustained_rps / r.capacity_rps
@@ -322,13 +330,7 @@ class StudySearcher(DriverOnly, Searcher):
         self._running[trial_id] = asked
         task = asked[1]
         self._started(task)
-        return {
-            "number": task.number,
-            "kind": str(task.kind),
-            "config": task.config.to_dict(),
-            "incumbent_rps": task.incumbent_rps,
-            "folder": self._folder_of(task.number),
-        }
+        return {**task.to_dict(), "folder": self._folder_of(task.number)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -10,13 +10,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.result import State, TrialResult
+from search.result import PHASES, State, TrialResult
 from search.run import Run, frame
 from search.study import Outcome
 from serving.config import ServerConfig
 
 #: Eleven columns fit into 80 characters only without rules between them.
-_TIGHT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
+_TIGHT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
 SETTINGS = (
     ("workers", "workers"),
     ("batch_size", "batch"),
@@ -31,7 +31,7 @@ def write_report(found: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder."""
     run = found.run
     page = Console(record=True, width=120, file=io.StringIO())
-    page.print(render(found))
+    page.print(render(found, explained=found.results))
     (run.folder / "report.html").write_text(page.export_html())
     frame(found.results).to_csv(run.folder / "trials.csv", index=False)
     header, rows = _rows(found.results)
@@ -44,6 +44,8 @@ def write_report(found: Outcome) -> None:
         "the best of many noisy numbers is on average too high.",
         "## Trials",
         _markdown(header, rows),
+        _spent(found.results),
+        *_told("## Why they are slow or fast", found.results),
         "## Importance of each setting",
         _markdown(("setting", "share of the rates' variation"), importance)
         if importance
@@ -54,12 +56,19 @@ def write_report(found: Outcome) -> None:
     (run.folder / "report.md").write_text("\n\n".join(sections) + "\n")
 
 
-def render(found: Outcome) -> RenderableType:
-    """The same for a terminal; it fits 80 columns."""
+def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> RenderableType:
+    """The same for a terminal; it fits 80 columns.
+
+    Args:
+        explained: the trials that are explained; the best and the reference where not given.
+    """
+    if explained is None:
+        both = {r.number: r for r in (found.reference, found.best) if r}
+        explained = list(both.values())
     table = Table(title=f"Trials of {found.run.name}", title_justify="left", **_TIGHT)
     table.add_column("#", justify="right")
     table.add_column("why")
-    for title in (*(title for _, title in SETTINGS), "rps", "p99 s", "s"):
+    for title in (*(title for _, title in SETTINGS), "rps", "p99 s", "seconds"):
         table.add_column(title, justify="right", no_wrap=True)
     for result in found.results:
         rate = _number(result.sustained_rps) or str(result.state).lower()
@@ -67,13 +76,16 @@ def render(found: Outcome) -> RenderableType:
         row = (str(result.number), str(result.kind), *settings, rate, _number(result.p99_s))
         is_best = found.best is not None and result.number == found.best.number
         style = "bold green" if is_best else ""
-        table.add_row(*row, f"{result.duration_s:.0f}", style=style)
+        table.add_row(*row, _seconds(result), style=style)
     failed = [r for r in found.results if r.state is State.FAILED]
     importance = ", ".join(f"{name} {share:.0%}" for name, share in found.importance.items())
     return Group(
         table,
+        Text("seconds: start/warm-up/incumbent probe/narrowing/stop", style="dim"),
         *[Text(f"Trial {r.number} failed: {_first_line(r.cause)}") for r in failed],
         Text(headline(found), style="bold"),
+        *[Text(f"Trial {r.number}: {'; '.join(r.why)}.") for r in explained if r.why],
+        *[Text(line) for line in (_spent(found.results),) if line],
         Text(f"Importance: {importance or 'too few trials to tell'}."),
         Text(ending(found)),
     )
@@ -118,7 +130,7 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
         *("trial", "why"),
         *(title for _, title in SETTINGS),
         *("other settings", "state", "sustained rps", "not above", "width", "capacity", "p99 s"),
-        *("success ≥", "s", "cause"),
+        *("success ≥", "s", "start/warm-up/probe/narrowing/stop", "cause"),
     )
     rows = []
     for result in results:
@@ -139,10 +151,35 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
                 _number(result.p99_s),
                 f"{bound:.1%}" if bound else "",
                 f"{result.duration_s:.0f}",
+                _seconds(result),
                 cause,
             )
         )
     return header, rows
+
+
+def _seconds(result: TrialResult) -> str:
+    """Where a trial's seconds went; of an older record all in one."""
+    if not result.phases_s:
+        return f"{result.duration_s:.0f}"
+    return "/".join(
+        f"{result.phases_s[name]:.0f}" if name in result.phases_s else "–" for name in PHASES
+    )
+
+
+def _spent(results: Sequence[TrialResult]) -> str:
+    """What the trials took, and how much of it went to those that could not win."""
+    total_s = sum(r.duration_s for r in results)
+    lost_s = sum(r.duration_s for r in results if r.state is not State.COMPLETE)
+    if not total_s:
+        return ""
+    share = lost_s / total_s
+    return f"Of the trials' {total_s:.0f} s, {share:.0%} went to those pruned or failed."
+
+
+def _told(title: str, results: Sequence[TrialResult]) -> list[str]:
+    lines = [f"- trial {r.number}: {'; '.join(r.why)}" for r in results if r.why]
+    return [title, "\n".join(lines)] if lines else []
 
 
 def _where(run: Run) -> list[tuple[str, str]]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import Any, Self
 
+from loadgen.measurement import Measurement
 from loadgen.sustained import CAPACITY_MARGIN, Probe, SustainedRate, Verdict, success_bound
+from search.explain import explain
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
+
+#: What a trial does, in order; a pruned one ends early.
+PHASES = ("start", "warm-up", "incumbent probe", "narrowing", "stop")
 
 
 class State(enum.StrEnum):
@@ -44,6 +49,35 @@ class Task:
     config: ServerConfig
     incumbent_rps: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {**asdict(self), "kind": str(self.kind), "config": self.config.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; whatever else lies beside is left out."""
+        return cls(
+            **{
+                **_known(cls, data),
+                "kind": Kind(data["kind"]),
+                "config": ServerConfig(**data["config"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window as both sides saw it; server is None where it was too busy to tell.
+
+    steal and foreign_cpu are the shares of the host's CPU time that the hypervisor took and that
+    neither the server nor the load processes used.
+    """
+
+    measured: Measurement
+    server: ServerWindow | None
+    steal: float = 0.0
+    foreign_cpu: float = 0.0
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -61,7 +95,15 @@ class TrialResult:
         success_bound: the success probability that these show at 95 % confidence.
         success_bound_by_batch: the same where failures come by the batch.
         scheduled, sent, succeeded: requests of all its windows at an offered rate.
-        queue_s, inference_s, mean_batch_fill: the server's own account of that window.
+        queue_s, inference_s, mean_batch_fill, busy_workers: the server's own account of the
+            longest window at sustained_rps; where there is none, of the last one.
+        steal, foreign_cpu: shares of the host's CPU time that the hypervisor took, and that
+            others than the server and the load processes used, over all windows.
+        doubts: what makes these figures less sure than they look, a sentence each.
+        p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
+        workers_ready, batch_capacity: workers that the server had, requests that they take at
+            once.
+        phases_s: seconds of each of PHASES that it went through.
         ready_s: the server's start. peak_rss_mb: of it and its workers. duration_s: all of it.
         host: where it ran.
     """
@@ -87,10 +129,38 @@ class TrialResult:
     queue_s: float | None = None
     inference_s: float | None = None
     mean_batch_fill: float | None = None
+    busy_workers: float | None = None
+    steal: float | None = None
+    foreign_cpu: float | None = None
+    doubts: tuple[str, ...] = ()
+    p99_excess: float = 0.0
+    workers_ready: int | None = None
+    batch_capacity: int | None = None
     ready_s: float | None = None
     peak_rss_mb: int | None = None
     duration_s: float = 0.0
+    phases_s: Mapping[str, float] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """Why this configuration is slow or fast, as far as its server told; maybe nothing."""
+        cores, workers = self.host.get("cores"), self.workers_ready
+        window = None
+        if self.queue_s is not None and self.inference_s is not None:
+            window = ServerWindow(
+                self.queue_s, self.inference_s, self.mean_batch_fill, self.busy_workers
+            )
+        if not cores or (window is None and not self.capacity_rps):
+            return ()
+        return explain(
+            self.config,
+            window,
+            cores,
+            self.sustained_rps or self.capacity_rps,
+            workers,
+            self.batch_capacity // workers if workers and self.batch_capacity else None,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -99,10 +169,10 @@ class TrialResult:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; a field that an older record lacks has its default."""
-        known = {f.name for f in fields(cls)}
         return cls(
             **{
-                **{key: value for key, value in data.items() if key in known},
+                **_known(cls, data),
+                "doubts": tuple(data.get("doubts", ())),
                 "kind": Kind(data["kind"]),
                 "state": State(data["state"]),
                 "config": ServerConfig(**data["config"]),
@@ -110,15 +180,25 @@ class TrialResult:
         )
 
 
+def _known(cls: type[Task] | type[TrialResult], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {key: value for key, value in data.items() if key in names}
+
+
+def probe_summary(probe: Probe) -> dict[str, Any]:
+    """Plain JSON data of a probe, without its measurement."""
+    return {"rate_rps": probe.rate_rps, "verdict": probe.verdict.value, "reason": probe.reason}
+
+
 def summarise(
-    task: Task, found: SustainedRate, windows: Mapping[int, ServerWindow], **measured: Any
+    task: Task, found: SustainedRate, windows: Sequence[Window], **measured: Any
 ) -> TrialResult:
     """Judge what a search for the rate has found.
 
     Args:
         task: what was measured.
         found: the search's result.
-        windows: the server's own account of a window, by the id of its measurement.
+        windows: all that was measured, in order.
         measured: further fields of the result.
     """
     best = found.best
@@ -128,9 +208,9 @@ def summarise(
         state, cause = State.COMPLETE, found.reason
     else:
         state, cause = State.FAILED, _why_no_rate(found)
+    window = _telling(windows, best)
     fields_of_rate: dict[str, Any] = {}
     if state is State.COMPLETE and best is not None:
-        window = windows.get(id(best.measurement))
         fill = window.mean_batch_fill if window else None
         fields_of_rate = {
             "sustained_rps": found.lower_rps,
@@ -139,7 +219,6 @@ def summarise(
             "zero_failures_of": found.zero_failures_of,
             "success_bound": success_bound(found.zero_failures_of),
             "success_bound_by_batch": success_bound(found.zero_failures_of / max(fill or 1, 1)),
-            **(asdict(window) if window else {}),
         }
     return TrialResult(
         task.number,
@@ -153,9 +232,30 @@ def summarise(
         scheduled=sum(probe.measurement.scheduled for probe in found.probes),
         sent=sum(probe.measurement.sent for probe in found.probes),
         succeeded=sum(probe.measurement.succeeded for probe in found.probes),
+        doubts=found.doubts,
+        p99_excess=found.p99_excess,
+        steal=_mean_share(windows, "steal"),
+        foreign_cpu=_mean_share(windows, "foreign_cpu"),
         **fields_of_rate,
+        **(asdict(window) if window else {}),
         **measured,
     )
+
+
+def _mean_share(windows: Sequence[Window], name: str) -> float | None:
+    """The mean of a share over all windows, each counting by its length."""
+    span_s = sum(window.measured.span_s for window in windows)
+    if not span_s:
+        return None
+    shares = [float(getattr(window, name)) * window.measured.span_s for window in windows]
+    return round(sum(shares) / span_s, 4)
+
+
+def _telling(windows: Sequence[Window], best: Probe | None) -> ServerWindow | None:
+    """The server's account of the best probe's window, or of the last one that it told of."""
+    if best is not None:
+        return next((w.server for w in windows if w.measured is best.measurement), None)
+    return next((w.server for w in reversed(windows) if w.server), None)
 
 
 def _why_no_rate(found: SustainedRate) -> str:

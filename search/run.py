@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,11 +125,16 @@ def frame(results: list[TrialResult]) -> pd.DataFrame:
     for result in results:
         data = result.to_dict()
         config, host = data.pop("config"), data.pop("host")
-        settings: dict[str, Any] = {}
-        for name, value in config.items():
-            if isinstance(value, dict):
-                settings |= {f"{name}.{key}": text for key, text in value.items()}
-            else:
-                settings[name] = value
-        rows.append({"number": data.pop("number"), **settings, **data, "host": host.get("host")})
+        number = data.pop("number")
+        rows.append({"number": number, **_flat(config), **_flat(data), "host": host.get("host")})
     return pd.DataFrame(rows).convert_dtypes()
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": entry for key, entry in value.items()}
+        else:
+            flat[name] = value
+    return flat

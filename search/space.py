@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import random
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,6 +111,20 @@ class Space:
             else dimension.first
             for dimension in self.dimensions
         }
+
+    def untried(self, tried: Collection[str], seed: int) -> dict[str, Any] | None:
+        """A random point whose configuration's digest is not among `tried`; None where none is."""
+        axes = [d.choices or range(d.low, d.high + 1) for d in self.dimensions]
+        size = math.prod(len(axis) for axis in axes)
+        # Among more points than were tried there is one that was not.
+        for number in random.Random(seed).sample(range(size), min(size, len(tried) + 1)):
+            point = {}
+            for dimension, axis in zip(self.dimensions, axes, strict=True):
+                number, index = divmod(number, len(axis))
+                point[dimension.name] = axis[index]
+            if self.config(point).digest() not in tried:
+                return point
+        return None
 
     def guide(self) -> list[dict[str, Any]]:
         """The points that TorchServe's performance guide suggests for this host.

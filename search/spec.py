@@ -105,10 +105,11 @@ class ServingSection(Section):
     ports: PortsSection = _SECTION_DEFAULT
 
     @model_validator(mode="after")
-    def _is_installed(self, info: ValidationInfo) -> Self:
+    def _is_there(self, info: ValidationInfo) -> Self:
         if not (info.context or {}).get("only_read"):
             try:
                 find_installation(self.python, self.java)
+                Ports(**self.ports.model_dump()).choose()
             except ServerError as error:
                 raise ValueError(str(error)) from None
         return self
@@ -225,6 +226,7 @@ class GoalSection(Section):
     search_limit_s: float = Field(default=60.0, ge=5)
     windows: int = Field(default=2, ge=1, le=5)
     max_rate_rps: float = Field(default=100_000.0, gt=0)
+    p99_s: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _limits(self) -> Self:

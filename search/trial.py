@@ -9,7 +9,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from loadgen.measurement import Generator, GeneratorLost, Load, Measurement, Unt
 from loadgen.payloads import Payload
 from loadgen.ray_process import on_ray
 from loadgen.sustained import Goal, Search
-from search.host import describe_host, describe_versions
-from search.result import Kind, State, Task, TrialResult, summarise
-from serving.config import ServerConfig
+from search.host import CpuTimes, describe_host, describe_versions
+from search.result import State, Task, TrialResult, Window, probe_summary, summarise
 from serving.errors import ServerError
-from serving.metrics import ServerWindow
 from serving.server import Site, TorchServe
 
+#: An `asyncio.Lock`, or nothing at all.
+Turn = AbstractAsyncContextManager[None, bool | None]
 #: How often a trial tells of itself; a stop request waits no longer than this.
 HEARTBEAT_S = 1.0
 MAX_USERS = 2000
@@ -54,26 +55,62 @@ class Phase:
 
 
 class Observed:
-    """A generator aimed at a server: cut short when the server fails, its own metrics beside."""
+    """A generator aimed at a server: cut short when the server fails, its own metrics beside.
 
-    def __init__(self, server: TorchServe, generator: Generator):
-        self._server, self._generator = server, generator
-        self.windows: dict[int, ServerWindow] = {}
-        self.measurements: list[Measurement] = []
+    Args:
+        turn: held while a window is open.
+    """
+
+    def __init__(self, server: TorchServe, generator: Generator, turn: Turn):
+        self._server, self._generator, self._turn = server, generator, turn
+        self.windows: list[Window] = []
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load`; raises ServerError where the server fails meanwhile."""
-        before = await self._server.counters()
-        measured = await self._server.guard(self._generator.measure(load, until))
-        after = await self._server.counters()
-        self.measurements.append(measured)
-        if before is not None and after is not None:
-            self.windows[id(measured)] = after.since(before, measured.succeeded)
+        async with self._turn:
+            before, started = await self._server.counters(), time.monotonic()
+            cpu, server_s = CpuTimes.now(), self._server.cpu_s()
+            measured = await self._server.guard(self._generator.measure(load, until))
+            ours_s = self._server.cpu_s() - server_s + measured.client_cpu_s
+            shares = CpuTimes.now().shares_since(cpu, ours_s)
+            after, elapsed_s = await self._server.counters(), time.monotonic() - started
+        told = after.since(before, elapsed_s) if before and after else None
+        self.windows.append(Window(measured, told, **shares))
         return measured
 
     async def relieve(self, limited: Measurement) -> str | None:
         """Do something about a generator that was the limit."""
         return await self._generator.relieve(limited)
+
+
+class _Stopwatch:
+    """Seconds by phase; passes each phase on as it begins."""
+
+    def __init__(self, progress: Callable[[Phase], None]):
+        self._progress = progress
+        self._started = self._since = time.monotonic()
+        self._name: str | None = None
+        self._seconds: dict[str, float] = {}
+
+    def enter(self, phase: Phase) -> None:
+        """A phase begins, or goes on at another rate."""
+        self._lap()
+        self._name = phase.name
+        self._progress(phase)
+
+    def read(self) -> dict[str, Any]:
+        """The seconds so far: by phase, and all of them."""
+        self._lap()
+        return {
+            "phases_s": {name: round(s, 2) for name, s in self._seconds.items()},
+            "duration_s": round(self._since - self._started, 2),
+        }
+
+    def _lap(self) -> None:
+        now = time.monotonic()
+        if self._name is not None:
+            self._seconds[self._name] = self._seconds.get(self._name, 0.0) + now - self._since
+        self._since = now
 
 
 async def run_trial(
@@ -83,6 +120,7 @@ async def run_trial(
     fleet: Fleet,
     folder: Path,
     progress: Callable[[Phase], None] = lambda phase: None,
+    turn: Turn | None = None,
 ) -> TrialResult:
     """Measure one configuration.
 
@@ -91,16 +129,19 @@ async def run_trial(
     Args:
         folder: receives config.properties, environment, torchserve.log, measurements.json.
         progress: is told each phase as it begins.
+        turn: held while the server starts, while a window is open, and while the server stops:
+            where several trials share a host, one of them is at work at a time.
     """
-    started = time.monotonic()
+    turn = turn or contextlib.nullcontext()
+    watch = _Stopwatch(progress)
     server = TorchServe(task.config, site, folder)
     observed = None
     queue_size = task.config.job_queue_size or 100
     try:
-        progress(Phase("start"))
-        async with server:
+        watch.enter(Phase("start"))
+        async with _serving(server, turn, watch):
             await fleet.aim(server.url)
-            observed = Observed(server, fleet)
+            observed = Observed(server, fleet, turn)
             batch_requests = server.batch_capacity
             found = await Search(
                 goal,
@@ -108,28 +149,37 @@ async def run_trial(
                 batch_requests,
                 users=max(2, min(2 * batch_requests, batch_requests + queue_size, MAX_USERS)),
                 incumbent_rps=task.incumbent_rps,
-                progress=lambda name, rate: progress(Phase(name, rate)),
+                progress=lambda name, rate: watch.enter(Phase(name, rate)),
             ).find()
-            progress(Phase("stop"))
-        result = summarise(task, found, observed.windows, **_measured(server, started))
-        probes = [
-            {"rate_rps": p.rate_rps, "verdict": p.verdict.value, "reason": p.reason}
-            for p in found.probes
-        ]
+        result = summarise(task, found, observed.windows, **_measured(server, watch))
+        probes = [probe_summary(probe) for probe in found.probes]
     except (ServerError, GeneratorLost) as error:
-        result, probes = _failed(task, error, _measured(server, started)), []
+        result, probes = _failed(task, error, _measured(server, watch)), []
     except Exception as error:
         # A defect of servetune's own is one trial's failure, not the run's.
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(traceback.format_exc())
         cause = f"internal error: {type(error).__name__}: {error} (trials/{task.number}/error.txt)"
-        measured = _measured(server, started)
+        measured = _measured(server, watch)
         result, probes = (
             TrialResult(task.number, task.kind, task.config, State.FAILED, cause=cause, **measured),
             [],
         )
     _write(folder / "measurements.json", result, probes, observed)
     return result
+
+
+@contextlib.asynccontextmanager
+async def _serving(server: TorchServe, turn: Turn, watch: _Stopwatch) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        async with turn:
+            await stack.enter_async_context(server)
+        try:
+            yield
+        finally:
+            watch.enter(Phase("stop"))
+            async with turn:
+                await stack.aclose()
 
 
 def _failed(task: Task, error: ServerError | GeneratorLost, measured: Any) -> TrialResult:
@@ -149,11 +199,14 @@ def _failed(task: Task, error: ServerError | GeneratorLost, measured: Any) -> Tr
     )
 
 
-def _measured(server: TorchServe, started: float) -> dict[str, Any]:
+def _measured(server: TorchServe, watch: _Stopwatch) -> dict[str, Any]:
+    workers = len(server.worker_pids)
     return {
+        "workers_ready": workers or None,
+        "batch_capacity": server.batch_capacity if workers else None,
         "ready_s": round(server.ready_s, 2) or None,
         "peak_rss_mb": server.peak_rss_bytes >> 20 or None,
-        "duration_s": round(time.monotonic() - started, 2),
+        **watch.read(),
         "host": {**describe_host(), **describe_versions(server.site.installation)},
     }
 
@@ -161,10 +214,10 @@ def _measured(server: TorchServe, started: float) -> dict[str, Any]:
 def _write(
     path: Path, result: TrialResult, probes: list[dict[str, Any]], observed: Observed | None
 ) -> None:
-    windows = []
-    for measured in observed.measurements if observed else []:
-        server = observed.windows.get(id(measured)) if observed else None
-        windows.append({**measured.summary(), "server": vars(server) if server else None})
+    windows = [
+        {**window.measured.summary(), "server": vars(window.server) if window.server else None}
+        for window in (observed.windows if observed else ())
+    ]
     text = json.dumps({"result": result.to_dict(), "probes": probes, "windows": windows}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -199,7 +252,7 @@ class ServingTrial(tune.Trainable):
             self._phase = Phase("start")
             self._phases: queue.Queue[Phase | None] = queue.Queue()
             coroutine = run_trial(
-                _task(self.config),
+                Task.from_dict(self.config),
                 self._setup.site,
                 self._setup.goal,
                 self._fleet,
@@ -244,12 +297,3 @@ async def _others_done() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         await asyncio.wait(others)
-
-
-def _task(config: dict[str, Any]) -> Task:
-    return Task(
-        config["number"],
-        Kind(config["kind"]),
-        ServerConfig(**config["config"]),
-        config["incumbent_rps"],
-    )

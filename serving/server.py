@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -195,6 +195,10 @@ class TorchServe:
                 return ServerCounters.parse(await answer.text())
         except (TimeoutError, aiohttp.ClientError):
             return None
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the JVM and its workers have used so far."""
+        return self._over_processes(lambda process: sum(process.cpu_times()[:2]))
 
     def log_tail(self) -> str:
         """The last lines of the server's log."""
@@ -404,13 +408,18 @@ class TorchServe:
             cause = "out of memory" if killed else "worker died"
             raise self._error(cause, f"worker {gone[0]} ended while it was measured")
 
-    def _check_memory(self) -> None:
-        used = 0
+    def _over_processes(self, quantity: Callable[[psutil.Process], float]) -> float:
+        """The sum of a quantity over the JVM and its workers."""
+        total = 0.0
         with contextlib.suppress(psutil.Error):
             server = psutil.Process(self._pid)
             for process in (server, *server.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
-                    used += process.memory_info().rss
+                    total += quantity(process)
+        return total
+
+    def _check_memory(self) -> None:
+        used = int(self._over_processes(lambda process: process.memory_info().rss))
         self.peak_rss_bytes = max(self.peak_rss_bytes, used)
         limit = self._memory_limit_bytes(used)
         if used > limit:

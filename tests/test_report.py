@@ -1,6 +1,7 @@
 """What a user reads of a run: live lines, the table, the report, the files for production."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,16 @@ from serving.config import ServerConfig
 from tests.archives import make_archive
 from tests.test_spec import write
 
+TOLD = {
+    "queue_s": 0.8,
+    "inference_s": 1.0,
+    "mean_batch_fill": 1.0,
+    "busy_workers": 1.9,
+    "workers_ready": 2,
+    "batch_capacity": 2,
+    "host": {"cores": 2},
+}
+PHASES_S = {"start": 8.4, "warm-up": 15.0, "incumbent probe": 20.0, "narrowing": 60.0, "stop": 5.9}
 RATES = {"p50_s": 0.2, "p99_s": 0.5, "zero_failures_of": 1200, "success_bound": 0.9975}
 BEST = ServerConfig(workers=2, batch_size=64, mkl_threads=1, jvm={"-Xmx": "2g"})
 
@@ -51,7 +62,10 @@ def found(run: Run) -> Outcome:
             rps,
             capacity_rps=rps or 40.0,
             upper_rps=rps and rps * 1.04,
+            **(TOLD if task.number < 4 else {}),  # type: ignore[arg-type]
             **more,  # type: ignore[arg-type]
+            duration_s=109.3 if rps else 23.4,
+            phases_s=PHASES_S if rps else dict(list(PHASES_S.items())[:2]),
         )
         study.tell(trial, told)
         run.append(told)
@@ -77,6 +91,10 @@ def test_the_table_fits_eighty_columns(found: Outcome) -> None:
     assert "…" not in text
     assert "Trial 4 failed: worker died: worker 7 ended" in text
     assert "The run ended because all 5 trials were run." in text
+    assert "8/15/20/60/6" in text and "8/15/–/–/–" in text
+    assert "Of the trials' 375 s, 12% went to those pruned or failed." in text
+    assert "Trial 0: without batches a worker takes one request at a time;" in text
+    assert "Trial 3: without" in text and "Trial 1: without" not in text
 
 
 def test_the_report_holds_every_trial(found: Outcome) -> None:
@@ -87,9 +105,22 @@ def test_the_report_holds_every_trial(found: Outcome) -> None:
     assert "| torchserve | 0.12.0 |" in text
     page = (found.run.folder / "report.html").read_text()
     assert "trial 3 sustains 250 rps" in page and "http" not in page
+    for number in range(4):
+        assert f"- trial {number}: without batches" in text
+        assert f"Trial {number}: without batches" in page
+    assert "trial 4: " not in text, "nothing is known of it"
+    assert "| 8/15/20/60/6 |" in text and "12% went to those pruned or failed" in text
     table = pd.read_csv(found.run.folder / "trials.csv")
     assert table["sustained_rps"].max() == 250
     assert table.loc[3, "jvm.-Xmx"] == "2g"
+    assert table["phases_s.warm-up"].tolist() == [15.0] * 5
+    assert table["phases_s.narrowing"].isna().tolist() == [False, False, True, False, True]
+
+
+def test_a_record_without_phases_is_still_told(found: Outcome) -> None:
+    old = [replace(r, phases_s={}, duration_s=77.0) for r in found.results]
+    text = printed(replace(found, results=old))
+    assert "77" in text and "8/15" not in text
 
 
 def test_trials_survive_in_the_file_and_in_the_study(found: Outcome) -> None:
@@ -147,5 +178,10 @@ def test_a_terminal_shows_trial_phase_rate_best_and_time_left() -> None:
         view.phase(1, "narrowing", 42.0)
         console.print(view._render())
     text = out.getvalue()
-    for part in ("trial 1 of at most 3, sampled", "narrowing at 42.0 rps", "best", "10.0 min left"):
+    for part in (
+        "trial 1 of at most 3, sampled",
+        "narrowing at 42.0 rps",
+        "best",
+        "at most about 10 min left",
+    ):
         assert part in text

@@ -1,10 +1,12 @@
 """The space, the results, the study and its searcher: no JVM, no cluster."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from search.optimizer import Study, StudySearcher, best_of, rate_of
 from search.result import Kind, State, Task, TrialResult, told_value
@@ -12,6 +14,7 @@ from search.space import Dimension, Space, build_space, torchserve_defaults
 from serving.config import ConfigError, ServerConfig
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
+SPACE_OF_ONE = ("max_batch_delay_ms", "netty_threads", "netty_client_threads", "mkl_threads")
 
 
 def result(task: Task, rps: float | None = None, **more: Any) -> TrialResult:
@@ -67,6 +70,22 @@ def test_a_value_outside_the_choices_is_outside_the_space() -> None:
     assert space.values(ServerConfig(batch_size=64)) is not None
 
 
+def test_a_small_space_is_tried_to_its_last_point() -> None:
+    space = build_space(
+        {"workers": Dimension("", 1, 3), "batch_size": Dimension("", choices=(1, 8))}
+        | dict.fromkeys(SPACE_OF_ONE, 2),
+        cores=2,
+    )
+    tried: set[str] = set()
+    while (point := space.untried(tried, seed=len(tried))) is not None:
+        tried.add(space.config(point).digest())
+    assert len(tried) == 6
+
+
+def test_a_great_space_is_not_enumerated() -> None:
+    assert SPACE.untried({"something else"}, seed=1) != SPACE.untried(set(), seed=2)
+
+
 @pytest.mark.parametrize("cores", [1, 2, 96])
 def test_the_guides_points_lie_in_the_space(cores: int) -> None:
     space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
@@ -103,9 +122,14 @@ def test_the_sampler_always_hears_a_finite_value_on_one_scale(trial: dict, told:
 
 def test_a_result_survives_being_written() -> None:
     config = ServerConfig(workers=2, environment={"A": "1"})
-    written = result(Task(3, Kind.GUIDE, config), 10.0, host={"cores": 2}, p99_s=0.5)
+    task = Task(3, Kind.GUIDE, config, 8.0)
+    assert Task.from_dict({**json.loads(json.dumps(task.to_dict())), "folder": "x"}) == task
+    phases_s = {"start": 5.0, "stop": 2.5}
+    written = result(task, 10.0, host={"cores": 2}, p99_s=0.5, phases_s=phases_s)
     assert TrialResult.from_dict(written.to_dict()) == written
     assert TrialResult.from_dict({**written.to_dict(), "a_later_field": 1}) == written
+    older = {key: value for key, value in written.to_dict().items() if key != "phases_s"}
+    assert TrialResult.from_dict(older).phases_s == {}
 
 
 def test_first_the_default_then_the_users_then_the_guides(tmp_path: Path) -> None:
@@ -255,8 +279,6 @@ def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
         lambda told: order.append(("finished", told.number, len(study.results))),
         str,
     )
-    import json
-
     config = searcher.suggest("a")
     record = result(Task(0, Kind.DEFAULT, ServerConfig()), 5.0).to_dict()
     searcher.on_trial_complete("a", {"record": json.dumps(record)})
@@ -277,3 +299,12 @@ def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "RUNNING" not in {t.state.name for t in study._study.get_trials()}
+
+
+def test_the_sampler_hears_of_a_missed_latency_limit(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    for excess in (0.5, -0.2):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        study.tell(trial, result(task, None if excess > 0 else 10.0, p99_excess=excess))
+    told = study._study.get_trials(states=(TrialState.COMPLETE,))
+    assert [dict(trial.constraints) for trial in told] == [{"p99_s": 0.5}, {"p99_s": -0.2}]

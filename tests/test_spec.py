@@ -1,4 +1,5 @@
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def test_a_small_specification_is_whole(folder: Path) -> None:
     assert len(spec.payloads()) == 1
     assert len(spec.build_space(2).dimensions) == 6
     assert load_spec(write(folder, **{"name": "a", **{}})).name == "a"
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(SpecError) as error:
+            load_spec(write(folder, serving={"ports": {"inference": port}}))
+    (problem,) = error.value.problems
+    assert problem.startswith(f"serving: port in use: port {port} (inference) is in use")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from loadgen.measurement import GeneratorLost, Load, merge
+from loadgen.measurement import GeneratorLost, Load, Measurement, Until, merge
 from loadgen.schedule import Constant
 from loadgen.sustained import Goal, Search, SustainedRate, Verdict, judge, success_bound
 from tests.simulated import Simulated
@@ -114,6 +114,41 @@ async def test_an_overloaded_window_ends_early() -> None:
     search = Search(GOAL, generator)
     assert await search._probe("narrowing", load.rate_rps or 0) is Verdict.FAIL
     assert search._probes[0].measurement.span_s < 5
+
+
+async def test_a_latency_limit_lowers_the_rate() -> None:
+    """Poisson arrivals at a server of 100 rps: the queue's wait grows with the rate."""
+    free = await find(Simulated(0.01), arrivals="poisson")
+    kept = await find(Simulated(0.01), arrivals="poisson", p99_s=0.03)
+    assert free.lower_rps and kept.lower_rps and kept.best and kept.upper_rps
+    assert kept.lower_rps < 0.85 * free.lower_rps
+    p99_s = kept.best.measurement.latency.quantile(0.99)
+    assert p99_s and p99_s <= 0.03
+    assert any("p99 latency was" in probe.reason for probe in kept.probes)
+    assert kept.p99_excess <= 0 == free.p99_excess
+
+
+async def test_a_latency_limit_that_nothing_keeps_is_no_rate_and_a_constraint() -> None:
+    found = await find(Simulated(0.08, 16), p99_s=0.04)
+    assert found.lower_rps is None
+    assert found.p99_excess == pytest.approx(1.0, abs=0.2)
+
+
+async def test_a_server_that_slows_down_is_not_certified_at_its_old_rate() -> None:
+    generator = Simulated(0.01)
+    measure, begun = generator.measure, []
+
+    async def slower(load: Load, until: Until | None = None) -> Measurement:
+        # The rate that had passed is offered for the last time at half the capacity.
+        begun.append(load)
+        if len(begun) > 6:
+            generator.service_s = 0.02
+        return await measure(load, until)
+
+    generator.measure = slower  # type: ignore[method-assign]
+    found = await find(generator)
+    assert found.lower_rps is not None and found.lower_rps <= 52
+    assert any(doubt.startswith("drift: ") for doubt in found.doubts)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,11 @@ def serve_and_ask(exported: Path, model_store: Path) -> None:
     )
     try:
         key_file = exported / "key_file.json"
-        wait_for(key_file.exists, 60, "TorchServe has written its tokens")
+        wait_for(
+            lambda: key_file.exists() and key_file.read_text(),
+            60,
+            "TorchServe has written its tokens",
+        )
         token = json.loads(key_file.read_text())["inference"]["key"]
 
         def status(token: str) -> int | None:
