@@ -37,6 +37,11 @@ def test_only_a_url_crosses_between_serving_and_loadgen(path: Path) -> None:
     assert not imported(path) & forbidden[package]
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_that_is_installed_needs_what_judges_it(path: Path) -> None:
+    assert not imported(path) & {"benchmarks", "tests"}
+
+
 @pytest.mark.parametrize("library", MAY_IMPORT)
 def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
     users = {str(p.relative_to(ROOT)) for p in FILES if library in imported(p)}
