@@ -50,12 +50,16 @@ class Timed:
     fleet: Fleet
     #: Begin and end of each window on this process's clock, and whether users were waiting.
     spans: list[tuple[float, float, bool]] = field(default_factory=list)
+    #: Windows in which the load process was late, and which therefore say nothing.
+    limited: int = 0
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """As the fleet does."""
         begun = time.perf_counter()
         try:
-            return await self.fleet.measure(load, until)
+            measured = await self.fleet.measure(load, until)
+            self.limited += measured.generator_limited is not None
+            return measured
         finally:
             closed = isinstance(load.schedule, Closed)
             self.spans.append((begun, time.perf_counter(), closed))
@@ -77,7 +81,7 @@ class Outcome:
         true_rps: the true rate; with faults, once they have done what they do.
         lower_rps, upper_rps: what was found; None where nothing was.
         probe_s, warmup_s: seconds of windows at offered rates, and of closed loops.
-        limited: how many of the probes said nothing of the server: the load process was late.
+        limited: in how many of the probes the load process was late.
         held: for a case with faults, whether what it expects holds.
         windows: each probe: rate, verdict, reason, begin and end since the narrowing began.
     """
@@ -90,7 +94,7 @@ class Outcome:
     probe_s: float
     warmup_s: float
     probes: int
-    limited: int = 0
+    limited: int
     reason: str = ""
     doubts: tuple[str, ...] = ()
     held: bool | None = None
@@ -161,7 +165,7 @@ def _outcome(
         probe_s=timed.seconds(closed=False),
         warmup_s=timed.seconds(closed=True),
         probes=len(found.probes),
-        limited=sum(probe.verdict is Verdict.GENERATOR for probe in found.probes),
+        limited=timed.limited,
         reason=found.reason,
         doubts=found.doubts,
         held=_holds(case, found, windows, true_rps) if case.expects else None,
@@ -205,6 +209,7 @@ async def run_other(case: Case, method: str, true_rps: float) -> Outcome:
         probe_s=timed.seconds(closed=False),
         warmup_s=timed.seconds(closed=True),
         probes=len(timed.spans) - 1,
+        limited=timed.limited,
     )
 
 

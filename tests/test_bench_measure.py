@@ -83,13 +83,13 @@ def test_the_cases_cover_what_they_should() -> None:
     ],
 )
 def test_a_bad_outcome_is_known(lower: float | None, held: bool | None, is_bad: bool) -> None:
-    outcome = Outcome("x", "servetune", 100.0, lower, None, 30.0, 4.0, 6, held=held)
+    outcome = Outcome("x", "servetune", 100.0, lower, None, 30.0, 4.0, 6, 0, held=held)
     assert outcome.is_bad == is_bad
 
 
 def test_the_summary_counts_shares() -> None:
     outcomes = [
-        Outcome("x", "servetune", 100.0, lower, None, seconds, 4.0, 6)
+        Outcome("x", "servetune", 100.0, lower, None, seconds, 4.0, 6, 0)
         for lower, seconds in ((96.0, 30.0), (93.0, 40.0), (101.0, 90.0))
     ]
     text = summary(outcomes)
