@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import resource
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
+from loadgen.connection import Poster, connections_to
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement, Until
 from loadgen.payloads import Payload, mix
@@ -37,12 +39,16 @@ class Client:
         url: where every request is posted.
         payloads: what is sent, as a seeded mix.
         share: which of how many such processes this is.
+        fast: False for a plain aiohttp session at several times the CPU a request.
     """
 
-    def __init__(self, url: str, payloads: Sequence[Payload], share: Share = Share()):
+    def __init__(
+        self, url: str, payloads: Sequence[Payload], share: Share = Share(), fast: bool = True
+    ):
         self.url = url
         self.payloads = payloads
         self.share = share
+        self.fast = fast
         self._window: _Window | None = None
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
@@ -74,7 +80,7 @@ class Client:
 
     async def run(self, load: Load) -> Measurement:
         """Offer this process's share of `load`, wait for the answers, and say what came of it."""
-        async with _session() as session:
+        async with self._session() as session:
             window = self._window = _Window(load)
             requests = mix(self.payloads, self.share)
             try:
@@ -84,7 +90,7 @@ class Client:
                     )
                 else:
                     await self._open(window, session, requests)
-                return window.result(final=True)
+                return window.result()
             finally:
                 self._window = None
 
@@ -97,18 +103,25 @@ class Client:
         if self._window is not None:
             self._window.stop.set()
 
-    async def _open(
-        self, window: _Window, session: aiohttp.ClientSession, requests: Iterator[Payload]
-    ) -> None:
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Poster]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < min(hard, 2 * MAX_OUTSTANDING):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * MAX_OUTSTANDING), hard))
+        async with connections_to(self.url, self.payloads, self.fast) as poster:
+            yield poster
+
+    async def _open(self, window: _Window, session: Poster, requests: Iterator[Payload]) -> None:
         load = window.load
         assert not isinstance(load.schedule, Closed)
         tasks: set[asyncio.Task[None]] = set()
         for count, due in enumerate(due_times(load.schedule, load.duration_s, self.share)):
             wait_s = due - window.now()
-            if wait_s > 0:
-                await window.stopped_within(wait_s)
-            elif count % _YIELD_EVERY == 0:
+            if wait_s <= 0 and count % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
+            while wait_s > 0 and not window.stop.is_set():
+                await window.stopped_within(wait_s)
+                wait_s = due - window.now()
             if window.stop.is_set():
                 break
             window.scheduled()
@@ -127,7 +140,7 @@ class Client:
     async def _closed(
         self,
         window: _Window,
-        session: aiohttp.ClientSession,
+        session: Poster,
         requests: Iterator[Payload],
         users: int,
     ) -> None:
@@ -145,19 +158,15 @@ class Client:
             await asyncio.wait(tasks)
 
     async def _request(
-        self, window: _Window, session: aiohttp.ClientSession, payload: Payload, due: float
+        self, window: _Window, session: Poster, payload: Payload, due: float
     ) -> None:
         sent = window.sent(due)
         try:
-            async with (
-                asyncio.timeout(window.load.timeout_s + due - sent),
-                session.post(self.url, data=payload.body, headers=payload.headers) as answer,
-            ):
-                body = await answer.read()
-                if answer.status != 200:
-                    cause = f"status {answer.status}"
-                else:
-                    cause = "" if payload.accepts(body) else "wrong body"
+            status, body = await session.post(payload, window.load.timeout_s + due - sent)
+            if status != 200:
+                cause = f"status {status}"
+            else:
+                cause = "" if payload.accepts(body) else "wrong body"
         except TimeoutError:
             cause = "timeout"
         except Exception as error:
@@ -180,7 +189,7 @@ class _Window:
         self.load = load
         self.stop = asyncio.Event()
         bins = int((load.duration_s + BIN_S) / BIN_S) + 1
-        self._begun, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
+        self._begun, self._done, self._good = ([0] * bins for _ in range(3))
         self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
         self._scheduled = self._sent = self._succeeded = 0
         self._errors: dict[str, int] = {}
@@ -200,7 +209,8 @@ class _Window:
             except TimeoutError:
                 return
         elif seconds > 0:
-            await asyncio.sleep(seconds)
+            # Timers count in milliseconds, some round down: a request is not sent before its time.
+            await asyncio.sleep(math.ceil(seconds * 1000) / 1000)
 
     def scheduled(self) -> None:
         self._scheduled += 1
@@ -223,6 +233,9 @@ class _Window:
 
     def succeeded(self, due: float, sent: float) -> None:
         now = self.now()
+        if now - due > self.load.timeout_s:
+            self.failed(due, "timeout")
+            return
         self._succeeded += 1
         self._latency.record(now - due)
         self._service.record(now - sent)
@@ -246,10 +259,9 @@ class _Window:
         elapsed = max(self.now(), 1e-9)
         return (cpu_s - self._cpu_s) / elapsed, (delay_s - self._delay_s) / elapsed
 
-    def result(self, final: bool = False) -> Measurement:
+    def result(self) -> Measurement:
         span_s = self._span_s if self._span_s is not None else self.now()
         cpu, run_delay = self._shares() if self._span_s is None else (self._cpu, self._run_delay)
-        copy = (lambda x: x) if final else (lambda x: x.copy())
         return Measurement(
             load=self.load,
             scheduled=self._scheduled,
@@ -260,29 +272,18 @@ class _Window:
             latency=self._latency,
             service=self._service,
             lateness=self._lateness,
-            begun=copy(self._begun),
-            done=copy(self._done),
-            good=copy(self._good),
+            begun=np.array(self._begun, np.int64),
+            done=np.array(self._done, np.int64),
+            good=np.array(self._good, np.int64),
             client_cpu=cpu,
             client_run_delay=run_delay,
         )
 
     @staticmethod
-    def _count(bins: np.ndarray[tuple[int], np.dtype[np.int64]], at: float) -> None:
+    def _count(bins: list[int], at: float) -> None:
         index = int(at / BIN_S)
         if index < len(bins):
             bins[index] += 1
-
-
-@asynccontextmanager
-async def _session() -> AsyncIterator[aiohttp.ClientSession]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < min(hard, 2 * MAX_OUTSTANDING):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * MAX_OUTSTANDING), hard))
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        yield session
 
 
 def _cause(error: Exception) -> str:
@@ -295,6 +296,8 @@ def _cause(error: Exception) -> str:
             return "disconnected"
         case aiohttp.ClientPayloadError():
             return "incomplete body"
+        case aiohttp.ClientResponseError():
+            return "malformed answer"
         case ConnectionResetError() | aiohttp.ClientOSError():
             return "reset"
     return type(error).__name__
