@@ -118,8 +118,7 @@ class Connections:
                     break
                 connection.close()
             else:
-                connection = await self._connect(payload)
-                protocol = connection.protocol
+                protocol, connection = await self._connect(payload)
                 if not protocol.is_connected():
                     raise aiohttp.ClientConnectionResetError("closed before the request")
             for piece in pieces:
@@ -151,13 +150,13 @@ class Connections:
             connection.close()
         self._idle.clear()
 
-    async def _connect(self, payload: Payload) -> aiohttp.connector.Connection:
+    async def _connect(self, payload: Payload) -> tuple[Any, aiohttp.connector.Connection]:
         connection = await self._connector.connect(
             self._request(payload), [], aiohttp.ClientTimeout(total=None)
         )
-        assert connection.protocol is not None
-        connection.protocol.set_response_params(read_until_eof=True)
-        return connection
+        protocol: Any = connection.protocol
+        protocol.set_response_params(read_until_eof=True)
+        return protocol, connection
 
     def _request(self, payload: Payload) -> aiohttp.ClientRequest:
         return aiohttp.ClientRequest(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Self
 
 #: A task is ended at most this long after its time; asyncio.timeout sets a timer for each.
@@ -26,12 +25,7 @@ class Deadlines:
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._timer.cancel()
 
     def set(self, task: asyncio.Task[object], within_s: float) -> None:
