@@ -4,7 +4,7 @@ VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-all lint clean
+.PHONY: setup tune test test-all lint bench-loadgen clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,9 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench-loadgen: setup
+	$(VENV)/bin/python -m benchmarks.loadgen
 
 clean:
 	rm -rf $(VENV) build *.egg-info

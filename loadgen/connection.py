@@ -126,7 +126,11 @@ class Connections:
             message, body = await protocol.read()
             while message.code < 200 and message.code != 101:
                 message, body = await protocol.read()
-            data = body.read_nowait() if body.is_eof() else await body.read()
+            if body.is_eof() and body.exception() is None:
+                # `body.read` would run the parser once more, on nothing.
+                data = b"".join(getattr(body, "_buffer", ()))
+            else:
+                data = await body.read()
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -212,7 +216,9 @@ def _rehearsed() -> bool:
     ):
         protocol.data_received(b"HTTP/1.1 200 OK\r\n" + body)
         message, payload = _at_once(protocol.read())
-        if not (message.code == 200 and payload.is_eof() and payload.read_nowait() == b"ok"):
+        if message.code != 200 or not payload.is_eof() or payload.exception() is not None:
+            return False
+        if b"".join(payload._buffer) != b"ok":
             return False
         if protocol.should_close or len(protocol) or not protocol.is_connected():
             return False
