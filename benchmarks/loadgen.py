@@ -133,7 +133,15 @@ TOOLS = [
     Tool(
         "locust",
         lambda url, s, folder: [
-            *("locust", "-f", f"{folder}/locustfile.py", "--headless", "--only-summary", "-H", url),
+            *(
+                "locust",
+                "-f",
+                f"{folder}/locustfile.py",
+                "--headless",
+                "--only-summary",
+                "-H",
+                url[:-1],
+            ),
             *("-u", f"{CONNECTIONS}", "-r", f"{CONNECTIONS}", "-t", f"{s:.0f}s", "-L", "ERROR"),
         ],
     ),
