@@ -229,7 +229,8 @@ _PARTS: dict[str, tuple[_Run, bool]] = {**OWN, "paced": (paced, True), "rss": (p
 def part(name: str, url: str, amount: float) -> dict[str, Any]:
     """Run one of this file's parts in a process of its own, and return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, "--part", name, url, str(amount)],
+        [sys.executable, "-m", "benchmarks.loadgen", "--part", name, url, str(amount)],
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
     )

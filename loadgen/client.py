@@ -223,7 +223,8 @@ class _Window:
     def sent(self, due: float) -> float:
         now = time.perf_counter() - self._start
         self._sent += 1
-        self._sends.extend((due, now))
+        self._sends.append(due)
+        self._sends.append(now)
         if len(self._sends) > _NOTED:
             self._digest()
         return now

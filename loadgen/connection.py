@@ -100,13 +100,14 @@ class Connections:
         assert session.connector is not None
         self._session, self._connector = session, session.connector
         self._url, self._deadlines = URL(url), deadlines
+        self._loop = asyncio.get_running_loop()
         self._idle: list[tuple[Any, aiohttp.connector.Connection]] = []
         # The payload is kept with its bytes, so that its id stays its own.
         self._prepared: dict[int, tuple[Payload, list[bytes]]] = {}
 
     async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
         """See `Poster.post`. One coroutine, since at high rates each further one counts."""
-        task: Any = asyncio.current_task()
+        task: Any = asyncio.current_task(self._loop)
         self._deadlines.set(task, within_s)
         connection = None
         try:
@@ -169,7 +170,7 @@ class Connections:
             headers=payload.headers,
             skip_auto_headers=_SKIPPED,
             data=payload.body,
-            loop=asyncio.get_running_loop(),
+            loop=self._loop,
             session=self._session,
         )
 
