@@ -4,7 +4,7 @@ VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-all lint bench-measure clean
+.PHONY: setup tune test test-all lint bench-measure bench-loadgen clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ lint: setup
 # How right the measured rates are: servers of known rate, about 25 minutes; ARGS="--case NAME" for one.
 bench-measure: setup
 	$(VENV)/bin/python -m benchmarks.measure $(ARGS)
+
+# What a request costs the load client, beside wrk, ab, hey and locust; about 4 minutes.
+bench-loadgen: setup
+	$(VENV)/bin/python -m benchmarks.loadgen
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import math
 import os
 import resource
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from array import array
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import numpy as np
+import numpy.typing as npt
 
+from loadgen.connection import Poster, connections_to
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement
 from loadgen.payloads import Payload, mix
@@ -25,6 +29,8 @@ from loadgen.schedule import Closed, Share, due_times
 MAX_OUTSTANDING = 8000
 #: A late sender yields after this many, so that answers are read meanwhile.
 _YIELD_EVERY = 32
+#: So many times are noted before they are counted.
+_NOTED = 8192
 _PRIORITY = -10
 #: This process ran out of files or ports: the request never left it.
 _OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)
@@ -37,15 +43,22 @@ class Client:
         payloads: what is sent, as a seeded mix.
         url: where every request is posted.
         cores: the cores that this process may use; any where empty.
+        fast: False for a plain aiohttp session at several times the CPU a request.
     """
 
-    def __init__(self, payloads: Sequence[Payload], url: str = "", cores: Collection[int] = ()):
+    def __init__(
+        self,
+        payloads: Sequence[Payload],
+        url: str = "",
+        cores: Collection[int] = (),
+        fast: bool = True,
+    ):
         if cores:
             os.sched_setaffinity(0, cores)
         # What was imported is never garbage; looking through it would delay sends by 50 ms.
         gc.collect()
         gc.freeze()
-        self._payloads, self._url = payloads, url
+        self._payloads, self._url, self._fast = payloads, url, fast
         self._window: _Window | None = None
 
     async def aim(self, url: str) -> None:
@@ -74,16 +87,20 @@ class Client:
         Args:
             start: when the window begins, by this process's `clock`; at once where not given.
         """
-        async with _session() as session:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < min(hard, 2 * MAX_OUTSTANDING):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * MAX_OUTSTANDING), hard))
+        async with connections_to(self._url, self._payloads, self._fast) as poster:
             if start is not None:
                 await asyncio.sleep(start - time.perf_counter())
             window = self._window = _Window(load, start)
             requests = mix(self._payloads, share)
             try:
                 if isinstance(load.schedule, Closed):
-                    await self._closed(window, session, requests, share.of(load.schedule.users))
+                    await self._closed(window, poster, requests, share.of(load.schedule.users))
                 else:
-                    await self._open(window, session, requests, share)
+                    dues = due_times(load.schedule, load.duration_s, share)
+                    await self._open(window, poster, requests, dues)
                 return window.result(final=True)
             finally:
                 self._window = None
@@ -98,32 +115,27 @@ class Client:
             self._window.stop.set()
 
     async def _open(
-        self,
-        window: _Window,
-        session: aiohttp.ClientSession,
-        requests: Iterator[Payload],
-        share: Share,
+        self, window: _Window, poster: Poster, requests: Iterator[Payload], dues: Iterator[float]
     ) -> None:
-        load = window.load
-        assert not isinstance(load.schedule, Closed)
         tasks: set[asyncio.Task[None]] = set()
-        for count, due in enumerate(due_times(load.schedule, load.duration_s, share)):
+        for count, due in enumerate(dues):
             wait_s = due - window.now()
-            if wait_s > 0:
-                await window.stopped_within(wait_s)
-            elif count % _YIELD_EVERY == 0:
+            if wait_s <= 0 and count % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
+            while wait_s > 0 and not window.stop.is_set():
+                await window.stopped_within(wait_s)
+                wait_s = due - window.now()
             if window.stop.is_set():
                 break
             window.scheduled()
             if len(tasks) >= MAX_OUTSTANDING:
                 window.unsent()
                 continue
-            task = asyncio.create_task(self._request(window, session, next(requests), due))
+            task = asyncio.create_task(self._request(window, poster, next(requests), due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         else:
-            await window.stopped_within(load.duration_s - window.now())
+            await window.stopped_within(window.load.duration_s - window.now())
         window.close()
         while tasks:
             await asyncio.wait(tasks)
@@ -131,7 +143,7 @@ class Client:
     async def _closed(
         self,
         window: _Window,
-        session: aiohttp.ClientSession,
+        poster: Poster,
         requests: Iterator[Payload],
         users: int,
     ) -> None:
@@ -139,7 +151,7 @@ class Client:
             while not window.stop.is_set():
                 due = window.now()
                 window.scheduled()
-                await self._request(window, session, next(requests), due)
+                await self._request(window, poster, next(requests), due)
 
         tasks = [asyncio.create_task(user()) for _ in range(users)]
         await window.stopped_within(window.load.duration_s)
@@ -148,20 +160,14 @@ class Client:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _request(
-        self, window: _Window, session: aiohttp.ClientSession, payload: Payload, due: float
-    ) -> None:
+    async def _request(self, window: _Window, poster: Poster, payload: Payload, due: float) -> None:
         sent = window.sent(due)
         try:
-            async with (
-                asyncio.timeout(window.load.timeout_s + due - sent),
-                session.post(self._url, data=payload.body, headers=payload.headers) as answer,
-            ):
-                body = await answer.read()
-                if answer.status != 200:
-                    cause = f"status {answer.status}"
-                else:
-                    cause = "" if payload.accepts(body) else "wrong body"
+            status, body = await poster.post(payload, window.load.timeout_s + due - sent)
+            if status != 200:
+                cause = f"status {status}"
+            else:
+                cause = "" if payload.accepts(body) else "wrong body"
         except TimeoutError:
             cause = "timeout"
         except Exception as error:
@@ -186,6 +192,7 @@ class _Window:
         bins = int((load.duration_s + BIN_S) / BIN_S) + 1
         self._begun, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
         self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
+        self._sends, self._answers = array("d"), array("d")
         self._scheduled = self._sent = self._succeeded = 0
         self._errors: dict[str, int] = {}
         self._span_s: float | None = None
@@ -206,16 +213,19 @@ class _Window:
             except TimeoutError:
                 return
         elif seconds > 0:
-            await asyncio.sleep(seconds)
+            # Timers count in milliseconds, some round down: a request is not sent before its time.
+            await asyncio.sleep(math.ceil(seconds * 1000) / 1000)
 
     def scheduled(self) -> None:
         self._scheduled += 1
 
     def sent(self, due: float) -> float:
-        now = self.now()
+        now = time.perf_counter() - self._start
         self._sent += 1
-        self._lateness.record(now - due)
-        self._count(self._begun, now)
+        self._sends.append(due)
+        self._sends.append(now)
+        if len(self._sends) > _NOTED:
+            self._digest()
         return now
 
     def unsent(self) -> None:
@@ -229,11 +239,25 @@ class _Window:
 
     def succeeded(self, due: float, sent: float) -> None:
         now = self.now()
+        if now - due > self.load.timeout_s:
+            self.failed(due, "timeout")
+            return
         self._succeeded += 1
-        self._latency.record(now - due)
-        self._service.record(now - sent)
-        self._count(self._done, now)
-        self._count(self._good, now)
+        self._answers.extend((due, sent, now))
+        if len(self._answers) > _NOTED:
+            self._digest()
+
+    def _digest(self) -> None:
+        """Count the times that were noted; one by one it would cost more than sending does."""
+        due, sent = np.array(self._sends).reshape(-1, 2).T
+        self._lateness.record_all(sent - due)
+        self._count_all(self._begun, sent)
+        due, sent, answered = np.array(self._answers).reshape(-1, 3).T
+        self._latency.record_all(answered - due)
+        self._service.record_all(answered - sent)
+        self._count_all(self._done, answered)
+        self._count_all(self._good, answered)
+        self._sends, self._answers = array("d"), array("d")
 
     def failed(self, due: float, cause: str) -> None:
         now = self.now()
@@ -253,6 +277,7 @@ class _Window:
         return (cpu_s - self._cpu_s) / elapsed, (delay_s - self._delay_s) / elapsed
 
     def result(self, final: bool = False) -> Measurement:
+        self._digest()
         span_s = self._span_s if self._span_s is not None else self.now()
         cpu, run_delay = self._shares() if self._span_s is None else (self._cpu, self._run_delay)
         copy = (lambda x: x) if final else (lambda x: x.copy())
@@ -276,21 +301,15 @@ class _Window:
         )
 
     @staticmethod
-    def _count(bins: np.ndarray[tuple[int], np.dtype[np.int64]], at: float) -> None:
+    def _count(bins: npt.NDArray[np.int64], at: float) -> None:
         index = int(at / BIN_S)
         if index < len(bins):
             bins[index] += 1
 
-
-@asynccontextmanager
-async def _session() -> AsyncIterator[aiohttp.ClientSession]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < min(hard, 2 * MAX_OUTSTANDING):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * MAX_OUTSTANDING), hard))
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        yield session
+    @staticmethod
+    def _count_all(bins: npt.NDArray[np.int64], at: npt.NDArray[np.float64]) -> None:
+        index = (at / BIN_S).astype(np.int64)
+        bins += np.bincount(index[index < len(bins)], minlength=len(bins))
 
 
 def _cause(error: Exception) -> str:
@@ -303,6 +322,8 @@ def _cause(error: Exception) -> str:
             return "disconnected"
         case aiohttp.ClientPayloadError():
             return "incomplete body"
+        case aiohttp.ClientResponseError():
+            return "malformed answer"
         case ConnectionResetError() | aiohttp.ClientOSError():
             return "reset"
     return type(error).__name__

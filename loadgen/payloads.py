@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def _payload(data: Mapping[str, Any], folder: Path) -> Payload:
 
 def mix(payloads: Sequence[Payload], share: Share, seed: int = 0) -> Iterator[Payload]:
     """An endless, seeded mix of the payloads: every window draws the same."""
+    if len(payloads) == 1:
+        yield from repeat(payloads[0])
     generator = random.Random(f"{seed}/{share.index}/{share.count}")
     while True:
         yield from generator.sample(payloads, len(payloads))

@@ -1,11 +1,13 @@
 """The load client against a real HTTP server in another process."""
 
 import asyncio
+import gc
 import socket
+import tracemalloc
 
 import pytest
 
-from loadgen.client import Client
+from loadgen.client import Client, _Window
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Burst, Closed, Constant, Share
@@ -77,3 +79,62 @@ async def test_a_closed_port_is_refused_by_name() -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
         measured = await Client(PAYLOADS, url).run(Load(Constant(20), 0.5))
     assert measured.errors == {"connection refused": 10}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_both_ways_of_posting_count_alike(fast: bool) -> None:
+    with stub(service_s=0.01, batch=8, fail_every=10) as url:
+        measured = await Client(PAYLOADS, url, fast=fast).run(Load(Constant(50), 1.0))
+    assert (measured.sent, measured.succeeded) == (50, 45)
+    assert measured.errors == {"status 500": 5}
+    assert len(measured.latency) == len(measured.lateness) == 50
+    assert len(measured.service) == 45
+
+
+async def test_no_request_goes_out_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    early = []
+    noted = _Window.sent
+
+    def sent(window: _Window, due: float) -> float:
+        now = noted(window, due)
+        early.append(now < due)
+        return now
+
+    monkeypatch.setattr(_Window, "sent", sent)
+    with stub(service_s=0.001, batch=8) as url:
+        await Client(PAYLOADS, url).run(Load(Constant(700), 0.5))
+    assert len(early) == 350
+    assert not any(early)
+
+
+async def test_an_answer_after_the_timeout_is_none() -> None:
+    """Deadlines are coarse; what is counted is not."""
+    window = _Window(Load(Constant(1), 10.0, timeout_s=20.0))
+    window.succeeded(-1.0, window.sent(-1.0))
+    window.succeeded(-30.0, window.sent(-30.0))
+    measured = window.result()
+    assert measured.errors == {"timeout": 1}
+    assert measured.succeeded == measured.good.sum() == 1
+    assert measured.sent == len(measured.latency) == measured.done.sum() == 2
+    worst = measured.latency.quantile(1.0)
+    assert worst and worst >= 30
+
+
+async def test_a_long_window_needs_no_more_memory() -> None:
+    def record(window: _Window, requests: int) -> int:
+        for _ in range(requests):
+            due = window.now()
+            window.scheduled()
+            window.succeeded(due, window.sent(due))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    window = _Window(Load(Closed(64), 600.0))
+    tracemalloc.start()
+    try:
+        few = record(window, 10_000)
+        many = record(window, 300_000)
+    finally:
+        tracemalloc.stop()
+    assert many - few < 1_000_000
+    assert window.result().succeeded == 310_000

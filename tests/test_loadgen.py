@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadgen.backlog import UNKNOWN, overload
 from loadgen.histogram import Histogram
@@ -57,6 +59,19 @@ def test_quantiles_are_the_librarys() -> None:
         library = histogram._counts.get_value_at_percentile(100 * q) / 1e6
         assert histogram.quantile(q) == library
     assert histogram.mean() == pytest.approx(1.0005, rel=1e-3)
+
+
+@given(st.lists(st.floats(-1, 5000), min_size=1, max_size=50))
+def test_many_durations_count_as_each_would(durations: list[float]) -> None:
+    each, together = Histogram(), Histogram()
+    for duration in durations:
+        each.record(duration)
+    together.record_all(np.array(durations))
+    assert together.encode() == each.encode()
+    assert len(together) == len(each) == len(durations)
+    assert together.quantile(1.0) == each.quantile(1.0)
+    together.record_all(np.array([]))
+    assert len(together) == len(durations)
 
 
 def test_histograms_merge_and_travel() -> None:

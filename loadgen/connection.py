@@ -1,0 +1,234 @@
+"""Posting to one URL; the only file that knows aiohttp's inside.
+
+A `ClientSession` makes a request, a timer, a writer, a parser and an answer anew for each post.
+`Connections` keeps aiohttp's connector, protocol and C parser, and renders each payload once;
+`Sessions` is the same by the public way, for whatever `connections_to` finds unfit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any, Protocol
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+from yarl import URL
+
+from loadgen.deadlines import Deadlines
+from loadgen.payloads import Payload
+
+#: Not offered unless a payload does: packing its answers would be the server's work.
+_SKIPPED = frozenset({"Accept-Encoding"})
+#: These change how a body is sent, not only what the head says.
+_BODY_HEADERS = {"transfer-encoding", "expect"}
+#: A longer body is written beside its head, so that it is not held twice.
+_JOINED_BYTES = 65536
+
+
+class Poster(Protocol):
+    """Whatever posts a payload and returns the answer's status and whole body."""
+
+    async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
+        """Post once; no redirect is followed, nothing is repeated.
+
+        Raises:
+            TimeoutError: no whole answer within so many seconds.
+            aiohttp.ClientError: as a `ClientSession` raises it.
+        """
+        ...
+
+
+@asynccontextmanager
+async def connections_to(
+    url: str, payloads: Sequence[Payload], fast: bool = True
+) -> AsyncIterator[Poster]:
+    """Keep-alive connections to one URL, as many as there are posts at once.
+
+    Args:
+        payloads: what will be posted.
+        fast: False for a plain `ClientSession`, which is also taken where a payload or the
+            aiohttp that is installed needs it.
+    """
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as session:
+        if not (fast and _fit(url, payloads) and supported()):
+            yield Sessions(session, url)
+            return
+        with Deadlines() as deadlines:
+            connections = Connections(session, url, deadlines)
+            try:
+                yield connections
+            finally:
+                connections.close()
+
+
+class Sessions:
+    """Posts by `ClientSession.post`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str):
+        self._session, self._url = session, url
+
+    async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
+        """See `Poster.post`."""
+        async with (
+            asyncio.timeout(within_s),
+            self._session.post(
+                self._url,
+                data=payload.body,
+                headers=payload.headers,
+                skip_auto_headers=_SKIPPED,
+                allow_redirects=False,
+            ) as answer,
+        ):
+            return answer.status, await answer.read()
+
+
+class Connections:
+    """Posts prepared bytes on connections that the session's connector has opened.
+
+    A connection that the server closed while idle is replaced before anything is sent. One that
+    is closed after the request went out is the request's failure: it may have been served.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, deadlines: Deadlines):
+        assert session.connector is not None
+        self._session, self._connector = session, session.connector
+        self._url, self._deadlines = URL(url), deadlines
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[tuple[Any, aiohttp.connector.Connection]] = []
+        # The payload is kept with its bytes, so that its id stays its own.
+        self._prepared: dict[int, tuple[Payload, list[bytes]]] = {}
+
+    async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
+        """See `Poster.post`. One coroutine, since at high rates each further one counts."""
+        task: Any = asyncio.current_task(self._loop)
+        self._deadlines.set(task, within_s)
+        connection = None
+        try:
+            pieces = (self._prepared.get(id(payload)) or self._prepare(payload))[1]
+            while self._idle:
+                protocol, connection = self._idle.pop()
+                # What came unasked is nobody's answer.
+                if protocol.is_connected() and not len(protocol):
+                    break
+                connection.close()
+            else:
+                protocol, connection = await self._connect(payload)
+                if not protocol.is_connected():
+                    raise aiohttp.ClientConnectionResetError("closed before the request")
+            for piece in pieces:
+                protocol.transport.write(piece)
+            message, body = await protocol.read()
+            while message.code < 200 and message.code != 101:
+                message, body = await protocol.read()
+            if body.is_eof() and body.exception() is None:
+                # `body.read` would run the parser once more, on nothing.
+                data = b"".join(getattr(body, "_buffer", ()))
+            else:
+                data = await body.read()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if self._deadlines.clear(task) and isinstance(error, asyncio.CancelledError):
+                raise TimeoutError from None
+            if isinstance(error, HttpProcessingError):
+                raise aiohttp.ClientResponseError(
+                    self._request(payload).request_info, (), message=error.message
+                ) from error
+            raise
+        self._deadlines.clear(task)
+        if protocol.should_close or protocol.transport.get_write_buffer_size():
+            connection.close()
+        else:
+            self._idle.append((protocol, connection))
+        return message.code, data
+
+    def close(self) -> None:
+        """Close the idle connections; the others are their posts' own."""
+        for _, connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    async def _connect(self, payload: Payload) -> tuple[Any, aiohttp.connector.Connection]:
+        connection = await self._connector.connect(
+            self._request(payload), [], aiohttp.ClientTimeout(total=None)
+        )
+        protocol: Any = connection.protocol
+        protocol.set_response_params(read_until_eof=True)
+        return protocol, connection
+
+    def _request(self, payload: Payload) -> aiohttp.ClientRequest:
+        return aiohttp.ClientRequest(
+            "POST",
+            self._url,
+            headers=payload.headers,
+            skip_auto_headers=_SKIPPED,
+            data=payload.body,
+            loop=self._loop,
+            session=self._session,
+        )
+
+    def _prepare(self, payload: Payload) -> tuple[Payload, list[bytes]]:
+        request = self._request(payload)
+        lines = [f"POST {request.url.raw_path_qs} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        if any(c in line for line in lines for c in "\r\n\0"):
+            raise ValueError(f"a header holds a line break: {payload.headers}")
+        head = "\r\n".join([*lines, "", ""]).encode()
+        joined = len(payload.body) <= _JOINED_BYTES
+        pieces = [head + payload.body] if joined else [head, payload.body]
+        prepared = self._prepared[id(payload)] = payload, pieces
+        return prepared
+
+
+def _fit(url: str, payloads: Sequence[Payload]) -> bool:
+    names = {name.lower() for payload in payloads for name in payload.headers}
+    return URL(url).scheme in ("http", "https") and not names & _BODY_HEADERS
+
+
+@cache
+def supported() -> bool:
+    """Whether aiohttp's inside is as `Connections` expects: answers are rehearsed in memory."""
+    try:
+        return _rehearsed()
+    except Exception:
+        return False
+
+
+def _rehearsed() -> bool:
+    from aiohttp.client_proto import ResponseHandler
+
+    class Silent(asyncio.Transport):
+        def is_closing(self) -> bool:
+            return False
+
+    protocol = ResponseHandler(asyncio.get_running_loop())
+    protocol.connection_made(Silent())
+    protocol.set_response_params(read_until_eof=True)
+    for body in (
+        b"Content-Length: 2\r\n\r\nok",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ):
+        protocol.data_received(b"HTTP/1.1 200 OK\r\n" + body)
+        message, payload = _at_once(protocol.read())
+        if message.code != 200 or not payload.is_eof() or payload.exception() is not None:
+            return False
+        if b"".join(payload._buffer) != b"ok":
+            return False
+        if protocol.should_close or len(protocol) or not protocol.is_connected():
+            return False
+    return True
+
+
+def _at_once(waiting: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        waiting.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("an answer that has arrived is waited for")

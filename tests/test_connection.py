@@ -1,0 +1,321 @@
+"""The prepared requests against a session, in a table of servers: both must see the same."""
+
+import asyncio
+import gzip
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+import loadgen.connection
+from loadgen.client import _cause
+from loadgen.connection import Connections, Sessions, connections_to, supported
+from loadgen.deadlines import Deadlines
+from loadgen.payloads import Payload
+
+PAYLOAD = Payload(b'{"a": 1}', {"Content-Type": "application/json", "X-Own": "y"})
+LARGE = bytes(range(256)) * 8192
+PACKED = gzip.compress(b"ok")
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+Outcome = tuple[int, bytes] | str
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class Server:
+    """Does the same steps for every request: bytes are written, a number is waited for."""
+
+    def __init__(self, steps: list[Any]):
+        self.steps, self.connections, self.requests = steps, 0, list[bytes]()
+        self.asked = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                self.requests.append(head + await reader.readexactly(length))
+                self.asked.set()
+                for step in self.steps:
+                    match step:
+                        case bytes():
+                            writer.write(step)
+                            await writer.drain()
+                        case float():
+                            await asyncio.sleep(step)
+                        case "close":
+                            return
+                        case "reset":
+                            await asyncio.sleep(0.01)
+                            made = writer.get_extra_info("socket")
+                            made.setsockopt(
+                                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                            )
+                            writer.transport.abort()
+                            return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(server: Server, host: str = "127.0.0.1", **options: Any):
+    listening = await asyncio.start_server(server, host, 0, **options)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+async def outcomes(url: str, fast: bool, payload: Payload = PAYLOAD, posts: int = 2):
+    found: list[Outcome] = []
+    async with connections_to(url, [payload], fast) as poster:
+        assert type(poster) is (Connections if fast else Sessions)
+        for _ in range(posts):
+            try:
+                found.append(await poster.post(payload, 0.4))
+            except TimeoutError:
+                found.append("timeout")
+            except Exception as error:
+                found.append(_cause(error))
+            await asyncio.sleep(0.05)
+    return found
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    return request.param
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "session"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("sentence", "steps", "outcome", "connections"),
+    [
+        ("a connection is kept", [OK], (200, b"ok"), 1),
+        ("chunks are joined", [CHUNKED + b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n"], (200, b"ok"), 1),
+        ("chunks may come apart", [CHUNKED + b"1\r\no", 0.02, b"\r\n1\r\nk\r\n0\r\n", 0.02, b"\r\n"], (200, b"ok"), 1),
+        ("an answer may come byte by byte", [bytes([b]) for b in OK], (200, b"ok"), 1),
+        ("a large body comes in pieces", [answer("200 OK", LARGE)[:70000], 0.02, answer("200 OK", LARGE)[70000:]], (200, LARGE), 1),
+        ("a large chunked body too", [CHUNKED, *[b"1000\r\n" + LARGE[i : i + 4096] + b"\r\n" for i in range(0, len(LARGE), 4096)], b"0\r\n\r\n"], (200, LARGE), 1),
+        ("204 has no body", [b"HTTP/1.1 204 No Content\r\n\r\n"], (204, b""), 1),
+        ("304 has none, whatever its length says", [b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"], (304, b""), 1),
+        ("a body may be empty", [answer("200 OK")], (200, b""), 1),
+        ("4xx is a status", [answer("404 Not Found", b"no")], (404, b"no"), 1),
+        ("5xx is a status", [answer("503 Busy", b"later")], (503, b"later"), 1),
+        ("a redirect is not followed", [answer("302 Found", b"", "Location: /elsewhere")], (302, b""), 1),
+        ("Connection: close is obeyed", [answer("200 OK", b"ok", "Connection: close"), "close"], (200, b"ok"), 2),
+        ("it is obeyed where the server does not", [answer("200 OK", b"ok", "Connection: close")], (200, b"ok"), 2),
+        ("HTTP/1.0 closes", [b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "close"], (200, b"ok"), 2),
+        ("a body without a length lasts to the end", [b"HTTP/1.1 200 OK\r\n\r\no", 0.02, b"k", "close"], (200, b"ok"), 2),
+        ("a kept connection that was closed while idle is replaced", [OK, "close"], (200, b"ok"), 2),
+        ("one that was reset while idle too", [OK, "reset"], (200, b"ok"), 2),
+        ("closed before the answer", ["close"], "disconnected", 2),
+        ("closed in the head", [b"HTTP/1.1 200 OK\r\nConte", "close"], "disconnected", 2),
+        ("reset before the answer", ["reset"], "reset", 2),
+        ("reset in the body", [answer("200 OK", LARGE)[:500], "reset"], "incomplete body", 2),
+        ("closed in the body", [OK[:-1], "close"], "incomplete body", 2),
+        ("closed between chunks", [CHUNKED + b"1\r\no\r\n", "close"], "incomplete body", 2),
+        ("no answer", [5.0], "timeout", 2),
+        ("an answer that stops", [OK[:-1], 5.0], "timeout", 2),
+        ("not HTTP", [b"HELLO\r\n\r\n"], "malformed answer", 2),
+        ("a chunk without a length", [CHUNKED + b"x\r\n"], "malformed answer", 2),
+        ("100 is not the answer", [b"HTTP/1.1 100 Continue\r\n\r\n" + OK], (200, b"ok"), 1),
+        ("103 is not the answer", [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 0.02, OK], (200, b"ok"), 1),
+        ("what is packed is unpacked", [answer("200 OK", PACKED, "Content-Encoding: gzip")], (200, b"ok"), 1),
+        ("a second answer behind the first ends the connection", [OK + OK], (200, b"ok"), 2),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)  # fmt: skip
+def test_both_see_the_same(
+    run: Run, fast: bool, sentence: str, steps: list[Any], outcome: Outcome, connections: int
+) -> None:
+    async def scenario() -> None:
+        server = Server(steps)
+        async with serving(server) as port:
+            assert await outcomes(f"http://127.0.0.1:{port}/", fast) == [outcome] * 2, sentence
+            assert server.connections == connections, sentence
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("host", "rest", "payload"),
+    [
+        ("127.0.0.1", "/predictions/m?a=1&b=%20x", PAYLOAD),
+        ("127.0.0.1", "", Payload(b"")),
+        ("[::1]", "/ü?q=ä", PAYLOAD),
+        ("localhost", "/", Payload(LARGE, {"Host": "own", "accept": "text/plain"})),
+        ("u:p@127.0.0.1", "/#part", Payload(b"x", {"Accept-Encoding": "gzip"})),
+    ],
+)
+def test_both_send_the_same(run: Run, host: str, rest: str, payload: Payload) -> None:
+    async def scenario() -> None:
+        sent = []
+        for fast in (True, False):
+            server = Server([answer("200 OK", b"ok", "Set-Cookie: a=b")])
+            bound = {"[::1]": "::1", "localhost": "localhost"}.get(host, "127.0.0.1")
+            async with serving(server, bound, limit=2**22) as port:
+                url = f"http://{host}:{port}{rest}"
+                assert await outcomes(url, fast, payload) == [(200, b"ok")] * 2
+                sent.append([r.replace(str(port).encode(), b"PORT") for r in server.requests])
+        assert sent[0] == sent[1]
+        assert b"Cookie" not in sent[0][1], "an answer's cookie is not sent back"
+        assert sent[0][0].endswith(payload.body)
+
+    run(scenario())
+
+
+def test_tls_is_checked_and_works(
+    run: Run, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate,
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def scenario() -> None:
+        server = Server([answer("200 OK", LARGE)])
+        async with serving(server, ssl=context) as port:
+            url = f"https://127.0.0.1:{port}/"
+            refused = await outcomes(url, fast, posts=1)
+            assert "CERTIFICATE_VERIFY_FAILED" in str(refused[0])
+            trusting = ssl.create_default_context(cafile=certificate)
+            monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting)
+            assert await outcomes(url, fast) == [(200, LARGE)] * 2
+            assert len(server.requests) == 2
+
+    run(scenario())
+
+
+def test_a_refused_connection_and_an_unknown_host(run: Run, fast: bool) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        assert run(outcomes(url, fast, posts=1)) == ["connection refused"]
+
+
+def test_a_cancelled_post_closes_its_connection(run: Run, fast: bool) -> None:
+    async def scenario() -> None:
+        server = Server([5.0])
+        async with serving(server) as port:
+            url = f"http://127.0.0.1:{port}/"
+            async with connections_to(url, [PAYLOAD], fast) as poster:
+                post = asyncio.create_task(poster.post(PAYLOAD, 5))
+                await server.asked.wait()
+                post.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await post
+                server.steps = [OK]
+                assert await poster.post(PAYLOAD, 5) == (200, b"ok")
+                assert server.connections == 2
+
+    run(scenario())
+
+
+def test_many_at_once_each_get_their_own_answer(run: Run) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            writer.write(answer("200 OK", await reader.readexactly(length)))
+
+    async def scenario() -> None:
+        payloads = [Payload(str(i).encode()) for i in range(50)]
+        async with serving(echo) as port:  # type: ignore[arg-type]
+            async with connections_to(f"http://127.0.0.1:{port}/", payloads) as poster:
+                for _ in range(3):
+                    found = await asyncio.gather(*[poster.post(p, 5) for p in payloads])
+                    assert [body for _, body in found] == [p.body for p in payloads]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("headers", [{"Expect": "100-continue"}, {"Transfer-Encoding": "chunked"}])
+async def test_a_payload_that_is_sent_otherwise_goes_by_session(headers: dict[str, str]) -> None:
+    async with connections_to("http://127.0.0.1:1/", [PAYLOAD, Payload(b"", headers)]) as poster:
+        assert isinstance(poster, Sessions)
+
+
+async def test_another_aiohttp_is_met_by_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert supported()
+    loadgen.connection.supported.cache_clear()
+    monkeypatch.delattr("aiohttp.client_proto.ResponseHandler.should_close")
+    try:
+        assert not supported()
+        async with connections_to("http://127.0.0.1:1/", [PAYLOAD]) as poster:
+            assert isinstance(poster, Sessions)
+    finally:
+        loadgen.connection.supported.cache_clear()
+
+
+async def test_a_header_cannot_smuggle_another(fast: bool) -> None:
+    smuggled = Payload(b"", {"X": "a\r\nY: b"})
+    async with connections_to("http://127.0.0.1:1/", [smuggled], fast) as poster:
+        with pytest.raises(Exception, match=r"line break|Cannot connect"):
+            await poster.post(smuggled, 1)
+
+
+@pytest.mark.parametrize(
+    ("within_s", "cancel", "raised"),
+    [(0.0, False, TimeoutError), (60.0, True, asyncio.CancelledError)],
+)
+async def test_a_deadline_is_told_from_a_cancellation(
+    within_s: float, cancel: bool, raised: type[BaseException]
+) -> None:
+    with Deadlines() as deadlines:
+
+        async def waiting() -> None:
+            task: Any = asyncio.current_task()
+            deadlines.set(task, within_s)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if deadlines.clear(task):
+                    raise TimeoutError from None
+                raise
+
+        task = asyncio.create_task(waiting())
+        await asyncio.sleep(0)
+        if cancel:
+            task.cancel()
+        with pytest.raises(raised):
+            await task
+
+
+async def test_a_task_that_was_ended_by_its_deadline_goes_on() -> None:
+    """Its cancellation is taken back, so that the next wait is not met by it."""
+    with Deadlines() as deadlines:
+        task: Any = asyncio.current_task()
+        waits: list[Callable[[], Awaitable[Any]]] = [asyncio.Event().wait] * 2
+        for wait in waits:
+            deadlines.set(task, 0.0)
+            with pytest.raises(asyncio.CancelledError):
+                await wait()
+            assert deadlines.clear(task)
+        deadlines.set(task, 60.0)
+        await asyncio.sleep(0)
+        assert not deadlines.clear(task)
+        assert task.cancelling() == 0
