@@ -21,7 +21,7 @@ PAYLOADS = [Payload(b'{"text": "hello"}', contains="ok")]
 
 
 def offer(stub: Stub, schedule: Burst | Constant, duration_s: float = 0.5) -> Measurement:
-    return asyncio.run(Client(stub.url, PAYLOADS).measure(Load(schedule, duration_s)))
+    return asyncio.run(Client(PAYLOADS, stub.url).run(Load(schedule, duration_s)))
 
 
 def post(stub: Stub, body: bytes = b"{}") -> tuple[int, float]:
