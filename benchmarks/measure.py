@@ -34,10 +34,10 @@ from loadgen.measurement import Load, Measurement, Until
 from loadgen.payloads import Payload
 from loadgen.schedule import Closed, Constant, Poisson
 from loadgen.sustained import Goal, Search, SustainedRate, Verdict
+from search.endpoint import MOST_PROCESSES
 from search.host import describe_host
 
 _PAYLOADS = (Payload(b'{"text": "hello"}', {"Content-Type": "application/json"}, contains="ok"),)
-_MOST_PROCESSES = 4
 _CASE_LIMIT_S = 240.0
 _TOO_HIGH, _OFF = 0.03, 0.10
 _OTHERS = {"ladder": ladder, "bisection": bisection, "MLRsearch NDR": ndr}
@@ -116,7 +116,7 @@ class Outcome:
 async def run_ours(case: Case) -> Outcome:
     """The product's search with its own defaults."""
     with running(case.law, case.faults) as stub:
-        fleet = Fleet(on_this_host(_PAYLOADS), most=_MOST_PROCESSES)
+        fleet = Fleet(on_this_host(_PAYLOADS), most=MOST_PROCESSES)
         try:
             await fleet.aim(stub.url)
             timed = Timed(fleet)
@@ -192,7 +192,7 @@ def _holds(
 async def run_other(case: Case, method: str, true_rps: float) -> Outcome:
     """How others would find the rate, from the same closed loop's estimate."""
     with running(case.law) as stub:
-        fleet = Fleet(on_this_host(_PAYLOADS), most=_MOST_PROCESSES)
+        fleet = Fleet(on_this_host(_PAYLOADS), most=MOST_PROCESSES)
         try:
             await fleet.aim(stub.url)
             timed = Timed(fleet)

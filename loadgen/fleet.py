@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from loadgen.measurement import BUSY_CPU, GeneratorLost, Load, Measurement, Until, merge
+from loadgen.measurement import BUSY_CPU, STARVED, GeneratorLost, Load, Measurement, Until, merge
 from loadgen.schedule import Share
 
 _LOOK_S = 0.25
@@ -92,14 +92,23 @@ class Fleet:
                     until = None
 
     async def relieve(self, limited: Measurement) -> str | None:
-        """Another process where the CPU of one was the limit, else a higher priority, once."""
-        if limited.client_cpu > BUSY_CPU and self._wanted < self._most:
+        """Another process for one that was held up by its own work, a higher priority for others.
+
+        Its own work is also the answers of a great batch, which come all at once.
+        """
+        starved = limited.client_run_delay > STARVED and limited.client_cpu < BUSY_CPU
+        if starved and await self._raise():
+            return "load processes of a higher priority"
+        if self._wanted < self._most:
             self._wanted += 1
             return f"{self._wanted} load processes"
+        return "load processes of a higher priority" if await self._raise() else None
+
+    async def _raise(self) -> bool:
         if not self._raised and all(await self._all("raise_priority")):
             self._raised = True
-            return "load processes of a higher priority"
-        return None
+            return True
+        return False
 
     def close(self) -> None:
         """End the processes."""

@@ -16,7 +16,7 @@ from loadgen.schedule import Burst, Closed, Constant, Poisson, Schedule
 
 BIN_S = 0.02
 LATE_S, LATE_SHARE = 0.005, 0.02
-BUSY_CPU = 0.8
+BUSY_CPU, STARVED = 0.8, 0.02
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Measurement:
             return None
         if self.client_cpu > BUSY_CPU:
             why = f"the client's CPU was {self.client_cpu:.0%} busy"
-        elif self.client_run_delay > 0.02:
+        elif self.client_run_delay > STARVED:
             why = f"starved: the client waited for a core {self.client_run_delay:.0%} of the time"
         else:
             why = "the client was late"

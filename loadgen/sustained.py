@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import enum
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ CLEAR = 0.05
 #: How much longer a window is at each look than at the one before.
 LATER = 1.25
 LATENCY = "p99 latency"
+BUNCHED = 0.05
 
 
 class Verdict(enum.Enum):
@@ -159,14 +161,18 @@ def judge(
         width: the relative width that is gone for; the goal's, or a coarser one.
         least_requests: fewer cannot show that none fails.
     """
+    over = measurement.overload
+    grows = over.low > width / 2
+    limited = measurement.generator_limited
+    # Requests that went out late and in a bunch fill a short queue; not by a twentieth of all.
+    few = measurement.failed <= BUNCHED * measurement.scheduled
+    if limited and few and not grows:
+        return Verdict.GENERATOR, limited
     if measurement.errors:
         causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
         return Verdict.FAIL, f"{measurement.failed} of {measurement.scheduled} failed: {causes}"
-    over = measurement.overload
-    if over.low > width / 2:
+    if grows:
         return Verdict.FAIL, f"the backlog grew by {over.fraction:.1%} of the offered rate"
-    if limited := measurement.generator_limited:
-        return Verdict.GENERATOR, limited
     p99_s = measurement.latency.quantile(0.99) or 0.0
     if goal.p99_s is not None and p99_s > goal.p99_s:
         return Verdict.FAIL, f"{LATENCY} was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
@@ -264,6 +270,11 @@ class Search:
     def __post_init__(self) -> None:
         self._width, self._windows = self.goal.width, self.goal.windows
         self._window_limit_s = self.goal.window_limit_s
+        self._deadline = math.inf
+
+    def is_late(self) -> bool:
+        """Whether the time left is that of the last window, which shows that the rate holds."""
+        return time.monotonic() > self._deadline - self.goal.window_s
 
     async def find(self) -> SustainedRate:
         """Run the search to its end.
@@ -333,7 +344,7 @@ class Search:
 
     async def _narrow(self, estimate: float, passed: float | None) -> str:
         """Bracket and bisect with MLRsearch, in a thread of its own; say why it ended."""
-        deadline = time.monotonic() + self.goal.search_limit_s
+        self._deadline = time.monotonic() + self.goal.search_limit_s
         ceiling = self.goal.max_rate_rps
         high = min(FIRST_ABOVE * estimate, ceiling)
         floor = low = passed or LOWEST * high
@@ -341,7 +352,7 @@ class Search:
         least = 1.01 / (1 - self._width)
         high = max(high, min(least * low, ceiling))
         while high >= least * low:
-            measurer = _Measurer(self, asyncio.get_running_loop(), deadline)
+            measurer = _Measurer(self, asyncio.get_running_loop())
             try:
                 await asyncio.to_thread(self._mlrsearch, measurer, low, high)
             except _OutOfTime:
@@ -355,10 +366,10 @@ class Search:
                 low, high = high, min(2 * high, ceiling)
             elif upper is not None and not (holds and (lower or low == floor)):
                 # What had passed did not pass again: look below it.
-                low, high = floor, upper
+                low, high = lower or floor, upper
             else:
                 break
-        upper = self._bounds()[1]
+        lower, upper = self._bounds()
         if upper is None:
             return "the greatest rate passed"
         if self._is_limited(upper):
@@ -406,25 +417,29 @@ class Search:
     async def _probe(self, phase: str, rate: float) -> Verdict:
         self.progress(phase, rate)
         goal = self.goal
-        schedule = Poisson(rate, goal.seed) if goal.arrivals == "poisson" else Constant(rate)
-        load = self._load(schedule, self._window_limit_s)
         least_requests = self._least_requests()
-
-        async def window() -> Measurement:
-            return await self._measure(load, Looks(goal, self._width, least_requests))
-
-        measurement = await window()
-        verdict, reason = judge(measurement, goal, self._width, least_requests)
-        while verdict is Verdict.GENERATOR and (done := await self.generator.relieve(measurement)):
-            self._probes.append(Probe(rate, verdict, reason, measurement))
-            self._doubt(f"{reason}; measured again with {done}")
-            measurement = await window()
+        repeated = False
+        while True:
+            # Windows of one rate must not repeat each other's luck.
+            seed = goal.seed + len(self._probes)
+            schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
+            left_s = max(self._deadline - time.monotonic(), goal.window_s)
+            load = self._load(schedule, min(self._window_limit_s, left_s))
+            looks = Looks(goal, self._width, least_requests)
+            measurement = await self._measure(load, looks)
             verdict, reason = judge(measurement, goal, self._width, least_requests)
-        unanswered = measurement.scheduled - measurement.succeeded
-        if verdict is Verdict.PASS and unanswered:
-            verdict, reason = Verdict.FAIL, f"{unanswered} requests got no good answer"
-        self._probes.append(Probe(rate, verdict, reason, measurement))
-        return verdict
+            unanswered = measurement.scheduled - measurement.succeeded
+            if verdict is Verdict.PASS and unanswered:
+                verdict, reason = Verdict.FAIL, f"{unanswered} requests got no good answer"
+            self._probes.append(Probe(rate, verdict, reason, measurement))
+            if verdict is not Verdict.GENERATOR:
+                return verdict
+            if done := await self.generator.relieve(measurement):
+                self._doubt(f"{reason}; measured again with {done}")
+            elif repeated:
+                return verdict
+            else:
+                repeated = True  # The host may have been busy for a moment.
 
     async def _measure(self, load: Load, until: Callable[[Measurement], bool]) -> Measurement:
         try:
@@ -469,15 +484,19 @@ class Search:
             if probe.verdict is not Verdict.GENERATOR:
                 votes[probe.rate_rps] = votes.get(probe.rate_rps, 0) + vote
         limited = {p.rate_rps for p in self._probes} - set(votes)
-        failed = {rate for rate, vote in votes.items() if vote <= 0} | limited
-        upper = min(failed, default=None)
-        passed = [r for r, vote in votes.items() if vote > 0 and (upper is None or r < upper)]
-        return max(passed, default=None), upper
+        failed = {rate for rate, vote in votes.items() if vote <= 0}
+        least = min(failed, default=math.inf)
+        lower = max((r for r, vote in votes.items() if vote > 0 and r < least), default=None)
+        # What said nothing of the server is no bound below what passed.
+        above = [rate for rate in failed | limited if lower is None or rate > lower]
+        return lower, min(above, default=None)
 
     def _result(
         self, capacity: float, warmup: Measurement, reason: str, pruned: str | None = None
     ) -> SustainedRate:
         lower, upper = self._bounds()
+        if lower is None and self._probes and pruned is None:
+            reason = f"{self._why_none()}; {reason}"
         self._doubt_drift()
         return SustainedRate(
             lower,
@@ -491,6 +510,14 @@ class Search:
             tuple(self._doubts),
             self._p99_excess(),
         )
+
+    def _why_none(self) -> str:
+        # A window in which requests failed says more than one that was too short to tell.
+        failed = [probe for probe in self._probes if probe.measurement.errors]
+        last = min(failed or self._probes, key=lambda probe: probe.rate_rps)
+        limited = all(probe.verdict is Verdict.GENERATOR for probe in self._probes)
+        name = "generator limited" if limited else "no sustained rate"
+        return f"{name}: at {last.rate_rps:.2f} rps {last.reason}"
 
     def _p99_excess(self) -> float:
         if self.goal.p99_s is None:
@@ -528,8 +555,8 @@ class _OutOfTime(Exception):
 class _Measurer(MLRsearch.AbstractMeasurer):
     """MLRsearch's view of a generator: one blocking method, called in MLRsearch's thread."""
 
-    def __init__(self, search: Search, loop: asyncio.AbstractEventLoop, deadline: float):
-        self._search, self._loop, self._deadline = search, loop, deadline
+    def __init__(self, search: Search, loop: asyncio.AbstractEventLoop):
+        self._search, self._loop = search, loop
         self._waiting: concurrent.futures.Future[Verdict] | None = None
         self._closed = False
 
@@ -542,7 +569,7 @@ class _Measurer(MLRsearch.AbstractMeasurer):
     def measure(
         self, intended_duration: float, intended_load: float
     ) -> MLRsearch.MeasurementResult:
-        if self._closed or time.monotonic() > self._deadline:
+        if self._closed or self._search.is_late():
             raise _OutOfTime
         self._waiting = asyncio.run_coroutine_threadsafe(
             self._search._probe("narrowing", intended_load), self._loop

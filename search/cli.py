@@ -234,8 +234,7 @@ def _measure_url(
             highlight=False,
         )
     if not found.lower_rps:
-        why = found.probes[-1].reason if found.probes else found.reason
-        raise ServerError("no rate", f"{url} sustained no rate: {why}")
+        raise ServerError("no rate", f"{url} sustained no rate: {found.reason}")
 
 
 def _phase(name: str, rate_rps: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,7 @@ from loadgen.local_process import on_this_host
 from loadgen.payloads import Payload
 from loadgen.sustained import Goal, Search, SustainedRate, success_bound
 
-#: More load processes than this help nobody on one host.
-MOST_PROCESSES = 4
+MOST_PROCESSES = max(2, (os.cpu_count() or 1) // 2)
 
 
 async def measure_url(

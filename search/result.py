@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Self
 
 from loadgen.measurement import Measurement
-from loadgen.sustained import CAPACITY_MARGIN, Probe, SustainedRate, Verdict, success_bound
+from loadgen.sustained import CAPACITY_MARGIN, Probe, SustainedRate, success_bound
 from search.explain import explain
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
@@ -207,7 +207,7 @@ def summarise(
     elif best is not None:
         state, cause = State.COMPLETE, found.reason
     else:
-        state, cause = State.FAILED, _why_no_rate(found)
+        state, cause = State.FAILED, found.reason
     window = _telling(windows, best)
     fields_of_rate: dict[str, Any] = {}
     if state is State.COMPLETE and best is not None:
@@ -256,20 +256,6 @@ def _telling(windows: Sequence[Window], best: Probe | None) -> ServerWindow | No
     if best is not None:
         return next((w.server for w in windows if w.measured is best.measurement), None)
     return next((w.server for w in reversed(windows) if w.server), None)
-
-
-def _why_no_rate(found: SustainedRate) -> str:
-    if not found.probes:
-        return found.reason
-    # A window in which requests failed says more than one that was too short to tell.
-    failed = [probe for probe in found.probes if probe.measurement.errors]
-    last = min(failed or found.probes, key=lambda probe: probe.rate_rps)
-    name = "generator limited" if _all_limited(found.probes) else "no sustained rate"
-    return f"{name}: at {last.rate_rps:.2f} rps {last.reason}; {found.reason}"
-
-
-def _all_limited(probes: tuple[Probe, ...]) -> bool:
-    return all(probe.verdict is Verdict.GENERATOR for probe in probes)
 
 
 def told_value(result: TrialResult, incumbent_rps: float, ratios: list[float]) -> float:

@@ -206,7 +206,7 @@ class LoadSection(Section):
     arrivals: Literal["constant", "poisson"] = "constant"
     timeout_s: float = Field(default=10.0, gt=0)
     processes: int = Field(default=1, ge=1, le=64)
-    max_processes: int = Field(default=4, ge=1, le=64)
+    max_processes: int = Field(default=2, ge=1, le=64)
     cores: list[Annotated[int, Field(ge=0), AfterValidator(_core)]] = []
     seed: int = Field(default=0, ge=0)
 
