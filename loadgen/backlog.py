@@ -41,7 +41,9 @@ def overload(
             falls as a saw; only means over whole cycles show a trend.
 
     The trend is a line through the means of blocks of whole cycles; its error comes from a
-    bootstrap of runs of neighbouring residuals, since neighbours resemble each other.
+    bootstrap of runs of neighbouring residuals, since neighbours resemble each other: the more,
+    the longer the runs (E. Carlstein, Annals of Statistics 14, 1986, for a process whose
+    neighbours correlate).
     """
     steady = outstanding[int(len(outstanding) * SETTLING) :]
     cycle = max(round(cycle_s / bin_s), 1)
@@ -53,7 +55,7 @@ def overload(
     time = (np.arange(blocks) - (blocks - 1) / 2) * size * bin_s
     slope = float(time @ means / (time @ time))
     residuals = means - means.mean() - slope * time
-    run = max(2, round(blocks ** (1 / 3)))
+    run = _run_length(residuals)
     # The line took two degrees of freedom from the residuals' spread, the runs take their own.
     residuals *= np.sqrt(blocks / (blocks - 2 - run))
     draws = np.random.default_rng(0).integers(0, blocks, (_RESAMPLES, -(-blocks // run)))
@@ -61,3 +63,12 @@ def overload(
     slopes = slope + residuals[index] @ time / (time @ time)
     low, high = np.quantile(slopes, [0.05, 0.95])
     return Overload(slope / rate_rps, float(low) / rate_rps, float(high) / rate_rps)
+
+
+def _run_length(residuals: npt.NDArray[np.float64]) -> int:
+    count = len(residuals)
+    spread = float(residuals @ residuals)
+    alike = float(residuals[1:] @ residuals[:-1]) / spread if spread > 0 else 0.0
+    alike = min(max(alike, 0.0), 0.95)
+    length = (6**0.5 * alike / (1 - alike**2)) ** (2 / 3) * count ** (1 / 3)
+    return min(max(2, round(float(length))), count // 3)

@@ -56,6 +56,11 @@ class Histogram:
         value = self._counts.get_value_from_index(index)
         return float(self._counts.get_highest_equivalent_value(value)) / 1e6
 
+    def above(self, seconds: float) -> int:
+        """How many durations were longer."""
+        us = min(max(round(seconds * 1e6), 1), _LONGEST_US)
+        return int(self._array()[self._counts._counts_index_for(us) + 1 :].sum())
+
     def mean(self) -> float | None:
         """Seconds; None where none was counted."""
         if not len(self):

@@ -50,6 +50,9 @@ class Verdict(enum.Enum):
     GENERATOR = "generator limited"
 
 
+_VOTES = {Verdict.PASS: 1, Verdict.FAIL: -1, Verdict.UNDECIDED: 0}
+
+
 @dataclass(frozen=True)
 class Goal:
     """What is looked for, and how long.
@@ -480,8 +483,8 @@ class Search:
         """The highest rate that passed by majority, below the lowest that did not."""
         votes: dict[float, int] = {}
         for probe in self._probes:
-            vote = 1 if probe.verdict is Verdict.PASS else -1
             if probe.verdict is not Verdict.GENERATOR:
+                vote = _VOTES[probe.verdict]
                 votes[probe.rate_rps] = votes.get(probe.rate_rps, 0) + vote
         limited = {p.rate_rps for p in self._probes} - set(votes)
         failed = {rate for rate, vote in votes.items() if vote <= 0}
