@@ -39,6 +39,11 @@ CLEAR = 0.05
 LATER = 1.25
 LATENCY = "p99 latency"
 BUNCHED = 0.05
+#: How many times as far the bounds of an overload must lie for a window to fail, or pass, before
+#: its limit. Where chance is at work a window that starts empty fills for seconds, which looks
+#: like an overload. Simulated queues at 0.9 of their capacity fail wrongly once in a hundred
+#: windows so, one in seven without it.
+EARLY = (3.0, 2.0)
 
 
 class Verdict(enum.Enum):
@@ -156,15 +161,20 @@ def success_bound(trials: float, confidence: float = CONFIDENCE) -> float:
 
 
 def judge(
-    measurement: Measurement, goal: Goal, width: float, least_requests: float = COMPLETIONS
+    measurement: Measurement,
+    goal: Goal,
+    width: float,
+    least_requests: float = COMPLETIONS,
+    early: bool = False,
 ) -> tuple[Verdict, str]:
     """The verdict on a window, and its reason in words. The burden of proof lies on passing.
 
     Args:
         width: the relative width that is gone for; the goal's, or a coarser one.
         least_requests: fewer cannot show that none fails.
+        early: the window can still be extended.
     """
-    over = measurement.overload
+    over = measurement.overload.surer(*EARLY) if early else measurement.overload
     grows = over.low > width / 2
     limited = measurement.generator_limited
     # Requests that went out late and in a bunch fill a short queue; not by a twentieth of all.
@@ -216,11 +226,11 @@ class Looks:
         self._next_s = LATER * so_far.span_s
         if so_far.span_s >= least_s:
             # A late generator is no better for waiting: such a window is repeated, not extended.
-            verdict, _ = judge(so_far, self.goal, self.width, self.least_requests)
+            verdict, _ = judge(so_far, self.goal, self.width, self.least_requests, early=True)
             return verdict is not Verdict.UNDECIDED
         # Early on only a backlog that grows beyond doubt counts: filling the server looks alike.
         self._next_s = min(self._next_s, least_s)
-        return so_far.overload.low > self.width / 2 + CLEAR
+        return so_far.overload.surer(*EARLY).low > self.width / 2 + CLEAR
 
 
 def stable_rate(measurement: Measurement) -> float | None:

@@ -1,22 +1,26 @@
 """Load processes on this host, against a server in another process."""
 
 import asyncio
-import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
 
 import pytest
 from aiohttp import web
 
-from loadgen.client import Client
 from loadgen.fleet import Fleet
 from loadgen.local_process import LocalProcess, on_this_host
 from loadgen.measurement import GeneratorLost, Load, Measurement
 from loadgen.payloads import Payload
 from loadgen.schedule import Closed, Constant
+from loadgen.sustained import Goal, Search, Verdict
 from tests.stub import stub
 
 PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
@@ -52,12 +56,12 @@ async def test_until_ends_a_window_and_what_is_outstanding_is_awaited() -> None:
 
 
 @asynccontextmanager
-async def arrivals() -> AsyncIterator[tuple[str, list[float]]]:
-    """A server that notes when each request arrives."""
-    times: list[float] = []
+async def arrivals() -> AsyncIterator[tuple[str, dict[bytes, list[float]]]]:
+    """A server that notes when each request arrives, by its body."""
+    times: dict[bytes, list[float]] = {}
 
     async def answer(request: web.Request) -> web.Response:
-        times.append(time.perf_counter())
+        times.setdefault(await request.read(), []).append(time.perf_counter())
         return web.Response(text="ok")
 
     app = web.Application()
@@ -74,40 +78,37 @@ async def arrivals() -> AsyncIterator[tuple[str, list[float]]]:
         await runner.cleanup()
 
 
-class OddClock(Client):
-    """A client on a host whose clock is 1000 s ahead."""
-
-    async def clock(self) -> float:
-        return await super().clock() + 1000
-
-    async def run(self, load, share, start):  # type: ignore[no-untyped-def]
-        return await super().run(load, share, start - 1000)
+def faketime() -> str:
+    found = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
+    if not found:
+        pytest.skip("libfaketime is not installed")
+    return str(found[0])
 
 
-class Here:
-    """A process that is none."""
+@pytest.mark.parametrize("clocks", ["one", "apart"])
+async def test_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    preload = faketime() if clocks != "one" else ""
 
-    def __init__(self, client: Client):
-        self.client = client
+    def spawn(index: int) -> LocalProcess:
+        if index == 1 and preload:
+            monkeypatch.setenv("LD_PRELOAD", preload)
+            monkeypatch.setenv("FAKETIME", "+1000s")
+        return on_this_host([Payload(str(index).encode())])(index)
 
-    async def call(self, method: str, *arguments: object) -> object:
-        return await getattr(self.client, method)(*arguments)
-
-    def end(self) -> None:
-        pass
-
-
-async def test_processes_start_together_though_their_clocks_differ() -> None:
-    async with arrivals() as (url, times):
-        clients = [Client(PAYLOADS), OddClock(PAYLOADS), Client(PAYLOADS)]
-        fleet = Fleet(lambda index: Here(clients[index]), 3)
-        await fleet.aim(url)
-        measured = await fleet.measure(Load(Constant(30), 1.0))
-    assert measured.scheduled == measured.succeeded == 30
-    gaps = sorted(b - a for a, b in itertools.pairwise(times))
-    # Three processes whose phases interleave: one request every 33 ms.
-    assert gaps[len(gaps) // 2] == pytest.approx(1 / 30, abs=0.02)
-    assert times[-1] - times[0] == pytest.approx(29 / 30, abs=0.25)
+    fleet = Fleet(spawn, 2)
+    try:
+        async with arrivals() as (url, times):
+            await fleet.aim(url)
+            if preload:
+                theirs = await fleet._processes[1].call("clock")
+                assert theirs - time.perf_counter() == pytest.approx(1000, abs=10)
+            measured = await fleet.measure(Load(Constant(20), 2.0))
+    finally:
+        fleet.close()
+    assert measured.scheduled == measured.succeeded == 40
+    # Their phases interleave: the second's requests are due 50 ms after the first's.
+    behind = [second - first for first, second in zip(times[b"0"], times[b"1"], strict=True)]
+    assert median(behind) == pytest.approx(1 / 20, abs=0.02)
 
 
 async def test_a_lost_process_makes_the_window_invalid_and_is_replaced() -> None:
@@ -151,6 +152,77 @@ async def test_a_starved_process_gets_a_priority_until_the_next_aim() -> None:
 
 
 def with_cpu(measured: Measurement, cpu: float) -> Measurement:
-    from dataclasses import replace
-
     return replace(measured, client_cpu=cpu)
+
+
+class Dear(Payload):
+    """A request whose answer costs the client about a millisecond."""
+
+    def accepts(self, answer: bytes) -> bool:
+        return sum(range(50_000)) > 0 and super().accepts(answer)
+
+
+DEAR = [Dear(b"{}", contains="ok")]
+
+
+async def test_a_server_faster_than_one_client_gets_another() -> None:
+    """One process cannot check 2000 answers a second; two are asked before anything is said."""
+    fleet = Fleet(on_this_host(DEAR), 1, most=2)
+    try:
+        with stub(workers=8, batch=64, service_s=0.002) as url:
+            await fleet.aim(url)
+            search = Search(Goal(window_s=2, window_limit_s=3), fleet)
+            await search._probe("narrowing", 2000)
+            count = len(fleet._processes)
+    finally:
+        fleet.close()
+    first = search._probes[0]
+    assert first.verdict is Verdict.GENERATOR
+    assert "the client's CPU was" in first.reason
+    assert count == 2
+    assert any("2 load processes" in doubt for doubt in search._doubts)
+
+
+async def test_what_the_client_cannot_offer_is_not_the_servers_rate() -> None:
+    fleet = Fleet(on_this_host(DEAR), 1)
+    try:
+        with stub(workers=8, batch=64, service_s=0.002) as url:
+            await fleet.aim(url)
+            search = Search(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
+            verdict = await search._probe("narrowing", 2000)
+    finally:
+        fleet.close()
+    assert verdict is Verdict.GENERATOR
+    assert search._bounds() == (None, 2000)
+    assert search._is_limited(2000)
+
+
+@contextmanager
+def spinning(processes: int, core: int) -> Iterator[None]:
+    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile os.getppid() != 1: pass"
+    spinners = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+
+
+async def test_a_client_starved_by_spinning_processes_is_named_and_helped() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may raise a priority")
+    core = max(os.sched_getaffinity(0))
+    fleet = Fleet(on_this_host(PAYLOADS, [core]), 1)
+    try:
+        with stub(batch=8, service_s=0.01) as url:
+            await fleet.aim(url)
+            with spinning(8, core):
+                starved = await fleet.measure(Load(Constant(200), 3.0))
+                done = await fleet.relieve(starved)
+                helped = await fleet.measure(Load(Constant(200), 3.0))
+    finally:
+        fleet.close()
+    assert "starved: the client waited for a core" in (starved.generator_limited or "")
+    assert done == "load processes of a higher priority"
+    assert helped.client_run_delay < starved.client_run_delay / 2
