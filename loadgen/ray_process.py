@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from loadgen.client import Client
@@ -31,6 +31,8 @@ class RayProcess:
         """Call one of its methods; raises GeneratorLost where the actor is gone."""
         try:
             return await getattr(self._actor, method).remote(*arguments)
+        except RayTaskError:
+            raise  # The method's own error; the actor lives.
         except RayError as error:
             raise GeneratorLost(str(error).partition("\n")[0]) from error
 

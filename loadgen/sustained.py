@@ -10,7 +10,6 @@ import concurrent.futures
 import enum
 import itertools
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -283,11 +282,17 @@ class Search:
     def __post_init__(self) -> None:
         self._width, self._windows = self.goal.width, self.goal.windows
         self._window_limit_s = self.goal.window_limit_s
-        self._deadline = math.inf
+        self._least_s = self.goal.window_s
+        self._spent_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """What is left of the narrowing's time, by the time of its own windows."""
+        return self.goal.search_limit_s - self._spent_s
 
     def is_late(self) -> bool:
         """Whether the time left is that of the last window, which shows that the rate holds."""
-        return time.monotonic() > self._deadline - self.goal.window_s
+        return self.left_s < self._least_s
 
     async def find(self) -> SustainedRate:
         """Run the search to its end.
@@ -342,6 +347,7 @@ class Search:
         )
         needed_s = min(needed_s, self.goal.search_limit_s)
         self._window_limit_s = max(self.goal.window_limit_s, needed_s)
+        self._least_s = min(least_s, self._window_limit_s)
         factor = min(max(least_s / self._window_limit_s, 1.0), COARSEST)
         self._width = min(factor * self.goal.width, 0.4)
 
@@ -357,7 +363,7 @@ class Search:
 
     async def _narrow(self, estimate: float, passed: float | None) -> str:
         """Bracket and bisect with MLRsearch, in a thread of its own; say why it ended."""
-        self._deadline = time.monotonic() + self.goal.search_limit_s
+        self._spent_s = 0.0
         ceiling = self.goal.max_rate_rps
         high = min(FIRST_ABOVE * estimate, ceiling)
         floor = low = passed or LOWEST * high
@@ -369,6 +375,7 @@ class Search:
             try:
                 await asyncio.to_thread(self._mlrsearch, measurer, low, high)
             except _OutOfTime:
+                await self._last_try()
                 await self._holds()
                 return f"the search's {self.goal.search_limit_s:g} s were over"
             finally:
@@ -390,6 +397,15 @@ class Search:
                 f"the load process could not offer {upper:.1f} rps on time; the server may do more"
             )
         return "the bounds are close enough"
+
+    async def _last_try(self) -> None:
+        """Where time is over with the bounds far apart, offer a rate not far below the upper."""
+        lower, upper = self._bounds()
+        if upper is None:
+            return
+        below = upper * (1 - 2 * self._width) if lower else upper / 2
+        if (lower or 0.0) < below * (1 - self._width):
+            await self._probe("narrowing", below)
 
     async def _holds(self) -> bool:
         """Whether the highest rate that passed still passes, at the end of the search.
@@ -436,10 +452,10 @@ class Search:
             # Windows of one rate must not repeat each other's luck.
             seed = goal.seed + len(self._probes)
             schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
-            left_s = max(self._deadline - time.monotonic(), goal.window_s)
-            load = self._load(schedule, min(self._window_limit_s, left_s))
+            load = self._load(schedule, min(self._window_limit_s, max(self.left_s, self._least_s)))
             looks = Looks(goal, self._width, least_requests)
             measurement = await self._measure(load, looks)
+            self._spent_s += measurement.span_s + (measurement.latency.quantile(1.0) or 0.0)
             verdict, reason = judge(measurement, goal, self._width, least_requests)
             unanswered = measurement.scheduled - measurement.succeeded
             if verdict is Verdict.PASS and unanswered:

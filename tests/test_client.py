@@ -1,9 +1,12 @@
 """The load client against a real HTTP server in another process."""
 
 import asyncio
+import errno
 import gc
 import socket
 import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -138,3 +141,20 @@ async def test_a_long_window_needs_no_more_memory() -> None:
         tracemalloc.stop()
     assert many - few < 1_000_000
     assert window.result().succeeded == 310_000
+
+
+async def test_what_runs_out_of_files_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own limit is no failure of the server."""
+
+    class NoFiles:
+        async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    @asynccontextmanager
+    async def connections(*arguments: object) -> AsyncIterator[NoFiles]:
+        yield NoFiles()
+
+    monkeypatch.setattr("loadgen.client.connections_to", connections)
+    measured = await Client(PAYLOADS, "http://127.0.0.1:9/").run(Load(Constant(20), 0.5))
+    assert (measured.scheduled, measured.sent, measured.errors) == (10, 0, {})
+    assert measured.generator_limited == "10 of 10 requests were not sent"

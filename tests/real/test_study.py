@@ -51,12 +51,13 @@ def test_a_run_from_the_specification_to_production(study: WriteStudy, tmp_path:
     assert [t["number"] for t in found] == [0, 1, 2, 3]
     assert found[0]["kind"] == "default" and found[0]["config"] == {}
     assert found[0]["capacity_rps"] > 0
-    best = max((t["sustained_rps"] or 0, t["number"]) for t in found)
-    assert best[0] > 1.5 * (found[0]["sustained_rps"] or 0), "batches of 8 beat batches of 1"
+    best_rps = max(t["sustained_rps"] or 0 for t in found)
+    assert best_rps > 1.5 * (found[0]["sustained_rps"] or 0), "batches of 8 beat batches of 1"
     told = report(folder)
-    assert told["best"]["number"] == best[1]
+    assert told["best"]["sustained_rps"] == best_rps
+    best = told["best"]["number"]
     assert told["ended"] == "all 4 trials were run"
-    assert f"trial {best[1]} sustains" in output
+    assert f"trial {best} sustains" in output
     for t in found:
         names = {p.name for p in (folder / "trials" / str(t["number"])).iterdir()}
         assert names == {"config.properties", "environment", "torchserve.log", "measurements.json"}
@@ -75,7 +76,7 @@ def test_a_run_from_the_specification_to_production(study: WriteStudy, tmp_path:
     assert measured.returncode == 0, answer
     assert "overridden: inference_address=http://0.0.0.0:8080" in answer
     result = json.loads(answer.splitlines()[-1])
-    assert result["sustained_rps"] == pytest.approx(best[0], rel=0.5)
+    assert result["sustained_rps"] == pytest.approx(best_rps, rel=0.5)
 
 
 def serve_and_ask(exported: Path, model_store: Path) -> None:
@@ -255,12 +256,13 @@ def test_a_url_is_measured_without_ray(tmp_path: Path, capsys: pytest.CaptureFix
 
     (tmp_path / "requests.jsonl").write_text('{"body": {}, "expect": {"contains": "ok"}}\n')
     requests = str(tmp_path / "requests.jsonl")
-    with stub(workers=1, batch=8, service_s=0.05) as url:
-        arguments = ["measure", "--url", url, "--requests", requests, "--users", "16", "--json"]
+    # Latencies of half a second allow for a sender that its host delays by milliseconds.
+    with stub(workers=1, batch=64, service_s=0.4) as url:
+        arguments = ["measure", "--url", url, "--requests", requests, "--users", "128", "--json"]
         assert run_command(arguments) == 0
     captured = capsys.readouterr()
     data = json.loads(captured.out)
-    assert data["sustained_rps"] == pytest.approx(160, rel=0.3)
+    assert 80 <= data["sustained_rps"] <= 1.03 * 160
     assert data["lower_rps"] <= data["upper_rps"]
     assert data["succeeded"] <= data["sent"] <= data["scheduled"]
     assert "warm-up" in captured.err
