@@ -43,6 +43,10 @@ BUNCHED = 0.05
 #: like an overload. Simulated queues at 0.9 of their capacity fail wrongly once in a hundred
 #: windows so, one in seven without it.
 EARLY = (3.0, 2.0)
+#: A server whose windows take long is given time for so many.
+LEAST_WINDOWS = 5
+#: Rates that are still offered where time is over and nothing has passed.
+LAST_TRIES = 3
 
 
 class Verdict(enum.Enum):
@@ -68,7 +72,8 @@ class Goal:
         window_s: a window's least duration.
         window_limit_s: a window's greatest duration.
         warmup_limit_s: the closed loop's greatest duration.
-        search_limit_s: the narrowing's greatest duration; what is known then is the result.
+        search_limit_s: the narrowing's greatest duration; what is known then is the result. A
+            slow server is given time for five of its windows, up to twice as much.
         windows: how many windows must agree for a bound; the odd one out is outvoted.
             One decides where the server is so slow that a window takes more than twice window_s.
         max_rate_rps: nothing is offered above it.
@@ -288,7 +293,8 @@ class Search:
     @property
     def left_s(self) -> float:
         """What is left of the narrowing's time, by the time of its own windows."""
-        return self.goal.search_limit_s - self._spent_s
+        usual_s = self.goal.search_limit_s
+        return min(max(usual_s, LEAST_WINDOWS * self._least_s), 2 * usual_s) - self._spent_s
 
     def is_late(self) -> bool:
         """Whether the time left is that of the last window, which shows that the rate holds."""
@@ -377,7 +383,7 @@ class Search:
             except _OutOfTime:
                 await self._last_try()
                 await self._holds()
-                return f"the search's {self.goal.search_limit_s:g} s were over"
+                return f"the search's {self._spent_s + self.left_s:.0f} s were over"
             finally:
                 measurer.close()
             holds = await self._holds()
@@ -400,12 +406,14 @@ class Search:
 
     async def _last_try(self) -> None:
         """Where time is over with the bounds far apart, offer a rate not far below the upper."""
-        lower, upper = self._bounds()
-        if upper is None:
-            return
-        below = upper * (1 - 2 * self._width) if lower else upper / 2
-        if (lower or 0.0) < below * (1 - self._width):
+        for _ in range(LAST_TRIES):
+            lower, upper = self._bounds()
+            below = (1 - 2 * self._width) * (upper or 0.0)
+            if (lower or 0.0) >= below * (1 - self._width):
+                return
             await self._probe("narrowing", below)
+            if lower is not None:
+                return
 
     async def _holds(self) -> bool:
         """Whether the highest rate that passed still passes, at the end of the search.
