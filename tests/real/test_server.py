@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +98,47 @@ async def test_a_supervisor_that_dies_takes_the_server_along(
         with pytest.raises(ServerError, match="server died"):
             await server.guard(asyncio.sleep(20))
         wait_for(lambda: not processes(*OURS), 30, "the workers are gone too")
+
+
+GROWS = """
+held = []
+
+def handle(data, context):
+    if data is None:
+        return None
+    held.append(bytearray(300 << 20))
+    return ["ok" for _ in data]
+"""
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group whose processes the kernel kills beyond 100 MiB."""
+    group = Path(f"/sys/fs/cgroup/memory/servetune-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(100 << 20))
+    except OSError:
+        pytest.skip("no control group can be made")
+    yield group
+    wait_for(lambda: not (group / "cgroup.procs").read_text(), 10, "the group is empty")
+    group.rmdir()
+
+
+async def test_the_kernels_kill_is_called_out_of_memory(
+    site: MakeSite, tmp_path: Path, little_memory: Path
+) -> None:
+    async with TorchServe(SMALL, site(GROWS), tmp_path / "trial") as server:
+        for pid in server.worker_pids:
+            (little_memory / "cgroup.procs").write_text(str(pid))
+
+        async def ask() -> None:
+            async with aiohttp.ClientSession() as session:
+                await session.post(server.url, json={})
+            await asyncio.sleep(20)
+
+        with pytest.raises(ServerError, match=r"out of memory: worker .* ended while"):
+            await server.guard(ask())
 
 
 RAISES = "def handle(data, context):\n    pass\nraise ValueError('no weights here')\n"
