@@ -54,7 +54,9 @@ class Client:
         fast: bool = True,
     ):
         if cores:
-            os.sched_setaffinity(0, cores)
+            # Each thread has an affinity of its own, and there are some already.
+            for thread in os.listdir("/proc/self/task"):
+                os.sched_setaffinity(int(thread), cores)
         # What was imported is never garbage; looking through it would delay sends by 50 ms.
         gc.collect()
         gc.freeze()

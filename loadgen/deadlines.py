@@ -18,7 +18,6 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._times: dict[asyncio.Task[object], float] = {}
-        self._ended: set[asyncio.Task[object]] = set()
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -36,7 +35,6 @@ class Deadlines:
         """Forget the task; True where its time was up and nobody else cancelled it."""
         if self._times.pop(task, None) is not None:
             return False
-        self._ended.discard(task)
         return task.uncancel() == 0
 
     def _sweep(self) -> None:
@@ -48,6 +46,5 @@ class Deadlines:
             overdue.append(task)
         for task in overdue:
             del self._times[task]
-            self._ended.add(task)
             task.cancel()
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from loadgen.measurement import BUSY_CPU, STARVED, GeneratorLost, Load, Measurement, Until, merge
@@ -78,7 +79,8 @@ class Fleet:
                 return merge(await window)
             finally:
                 window.cancel()
-        except (GeneratorLost, asyncio.CancelledError):
+        except BaseException:
+            # Nothing of this window may go on beside the next one.
             self.close()
             raise
 
@@ -105,9 +107,10 @@ class Fleet:
         return "load processes of a higher priority" if await self._raise() else None
 
     async def _raise(self) -> bool:
-        if not self._raised and all(await self._all("raise_priority")):
-            self._raised = True
-            return True
+        if not self._raised:
+            with suppress(GeneratorLost):
+                self._raised = all(await self._all("raise_priority"))
+                return self._raised
         return False
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable, Collection, Sequence
 from multiprocessing.connection import Connection
@@ -39,18 +40,17 @@ class LocalProcess:
         number = next(self._numbers)
         answer = self._calls[number] = self._loop.create_future()
         try:
-            self._connection.send((number, method, arguments))
+            try:
+                self._connection.send((number, method, arguments))
+            except OSError:
+                raise self._lost() from None
             return await answer
-        except OSError:
-            raise self._lost() from None
         finally:
             self._calls.pop(number, None)
 
     def end(self) -> None:
         """Kill the process, and wait until it is gone."""
-        if not self._connection.closed:
-            self._loop.remove_reader(self._connection.fileno())
-            self._connection.close()
+        self._disconnect()
         self._process.kill()
         self._process.join()
 
@@ -58,11 +58,7 @@ class LocalProcess:
         try:
             number, value, error = self._connection.recv()
         except (EOFError, OSError):
-            self._loop.remove_reader(self._connection.fileno())
-            self._connection.close()
-            for call in self._calls.values():
-                if not call.done():
-                    call.set_exception(self._lost())
+            self._disconnect()
             return
         waiting = self._calls.get(number)
         if waiting is not None and not waiting.done():
@@ -70,6 +66,14 @@ class LocalProcess:
                 waiting.set_result(value)
             else:
                 waiting.set_exception(error)
+
+    def _disconnect(self) -> None:
+        if not self._connection.closed:
+            self._loop.remove_reader(self._connection.fileno())
+            self._connection.close()
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(self._lost())
 
     def _lost(self) -> GeneratorLost:
         return GeneratorLost(f"the load process {self._process.pid} ended")
@@ -103,7 +107,10 @@ async def _answer(connection: Connection, client: Client) -> None:
             value, error = await getattr(client, method)(*arguments), None
         except Exception as raised:
             value, error = None, raised
-        connection.send((number, value, error))
+        try:
+            connection.send((number, value, error))
+        except (TypeError, ValueError, AttributeError, pickle.PicklingError):
+            connection.send((number, None, RuntimeError(repr(error or value))))
 
     def asked() -> None:
         try:

@@ -37,6 +37,7 @@ CLEAR = 0.05
 #: How much longer a window is at each look than at the one before.
 LATER = 1.25
 LATENCY = "p99 latency"
+CLOSE_ENOUGH = "the bounds are close enough"
 BUNCHED = 0.05
 #: How many times as far the bounds of an overload must lie for a window to fail, or pass, before
 #: its limit. Where chance is at work a window that starts empty fills for seconds, which looks
@@ -58,9 +59,6 @@ class Verdict(enum.Enum):
     GENERATOR = "generator limited"
 
 
-_VOTES = {Verdict.PASS: 1, Verdict.FAIL: -1, Verdict.UNDECIDED: 0}
-
-
 @dataclass(frozen=True)
 class Goal:
     """What is looked for, and how long.
@@ -72,8 +70,9 @@ class Goal:
         window_s: a window's least duration.
         window_limit_s: a window's greatest duration.
         warmup_limit_s: the closed loop's greatest duration.
-        search_limit_s: the narrowing's greatest duration; what is known then is the result. A
-            slow server is given time for five of its windows, up to twice as much.
+        search_limit_s: after this much narrowing no new rates are looked for, but that what is
+            known holds is shown. A slow server is given time for five of its windows, up to
+            twice as much.
         windows: how many windows must agree for a bound; the odd one out is outvoted.
             One decides where the server is so slow that a window takes more than twice window_s.
         max_rate_rps: nothing is offered above it.
@@ -259,6 +258,13 @@ def stable_rate(measurement: Measurement) -> float | None:
     return sum(counts) / (STABLE_WINDOWS * size * BIN_S)
 
 
+def _duration_s(measurement: Measurement) -> float:
+    """What a window took, with its drain; waiting for one's turn is not in it."""
+    if "timeout" in measurement.errors:
+        return measurement.span_s + measurement.load.timeout_s
+    return measurement.span_s + (measurement.service.quantile(1.0) or 0.0)
+
+
 Progress = Callable[[str, float], None]
 
 
@@ -283,6 +289,9 @@ class Search:
     progress: Progress = lambda phase, rate: None
     _probes: list[Probe] = field(default_factory=list)
     _doubts: list[str] = field(default_factory=list)
+    #: Last windows that stayed undecided, and rates that had passed and did not hold.
+    _open: list[Probe] = field(default_factory=list)
+    _revoked: set[float] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._width, self._windows = self.goal.width, self.goal.windows
@@ -317,6 +326,7 @@ class Search:
             return self._result(
                 capacity, warmup, f"no request succeeded: {causes or 'no answer at all'}"
             )
+        self._coarsen(warmup, capacity)
         best = self.incumbent_rps
         passed = None
         # Where the capacity is far above the rate to beat, narrowing finds it without a probe.
@@ -333,7 +343,6 @@ class Search:
                 why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
                 return self._result(capacity, warmup, "pruned at the incumbent's rate", why)
             passed = best
-        self._coarsen(warmup, capacity)
         reason = await self._narrow(max(capacity, passed or 0.0), passed)
         lower, upper = self._bounds()
         if best is not None and (lower or 0.0) < best and not self._is_limited(upper):
@@ -382,7 +391,9 @@ class Search:
                 await asyncio.to_thread(self._mlrsearch, measurer, low, high)
             except _OutOfTime:
                 await self._last_try()
-                await self._holds()
+                for _ in range(LAST_TRIES):
+                    if await self._holds():
+                        break
                 return f"the search's {self._spent_s + self.left_s:.0f} s were over"
             finally:
                 measurer.close()
@@ -402,7 +413,7 @@ class Search:
             return (
                 f"the load process could not offer {upper:.1f} rps on time; the server may do more"
             )
-        return "the bounds are close enough"
+        return CLOSE_ENOUGH
 
     async def _last_try(self) -> None:
         """Where time is over with the bounds far apart, offer a rate not far below the upper."""
@@ -427,8 +438,14 @@ class Search:
         if last.rate_rps == lower and last.verdict is Verdict.PASS:
             return True
         for _ in range(2):
-            if await self._probe("narrowing", lower) is not Verdict.FAIL:
+            verdict = await self._probe("narrowing", lower)
+            if verdict is Verdict.PASS:
                 return True
+            if verdict is not Verdict.FAIL:
+                self._open.append(self._probes[-1])
+                self._doubt(f"whether {lower:.1f} rps still held at the end stayed open")
+                return True
+        self._revoked.add(lower)
         return False
 
     def _mlrsearch(self, measurer: _Measurer, low: float, high: float) -> None:
@@ -463,7 +480,7 @@ class Search:
             load = self._load(schedule, min(self._window_limit_s, max(self.left_s, self._least_s)))
             looks = Looks(goal, self._width, least_requests)
             measurement = await self._measure(load, looks)
-            self._spent_s += measurement.span_s + (measurement.latency.quantile(1.0) or 0.0)
+            self._spent_s += _duration_s(measurement)
             verdict, reason = judge(measurement, goal, self._width, least_requests)
             unanswered = measurement.scheduled - measurement.succeeded
             if verdict is Verdict.PASS and unanswered:
@@ -511,17 +528,17 @@ class Search:
     def _marginal(self) -> bool:
         """Whether the last window failed by so little that it may have been chance."""
         last = self._probes[-1].measurement
-        return last.failed <= 0.01 * last.scheduled and not last.overload.low > self._width
+        return last.failed <= max(1, 0.01 * last.scheduled) and not last.overload.low > self._width
 
     def _bounds(self) -> tuple[float | None, float | None]:
         """The highest rate that passed by majority, below the lowest that did not."""
         votes: dict[float, int] = {}
         for probe in self._probes:
-            if probe.verdict is not Verdict.GENERATOR:
-                vote = _VOTES[probe.verdict]
+            vote = 1 if probe.verdict is Verdict.PASS else -1
+            if probe.verdict is not Verdict.GENERATOR and probe not in self._open:
                 votes[probe.rate_rps] = votes.get(probe.rate_rps, 0) + vote
         limited = {p.rate_rps for p in self._probes} - set(votes)
-        failed = {rate for rate, vote in votes.items() if vote <= 0}
+        failed = {rate for rate, vote in votes.items() if vote <= 0} | self._revoked
         least = min(failed, default=math.inf)
         lower = max((r for r, vote in votes.items() if vote > 0 and r < least), default=None)
         # What said nothing of the server is no bound below what passed.
@@ -603,14 +620,17 @@ class _Measurer(MLRsearch.AbstractMeasurer):
         if self._waiting is not None:
             self._waiting.cancel()
 
+    async def _offer(self, rate_rps: float) -> Verdict:
+        if self._closed:
+            raise _OutOfTime
+        return await self._search._probe("narrowing", rate_rps)
+
     def measure(
         self, intended_duration: float, intended_load: float
     ) -> MLRsearch.MeasurementResult:
         if self._closed or self._search.is_late():
             raise _OutOfTime
-        self._waiting = asyncio.run_coroutine_threadsafe(
-            self._search._probe("narrowing", intended_load), self._loop
-        )
+        self._waiting = asyncio.run_coroutine_threadsafe(self._offer(intended_load), self._loop)
         verdict = self._waiting.result()
         lost = 0.0
         if verdict is not Verdict.PASS:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from loadgen.measurement import GeneratorLost
 from loadgen.payloads import PayloadError
 from search.errors import CommandError, RunError
 from search.spec import SpecError, load_spec, read_config
@@ -93,8 +94,10 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
         from search.export import export as write_files
 
         write_files(run, found.best, spec.archive())
-        console.print("The files for production are in best/.", highlight=False)
+        where = run.folder / "best"
+        console.print(f"The files for production: {where}", highlight=False, soft_wrap=True)
     if found.interrupted:
+        console.print(f"servetune resume {run.folder} goes on.", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -137,6 +140,8 @@ def _measure_spec(
     from search.measure import measure_configs
 
     spec = load_spec(path, may_be_fixed=True)
+    if side_by_side and any(spec.serving.ports.model_dump().values()):
+        raise CommandError("--side-by-side needs free ports; leave serving.ports out")
     configs, names = [ServerConfig()], ["TorchServe's default"]
     if files:
         names = [str(file) for file in files]
@@ -371,6 +376,9 @@ def run_command(arguments: list[str]) -> int:
         return BAD_INPUT
     except DemoError as error:
         errors.print(f"servetune: {error}", markup=False)
+        return FAILED
+    except GeneratorLost as error:
+        errors.print(f"servetune: load process lost: {error}", markup=False)
         return FAILED
     except ServerError as error:
         errors.print(f"servetune: {error}", markup=False)

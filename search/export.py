@@ -33,8 +33,9 @@ _START = """\
 #!/bin/sh
 # Starts TorchServe as it was measured: MODEL_STORE=/folder/of/the/archive ./start.sh
 set -eu
-cd "$$(dirname "$$0")"
 : "$${MODEL_STORE:?names no folder; it must hold $archive}"
+MODEL_STORE="$$(cd "$$MODEL_STORE" && pwd)"
+cd "$$(dirname "$$0")"
 unset TS_CONFIG_FILE # It would beat --ts-config.
 set -a
 . ./environment
@@ -63,7 +64,8 @@ $facts
     MODEL_STORE=/folder/of/$archive ./start.sh
 
 - `config.properties`: the configuration. Inference listens on port 8080 of every address,
-  management and metrics on the loopback; token authorisation is on.
+  management and metrics on the loopback. Token authorisation is on: TorchServe writes its tokens
+  to `key_file.json` here at each start, and clients send `Authorization: Bearer KEY`.
 - `environment`: threads and other variables. **They are part of the configuration**: without
   them TorchServe runs another one. `start.sh` reads it; for systemd it is an EnvironmentFile.
 - `log4j2.xml`: warnings and the model's own output, as it was measured. TorchServe's own file

@@ -118,6 +118,7 @@ class Study:
                     self._study.tell(trial, result.sustained_rps or 0.0)
                 else:
                     self.abandon(trial)
+        self._put_references_first()
         if not trials:
             self._enqueue(Kind.DEFAULT, ServerConfig())
             if self._baseline is not None:
@@ -155,7 +156,7 @@ class Study:
                 # Where the sampler is stuck on what is known, chance is not.
                 if (point := self.space.untried(tried, self._next)) is None:
                     return None
-                self._study.enqueue_trial(point)
+                self._study.enqueue_trial(point, user_attrs={"kind": Kind.SAMPLED})
             trial = self._study.ask()
             given = trial.user_attrs
             if not given.get("outside", False):
@@ -245,6 +246,23 @@ class Study:
                     trial.suggest_categorical(d.name, d.choices)
                 else:
                     trial.suggest_int(d.name, d.low, d.high, log=d.log)
+
+    def _put_references_first(self) -> None:
+        """What everything is compared with comes first, also where it was interrupted."""
+
+        def rank(waiting: optuna.trial.FrozenTrial) -> int:
+            kinds = [Kind.DEFAULT, Kind.BASELINE]
+            kind = Kind(waiting.user_attrs["kind"])
+            return kinds.index(kind) if kind in kinds else len(kinds)
+
+        waiting = self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False)
+        ordered = sorted(waiting, key=rank)
+        if ordered != waiting:
+            for trial in waiting:
+                self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            for trial in ordered:
+                fixed = trial.system_attrs["fixed_params"]
+                self._study.enqueue_trial(fixed, user_attrs=trial.user_attrs)
 
     def _enqueue(self, kind: Kind, config: ServerConfig, retry: bool = False) -> None:
         values = self.space.values(config)

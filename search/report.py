@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from loadgen.sustained import CLOSE_ENOUGH
 from search.result import PHASES, State, TrialResult
 from search.run import Run, frame
 from search.study import Outcome
@@ -99,6 +100,8 @@ def ending(found: Outcome) -> str:
 def headline(found: Outcome) -> str:
     """Best against baseline, in a sentence or two."""
     best, reference = found.best, found.reference
+    if not found.results:
+        return "Nothing was measured to its end yet."
     if best is None:
         return "No configuration sustained any rate."
     sentence = (
@@ -136,7 +139,7 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
     for result in results:
         bound = result.success_bound_by_batch
         extra = {k: v for k, v in result.config.to_dict().items() if k not in dict(SETTINGS)}
-        cause = "" if result.state is State.COMPLETE else _first_line(result.cause)
+        cause = "" if result.cause == CLOSE_ENOUGH else _first_line(result.cause)
         rows.append(
             (
                 str(result.number),

@@ -157,7 +157,7 @@ class TrialResult:
             self.config,
             window,
             cores,
-            self.sustained_rps or self.capacity_rps,
+            self.sustained_rps,
             workers,
             self.batch_capacity // workers if workers and self.batch_capacity else None,
         )

@@ -139,6 +139,9 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         study.begin()
         run.rebuild(study.results)
         budget = _Budget(spec, study)
+        if not budget.may_start():
+            study.end(budget.reason)
+            return outcome(run, study, failed=budget.failed)
         # The handlers after the cluster: ray.init sets its own for SIGTERM.
         with local_cluster(spec.load.most_processes, ray_output), _interruptible(budget):
             _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)

@@ -377,7 +377,7 @@ class TorchServe:
         if "Address already in use" in log:
             return self._error("port in use", "a port was taken during the start", host_fault=True)
         if code is None:
-            return self._error("server died", "the supervisor was killed", host_fault=True)
+            return self._error("server died", "its supervisor was killed", host_fault=True)
         if _oom_kills() > self._oom_kills:
             return self._error("out of memory", "the kernel killed TorchServe during its start")
         return self._error("no start", f"TorchServe ended with exit status {code} during its start")
@@ -401,6 +401,8 @@ class TorchServe:
         assert self._exit is not None
         killed = _oom_kills() > self._oom_kills
         if self._exit.done():
+            if self._exit.result() is None:
+                raise self._error("server died", "its supervisor was killed", host_fault=True)
             cause = "out of memory" if killed else "server died"
             raise self._error(cause, f"TorchServe ended (exit status {self._exit.result()})")
         gone = [pid for pid in self.worker_pids if not psutil.pid_exists(pid)]
@@ -454,12 +456,13 @@ class TorchServe:
             task.cancel()
         process = self._process
         if process is not None and process.stdin is not None and self._exit is not None:
-            with contextlib.suppress(OSError):
+            # uvloop raises a RuntimeError where the supervisor is gone.
+            with contextlib.suppress(OSError, RuntimeError):
                 process.stdin.write(b"stop\n")
                 await process.stdin.drain()
             if listening:
                 await asyncio.wait([self._exit], timeout=supervisor.ORDERLY_STOP_S + 5)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):
                 process.stdin.close()
             # The supervisor's end: by then every process and the folder are gone.
             if listening:

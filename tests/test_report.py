@@ -150,9 +150,12 @@ def test_a_trial_without_a_rate_is_not_exported(found: Outcome) -> None:
 
 
 def test_a_run_without_any_rate_says_so(run: Run) -> None:
-    assert headline(outcome(run, open_study(run, run.spec()))) == (
-        "No configuration sustained any rate."
-    )
+    study = open_study(run, run.spec())
+    assert headline(outcome(run, study)) == "Nothing was measured to its end yet."
+    study.begin()
+    trial, task = study.ask() or pytest.fail("nothing asked")
+    study.tell(trial, TrialResult(0, task.kind, task.config, State.FAILED, cause="no start"))
+    assert headline(outcome(run, study)) == "No configuration sustained any rate."
 
 
 def test_lines_tell_what_happens_without_a_terminal() -> None:

@@ -234,6 +234,7 @@ def test_an_interrupted_default_is_taken_up_again(tmp_path: Path) -> None:
     again = open_study(tmp_path)
     kinds = [(again.ask() or pytest.fail("nothing asked"))[1].kind for _ in range(5)]
     assert kinds.count(Kind.DEFAULT) == 1, "the driver was killed in it this time"
+    assert kinds[0] is Kind.DEFAULT, "what everything is compared with comes first again"
 
 
 def test_looking_on_changes_nothing(tmp_path: Path) -> None:

@@ -93,10 +93,11 @@ async def test_a_supervisor_that_dies_takes_the_server_along(
     site: MakeSite, tmp_path: Path
 ) -> None:
     async with TorchServe(SMALL, site(), tmp_path / "trial") as server:
-        for pid in processes("supervisor.py"):
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(ServerError, match="server died"):
+        assert server._process is not None
+        os.kill(server._process.pid, signal.SIGKILL)
+        with pytest.raises(ServerError, match="server died: its supervisor was killed") as raised:
             await server.guard(asyncio.sleep(20))
+        assert raised.value.host_fault
         wait_for(lambda: not processes(*OURS), 30, "the workers are gone too")
 
 
@@ -296,8 +297,8 @@ def test_nothing_outlives_whoever_started_it(site: MakeSite, tmp_path: Path, vic
     assert parent.stdout and parent.stdout.readline() == "ready\n"
     assert len(processes("model_service_worker")) == 2
     if victims != "parent":
-        for pid in processes("supervisor.py"):
-            os.kill(pid, signal.SIGKILL)
+        for child in psutil.Process(parent.pid).children():
+            child.kill()
     parent.kill()
     parent.wait()
     wait_for(lambda: not processes(*OURS), 30, "every process is gone")
