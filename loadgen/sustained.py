@@ -289,8 +289,8 @@ class Search:
     progress: Progress = lambda phase, rate: None
     _probes: list[Probe] = field(default_factory=list)
     _doubts: list[str] = field(default_factory=list)
-    #: Last windows that stayed undecided, and rates that had passed and did not hold.
-    _open: list[Probe] = field(default_factory=list)
+    #: Last windows that stayed undecided, by index, and rates that had passed and did not hold.
+    _open: set[int] = field(default_factory=set)
     _revoked: set[float] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -442,7 +442,7 @@ class Search:
             if verdict is Verdict.PASS:
                 return True
             if verdict is not Verdict.FAIL:
-                self._open.append(self._probes[-1])
+                self._open.add(len(self._probes) - 1)
                 self._doubt(f"whether {lower:.1f} rps still held at the end stayed open")
                 return True
         self._revoked.add(lower)
@@ -533,9 +533,9 @@ class Search:
     def _bounds(self) -> tuple[float | None, float | None]:
         """The highest rate that passed by majority, below the lowest that did not."""
         votes: dict[float, int] = {}
-        for probe in self._probes:
+        for index, probe in enumerate(self._probes):
             vote = 1 if probe.verdict is Verdict.PASS else -1
-            if probe.verdict is not Verdict.GENERATOR and probe not in self._open:
+            if probe.verdict is not Verdict.GENERATOR and index not in self._open:
                 votes[probe.rate_rps] = votes.get(probe.rate_rps, 0) + vote
         limited = {p.rate_rps for p in self._probes} - set(votes)
         failed = {rate for rate, vote in votes.items() if vote <= 0} | self._revoked

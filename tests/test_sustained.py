@@ -2,7 +2,7 @@ import pytest
 
 from loadgen.measurement import GeneratorLost, Load, Measurement, Until, merge
 from loadgen.schedule import Constant
-from loadgen.sustained import Goal, Search, SustainedRate, Verdict, judge, success_bound
+from loadgen.sustained import Goal, Probe, Search, SustainedRate, Verdict, judge, success_bound
 from tests.simulated import Simulated
 
 GOAL = Goal()
@@ -158,6 +158,36 @@ async def test_a_server_that_slows_down_is_not_certified_at_its_old_rate() -> No
 async def test_the_verdict_of_a_full_window(rate: float, verdict: Verdict) -> None:
     measured = await Simulated(0.01).measure(Load(Constant(rate), 10))
     assert judge(measured, GOAL, 0.05)[0] is verdict
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdicts", "left_out", "bounds", "sentence"),
+    [
+        ((100, 110), "PF", (), (100, 110), "what passed, below what failed"),
+        ((100, 100, 110), "PUF", (), (None, 100), "undecided is not passed"),
+        ((100, 110, 100), "PFU", (2,), (100, 110), "a last window that stayed open has no vote"),
+        ((100, 110, 105), "PFG", (), (100, 105), "a late client could not offer more"),
+        ((100, 110, 90), "PFG", (), (100, 110), "nor does it bound what passed"),
+        ((100, 110, 90), "PFF", (), (None, 90), "a lower rate that failed does"),
+        ((100, 100, 100, 110), "PPFF", (), (100, 110), "the odd one out is outvoted"),
+    ],
+)
+async def test_the_bounds_are_votes(
+    rates: tuple[float, ...],
+    verdicts: str,
+    left_out: tuple[int, ...],
+    bounds: tuple[float | None, float],
+    sentence: str,
+) -> None:
+    search = Search(GOAL, Simulated(0.01))
+    by_letter = {verdict.name[0]: verdict for verdict in Verdict}
+    measured = await Simulated(0.01).measure(Load(Constant(50), 1))
+    search._probes += [
+        Probe(rate, by_letter[letter], "", measured)
+        for rate, letter in zip(rates, verdicts, strict=True)
+    ]
+    search._open |= set(left_out)
+    assert search._bounds() == bounds, sentence
 
 
 async def test_parts_of_a_window_add_up() -> None:
