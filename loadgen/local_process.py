@@ -33,7 +33,7 @@ class LocalProcess:
         self._numbers = itertools.count()
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._connection.fileno(), self._answered)
+        _watch(self._loop, self._connection, self._answered)
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Call one of its methods; raises GeneratorLost where the process is gone."""
@@ -91,6 +91,15 @@ def on_this_host(
     return lambda index: LocalProcess(payloads, cores)
 
 
+def _watch(
+    loop: asyncio.AbstractEventLoop, connection: Connection, arrived: Callable[[], None]
+) -> None:
+    """Call `arrived` where a message has begun to come; the rest of it is waited for."""
+    loop.add_reader(connection.fileno(), arrived)
+    # uvloop makes what it watches non-blocking: a long message would be cut off.
+    os.set_blocking(connection.fileno(), True)
+
+
 def _serve(connection: Connection, payloads: Sequence[Payload], cores: Collection[int]) -> None:
     """A child's whole life: it ends with its parent, whose end of the pipe then closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -121,5 +130,5 @@ async def _answer(connection: Connection, client: Client) -> None:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    loop.add_reader(connection.fileno(), asked)
+    _watch(loop, connection, asked)
     await loop.create_future()
