@@ -226,3 +226,16 @@ async def test_a_client_starved_by_spinning_processes_is_named_and_helped() -> N
     assert "starved: the client waited for a core" in (starved.generator_limited or "")
     assert done == "load processes of a higher priority"
     assert helped.client_run_delay < starved.client_run_delay
+
+
+@pytest.mark.timeout(60)
+async def test_long_messages_arrive_whole() -> None:
+    """What a window of hours has counted does not fit into a pipe at once."""
+    async with fleet_of(1) as fleet:
+        with stub(batch=8) as url:
+            await fleet.aim(url)
+            measured = await fleet.measure(
+                Load(Constant(20), 5000.0), lambda so_far: so_far.scheduled >= 5
+            )
+    assert len(measured.begun) > 200_000
+    assert measured.succeeded == measured.scheduled >= 5
