@@ -394,6 +394,8 @@ class Search:
                 for _ in range(LAST_TRIES):
                     if await self._holds():
                         break
+                else:
+                    self._doubt("no rate was seen to hold at the end before the time was over")
                 return f"the search's {self._spent_s + self.left_s:.0f} s were over"
             finally:
                 measurer.close()

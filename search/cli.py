@@ -238,6 +238,8 @@ def _measure_url(
             f"0 of {found.zero_failures_of} failed; {found.reason}",
             highlight=False,
         )
+    for doubt in found.doubts:
+        console.print(f"doubt: {doubt}", highlight=False)
     if not found.lower_rps:
         raise ServerError("no rate", f"{url} sustained no rate: {found.reason}")
 

@@ -46,6 +46,7 @@ def rate_summary(found: SustainedRate) -> dict[str, Any]:
         "capacity_rps": found.capacity_rps,
         "width": found.width,
         "reason": found.reason,
+        "doubts": list(found.doubts),
         "zero_failures_of": found.zero_failures_of,
         "success_bound": success_bound(found.zero_failures_of),
         "p50_s": latency.quantile(0.5) if latency else None,

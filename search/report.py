@@ -46,7 +46,8 @@ def write_report(found: Outcome) -> None:
         "## Trials",
         _markdown(header, rows),
         _spent(found.results),
-        *_told("## Why they are slow or fast", found.results),
+        *_told("## Why they are slow or fast", [(r.number, r.why) for r in found.results]),
+        *_told("## Doubts", [(r.number, r.doubts) for r in found.results]),
         "## Importance of each setting",
         _markdown(("setting", "share of the rates' variation"), importance)
         if importance
@@ -86,6 +87,7 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
         *[Text(f"Trial {r.number} failed: {_first_line(r.cause)}") for r in failed],
         Text(headline(found), style="bold"),
         *[Text(f"Trial {r.number}: {'; '.join(r.why)}.") for r in explained if r.why],
+        *[Text(f"Trial {r.number}, doubt: {doubt}.") for r in explained for doubt in r.doubts],
         *[Text(line) for line in (_spent(found.results),) if line],
         Text(f"Importance: {importance or 'too few trials to tell'}."),
         Text(ending(found)),
@@ -180,8 +182,8 @@ def _spent(results: Sequence[TrialResult]) -> str:
     return f"Of the trials' {total_s:.0f} s, {share:.0%} went to those pruned or failed."
 
 
-def _told(title: str, results: Sequence[TrialResult]) -> list[str]:
-    lines = [f"- trial {r.number}: {'; '.join(r.why)}" for r in results if r.why]
+def _told(title: str, sentences: Sequence[tuple[int, Sequence[str]]]) -> list[str]:
+    lines = [f"- trial {number}: {'; '.join(told)}" for number, told in sentences if told]
     return [title, "\n".join(lines)] if lines else []
 
 

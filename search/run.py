@@ -126,6 +126,7 @@ def frame(results: list[TrialResult]) -> pd.DataFrame:
         data = result.to_dict()
         config, host = data.pop("config"), data.pop("host")
         number = data.pop("number")
+        data["doubts"] = "; ".join(data["doubts"])
         rows.append({"number": number, **_flat(config), **_flat(data), "host": host.get("host")})
     return pd.DataFrame(rows).convert_dtypes()
 

@@ -12,7 +12,8 @@ ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")
 SITE = {"inference_address": "http://127.0.0.1:8080"}
 
 naturals = st.none() | st.integers(1, 2**31 - 1)
-text = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), min_size=1)
+letters = st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=("Cc", "Zs"))
+text = st.text(letters, min_size=1)
 configs = st.builds(
     ServerConfig,
     workers=naturals,

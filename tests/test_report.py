@@ -117,6 +117,17 @@ def test_the_report_holds_every_trial(found: Outcome) -> None:
     assert table["phases_s.narrowing"].isna().tolist() == [False, False, True, False, True]
 
 
+def test_doubts_are_told(found: Outcome) -> None:
+    doubtful = [replace(r, doubts=("the host paused",)) for r in found.results]
+    told = replace(found, results=doubtful, best=doubtful[3])
+    assert "Trial 3, doubt: the host paused." in printed(told)
+    write_report(told)
+    text = (found.run.folder / "report.md").read_text()
+    assert "## Doubts\n\n- trial 0: the host paused\n- trial 1: the host paused" in text
+    table = pd.read_csv(found.run.folder / "trials.csv")
+    assert table["doubts"].tolist() == ["the host paused"] * 5
+
+
 def test_a_record_without_phases_is_still_told(found: Outcome) -> None:
     old = [replace(r, phases_s={}, duration_s=77.0) for r in found.results]
     text = printed(replace(found, results=old))
