@@ -36,7 +36,7 @@ bench-measure: setup
 
 # What a request costs the load client, beside wrk, ab, hey and locust; about 4 minutes.
 bench-loadgen: setup
-	$(VENV)/bin/python -m benchmarks.loadgen
+	$(VENV)/bin/python -m benchmarks.loadgen $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

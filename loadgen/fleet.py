@@ -15,6 +15,9 @@ _LOOK_S = 0.25
 _CLOCK_READINGS = 5
 #: Between the agreement on a start and the start itself, beside the way there.
 _LEAD_S = 0.02
+#: A process that does not answer for so long, beyond what a call takes by itself, is lost. A new
+#: one on a busy host takes seconds to start.
+_SILENT_S = 60.0
 
 
 class Process(Protocol):
@@ -42,7 +45,8 @@ class Fleet:
         most: how many there may be where fewer cannot offer the load.
 
     Raises (by `measure`):
-        GeneratorLost: a process ended; the next `measure` starts anew with all of them.
+        GeneratorLost: a process ended or does not answer; the next `measure` starts anew with
+            all of them.
     """
 
     def __init__(self, spawn: Callable[[int], Process], processes: int = 1, most: int = 1):
@@ -66,9 +70,10 @@ class Fleet:
             await self._ensure()
             starts = await self._common_start()
             count = len(starts)
+            window_s = load.duration_s + load.timeout_s
             window = asyncio.gather(
                 *[
-                    process.call("run", load, Share(index, count), start)
+                    _call(process, "run", load, Share(index, count), start, takes_s=window_s)
                     for index, (process, start) in enumerate(
                         zip(self._processes, starts, strict=True)
                     )
@@ -123,9 +128,9 @@ class Fleet:
         """Start the processes that are not there."""
         new = [self._spawn(index) for index in range(len(self._processes), self._wanted)]
         self._processes += new
-        await asyncio.gather(*[process.call("aim", self._url) for process in new])
+        await asyncio.gather(*[_call(process, "aim", self._url) for process in new])
         if self._raised:
-            await asyncio.gather(*[process.call("raise_priority") for process in new])
+            await asyncio.gather(*[_call(process, "raise_priority") for process in new])
 
     async def _common_start(self) -> list[float]:
         """One instant a little ahead, by each process's own clock."""
@@ -136,8 +141,16 @@ class Fleet:
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return await asyncio.gather(
-            *[process.call(method, *arguments) for process in self._processes]
+            *[_call(process, method, *arguments) for process in self._processes]
         )
+
+
+async def _call(process: Process, method: str, *arguments: Any, takes_s: float = 0.0) -> Any:
+    try:
+        async with asyncio.timeout(takes_s + _SILENT_S):
+            return await process.call(method, *arguments)
+    except TimeoutError:
+        raise GeneratorLost(f"a load process did not answer for {_SILENT_S:.0f} s") from None
 
 
 async def _reading(process: Process) -> tuple[float, float]:
@@ -148,7 +161,7 @@ async def _reading(process: Process) -> tuple[float, float]:
     readings = []
     for _ in range(_CLOCK_READINGS):
         asked = time.perf_counter()
-        theirs = await process.call("clock")
+        theirs = await _call(process, "clock")
         answered = time.perf_counter()
         readings.append((answered - asked, theirs - (asked + answered) / 2))
     way_s, offset_s = min(readings)

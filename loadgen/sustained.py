@@ -36,8 +36,8 @@ COARSEST = 4.0
 CLEAR = 0.05
 #: How much longer a window is at each look than at the one before.
 LATER = 1.25
-LATENCY = "p99 latency"
 CLOSE_ENOUGH = "the bounds are close enough"
+#: A late client explains failures up to this share of a window's requests.
 BUNCHED = 0.05
 #: How many times as far the bounds of an overload must lie for a window to fail, or pass, before
 #: its limit. Where chance is at work a window that starts empty fills for seconds, which looks
@@ -180,7 +180,7 @@ def judge(
     over = measurement.overload.surer(*EARLY) if early else measurement.overload
     grows = over.low > width / 2
     limited = measurement.generator_limited
-    # Requests that went out late and in a bunch fill a short queue; not by a twentieth of all.
+    # Requests that went out late and in a bunch fill a short queue, but fail only a few.
     few = measurement.failed <= BUNCHED * measurement.scheduled
     if limited and few and not grows:
         return Verdict.GENERATOR, limited
@@ -191,7 +191,7 @@ def judge(
         return Verdict.FAIL, f"the backlog grew by {over.fraction:.1%} of the offered rate"
     p99_s = measurement.latency.quantile(0.99) or 0.0
     if goal.p99_s is not None and p99_s > goal.p99_s:
-        return Verdict.FAIL, f"{LATENCY} was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
+        return Verdict.FAIL, f"p99 latency was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
     if measurement.scheduled < least_requests:
         share = f"0 of {measurement.scheduled} failed"
         return Verdict.UNDECIDED, f"{share}, too few beside the failures at other rates"

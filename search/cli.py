@@ -127,7 +127,7 @@ def measure(
     """
     console = Console(stderr=as_json)
     if (spec is None) == (url is None):
-        raise CommandError("measure needs either SPEC or --url")
+        raise CommandError("measure needs SPEC or --url, and not both")
     if url is not None:
         _measure_url(url, requests, users, arrivals, timeout_s, as_json, console)
     elif spec is not None:
@@ -334,8 +334,10 @@ def demo(
     variant: Annotated[str, typer.Option(help="fast or original")] = "fast",
 ) -> None:
     """Build the bundled model's archive and its requests; no download."""
-    from serving.demo.build import build
+    from serving.demo.build import VARIANTS, build
 
+    if variant not in VARIANTS:
+        raise CommandError(f"--variant must be {' or '.join(VARIANTS)}, got {variant!r}")
     archive = build(folder, variant)
     Console().print(f"{archive} and {folder / 'requests.jsonl'}", highlight=False, soft_wrap=True)
 

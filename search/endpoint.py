@@ -10,6 +10,7 @@ from loadgen.fleet import Fleet
 from loadgen.local_process import on_this_host
 from loadgen.payloads import Payload
 from loadgen.sustained import Goal, Search, SustainedRate, success_bound
+from search.result import probe_summary
 
 MOST_PROCESSES = max(2, (os.cpu_count() or 1) // 2)
 
@@ -56,13 +57,7 @@ def rate_summary(found: SustainedRate) -> dict[str, Any]:
         "succeeded": sum(p.measurement.succeeded for p in found.probes),
         "errors": _errors(found),
         "windows": [
-            {
-                "rate_rps": probe.rate_rps,
-                "verdict": probe.verdict.value,
-                "reason": probe.reason,
-                **probe.measurement.summary(),
-            }
-            for probe in found.probes
+            {**probe_summary(probe), **probe.measurement.summary()} for probe in found.probes
         ],
     }
 

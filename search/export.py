@@ -53,7 +53,7 @@ in the search that chose it for being the highest, and is therefore on average t
 | | |
 |---|---|
 | sustained at 100 % success | $sustained rps (not sustained: $upper) |
-| requests without a failure | $requests: success ≥ $bound at 95 % confidence |
+| requests without a failure | $requests: success ≥ $bound at 95 % confidence, $by_batch by batch |
 | latency from the due time | p50 $p50 s, p99 $p99 s |
 | arrivals, time-out | $arrivals, $timeout s |
 | settings | $settings |
@@ -105,6 +105,7 @@ def export(run: Run, result: TrialResult, archive: Archive) -> Path:
             upper=f"{result.upper_rps:.1f} rps" if result.upper_rps else "nothing that was offered",
             requests=result.zero_failures_of,
             bound=f"{result.success_bound or 0:.2%}",
+            by_batch=f"{result.success_bound_by_batch or 0:.2%}",
             p50=f"{result.p50_s or 0:.3f}",
             p99=f"{result.p99_s or 0:.3f}",
             arrivals=spec.load.arrivals,

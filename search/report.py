@@ -135,7 +135,7 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
         *("trial", "why"),
         *(title for _, title in SETTINGS),
         *("other settings", "state", "sustained rps", "not above", "width", "capacity", "p99 s"),
-        *("success ≥", "s", "start/warm-up/probe/narrowing/stop", "cause"),
+        *("success by batch ≥", "s", "start/warm-up/probe/narrowing/stop", "cause"),
     )
     rows = []
     for result in results:

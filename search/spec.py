@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,21 +19,25 @@ from pydantic import (
     Tag,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from loadgen.payloads import Payload, PayloadError, read_payloads
 from loadgen.sustained import Goal
-from search.space import GROUPS, Dimension, Space, build_space
+from search.space import DEFAULT_SETTINGS, GROUPS, Dimension, Space, build_space
 from serving.archive import Archive, ArchiveError
 from serving.config import ConfigError, ServerConfig, parse_environment
 from serving.errors import ServerError
-from serving.installation import Installation, find_installation
-from serving.server import Ports, Site
+from serving.installation import Installation, find_installation, find_java, find_torchserve
+from serving.server import Ports, Site, is_free
 
 
 class SpecError(ValueError):
-    """Everything that is wrong with a specification, one sentence each, with its path."""
+    """Everything that is wrong with a specification, one sentence each, with its path.
+
+    Raised within a validator, its paths begin at what is validated.
+    """
 
     def __init__(self, problems: list[str]):
         super().__init__("\n".join(problems))
@@ -63,7 +68,32 @@ def _requests(path: Path) -> Path:
     return path
 
 
+def _java(java: str | None, info: ValidationInfo) -> str | None:
+    if not (info.context or {}).get("only_read"):
+        try:
+            find_java(java)
+        except ServerError as error:
+            raise ValueError(str(error)) from None
+    return java
+
+
+def _python(python: str | None, info: ValidationInfo) -> str | None:
+    if not (info.context or {}).get("only_read"):
+        try:
+            find_torchserve(python or sys.executable)
+        except ServerError as error:
+            raise ValueError(str(error)) from None
+    return python
+
+
+def _port(port: int, info: ValidationInfo) -> int:
+    if port and not (info.context or {}).get("only_read") and not is_free(port):
+        raise ValueError(f"port {port} is in use; name a free one, or none")
+    return port
+
+
 ExistingFile = Annotated[Path, AfterValidator(_beside_the_spec)]
+Port = Annotated[int, Field(ge=0, le=65535), AfterValidator(_port)]
 
 
 class Section(BaseModel):
@@ -87,32 +117,30 @@ class ModelSection(Section):
 class PortsSection(Section):
     """Ports that must be these; the others are chosen."""
 
-    inference: int = Field(default=0, ge=0, le=65535)
-    management: int = Field(default=0, ge=0, le=65535)
-    metrics: int = Field(default=0, ge=0, le=65535)
-    grpc_inference: int = Field(default=0, ge=0, le=65535)
-    grpc_management: int = Field(default=0, ge=0, le=65535)
+    inference: Port = 0
+    management: Port = 0
+    metrics: Port = 0
+    grpc_inference: Port = 0
+    grpc_management: Port = 0
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        named: dict[int, str] = {}
+        for name, port in self:
+            if port and (other := named.setdefault(port, name)) != name:
+                raise SpecError([f"{name}: port {port} is {other}'s already"])
+        return self
 
 
 class ServingSection(Section):
     """Where and under what limits TorchServe runs."""
 
-    java: str | None = None
-    python: str | None = None
+    java: Annotated[str | None, AfterValidator(_java), Field(validate_default=True)] = None
+    python: Annotated[str | None, AfterValidator(_python), Field(validate_default=True)] = None
     baseline: Annotated[ExistingFile, _LENIENT_PATH] | None = None
     ready_timeout_s: float = Field(default=180.0, gt=0)
     memory_limit_mb: int | None = Field(default=None, ge=1)
     ports: PortsSection = _SECTION_DEFAULT
-
-    @model_validator(mode="after")
-    def _is_there(self, info: ValidationInfo) -> Self:
-        if not (info.context or {}).get("only_read"):
-            try:
-                find_installation(self.python, self.java)
-                Ports(**self.ports.model_dump()).choose()
-            except ServerError as error:
-                raise ValueError(str(error)) from None
-        return self
 
 
 class RangeSection(Section):
@@ -146,15 +174,28 @@ Number = Annotated[
     | Annotated[Natural | None, Tag("value")],
     Discriminator(_shape),
 ]
-Named = dict[
-    str,
-    Annotated[
-        Annotated[RangeSection, Tag("range")]
-        | Annotated[list[Scalar], Field(min_length=1), Tag("choices")]
-        | Annotated[Scalar, Tag("value")],
-        Discriminator(_shape),
-    ],
+NamedEntry = Annotated[
+    Annotated[RangeSection, Tag("range")]
+    | Annotated[list[Scalar], Field(min_length=1), Tag("choices")]
+    | Annotated[Scalar, Tag("value")],
+    Discriminator(_shape),
 ]
+
+
+def _settable(entries: dict[str, NamedEntry], info: ValidationInfo) -> dict[str, NamedEntry]:
+    wrong = []
+    alone = dict.fromkeys(DEFAULT_SETTINGS)
+    for name, entry in entries.items():
+        try:
+            build_space({**alone, f"{info.field_name}.{name}": _entry(entry)}, cores=1)
+        except ConfigError as error:
+            wrong.append(f"{name}: {error}")
+    if wrong:
+        raise SpecError(wrong)
+    return entries
+
+
+Named = Annotated[dict[str, NamedEntry], AfterValidator(_settable)]
 
 
 class SpaceSection(Section):
@@ -174,7 +215,7 @@ class SpaceSection(Section):
 
     @model_validator(mode="after")
     def _can_be_built(self, info: ValidationInfo) -> Self:
-        space = self.build()  # A ConfigError is a ValueError, which pydantic takes.
+        space = self.build()  # What each setting allows alone, all of them may not together.
         if not space.dimensions and not (info.context or {}).get("may_be_fixed"):
             raise ValueError("nothing varies; give a setting a range or choices")
         return self
@@ -231,8 +272,8 @@ class GoalSection(Section):
     @model_validator(mode="after")
     def _limits(self) -> Self:
         if self.window_limit_s < self.window_s:
-            raise ValueError(
-                f"window_limit_s {self.window_limit_s} is below window_s {self.window_s}"
+            raise SpecError(
+                [f"window_limit_s: must be ≥ window_s {self.window_s}, got {self.window_limit_s}"]
             )
         return self
 
@@ -271,13 +312,15 @@ class StudySpec(Section):
     search: SearchSection = _SECTION_DEFAULT
     output: OutputSection = _SECTION_DEFAULT
 
-    @model_validator(mode="after")
-    def _baseline_is_read(self) -> Self:
-        try:
-            self.baseline()
-        except ConfigError as error:
-            raise SpecError([f"serving.baseline: {error}"]) from None
-        return self
+    @field_validator("serving")
+    @classmethod
+    def _baseline_is_read(cls, serving: ServingSection, info: ValidationInfo) -> ServingSection:
+        if serving.baseline and (model := info.data.get("model")):
+            try:
+                read_config(serving.baseline, Archive.read(model.archive))
+            except ConfigError as error:
+                raise SpecError([f"baseline: {error}"]) from None
+        return serving
 
     def build_space(self, cores: int | None = None) -> Space:
         """The search space on a host with this many cores."""
@@ -429,10 +472,10 @@ def _sentences(error: ValidationError) -> list[str]:
     sentences = []
     for item in error.errors():
         kind, value, context = item["type"], item["input"], item.get("ctx", {})
-        if isinstance(inner := context.get("error"), SpecError):
-            sentences += inner.problems
-            continue
         path = ".".join(str(part) for part in item["loc"] if part not in _SHAPES)
+        if isinstance(inner := context.get("error"), SpecError):
+            sentences += [f"{path}.{problem}" for problem in inner.problems]
+            continue
         if kind in _BOUNDS:
             sign, key = _BOUNDS[kind]
             what = f"must be {sign} {context[key]}, got {value!r}"

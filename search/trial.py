@@ -159,12 +159,7 @@ async def run_trial(
         # A defect of servetune's own is one trial's failure, not the run's.
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(traceback.format_exc())
-        cause = f"internal error: {type(error).__name__}: {error} (trials/{task.number}/error.txt)"
-        measured = _measured(server, watch)
-        result, probes = (
-            TrialResult(task.number, task.kind, task.config, State.FAILED, cause=cause, **measured),
-            [],
-        )
+        result, probes = _failed(task, error, _measured(server, watch)), []
     _write(folder / "measurements.json", result, probes, observed)
     return result
 
@@ -182,12 +177,15 @@ async def _serving(server: TorchServe, turn: Turn, watch: _Stopwatch) -> AsyncIt
                 await stack.aclose()
 
 
-def _failed(task: Task, error: ServerError | GeneratorLost, measured: Any) -> TrialResult:
-    if isinstance(error, GeneratorLost):
-        cause, host_fault = f"load process lost: {error}", True
-    else:
+def _failed(task: Task, error: Exception, measured: dict[str, Any]) -> TrialResult:
+    if isinstance(error, ServerError):
         log = f"\n{error.log}" if error.log else ""
         cause, host_fault = f"{error}{log}", error.host_fault
+    elif isinstance(error, GeneratorLost):
+        cause, host_fault = f"load process lost: {error}", True
+    else:
+        what = f"{type(error).__name__}: {error}"
+        cause, host_fault = f"internal error: {what} (trials/{task.number}/error.txt)", False
     return TrialResult(
         task.number,
         task.kind,

@@ -115,6 +115,23 @@ def find_installation(python: str | None = None, java: str | None = None) -> Ins
         ServerError: the interpreter does not run, or has no TorchServe of the known version.
     """
     python = python or sys.executable
+    found = find_torchserve(python)
+    return Installation(
+        python,
+        found["home"] or "",
+        found["python"] or "",
+        found["torchserve"] or "",
+        found["torch"],
+        find_java(java),
+    )
+
+
+def find_torchserve(python: str) -> dict[str, str | None]:
+    """What an interpreter has: its own version, TorchServe's and its folder, torch's.
+
+    Raises:
+        ServerError: the interpreter does not run, or has no TorchServe of the known version.
+    """
     found = _probe(python)
     if found.get("error"):
         raise ServerError("no Python", f"the interpreter {python} does not run: {found['error']}")
@@ -127,14 +144,7 @@ def find_installation(python: str | None = None, java: str | None = None) -> Ins
             f"{python} has TorchServe {found['torchserve']}, and servetune knows the settings of "
             f"{TORCHSERVE_VERSION}; {install}",
         )
-    return Installation(
-        python,
-        found["home"] or "",
-        found["python"] or "",
-        found["torchserve"] or "",
-        found["torch"],
-        find_java(java),
-    )
+    return found
 
 
 @cache

@@ -65,7 +65,7 @@ class Ports:
         chosen: dict[str, int] = {}
         for item in fields(self):
             port: int = getattr(self, item.name)
-            if port and (port in taken or not _is_free(port)):
+            if port and (port in taken or not is_free(port)):
                 raise ServerError(
                     "port in use",
                     f"port {port} ({item.name}) is in use; "
@@ -74,14 +74,15 @@ class Ports:
                 )
             while not port:
                 port = random.choice(PORT_RANGE)
-                if port in taken or not _is_free(port):
+                if port in taken or not is_free(port):
                     port = 0
             taken.add(port)
             chosen[item.name] = port
         return Ports(**chosen)
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this port of the loopback address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -124,6 +124,18 @@ async def test_a_lost_process_makes_the_window_invalid_and_is_replaced() -> None
     assert again.scheduled == again.succeeded == 50
 
 
+async def test_a_process_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet_of(1) as fleet:
+        with stub(batch=8) as url:
+            await fleet.aim(url)
+            os.kill(pids(fleet)[0], signal.SIGSTOP)
+            monkeypatch.setattr("loadgen.fleet._SILENT_S", 0.5)
+            with pytest.raises(GeneratorLost, match="did not answer for"):
+                await fleet.measure(Load(Constant(50), 1.0))
+            monkeypatch.undo()
+            assert (await fleet.measure(Load(Constant(50), 1.0))).succeeded == 50
+
+
 async def test_what_one_process_cannot_offer_gets_another() -> None:
     async with fleet_of(1, most=2) as fleet:
         with stub(batch=8) as url:

@@ -44,7 +44,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         with pytest.raises(SpecError) as error:
             load_spec(write(folder, serving={"ports": {"inference": port}}))
     (problem,) = error.value.problems
-    assert problem.startswith(f"serving: port in use: port {port} (inference) is in use")
+    assert problem.startswith(f"serving.ports.inference: port {port} is in use")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         ({"space": {"workers": []}}, "space.workers: is empty"),
         ({"space": {"workers": "many"}}, "space.workers: must be an integer, got 'many'"),
         ({"space": {"wrokers": 2}}, "space.wrokers: unknown key; known here are workers, "),
-        ({"space": {"properties": {"io": 2}}}, "space: property io is not known to TorchServe"),
+        ({"space": {"properties": {"io": 2}}}, "space.properties.io: property io is not known to TorchServe"),
         ({"model": {"archive": "no.mar", "requests": "requests.jsonl"}}, "model.archive: .*no.mar does not exist"),
         ({"model": {"archive": "echo.mar", "requests": "no"}}, "model.requests: .*no does not exist"),
         ({"model": {"archive": "requests.jsonl", "requests": "requests.jsonl"}}, "model.archive: .*not a model archive"),
@@ -66,12 +66,14 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         ({"load": {"arrivals": "bursty"}}, "load.arrivals: must be 'constant' or 'poisson', got 'bursty'"),
         ({"load": {"timeout_s": "10"}}, "load.timeout_s: must be a number, got '10'"),
         ({"load": {"cores": [4096]}}, "load.cores.0: this host has no core 4096"),
-        ({"goal": {"window_s": 9, "window_limit_s": 5}}, "goal: window_limit_s 5.0 is below"),
+        ({"goal": {"window_s": 9, "window_limit_s": 5}}, "goal.window_limit_s: must be ≥ window_s 9.0, got 5.0"),
         ({"search": {"trials": 0}}, "search.trials: must be ≥ 1, got 0"),
+        ({"serving": {"ports": {"metrics": 9, "inference": 9}}}, "serving.ports.metrics: port 9 is inference's already"),
+        ({"space": {"mkl_threads": 1, "environment": {"OMP_NUM_THREADS": 2}}}, "space: environment variable OMP_NUM_THREADS"),
         ({"serving": {"baseline": "no.properties"}}, "serving.baseline: .*does not exist"),
         ({"serving": {"baseline": "requests.jsonl"}}, "serving.baseline: .*not known to TorchServe"),
-        ({"serving": {"java": "/no/java"}}, "serving: no Java: serving.java names /no/java"),
-        ({"serving": {"python": "/no/python"}}, "serving: no Python: the interpreter /no/python"),
+        ({"serving": {"java": "/no/java"}}, "serving.java: no Java: serving.java names /no/java"),
+        ({"serving": {"python": "/no/python"}}, "serving.python: no Python: the interpreter /no/python"),
         ({"name": "a/b"}, "name: must be letters"),
         ({"extra": 1}, "extra: unknown key"),
     ],
@@ -90,11 +92,30 @@ def test_all_mistakes_are_told_at_once(folder: Path) -> None:
                 load={"timeout_s": 0},
                 search={"trials": 0},
                 model={},
-                space={"properties": {"io": 1}},
-                serving={"java": "/no/java"},
+                space={"properties": {"io": 1, "job_queue_size": 2}, "workers": 0},
+                serving={"java": "/no/java", "python": "/no/python", "ready_timeout_s": 0},
+                goal={"window_s": 9, "window_limit_s": 5},
             )
         )
-    assert len(caught.value.problems) == 6
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "model.archive",
+        "model.requests",
+        "serving.java",
+        "serving.python",
+        "serving.ready_timeout_s",
+        "space.workers",
+        "space.properties.io",
+        "space.properties.job_queue_size",
+        "load.timeout_s",
+        "goal.window_limit_s",
+        "search.trials",
+    ]
+
+
+def test_threads_of_the_environment_take_the_place_of_mkl_threads(folder: Path) -> None:
+    named = {"mkl_threads": None, "environment": {"OMP_NUM_THREADS": [1, 2]}}
+    names = [d.name for d in load_spec(write(folder, space=named)).build_space(2).dimensions]
+    assert "environment.OMP_NUM_THREADS" in names and "mkl_threads" not in names
 
 
 def test_a_space_in_which_nothing_varies_is_refused(folder: Path) -> None:
@@ -159,7 +180,7 @@ def test_the_starter_is_a_whole_specification(
     ("arguments", "sentence"),
     [
         (["tune", "no.yaml"], "no.yaml cannot be read"),
-        (["measure"], "needs either SPEC or --url"),
+        (["measure"], "needs SPEC or --url, and not both"),
         (["measure", "--url", "http://127.0.0.1:1"], "needs --requests"),
         (["report", "."], "is not a run's folder"),
         (["export", "."], "is not a run's folder"),
