@@ -36,6 +36,8 @@ COARSEST = 4.0
 CLEAR = 0.05
 #: How much longer a window is at each look than at the one before.
 LATER = 1.25
+#: A window that looks sustained at its limit, though not surely, goes on for so many times it.
+LONGER = 2.0
 CLOSE_ENOUGH = "the bounds are close enough"
 #: A late client explains failures up to this share of a window's requests.
 BUNCHED = 0.05
@@ -47,7 +49,7 @@ EARLY = (3.0, 2.0)
 #: A server whose windows take long is given time for so many.
 LEAST_WINDOWS = 5
 #: Rates that are still offered where time is over and nothing has passed.
-LAST_TRIES = 3
+LAST_TRIES = 6
 
 
 class Verdict(enum.Enum):
@@ -217,6 +219,7 @@ class Looks:
     goal: Goal
     width: float
     least_requests: float = COMPLETIONS
+    limit_s: float = math.inf
     _next_s: float = 0.0
 
     def __call__(self, so_far: Measurement) -> bool:
@@ -227,6 +230,8 @@ class Looks:
         if so_far.span_s < max(self._next_s, least_s / 2):
             return False
         self._next_s = LATER * so_far.span_s
+        if so_far.span_s >= self.limit_s and not so_far.overload.fraction < self.width / 2:
+            return True
         if so_far.span_s >= least_s:
             # A late generator is no better for waiting: such a window is repeated, not extended.
             verdict, _ = judge(so_far, self.goal, self.width, self.least_requests, early=True)
@@ -390,12 +395,7 @@ class Search:
             try:
                 await asyncio.to_thread(self._mlrsearch, measurer, low, high)
             except _OutOfTime:
-                await self._last_try()
-                for _ in range(LAST_TRIES):
-                    if await self._holds():
-                        break
-                else:
-                    self._doubt("no rate was seen to hold at the end before the time was over")
+                await self._settle()
                 return f"the search's {self._spent_s + self.left_s:.0f} s were over"
             finally:
                 measurer.close()
@@ -417,16 +417,25 @@ class Search:
             )
         return CLOSE_ENOUGH
 
-    async def _last_try(self) -> None:
-        """Where time is over with the bounds far apart, offer a rate not far below the upper."""
+    async def _settle(self) -> None:
+        """Where time is over: go down, in growing steps, to a rate that passes and holds.
+
+        Where one passed, but far below the upper bound, one rate not far below that is tried.
+        """
+        step, is_near = 2 * self._width, False
         for _ in range(LAST_TRIES):
             lower, upper = self._bounds()
-            below = (1 - 2 * self._width) * (upper or 0.0)
-            if (lower or 0.0) >= below * (1 - self._width):
-                return
+            below = (1 - step) * (upper or 0.0)
+            is_near = is_near or (lower or 0.0) >= below * (1 - self._width)
+            if lower is not None and is_near:
+                if await self._holds():
+                    return
+                is_near = False
+                continue
+            is_near = lower is not None
+            step = min(2 * step, 0.5)
             await self._probe("narrowing", below)
-            if lower is not None:
-                return
+        self._doubt("no rate was seen to hold at the end before the time was over")
 
     async def _holds(self) -> bool:
         """Whether the highest rate that passed still passes, at the end of the search.
@@ -446,7 +455,7 @@ class Search:
             if verdict is not Verdict.FAIL:
                 self._open.add(len(self._probes) - 1)
                 self._doubt(f"whether {lower:.1f} rps still held at the end stayed open")
-                return True
+                return self._bounds()[0] == lower
         self._revoked.add(lower)
         return False
 
@@ -479,8 +488,10 @@ class Search:
             # Windows of one rate must not repeat each other's luck.
             seed = goal.seed + len(self._probes)
             schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
-            load = self._load(schedule, min(self._window_limit_s, max(self.left_s, self._least_s)))
-            looks = Looks(goal, self._width, least_requests)
+            limit_s = min(self._window_limit_s, max(self.left_s, 2 * self._least_s))
+            most_s = max(limit_s, min(LONGER * limit_s, self.left_s))
+            load = self._load(schedule, most_s)
+            looks = Looks(goal, self._width, least_requests, limit_s)
             measurement = await self._measure(load, looks)
             self._spent_s += _duration_s(measurement)
             verdict, reason = judge(measurement, goal, self._width, least_requests)
