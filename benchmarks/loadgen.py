@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import uvloop
@@ -190,6 +191,37 @@ async def by_aiohttp(url: str, seconds: float) -> Cost:
     return Cost(done, _cpu_s() - before)
 
 
+class _Bare(asyncio.Protocol):
+    """Posts again as soon as bytes come; it neither parses nor checks them."""
+
+    def __init__(self, request: bytes):
+        self._request, self.done = request, 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self.done += 1
+        self._transport.write(self._request)
+
+
+async def by_protocol(url: str, seconds: float) -> Cost:
+    """A bare asyncio protocol: what the loop and the kernel cost on this host, and nothing else."""
+    before, loop, parts = _cpu_s(), asyncio.get_running_loop(), urlsplit(url)
+    head = f"POST / HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    request = head.encode() + BODY
+    opened = [
+        await loop.create_connection(lambda: _Bare(request), parts.hostname, parts.port)
+        for _ in range(CONNECTIONS)
+    ]
+    await asyncio.sleep(seconds)
+    for transport, _ in opened:
+        transport.close()
+    return Cost(sum(protocol.done for _, protocol in opened), _cpu_s() - before)
+
+
 async def paced(url: str, seconds: float) -> dict[str, float | None]:
     """How late requests go out at a moderate rate."""
     measured = await Client(PAYLOADS, url).run(Load(Constant(PACED_RPS), seconds))
@@ -228,6 +260,7 @@ OWN: dict[str, tuple[_Run, bool]] = {
     "servetune, by session": (lambda url, s: by_client(url, s, fast=False), True),
     "aiohttp": (by_aiohttp, False),
     "aiohttp, uvloop": (by_aiohttp, True),
+    "bare protocol, uvloop": (by_protocol, True),
 }
 _PARTS: dict[str, tuple[_Run, bool]] = {**OWN, "paced": (paced, True), "rss": (peak_rss, True)}
 

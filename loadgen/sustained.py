@@ -488,8 +488,8 @@ class Search:
             # Windows of one rate must not repeat each other's luck.
             seed = goal.seed + len(self._probes)
             schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
-            limit_s = min(self._window_limit_s, max(self.left_s, 2 * self._least_s))
-            most_s = max(limit_s, min(LONGER * limit_s, self.left_s))
+            limit_s = min(self._window_limit_s, max(self.left_s, self._least_s))
+            most_s = max(limit_s, min(LONGER * limit_s, self.left_s - goal.window_s))
             load = self._load(schedule, most_s)
             looks = Looks(goal, self._width, least_requests, limit_s)
             measurement = await self._measure(load, looks)

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from benchmarks.law import Law
+from benchmarks.truth import simulate
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, GeneratorLost, Load, Measurement, Until
-from loadgen.schedule import Closed, due_times
+from loadgen.schedule import Closed, Constant, due_times
 
 
 class Simulated:
@@ -97,3 +99,27 @@ class Simulated:
             done=answered,
             good=answered,
         )
+
+
+class Batches(Simulated):
+    """Workers that form batches, whose times vary by chance; its queue has no bound.
+
+    A closed loop is taken for an open one at a tenth above the capacity.
+
+    Args:
+        varies: the standard deviation of a batch's time ÷ its mean.
+        seed: of that chance.
+    """
+
+    def __init__(self, law: Law, varies: float, seed: int):
+        held = law.workers * law.batch
+        super().__init__(held / law.capacity_rps, held)
+        self._law, self._varies, self._chance = law, varies, np.random.default_rng(seed)
+
+    def _times(self, load: Load) -> tuple[np.ndarray, np.ndarray]:
+        schedule = load.schedule
+        if isinstance(schedule, Closed):
+            schedule = Constant(1.1 * self.capacity_rps)
+        due = np.array(list(due_times(schedule, load.duration_s)))
+        noise = np.exp(self._chance.normal(0, self._varies, len(due)))
+        return due, simulate(self._law, due, noise.tolist()).answered

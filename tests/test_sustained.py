@@ -1,9 +1,10 @@
 import pytest
 
+from benchmarks.law import Law
 from loadgen.measurement import GeneratorLost, Load, Measurement, Until, merge
 from loadgen.schedule import Constant
 from loadgen.sustained import Goal, Probe, Search, SustainedRate, Verdict, judge, success_bound
-from tests.simulated import Simulated
+from tests.simulated import Batches, Simulated
 
 GOAL = Goal()
 
@@ -28,6 +29,14 @@ async def test_the_rate_is_the_servers_capacity(service_s: float, servers: int) 
     assert 0.93 * generator.capacity_rps <= found.lower_rps <= 1.03 * generator.capacity_rps
     assert found.upper_rps <= found.lower_rps * 1.06
     assert found.best is not None and found.best.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_server_whose_batches_vary_has_a_rate(seed: int) -> None:
+    law = Law(workers=2, batch=64, delay_s=0.01, service_s=0.106, each_s=0.0125)
+    found = await find(Batches(law, varies=0.15, seed=seed))
+    assert found.lower_rps is not None
+    assert 0.8 * law.capacity_rps <= found.lower_rps <= 1.05 * law.capacity_rps
 
 
 async def test_a_slow_server_gets_a_coarser_width() -> None:
