@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import re
 import resource
@@ -24,14 +25,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import uvloop
 from rich.console import Console
 from rich.table import Table
+from yarl import URL
 
 from loadgen.client import Client
+from loadgen.histogram import Histogram
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Closed, Constant
@@ -197,8 +199,7 @@ class _Bare(asyncio.Protocol):
     def __init__(self, request: bytes):
         self._request, self.done = request, 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:
         self._transport = transport
         transport.write(self._request)
 
@@ -209,11 +210,11 @@ class _Bare(asyncio.Protocol):
 
 async def by_protocol(url: str, seconds: float) -> Cost:
     """A bare asyncio protocol: what the loop and the kernel cost on this host, and nothing else."""
-    before, loop, parts = _cpu_s(), asyncio.get_running_loop(), urlsplit(url)
-    head = f"POST / HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    before, loop, parts = _cpu_s(), asyncio.get_running_loop(), URL(url)
+    head = f"POST / HTTP/1.1\r\nHost: {parts.authority}\r\nContent-Length: {len(BODY)}\r\n\r\n"
     request = head.encode() + BODY
     opened = [
-        await loop.create_connection(lambda: _Bare(request), parts.hostname, parts.port)
+        await loop.create_connection(lambda: _Bare(request), str(parts.host), parts.port)
         for _ in range(CONNECTIONS)
     ]
     await asyncio.sleep(seconds)
@@ -234,6 +235,17 @@ async def paced(url: str, seconds: float) -> dict[str, float | None]:
         "p99_lateness_s": measured.lateness.quantile(0.99),
         "waited_for_core": measured.client_run_delay,
     }
+
+
+async def timers(url: str, seconds: float) -> dict[str, float | None]:
+    """How late a timer is at the same pace where nothing is sent: the host's own part."""
+    late, start = Histogram(), time.perf_counter()
+    for number in range(round(PACED_RPS * seconds)):
+        due = start + number / PACED_RPS
+        if (wait_s := due - time.perf_counter()) > 0:
+            await asyncio.sleep(math.ceil(1000 * wait_s) / 1000)
+        late.record(time.perf_counter() - due)
+    return {"p50_lateness_s": late.quantile(0.5), "p99_lateness_s": late.quantile(0.99)}
 
 
 async def peak_rss(url: str, requests: float) -> dict[str, float]:
@@ -262,7 +274,12 @@ OWN: dict[str, tuple[_Run, bool]] = {
     "aiohttp, uvloop": (by_aiohttp, True),
     "bare protocol, uvloop": (by_protocol, True),
 }
-_PARTS: dict[str, tuple[_Run, bool]] = {**OWN, "paced": (paced, True), "rss": (peak_rss, True)}
+_PARTS: dict[str, tuple[_Run, bool]] = {
+    **OWN,
+    "paced": (paced, True),
+    "timers": (timers, True),
+    "rss": (peak_rss, True),
+}
 
 
 def part(name: str, url: str, amount: float) -> dict[str, Any]:
@@ -366,11 +383,11 @@ def benchmark(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
             costs = compare(url, arguments.seconds, arguments.rounds, folder, present)
             console.print(table(costs))
             late = part("paced", url, arguments.paced_seconds)
+            alone = part("timers", url, arguments.paced_seconds)
             console.print(
-                f"At {PACED_RPS} rps from one process for {arguments.paced_seconds:g} s: p99 "
-                f"lateness {1000 * late['p99_lateness_s']:.2f} ms, p50 "
-                f"{1000 * late['p50_lateness_s']:.2f} ms; it waited for its core "
-                f"{late['waited_for_core']:.0%} of the time"
+                f"At {PACED_RPS} rps from one process for {arguments.paced_seconds:g} s: "
+                f"{_lateness(late)}; it waited for its core {late['waited_for_core']:.0%} of the "
+                f"time. Timers alone, nothing sent: {_lateness(alone)}"
             )
             few, many = (part("rss", url, n) for n in (10_000, arguments.requests))
             console.print(
@@ -380,7 +397,13 @@ def benchmark(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
             )
         finally:
             os.sched_setaffinity(0, cores)
-    return {"us_per_request": costs, "paced": late, "rss": [few, many], "absent": absent}
+    return {
+        "us_per_request": costs,
+        "paced": late,
+        "timers": alone,
+        "rss": [few, many],
+        "absent": absent,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -411,6 +434,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
+
+
+def _lateness(late: dict[str, Any]) -> str:
+    p50, p99 = (1000 * late[f"{name}_lateness_s"] for name in ("p50", "p99"))
+    return f"lateness p99 {p99:.2f} ms, p50 {p50:.2f} ms"
 
 
 def _cpu_s() -> float:

@@ -1,7 +1,8 @@
 """How right the search for the sustained rate is, and what it costs: `make bench-measure`.
 
 Each case runs a stub of known law in a process of its own, and the search against it as
-`servetune measure --url` does. The truth comes from the simulation in `truth`.
+`servetune measure --url` does. The truth comes from the simulation in `truth`, of windows as long
+as the longest that was offered at the rate found.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
@@ -155,7 +156,10 @@ def _outcome(
     noise = noise_of(case.law, stub.accounts().batches) if not case.expects else None
     law = case.law_at_last
     slower = 1 + case.faults.slower_per_s * (offered[-1][1] if offered else 0.0)
-    true_rps = sustained_rps(law, case.window, noise) / slower
+    # The truth depends on the window: a longer one meets more chance, and fills the server less.
+    lasted_s = [p.measurement.span_s for p in found.probes if p.rate_rps == found.lower_rps]
+    window = replace(case.window, least_s=max(lasted_s, default=case.window.least_s))
+    true_rps = sustained_rps(law, window, noise) / slower
     return Outcome(
         case=case.name,
         method="servetune",

@@ -42,8 +42,7 @@ class Rounds:
                     "sustained_rps": [r.sustained_rps for r in results],
                     "ratio_to_first": ratios,
                     "median_ratio_to_first": median(ratios) if ratios else None,
-                    "steal": [r.steal for r in results],
-                    "foreign_cpu": [r.foreign_cpu for r in results],
+                    "results": [r.to_dict() for r in results],
                 }
             )
         return {"rounds": len(self.results[0]), "configs": entries}
