@@ -214,7 +214,7 @@ async def by_protocol(url: str, seconds: float) -> Cost:
     head = f"POST / HTTP/1.1\r\nHost: {parts.authority}\r\nContent-Length: {len(BODY)}\r\n\r\n"
     request = head.encode() + BODY
     opened = [
-        await loop.create_connection(lambda: _Bare(request), str(parts.host), parts.port)
+        await loop.create_connection(lambda: _Bare(request), str(parts.host), parts.port or 80)
         for _ in range(CONNECTIONS)
     ]
     await asyncio.sleep(seconds)
