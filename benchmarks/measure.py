@@ -291,7 +291,7 @@ async def _run(
 ) -> list[Outcome]:
     outcomes = []
 
-    def note(outcome: Outcome) -> Outcome:
+    def note(outcome: Outcome) -> None:
         outcomes.append(outcome)
         lower = outcome.lower_rps or 0.0
         console.print(
@@ -299,19 +299,17 @@ async def _run(
             f"{outcome.probe_s:.0f} s",
             style="dim",
         )
-        return outcome
 
-    true_rps: dict[str, float] = {}
     if only in (None, Only.OURS):
         for case in cases:
-            true_rps[case.name] = note(await run_ours(case)).true_rps
+            note(await run_ours(case))
     if only in (None, Only.FAULTS):
         for case in faulty:
             note(await run_ours(case))
     if only in (None, Only.OTHERS):
         for case in cases:
             if case.name in COMPARED:
-                truth = true_rps.get(case.name) or sustained_rps(case.law, case.window)
+                truth = sustained_rps(case.law, case.window)
                 for method in _OTHERS:
                     note(await run_other(case, method, truth))
     return outcomes

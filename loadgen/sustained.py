@@ -48,7 +48,7 @@ BUNCHED = 0.05
 EARLY = (3.0, 2.0)
 #: A server whose windows take long is given time for so many.
 LEAST_WINDOWS = 5
-#: Rates that are still offered where time is over and nothing has passed.
+#: Windows that are still opened where time is over and no rate is known to hold.
 LAST_TRIES = 6
 
 
@@ -70,11 +70,11 @@ class Goal:
         arrivals: "constant" or "poisson".
         timeout_s: within which a request must be answered, from its due time.
         window_s: a window's least duration.
-        window_limit_s: a window's greatest duration.
+        window_limit_s: a window's greatest duration; twice that where it looks sustained by then.
         warmup_limit_s: the closed loop's greatest duration.
-        search_limit_s: after this much narrowing no new rates are looked for, but that what is
-            known holds is shown. A slow server is given time for five of its windows, up to
-            twice as much.
+        search_limit_s: after this much narrowing no higher rates are looked for; that what is
+            known holds is shown, or a lower rate that does is looked for. A slow server is
+            given time for five of its windows, up to twice as much.
         windows: how many windows must agree for a bound; the odd one out is outvoted.
             One decides where the server is so slow that a window takes more than twice window_s.
         max_rate_rps: nothing is offered above it.
@@ -199,7 +199,7 @@ def judge(
         return Verdict.UNDECIDED, f"{share}, too few beside the failures at other rates"
     if over.high < width / 2:
         return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
-    return Verdict.UNDECIDED, "whether the backlog grew stayed open up to the window's limit"
+    return Verdict.UNDECIDED, "whether the backlog grew stayed open to the window's end"
 
 
 def least_window_s(measurement: Measurement, goal: Goal) -> float:
@@ -230,7 +230,9 @@ class Looks:
         if so_far.span_s < max(self._next_s, least_s / 2):
             return False
         self._next_s = LATER * so_far.span_s
-        if so_far.span_s >= self.limit_s and not so_far.overload.fraction < self.width / 2:
+        if so_far.span_s < self.limit_s:
+            self._next_s = min(self._next_s, self.limit_s)
+        elif not so_far.overload.fraction < self.width / 2:
             return True
         if so_far.span_s >= least_s:
             # A late generator is no better for waiting: such a window is repeated, not extended.
@@ -408,6 +410,9 @@ class Search:
                 low, high = lower or floor, upper
             else:
                 break
+        else:
+            while not await self._holds():
+                pass  # Each time a rate is lost, until one holds or none is left.
         lower, upper = self._bounds()
         if upper is None:
             return "the greatest rate passed"
@@ -422,20 +427,22 @@ class Search:
 
         Where one passed, but far below the upper bound, one rate not far below that is tried.
         """
-        step, is_near = 2 * self._width, False
+        step, is_near = min(2 * self._width, 0.5), False
         for _ in range(LAST_TRIES):
             lower, upper = self._bounds()
-            below = (1 - step) * (upper or 0.0)
-            is_near = is_near or (lower or 0.0) >= below * (1 - self._width)
-            if lower is not None and is_near:
+            if upper is None or upper <= (self.incumbent_rps or 0.0):
+                return
+            below = (1 - step) * upper
+            if lower is not None and (is_near or lower >= below * (1 - self._width)):
                 if await self._holds():
                     return
                 is_near = False
-                continue
-            is_near = lower is not None
-            step = min(2 * step, 0.5)
-            await self._probe("narrowing", below)
-        self._doubt("no rate was seen to hold at the end before the time was over")
+            else:
+                is_near = lower is not None
+                step = min(2 * step, 0.5)
+                await self._probe("narrowing", below)
+        if self._bounds()[0] is None or not await self._holds():
+            self._doubt("no rate was seen to hold at the end before the time was over")
 
     async def _holds(self) -> bool:
         """Whether the highest rate that passed still passes, at the end of the search.
@@ -454,8 +461,10 @@ class Search:
                 return True
             if verdict is not Verdict.FAIL:
                 self._open.add(len(self._probes) - 1)
+                if self._bounds()[0] != lower:
+                    return False
                 self._doubt(f"whether {lower:.1f} rps still held at the end stayed open")
-                return self._bounds()[0] == lower
+                return True
         self._revoked.add(lower)
         return False
 
@@ -641,7 +650,7 @@ class _Measurer(MLRsearch.AbstractMeasurer):
     def measure(
         self, intended_duration: float, intended_load: float
     ) -> MLRsearch.MeasurementResult:
-        if self._closed or self._search.is_late():
+        if self._closed or (self._search._probes and self._search.is_late()):
             raise _OutOfTime
         self._waiting = asyncio.run_coroutine_threadsafe(self._offer(intended_load), self._loop)
         verdict = self._waiting.result()

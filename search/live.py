@@ -88,7 +88,7 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         if self._task is not None:
             rate = f" at {self._rate:.1f} rps" if self._rate else ""
-            done = f"trial {self._task.number} of 0 to {self._trials - 1}, {self._task.kind}"
+            done = f"trial {self._task.number}, {self._task.kind} (at most {self._trials} trials)"
             table.add_row("now", f"{done}: {self._phase}{rate}, {now - self._phase_start:.0f} s")
         table.add_row("best", self._standing())
         elapsed_s = now - self._start

@@ -46,17 +46,36 @@ class SpecError(ValueError):
 
 def _beside_the_spec(path: Path, info: ValidationInfo) -> Path:
     folder: Path = (info.context or {}).get("folder", Path())
-    found = (folder / path.expanduser()).resolve()
-    if not found.is_file():
-        raise ValueError(f"{found} does not exist; paths count from the specification's folder")
+    try:
+        found = (folder / _expanded(path)).resolve()
+        if not found.is_file():
+            raise ValueError(f"{found} does not exist; paths count from the specification's folder")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     return found
 
 
-def _archive(path: Path) -> Path:
+def _expanded(path: Path) -> Path:
     try:
-        Archive.read(path)
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path} is in the home of a user who is not known") from None
+
+
+def _archive(path: Path, info: ValidationInfo) -> Path:
+    try:
+        archive = Archive.read(path)
     except ArchiveError as error:
         raise ValueError(str(error)) from None
+    if info.context is not None:
+        info.context["archive"] = archive
+    return path
+
+
+def _baseline(path: Path, info: ValidationInfo) -> Path:
+    # The archive tells which entry of `models` is its own; where it is wrong, that is told.
+    if archive := (info.context or {}).get("archive"):
+        read_config(path, archive)  # A ConfigError is a ValueError, which pydantic takes.
     return path
 
 
@@ -87,8 +106,11 @@ def _python(python: str | None, info: ValidationInfo) -> str | None:
 
 
 def _port(port: int, info: ValidationInfo) -> int:
+    others = [name for name, other in info.data.items() if port and other == port]
+    if others:
+        raise ValueError(f"port {port} is {others[0]}'s already")
     if port and not (info.context or {}).get("only_read") and not is_free(port):
-        raise ValueError(f"port {port} is in use; name a free one, or none")
+        raise ValueError(f"port {port} is in use or not permitted; name a free one, or none")
     return port
 
 
@@ -99,7 +121,7 @@ Port = Annotated[int, Field(ge=0, le=65535), AfterValidator(_port)]
 class Section(BaseModel):
     """A part of the specification: no unknown keys, no coercion of types, unchangeable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 _LENIENT_PATH = Field(strict=False)
@@ -123,31 +145,27 @@ class PortsSection(Section):
     grpc_inference: Port = 0
     grpc_management: Port = 0
 
-    @model_validator(mode="after")
-    def _differ(self) -> Self:
-        named: dict[int, str] = {}
-        for name, port in self:
-            if port and (other := named.setdefault(port, name)) != name:
-                raise SpecError([f"{name}: port {port} is {other}'s already"])
-        return self
-
 
 class ServingSection(Section):
     """Where and under what limits TorchServe runs."""
 
     java: Annotated[str | None, AfterValidator(_java), Field(validate_default=True)] = None
     python: Annotated[str | None, AfterValidator(_python), Field(validate_default=True)] = None
-    baseline: Annotated[ExistingFile, _LENIENT_PATH] | None = None
+    baseline: Annotated[ExistingFile, AfterValidator(_baseline), _LENIENT_PATH] | None = None
     ready_timeout_s: float = Field(default=180.0, gt=0)
     memory_limit_mb: int | None = Field(default=None, ge=1)
     ports: PortsSection = _SECTION_DEFAULT
 
 
+#: TorchServe's numbers are Java's.
+Natural = Annotated[int, Field(ge=1, lt=2**31)]
+
+
 class RangeSection(Section):
     """A setting that varies over the integers from low to high."""
 
-    low: int = Field(ge=1)
-    high: int = Field(ge=1)
+    low: Natural
+    high: Natural
     log: bool = False
 
     @model_validator(mode="after")
@@ -160,24 +178,30 @@ class RangeSection(Section):
 def _shape(value: Any) -> str:
     """Which kind of entry of the space this is meant to be; told by its shape alone."""
     if isinstance(value, dict | RangeSection):
-        return "range"
-    return "choices" if isinstance(value, list) else "value"
+        return "<range>"
+    return "<choices>" if isinstance(value, list) else "<value>"
 
 
-_SHAPES = ("range", "choices", "value")
-Natural = Annotated[int, Field(ge=1)]
-Scalar = bool | int | float | str
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"must be a number, a text, true or false, got {value!r}")
+    return value
+
+
+#: None of them can be a key's own name.
+_SHAPES = ("<range>", "<choices>", "<value>")
+Scalar = Annotated[Any, AfterValidator(_scalar)]
 #: A range, a list of choices, one value for all trials, or null: left to TorchServe.
 Number = Annotated[
-    Annotated[RangeSection, Tag("range")]
-    | Annotated[list[Natural], Field(min_length=1), Tag("choices")]
-    | Annotated[Natural | None, Tag("value")],
+    Annotated[RangeSection, Tag("<range>")]
+    | Annotated[list[Natural], Field(min_length=1), Tag("<choices>")]
+    | Annotated[Natural | None, Tag("<value>")],
     Discriminator(_shape),
 ]
 NamedEntry = Annotated[
-    Annotated[RangeSection, Tag("range")]
-    | Annotated[list[Scalar], Field(min_length=1), Tag("choices")]
-    | Annotated[Scalar, Tag("value")],
+    Annotated[RangeSection, Tag("<range>")]
+    | Annotated[list[Scalar], Field(min_length=1), Tag("<choices>")]
+    | Annotated[Scalar, Tag("<value>")],
     Discriminator(_shape),
 ]
 
@@ -262,20 +286,19 @@ class GoalSection(Section):
 
     width: float = Field(default=0.05, ge=0.005, le=0.3)
     window_s: float = Field(default=5.0, ge=1)
-    window_limit_s: float = Field(default=20.0, ge=1)
+    window_limit_s: float = Field(default=20.0, ge=1, validate_default=True)
     warmup_limit_s: float = Field(default=15.0, ge=1)
-    search_limit_s: float = Field(default=60.0, ge=5)
+    search_limit_s: float = Field(default=60.0, ge=5, validate_default=True)
     windows: int = Field(default=2, ge=1, le=5)
     max_rate_rps: float = Field(default=100_000.0, gt=0)
     p99_s: float | None = Field(default=None, gt=0)
 
-    @model_validator(mode="after")
-    def _limits(self) -> Self:
-        if self.window_limit_s < self.window_s:
-            raise SpecError(
-                [f"window_limit_s: must be ≥ window_s {self.window_s}, got {self.window_limit_s}"]
-            )
-        return self
+    @field_validator("window_limit_s", "search_limit_s")
+    @classmethod
+    def _holds_a_window(cls, limit_s: float, info: ValidationInfo) -> float:
+        if limit_s < (window_s := info.data.get("window_s", 0)):
+            raise ValueError(f"must be ≥ window_s {window_s}, got {limit_s}")
+        return limit_s
 
 
 class SearchSection(Section):
@@ -290,7 +313,7 @@ class SearchSection(Section):
 class OutputSection(Section):
     """Where a run's folder is made."""
 
-    folder: Annotated[Path, _LENIENT_PATH] = Path("runs")
+    folder: Annotated[Path, AfterValidator(_expanded), _LENIENT_PATH] = Path("runs")
     storage: str | None = None
 
 
@@ -311,16 +334,6 @@ class StudySpec(Section):
     goal: GoalSection = _SECTION_DEFAULT
     search: SearchSection = _SECTION_DEFAULT
     output: OutputSection = _SECTION_DEFAULT
-
-    @field_validator("serving")
-    @classmethod
-    def _baseline_is_read(cls, serving: ServingSection, info: ValidationInfo) -> ServingSection:
-        if serving.baseline and (model := info.data.get("model")):
-            try:
-                read_config(serving.baseline, Archive.read(model.archive))
-            except ConfigError as error:
-                raise SpecError([f"baseline: {error}"]) from None
-        return serving
 
     def build_space(self, cores: int | None = None) -> Space:
         """The search space on a host with this many cores."""
@@ -376,7 +389,7 @@ class StudySpec(Section):
 
     def run_root(self) -> Path:
         """The folder that holds the runs: beside the current folder, or absolute."""
-        return self.output.folder.expanduser().resolve()
+        return self.output.folder.resolve()
 
 
 def _entry(value: Any) -> Dimension | Any:
@@ -423,7 +436,7 @@ def load_spec(path: Path, may_be_fixed: bool = False) -> StudySpec:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # A date that is none is a ValueError.
         where = getattr(error, "problem_mark", None)
         at = f" in line {where.line + 1}, column {where.column + 1}" if where else ""
         raise SpecError([f"{path} is not YAML{at}: {getattr(error, 'problem', error)}"]) from None
@@ -464,6 +477,7 @@ _TYPES = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "path_type": "a path",
+    "finite_number": "a finite number",
 }
 
 

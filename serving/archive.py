@@ -31,16 +31,18 @@ class Archive:
             ArchiveError: the file is missing, no archive, or names no model or handler.
         """
         path = path.resolve()
-        if not path.is_file():
-            raise ArchiveError(f"model archive {path} does not exist")
         try:
             with zipfile.ZipFile(path) as archive:
                 manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+        except FileNotFoundError:
+            raise ArchiveError(f"model archive {path} does not exist") from None
+        except OSError as error:
+            raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise ArchiveError(
                 f"{path} is not a model archive: {error}; build one with torch-model-archiver"
             ) from error
-        model = manifest.get("model", {})
-        if not model.get("modelName") or not model.get("handler"):
+        model = manifest.get("model") if isinstance(manifest, dict) else None
+        if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
             raise ArchiveError(f"{path}: the manifest names no model or no handler")
         return cls(path, str(model["modelName"]), str(model.get("modelVersion") or "1.0"))

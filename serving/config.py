@@ -178,7 +178,10 @@ class ServerConfig:
         Raises:
             ConfigError: a key that TorchServe does not know, or an impossible value.
         """
-        lines: dict[str, str] = dict(javaproperties.loads(text))
+        try:
+            lines: dict[str, str] = dict(javaproperties.loads(text))
+        except ValueError as error:
+            raise ConfigError(f"not a file of Java properties: {error}") from None
         overridden = {key: lines.pop(key) for key in list(lines) if key in known.OWNED}
         wrong = [p for key, value in lines.items() if (p := known.check(key, value))]
         if wrong:
@@ -275,5 +278,7 @@ def _model_entry(models: str, archive: Archive) -> tuple[dict[str, Any], str]:
             f"property models is not the JSON that TorchServe reads: {error}"
         ) from None
     entry = pairs.pop((archive.name, archive.version), {})
+    if not isinstance(entry, dict):
+        raise ConfigError(f"property models has no mapping for {archive.name} {archive.version}")
     others = ", ".join(f"{name} {version}" for name, version in pairs)
-    return dict(entry), others
+    return entry, others

@@ -160,5 +160,8 @@ def _probe(python: str) -> dict[str, str | None]:
         )
     except (OSError, subprocess.SubprocessError) as error:
         return {"error": str(error)}
-    found: dict[str, str | None] = json.loads(answer.stdout)
+    try:
+        found: dict[str, str | None] = json.loads(answer.stdout)
+    except ValueError:
+        return {"error": "it is no Python"}
     return found

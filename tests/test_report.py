@@ -193,7 +193,7 @@ def test_a_terminal_shows_trial_phase_rate_best_and_time_left() -> None:
         console.print(view._render())
     text = out.getvalue()
     for part in (
-        "trial 1 of 0 to 2, sampled",
+        "trial 1, sampled (at most 3 trials)",
         "narrowing at 42.0 rps",
         "best",
         "at most about 10 min left",

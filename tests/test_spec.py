@@ -69,6 +69,16 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         ({"goal": {"window_s": 9, "window_limit_s": 5}}, "goal.window_limit_s: must be ≥ window_s 9.0, got 5.0"),
         ({"search": {"trials": 0}}, "search.trials: must be ≥ 1, got 0"),
         ({"serving": {"ports": {"metrics": 9, "inference": 9}}}, "serving.ports.metrics: port 9 is inference's already"),
+        ({"space": {"workers": 3_000_000_000}}, "space.workers: must be < 2147483648, got 3000000000"),
+        ({"space": {"environment": {"FOO": None}}}, "space.environment.FOO: must be a number, a text"),
+        ({"goal": {"range": 3}}, "goal.range: unknown key"),
+        ({"goal": {"warmup_limit_s": float("inf")}}, "goal.warmup_limit_s: must be a finite number"),
+        ({"goal": {"window_s": 15, "search_limit_s": 10}}, "goal.search_limit_s: must be ≥ window_s 15.0, got 10.0"),
+        ({"goal": {"window_s": 30}}, "goal.window_limit_s: must be ≥ window_s 30.0, got 20.0"),
+        ({"output": {"folder": "~nosuchuser/runs"}}, "output.folder: ~nosuchuser/runs is in the home of a user who"),
+        ({"model": {"archive": "~nosuchuser/a.mar", "requests": "requests.jsonl"}}, "model.archive: ~nosuchuser/a.mar is in the home"),
+        ({"model": {"archive": "m" * 300, "requests": "requests.jsonl"}}, "model.archive: .* cannot be read: File name too long"),
+        ({"serving": {"python": "/bin/true"}}, "serving.python: no Python: the interpreter /bin/true does not run: it is no Python"),
         ({"space": {"mkl_threads": 1, "environment": {"OMP_NUM_THREADS": 2}}}, "space: environment variable OMP_NUM_THREADS"),
         ({"serving": {"baseline": "no.properties"}}, "serving.baseline: .*does not exist"),
         ({"serving": {"baseline": "requests.jsonl"}}, "serving.baseline: .*not known to TorchServe"),
@@ -93,7 +103,12 @@ def test_all_mistakes_are_told_at_once(folder: Path) -> None:
                 search={"trials": 0},
                 model={},
                 space={"properties": {"io": 1, "job_queue_size": 2}, "workers": 0},
-                serving={"java": "/no/java", "python": "/no/python", "ready_timeout_s": 0},
+                serving={
+                    "java": "/no/java",
+                    "python": "/no/python",
+                    "ready_timeout_s": 0,
+                    "ports": {"inference": 9000, "metrics": 9000, "management": 9000},
+                },
                 goal={"window_s": 9, "window_limit_s": 5},
             )
         )
@@ -103,6 +118,8 @@ def test_all_mistakes_are_told_at_once(folder: Path) -> None:
         "serving.java",
         "serving.python",
         "serving.ready_timeout_s",
+        "serving.ports.management",
+        "serving.ports.metrics",
         "space.workers",
         "space.properties.io",
         "space.properties.job_queue_size",
@@ -147,6 +164,7 @@ def test_what_was_resolved_is_read_back_the_same(folder: Path) -> None:
     [
         ("a: [", "is not YAML in line 1"),
         ("- 1", "holds no specification"),
+        ("name: 2024-13-45", "is not YAML"),
         (None, "cannot be read"),
     ],
 )

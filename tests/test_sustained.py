@@ -31,6 +31,33 @@ async def test_the_rate_is_the_servers_capacity(service_s: float, servers: int) 
     assert found.best is not None and found.best.verdict is Verdict.PASS
 
 
+async def test_a_search_shorter_than_one_window_says_what_it_saw() -> None:
+    found = await find(Simulated(3.0, 4), search_limit_s=5)
+    assert found.lower_rps is None and found.probes
+    assert found.reason.startswith("no sustained rate: at ")
+
+
+class Falling(Simulated):
+    """Loses a sixth of its capacity before the window with this number."""
+
+    def __init__(self, at: int):
+        super().__init__(0.01)
+        self._at = at
+
+    async def measure(self, load: Load, until: Until | None = None) -> Measurement:
+        if len(self.calls) == self._at:
+            self.service_s = 0.012
+        return await super().measure(load, until)
+
+
+@pytest.mark.parametrize("at", range(1, 16))
+async def test_a_capacity_that_fell_is_never_certified_at_its_old_rate(at: int) -> None:
+    generator = Falling(at)
+    found = await find(generator)
+    assert found.lower_rps is not None
+    assert found.lower_rps <= 1.03 * generator.capacity_rps
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_server_whose_batches_vary_has_a_rate(seed: int) -> None:
     law = Law(workers=2, batch=64, delay_s=0.01, service_s=0.106, each_s=0.0125)
