@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -87,29 +86,27 @@ def _requests(path: Path) -> Path:
     return path
 
 
-def _java(java: str | None, info: ValidationInfo) -> str | None:
-    if not (info.context or {}).get("only_read"):
-        try:
-            find_java(java)
-        except ServerError as error:
-            raise ValueError(str(error)) from None
-    return java
+def _will_run(info: ValidationInfo) -> bool:
+    return not (info.context or {}).get("only_read")
 
 
-def _python(python: str | None, info: ValidationInfo) -> str | None:
-    if not (info.context or {}).get("only_read"):
-        try:
-            find_torchserve(python or sys.executable)
-        except ServerError as error:
-            raise ValueError(str(error)) from None
-    return python
+def _found_by(find: Callable[[str | None], object]) -> AfterValidator:
+    def check(named: str | None, info: ValidationInfo) -> str | None:
+        if _will_run(info):
+            try:
+                find(named)
+            except ServerError as error:
+                raise ValueError(str(error)) from None
+        return named
+
+    return AfterValidator(check)
 
 
 def _port(port: int, info: ValidationInfo) -> int:
     others = [name for name, other in info.data.items() if port and other == port]
     if others:
         raise ValueError(f"port {port} is {others[0]}'s already")
-    if port and not (info.context or {}).get("only_read") and not is_free(port):
+    if port and _will_run(info) and not is_free(port):
         raise ValueError(f"port {port} is in use or not permitted; name a free one, or none")
     return port
 
@@ -149,8 +146,8 @@ class PortsSection(Section):
 class ServingSection(Section):
     """Where and under what limits TorchServe runs."""
 
-    java: Annotated[str | None, AfterValidator(_java), Field(validate_default=True)] = None
-    python: Annotated[str | None, AfterValidator(_python), Field(validate_default=True)] = None
+    java: Annotated[str | None, _found_by(find_java), Field(validate_default=True)] = None
+    python: Annotated[str | None, _found_by(find_torchserve), Field(validate_default=True)] = None
     baseline: Annotated[ExistingFile, AfterValidator(_baseline), _LENIENT_PATH] | None = None
     ready_timeout_s: float = Field(default=180.0, gt=0)
     memory_limit_mb: int | None = Field(default=None, ge=1)
@@ -239,7 +236,7 @@ class SpaceSection(Section):
 
     @model_validator(mode="after")
     def _can_be_built(self, info: ValidationInfo) -> Self:
-        space = self.build()  # What each setting allows alone, all of them may not together.
+        space = self.build()  # Settings that are right alone may not be so together.
         if not space.dimensions and not (info.context or {}).get("may_be_fixed"):
             raise ValueError("nothing varies; give a setting a range or choices")
         return self

@@ -114,10 +114,9 @@ def find_installation(python: str | None = None, java: str | None = None) -> Ins
     Raises:
         ServerError: the interpreter does not run, or has no TorchServe of the known version.
     """
-    python = python or sys.executable
     found = find_torchserve(python)
     return Installation(
-        python,
+        python or sys.executable,
         found["home"] or "",
         found["python"] or "",
         found["torchserve"] or "",
@@ -126,12 +125,13 @@ def find_installation(python: str | None = None, java: str | None = None) -> Ins
     )
 
 
-def find_torchserve(python: str) -> dict[str, str | None]:
-    """What an interpreter has: its own version, TorchServe's and its folder, torch's.
+def find_torchserve(python: str | None = None) -> dict[str, str | None]:
+    """What an interpreter, this one where none is named, has: versions, TorchServe's folder.
 
     Raises:
         ServerError: the interpreter does not run, or has no TorchServe of the known version.
     """
+    python = python or sys.executable
     found = _probe(python)
     if found.get("error"):
         raise ServerError("no Python", f"the interpreter {python} does not run: {found['error']}")
