@@ -170,8 +170,9 @@ def counted(tool: Tool, output: str, cpu_s: float) -> Cost:
 
 async def by_client(url: str, seconds: float, fast: bool) -> Cost:
     """servetune's client in a closed loop."""
+    client = Client(PAYLOADS, url, fast=fast)
     before = _cpu_s()
-    measured = await Client(PAYLOADS, url, fast=fast).run(Load(Closed(CONNECTIONS), seconds))
+    measured = await client.run(Load(Closed(CONNECTIONS), seconds))
     if measured.succeeded != measured.scheduled:
         raise RuntimeError(f"requests failed: {measured.errors}")
     return Cost(measured.succeeded, _cpu_s() - before)

@@ -8,13 +8,14 @@ A `ClientSession` makes a request, a timer, a writer, a parser and an answer ane
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 import aiohttp
-from aiohttp.http import HttpProcessingError
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from loadgen.deadlines import Deadlines
@@ -89,6 +90,28 @@ class Sessions:
             return answer.status, await answer.read()
 
 
+class _Handler(ResponseHandler):
+    """aiohttp's protocol, but for one queue: an answer goes straight to whom waits for it."""
+
+    def answer(self) -> asyncio.Future[tuple[RawResponseMessage, aiohttp.StreamReader]]:
+        """The next answer's head and its body, which may still be on its way."""
+        waiter = self._waiter = self._loop.create_future()
+        if self._buffer:
+            waiter.set_result(self._buffer.popleft()[0])
+        elif self._exception is not None:
+            waiter.set_exception(self._exception)
+        return waiter
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Called where a head was parsed, and what came of the body with it."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            super().feed_data(data, size)
+        else:
+            self._waiter = None
+            waiter.set_result(data)
+
+
 class Connections:
     """Posts prepared bytes on connections that the session's connector has opened.
 
@@ -97,10 +120,11 @@ class Connections:
     """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, deadlines: Deadlines):
-        assert session.connector is not None
-        self._session, self._connector = session, session.connector
+        connector: Any = session.connector
+        self._session, self._connector = session, connector
         self._url, self._deadlines = URL(url), deadlines
         self._loop = asyncio.get_running_loop()
+        connector._factory = partial(_Handler, loop=self._loop)
         self._idle: list[tuple[Any, aiohttp.connector.Connection]] = []
         # The payload is kept with its bytes, so that its id stays its own.
         self._prepared: dict[int, tuple[Payload, list[bytes]]] = {}
@@ -124,9 +148,9 @@ class Connections:
                     raise aiohttp.ClientConnectionResetError("closed before the request")
             for piece in pieces:
                 protocol.transport.write(piece)
-            message, body = await protocol.read()
+            message, body = await protocol.answer()
             while message.code < 200 and message.code != 101:
-                message, body = await protocol.read()
+                message, body = await protocol.answer()
             if body.is_eof() and body.exception() is None:
                 # `body.read` would run the parser once more, on nothing.
                 data = b"".join(getattr(body, "_buffer", ()))
@@ -159,7 +183,7 @@ class Connections:
         connection = await self._connector.connect(
             self._request(payload), [], aiohttp.ClientTimeout(total=None)
         )
-        protocol: Any = connection.protocol
+        protocol = connection.protocol
         protocol.set_response_params(read_until_eof=True)
         return protocol, connection
 
@@ -202,21 +226,20 @@ def supported() -> bool:
 
 
 def _rehearsed() -> bool:
-    from aiohttp.client_proto import ResponseHandler
-
     class Silent(asyncio.Transport):
         def is_closing(self) -> bool:
             return False
 
-    protocol = ResponseHandler(asyncio.get_running_loop())
+    protocol = _Handler(asyncio.get_running_loop())
     protocol.connection_made(Silent())
     protocol.set_response_params(read_until_eof=True)
     for body in (
         b"Content-Length: 2\r\n\r\nok",
         b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     ):
+        waiting = protocol.answer()
         protocol.data_received(b"HTTP/1.1 200 OK\r\n" + body)
-        message, payload = _at_once(protocol.read())
+        message, payload = waiting.result()
         if message.code != 200 or not payload.is_eof() or payload.exception() is not None:
             return False
         if b"".join(payload._buffer) != b"ok":
@@ -224,11 +247,3 @@ def _rehearsed() -> bool:
         if protocol.should_close or len(protocol) or not protocol.is_connected():
             return False
     return True
-
-
-def _at_once(waiting: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        waiting.send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("an answer that has arrived is waited for")
