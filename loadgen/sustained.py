@@ -48,6 +48,8 @@ BUNCHED = 0.05
 EARLY = (3.0, 2.0)
 #: A server whose windows take long is given time for so many.
 LEAST_WINDOWS = 5
+#: The last windows may take so many times their least duration.
+LAST = 2.0
 #: Windows that are still opened where time is over and no rate is known to hold.
 LAST_TRIES = 6
 
@@ -88,7 +90,7 @@ class Goal:
     window_s: float = 5.0
     window_limit_s: float = 20.0
     warmup_limit_s: float = 15.0
-    search_limit_s: float = 60.0
+    search_limit_s: float = 55.0
     windows: int = 2
     max_rate_rps: float = 100_000.0
     p99_s: float | None = None
@@ -314,7 +316,7 @@ class Search:
 
     def is_late(self) -> bool:
         """Whether the time left is that of the last window, which shows that the rate holds."""
-        return self.left_s < self._least_s
+        return self.left_s < LAST * self._least_s
 
     async def find(self) -> SustainedRate:
         """Run the search to its end.
@@ -333,6 +335,7 @@ class Search:
             return self._result(
                 capacity, warmup, f"no request succeeded: {causes or 'no answer at all'}"
             )
+        self._capacity = capacity
         self._coarsen(warmup, capacity)
         best = self.incumbent_rps
         passed = None
@@ -439,8 +442,11 @@ class Search:
                 is_near = False
             else:
                 is_near = lower is not None
-                step = min(2 * step, 0.5)
-                await self._probe("narrowing", below)
+                verdict = await self._probe("narrowing", below)
+                if verdict is Verdict.FAIL:
+                    step = min(2 * step, 0.5)
+                elif verdict is Verdict.UNDECIDED:
+                    self._width = min(2 * self._width, 0.4)
         if self._bounds()[0] is None or not await self._holds():
             self._doubt("no rate was seen to hold at the end before the time was over")
 
@@ -491,13 +497,15 @@ class Search:
     async def _probe(self, phase: str, rate: float) -> Verdict:
         self.progress(phase, rate)
         goal = self.goal
-        least_requests = self._least_requests()
+        most_requests = 0.9 * rate * self._window_limit_s
+        least_requests = max(COMPLETIONS, min(self._least_requests(), most_requests))
         repeated = False
         while True:
             # Windows of one rate must not repeat each other's luck.
             seed = goal.seed + len(self._probes)
             schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
-            limit_s = min(self._window_limit_s, max(self.left_s, self._least_s))
+            wanted_s = max(self.left_s, LAST * self._least_s, least_requests / rate)
+            limit_s = min(self._window_limit_s, wanted_s)
             most_s = max(limit_s, min(LONGER * limit_s, self.left_s - goal.window_s))
             load = self._load(schedule, most_s)
             looks = Looks(goal, self._width, least_requests, limit_s)
@@ -546,6 +554,15 @@ class Search:
         failures = sum(measurement.failed for measurement in failed)
         each = sum(measurement.scheduled for measurement in failed) / max(failures, 1)
         return max(COMPLETIONS, 3 * each)
+
+    def _lost(self) -> float:
+        """The share of the last window's requests that the server could not take, as a guess."""
+        last = self._probes[-1]
+        growth = last.measurement.overload.fraction
+        guess = 1 - self._capacity / last.rate_rps
+        # A window that ended early has filled the server, which looks like a greater overload.
+        lost = min(growth, guess) if growth == growth else guess
+        return min(max(lost, self._width / 2), 0.9)
 
     def _marginal(self) -> bool:
         """Whether the last window failed by so little that it may have been chance."""
@@ -658,8 +675,7 @@ class _Measurer(MLRsearch.AbstractMeasurer):
         if verdict is not Verdict.PASS:
             # What the server could not take tells MLRsearch where to look next; a window that
             # did not pass must not look as if all but nothing had been lost.
-            growth = self._search._probes[-1].measurement.overload.fraction
-            lost = min(max(growth, self._search._width / 2), 0.9) if growth == growth else 0.5
+            lost = self._search._lost()
         count = 1_000_000
         return MLRsearch.MeasurementResult(
             intended_duration=intended_duration,

@@ -285,7 +285,7 @@ class GoalSection(Section):
     window_s: float = Field(default=5.0, ge=1)
     window_limit_s: float = Field(default=20.0, ge=1, validate_default=True)
     warmup_limit_s: float = Field(default=15.0, ge=1)
-    search_limit_s: float = Field(default=60.0, ge=5, validate_default=True)
+    search_limit_s: float = Field(default=55.0, ge=5, validate_default=True)
     windows: int = Field(default=2, ge=1, le=5)
     max_rate_rps: float = Field(default=100_000.0, gt=0)
     p99_s: float | None = Field(default=None, gt=0)

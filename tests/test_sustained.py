@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from benchmarks.law import Law
@@ -56,6 +57,31 @@ async def test_a_capacity_that_fell_is_never_certified_at_its_old_rate(at: int) 
     found = await find(generator)
     assert found.lower_rps is not None
     assert found.lower_rps <= 1.03 * generator.capacity_rps
+
+
+class Rarely(Simulated):
+    """Fails one request of each window above 0.97 of its capacity."""
+
+    def _window(self, load: Load, due: np.ndarray, done: np.ndarray, span: float) -> Measurement:
+        fails = (load.rate_rps or 0) > 0.97 * self.capacity_rps and span >= 9
+        self.fail_every = int((due < span).sum()) if fails else 0
+        return super()._window(load, due, done, span)
+
+
+async def test_a_failure_that_is_rarer_than_a_window_can_show_leaves_a_rate() -> None:
+    generator = Rarely(0.001)
+    found = await find(generator, window_s=9)
+    assert any(probe.measurement.failed == 1 for probe in found.probes)
+    assert found.lower_rps == pytest.approx(0.94 * generator.capacity_rps, rel=0.04)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_the_first_rate_after_a_failed_one_is_near_the_estimate(seed: int) -> None:
+    """A window that ended early shows a greater overload than there is: its queue filled."""
+    law = Law(workers=4, batch=64, service_s=0.25)
+    found = await find(Batches(law, varies=0.5, seed=seed))
+    assert found.probes[0].verdict is Verdict.FAIL
+    assert found.probes[1].rate_rps == pytest.approx(found.capacity_rps, rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(3))
