@@ -267,8 +267,8 @@ def stable_rate(measurement: Measurement) -> float | None:
     return sum(counts) / (STABLE_WINDOWS * size * BIN_S)
 
 
-def _duration_s(measurement: Measurement) -> float:
-    """What a window took, with its drain; waiting for one's turn is not in it."""
+def duration_s(measurement: Measurement) -> float:
+    """What a window took, seconds, its drain included; waiting for one's turn is not in it."""
     if "timeout" in measurement.errors:
         return measurement.span_s + measurement.load.timeout_s
     return measurement.span_s + (measurement.service.quantile(1.0) or 0.0)
@@ -510,7 +510,7 @@ class Search:
             load = self._load(schedule, most_s)
             looks = Looks(goal, self._width, least_requests, limit_s)
             measurement = await self._measure(load, looks)
-            self._spent_s += _duration_s(measurement)
+            self._spent_s += duration_s(measurement)
             verdict, reason = judge(measurement, goal, self._width, least_requests)
             unanswered = measurement.scheduled - measurement.succeeded
             if verdict is Verdict.PASS and unanswered:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -64,7 +65,7 @@ class Study:
 
     Args:
         space: what may be proposed.
-        storage: an SQLAlchemy URL.
+        storage: an SQLAlchemy URL, or what Optuna keeps studies in.
         name: the study's name in the storage.
         seed: of the sampler.
         baseline: the configuration in use today; tried right after TorchServe's default.
@@ -74,7 +75,7 @@ class Study:
     def __init__(
         self,
         space: Space,
-        storage: str,
+        storage: str | BaseStorage,
         name: str,
         seed: int = 0,
         baseline: ServerConfig | None = None,
@@ -86,7 +87,7 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
-                storage=optuna.storages.RDBStorage(storage),
+                storage=RDBStorage(storage) if isinstance(storage, str) else storage,
                 study_name=name,
                 direction="maximize",
                 load_if_exists=True,

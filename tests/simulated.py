@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from benchmarks.law import Law
+from benchmarks.simulated import Floats, Simulation
 from benchmarks.truth import simulate
 from loadgen.histogram import Histogram
-from loadgen.measurement import BIN_S, GeneratorLost, Load, Measurement, Until
+from loadgen.measurement import GeneratorLost, Load, Measurement, Until
 from loadgen.schedule import Closed, Constant, due_times
 
 
-class Simulated:
+class Simulated(Simulation):
     """`servers` that each answer a request `service_s` after they took it; first come first served.
 
     Args:
@@ -31,9 +33,9 @@ class Simulated:
         late_s: float = 0.0,
         lose: Iterable[int] = (),
     ):
+        super().__init__()
         self.service_s, self.servers = service_s, servers
         self.fail_every, self.late_s, self.lose = fail_every, late_s, set(lose)
-        self.calls: list[Load] = []
         self.raised = False
 
     @property
@@ -47,16 +49,12 @@ class Simulated:
         return "load processes of a higher priority"
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
-        self.calls.append(load)
-        if len(self.calls) - 1 in self.lose:
+        if len(self.calls) in self.lose:
+            self.calls.append(load)
             raise GeneratorLost("a load process was lost")
-        due, done = self._times(load)
-        span = 0.5 if until else load.duration_s
-        while until and span < load.duration_s and not until(self._window(load, due, done, span)):
-            span += 0.25
-        return self._window(load, due, done, min(span, load.duration_s))
+        return await super().measure(load, until)
 
-    def _times(self, load: Load) -> tuple[np.ndarray, np.ndarray]:
+    def times(self, load: Load) -> tuple[Floats, Floats]:
         free = [0.0] * self.servers
         due, done = [], []
         if isinstance(load.schedule, Closed):
@@ -75,29 +73,18 @@ class Simulated:
                 done.append(end)
         return np.array(due), np.array(done)
 
-    def _window(self, load: Load, due: np.ndarray, done: np.ndarray, span: float) -> Measurement:
-        seen = due < span
-        due, done = due[seen], done[seen]
-        edges = np.arange(0, load.duration_s + 2 * BIN_S, BIN_S)
-        answered = np.histogram(done[done < span] if span < load.duration_s else done, edges)[0]
-        latency, lateness = Histogram(), Histogram()
-        for wait in done - due:
-            latency.record(float(wait))
-            lateness.record(self.late_s)
-        failed = len(due) // self.fail_every if self.fail_every else 0
-        return Measurement(
-            load=load,
-            scheduled=len(due),
-            sent=len(due),
-            succeeded=len(due) - failed,
+    def window(
+        self, load: Load, due: Floats, done: Floats, span: float, drained: bool = False
+    ) -> Measurement:
+        seen = super().window(load, due, done, span, drained)
+        failed = seen.scheduled // self.fail_every if self.fail_every else 0
+        lateness = Histogram()
+        lateness.record(self.late_s, max(seen.scheduled, 1))
+        return replace(
+            seen,
+            succeeded=seen.succeeded - failed,
             errors={"status 500": failed} if failed else {},
-            span_s=span,
-            latency=latency,
-            service=latency,
             lateness=lateness,
-            begun=np.histogram(due, edges)[0],
-            done=answered,
-            good=answered,
         )
 
 
@@ -116,7 +103,7 @@ class Batches(Simulated):
         super().__init__(held / law.capacity_rps, held)
         self._law, self._varies, self._chance = law, varies, np.random.default_rng(seed)
 
-    def _times(self, load: Load) -> tuple[np.ndarray, np.ndarray]:
+    def times(self, load: Load) -> tuple[Floats, Floats]:
         schedule = load.schedule
         if isinstance(schedule, Closed):
             schedule = Constant(1.1 * self.capacity_rps)

@@ -5,12 +5,14 @@ import asyncio
 import numpy as np
 import pytest
 
-from benchmarks.cases import CASES, COMPARED, FAULT_CASES, whole_product
+from benchmarks.cases import CASES, COMPARED, FAULT_CASES, Case, whole_product
 from benchmarks.measure import Outcome, summary
 from benchmarks.others import bisection, ladder, ndr
+from benchmarks.simulated import Served, runs
+from benchmarks.truth import sustained_rps
 from loadgen.histogram import Histogram
 from loadgen.measurement import Load, Measurement
-from loadgen.schedule import Constant
+from loadgen.schedule import Closed, Constant
 
 CAPACITY_RPS = 100.0
 
@@ -88,12 +90,37 @@ def test_a_bad_outcome_is_known(lower: float | None, held: bool | None, is_bad: 
 
 
 def test_the_summary_counts_shares() -> None:
-    outcomes = [
-        Outcome("x", "servetune", 100.0, lower, None, seconds, 4.0, 6, 0)
-        for lower, seconds in ((96.0, 30.0), (93.0, 40.0), (101.0, 90.0))
-    ]
-    text = summary(outcomes)
+    text = summary([-0.04, -0.07, 0.01], [30.0, 40.0, 90.0])
     assert "Median error 4.0 %" in text
     assert "within 5 %: 2 of 3; within 10 %: 3 of 3" in text
-    assert "above the truth +1.0 %, below -7.0 %" in text
+    assert "more than 3 % above the truth: 0; worst +1.0 and -7.0 %" in text
     assert "median 40, most 90" in text
+
+
+DETERMINISTIC = [case for case in CASES if not case.law.exponential and case.arrivals == "constant"]
+
+
+@pytest.mark.parametrize("case", DETERMINISTIC, ids=[case.name for case in DETERMINISTIC])
+async def test_a_simulated_server_takes_its_true_rate_and_no_more(case: Case) -> None:
+    true_rps = sustained_rps(case.law, case.window)
+    server = Served(case.law, seed=0)
+    passed, overloaded = [
+        await server.measure(Load(Constant(share * true_rps), 20.0, 10.0, case.cycle_requests))
+        for share in (0.98, 1.1)
+    ]
+    assert not passed.errors and passed.overload.fraction < 0.02
+    assert overloaded.errors or overloaded.overload.fraction > 0.05
+
+
+async def test_a_simulated_closed_loop_finds_the_capacity() -> None:
+    for case in CASES:
+        window = await Served(case.law, seed=0).measure(Load(Closed(case.users), 15.0))
+        assert window.goodput_rps == pytest.approx(case.law.capacity_rps, rel=0.2), case.name
+
+
+def test_runs_differ_by_chance_alone() -> None:
+    constant, random = CASES[0], CASES[1]
+    every = runs([constant, random], seeds=2)
+    assert [run.case for run in every] == 2 * [constant.name] + 2 * [random.name]
+    assert every[0] == every[1] and every[2] != every[3]
+    assert all(-0.3 < run.error < 0.1 for run in every)

@@ -1,0 +1,224 @@
+"""Ways to search a space, servetune's own among them, behind one face: ask, tell, choose."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import Trial
+
+from search.optimizer import Study, distributions
+from search.result import State, Task, TrialResult
+from search.space import Space
+from serving.config import ServerConfig
+
+Values = Mapping[str, Any]
+#: A pruned trial knows the closed loop's rate, which is off by about this much.
+_CAPACITY_OVER = 1.05
+
+
+class Contestant(Protocol):
+    """One search in progress."""
+
+    def ask(self) -> Values | None:
+        """The next point; None where it has no more."""
+        ...
+
+    def tell(self, rate_rps: float) -> None:
+        """What came of it; 0 where it failed."""
+        ...
+
+    def choice(self) -> Values | None:
+        """The point that it would choose now."""
+        ...
+
+
+class Walk:
+    """Any walk, with the greatest rate that it saw as its choice."""
+
+    def __init__(self, walk: Generator[Values, float, None]):
+        self._walk, self._asked = walk, next(walk, None)
+        self._best: tuple[float, Values] | None = None
+
+    def ask(self) -> Values | None:
+        """See `Contestant.ask`."""
+        return self._asked
+
+    def tell(self, rate_rps: float) -> None:
+        """See `Contestant.tell`."""
+        assert self._asked is not None
+        if rate_rps > 0 and (self._best is None or rate_rps > self._best[0]):
+            self._best = rate_rps, self._asked
+        try:
+            self._asked = self._walk.send(rate_rps)
+        except StopIteration:
+            self._asked = None
+
+    def choice(self) -> Values | None:
+        """See `Contestant.choice`."""
+        return self._best[1] if self._best else None
+
+
+def first_points(space: Space) -> list[dict[str, Any]]:
+    """TorchServe's default and its guide's points: what whoever takes first points begins with."""
+    points = [space.near(), *space.guide()]
+    return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def by_optuna(sampler: BaseSampler, space: Space) -> Generator[Values, float, None]:
+    """One of Optuna's samplers as it comes."""
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    if not isinstance(sampler, RandomSampler | QMCSampler):
+        for point in first_points(space):
+            study.enqueue_trial(point)
+    searched = distributions(space)
+    while True:
+        trial = study.ask(searched)
+        study.tell(trial, (yield trial.params))
+
+
+def grid(space: Space) -> Generator[Values, float, None]:
+    """As TorchServe's benchmarks/auto_benchmark.py: workers, and batch sizes within.
+
+    Its template doubles both from 1; everything else stays as it is.
+    Source: benchmarks/benchmark_config_template.yaml and auto_benchmark.py of 0.12.0.
+    """
+    sizes = [2**power for power in range(8)]
+    workers = [2**power for power in range(8) if 2**power <= 2 * space.cores]
+    seen = []
+    for count, size in itertools.product(workers, sizes):
+        if (point := space.near(workers=count, batch_size=size)) not in seen:
+            seen.append(point)
+            yield point
+
+
+def hill_climbing(space: Space) -> Generator[Values, float, None]:
+    """As Model Analyzer's quick search: from the least of everything in doubling steps.
+
+    At each place the neighbours one step up are tried, a step is taken along all that were better,
+    as long as it leads up; where none is better, the neighbours one step down are tried too.
+    Source: docs/config_search.md of triton-inference-server/model_analyzer.
+    """
+    ladders = {d.name: d.choices or _doubling(d.low, d.high) for d in space.dimensions}
+    known: dict[tuple[int, ...], float] = {}
+    at = tuple(0 for _ in ladders)
+
+    def values(place: Sequence[int]) -> dict[str, Any]:
+        return {name: ladders[name][i] for name, i in zip(ladders, place, strict=True)}
+
+    def moved(place: Sequence[int], steps: Sequence[int]) -> tuple[int, ...]:
+        tops = [len(ladder) - 1 for ladder in ladders.values()]
+        return tuple(
+            min(max(i + step, 0), top) for i, step, top in zip(place, steps, tops, strict=True)
+        )
+
+    def rate(place: tuple[int, ...]) -> Generator[Values, float, float]:
+        if place not in known:
+            known[place] = yield values(place)
+        return known[place]
+
+    here = yield from rate(at)
+    while True:
+        for direction in (1, -1):
+            better = []
+            for index in range(len(ladders)):
+                unit = [direction * (i == index) for i in range(len(ladders))]
+                better.append(direction * int((yield from rate(moved(at, unit))) > here))
+            start = at
+            while any(better) and (place := moved(at, better)) != at:
+                if (there := (yield from rate(place))) <= here:
+                    break
+                at, here = place, there
+            if at == start and any(better):
+                # Together they lead down: the best one alone.
+                units = [
+                    moved(at, [step * (i == index) for i in range(len(ladders))])
+                    for index, step in enumerate(better)
+                ]
+                at = max(units, key=lambda place: known.get(place, 0.0))
+                here = known[at]
+            if at != start:
+                break
+        else:
+            return
+
+
+def _doubling(low: int, high: int) -> list[int]:
+    steps = [low]
+    while steps[-1] * 2 <= high:
+        steps.append(steps[-1] * 2)
+    return steps
+
+
+class Servetune:
+    """The product's own study, told as its trials tell it."""
+
+    def __init__(self, space: Space, seed: int):
+        self._study = Study(space, InMemoryStorage(), "contest", seed)
+        self._study.begin()
+        self._asked: tuple[Trial, Task] | None = None
+
+    def ask(self) -> Values | None:
+        """See `Contestant.ask`."""
+        self._asked = self._study.ask()
+        return self._values(self._asked[1].config) if self._asked else None
+
+    def tell(self, rate_rps: float) -> None:
+        """See `Contestant.tell`."""
+        assert self._asked is not None
+        trial, task = self._asked
+        state, sustained = State.COMPLETE, rate_rps
+        if rate_rps <= 0:
+            state = State.FAILED
+        elif task.incumbent_rps is not None and rate_rps < task.incumbent_rps:
+            state = State.PRUNED
+        self._study.tell(
+            trial,
+            TrialResult(
+                task.number,
+                task.kind,
+                task.config,
+                state,
+                sustained_rps=sustained if state is State.COMPLETE else None,
+                capacity_rps=_CAPACITY_OVER * rate_rps or None,
+                width=0.05,
+            ),
+        )
+
+    def choice(self) -> Values | None:
+        """See `Contestant.choice`."""
+        best = self._study.best
+        return self._values(best.config) if best else None
+
+    def _values(self, config: ServerConfig) -> Values:
+        values = self._study.space.values(config)
+        # TorchServe's default may lie outside: the surface knows its nearest point.
+        return values if values is not None else self._study.space.near()
+
+
+def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Space, int], Contestant]:
+    def contestant(space: Space, seed: int) -> Contestant:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return Walk(by_optuna(make(seed), space))
+
+    return contestant
+
+
+#: By name: how one begins on a space, with a seed.
+CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
+    "servetune": Servetune,
+    "random": _optuna(lambda seed: RandomSampler(seed=seed)),
+    "quasi-random": _optuna(lambda seed: QMCSampler(seed=seed, scramble=True)),
+    "auto_benchmark's grid": lambda space, seed: Walk(grid(space)),
+    "hill climbing": lambda space, seed: Walk(hill_climbing(space)),
+    "Optuna's TPE": _optuna(lambda seed: TPESampler(seed=seed)),
+    "Optuna's GP": _optuna(lambda seed: GPSampler(seed=seed)),
+}
+#: These take no chance, or much time.
+SEEDS = {"auto_benchmark's grid": 5, "hill climbing": 5, "Optuna's GP": 5}

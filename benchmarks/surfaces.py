@@ -1,0 +1,222 @@
+"""What the samplers are compared on: recorded servers, and machines drawn at random."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.machine import Machine
+from search.space import Dimension, Space, build_space
+from serving.config import ServerConfig
+
+RECORDED = Path(__file__).parent / "recorded"
+#: The columns of a recorded surface that are settings; others say what was measured.
+SETTINGS = ("workers", "batch_size", "max_batch_delay_ms", "mkl_threads")
+_RATE = "closed_rps"
+_QUEUE = Dimension("job_queue_size", 10, 10_000, log=True)
+_RANDOM_POINTS = 400
+
+Values = Mapping[str, Any]
+
+
+class Surface(Protocol):
+    """Rates by configuration, one true and many measured."""
+
+    name: str
+    space: Space
+
+    def true_rps(self, values: Values) -> float:
+        """The rate without noise; 0 where the configuration fails."""
+        ...
+
+    def measure(self, values: Values, chance: np.random.Generator) -> float:
+        """What one trial says; 0 where the configuration fails."""
+        ...
+
+    @property
+    def optimum_rps(self) -> float:
+        """The greatest true rate, as far as is known."""
+        ...
+
+
+@dataclass
+class Recorded:
+    """Real trials of a real server; a measurement is one of those of its configuration."""
+
+    name: str
+    space: Space
+    rates: Mapping[tuple[Any, ...], Sequence[float]]
+
+    def true_rps(self, values: Values) -> float:
+        """The median of what was measured."""
+        return median(self.rates[self._key(values)])
+
+    def measure(self, values: Values, chance: np.random.Generator) -> float:
+        """See `Surface.measure`."""
+        return float(chance.choice(np.array(self.rates[self._key(values)])))
+
+    @property
+    def optimum_rps(self) -> float:
+        """See `Surface.optimum_rps`."""
+        return max(median(rates) for rates in self.rates.values())
+
+    def _key(self, values: Values) -> tuple[Any, ...]:
+        return tuple(values[d.name] for d in self.space.dimensions)
+
+
+def read_recorded(path: Path) -> Recorded:
+    """Read a CSV with a column for each setting, one for the rate and one for the failures.
+
+    Raises:
+        ValueError: a column is missing, or configurations are not a full grid.
+    """
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    if not rows or (missing := {*SETTINGS, _RATE, "failures"} - set(rows[0])):
+        raise ValueError(f"{path}: no rows, or no columns {sorted(missing) if rows else ''}")
+    axes = {name: tuple(sorted({int(row[name]) for row in rows})) for name in SETTINGS}
+    varied = {name: axis for name, axis in axes.items() if len(axis) > 1}
+    rates: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        rate = 0.0 if int(row["failures"]) else float(row[_RATE])
+        rates.setdefault(tuple(int(row[name]) for name in varied), []).append(rate)
+    if len(rates) != math.prod(len(axis) for axis in varied.values()):
+        raise ValueError(f"{path}: {len(rates)} configurations are no full grid of {axes}")
+    dimensions = tuple(Dimension(name, choices=axis) for name, axis in varied.items())
+    cores = max(axes["mkl_threads"])
+    return Recorded(path.stem, Space(dimensions, ServerConfig(), cores), rates)
+
+
+@dataclass
+class Simulated:
+    """A machine; what was asked once is remembered."""
+
+    machine: Machine
+    space: Space
+    _known: dict[tuple[Any, ...], float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The machine's."""
+        return self.machine.name
+
+    def true_rps(self, values: Values) -> float:
+        """See `Surface.true_rps`."""
+        key = tuple(values[d.name] for d in self.space.dimensions)
+        if key not in self._known:
+            self._known[key] = self.machine.sustained_rps(values)
+        return self._known[key]
+
+    def measure(self, values: Values, chance: np.random.Generator) -> float:
+        """See `Surface.measure`."""
+        return self.true_rps(values) * float(np.exp(chance.normal(0, self.machine.noise)))
+
+    @property
+    def optimum_rps(self) -> float:
+        """The best of all that was ever asked; `explore` asks for enough."""
+        return max(self._known.values())
+
+    def explore(self, seed: int = 0) -> None:
+        """Look for the optimum: random points, then the best ones' neighbours."""
+        chance = np.random.default_rng(seed)
+        points = [draw(self.space, chance) for _ in range(_RANDOM_POINTS)]
+        for start in sorted(points, key=self.true_rps)[-3:]:
+            best, rate = start, self.true_rps(start)
+            while True:
+                tried = {self.true_rps(point): point for point in neighbours(self.space, best)}
+                if max(tried) <= rate * 1.001:
+                    break
+                rate = max(tried)
+                best = tried[rate]
+
+
+def draw(space: Space, chance: np.random.Generator) -> dict[str, Any]:
+    """A random point, uniform on each dimension's own scale."""
+    point: dict[str, Any] = {}
+    for d in space.dimensions:
+        if d.choices:
+            point[d.name] = d.choices[int(chance.integers(len(d.choices)))]
+        elif d.log:
+            at = math.exp(chance.uniform(math.log(d.low), math.log(d.high + 1)))
+            point[d.name] = min(int(at), d.high)
+        else:
+            point[d.name] = int(chance.integers(d.low, d.high + 1))
+    return point
+
+
+def neighbours(space: Space, point: Values) -> list[dict[str, Any]]:
+    """The points that differ in one setting: by one, by a quarter, or by a factor of two."""
+    found = []
+    for d in space.dimensions:
+        at = point[d.name]
+        if d.choices:
+            steps = set(d.choices) - {at}
+        else:
+            near = {at - 1, at + 1, at * 3 // 4, at * 5 // 4, at // 2, at * 2}
+            steps = {d.clip(step) for step in near} - {at}
+        found += [{**point, d.name: step} for step in steps]
+    return found
+
+
+#: By kind of server: the ranges that its parameters are drawn from, uniform in the logarithm.
+KINDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "language model": {"fixed_s": (0.02, 0.2), "each_s": (0.002, 0.02), "spin": (0.3, 2)},
+    "small model": {"fixed_s": (0.001, 0.01), "each_s": (0.0005, 0.005)},
+    "vision": {"fixed_s": (0.005, 0.02), "each_s": (0.005, 0.05), "spill_s": (1e-6, 1e-4)},
+    "fixed cost": {"fixed_s": (0.05, 0.5), "each_s": (0.0002, 0.002)},
+    "waits": {"fixed_s": (0.02, 0.2), "each_s": (0.001, 0.01), "waits": (0.5, 0.9)},
+    "accelerator": {
+        "fixed_s": (0.004, 0.02),
+        "each_s": (0.0001, 0.001),
+        "device": (0.6, 0.95),
+        "streams": (1, 3),
+    },
+    "front end": {
+        "fixed_s": (0.0003, 0.002),
+        "each_s": (0.00003, 0.0003),
+        "netty_s": (3e-4, 1e-3),
+        "client_s": (2e-4, 6e-4),
+    },
+    "memory": {
+        "fixed_s": (0.01, 0.1),
+        "each_s": (0.003, 0.02),
+        "worker_mb": (1000, 3000),
+        "item_mb": (10, 60),
+    },
+}
+_COMMON = {
+    "parallel": (0.3, 0.95),
+    "spin": (0.1, 1.5),
+    "netty_s": (1e-4, 4e-4),
+    "client_s": (5e-5, 2e-4),
+    "noise": (0.03, 0.1),
+}
+_CORES = (2, 4, 8, 16, 32)
+_MB_PER_CORE = 1500.0
+
+
+def machines(seed: int, of_each: int = 3) -> list[Simulated]:
+    """So many machines of each kind, drawn at random."""
+    chance = np.random.default_rng(seed)
+    found = []
+    for kind, ranges in KINDS.items():
+        for number in range(of_each):
+            drawn: dict[str, Any] = {
+                name: float(np.exp(chance.uniform(math.log(low), math.log(high))))
+                for name, (low, high) in {**_COMMON, **ranges}.items()
+            }
+            if "streams" in drawn:
+                drawn["streams"] = round(drawn["streams"])
+            cores = int(chance.choice(_CORES))
+            name = f"{kind} {seed}.{number}, {cores} cores"
+            machine = Machine(name, cores, memory_mb=_MB_PER_CORE * cores + 4000, **drawn)
+            space = build_space({"job_queue_size": _QUEUE}, cores)
+            found.append(Simulated(machine, space))
+    return found
