@@ -4,7 +4,7 @@ VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-all lint bench-measure bench-loadgen clean
+.PHONY: setup tune test test-all lint bench-measure bench-loadgen bench-search clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ bench-measure: setup
 # What a request costs the load client, beside wrk, ab, hey and locust; about 4 minutes.
 bench-loadgen: setup
 	$(VENV)/bin/python -m benchmarks.loadgen $(ARGS)
+
+# Which search needs the fewest trials, on recorded and simulated surfaces; about 20 minutes.
+bench-search: setup
+	$(VENV)/bin/python -m benchmarks.search $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

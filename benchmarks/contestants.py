@@ -12,8 +12,9 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, T
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial
 
-from search.optimizer import Study, distributions
+from search.optimizer import Study
 from search.result import State, Task, TrialResult
+from search.sampler import distributions
 from search.space import Space
 from serving.config import ServerConfig
 

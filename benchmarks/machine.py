@@ -146,7 +146,7 @@ class _Server:
                 begun += 1
                 forming = None
             else:
-                left = [work for work in left if work > 1e-12]
+                left.remove(min(left))
         half, quarter = len(waiting) // 2, len(waiting) // 4
         earlier = float(np.mean(waiting[quarter:half] or [0.0]))
         growth = float(np.mean(waiting[-quarter:] or [0.0])) - earlier

@@ -11,9 +11,10 @@ from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.machine import Machine
-from search.space import Dimension, Space, build_space
+from search.space import Dimension, Space, build_space, torchserve_defaults
 from serving.config import ServerConfig
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -126,48 +127,20 @@ class Simulated:
     def explore(self, seed: int = 0) -> None:
         """Look for the optimum: random points, then the best ones' neighbours."""
         chance = np.random.default_rng(seed)
-        points = [draw(self.space, chance) for _ in range(_RANDOM_POINTS)]
+        points = [self.space.draw(chance) for _ in range(_RANDOM_POINTS)]
         for start in sorted(points, key=self.true_rps)[-3:]:
             best, rate = start, self.true_rps(start)
             while True:
-                tried = {self.true_rps(point): point for point in neighbours(self.space, best)}
+                tried = {self.true_rps(point): point for point in self.space.neighbours(best)}
                 if max(tried) <= rate * 1.001:
                     break
                 rate = max(tried)
                 best = tried[rate]
 
 
-def draw(space: Space, chance: np.random.Generator) -> dict[str, Any]:
-    """A random point, uniform on each dimension's own scale."""
-    point: dict[str, Any] = {}
-    for d in space.dimensions:
-        if d.choices:
-            point[d.name] = d.choices[int(chance.integers(len(d.choices)))]
-        elif d.log:
-            at = math.exp(chance.uniform(math.log(d.low), math.log(d.high + 1)))
-            point[d.name] = min(int(at), d.high)
-        else:
-            point[d.name] = int(chance.integers(d.low, d.high + 1))
-    return point
-
-
-def neighbours(space: Space, point: Values) -> list[dict[str, Any]]:
-    """The points that differ in one setting: by one, by a quarter, or by a factor of two."""
-    found = []
-    for d in space.dimensions:
-        at = point[d.name]
-        if d.choices:
-            steps = set(d.choices) - {at}
-        else:
-            near = {at - 1, at + 1, at * 3 // 4, at * 5 // 4, at // 2, at * 2}
-            steps = {d.clip(step) for step in near} - {at}
-        found += [{**point, d.name: step} for step in steps]
-    return found
-
-
 #: By kind of server: the ranges that its parameters are drawn from, uniform in the logarithm.
 KINDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "language model": {"fixed_s": (0.02, 0.2), "each_s": (0.002, 0.02), "spin": (0.3, 2)},
+    "language model": {"fixed_s": (0.02, 0.2), "each_s": (0.002, 0.02), "spin": (0.3, 4)},
     "small model": {"fixed_s": (0.001, 0.01), "each_s": (0.0005, 0.005)},
     "vision": {"fixed_s": (0.005, 0.02), "each_s": (0.005, 0.05), "spill_s": (1e-6, 1e-4)},
     "fixed cost": {"fixed_s": (0.05, 0.5), "each_s": (0.0002, 0.002)},
@@ -220,3 +193,24 @@ def machines(seed: int, of_each: int = 3) -> list[Simulated]:
             space = build_space({"job_queue_size": _QUEUE}, cores)
             found.append(Simulated(machine, space))
     return found
+
+
+#: The machine of each recorded surface, its parameters found by trying.
+FITTED: Mapping[str, Machine] = {
+    "codegen-2core": Machine("codegen", 2, 0.06, 0.0058, parallel=0.7, spin=4.0),
+}
+
+
+def likeness(recorded: Recorded, machine: Machine) -> float:
+    """Spearman's correlation of a machine's rates with the recorded ones."""
+    usual = {**torchserve_defaults(machine.cores), "job_queue_size": 1000}
+    names = [d.name for d in recorded.space.dimensions]
+    points = [dict(zip(names, key, strict=True)) for key in recorded.rates]
+    rates = pd.DataFrame(
+        {
+            "recorded": [recorded.true_rps(point) for point in points],
+            "simulated": [machine.sustained_rps({**usual, **point}) for point in points],
+        }
+    )
+    ranks = rates.rank().to_numpy()
+    return float(np.corrcoef(ranks.T)[0, 1])

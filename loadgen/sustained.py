@@ -48,6 +48,8 @@ BUNCHED = 0.05
 EARLY = (3.0, 2.0)
 #: A server whose windows take long is given time for so many.
 LEAST_WINDOWS = 5
+#: The share of the capacity at which a window must be able to show that none fails.
+SHOWN_AT = 0.6
 #: The last windows may take so many times their least duration.
 LAST = 2.0
 #: Windows that are still opened where time is over and no rate is known to hold.
@@ -307,6 +309,7 @@ class Search:
         self._window_limit_s = self.goal.window_limit_s
         self._least_s = self.goal.window_s
         self._spent_s = 0.0
+        self._capacity = math.inf
 
     @property
     def left_s(self) -> float:
@@ -440,6 +443,8 @@ class Search:
                 if await self._holds():
                     return
                 is_near = False
+            elif self._least_requests() > below * self._window_limit_s:
+                break  # No window at a rate so low could show that none fails.
             else:
                 is_near = lower is not None
                 verdict = await self._probe("narrowing", below)
@@ -497,14 +502,15 @@ class Search:
     async def _probe(self, phase: str, rate: float) -> Verdict:
         self.progress(phase, rate)
         goal = self.goal
-        most_requests = 0.9 * rate * self._window_limit_s
-        least_requests = max(COMPLETIONS, min(self._least_requests(), most_requests))
+        least_requests = self._least_requests()
         repeated = False
         while True:
             # Windows of one rate must not repeat each other's luck.
             seed = goal.seed + len(self._probes)
             schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
-            wanted_s = max(self.left_s, LAST * self._least_s, least_requests / rate)
+            wanted_s = max(self.left_s, LAST * self._least_s)
+            if (needed_s := least_requests / rate) <= self._window_limit_s:
+                wanted_s = max(wanted_s, needed_s)
             limit_s = min(self._window_limit_s, wanted_s)
             most_s = max(limit_s, min(LONGER * limit_s, self.left_s - goal.window_s))
             load = self._load(schedule, most_s)
@@ -543,7 +549,8 @@ class Search:
         """How many requests without a failure are needed to believe that none fails.
 
         Where some failed at other rates, three times as many as there were for each failure:
-        with fewer, a server that fails now and then would pass at a low rate by chance.
+        with fewer, a server that fails now and then would pass at a low rate by chance. No more
+        than a window can show at a rate not far below the capacity.
         """
         failed = [
             probe.measurement
@@ -553,7 +560,8 @@ class Search:
         ]
         failures = sum(measurement.failed for measurement in failed)
         each = sum(measurement.scheduled for measurement in failed) / max(failures, 1)
-        return max(COMPLETIONS, 3 * each)
+        most = SHOWN_AT * self._capacity * self._window_limit_s
+        return max(COMPLETIONS, min(3 * each, most))
 
     def _lost(self) -> float:
         """The share of the last window's requests that the server could not take, as a guess."""

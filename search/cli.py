@@ -64,24 +64,32 @@ def tune(
 @app.command()
 def resume(
     run: RunArgument,
+    trials: Annotated[int | None, typer.Option(min=1, help="instead of search.trials")] = None,
+    time_budget_s: Annotated[
+        float | None, typer.Option(min=1, help="instead of search.time_budget_s, from the start")
+    ] = None,
     plain: PlainOption = False,
     ray_output: RayOption = False,
 ) -> None:
-    """Go on with a run that was interrupted."""
+    """Go on with a run that was interrupted, or with one whose budget was made larger."""
     from search.run import Run
 
-    _execute(Run.open(run), plain, ray_output)
+    opened = Run.open(run)
+    opened.extend(trials=trials, time_budget_s=time_budget_s)
+    _execute(opened, plain, ray_output)
 
 
 def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     from search.live import LiveView
     from search.report import render, write_report
-    from search.study import execute
+    from search.study import execute, warm_start_doubts
 
     spec = run.spec()
     console = Console()
     plain = plain or ray_output or not console.is_terminal
     console.print(f"run {run.folder}", highlight=False, soft_wrap=True)
+    for difference in warm_start_doubts(run, spec):
+        console.print(f"the warm start's run differs: {difference}", highlight=False)
     with LiveView(console, spec.search.trials, spec.search.time_budget_s, plain) as view:
         found = execute(run, view, ray_output)
     write_report(found)
@@ -113,6 +121,9 @@ def measure(
         bool,
         typer.Option("--side-by-side", help="all servers of a round at once, a window by turns"),
     ] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="a new folder for every measurement's files")
+    ] = None,
     url: Annotated[str | None, typer.Option(help="an endpoint that already runs")] = None,
     requests: Annotated[Path | None, typer.Option(help="the requests for --url")] = None,
     users: Annotated[int, typer.Option(min=1, help="of the closed loop for --url")] = 64,
@@ -131,13 +142,22 @@ def measure(
     if url is not None:
         _measure_url(url, requests, users, arrivals, timeout_s, as_json, console)
     elif spec is not None:
-        _measure_spec(spec, config or [], rounds, side_by_side, as_json, console)
+        _measure_spec(spec, config or [], rounds, side_by_side, keep, as_json, console)
 
 
 def _measure_spec(
-    path: Path, files: list[Path], rounds: int, side_by_side: bool, as_json: bool, console: Console
+    path: Path,
+    files: list[Path],
+    rounds: int,
+    side_by_side: bool,
+    keep: Path | None,
+    as_json: bool,
+    console: Console,
 ) -> None:
     from search.measure import measure_configs
+
+    if keep is not None and keep.exists():
+        raise CommandError(f"--keep {keep} exists already; name a new folder")
 
     spec = load_spec(path, may_be_fixed=True)
     if side_by_side and any(spec.serving.ports.model_dump().values()):
@@ -161,6 +181,7 @@ def _measure_spec(
                 highlight=False,
             ),
             side_by_side,
+            keep,
         )
     )
     if as_json:

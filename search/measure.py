@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,7 +13,7 @@ from loadgen.fleet import Fleet
 from loadgen.ray_process import on_ray
 from search.result import Kind, Task, TrialResult
 from search.spec import StudySpec
-from search.study import local_cluster
+from search.study import local_cluster, only_one
 from search.trial import Phase, run_trial
 from serving.config import ServerConfig
 
@@ -54,6 +55,7 @@ async def measure_configs(
     rounds: int,
     progress: Callable[[int, int, Phase], None],
     side_by_side: bool = False,
+    keep: Path | None = None,
 ) -> Rounds:
     """Measure each configuration once a round, each time in a fresh server.
 
@@ -63,11 +65,13 @@ async def measure_configs(
         progress: is told round, configuration and phase.
         side_by_side: a round's servers run at the same time and are measured by turns, a window
             each. What the host does meanwhile happens to all of them, and their ratio is surer.
+        keep: where each measurement leaves its files, every window among them, in a folder
+            `ROUND-CONFIGURATION`, both counted from 0; nowhere where not given.
     """
     site, goal = spec.site(spec.installation()), spec.goal_of_search()
     load, payloads = spec.load, spec.payloads()
     abreast = len(configs) if side_by_side else 1
-    with local_cluster(abreast * load.most_processes) as folder:
+    with only_one(), local_cluster(abreast * load.most_processes) as folder:
         spawn = on_ray(payloads, load.cores)
         fleets = [Fleet(spawn, load.processes, load.most_processes) for _ in range(abreast)]
 
@@ -76,7 +80,8 @@ async def measure_configs(
                 progress(number, index, phase)
 
             task = Task(number, Kind.DEFAULT, configs[index])
-            where, fleet = folder / "measure" / f"{number}-{index}", fleets[index % abreast]
+            where = (keep or folder / "measure") / f"{number}-{index}"
+            fleet = fleets[index % abreast]
             result = await run_trial(task, site, goal, fleet, where, tell, turn)
             if result.host_fault:
                 result = await run_trial(task, site, goal, fleet, where, tell, turn)

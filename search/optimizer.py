@@ -4,60 +4,24 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, Self
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.result import Kind, State, Task, TrialResult, told_value
+from search.sampler import CapacitySampler, distributions
 from search.space import Space
 from serving.config import ServerConfig
 
-#: Trials before the sampler models what it was told; the first points count among them.
-STARTUP_TRIALS = 8
 #: The sampler's tries at something new.
 _TRIES = 20
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space as Optuna has it."""
-    return {
-        d.name: CategoricalDistribution(d.choices)
-        if d.choices
-        else IntDistribution(d.low, d.high, log=d.log)
-        for d in space.dimensions
-    }
-
-
-class SpaceSampler(TPESampler):
-    """TPE over the whole space from the first trial on.
-
-    Optuna infers the space from the trials that it has; one without parameters, such as a
-    baseline that lies outside the space, would leave nothing in common.
-    """
-
-    def __init__(self, space: Mapping[str, BaseDistribution], seed: int):
-        super().__init__(
-            n_startup_trials=STARTUP_TRIALS,
-            multivariate=True,
-            seed=seed,
-        )
-        self._space = dict(space)
-
-    def infer_relative_search_space(
-        self, study: OptunaStudy, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Every dimension."""
-        return self._space
 
 
 class Study:
@@ -83,7 +47,6 @@ class Study:
     ):
         self.space = space
         self._incumbent_every = incumbent_every
-        self._distributions = distributions(space)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
@@ -95,8 +58,7 @@ class Study:
         trials = self._study.get_trials(deepcopy=False)
         # Seeded by what was already told, so that a resumed run does not repeat its draws.
         done = len([t for t in trials if t.state.is_finished()])
-        self._sampler = SpaceSampler(self._distributions, seed + 1000 * done)
-        self._study.sampler = self._sampler
+        self._study.sampler = CapacitySampler(space, seed + 1000 * done)
         self._baseline = baseline
         self._results = [
             TrialResult.from_dict(t.user_attrs["result"])
@@ -105,9 +67,10 @@ class Study:
         ]
         self._next = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
 
-    def begin(self) -> None:
+    def begin(self, warm: Sequence[ServerConfig] = ()) -> None:
         """Make ready to ask: enqueue the first points, close what a killed driver left open.
 
+        Of a new study, `warm` are an earlier run's best: they come before the guide's points.
         Only the one driver of a run may call this; whoever looks on must not.
         """
         trials = self._study.get_trials(deepcopy=False)
@@ -116,16 +79,26 @@ class Study:
                 trial = optuna.trial.Trial(self._study, frozen._trial_id)
                 if "result" in frozen.user_attrs:
                     result = TrialResult.from_dict(frozen.user_attrs["result"])
-                    self._study.tell(trial, result.sustained_rps or 0.0)
+                    self._study.tell(trial, self._value(result))
                 else:
                     self.abandon(trial)
         self._put_references_first()
-        if not trials:
-            self._enqueue(Kind.DEFAULT, ServerConfig())
-            if self._baseline is not None:
-                self._enqueue(Kind.BASELINE, self._baseline)
-            for point in self.space.guide():
-                self._enqueue(Kind.GUIDE, self.space.config(point))
+        if not self._study.user_attrs.get("begun", False):
+            # Killed while it enqueued, it takes up where it was.
+            known = {ServerConfig(**t.user_attrs["config"]).digest() for t in trials}
+            for kind, config in self._first(warm):
+                if config.digest() not in known:
+                    self._enqueue(kind, config)
+            self._study.set_user_attr("begun", True)
+
+    def _first(self, warm: Sequence[ServerConfig]) -> Iterator[tuple[Kind, ServerConfig]]:
+        yield Kind.DEFAULT, ServerConfig()
+        if self._baseline is not None:
+            yield Kind.BASELINE, self._baseline
+        for config in warm:
+            yield Kind.WARM, config
+        for point in self.space.guide():
+            yield Kind.GUIDE, self.space.config(point)
 
     # --- what is known ---------------------------------------------------------------
 
@@ -188,12 +161,7 @@ class Study:
         trial.set_user_attr("state", result.state)
         trial.set_constraint("p99_s", result.p99_excess)
         trial.set_user_attr("result", result.to_dict())
-        ratios = [
-            r.sustained_rps / r.capacity_rps
-            for r in self._results
-            if r.sustained_rps and r.capacity_rps
-        ]
-        value = told_value(result, self.incumbent_rps or 0.0, ratios)
+        value = self._value(result)
         self._results.append(result)
         if result.host_fault and not retried:
             # The host's fault teaches nothing of the configuration: once more.
@@ -220,6 +188,16 @@ class Study:
         reason: str | None = self._study.user_attrs.get("ended")
         return reason
 
+    @property
+    def specified(self) -> dict[str, Any] | None:
+        """The specification that the run keeps to; None before it began."""
+        found: dict[str, Any] | None = self._study.user_attrs.get("specified")
+        return found
+
+    def specify(self, specified: Mapping[str, Any]) -> None:
+        """Record the specification that the run keeps to."""
+        self._study.set_user_attr("specified", dict(specified))
+
     def importance(self) -> dict[str, float]:
         """How much of the rates' variation each setting explains, summing up to 1 (PED-ANOVA).
 
@@ -229,7 +207,9 @@ class Study:
         if len(told) < 4 or len({t.value for t in told}) < 2:
             return {}
         names = [
-            name for name in self._distributions if len({t.params.get(name) for t in told}) > 1
+            name
+            for name in distributions(self.space)
+            if len({t.params.get(name) for t in told}) > 1
         ]
         try:
             return dict(optuna.importance.get_param_importances(self._study, params=names))
@@ -237,6 +217,15 @@ class Study:
             return {}
 
     # --- inside ----------------------------------------------------------------------
+
+    def _value(self, result: TrialResult) -> float:
+        others = [r for r in self._results if r.number != result.number]
+        best = best_of(others)
+        incumbent = rate_of(others, best.config) if best else None
+        ratios = [
+            r.sustained_rps / r.capacity_rps for r in others if r.sustained_rps and r.capacity_rps
+        ]
+        return told_value(result, incumbent or 0.0, ratios)
 
     def _suggest(self, trial: optuna.trial.Trial) -> None:
         with warnings.catch_warnings():
@@ -305,6 +294,16 @@ def best_of(results: list[TrialResult]) -> TrialResult | None:
         if r.state is State.COMPLETE and r.sustained_rps
     }
     return max(newest.values(), key=lambda r: rate_of(results, r.config) or 0.0, default=None)
+
+
+def finalists(results: list[TrialResult], count: int) -> list[ServerConfig]:
+    """The configurations of the highest median rates, best first."""
+    known = {
+        r.config.digest(): r.config
+        for r in results
+        if r.state is State.COMPLETE and r.sustained_rps
+    }
+    return sorted(known.values(), key=lambda config: -(rate_of(results, config) or 0.0))[:count]
 
 
 class DriverOnly:

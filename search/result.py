@@ -31,6 +31,7 @@ class Kind(enum.StrEnum):
 
     DEFAULT = "default"
     BASELINE = "baseline"
+    WARM = "warm start"
     GUIDE = "guide"
     SAMPLED = "sampled"
     INCUMBENT = "incumbent"

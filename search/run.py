@@ -63,12 +63,25 @@ class Run:
 
     def spec(self) -> StudySpec:
         """The specification as resolved."""
-        data = yaml.safe_load((self.folder / "spec.yaml").read_text())
-        data.pop("recorded", None)
         try:
-            return validate(data, self.folder, only_read=True)
+            return validate(self.specified(), self.folder, only_read=True)
         except SpecError as error:
             raise RunError(f"{self.folder / 'spec.yaml'}: {error}") from None
+
+    def specified(self) -> dict[str, Any]:
+        """The specification as it is written."""
+        data: dict[str, Any] = yaml.safe_load((self.folder / "spec.yaml").read_text())
+        data.pop("recorded", None)
+        return data
+
+    def extend(self, **search: float | None) -> None:
+        """Change what the specification says of the search's end; None leaves it."""
+        path = self.folder / "spec.yaml"
+        data = yaml.safe_load(path.read_text())
+        data["search"] |= {name: value for name, value in search.items() if value is not None}
+        new = path.with_suffix(".new")
+        new.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        new.replace(path)
 
     def recorded(self) -> dict[str, Any]:
         """The host and the versions that the run was made with."""
@@ -131,11 +144,21 @@ def frame(results: list[TrialResult]) -> pd.DataFrame:
     return pd.DataFrame(rows).convert_dtypes()
 
 
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two specifications: by its path, "old → new"."""
+    old, new = _flat(before), _flat(now)
+    return {
+        path: f"{old.get(path, 'nothing')} → {new.get(path, 'nothing')}"
+        for path in sorted({*old, *new})
+        if old.get(path) != new.get(path)
+    }
+
+
 def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in data.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{key}": entry for key, entry in value.items()}
+            flat |= {f"{name}.{key}": entry for key, entry in _flat(value).items()}
         else:
             flat[name] = value
     return flat

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from serving.config import SETTINGS, ConfigError, ServerConfig
 
 GROUPS = ("properties", "environment", "jvm")
@@ -125,6 +127,32 @@ class Space:
             if self.config(point).digest() not in tried:
                 return point
         return None
+
+    def draw(self, chance: np.random.Generator) -> dict[str, Any]:
+        """A random point, uniform on each dimension's own scale."""
+        point: dict[str, Any] = {}
+        for d in self.dimensions:
+            if d.choices:
+                point[d.name] = d.choices[int(chance.integers(len(d.choices)))]
+            elif d.log:
+                at = math.exp(chance.uniform(math.log(d.low), math.log(d.high + 1)))
+                point[d.name] = min(int(at), d.high)
+            else:
+                point[d.name] = int(chance.integers(d.low, d.high + 1))
+        return point
+
+    def neighbours(self, point: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The points that differ in one setting: by one, a quarter, or a factor of two."""
+        found = []
+        for d in self.dimensions:
+            at = point[d.name]
+            if d.choices:
+                steps = set(d.choices)
+            else:
+                near = (at - 1, at + 1, at * 3 // 4, at * 5 // 4, at // 2, at * 2)
+                steps = {d.clip(step) for step in near}
+            found += [{**point, d.name: step} for step in steps if step != at]
+        return found
 
     def guide(self) -> list[dict[str, Any]]:
         """The points that TorchServe's performance guide suggests for this host.

@@ -102,6 +102,14 @@ def _found_by(find: Callable[[str | None], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _earlier_run(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("folder", Path())
+    found = (folder / _expanded(path)).resolve()
+    if _will_run(info) and not (found / "spec.yaml").is_file():
+        raise ValueError(f"{found} is not a run's folder: it has no spec.yaml")
+    return found
+
+
 def _port(port: int, info: ValidationInfo) -> int:
     others = [name for name, other in info.data.items() if port and other == port]
     if others:
@@ -303,6 +311,9 @@ class SearchSection(Section):
 
     trials: int = Field(default=30, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    target_rps: float | None = Field(default=None, gt=0)
+    warm_start: Annotated[Path, AfterValidator(_earlier_run), _LENIENT_PATH] | None = None
     seed: int = Field(default=0, ge=0)
     incumbent_every: int = Field(default=8, ge=2)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -22,12 +23,14 @@ from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
 from loadgen.ray_process import LOADGEN_RESOURCE
+from search.errors import RunError
 from search.host import describe_host, describe_versions
-from search.optimizer import DriverOnly, Study, StudySearcher
+from search.optimizer import DriverOnly, Study, StudySearcher, finalists
 from search.result import Kind, State, Task, TrialResult
-from search.run import Run
+from search.run import Run, changes
 from search.spec import StudySpec
 from search.trial import ServingTrial, TrialSetup
+from serving.config import ServerConfig
 from serving.server import sweep
 
 SERVING_RESOURCE = "serving_host"
@@ -90,6 +93,30 @@ def open_study(run: Run, spec: StudySpec) -> Study:
     )
 
 
+#: Of an earlier run's best configurations so many are tried first.
+WARM_POINTS = 3
+
+
+def _warm_points(spec: StudySpec) -> list[ServerConfig]:
+    if spec.search.warm_start is None:
+        return []
+    return finalists(Run.open(spec.search.warm_start).results(), WARM_POINTS)
+
+
+def warm_start_doubts(run: Run, spec: StudySpec) -> list[str]:
+    """What is not as it was in the run that a warm start takes its first points from."""
+    if spec.search.warm_start is None:
+        return []
+    earlier = Run.open(spec.search.warm_start)
+    before = {**earlier.recorded(), **earlier.specified()}
+    now = {**run.recorded(), **run.specified()}
+    return [
+        f"{path}: {how}"
+        for part in ("host", "versions", "model", "goal", "load")
+        for path, how in changes({part: before.get(part)}, {part: now.get(part)}).items()
+    ]
+
+
 def reference_of(results: list[TrialResult]) -> TrialResult | None:
     """What everything is compared with: the configuration in use, else TorchServe's default."""
     for kind in (Kind.BASELINE, Kind.DEFAULT):
@@ -123,7 +150,8 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
 
     Raises:
         ServerError: no TorchServe or no Java here.
-        RunError: the folder is no run's.
+        RunError: the folder is no run's, its specification was changed, or another run is on
+            this host.
     """
     spec = run.spec()
     setup = TrialSetup(
@@ -134,9 +162,10 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         tuple(spec.load.cores),
         tuple(range(1, spec.load.most_processes + 1)),
     )
-    with run.locked():
+    with run.locked(), only_one():
         study = open_study(run, spec)
-        study.begin()
+        _keep_to_specification(run, study)
+        study.begin([] if study.results else _warm_points(spec))
         run.rebuild(study.results)
         budget = _Budget(spec, study)
         if not budget.may_start():
@@ -149,11 +178,27 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
 
 
+#: What may change between a run and its resumption: when it ends.
+MAY_CHANGE = {f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")}
+
+
+def _keep_to_specification(run: Run, study: Study) -> None:
+    now = run.specified()
+    if (before := study.specified) is not None:
+        changed = changes(before, now)
+        if wrong := [f"{path} {how}" for path, how in changed.items() if path not in MAY_CHANGE]:
+            raise RunError(
+                f"{run.folder / 'spec.yaml'} was changed since the run began: {'; '.join(wrong)}; "
+                f"put it back, or start a new run (only {', '.join(sorted(MAY_CHANGE))} may change)"
+            )
+    study.specify(now)
+
+
 class _Budget:
     """Whether another trial may start, and why not."""
 
     def __init__(self, spec: StudySpec, study: Study):
-        self._trials = spec.search.trials
+        self._search, self._width = spec.search, spec.goal.width
         spent_s = sum(result.duration_s for result in study.results)
         left_s = (spec.search.time_budget_s or float("inf")) - spent_s
         self._deadline = time.monotonic() + left_s
@@ -173,13 +218,25 @@ class _Budget:
         elif hopeless := self._hopeless(results):
             self.failed = True
             self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
-        elif len(results) >= self._trials:
-            self.reason = f"all {self._trials} trials were run"
+        elif reached := self._reached(results):
+            self.reason = reached
+        elif len(results) >= self._search.trials:
+            self.reason = f"all {self._search.trials} trials were run"
         elif self.left_s < self._typical_trial_s(results):
             self.reason = "the time budget was spent"
         else:
             return True
         return False
+
+    def _reached(self, results: list[TrialResult]) -> str | None:
+        """The target that was reached, or the patience that is over."""
+        best = self._study.incumbent_rps or 0.0
+        target, patience = self._search.target_rps, self._search.patience
+        if target is not None and best >= target:
+            return f"the target of {target:g} rps was reached: {best:.1f} rps"
+        if patience is not None and trials_since_improvement(results, self._width) >= patience:
+            return f"no configuration was better, beyond the noise, in {patience} trials"
+        return None
 
     @staticmethod
     def _hopeless(results: list[TrialResult]) -> TrialResult | None:
@@ -196,6 +253,20 @@ class _Budget:
         """What the next trial may take: the budget is to be kept, not overrun by one."""
         durations = sorted(r.duration_s for r in results)
         return durations[int(0.8 * len(durations))] if durations else 0.0
+
+
+def trials_since_improvement(results: list[TrialResult], width: float) -> int:
+    """Trials since one was better than all before it by more than the width of a rate's bounds.
+
+    What is measured again, and what everything is compared with, is no attempt at it.
+    """
+    since, record = 0, 0.0
+    for result in results:
+        if (result.sustained_rps or 0.0) > (1 + width) * record:
+            since, record = 0, result.sustained_rps or 0.0
+        elif result.kind in (Kind.GUIDE, Kind.SAMPLED):
+            since += 1
+    return since
 
 
 class _StopOnInterrupt(DriverOnly, tune.Stopper):
@@ -279,6 +350,25 @@ def _interruptible(budget: _Budget) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Keep this host to one measurement: two at once would measure each other.
+
+    Raises:
+        RunError: there is another.
+    """
+    # A name that the kernel takes back from a process that ends, however it ends.
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind("\0servetune")
+        except OSError:
+            raise RunError(
+                "another servetune measures on this host, and two would disturb each other; "
+                "wait until it has ended"
+            ) from None
+        yield
 
 
 @contextlib.contextmanager

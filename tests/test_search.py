@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from search.optimizer import Study, StudySearcher, best_of, rate_of
+from search.errors import RunError
+from search.optimizer import Study, StudySearcher, best_of, finalists, rate_of
 from search.result import Kind, State, Task, TrialResult, told_value
+from search.run import changes
 from search.space import Dimension, Space, build_space, torchserve_defaults
+from search.study import only_one, trials_since_improvement
 from serving.config import ConfigError, ServerConfig
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
@@ -309,3 +312,77 @@ def test_the_sampler_hears_of_a_missed_latency_limit(tmp_path: Path) -> None:
         study.tell(trial, result(task, None if excess > 0 else 10.0, p99_excess=excess))
     told = study._study.get_trials(states=(TrialState.COMPLETE,))
     assert [dict(trial.constraints) for trial in told] == [{"p99_s": 0.5}, {"p99_s": -0.2}]
+
+
+def test_an_earlier_runs_best_come_before_the_guides_points(tmp_path: Path) -> None:
+    warm = [ServerConfig(workers=2, batch_size=size) for size in (48, 96)]
+    study = Study(SPACE, f"sqlite:///{tmp_path / 'study.db'}", "test")
+    study.begin(warm)
+    kinds = []
+    for rps in (4.0, 20.0, 60.0, 30.0):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        kinds.append(task.kind)
+        study.tell(trial, result(task, rps))
+    assert kinds == [Kind.DEFAULT, Kind.WARM, Kind.WARM, Kind.GUIDE]
+    assert finalists(study.results, 2) == [warm[1], study.results[3].config]
+
+
+def test_a_study_that_was_killed_in_its_beginning_has_every_first_point_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_study(tmp_path)
+    study = Study(SPACE, f"sqlite:///{tmp_path / 'killed.db'}", "test")
+    enqueue, done = study._enqueue, []
+
+    def killed(*arguments: Any) -> None:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(enqueue(*arguments))
+
+    monkeypatch.setattr(study, "_enqueue", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.begin()
+    again = Study(SPACE, f"sqlite:///{tmp_path / 'killed.db'}", "test")
+    again.begin()
+    again.begin()
+    for _ in range(6):
+        (_, ours), (_, theirs) = again.ask() or pytest.fail(""), whole.ask() or pytest.fail("")
+        assert (ours.number, ours.kind) == (theirs.number, theirs.kind)
+        assert ours.kind is Kind.SAMPLED or ours.config == theirs.config
+
+
+@pytest.mark.parametrize(
+    ("rates", "since"),
+    [
+        pytest.param([], 0, id="nothing yet"),
+        pytest.param([10, 20, 30], 0, id="each is better"),
+        pytest.param([10, 20, 20.5, 21, 19], 3, id="a little better is noise"),
+        pytest.param([10, 20, None, 20.5, 40], 0, id="a failure is no improvement"),
+    ],
+)
+def test_patience_counts_trials_that_are_no_better_beyond_the_noise(
+    rates: list[float | None], since: int
+) -> None:
+    results = [
+        result(Task(n, Kind.SAMPLED, ServerConfig(workers=n + 1)), rate)
+        for n, rate in enumerate(rates)
+    ]
+    assert trials_since_improvement(results, 0.05) == since
+
+
+def test_what_may_not_change_between_a_run_and_its_resumption_is_told() -> None:
+    before = {"goal": {"width": 0.05}, "search": {"trials": 3}, "model": {"archive": "a"}}
+    now = {"goal": {"width": 0.1}, "search": {"trials": 9, "seed": 1}, "model": {"archive": "a"}}
+    assert changes(before, now) == {
+        "goal.width": "0.05 → 0.1",
+        "search.seed": "nothing → 1",
+        "search.trials": "3 → 9",
+    }
+    assert changes(now, now) == {}
+
+
+def test_two_measurements_on_one_host_are_refused() -> None:
+    with only_one(), pytest.raises(RunError, match="another servetune"), only_one():
+        pass
+    with only_one():
+        pass

@@ -107,8 +107,9 @@ async def test_a_server_that_answers_only_at_first_ends_without_a_rate() -> None
     assert found.capacity_rps > 0
 
 
-async def test_one_failure_in_a_hundred_is_no_rate_at_all() -> None:
-    found = await find(Simulated(0.01, fail_every=100))
+@pytest.mark.parametrize("fail_every", [100, 500])
+async def test_one_failure_in_some_hundred_is_no_rate_at_all(fail_every: int) -> None:
+    found = await find(Simulated(0.005, fail_every=fail_every))
     assert found.lower_rps is None
     failed = [probe for probe in found.probes if probe.measurement.errors]
     assert failed and all("status 500" in probe.reason for probe in failed)

@@ -1,0 +1,265 @@
+"""What to try next: a model of a server's capacity, and a Gaussian process for what it misses.
+
+The model is how batches and threads share cores: workers × batch ÷ (fixed + each × batch), on
+threads that divide a part of the work (Amdahl) and get in each other's way where they outnumber
+the cores. Its parameters, and the process's, are drawn from their posterior (Metropolis), so that
+what few trials leave open stays open. The next trial has the greatest expected improvement.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from search.space import Space, torchserve_defaults
+
+Floats = npt.NDArray[np.float64]
+
+#: Mean and standard deviation of each parameter's normal prior, and its meaning.
+_PRIORS = (
+    (math.log(0.1), 2.0),  # log of a batch's cost for each item ÷ its fixed cost
+    (1.0, 1.5),  # logit of the share of the work that threads divide
+    (-0.7, 1.0),  # log of how much worse than fair sharing too many threads are
+    (-2.0, 2.0),  # logit of the share of the work that needs no core
+    (math.log(0.25), 0.7),  # log of the process's standard deviation
+    (math.log(0.06), 0.4),  # log of the measurements'
+)
+_LENGTH = (math.log(0.7), 0.7)  # log of the process's length in each dimension of size 1
+_STEPS, _KEPT = 120, 4
+_RANDOM, _REFINED, _ROUNDS = 300, 3, 3
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space as Optuna has it."""
+    return {
+        d.name: CategoricalDistribution(d.choices)
+        if d.choices
+        else IntDistribution(d.low, d.high, log=d.log)
+        for d in space.dimensions
+    }
+
+
+class CapacitySampler(BaseSampler):
+    """Optuna's face of the model.
+
+    Args:
+        space: all that may be proposed.
+        seed: of every chance.
+    """
+
+    def __init__(self, space: Space, seed: int):
+        self._space, self._random = space, np.random.default_rng(seed)
+        self._distributions = distributions(space)
+        self._independent = RandomSampler(seed=seed)
+        self._state: Floats | None = None
+
+    def infer_relative_search_space(
+        self, study: OptunaStudy, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The whole space, from the first trial on; nothing where the point is given."""
+        return {} if "fixed_params" in trial.system_attrs else self._distributions
+
+    def sample_relative(
+        self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next point."""
+        if not search_space:
+            return {}
+        told = [
+            t
+            for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if t.params.keys() == search_space.keys()
+        ]
+        return self.propose([t.params for t in told], [t.value or 0.0 for t in told])
+
+    def sample_independent(
+        self,
+        study: OptunaStudy,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A setting that a given point lacks."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def propose(
+        self, points: Sequence[Mapping[str, Any]], rates: Sequence[float]
+    ) -> dict[str, Any]:
+        """The point to try after these, which came to these rates; 0 is a failure."""
+        space, chance = self._space, self._random
+        good = [i for i, rate in enumerate(rates) if rate > 0]
+        if not good:
+            return space.draw(chance)
+        known = _Points(space, [points[i] for i in good])
+        model = _Model(known, np.log([rates[i] for i in good]))
+        samples, self._state = model.posterior(chance, self._state)
+        feasible = _Feasible(_Points(space, points), np.array(rates) > 0)
+        tried = {tuple(point[d.name] for d in space.dimensions) for point in points}
+
+        def worth(candidates: list[dict[str, Any]]) -> Floats:
+            there = _Points(space, candidates)
+            return model.improvement(samples, there) * feasible.chance(there)
+
+        candidates = [space.draw(chance) for _ in range(_RANDOM)]
+        best = max(good, key=lambda i: rates[i])
+        candidates += space.neighbours(points[best])
+        seen: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
+        for _ in range(_ROUNDS):
+            fresh = {tuple(c[d.name] for d in space.dimensions): c for c in candidates}
+            fresh = {key: c for key, c in fresh.items() if key not in tried and key not in seen}
+            if not fresh:
+                break
+            for (key, c), value in zip(fresh.items(), worth(list(fresh.values())), strict=True):
+                seen[key] = float(value), c
+            top = sorted(seen.values(), key=lambda each: -each[0])[:_REFINED]
+            candidates = [near for _, point in top for near in space.neighbours(point)]
+        return max(seen.values(), key=lambda each: each[0])[1] if seen else space.draw(chance)
+
+
+class _Points:
+    """Points as the model sees them: unit coordinates, and workers, batch and threads."""
+
+    def __init__(self, space: Space, points: Sequence[Mapping[str, Any]]):
+        usual = torchserve_defaults(space.cores)
+        self.cores = space.cores
+        columns = []
+        for d in space.dimensions:
+            raw = [point[d.name] for point in points]
+            if d.choices and not all(isinstance(c, int | float) and c > 0 for c in d.choices):
+                columns += [np.array([float(value == c) for value in raw]) for c in d.choices[1:]]
+                continue
+            low, high = (min(d.choices), max(d.choices)) if d.choices else (d.low, d.high)
+            at = np.array(raw, float)
+            if low > 0:
+                columns.append(np.log(at / low) / math.log(high / low))
+            else:
+                columns.append((at - low) / (high - low))
+        self.unit = np.array(columns)
+
+        def named(name: str) -> Floats:
+            fixed = getattr(space.common, name, None) or usual[name]
+            return np.array([point.get(name, fixed) for point in points], float)
+
+        self.workers, self.batch = named("workers"), named("batch_size")
+        self.threads = named("mkl_threads")
+
+
+class _Model:
+    def __init__(self, known: _Points, logs: Floats):
+        self._known, self._logs = known, logs
+        self._apart = (known.unit[:, :, None] - known.unit[:, None, :]) ** 2
+        priors = [*_PRIORS, *[_LENGTH] * len(known.unit)]
+        self._mean, self._sd = (np.array(column) for column in zip(*priors, strict=True))
+
+    def posterior(self, chance: np.random.Generator, state: Floats | None) -> tuple[Any, Floats]:
+        """Draw parameters; each with what is needed to predict by them."""
+        at = self._mean if state is None else state
+        score, fitted = self._fit(at)
+        kept = []
+        for step in range(_STEPS):
+            moved = at + 0.5 * self._sd * chance.normal(size=len(at)) * (
+                chance.random(len(at)) < 3 / len(at)
+            )
+            other, other_fitted = self._fit(moved)
+            if math.log(chance.random() + 1e-300) < other - score:
+                at, score, fitted = moved, other, other_fitted
+            if step >= _STEPS // 2 and step % (_STEPS // 2 // _KEPT) == 0:
+                kept.append((at, *fitted))
+        return kept, at
+
+    def improvement(self, samples: Any, there: _Points) -> Floats:
+        """By how much each point is expected to beat the best known, in logarithms."""
+        apart = (there.unit[:, :, None] - self._known.unit[:, None, :]) ** 2
+        total = np.zeros(there.unit.shape[1])
+        for at, inverse, weights, offset, best in samples:
+            cross = _kernel(at, apart)
+            mean = offset + _capacity(at, there) + cross @ weights
+            variance = math.exp(2 * at[4]) - ((cross @ inverse) * cross).sum(axis=1)
+            sd = np.sqrt(np.maximum(variance, 1e-10))
+            ahead = (mean - best) / sd
+            total += sd * (_density(ahead) + ahead * _below(ahead))
+        return total
+
+    def _fit(self, at: Floats) -> tuple[float, tuple[Floats, Floats, float, float]]:
+        kernel = _kernel(at, self._apart)
+        covariance = kernel + math.exp(2 * at[5]) * np.eye(len(self._logs))
+        inverse = np.asarray(np.linalg.inv(covariance), np.float64)
+        structure = _capacity(at, self._known)
+        left = self._logs - structure
+        offset = float(inverse.sum(axis=0) @ left / inverse.sum())
+        left = left - offset
+        weights: Floats = inverse @ left
+        _, determinant = np.linalg.slogdet(covariance)
+        prior = float((((at - self._mean) / self._sd) ** 2).sum())
+        best = float((offset + structure + kernel @ weights).max())
+        score = -0.5 * float(left @ weights + determinant + prior)
+        return score, (inverse, weights, offset, best)
+
+
+class _Feasible:
+    """How likely a point is to serve at all.
+
+    What fails is too large for the host: so does whatever takes as many workers and batches as
+    great. Otherwise neighbours tell, by doublings of workers, batch and threads.
+    """
+
+    _NEAR, _LARGER = 0.7, 0.05
+
+    def __init__(self, known: _Points, served: npt.NDArray[np.bool_]):
+        self._served, self._sizes = served, self._doublings(known)
+
+    def chance(self, there: _Points) -> Floats:
+        apart = self._doublings(there)[:, :, None] - self._sizes[:, None, :]
+        near = np.exp(-(apart**2).sum(axis=0) / (2 * self._NEAR**2))
+        served: Floats = (near @ self._served + 0.5) / (near.sum(axis=1) + 0.5)
+        larger = ((apart[:2] >= 0).all(axis=0) & ~self._served).any(axis=1)
+        served[larger] *= self._LARGER
+        return served
+
+    @staticmethod
+    def _doublings(points: _Points) -> Floats:
+        doublings: Floats = np.log2(np.array([points.workers, points.batch, points.threads]))
+        return doublings
+
+
+def _capacity(at: Floats, points: _Points) -> Floats:
+    """The logarithm of the model's rate, but for a constant."""
+    each, parallel, spin, idle = (
+        math.exp(at[0]),
+        _share(at[1]),
+        math.exp(at[2]),
+        _share(at[3]),
+    )
+    crowd = np.maximum(points.workers * points.threads / points.cores, 1.0) ** (1 + spin)
+    computing = (1 - parallel + parallel / np.minimum(points.threads, points.cores)) * crowd
+    logs: Floats = np.log(points.workers * points.batch / (1 + each * points.batch))
+    return logs - np.log((1 - idle) * computing + idle)
+
+
+def _kernel(at: Floats, apart: Floats) -> Floats:
+    """Matérn 5/2 with a length for each dimension."""
+    r = np.sqrt(5 * np.tensordot(np.exp(-2 * at[len(_PRIORS) :]), apart, axes=1))
+    kernel: Floats = math.exp(2 * at[4]) * (1 + r + r * r / 3) * np.exp(-r)
+    return kernel
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
+
+
+def _density(z: Floats) -> Floats:
+    density: Floats = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return density
+
+
+def _below(z: Floats) -> Floats:
+    below: Floats = 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2)))
+    return below

@@ -1,0 +1,73 @@
+"""A driver that is killed at any instant, and goes on: the study and trials.jsonl tell all."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from search.optimizer import Study
+from search.result import Kind
+from search.run import Run
+from search.space import build_space
+
+TRIALS, KILLS = 14, 10
+#: What a run does, with a trial that takes 50 ms.
+DRIVER = """
+import json, sys, time
+from pathlib import Path
+from search.optimizer import Study, StudySearcher
+from search.result import State, Task, TrialResult
+from search.run import Run
+from search.space import build_space
+
+folder = Path(sys.argv[1])
+run = Run(folder)
+study = Study(build_space({}, 2), f"sqlite:///{folder / 'study.db'}", "killed")
+print("opened", flush=True)
+study.begin()
+run.rebuild(study.results)
+searcher = StudySearcher(
+    study, lambda: len(study.results) < int(sys.argv[2]), print, run.append, str
+)
+while isinstance(config := searcher.suggest("x"), dict):
+    task = Task.from_dict(config)
+    time.sleep(0.05)
+    rate = 10.0 * (task.config.workers or 1)
+    told = TrialResult(task.number, task.kind, task.config, State.COMPLETE, rate)
+    searcher.on_trial_complete("x", {"record": json.dumps(told.to_dict())})
+    print("told", task.number, flush=True)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_driver_that_is_killed_at_random_instants_loses_nothing(tmp_path: Path) -> None:
+    chance, told = random.Random(0), set()
+    for kill in range(KILLS + 1):
+        with subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(tmp_path), str(TRIALS)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        ) as driver:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "opened\n"
+            if kill < KILLS:
+                time.sleep(chance.uniform(0, 0.5))
+                driver.kill()
+            told |= {line for line in driver.stdout.read().splitlines() if line.startswith("told")}
+    assert driver.returncode == 0
+    study = Study(build_space({}, 2), f"sqlite:///{tmp_path / 'study.db'}", "killed")
+    results = study.results
+    assert len(results) == TRIALS
+    assert [r.to_dict() for r in Run(tmp_path).results()] == [r.to_dict() for r in results]
+    assert {f"told {r.number}" for r in results} >= told
+    assert len({r.number for r in results}) == TRIALS
+    once = [r.config.digest() for r in results if r.kind is not Kind.INCUMBENT]
+    assert len(set(once)) == len(once), "nothing is measured twice"
+    assert [r.kind for r in results].count(Kind.DEFAULT) == 1
+    assert [r.kind for r in results].count(Kind.GUIDE) == 4
+    states = [t.state.name for t in study._study.get_trials()]
+    assert "RUNNING" not in states and "WAITING" not in states
