@@ -186,9 +186,10 @@ def _holds(
     if faults.fail_every:
         return found.lower_rps is None and "status 500" in found.reason
     if faults.stall_s:
-        begun, end = faults.stall_at_s, faults.stall_at_s + faults.stall_s
-        holding = [w for w in windows if w["begun_s"] < begun and w["end_s"] > end]
-        return within and all(w["verdict"] != Verdict.PASS.value for w in holding)
+        begun = faults.stall_at_s
+        # A window that ended in the stall saw it too.
+        holding = [w for w in windows if w["begun_s"] < begun < w["end_s"]]
+        return within and bool(holding) and all(w["verdict"] != Verdict.PASS.value for w in holding)
     if faults.slower_per_s:
         return within or any("drift" in doubt for doubt in found.doubts)
     return within
@@ -268,6 +269,8 @@ def main(
         known = ", ".join(c.name for c in (*CASES, *FAULT_CASES))
         raise typer.BadParameter(f"no case {case!r}; known are {known}")
     if simulated:
+        if not cases:
+            raise typer.BadParameter("--simulated knows no faults")
         every = runs(cases, simulated)
         console.print(_spread_table(every))
         console.print(summary([run.error for run in every], [run.probe_s for run in every]))

@@ -14,9 +14,13 @@ from functools import cache, partial
 from typing import Any, Protocol
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
+
+try:
+    from aiohttp.client_proto import ResponseHandler
+except ImportError:  # Another aiohttp: `supported` says so.
+    ResponseHandler = object  # type: ignore[assignment,misc]
 
 from loadgen.deadlines import Deadlines
 from loadgen.payloads import Payload
@@ -58,7 +62,8 @@ async def connections_to(
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        if not (fast and _fit(url, payloads) and supported()):
+        takes_ours = hasattr(session.connector, "_factory")
+        if not (fast and takes_ours and _fit(url, payloads) and supported()):
             yield Sessions(session, url)
             return
         with Deadlines() as deadlines:

@@ -32,6 +32,8 @@ FIRST_ABOVE = 1.25
 LOWEST = 0.05
 CONFIDENCE = 0.95
 COARSEST = 4.0
+#: Where time is over and windows stay undecided, the width grows to so many times the goal's.
+SETTLED = 2.0
 #: An overload this far above the goal's ends a window before its least duration.
 CLEAR = 0.05
 #: How much longer a window is at each look than at the one before.
@@ -50,6 +52,8 @@ EARLY = (3.0, 2.0)
 LEAST_WINDOWS = 5
 #: The share of the capacity at which a window must be able to show that none fails.
 SHOWN_AT = 0.6
+#: By these a server says itself that it has too much to do.
+REFUSALS = ("status 503", "status 429")
 #: The last windows may take so many times their least duration.
 LAST = 2.0
 #: Windows that are still opened where time is over and no rate is known to hold.
@@ -77,8 +81,9 @@ class Goal:
         window_limit_s: a window's greatest duration; twice that where it looks sustained by then.
         warmup_limit_s: the closed loop's greatest duration.
         search_limit_s: after this much narrowing no higher rates are looked for; that what is
-            known holds is shown, or a lower rate that does is looked for. A slow server is
-            given time for five of its windows, up to twice as much.
+            known holds is shown, or a lower rate that does is looked for; the last two
+            windows' least time is kept for that. A slow server is given time for five of its
+            windows, up to twice as much.
         windows: how many windows must agree for a bound; the odd one out is outvoted.
             One decides where the server is so slow that a window takes more than twice window_s.
         max_rate_rps: nothing is offered above it.
@@ -125,7 +130,7 @@ class SustainedRate:
         warmup: the closed loop's measurement.
         reason: why the search ended.
         width: the relative width that it went for: the goal's, or a coarser one for a server
-            whose batches take seconds.
+            whose batches take seconds, or vary so much that windows stayed undecided to the end.
         pruned: why this cannot beat the incumbent; None where that was not shown.
         doubts: what makes these figures less sure than they look, a sentence each.
         p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
@@ -359,7 +364,7 @@ class Search:
         reason = await self._narrow(max(capacity, passed or 0.0), passed)
         lower, upper = self._bounds()
         if best is not None and (lower or 0.0) < best and not self._is_limited(upper):
-            why = f"it does not sustain the best's {best:.1f} rps in every window"
+            why = f"it was not seen to sustain the best's {best:.1f} rps in every window"
             return self._result(capacity, warmup, reason, why)
         return self._result(capacity, warmup, reason)
 
@@ -451,7 +456,7 @@ class Search:
                 if verdict is Verdict.FAIL:
                     step = min(2 * step, 0.5)
                 elif verdict is Verdict.UNDECIDED:
-                    self._width = min(2 * self._width, 0.4)
+                    self._width = max(self._width, min(2 * self._width, SETTLED * self.goal.width))
         if self._bounds()[0] is None or not await self._holds():
             self._doubt("no rate was seen to hold at the end before the time was over")
 
@@ -549,8 +554,8 @@ class Search:
         """How many requests without a failure are needed to believe that none fails.
 
         Where some failed at other rates, three times as many as there were for each failure:
-        with fewer, a server that fails now and then would pass at a low rate by chance. No more
-        than a window can show at a rate not far below the capacity.
+        with fewer, a server that fails now and then would pass at a low rate by chance. Where it
+        only refused, its queue was full: no more than a window can show below the capacity.
         """
         failed = [
             probe.measurement
@@ -560,8 +565,10 @@ class Search:
         ]
         failures = sum(measurement.failed for measurement in failed)
         each = sum(measurement.scheduled for measurement in failed) / max(failures, 1)
-        most = SHOWN_AT * self._capacity * self._window_limit_s
-        return max(COMPLETIONS, min(3 * each, most))
+        wanted = 3 * each
+        if all(cause in REFUSALS for measurement in failed for cause in measurement.errors):
+            wanted = min(wanted, SHOWN_AT * self._capacity * self._window_limit_s)
+        return max(COMPLETIONS, wanted)
 
     def _lost(self) -> float:
         """The share of the last window's requests that the server could not take, as a guess."""
@@ -599,6 +606,7 @@ class Search:
         if lower is None and self._probes and pruned is None:
             reason = f"{self._why_none()}; {reason}"
         self._doubt_drift()
+        self._doubt_outvoted(lower)
         return SustainedRate(
             lower,
             upper,
@@ -629,6 +637,14 @@ class Search:
     def _doubt(self, sentence: str) -> None:
         if sentence not in self._doubts:
             self._doubts.append(sentence)
+
+    def _doubt_outvoted(self, lower: float | None) -> None:
+        there = [probe for probe in self._probes if probe.rate_rps == lower]
+        for failed in there:
+            if failed.verdict is Verdict.FAIL:
+                self._doubt(
+                    f"one of {len(there)} windows at {lower:.1f} rps did not pass: {failed.reason}"
+                )
 
     def _doubt_drift(self) -> None:
         """Say so where the server took a rate at one time and not at another."""

@@ -75,7 +75,8 @@ def resume(
     from search.run import Run
 
     opened = Run.open(run)
-    opened.extend(trials=trials, time_budget_s=time_budget_s)
+    with opened.locked():
+        opened.extend(trials=trials, time_budget_s=time_budget_s)
     _execute(opened, plain, ray_output)
 
 

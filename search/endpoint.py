@@ -10,6 +10,7 @@ from loadgen.fleet import Fleet
 from loadgen.local_process import on_this_host
 from loadgen.payloads import Payload
 from loadgen.sustained import Goal, Search, SustainedRate, success_bound
+from search.host import only_one
 from search.result import probe_summary
 
 MOST_PROCESSES = max(2, (os.cpu_count() or 1) // 2)
@@ -28,12 +29,13 @@ async def measure_url(
         users: of the closed loop, enough to keep the server busy; half of them is taken for
             what it works on at once.
     """
-    fleet = Fleet(on_this_host(payloads), most=MOST_PROCESSES)
-    try:
-        await fleet.aim(url)
-        return await Search(goal, fleet, max(users // 2, 1), users, progress=progress).find()
-    finally:
-        fleet.close()
+    with only_one():
+        fleet = Fleet(on_this_host(payloads), most=MOST_PROCESSES)
+        try:
+            await fleet.aim(url)
+            return await Search(goal, fleet, max(users // 2, 1), users, progress=progress).find()
+        finally:
+            fleet.close()
 
 
 def rate_summary(found: SustainedRate) -> dict[str, Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
+from search.errors import RunError
 from serving.installation import Installation
 
 PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp", "MLRsearch")
@@ -26,6 +29,25 @@ def describe_host() -> dict[str, Any]:
         "memory_mb": psutil.virtual_memory().total >> 20,
         "kernel": platform.release(),
     }
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Keep this host to one measurement: two at once would measure each other.
+
+    Raises:
+        RunError: there is another.
+    """
+    # A name that the kernel takes back from a process that ends, however it ends.
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind("\0servetune")
+        except OSError:
+            raise RunError(
+                "another servetune measures on this host, and two would disturb each other; "
+                "wait until it has ended"
+            ) from None
+        yield
 
 
 @dataclass(frozen=True)

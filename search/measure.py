@@ -11,9 +11,10 @@ from typing import Any
 
 from loadgen.fleet import Fleet
 from loadgen.ray_process import on_ray
+from search.host import only_one
 from search.result import Kind, Task, TrialResult
 from search.spec import StudySpec
-from search.study import local_cluster, only_one
+from search.study import local_cluster
 from search.trial import Phase, run_trial
 from serving.config import ServerConfig
 

@@ -78,14 +78,14 @@ class Study:
             if frozen.state is TrialState.RUNNING:
                 trial = optuna.trial.Trial(self._study, frozen._trial_id)
                 if "result" in frozen.user_attrs:
-                    result = TrialResult.from_dict(frozen.user_attrs["result"])
-                    self._study.tell(trial, self._value(result))
+                    self._close(trial, TrialResult.from_dict(frozen.user_attrs["result"]))
                 else:
                     self.abandon(trial)
         self._put_references_first()
         if not self._study.user_attrs.get("begun", False):
             # Killed while it enqueued, it takes up where it was.
-            known = {ServerConfig(**t.user_attrs["config"]).digest() for t in trials}
+            configs = [t.user_attrs["config"] for t in trials if "config" in t.user_attrs]
+            known = {ServerConfig(**config).digest() for config in configs}
             for kind, config in self._first(warm):
                 if config.digest() not in known:
                     self._enqueue(kind, config)
@@ -157,26 +157,28 @@ class Study:
 
     def tell(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
         """Record a finished trial; the sampler hears a finite value even of a failed one."""
-        retried = trial.user_attrs.get("retry", False)
         trial.set_user_attr("state", result.state)
         trial.set_constraint("p99_s", result.p99_excess)
         trial.set_user_attr("result", result.to_dict())
-        value = self._value(result)
+        self._close(trial, result)
         self._results.append(result)
-        if result.host_fault and not retried:
-            # The host's fault teaches nothing of the configuration: once more.
-            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _close(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
+        if result.host_fault and not trial.user_attrs.get("retry", False):
+            # The host's fault teaches nothing of the configuration: once more. Who is killed in
+            # between has it twice in the queue rather than not at all.
             self._enqueue(result.kind, result.config, retry=True)
+            self._study.tell(trial, state=TrialState.FAIL)
         else:
-            self._study.tell(trial, value)
+            self._study.tell(trial, self._value(result))
 
     def abandon(self, trial: optuna.trial.Trial) -> None:
         """Close a trial that was stopped before it had a result; a resumed run takes it up."""
         given = trial.user_attrs
-        self._study.tell(trial, state=TrialState.FAIL)
         if "config" in given:
             config = ServerConfig(**given["config"])
             self._enqueue(Kind(given["kind"]), config, given.get("retry", False))
+        self._study.tell(trial, state=TrialState.FAIL)
 
     def end(self, reason: str) -> None:
         """Record why the run ended."""
@@ -248,11 +250,11 @@ class Study:
         waiting = self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False)
         ordered = sorted(waiting, key=rank)
         if ordered != waiting:
-            for trial in waiting:
-                self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             for trial in ordered:
                 fixed = trial.system_attrs["fixed_params"]
                 self._study.enqueue_trial(fixed, user_attrs=trial.user_attrs)
+            for trial in waiting:
+                self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def _enqueue(self, kind: Kind, config: ServerConfig, retry: bool = False) -> None:
         values = self.space.values(config)

@@ -127,8 +127,10 @@ class Run:
     def results(self) -> list[TrialResult]:
         """The finished trials, by number, from trials.jsonl."""
         path = self.folder / "trials.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        results = [TrialResult.from_dict(json.loads(line)) for line in lines]
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        # A line without its end was being written when the run was killed.
+        whole = [line for line in lines if line.endswith("\n")]
+        results = [TrialResult.from_dict(json.loads(line)) for line in whole]
         return sorted(results, key=lambda result: result.number)
 
 

@@ -78,7 +78,8 @@ class CapacitySampler(BaseSampler):
             for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if t.params.keys() == search_space.keys()
         ]
-        return self.propose([t.params for t in told], [t.value or 0.0 for t in told])
+        missed = [any(value > 0 for value in t.constraints.values()) for t in told]
+        return self.propose([t.params for t in told], [t.value or 0.0 for t in told], missed)
 
     def sample_independent(
         self,
@@ -91,9 +92,17 @@ class CapacitySampler(BaseSampler):
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def propose(
-        self, points: Sequence[Mapping[str, Any]], rates: Sequence[float]
+        self,
+        points: Sequence[Mapping[str, Any]],
+        rates: Sequence[float],
+        missed: Sequence[bool] = (),
     ) -> dict[str, Any]:
-        """The point to try after these, which came to these rates; 0 is a failure."""
+        """The point to try after these.
+
+        Args:
+            rates: what they came to; 0 is a failure.
+            missed: which of them missed a constraint, and may have failed by that alone.
+        """
         space, chance = self._space, self._random
         good = [i for i, rate in enumerate(rates) if rate > 0]
         if not good:
@@ -101,7 +110,8 @@ class CapacitySampler(BaseSampler):
         known = _Points(space, [points[i] for i in good])
         model = _Model(known, np.log([rates[i] for i in good]))
         samples, self._state = model.posterior(chance, self._state)
-        feasible = _Feasible(_Points(space, points), np.array(rates) > 0)
+        limits = np.array(missed or [False] * len(points))
+        feasible = _Feasible(_Points(space, points), np.array(rates) > 0, limits)
         tried = {tuple(point[d.name] for d in space.dimensions) for point in points}
 
         def worth(candidates: list[dict[str, Any]]) -> Floats:
@@ -213,14 +223,17 @@ class _Feasible:
 
     _NEAR, _LARGER = 0.7, 0.05
 
-    def __init__(self, known: _Points, served: npt.NDArray[np.bool_]):
-        self._served, self._sizes = served, self._doublings(known)
+    def __init__(
+        self, known: _Points, served: npt.NDArray[np.bool_], missed: npt.NDArray[np.bool_]
+    ):
+        self._served, self._sizes = served & ~missed, self._doublings(known)
+        self._too_large = ~served & ~missed
 
     def chance(self, there: _Points) -> Floats:
         apart = self._doublings(there)[:, :, None] - self._sizes[:, None, :]
         near = np.exp(-(apart**2).sum(axis=0) / (2 * self._NEAR**2))
         served: Floats = (near @ self._served + 0.5) / (near.sum(axis=1) + 0.5)
-        larger = ((apart[:2] >= 0).all(axis=0) & ~self._served).any(axis=1)
+        larger = ((apart[:2] >= 0).all(axis=0) & self._too_large).any(axis=1)
         served[larger] *= self._LARGER
         return served
 

@@ -143,6 +143,10 @@ class Space:
 
     def neighbours(self, point: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The points that differ in one setting: by one, a quarter, or a factor of two."""
+        # What is given may lie outside, as a baseline does.
+        point = {
+            d.name: point[d.name] if d.choices else d.clip(point[d.name]) for d in self.dimensions
+        }
         found = []
         for d in self.dimensions:
             at = point[d.name]

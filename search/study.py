@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -24,7 +23,7 @@ from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
 from loadgen.ray_process import LOADGEN_RESOURCE
 from search.errors import RunError
-from search.host import describe_host, describe_versions
+from search.host import describe_host, describe_versions, only_one
 from search.optimizer import DriverOnly, Study, StudySearcher, finalists
 from search.result import Kind, State, Task, TrialResult
 from search.run import Run, changes
@@ -105,8 +104,8 @@ def _warm_points(spec: StudySpec) -> list[ServerConfig]:
 
 def warm_start_doubts(run: Run, spec: StudySpec) -> list[str]:
     """What is not as it was in the run that a warm start takes its first points from."""
-    if spec.search.warm_start is None:
-        return []
+    if spec.search.warm_start is None or not (spec.search.warm_start / "spec.yaml").is_file():
+        return []  # It is read once; a run that goes on no longer needs it.
     earlier = Run.open(spec.search.warm_start)
     before = {**earlier.recorded(), **earlier.specified()}
     now = {**run.recorded(), **run.specified()}
@@ -262,9 +261,11 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
     """
     since, record = 0, 0.0
     for result in results:
+        if result.kind is Kind.INCUMBENT or result.host_fault:
+            continue
         if (result.sustained_rps or 0.0) > (1 + width) * record:
             since, record = 0, result.sustained_rps or 0.0
-        elif result.kind in (Kind.GUIDE, Kind.SAMPLED):
+        elif result.kind in (Kind.WARM, Kind.GUIDE, Kind.SAMPLED):
             since += 1
     return since
 
@@ -350,25 +351,6 @@ def _interruptible(budget: _Budget) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def only_one() -> Iterator[None]:
-    """Keep this host to one measurement: two at once would measure each other.
-
-    Raises:
-        RunError: there is another.
-    """
-    # A name that the kernel takes back from a process that ends, however it ends.
-    with socket.socket(socket.AF_UNIX) as name:
-        try:
-            name.bind("\0servetune")
-        except OSError:
-            raise RunError(
-                "another servetune measures on this host, and two would disturb each other; "
-                "wait until it has ended"
-            ) from None
-        yield
 
 
 @contextlib.contextmanager

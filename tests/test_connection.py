@@ -273,9 +273,11 @@ async def test_another_aiohttp_is_met_by_a_session(monkeypatch: pytest.MonkeyPat
 
 async def test_a_header_cannot_smuggle_another(fast: bool) -> None:
     smuggled = Payload(b"", {"X": "a\r\nY: b"})
-    async with connections_to("http://127.0.0.1:1/", [smuggled], fast) as poster:
-        with pytest.raises(Exception, match=r"line break|Cannot connect"):
-            await poster.post(smuggled, 1)
+    server = Server([OK])
+    async with serving(server) as port:
+        async with connections_to(f"http://127.0.0.1:{port}/", [smuggled], fast) as poster:
+            with pytest.raises(ValueError):
+                await poster.post(smuggled, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import pytest
 from optuna.trial import TrialState
 
 from search.errors import RunError
+from search.host import only_one
 from search.optimizer import Study, StudySearcher, best_of, finalists, rate_of
 from search.result import Kind, State, Task, TrialResult, told_value
 from search.run import changes
 from search.space import Dimension, Space, build_space, torchserve_defaults
-from search.study import only_one, trials_since_improvement
+from search.study import trials_since_improvement
 from serving.config import ConfigError, ServerConfig
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
@@ -358,6 +359,7 @@ def test_a_study_that_was_killed_in_its_beginning_has_every_first_point_once(
         pytest.param([10, 20, 30], 0, id="each is better"),
         pytest.param([10, 20, 20.5, 21, 19], 3, id="a little better is noise"),
         pytest.param([10, 20, None, 20.5, 40], 0, id="a failure is no improvement"),
+        pytest.param([10, 20, 15, None], 2, id="what fails counts"),
     ],
 )
 def test_patience_counts_trials_that_are_no_better_beyond_the_noise(
