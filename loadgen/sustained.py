@@ -134,6 +134,7 @@ class SustainedRate:
         pruned: why this cannot beat the incumbent; None where that was not shown.
         doubts: what makes these figures less sure than they look, a sentence each.
         p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
+        common: the window at the rate that several configurations are compared at, if asked for.
     """
 
     lower_rps: float | None
@@ -146,6 +147,7 @@ class SustainedRate:
     pruned: str | None = None
     doubts: tuple[str, ...] = ()
     p99_excess: float = 0.0
+    common: Measurement | None = None
 
     @property
     def best(self) -> Probe | None:
@@ -294,6 +296,9 @@ class Search:
         cycle_requests: requests that the server takes in one round (workers × batch size).
         users: of the closed loop, enough to fill every batch twice.
         incumbent_rps: the rate to beat, if any.
+        known_rps: what an earlier search found, if any: this one walks from there, and every
+            window counts.
+        common_rps: if given, one more window of Poisson arrivals at this rate, for its latency.
         progress: is told each phase and its rate as it begins.
     """
 
@@ -302,6 +307,8 @@ class Search:
     cycle_requests: int = 1
     users: int = 8
     incumbent_rps: float | None = None
+    known_rps: float | None = None
+    common_rps: float | None = None
     progress: Progress = lambda phase, rate: None
     _probes: list[Probe] = field(default_factory=list)
     _doubts: list[str] = field(default_factory=list)
@@ -315,6 +322,7 @@ class Search:
         self._least_s = self.goal.window_s
         self._spent_s = 0.0
         self._capacity = math.inf
+        self._common: Measurement | None = None
 
     @property
     def left_s(self) -> float:
@@ -361,7 +369,12 @@ class Search:
                 why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
                 return self._result(capacity, warmup, "pruned at the incumbent's rate", why)
             passed = best
-        reason = await self._narrow(max(capacity, passed or 0.0), passed)
+        if self.known_rps is not None:
+            reason = await self._walk(self.known_rps)
+        else:
+            reason = await self._narrow(max(capacity, passed or 0.0), passed)
+        if self.common_rps is not None:
+            self._common = await self._compare(self.common_rps)
         lower, upper = self._bounds()
         if best is not None and (lower or 0.0) < best and not self._is_limited(upper):
             why = f"it was not seen to sustain the best's {best:.1f} rps in every window"
@@ -432,6 +445,31 @@ class Search:
                 f"the load process could not offer {upper:.1f} rps on time; the server may do more"
             )
         return CLOSE_ENOUGH
+
+    async def _walk(self, rate: float) -> str:
+        """Go from a rate in growing steps until one passed and one did not; say why it ended."""
+        step, ceiling = self._width, self.goal.max_rate_rps
+        while not self._probes or not self.is_late():
+            await self._probe("narrowing", min(rate, ceiling))
+            lower, upper = self._bounds()
+            if upper is None and rate >= ceiling:
+                return "the greatest rate passed"
+            if lower and upper:
+                if upper * (1 - 1.01 * self._width) <= lower:
+                    return CLOSE_ENOUGH
+                rate = math.sqrt(lower * upper)
+            else:
+                rate = lower / (1 - step) if lower else (1 - step) * (upper or rate)
+                step = min(2 * step, 0.5)
+        await self._settle()
+        return f"the search's {self._spent_s + self.left_s:.0f} s were over"
+
+    async def _compare(self, rate: float) -> Measurement:
+        """A window of one length for all, whatever comes of it."""
+        self.progress("narrowing", rate)
+        schedule = Poisson(rate, self.goal.seed)
+        load = self._load(schedule, max(2 * self.goal.window_s, COMPLETIONS / rate))
+        return await self._measure(load, lambda so_far: False)
 
     async def _settle(self) -> None:
         """Where time is over: go down, in growing steps, to a rate that passes and holds.
@@ -618,6 +656,7 @@ class Search:
             pruned,
             tuple(self._doubts),
             self._p99_excess(),
+            self._common,
         )
 
     def _why_none(self) -> str:

@@ -40,34 +40,41 @@ SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="the study's 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")]
 PlainOption = Annotated[bool, typer.Option("--plain", help="lines instead of a live panel")]
 RayOption = Annotated[bool, typer.Option("--ray-output", help="let Ray print what it prints")]
+TrialsOption = Annotated[int | None, typer.Option(min=1, help="instead of search.trials")]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(min=1, help="instead of search.time_budget_s: for all, from the run's beginning"),
+]
+ConfirmOption = Annotated[
+    int | None,
+    typer.Option(min=2, max=50, help="rounds of the best against what is in use, at the end"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
 
 
 @app.command()
 def tune(
     spec: SpecArgument,
-    trials: Annotated[int | None, typer.Option(min=1, help="instead of search.trials")] = None,
+    trials: TrialsOption = None,
+    time_budget_s: BudgetOption = None,
+    confirm: ConfirmOption = None,
     plain: PlainOption = False,
     ray_output: RayOption = False,
 ) -> None:
     """Search for the best configuration."""
     from search.study import new_run
 
-    found = load_spec(spec)
-    if trials is not None:
-        found = found.model_copy(
-            update={"search": found.search.model_copy(update={"trials": trials})}
-        )
-    _execute(new_run(found), plain, ray_output)
+    run = new_run(load_spec(spec))
+    run.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
+    _execute(run, plain, ray_output)
 
 
 @app.command()
 def resume(
     run: RunArgument,
-    trials: Annotated[int | None, typer.Option(min=1, help="instead of search.trials")] = None,
-    time_budget_s: Annotated[
-        float | None, typer.Option(min=1, help="instead of search.time_budget_s, from the start")
-    ] = None,
+    trials: TrialsOption = None,
+    time_budget_s: BudgetOption = None,
+    confirm: ConfirmOption = None,
     plain: PlainOption = False,
     ray_output: RayOption = False,
 ) -> None:
@@ -76,7 +83,7 @@ def resume(
 
     opened = Run.open(run)
     with opened.locked():
-        opened.extend(trials=trials, time_budget_s=time_budget_s)
+        opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _execute(opened, plain, ray_output)
 
 
@@ -91,7 +98,9 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     console.print(f"run {run.folder}", highlight=False, soft_wrap=True)
     for difference in warm_start_doubts(run, spec):
         console.print(f"the warm start's run differs: {difference}", highlight=False)
-    with LiveView(console, spec.search.trials, spec.search.time_budget_s, plain) as view:
+    rounds = spec.confirm.rounds if spec.confirm else 0
+    search = spec.search
+    with LiveView(console, search.trials, search.time_budget_s, plain, rounds) as view:
         found = execute(run, view, ray_output)
     write_report(found)
     if found.failed:
@@ -99,10 +108,10 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     console.print(render(found))
     if found.best is None and not found.interrupted:
         raise ServerError("no rate", "no configuration sustained any rate")
-    if found.best is not None:
+    if found.chosen is not None:
         from search.export import export as write_files
 
-        write_files(run, found.best, spec.archive())
+        write_files(run, found.chosen, spec.archive(), found.confirmation)
         where = run.folder / "best"
         console.print(f"The files for production: {where}", highlight=False, soft_wrap=True)
     if found.interrupted:
@@ -304,10 +313,10 @@ def export(
     results = {result.number: result for result in found.results}
     if trial is not None and trial not in results:
         raise RunError(f"{run} has no trial {trial}")
-    chosen = found.best if trial is None else results[trial]
+    chosen = found.chosen if trial is None else results[trial]
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
-    folder = write_files(found.run, chosen, found.run.spec().archive())
+    folder = write_files(found.run, chosen, found.run.spec().archive(), found.confirmation)
     Console().print(f"trial {chosen.number} → {folder}", highlight=False, soft_wrap=True)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from search.confirm import Confirmation
 from search.errors import RunError
-from search.report import describe
+from search.report import confirmed, describe
 from search.result import TrialResult
 from search.run import Run
 from serving.archive import Archive
@@ -45,14 +46,13 @@ exec torchserve --start --foreground --ncs --model-store "$$MODEL_STORE" \\
 """
 
 _README = """\
-# TorchServe configuration for $model $version: unconfirmed
+# TorchServe configuration for $model $version: $how
 
-Found by servetune in the run $run, trial $number. **Unconfirmed**: the rate below was measured
-in the search that chose it for being the highest, and is therefore on average too high.
+Found by servetune in the run $run, trial $number. $standing
 
 | | |
 |---|---|
-| sustained at 100 % success | $sustained rps (not sustained: $upper) |
+| sustained at 100 % success, in the search | $sustained rps (not sustained: $upper) |
 | requests without a failure | $requests: success ≥ $bound at 95 % confidence, $by_batch by batch |
 | latency from the due time | p50 $p50 s, p99 $p99 s |
 | arrivals, time-out | $arrivals, $timeout s |
@@ -76,7 +76,14 @@ $facts
 """
 
 
-def export(run: Run, result: TrialResult, archive: Archive) -> Path:
+_UNCONFIRMED = """\
+**Unconfirmed**: the rate below was measured
+in the search that chose it for being the highest, and is therefore on average too high."""
+
+
+def export(
+    run: Run, result: TrialResult, archive: Archive, confirmation: Confirmation | None = None
+) -> Path:
     """Write `best/` for this trial, whole or not at all.
 
     Raises:
@@ -84,6 +91,10 @@ def export(run: Run, result: TrialResult, archive: Archive) -> Path:
     """
     if not result.sustained_rps:
         raise RunError(f"trial {result.number} sustained no rate: {result.cause or 'nothing'}")
+    is_winner = (
+        confirmation is not None
+        and confirmation.plan.tasks[confirmation.winner].number == result.number
+    )
     spec = run.spec()
     folder, new = run.folder / "best", run.folder / ".best.new"
     shutil.rmtree(new, ignore_errors=True)
@@ -100,6 +111,8 @@ def export(run: Run, result: TrialResult, archive: Archive) -> Path:
             version=archive.version,
             archive=archive.path.name,
             run=run.name,
+            how="confirmed" if is_winner else "unconfirmed",
+            standing=confirmed(confirmation) if confirmation and is_winner else _UNCONFIRMED,
             number=result.number,
             sustained=f"{result.sustained_rps:.1f}",
             upper=f"{result.upper_rps:.1f} rps" if result.upper_rps else "nothing that was offered",

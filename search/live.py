@@ -24,10 +24,20 @@ class LiveView:
         trials: how many there will be at most.
         time_budget_s: how long it will take at most, if limited.
         plain: lines instead of a panel, for what is not a terminal.
+        rounds: of the confirmation, where there is one.
     """
 
-    def __init__(self, console: Console, trials: int, time_budget_s: float | None, plain: bool):
+    def __init__(
+        self,
+        console: Console,
+        trials: int,
+        time_budget_s: float | None,
+        plain: bool,
+        rounds: int = 0,
+    ):
         self._console, self._trials, self._budget_s = console, trials, time_budget_s
+        self._rounds = rounds
+        self._round: int | None = None
         self._start = time.monotonic()
         self._task: Task | None = None
         self._phase, self._rate, self._phase_start = "start", 0.0, self._start
@@ -70,15 +80,22 @@ class LiveView:
         self._durations.append(result.duration_s)
         if result.kind in (Kind.DEFAULT, Kind.BASELINE):
             self._reference = result
-        if result.state is State.COMPLETE:
-            came = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s:.2f} s"
-        else:
-            came = f"{str(result.state).lower()}: {result.cause.partition(chr(10))[0]}"
-        line = f"trial {result.number}: {came} ({result.duration_s:.0f} s)"
+        self._tell(f"trial {result.number}: {_came(result)}", f"; best {self._standing()}")
+
+    def confirming(self, number: int, task: Task) -> None:
+        """A trial's configuration is measured again, in this round of the confirmation."""
+        self._task, self._round = task, number
+        self.phase(task.number, "start", 0.0)
+
+    def confirmed(self, number: int, result: TrialResult) -> None:
+        """That measurement was recorded."""
+        self._tell(f"round {number + 1}, trial {result.number}: {_came(result)}")
+
+    def _tell(self, line: str, more: str = "") -> None:
         if self._live:
             self._last = [*self._last[-7:], line]
         else:
-            self._say(f"{line}; best {self._standing()}")
+            self._say(f"{line}{more}")
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -88,7 +105,11 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         if self._task is not None:
             rate = f" at {self._rate:.1f} rps" if self._rate else ""
-            done = f"trial {self._task.number}, {self._task.kind} (at most {self._trials} trials)"
+            done = f"trial {self._task.number}, {self._task.kind}"
+            if self._round is None:
+                done += f" (at most {self._trials} trials)"
+            else:
+                done += f", round {self._round + 1} of {self._rounds}"
             table.add_row("now", f"{done}: {self._phase}{rate}, {now - self._phase_start:.0f} s")
         table.add_row("best", self._standing())
         elapsed_s = now - self._start
@@ -98,7 +119,7 @@ class LiveView:
     def _left(self, elapsed_s: float) -> str:
         """How long it may still take: by the budget, and by what trials took so far."""
         lefts = [] if self._budget_s is None else [self._budget_s - elapsed_s]
-        if self._durations and self._task is not None:
+        if self._durations and self._task is not None and self._round is None:
             to_come = max(self._trials - self._task.number, 0)
             lefts.append(to_come * median(self._durations))
         return f", at most about {max(min(lefts), 0) / 60:.0f} min left" if lefts else ""
@@ -112,3 +133,11 @@ class LiveView:
             times = best.sustained_rps / reference.sustained_rps
             text += f", {times:.1f} × the {reference.kind}'s {reference.sustained_rps:.1f}"
         return text
+
+
+def _came(result: TrialResult) -> str:
+    if result.state is State.COMPLETE:
+        came = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s:.2f} s"
+    else:
+        came = f"{str(result.state).lower()}: {result.cause.partition(chr(10))[0]}"
+    return f"{came} ({result.duration_s:.0f} s)"

@@ -4,50 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from loadgen.fleet import Fleet
 from loadgen.ray_process import on_ray
 from search.host import only_one
 from search.result import Kind, Task, TrialResult
+from search.rounds import Rounds, order
 from search.spec import StudySpec
 from search.study import local_cluster
-from search.trial import Phase, run_trial
+from search.trial import Phase, run_twice
 from serving.config import ServerConfig
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """Measurements of several configurations, interleaved: a list for each, one entry a round."""
-
-    results: tuple[tuple[TrialResult, ...], ...]
-
-    def ratios(self, index: int) -> list[float]:
-        """Each round's rate of the index-th ÷ that of the first, where both have one."""
-        return [
-            ours.sustained_rps / first.sustained_rps
-            for ours, first in zip(self.results[index], self.results[0], strict=True)
-            if ours.sustained_rps and first.sustained_rps
-        ]
-
-    def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain JSON data."""
-        entries = []
-        for index, (name, results) in enumerate(zip(names, self.results, strict=True)):
-            ratios = self.ratios(index)
-            entries.append(
-                {
-                    "config": name,
-                    "sustained_rps": [r.sustained_rps for r in results],
-                    "ratio_to_first": ratios,
-                    "median_ratio_to_first": median(ratios) if ratios else None,
-                    "results": [r.to_dict() for r in results],
-                }
-            )
-        return {"rounds": len(self.results[0]), "configs": entries}
 
 
 async def measure_configs(
@@ -59,8 +26,6 @@ async def measure_configs(
     keep: Path | None = None,
 ) -> Rounds:
     """Measure each configuration once a round, each time in a fresh server.
-
-    The order turns around from round to round, so that a drift of the host favours none.
 
     Args:
         progress: is told round, configuration and phase.
@@ -83,21 +48,17 @@ async def measure_configs(
             task = Task(number, Kind.DEFAULT, configs[index])
             where = (keep or folder / "measure") / f"{number}-{index}"
             fleet = fleets[index % abreast]
-            result = await run_trial(task, site, goal, fleet, where, tell, turn)
-            if result.host_fault:
-                result = await run_trial(task, site, goal, fleet, where, tell, turn)
-            return result
+            return await run_twice(task, site, goal, fleet, where, tell, turn)
 
         results: list[dict[int, TrialResult]] = []
         try:
             for number in range(rounds):
-                order = range(len(configs)) if number % 2 == 0 else range(len(configs))[::-1]
-                turn = asyncio.Lock()
+                indices, turn = order(number, len(configs)), asyncio.Lock()
                 if side_by_side:
-                    found = await asyncio.gather(*[measure(number, i, turn) for i in order])
+                    found = await asyncio.gather(*[measure(number, i, turn) for i in indices])
                 else:
-                    found = [await measure(number, i, turn) for i in order]
-                results.append(dict(zip(order, found, strict=True)))
+                    found = [await measure(number, i, turn) for i in indices]
+                results.append(dict(zip(indices, found, strict=True)))
         finally:
             for fleet in fleets:
                 fleet.close()

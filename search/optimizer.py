@@ -180,6 +180,26 @@ class Study:
             self._enqueue(Kind(given["kind"]), config, given.get("retry", False))
         self._study.tell(trial, state=TrialState.FAIL)
 
+    def confirm(self, plan: str, number: int, index: int, result: TrialResult) -> None:
+        """Record a measurement of a plan: in which round, of which of its tasks."""
+        self._study.set_user_attr(f"confirm.{plan}.{number}.{index}", result.to_dict())
+
+    def confirmed(self, plan: str, number: int) -> dict[int, TrialResult]:
+        """What is known of a round, by task."""
+        prefix = f"confirm.{plan}.{number}."
+        return {
+            int(name.removeprefix(prefix)): TrialResult.from_dict(told)
+            for name, told in self._study.user_attrs.items()
+            if name.startswith(prefix)
+        }
+
+    @property
+    def spent_s(self) -> float:
+        """What all that was measured took, seconds."""
+        again = [t for n, t in self._study.user_attrs.items() if n.startswith("confirm.")]
+        seconds = [r.duration_s for r in self._results] + [t["duration_s"] for t in again]
+        return float(sum(seconds))
+
     def end(self, reason: str) -> None:
         """Record why the run ended."""
         self._study.set_user_attr("ended", reason)

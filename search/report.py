@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from loadgen.sustained import CLOSE_ENOUGH
+from search.confirm import Confirmation
 from search.result import PHASES, State, TrialResult
+from search.rounds import Interval, mean_interval, prediction_interval
 from search.run import Run, frame
 from search.study import Outcome
 from serving.config import ServerConfig
@@ -41,7 +43,8 @@ def write_report(found: Outcome) -> None:
         f"# {run.name}",
         headline(found),
         ending(found),
-        "Rates are the trials' own, each measured once and unconfirmed: "
+        *_confirmation(found),
+        "Rates of trials are their own, each measured once and unconfirmed: "
         "the best of many noisy numbers is on average too high.",
         "## Trials",
         _markdown(header, rows),
@@ -86,6 +89,7 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
         Text("seconds: start/warm-up/incumbent probe/narrowing/stop", style="dim"),
         *[Text(f"Trial {r.number} failed: {_first_line(r.cause)}") for r in failed],
         Text(headline(found), style="bold"),
+        *([Text(confirmed(found.confirmation), style="bold")] if found.confirmation else []),
         *[Text(f"Trial {r.number}: {'; '.join(r.why)}.") for r in explained if r.why],
         *[Text(f"Trial {r.number}, doubt: {doubt}.") for r in explained for doubt in r.doubts],
         *[Text(line) for line in (_spent(found.results),) if line],
@@ -117,6 +121,94 @@ def headline(found: Outcome) -> str:
         return f"{sentence} {name} sustained none: {_first_line(reference.cause)}."
     ratio = (best.sustained_rps or 0.0) / reference.sustained_rps
     return f"{sentence} {name} sustains {_number(reference.sustained_rps)} rps: {ratio:.1f} times."
+
+
+def confirmed(found: Confirmation) -> str:
+    """What the confirmation says of its winner, in a few sentences."""
+    rounds, tasks, winner = found.rounds, found.plan.tasks, found.winner
+    task = tasks[winner]
+    sentences = []
+    served = [rate for rate in rounds.rates(winner) if rate]
+    expected = prediction_interval(served)
+    if expected is None:
+        rate = f"{_number(served[0])} rps" if served else "no rate"
+        sentences.append(f"Trial {task.number} sustains {rate}, measured again in one round")
+    else:
+        sentences.append(
+            f"Confirmed in {rounds.count} rounds: trial {task.number} sustains "
+            f"{_number(expected.mean)} rps, and one more measurement of it "
+            f"{_span(expected)} with 95 % probability (its search said {_number(task.known_rps)})"
+        )
+    if winner != 0:
+        ratio = mean_interval(rounds.ratios(winner))
+        against = f"the reference, trial {tasks[0].number}"
+        if not any(rounds.rates(0)):
+            sentences.append(f"{against}, sustained no rate".capitalize())
+        elif ratio is not None:
+            told = "" if ratio.parts_from_one else ": they are not told apart"
+            sentences.append(
+                f"It is {ratio.mean:.2f} times {against} ({_span(ratio, '.2f')}){told}"
+            )
+    if served and (failed := rounds.rates(winner).count(0.0)):
+        sentences.append(f"It sustained no rate in {failed} of {rounds.count} rounds")
+    for other in rounds.not_told_apart(winner, found.plan.finalists):
+        faster, slower = rounds.common_p99_s(winner), rounds.common_p99_s(other)
+        sentences.append(
+            f"Trial {tasks[other].number} is not told apart from it by its rate: p99 "
+            f"{_number(slower)} s against {_number(faster)} s at {_number(task.common_rps)} rps"
+        )
+    return ". ".join(sentences) + "."
+
+
+def _confirmation(found: Outcome) -> list[str]:
+    """The confirmation's part of report.md."""
+    if (told := found.confirmation) is None:
+        return []
+    rounds = told.rounds
+    header = (
+        *("trial", "search's own rps", "rps by round", "mean", "one more measurement, 95 %"),
+        *("÷ reference", "95 %", "p99 s at the common rate", "failed there"),
+    )
+    rows = []
+    for index, task in enumerate(told.plan.tasks):
+        served = [rate for rate in rounds.rates(index) if rate]
+        expected = prediction_interval(served)
+        ratio = mean_interval(rounds.ratios(index)) if index else None
+        failed = [r.common_failed for r in rounds.results[index] if r.common_failed is not None]
+        rows.append(
+            (
+                f"{task.number}{' (reference)' if index == 0 else ''}",
+                _number(task.known_rps),
+                ", ".join(_number(r.sustained_rps) or "none" for r in rounds.results[index]),
+                _number(expected.mean) if expected else "",
+                _span(expected),
+                f"{ratio.mean:.2f}" if ratio else "",
+                _span(ratio, ".2f"),
+                _number(rounds.common_p99_s(index)),
+                str(sum(failed)) if failed else "",
+            )
+        )
+    common = next((task.common_rps for task in told.plan.tasks if task.common_rps), None)
+    shares = [r for row in rounds.results for r in row]
+    about = (
+        f"The common rate is {_number(common)} rps, of Poisson arrivals. Meanwhile the hypervisor "
+        f"took {_most(r.steal for r in shares)} of the CPU time at most, other processes "
+        f"{_most(r.foreign_cpu for r in shares)}."
+    )
+    return ["## Confirmation", confirmed(told), _markdown(header, rows), about]
+
+
+def _most(values: Iterable[float | None]) -> str:
+    return f"{max((value or 0.0 for value in values), default=0.0):.1%}"
+
+
+def _span(interval: Interval | None, form: str = "") -> str:
+    if interval is None:
+        return ""
+    low, high = (
+        format(value, form) if form else _number(value) for value in (interval.low, interval.high)
+    )
+    return f"{low} to {high}"
 
 
 def describe(config: ServerConfig) -> str:

@@ -35,6 +35,7 @@ class Kind(enum.StrEnum):
     GUIDE = "guide"
     SAMPLED = "sampled"
     INCUMBENT = "incumbent"
+    CONFIRMED = "confirmation"
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,16 @@ class Task:
     """One configuration to be measured.
 
     incumbent_rps is the rate to beat; None for the configurations that everything is compared
-    with, which are measured to the end however slow they are.
+    with, which are measured to the end however slow they are. known_rps is what was found before,
+    common_rps the rate at which latencies are compared; None where neither is asked for.
     """
 
     number: int
     kind: Kind
     config: ServerConfig
     incumbent_rps: float | None = None
+    known_rps: float | None = None
+    common_rps: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -102,6 +106,8 @@ class TrialResult:
             others than the server and the load processes used, over all windows.
         doubts: what makes these figures less sure than they look, a sentence each.
         p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
+        common_rps, common_p99_s, common_failed: the rate at which finalists are compared and, of
+            its window of Poisson arrivals, the latency and the requests that failed.
         workers_ready, batch_capacity: workers that the server had, requests that they take at
             once.
         phases_s: seconds of each of PHASES that it went through.
@@ -135,6 +141,9 @@ class TrialResult:
     foreign_cpu: float | None = None
     doubts: tuple[str, ...] = ()
     p99_excess: float = 0.0
+    common_rps: float | None = None
+    common_p99_s: float | None = None
+    common_failed: int | None = None
     workers_ready: int | None = None
     batch_capacity: int | None = None
     ready_s: float | None = None
@@ -220,6 +229,12 @@ def summarise(
             "zero_failures_of": found.zero_failures_of,
             "success_bound": success_bound(found.zero_failures_of),
             "success_bound_by_batch": success_bound(found.zero_failures_of / max(fill or 1, 1)),
+        }
+    if (common := found.common) is not None:
+        fields_of_rate |= {
+            "common_rps": common.load.rate_rps,
+            "common_p99_s": common.latency.quantile(0.99),
+            "common_failed": common.scheduled - common.succeeded,
         }
     return TrialResult(
         task.number,

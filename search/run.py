@@ -74,11 +74,18 @@ class Run:
         data.pop("recorded", None)
         return data
 
-    def extend(self, **search: float | None) -> None:
-        """Change what the specification says of the search's end; None leaves it."""
+    def extend(self, rounds: int | None = None, **search: float | None) -> None:
+        """Change what the specification says of the run's end; None leaves it.
+
+        Args:
+            rounds: of the confirmation.
+            search: settings of the section of that name.
+        """
         path = self.folder / "spec.yaml"
         data = yaml.safe_load(path.read_text())
         data["search"] |= {name: value for name, value in search.items() if value is not None}
+        if rounds is not None:
+            data["confirm"] = {**(data.get("confirm") or {}), "rounds": rounds}
         new = path.with_suffix(".new")
         new.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
         new.replace(path)

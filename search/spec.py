@@ -318,6 +318,13 @@ class SearchSection(Section):
     incumbent_every: int = Field(default=8, ge=2)
 
 
+class ConfirmSection(Section):
+    """The best of a search measured again, by turns with what is in use, in fresh servers."""
+
+    rounds: int = Field(default=5, ge=2, le=50)
+    finalists: int = Field(default=3, ge=1, le=10)
+
+
 class OutputSection(Section):
     """Where a run's folder is made."""
 
@@ -341,6 +348,7 @@ class StudySpec(Section):
     load: LoadSection = _SECTION_DEFAULT
     goal: GoalSection = _SECTION_DEFAULT
     search: SearchSection = _SECTION_DEFAULT
+    confirm: ConfirmSection | None = None
     output: OutputSection = _SECTION_DEFAULT
 
     def build_space(self, cores: int | None = None) -> Space:

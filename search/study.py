@@ -1,7 +1,8 @@
-"""A whole run: its cluster, its trials, its budget, its end."""
+"""A whole run: its cluster, its trials, its confirmation, its budget, its end."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from types import FrameType
 from typing import Any, Protocol
 
@@ -21,14 +23,16 @@ import ray
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
-from loadgen.ray_process import LOADGEN_RESOURCE
+from loadgen.fleet import Fleet
+from loadgen.ray_process import LOADGEN_RESOURCE, on_ray
+from search.confirm import Confirmation, Plan, confirm
 from search.errors import RunError
 from search.host import describe_host, describe_versions, only_one
-from search.optimizer import DriverOnly, Study, StudySearcher, finalists
+from search.optimizer import DriverOnly, Study, StudySearcher, best_of, finalists
 from search.result import Kind, State, Task, TrialResult
 from search.run import Run, changes
 from search.spec import StudySpec
-from search.trial import ServingTrial, TrialSetup
+from search.trial import Phase, ServingTrial, TrialSetup, run_twice
 from serving.config import ServerConfig
 from serving.server import sweep
 
@@ -51,6 +55,12 @@ class Watcher(Protocol):
     def finished(self, result: TrialResult, best: TrialResult | None) -> None:
         """A trial was recorded."""
 
+    def confirming(self, number: int, task: Task) -> None:
+        """A trial's configuration is measured again, in this round of the confirmation."""
+
+    def confirmed(self, number: int, result: TrialResult) -> None:
+        """That measurement was recorded."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -66,8 +76,17 @@ class Outcome:
     reference: TrialResult | None
     importance: Mapping[str, float]
     reason: str | None
+    confirmation: Confirmation | None = None
     failed: bool = False
     interrupted: bool = False
+
+    @property
+    def chosen(self) -> TrialResult | None:
+        """The trial to take: the confirmation's winner, or the best of the search."""
+        if self.confirmation is None:
+            return self.best
+        task = self.confirmation.plan.tasks[self.confirmation.winner]
+        return next(r for r in self.results if r.number == task.number)
 
 
 def new_run(spec: StudySpec) -> Run:
@@ -128,6 +147,7 @@ def reference_of(results: list[TrialResult]) -> TrialResult | None:
 def outcome(run: Run, study: Study, **how: Any) -> Outcome:
     """What is known of a run."""
     results = study.results
+    plan = plan_of(run.spec(), results)
     return Outcome(
         run,
         results,
@@ -135,8 +155,17 @@ def outcome(run: Run, study: Study, **how: Any) -> Outcome:
         reference_of(results),
         study.importance(),
         study.ended,
+        Confirmation.read(study, plan) if plan else None,
         **how,
     )
+
+
+def plan_of(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
+    """What is to be confirmed, if anything."""
+    reference = reference_of(results)
+    if spec.confirm is None or reference is None or best_of(results) is None:
+        return None
+    return Plan.of(results, reference, spec.confirm.finalists)
 
 
 def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
@@ -167,18 +196,23 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         study.begin([] if study.results else _warm_points(spec))
         run.rebuild(study.results)
         budget = _Budget(spec, study)
-        if not budget.may_start():
+        searches = budget.may_start()
+        if not searches and (budget.failed or not _unconfirmed(spec, study)):
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
         # The handlers after the cluster: ray.init sets its own for SIGTERM.
         with local_cluster(spec.load.most_processes, ray_output), _interruptible(budget):
-            _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
+            if searches:
+                _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
+            if not budget.over and (plan := _unconfirmed(spec, study)):
+                _confirm(run, study, plan, setup, budget, watcher)
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
 
 
 #: What may change between a run and its resumption: when it ends.
 MAY_CHANGE = {f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")}
+MAY_CHANGE |= {"confirm", "confirm.rounds", "confirm.finalists"}
 
 
 def _keep_to_specification(run: Run, study: Study) -> None:
@@ -193,13 +227,19 @@ def _keep_to_specification(run: Run, study: Study) -> None:
     study.specify(now)
 
 
+#: A confirmation's measurement starts from what is known: its share of a trial's time.
+AGAIN = 0.8
+#: The confirmation takes no more than this share of the whole time.
+RESERVED = 0.6
+
+
 class _Budget:
     """Whether another trial may start, and why not."""
 
     def __init__(self, spec: StudySpec, study: Study):
         self._search, self._width = spec.search, spec.goal.width
-        spent_s = sum(result.duration_s for result in study.results)
-        left_s = (spec.search.time_budget_s or float("inf")) - spent_s
+        self._confirm = spec.confirm
+        left_s = (spec.search.time_budget_s or float("inf")) - study.spent_s
         self._deadline = time.monotonic() + left_s
         self._study = study
         self.interrupted = threading.Event()
@@ -209,6 +249,32 @@ class _Budget:
     @property
     def left_s(self) -> float:
         return self._deadline - time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be measured, whatever time is left."""
+        return self.failed or self.interrupted.is_set()
+
+    def has_time_for_round(self, plan: Plan, number: int) -> bool:
+        """Whether a round of the confirmation may begin."""
+        before = [self._study.confirmed(plan.name, n).values() for n in range(number)]
+        seconds = [sum(result.duration_s for result in row) for row in before]
+        usual_s = len(plan.tasks) * self._again_s(self._study.results)
+        return not self.over and self.left_s >= max(seconds, default=usual_s)
+
+    @staticmethod
+    def _again_s(results: list[TrialResult]) -> float:
+        """What measuring a configuration again may take."""
+        whole = [r.duration_s for r in results if r.state is State.COMPLETE]
+        return AGAIN * mean(whole) if whole else 0.0
+
+    def _reserved_s(self, results: list[TrialResult]) -> float:
+        """What of the time is the confirmation's."""
+        if self._confirm is None or self._search.time_budget_s is None:
+            return 0.0
+        measurements = self._confirm.rounds * (self._confirm.finalists + 1)
+        wanted_s = measurements * self._again_s(results)
+        return min(wanted_s, RESERVED * self._search.time_budget_s)
 
     def may_start(self) -> bool:
         results = self._study.results
@@ -221,7 +287,7 @@ class _Budget:
             self.reason = reached
         elif len(results) >= self._search.trials:
             self.reason = f"all {self._search.trials} trials were run"
-        elif self.left_s < self._typical_trial_s(results):
+        elif self.left_s - self._reserved_s(results) < self._typical_trial_s(results):
             self.reason = "the time budget was spent"
         else:
             return True
@@ -268,6 +334,52 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
         elif result.kind in (Kind.WARM, Kind.GUIDE, Kind.SAMPLED):
             since += 1
     return since
+
+
+def _unconfirmed(spec: StudySpec, study: Study) -> Plan | None:
+    """The plan of the confirmation, where there is more of it to do."""
+    plan = plan_of(spec, study.results)
+    if plan is None or spec.confirm is None:
+        return None
+    done = [study.confirmed(plan.name, number) for number in range(spec.confirm.rounds)]
+    return None if all(len(row) == len(plan.tasks) for row in done) else plan
+
+
+def _confirm(
+    run: Run, study: Study, plan: Plan, setup: TrialSetup, budget: _Budget, watcher: Watcher
+) -> None:
+    """Carry out a plan, as far as time allows."""
+    spec = run.spec()
+    assert spec.confirm is not None
+    rounds = spec.confirm.rounds
+    spawn = on_ray(setup.payloads, setup.cores)
+    fleet = Fleet(spawn, setup.processes, len(setup.bundles))
+
+    async def measure(number: int, task: Task, where: Path) -> TrialResult:
+        def tell(phase: Phase) -> None:
+            watcher.phase(task.number, phase.name, phase.rate_rps)
+
+        watcher.confirming(number, task)
+        result = await run_twice(task, setup.site, setup.goal, fleet, run.folder / where, tell)
+        watcher.confirmed(number, result)
+        return result
+
+    def may_start(number: int) -> bool:
+        return budget.has_time_for_round(plan, number)
+
+    async def until_interrupted() -> None:
+        work = asyncio.ensure_future(confirm(study, plan, rounds, may_start, measure))
+        while not work.done():
+            if budget.interrupted.is_set():
+                work.cancel()
+            await asyncio.wait({work}, timeout=0.5)
+        if not work.cancelled():
+            work.result()
+
+    try:
+        asyncio.run(until_interrupted())
+    finally:
+        fleet.close()
 
 
 class _StopOnInterrupt(DriverOnly, tune.Stopper):

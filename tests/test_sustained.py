@@ -13,7 +13,11 @@ GOAL = Goal()
 
 
 async def find(
-    generator: Simulated, incumbent_rps: float | None = None, **goal: float
+    generator: Simulated,
+    incumbent_rps: float | None = None,
+    known_rps: float | None = None,
+    common_rps: float | None = None,
+    **goal: float,
 ) -> SustainedRate:
     return await Search(
         Goal(**goal),  # type: ignore[arg-type]
@@ -21,6 +25,8 @@ async def find(
         generator.servers,
         users=4 * generator.servers,
         incumbent_rps=incumbent_rps,
+        known_rps=known_rps,
+        common_rps=common_rps,
     ).find()
 
 
@@ -272,3 +278,33 @@ def test_zero_failures_have_a_confidence() -> None:
     assert success_bound(459, 0.99) == pytest.approx(0.99, abs=1e-4)
     assert success_bound(4603, 0.99) == pytest.approx(0.999, abs=1e-4)
     assert success_bound(0) == 0
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 1.0, 1.1, 1.6])
+async def test_from_a_known_rate_it_walks_to_the_capacity(share: float) -> None:
+    generator = Simulated(0.08, 16)
+    found = await find(generator, known_rps=share * generator.capacity_rps)
+    assert found.lower_rps is not None and found.upper_rps is not None
+    assert 0.93 * generator.capacity_rps <= found.lower_rps <= 1.03 * generator.capacity_rps
+    assert found.probes[0].rate_rps == share * generator.capacity_rps
+    if share == 1.0:
+        assert len(found.probes) <= 3, "what is known costs little"
+
+
+async def test_a_walk_ends_at_the_greatest_rate() -> None:
+    found = await find(Simulated(0.08, 16), known_rps=80.0, max_rate_rps=100.0)
+    assert (found.lower_rps, found.upper_rps) == (100.0, None)
+    assert found.reason == "the greatest rate passed"
+
+
+async def test_a_walk_that_is_out_of_time_still_finds_what_holds() -> None:
+    generator = Simulated(0.4, 128)
+    found = await find(generator, known_rps=4 * generator.capacity_rps, search_limit_s=5)
+    assert found.lower_rps is None or found.lower_rps <= 1.03 * generator.capacity_rps
+
+
+async def test_latencies_are_compared_at_a_common_rate() -> None:
+    found = await find(Simulated(0.08, 16), known_rps=200.0, common_rps=120.0)
+    assert found.common is not None and found.common.load.rate_rps == 120.0
+    assert found.common.span_s >= 10 and found.common.latency.quantile(0.99) > 0
+    assert 120.0 not in [probe.rate_rps for probe in found.probes], "it is no verdict"

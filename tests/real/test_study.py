@@ -169,19 +169,38 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(study: WriteStudy) ->
     assert [t["kind"] for t in trials(folder)].count("default") == 1
 
 
-def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStudy) -> None:
-    process, _, folder = start(study, 1)
+def kill(process: Any) -> None:
     process.kill()
     process.communicate()
     wait_for(lambda: not processes(*OURS), 30, "no server is left")
     wait_for(lambda: not processes(*RAY), 120, "no Ray is left")
+
+
+@pytest.mark.timeout(600)
+def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStudy) -> None:
+    process, _, folder = start(
+        study, 1, search={"trials": 3}, confirm={"rounds": 2, "finalists": 1}
+    )
+    kill(process)
     (folder / "trials.jsonl").unlink()
-    again = servetune("resume", folder, "--plain")
-    output = again.communicate(timeout=250)[0]
-    assert again.returncode == 0, output
-    found = trials(folder)
-    assert len(found) == 4
-    assert found[0]["number"] == 0, "its line was rebuilt from the study"
+    process = servetune("resume", folder, "--plain")
+    until_trial(lambda: folder, 2)
+    assert trials(folder)[0]["number"] == 0, "its line was rebuilt from the study"
+    kill(process)
+    process = servetune("resume", folder, "--plain")
+    (first,) = wait_for(lambda: list(folder.glob("confirm/*/0-0")), 120, "it is being confirmed")
+    wait_for(lambda: (first / "measurements.json").exists(), 60, "one was measured again")
+    wait_for(lambda: (first.parent / "0-1").exists(), 60, "the next one is under way")
+    kill(process)
+    before = (first / "measurements.json").stat().st_mtime
+    process = servetune("resume", folder, "--plain")
+    output = process.communicate(timeout=250)[0]
+    assert process.returncode == 0, output
+    assert [t["number"] for t in trials(folder)] == [0, 1, 2]
+    assert (first / "measurements.json").stat().st_mtime == before, "it was not measured twice"
+    assert "Confirmed in 2 rounds: trial" in output
+    assert "confirmed\n" in (folder / "best" / "README.md").read_text()
+    assert "servetune" not in str(folders()), "no folder is left"
 
 
 #: As Ray names the processes of a running trial and of the load.

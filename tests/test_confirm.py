@@ -1,0 +1,179 @@
+"""Rounds, their ratios and what is decided on them: no JVM, no cluster."""
+
+import asyncio
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.storages import InMemoryStorage
+
+from search.confirm import Confirmation, Plan, confirm
+from search.optimizer import Study
+from search.report import confirmed
+from search.result import Kind, State, Task, TrialResult
+from search.rounds import Rounds, mean_interval, order, prediction_interval
+from search.space import build_space
+from serving.config import ServerConfig
+
+
+def result(rps: float | None, number: int = 0, workers: int = 1, **more: Any) -> TrialResult:
+    state = State.COMPLETE if rps else State.FAILED
+    config = ServerConfig(workers=workers)
+    return TrialResult(number, Kind.SAMPLED, config, state, rps, duration_s=10.0, **more)
+
+
+def rounds(*rows: tuple[list[float | None], float]) -> Rounds:
+    """A configuration each: its rates by round, its p99 at the common rate."""
+    return Rounds(
+        tuple(
+            tuple(result(rate, n, n + 1, common_p99_s=p99) for rate in rates)
+            for n, (rates, p99) in enumerate(rows)
+        )
+    )
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    chance = np.random.default_rng(0)
+    held = {"mean": 0, "one more": 0}
+    for _ in range(2000):
+        *seen, fresh = np.exp(chance.normal(5, 0.1, 6))
+        mean, next_one = mean_interval(seen), prediction_interval(seen)
+        assert mean is not None and next_one is not None
+        held["mean"] += mean.low <= math.exp(5) <= mean.high
+        held["one more"] += next_one.low <= fresh <= next_one.high
+    assert held["mean"] / 2000 == pytest.approx(0.95, abs=0.015)
+    assert held["one more"] / 2000 == pytest.approx(0.95, abs=0.015)
+    assert mean_interval([100.0]) is None and prediction_interval([]) is None
+
+
+def test_each_round_turns_the_order_around() -> None:
+    assert [order(n, 3) for n in range(2)] == [[0, 1, 2], [2, 1, 0]]
+
+
+def test_a_drift_that_all_share_does_not_hide_who_is_better() -> None:
+    drift = [1.0, 0.7, 1.2, 0.9, 1.1]
+    found = rounds(
+        ([100 * d for d in drift], 0.2),
+        ([105 * d * e for d, e in zip(drift, (1.0, 1.01, 0.99, 1.0, 1.01), strict=True)], 0.3),
+    )
+    interval = mean_interval(found.ratios(1))
+    assert interval is not None and interval.parts_from_one and 1.04 < interval.mean < 1.07
+    assert found.winner([0, 1]) == 1, "it is better beyond doubt, slower answers or not"
+    assert found.not_told_apart(1, [0, 1]) == []
+
+
+def test_of_those_that_are_not_told_apart_the_faster_is_taken() -> None:
+    found = rounds(
+        ([50.0, 51.0, 49.0], 0.1),
+        ([100.0, 112.0, 95.0], 0.8),
+        ([98.0, 104.0, 99.0], 0.4),
+    )
+    assert found.leader([1, 2]) == 1
+    assert found.not_told_apart(1, [0, 1, 2]) == [2]
+    assert found.winner([0, 1, 2]) == 2
+
+
+def test_who_failed_in_a_round_does_not_win() -> None:
+    found = rounds(([50.0, 50.0], 0.1), ([200.0, None], 0.1), ([100.0, 100.0], 0.1))
+    assert found.winner([1, 2]) == 2
+    assert found.rates(1) == [200.0, 0.0]
+    assert found.ratios(1) == [4.0]
+
+
+def test_the_hosts_faults_are_no_rounds_of_a_configuration() -> None:
+    lost = replace(result(None), host_fault=True)
+    found = Rounds(((result(50.0), result(50.0)), (result(100.0), lost)))
+    assert found.rates(1) == [100.0]
+    assert found.leader([0, 1]) == 1
+
+
+@pytest.fixture
+def study() -> Study:
+    study = Study(build_space({}, 2), InMemoryStorage(), "confirmed")
+    study.begin()
+    for rps in (5.0, 100.0, 120.0, 80.0, 110.0):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        told = TrialResult(task.number, task.kind, task.config, State.COMPLETE, rps)
+        study.tell(trial, told)
+    return study
+
+
+def plan_of(study: Study, count: int = 3) -> Plan:
+    return Plan.of(study.results, study.results[0], count)
+
+
+def test_the_plan_is_the_reference_and_the_best(study: Study) -> None:
+    plan = plan_of(study)
+    assert [task.number for task in plan.tasks] == [0, 2, 4, 1]
+    assert [task.known_rps for task in plan.tasks] == [5.0, 120.0, 110.0, 100.0]
+    assert [task.common_rps for task in plan.tasks] == [None, 80.0, 80.0, 80.0]
+    assert plan.finalists == [1, 2, 3]
+    assert plan.name == plan_of(study).name != plan_of(study, 2).name
+
+
+def test_a_reference_among_the_best_is_measured_once_a_round(study: Study) -> None:
+    plan = Plan.of(study.results, study.results[2], 2)
+    assert [task.number for task in plan.tasks] == [2, 4]
+    assert plan.finalists == [0, 1]
+
+
+class Host:
+    """Measures at once; ends like a killed driver after so many measurements."""
+
+    def __init__(self, ends_after: int = 1000):
+        self.seen: list[tuple[int, int, str]] = []
+        self._ends_after = ends_after
+
+    async def measure(self, number: int, task: Task, where: Path) -> TrialResult:
+        if len(self.seen) == self._ends_after:
+            raise KeyboardInterrupt
+        self.seen.append((number, task.number, where.name))
+        rate = (task.known_rps or 0.0) * (0.9 + 0.01 * number)
+        return TrialResult(
+            task.number, task.kind, task.config, State.COMPLETE, rate, common_p99_s=0.5
+        )
+
+
+def test_rounds_are_interleaved_and_what_is_known_is_not_measured_again(study: Study) -> None:
+    plan, host = plan_of(study, 2), Host(ends_after=4)
+
+    def go_on(host: Host, rounds: int = 3, most: int = 9) -> None:
+        asyncio.run(confirm(study, plan, rounds, lambda number: number < most, host.measure))
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(host)
+    assert [(n, trial) for n, trial, _ in host.seen] == [(0, 0), (0, 2), (0, 4), (1, 4)]
+    first = Confirmation.read(study, plan)
+    assert first is not None and first.rounds.count == 1, "half a round counts for nothing"
+    again = Host()
+    go_on(again, most=2)
+    assert again.seen == [(1, 2, "1-1"), (1, 0, "1-0")]
+    go_on(again)
+    found = Confirmation.read(study, plan)
+    assert found is not None and found.rounds.count == 3
+    assert len(again.seen) == 5
+    assert found.rounds.rates(1) == pytest.approx([108.0, 109.2, 110.4])
+    assert plan.tasks[found.winner].number == 2
+
+
+def test_what_was_confirmed_is_said(study: Study) -> None:
+    plan = plan_of(study, 2)
+    rates = ([5.0, 5.0], [110.0, 112.0], [108.0, 111.0])
+    p99 = (0.1, 0.9, 0.6)
+    columns = tuple(
+        tuple(replace(result(rate), common_p99_s=p99_s) for rate in row)
+        for row, p99_s in zip(rates, p99, strict=True)
+    )
+    text = confirmed(Confirmation(plan, Rounds(columns)))
+    assert text.startswith("Confirmed in 2 rounds: trial 4 sustains 109 rps")
+    assert "(its search said 110)" in text
+    assert "times the reference, trial 0 (" in text
+    assert "Trial 2 is not told apart from it by its rate: p99 0.9 s against 0.6 s at 88 rps" in text
+    starved = tuple(replace(r, sustained_rps=None) for r in columns[0])
+    text = confirmed(Confirmation(plan, Rounds((starved, *columns[1:]))))
+    assert "The reference, trial 0, sustained no rate" in text
+    one = confirmed(Confirmation(plan, Rounds(tuple(column[:1] for column in columns))))
+    assert one.startswith("Trial 4 sustains 108 rps, measured again in one round.")
