@@ -22,7 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contestants import CONTESTANTS, SEEDS
-from benchmarks.surfaces import RECORDED, Recorded, Simulated, Surface, machines, read_recorded
+from benchmarks.surfaces import (
+    FITTED,
+    RECORDED,
+    Recorded,
+    Simulated,
+    Surface,
+    likeness,
+    machines,
+    read_recorded,
+)
 
 AT = (5, 10, 15, 20, 30, 50)
 ENOUGH = 0.95
@@ -127,6 +136,10 @@ def main(
         for name, shares, seconds in pool.map(_one, work):
             every[name] = shares
             console.print(f"{name}: {seconds:.0f} s", style="dim")
+    for each in surfaces:
+        if isinstance(each, Recorded) and (machine := FITTED.get(each.name)):
+            told = f"{each.name}: the simulated machine ranks configurations as it was recorded"
+            console.print(f"{told}, Spearman {likeness(each, machine):.2f}", highlight=False)
     recorded = [s.name for s in surfaces if not isinstance(s, Simulated)]
     simulated = [s.name for s in surfaces if isinstance(s, Simulated)]
     for title, group in (("Recorded surfaces", recorded), ("Simulated machines", simulated)):

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
+import scipy.special
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study as OptunaStudy
@@ -201,13 +203,14 @@ class _Model:
     def _fit(self, at: Floats) -> tuple[float, tuple[Floats, Floats, float, float]]:
         kernel = _kernel(at, self._apart)
         covariance = kernel + math.exp(2 * at[5]) * np.eye(len(self._logs))
-        inverse = np.asarray(np.linalg.inv(covariance), np.float64)
+        factor = scipy.linalg.cholesky(covariance, lower=True, check_finite=False)
+        inverse = _inverse(factor)
         structure = _capacity(at, self._known)
         left = self._logs - structure
         offset = float(inverse.sum(axis=0) @ left / inverse.sum())
         left = left - offset
         weights: Floats = inverse @ left
-        _, determinant = np.linalg.slogdet(covariance)
+        determinant = 2 * float(np.log(factor.diagonal()).sum())
         prior = float((((at - self._mean) / self._sd) ** 2).sum())
         best = float((offset + structure + kernel @ weights).max())
         score = -0.5 * float(left @ weights + determinant + prior)
@@ -274,5 +277,12 @@ def _density(z: Floats) -> Floats:
 
 
 def _below(z: Floats) -> Floats:
-    below: Floats = 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2)))
+    below: Floats = scipy.special.ndtr(z)
     return below
+
+
+def _inverse(factor: Floats) -> Floats:
+    """Of a matrix, by its Cholesky factor."""
+    lower, _ = scipy.linalg.lapack.dpotri(factor, lower=1)
+    inverse: Floats = np.tril(lower) + np.tril(lower, -1).T
+    return inverse

@@ -171,7 +171,9 @@ def test_what_was_confirmed_is_said(study: Study) -> None:
     assert text.startswith("Confirmed in 2 rounds: trial 4 sustains 109 rps")
     assert "(its search said 110)" in text
     assert "times the reference, trial 0 (" in text
-    assert "Trial 2 is not told apart from it by its rate: p99 0.9 s against 0.6 s at 88 rps" in text
+    assert (
+        "Trial 2 is not told apart from it by its rate: p99 0.9 s against 0.6 s at 88 rps" in text
+    )
     starved = tuple(replace(r, sustained_rps=None) for r in columns[0])
     text = confirmed(Confirmation(plan, Rounds((starved, *columns[1:]))))
     assert "The reference, trial 0, sustained no rate" in text

@@ -1,0 +1,124 @@
+"""Record a surface of a real TorchServe: `python -m benchmarks.record HANDLER FILE.csv`.
+
+Every configuration of a grid, in random order, each in a fresh server: closed-loop throughput in
+a window that follows a warm-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import itertools
+import json
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from model_archiver.model_archiver_config import ModelArchiverConfig
+from model_archiver.model_packaging_utils import ModelExportUtils
+from rich.console import Console
+
+from benchmarks.surfaces import SETTINGS
+from loadgen.fleet import Fleet
+from loadgen.local_process import on_this_host
+from loadgen.measurement import Load
+from loadgen.payloads import read_payloads
+from loadgen.schedule import Closed
+from search.host import only_one
+from serving.archive import Archive
+from serving.config import ServerConfig
+from serving.errors import ServerError
+from serving.installation import find_installation
+from serving.server import Site, TorchServe
+
+HANDLERS = Path(__file__).parent / "handlers"
+GRID = {
+    "workers": (1, 2, 4),
+    "batch_size": (1, 4, 16, 64),
+    "max_batch_delay_ms": (10, 100),
+    "mkl_threads": (1, 2),
+}
+WARMUP_S, WINDOW_S = 3.0, 4.0
+TIMEOUT_S = 20.0
+COLUMNS = ("pass", *SETTINGS, "ready_s", "closed_rps", "p50_s", "p99_s", "failures")
+
+
+def archive_of(handler: str, folder: Path) -> Archive:
+    """The archive of one of the handlers here."""
+    content = folder / "content"
+    content.mkdir()
+    shutil.copy(HANDLERS / f"{handler}.py", content)
+    config = ModelArchiverConfig(handler, handler=f"{handler}.py:handle", version="1.0")
+    manifest = ModelExportUtils.generate_manifest_json(config)
+    ModelExportUtils.archive(str(folder), handler, str(content), manifest, "default")
+    return Archive.read(folder / f"{handler}.mar")
+
+
+async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -> dict[str, Any]:
+    """One configuration; zeros where it fails."""
+    users = max(48, 2 * (config.workers or 1) * (config.batch_size or 1))
+    server = TorchServe(config, site, folder)
+    try:
+        async with server:
+            await fleet.aim(server.url)
+            for seconds in (WARMUP_S, WINDOW_S):
+                load = Load(Closed(users), seconds, TIMEOUT_S)
+                seen = await server.guard(fleet.measure(load))
+    except ServerError:
+        return {"ready_s": 0, "closed_rps": 0, "p50_s": 0, "p99_s": 0, "failures": 1}
+    return {
+        "ready_s": round(server.ready_s, 2),
+        "closed_rps": round(seen.goodput_rps, 3),
+        "p50_s": round(seen.service.quantile(0.5) or 0.0, 4),
+        "p99_s": round(seen.service.quantile(0.99) or 0.0, 4),
+        "failures": seen.failed,
+    }
+
+
+async def _record_all(handler: str, path: Path, passes: int, console: Console) -> None:
+    chance = random.Random(0)
+    with only_one(), tempfile.TemporaryDirectory(prefix="servetune-record-") as temporary:
+        folder = Path(temporary)
+        site = Site(archive_of(handler, folder), find_installation())
+        (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
+        fleet = Fleet(on_this_host(read_payloads(folder / "requests.jsonl")))
+        try:
+            with path.open("w", newline="") as file:
+                rows = csv.DictWriter(file, COLUMNS)
+                rows.writeheader()
+                for number in range(1, passes + 1):
+                    points = list(itertools.product(*GRID.values()))
+                    chance.shuffle(points)
+                    for point in points:
+                        values: dict[str, Any] = dict(zip(GRID, point, strict=True))
+                        config = ServerConfig(
+                            netty_threads=2,
+                            netty_client_threads=2,
+                            job_queue_size=1000,
+                            **values,
+                        )
+                        found = await record(config, site, fleet, folder / "server")
+                        rows.writerow({"pass": number, **values, **found})
+                        file.flush()
+                        console.print(f"{values}: {found['closed_rps']} rps", highlight=False)
+        finally:
+            fleet.close()
+
+
+def main(
+    handler: Annotated[str, typer.Argument(help="waits, memory or fixed")],
+    path: Annotated[Path, typer.Argument(help="the CSV to write")],
+    passes: Annotated[int, typer.Option(min=1, help="over the grid")] = 2,
+) -> None:
+    """Record the closed loop's rate over a grid of configurations."""
+    if not (HANDLERS / f"{handler}.py").is_file():
+        known = sorted(file.stem for file in HANDLERS.glob("*.py"))
+        raise typer.BadParameter(f"no handler {handler!r}; known are {known}")
+    asyncio.run(_record_all(handler, path, passes, Console()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

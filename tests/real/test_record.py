@@ -1,0 +1,26 @@
+"""A configuration of a surface, recorded on a real TorchServe."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.record import archive_of, record
+from loadgen.fleet import Fleet
+from loadgen.local_process import on_this_host
+from loadgen.payloads import read_payloads
+from serving.config import ServerConfig
+from serving.installation import find_installation
+from serving.server import Site
+
+
+async def test_a_waiting_handler_takes_what_its_waits_allow(tmp_path: Path) -> None:
+    site = Site(archive_of("waits", tmp_path), find_installation())
+    (tmp_path / "requests.jsonl").write_text('{"body": {"n": 1}}\n')
+    fleet = Fleet(on_this_host(read_payloads(tmp_path / "requests.jsonl")))
+    config = ServerConfig(workers=2, batch_size=4, max_batch_delay_ms=10, mkl_threads=1)
+    try:
+        found = await record(config, site, fleet, tmp_path / "server")
+    finally:
+        fleet.close()
+    assert found["failures"] == 0
+    assert found["closed_rps"] == pytest.approx(2 * 4 / (0.08 + 4 * 0.004), rel=0.3)
