@@ -271,6 +271,8 @@ def main(
     if simulated:
         if not cases:
             raise typer.BadParameter("--simulated knows no faults")
+        if busy or json_file or only:
+            raise typer.BadParameter("--simulated goes with --case and --full alone")
         every = runs(cases, simulated)
         console.print(_spread_table(every))
         console.print(summary([run.error for run in every], [run.probe_s for run in every]))

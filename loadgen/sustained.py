@@ -60,13 +60,17 @@ LAST = 2.0
 LAST_TRIES = 6
 
 
+#: The name of what a generator that is not on time leaves unknown.
+LIMITED = "generator limited"
+
+
 class Verdict(enum.Enum):
     """What a window says of the rate that was offered in it."""
 
     PASS = "pass"
     FAIL = "fail"
     UNDECIDED = "undecided"
-    GENERATOR = "generator limited"
+    GENERATOR = LIMITED
 
 
 @dataclass(frozen=True)
@@ -364,7 +368,7 @@ class Search:
             if verdict is not Verdict.PASS and self._marginal():
                 verdict = await self._probe("incumbent probe", best)
             if verdict is Verdict.GENERATOR:
-                return self._result(capacity, warmup, "generator limited at the incumbent's rate")
+                return self._result(capacity, warmup, f"{LIMITED} at the incumbent's rate")
             if verdict is not Verdict.PASS:
                 why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
                 return self._result(capacity, warmup, "pruned at the incumbent's rate", why)
@@ -664,7 +668,7 @@ class Search:
         failed = [probe for probe in self._probes if probe.measurement.errors]
         last = min(failed or self._probes, key=lambda probe: probe.rate_rps)
         limited = all(probe.verdict is Verdict.GENERATOR for probe in self._probes)
-        name = "generator limited" if limited else "no sustained rate"
+        name = LIMITED if limited else "no sustained rate"
         return f"{name}: at {last.rate_rps:.2f} rps {last.reason}"
 
     def _p99_excess(self) -> float:

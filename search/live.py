@@ -38,6 +38,7 @@ class LiveView:
         self._console, self._trials, self._budget_s = console, trials, time_budget_s
         self._rounds = rounds
         self._round: int | None = None
+        self._is_stopping = False
         self._start = time.monotonic()
         self._task: Task | None = None
         self._phase, self._rate, self._phase_start = "start", 0.0, self._start
@@ -91,6 +92,12 @@ class LiveView:
         """That measurement was recorded."""
         self._tell(f"round {number + 1}, trial {result.number}: {_came(result)}")
 
+    def stopping(self) -> None:
+        """The run was interrupted, and ends what is under way."""
+        if not self._is_stopping and not self._live:
+            self._say("stopping: the trial under way ends, what was measured is kept")
+        self._is_stopping = True
+
     def _tell(self, line: str, more: str = "") -> None:
         if self._live:
             self._last = [*self._last[-7:], line]
@@ -110,7 +117,8 @@ class LiveView:
                 done += f" (at most {self._trials} trials)"
             else:
                 done += f", round {self._round + 1} of {self._rounds}"
-            table.add_row("now", f"{done}: {self._phase}{rate}, {now - self._phase_start:.0f} s")
+            since = f"{self._phase}{rate}, {now - self._phase_start:.0f} s"
+            table.add_row("now", f"{done}: {'stopping' if self._is_stopping else since}")
         table.add_row("best", self._standing())
         elapsed_s = now - self._start
         table.add_row("time", f"{elapsed_s / 60:.1f} min{self._left(elapsed_s)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import Any, Self
 
 from loadgen.measurement import Measurement
-from loadgen.sustained import CAPACITY_MARGIN, Probe, SustainedRate, success_bound
+from loadgen.sustained import CAPACITY_MARGIN, LIMITED, Probe, SustainedRate, success_bound
 from search.explain import explain
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
@@ -278,7 +279,8 @@ def told_value(result: TrialResult, incumbent_rps: float, ratios: list[float]) -
     """What the sampler hears of a trial: always finite, on the scale of sustained rates.
 
     A pruned trial counts by its capacity, in the proportion in which complete ones sustained
-    theirs, and never as much as what it could not beat.
+    theirs, and never as much as what it could not beat. So does one whose load could not be made:
+    that is no fault of the configuration.
 
     Args:
         incumbent_rps: the rate that it was pruned against.
@@ -287,9 +289,9 @@ def told_value(result: TrialResult, incumbent_rps: float, ratios: list[float]) -
     match result.state:
         case State.COMPLETE:
             return result.sustained_rps or 0.0
-        case State.PRUNED:
+        case _ if result.state is State.PRUNED or result.cause.startswith(LIMITED):
             # A starved closed loop may tell far too little: no measure for the others.
             ratio = min(median(ratios), CAPACITY_MARGIN) if ratios else 1.0
-            below = incumbent_rps * (1 - (result.width or 0.0))
+            below = incumbent_rps * (1 - (result.width or 0.0)) or math.inf
             return min((result.capacity_rps or 0.0) * ratio, below)
     return 0.0

@@ -61,6 +61,9 @@ class Watcher(Protocol):
     def confirmed(self, number: int, result: TrialResult) -> None:
         """That measurement was recorded."""
 
+    def stopping(self) -> None:
+        """The run was interrupted, and ends what is under way."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -371,6 +374,7 @@ def _confirm(
         work = asyncio.ensure_future(confirm(study, plan, rounds, may_start, measure))
         while not work.done():
             if budget.interrupted.is_set():
+                watcher.stopping()
                 work.cancel()
             await asyncio.wait({work}, timeout=0.5)
         if not work.cancelled():
@@ -383,14 +387,16 @@ def _confirm(
 
 
 class _StopOnInterrupt(DriverOnly, tune.Stopper):
-    def __init__(self, budget: _Budget):
-        self._budget = budget
+    def __init__(self, budget: _Budget, watcher: Watcher):
+        self._budget, self._watcher = budget, watcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._budget.interrupted.is_set()
+        if is_over := self._budget.interrupted.is_set():
+            self._watcher.stopping()
+        return is_over
 
 
 class _TuneCallback(DriverOnly, tune.Callback):
@@ -437,7 +443,7 @@ def _tune(
         run_config=tune.RunConfig(
             name=f"tune-{time.strftime('%H%M%S')}" if (run.folder / "tune").exists() else "tune",
             storage_path=str(run.folder),
-            stop=_StopOnInterrupt(budget),
+            stop=_StopOnInterrupt(budget, watcher),
             callbacks=[JsonLoggerCallback(), TBXLoggerCallback(), _TuneCallback(watcher)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=verbose,

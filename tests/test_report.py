@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from search.confirm import Confirmation, Plan
 from search.errors import RunError
 from search.export import export
 from search.live import LiveView
 from search.report import headline, render, write_report
 from search.result import Kind, State, Task, TrialResult
+from search.rounds import Rounds
 from search.run import Run
 from search.spec import load_spec
 from search.study import Outcome, new_run, open_study, outcome
@@ -160,6 +162,46 @@ def test_a_trial_without_a_rate_is_not_exported(found: Outcome) -> None:
         export(found.run, found.results[4], found.run.spec().archive())
 
 
+@pytest.fixture
+def confirmed(found: Outcome) -> Outcome:
+    assert found.reference is not None
+    plan = Plan.of(found.results, found.reference, 2)
+    rates = {0: (5.0, 5.2), 3: (230.0, 240.0), 1: (60.0, None)}
+    columns = []
+    for task in plan.tasks:
+        state = {rate: State.COMPLETE if rate else State.FAILED for rate in rates[task.number]}
+        columns.append(
+            tuple(
+                TrialResult(
+                    task.number, task.kind, task.config, state[rate], rate, common_p99_s=0.4
+                )
+                for rate in rates[task.number]
+            )
+        )
+    return replace(found, confirmation=Confirmation(plan, Rounds(tuple(columns))))
+
+
+def test_a_confirmation_stands_beside_what_the_search_said(confirmed: Outcome) -> None:
+    assert "Confirmed in 2 rounds: trial 3 sustains 235 rps" in printed(confirmed)
+    write_report(confirmed)
+    text = (confirmed.run.folder / "report.md").read_text()
+    assert "(its search said 250)" in text
+    rows = [line for line in text.partition("## Confirmation")[2].splitlines() if "| " in line]
+    assert rows[2].startswith("| 0 (reference) | 5 | 5, 5.2 | 5.1 |")
+    assert rows[3].startswith("| 3 | 250 | 230, 240 | 235 |")
+    assert "| 60, none |" in rows[4]
+
+
+def test_what_was_confirmed_is_exported_as_such(confirmed: Outcome) -> None:
+    assert confirmed.chosen is not None and confirmed.chosen.number == 3
+    archive = confirmed.run.spec().archive()
+    folder = export(confirmed.run, confirmed.chosen, archive, confirmed.confirmation)
+    text = (folder / "README.md").read_text()
+    assert ": confirmed\n" in text and "Confirmed in 2 rounds: trial 3 sustains 235 rps" in text
+    other = export(confirmed.run, confirmed.results[1], archive, confirmed.confirmation)
+    assert "Unconfirmed" in (other / "README.md").read_text(), "another trial than the winner"
+
+
 def test_a_run_without_any_rate_says_so(run: Run) -> None:
     study = open_study(run, run.spec())
     assert headline(outcome(run, study)) == "Nothing was measured to its end yet."
@@ -187,9 +229,13 @@ def test_lines_tell_what_happens_without_a_terminal() -> None:
 def test_a_terminal_shows_trial_phase_rate_best_and_time_left() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True)
-    with LiveView(console, 3, 600.0, plain=False) as view:
+    with LiveView(console, 3, 600.0, plain=False, rounds=5) as view:
         view.started(Task(1, Kind.SAMPLED, ServerConfig()))
         view.phase(1, "narrowing", 42.0)
+        console.print(view._render())
+        view.confirming(1, Task(1, Kind.CONFIRMED, ServerConfig()))
+        console.print(view._render())
+        view.stopping()
         console.print(view._render())
     text = out.getvalue()
     for part in (
@@ -197,5 +243,7 @@ def test_a_terminal_shows_trial_phase_rate_best_and_time_left() -> None:
         "narrowing at 42.0 rps",
         "best",
         "at most about 10 min left",
+        "trial 1, confirmation, round 2 of 5: start",
+        "round 2 of 5: stopping",
     ):
         assert part in text

@@ -117,6 +117,7 @@ def test_a_space_that_would_measure_nothing_is_refused(entries: dict, sentence: 
         ({"rps": None}, 0.0),
         ({"rps": None, "state": State.PRUNED, "capacity_rps": 50.0, "width": 0.05}, 45.0),
         ({"rps": None, "state": State.PRUNED, "capacity_rps": 300.0, "width": 0.05}, 190.0),
+        ({"rps": None, "cause": "generator limited: late", "capacity_rps": 50.0}, 45.0),
     ],
 )
 def test_the_sampler_always_hears_a_finite_value_on_one_scale(trial: dict, told: float) -> None:
