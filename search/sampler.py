@@ -184,7 +184,8 @@ class _Model:
             if math.log(chance.random() + 1e-300) < other - score:
                 at, score, fitted = moved, other, other_fitted
             if step >= _STEPS // 2 and step % (_STEPS // 2 // _KEPT) == 0:
-                kept.append((at, *fitted))
+                factor, *rest = fitted
+                kept.append((at, _inverse(factor), *rest))
         return kept, at
 
     def improvement(self, samples: Any, there: _Points) -> Floats:
@@ -203,18 +204,19 @@ class _Model:
     def _fit(self, at: Floats) -> tuple[float, tuple[Floats, Floats, float, float]]:
         kernel = _kernel(at, self._apart)
         covariance = kernel + math.exp(2 * at[5]) * np.eye(len(self._logs))
-        factor = scipy.linalg.cholesky(covariance, lower=True, check_finite=False)
-        inverse = _inverse(factor)
+        factor, _ = scipy.linalg.lapack.dpotrf(covariance, lower=1)
         structure = _capacity(at, self._known)
         left = self._logs - structure
-        offset = float(inverse.sum(axis=0) @ left / inverse.sum())
+        both = np.column_stack([left, np.ones_like(left)])
+        solved, _ = scipy.linalg.lapack.dpotrs(factor, both, lower=1)
+        offset = float(solved[:, 0].sum() / solved[:, 1].sum())
         left = left - offset
-        weights: Floats = inverse @ left
+        weights: Floats = solved[:, 0] - offset * solved[:, 1]
         determinant = 2 * float(np.log(factor.diagonal()).sum())
         prior = float((((at - self._mean) / self._sd) ** 2).sum())
         best = float((offset + structure + kernel @ weights).max())
         score = -0.5 * float(left @ weights + determinant + prior)
-        return score, (inverse, weights, offset, best)
+        return score, (factor, weights, offset, best)
 
 
 class _Feasible:
