@@ -472,7 +472,7 @@ class Search:
         """A window of one length for all, whatever comes of it."""
         self.progress("narrowing", rate)
         schedule = Poisson(rate, self.goal.seed)
-        load = self._load(schedule, max(2 * self.goal.window_s, COMPLETIONS / rate))
+        load = self._load(schedule, max(self.goal.window_s, COMPLETIONS / rate))
         return await self._measure(load, lambda so_far: False)
 
     async def _settle(self) -> None:

@@ -233,7 +233,7 @@ def _keep_to_specification(run: Run, study: Study) -> None:
 #: A confirmation's measurement starts from what is known: its share of a trial's time.
 AGAIN = 0.8
 #: The confirmation takes no more than this share of the whole time.
-RESERVED = 0.6
+RESERVED = 0.65
 
 
 class _Budget:
@@ -262,8 +262,10 @@ class _Budget:
         """Whether a round of the confirmation may begin."""
         before = [self._study.confirmed(plan.name, n).values() for n in range(number)]
         seconds = [sum(result.duration_s for result in row) for row in before]
-        usual_s = len(plan.tasks) * self._again_s(self._study.results)
-        return not self.over and self.left_s >= max(seconds, default=usual_s)
+        again_s = self._again_s(self._study.results)
+        # The budget is kept within the length of one measurement.
+        needed_s = max(seconds, default=len(plan.tasks) * again_s) - again_s
+        return not self.over and self.left_s >= needed_s
 
     @staticmethod
     def _again_s(results: list[TrialResult]) -> float:
