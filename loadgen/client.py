@@ -99,7 +99,7 @@ class Client:
             requests = mix(self._payloads, share)
             try:
                 if isinstance(load.schedule, Closed):
-                    await self._closed(window, poster, requests, share.of(load.schedule.users))
+                    await self._closed(window, poster, requests, load.schedule, share)
                 else:
                     dues = due_times(load.schedule, load.duration_s, share)
                     await self._open(window, poster, requests, dues)
@@ -147,15 +147,22 @@ class Client:
         window: _Window,
         poster: Poster,
         requests: Iterator[Payload],
-        users: int,
+        schedule: Closed,
+        share: Share,
     ) -> None:
+        left = math.inf if schedule.requests is None else share.of(schedule.requests)
+
         async def user() -> None:
-            while not window.stop.is_set():
+            nonlocal left
+            while left > 0 and not window.stop.is_set():
+                left -= 1
                 due = window.now()
                 window.scheduled()
                 await self._request(window, poster, next(requests), due)
+            if left <= 0:
+                window.stop.set()
 
-        tasks = [asyncio.create_task(user()) for _ in range(users)]
+        tasks = [asyncio.create_task(user()) for _ in range(share.of(schedule.users))]
         await window.stopped_within(window.load.duration_s)
         window.stop.set()
         window.close()

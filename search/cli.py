@@ -64,9 +64,23 @@ def tune(
     """Search for the best configuration."""
     from search.study import new_run
 
-    run = new_run(load_spec(spec))
+    found = load_spec(spec)
+    if found.sweep is not None:
+        raise CommandError(f"{spec} describes a sweep; run it with servetune sweep")
+    run = new_run(found)
     run.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _execute(run, plain, ray_output)
+
+
+@app.command()
+def sweep(spec: SpecArgument, plain: PlainOption = False, ray_output: RayOption = False) -> None:
+    """Measure every point of a space under chosen loads, in random order."""
+    from search.study import new_run
+
+    found = load_spec(spec, may_be_fixed=True)
+    if found.sweep is None:
+        raise CommandError(f"{spec} has no section `sweep`; tune searches it")
+    _execute(new_run(found), plain, ray_output)
 
 
 @app.command()
@@ -100,13 +114,14 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
         console.print(f"the warm start's run differs: {difference}", highlight=False)
     rounds = spec.confirm.rounds if spec.confirm else 0
     search = spec.search
-    with LiveView(console, search.trials, search.time_budget_s, plain, rounds) as view:
+    trials = len(spec.points()) if spec.sweep else search.trials
+    with LiveView(console, trials, search.time_budget_s, plain, rounds) as view:
         found = execute(run, view, ray_output)
     write_report(found)
     if found.failed:
         raise ServerError("stopped", found.reason or "")
     console.print(render(found))
-    if found.best is None and not found.interrupted:
+    if spec.sweep is None and found.best is None and not found.interrupted:
         raise ServerError("no rate", "no configuration sustained any rate")
     if found.chosen is not None:
         from search.export import export as write_files

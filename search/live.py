@@ -12,8 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.loads import LoadResult
 from search.report import describe
 from search.result import Kind, State, Task, TrialResult
+from search.text import number
 
 
 class LiveView:
@@ -144,8 +146,19 @@ class LiveView:
 
 
 def _came(result: TrialResult) -> str:
-    if result.state is State.COMPLETE:
+    if result.loads:
+        came = "; ".join(_figure(load) for load in result.loads)
+    elif result.state is State.COMPLETE:
         came = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s:.2f} s"
     else:
         came = f"{str(result.state).lower()}: {result.cause.partition(chr(10))[0]}"
     return f"{came} ({result.duration_s:.0f} s)"
+
+
+def _figure(load: LoadResult) -> str:
+    """The one figure that says most of a load."""
+    if load.kind == "sustained":
+        return f"{load.load}: {number(load.sustained_rps) or 'none'} rps"
+    if load.kind in ("burst", "serial"):
+        return f"{load.load}: {number(load.completion_s)} s, {load.success_rate or 0:.0%} success"
+    return f"{load.load}: {number(load.achieved_rps)} rps, {load.success_rate or 0:.0%} success"

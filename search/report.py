@@ -16,6 +16,8 @@ from search.result import PHASES, State, TrialResult
 from search.rounds import Interval, mean_interval, prediction_interval
 from search.run import Run, frame
 from search.study import Outcome
+from search.tables import tables
+from search.text import first_line, markdown, number
 from serving.config import ServerConfig
 
 #: Eleven columns fit into 80 characters only without rules between them.
@@ -33,12 +35,28 @@ SETTINGS = (
 def write_report(found: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder."""
     run = found.run
+    swept = tables(found.results)
     page = Console(record=True, width=120, file=io.StringIO())
     page.print(render(found, explained=found.results))
     (run.folder / "report.html").write_text(page.export_html())
     frame(found.results).to_csv(run.folder / "trials.csv", index=False)
     header, rows = _rows(found.results)
     importance = [(name, f"{share:.0%}") for name, share in found.importance.items()]
+    if swept:
+        failed = [r for r in found.results if r.state is State.FAILED]
+        sections = [
+            f"# {run.name}",
+            ending(found),
+            "Each cell is the median over the repeats, each in a fresh server, with the least and "
+            "the greatest; bold where it is better than all others beyond doubt (95 %).",
+            *(part for table in swept for part in (f"## {table.kind}", table.markdown())),
+            *_told("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
+            *_told("## Doubts", [(r.number, _doubts_of_loads(r)) for r in found.results]),
+            "## Where",
+            markdown(("what", "value"), _where(run)),
+        ]
+        (run.folder / "report.md").write_text("\n\n".join(sections) + "\n")
+        return
     sections = [
         f"# {run.name}",
         headline(found),
@@ -47,16 +65,16 @@ def write_report(found: Outcome) -> None:
         "Rates of trials are their own, each measured once and unconfirmed: "
         "the best of many noisy numbers is on average too high.",
         "## Trials",
-        _markdown(header, rows),
+        markdown(header, rows),
         _spent(found.results),
         *_told("## Why they are slow or fast", [(r.number, r.why) for r in found.results]),
         *_told("## Doubts", [(r.number, r.doubts) for r in found.results]),
         "## Importance of each setting",
-        _markdown(("setting", "share of the rates' variation"), importance)
+        markdown(("setting", "share of the rates' variation"), importance)
         if importance
         else "Too few trials were measured to tell.",
         "## Where",
-        _markdown(("what", "value"), _where(run)),
+        markdown(("what", "value"), _where(run)),
     ]
     (run.folder / "report.md").write_text("\n\n".join(sections) + "\n")
 
@@ -67,6 +85,13 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
     Args:
         explained: the trials that are explained; the best and the reference where not given.
     """
+    if swept := tables(found.results):
+        failed = [r for r in found.results if r.state is State.FAILED]
+        return Group(
+            *[table.rich() for table in swept],
+            *[Text(f"Trial {r.number} failed: {first_line(r.cause)}") for r in failed],
+            Text(ending(found)),
+        )
     if explained is None:
         both = {r.number: r for r in (found.reference, found.best) if r}
         explained = list(both.values())
@@ -76,9 +101,9 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
     for title in (*(title for _, title in SETTINGS), "rps", "p99 s", "seconds"):
         table.add_column(title, justify="right", no_wrap=True)
     for result in found.results:
-        rate = _number(result.sustained_rps) or str(result.state).lower()
+        rate = number(result.sustained_rps) or str(result.state).lower()
         settings = [_setting(getattr(result.config, name)) for name, _ in SETTINGS]
-        row = (str(result.number), str(result.kind), *settings, rate, _number(result.p99_s))
+        row = (str(result.number), str(result.kind), *settings, rate, number(result.p99_s))
         is_best = found.best is not None and result.number == found.best.number
         style = "bold green" if is_best else ""
         table.add_row(*row, _seconds(result), style=style)
@@ -87,7 +112,7 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
     return Group(
         table,
         Text("seconds: start/warm-up/incumbent probe/narrowing/stop", style="dim"),
-        *[Text(f"Trial {r.number} failed: {_first_line(r.cause)}") for r in failed],
+        *[Text(f"Trial {r.number} failed: {first_line(r.cause)}") for r in failed],
         Text(headline(found), style="bold"),
         *([Text(confirmed(found.confirmation), style="bold")] if found.confirmation else []),
         *[Text(f"Trial {r.number}: {'; '.join(r.why)}.") for r in explained if r.why],
@@ -111,16 +136,20 @@ def headline(found: Outcome) -> str:
     if best is None:
         return "No configuration sustained any rate."
     sentence = (
-        f"Best: trial {best.number} sustains {_number(best.sustained_rps)} rps at 100 % success "
-        f"({describe(best.config)}), p99 {_number(best.p99_s)} s."
+        f"Best: trial {best.number} sustains {number(best.sustained_rps)} rps at 100 % success "
+        f"({describe(best.config)}), p99 {number(best.p99_s)} s."
     )
     if reference is None or reference.number == best.number:
         return sentence
     name = f"The {reference.kind} configuration (trial {reference.number})"
     if not reference.sustained_rps:
-        return f"{sentence} {name} sustained none: {_first_line(reference.cause)}."
+        return f"{sentence} {name} sustained none: {first_line(reference.cause)}."
     ratio = (best.sustained_rps or 0.0) / reference.sustained_rps
-    return f"{sentence} {name} sustains {_number(reference.sustained_rps)} rps: {ratio:.1f} times."
+    return f"{sentence} {name} sustains {number(reference.sustained_rps)} rps: {ratio:.1f} times."
+
+
+def _doubts_of_loads(result: TrialResult) -> list[str]:
+    return [f"{load.load}: {doubt}" for load in result.loads for doubt in load.doubts]
 
 
 def confirmed(found: Confirmation) -> str:
@@ -131,13 +160,13 @@ def confirmed(found: Confirmation) -> str:
     served = [rate for rate in rounds.rates(winner) if rate]
     expected = prediction_interval(served)
     if expected is None:
-        rate = f"{_number(served[0])} rps" if served else "no rate"
+        rate = f"{number(served[0])} rps" if served else "no rate"
         sentences.append(f"Trial {task.number} sustains {rate}, measured again in one round")
     else:
         sentences.append(
             f"Confirmed in {rounds.count} rounds: trial {task.number} sustains "
-            f"{_number(expected.mean)} rps, and one more measurement of it "
-            f"{_span(expected)} with 95 % probability (its search said {_number(task.known_rps)})"
+            f"{number(expected.mean)} rps, and one more measurement of it "
+            f"{_span(expected)} with 95 % probability (its search said {number(task.known_rps)})"
         )
     if winner != 0:
         ratio = mean_interval(rounds.ratios(winner))
@@ -155,7 +184,7 @@ def confirmed(found: Confirmation) -> str:
         faster, slower = rounds.common_p99_s(winner), rounds.common_p99_s(other)
         sentences.append(
             f"Trial {tasks[other].number} is not told apart from it by its rate: p99 "
-            f"{_number(slower)} s against {_number(faster)} s at {_number(task.common_rps)} rps"
+            f"{number(slower)} s against {number(faster)} s at {number(task.common_rps)} rps"
         )
     return ". ".join(sentences) + "."
 
@@ -178,24 +207,24 @@ def _confirmation(found: Outcome) -> list[str]:
         rows.append(
             (
                 f"{task.number}{' (reference)' if index == 0 else ''}",
-                _number(task.known_rps),
-                ", ".join(_number(r.sustained_rps) or "none" for r in rounds.results[index]),
-                _number(expected.mean) if expected else "",
+                number(task.known_rps),
+                ", ".join(number(r.sustained_rps) or "none" for r in rounds.results[index]),
+                number(expected.mean) if expected else "",
                 _span(expected),
                 f"{ratio.mean:.2f}" if ratio else "",
                 _span(ratio, ".2f"),
-                _number(rounds.common_p99_s(index)),
+                number(rounds.common_p99_s(index)),
                 str(sum(failed)) if failed else "",
             )
         )
     common = next((task.common_rps for task in told.plan.tasks if task.common_rps), None)
     shares = [r for row in rounds.results for r in row]
     about = (
-        f"The common rate is {_number(common)} rps, of Poisson arrivals. Meanwhile the hypervisor "
+        f"The common rate is {number(common)} rps, of Poisson arrivals. Meanwhile the hypervisor "
         f"took {_most(r.steal for r in shares)} of the CPU time at most, other processes "
         f"{_most(r.foreign_cpu for r in shares)}."
     )
-    return ["## Confirmation", confirmed(told), _markdown(header, rows), about]
+    return ["## Confirmation", confirmed(told), markdown(header, rows), about]
 
 
 def _most(values: Iterable[float | None]) -> str:
@@ -206,7 +235,7 @@ def _span(interval: Interval | None, form: str = "") -> str:
     if interval is None:
         return ""
     low, high = (
-        format(value, form) if form else _number(value) for value in (interval.low, interval.high)
+        format(value, form) if form else number(value) for value in (interval.low, interval.high)
     )
     return f"{low} to {high}"
 
@@ -233,7 +262,7 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
     for result in results:
         bound = result.success_bound_by_batch
         extra = {k: v for k, v in result.config.to_dict().items() if k not in dict(SETTINGS)}
-        cause = "" if result.cause == CLOSE_ENOUGH else _first_line(result.cause)
+        cause = "" if result.cause == CLOSE_ENOUGH else first_line(result.cause)
         rows.append(
             (
                 str(result.number),
@@ -241,11 +270,11 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
                 *(_setting(getattr(result.config, name)) for name, _ in SETTINGS),
                 ", ".join(f"{key}={value}" for key, value in extra.items()),
                 str(result.state),
-                _number(result.sustained_rps),
-                _number(result.upper_rps),
+                number(result.sustained_rps),
+                number(result.upper_rps),
                 f"{result.width:.0%}" if result.width else "",
-                _number(result.capacity_rps),
-                _number(result.p99_s),
+                number(result.capacity_rps),
+                number(result.p99_s),
                 f"{bound:.1%}" if bound else "",
                 f"{result.duration_s:.0f}",
                 _seconds(result),
@@ -285,20 +314,5 @@ def _where(run: Run) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts.items()]
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
-    )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-
 def _setting(value: int | None) -> str:
     return "–" if value is None else str(value)
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]

@@ -111,6 +111,7 @@ def open_study(run: Run, spec: StudySpec) -> Study:
         spec.search.seed,
         spec.baseline(),
         spec.search.incumbent_every,
+        spec.points() if spec.sweep else None,
     )
 
 
@@ -192,6 +193,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         spec.load.processes,
         tuple(spec.load.cores),
         tuple(range(1, spec.load.most_processes + 1)),
+        spec.sweep.offered() if spec.sweep else (),
     )
     with run.locked(), only_one():
         study = open_study(run, spec)
@@ -242,6 +244,8 @@ class _Budget:
     def __init__(self, spec: StudySpec, study: Study):
         self._search, self._width = spec.search, spec.goal.width
         self._confirm = spec.confirm
+        # A sweep ends when all its points are measured, whatever a search would do.
+        self._trials = len(spec.points()) if spec.sweep else spec.search.trials
         left_s = (spec.search.time_budget_s or float("inf")) - study.spent_s
         self._deadline = time.monotonic() + left_s
         self._study = study
@@ -290,8 +294,8 @@ class _Budget:
             self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
         elif reached := self._reached(results):
             self.reason = reached
-        elif len(results) >= self._search.trials:
-            self.reason = f"all {self._search.trials} trials were run"
+        elif len(results) >= self._trials:
+            self.reason = f"all {self._trials} trials were run"
         elif self.left_s - self._reserved_s(results) < self._typical_trial_s(results):
             self.reason = "the time budget was spent"
         else:

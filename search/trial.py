@@ -9,9 +9,10 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ from loadgen.payloads import Payload
 from loadgen.ray_process import on_ray
 from loadgen.sustained import Goal, Search
 from search.host import CpuTimes, describe_host, describe_versions
-from search.result import State, Task, TrialResult, Window, probe_summary, summarise
+from search.loads import LoadResult, Offered, result_of
+from search.result import (
+    State,
+    Task,
+    TrialResult,
+    Window,
+    probe_summary,
+    summarise,
+    sustained_result,
+)
 from serving.errors import ServerError
 from serving.server import Site, TorchServe
 
@@ -44,6 +54,7 @@ class TrialSetup:
     processes: int
     cores: tuple[int, ...]
     bundles: tuple[int, ...]
+    loads: tuple[Offered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,8 +132,9 @@ async def run_trial(
     folder: Path,
     progress: Callable[[Phase], None] = lambda phase: None,
     turn: Turn | None = None,
+    loads: Sequence[Offered] = (),
 ) -> TrialResult:
-    """Measure one configuration.
+    """Measure one configuration: its sustained rate, or what comes of these loads.
 
     Everything that can go wrong with it ends in a FAILED result, with its cause.
 
@@ -143,7 +155,8 @@ async def run_trial(
             await fleet.aim(server.url)
             observed = Observed(server, fleet, turn)
             batch_requests = server.batch_capacity
-            found = await Search(
+            search = partial(
+                Search,
                 goal,
                 observed,
                 batch_requests,
@@ -152,9 +165,16 @@ async def run_trial(
                 known_rps=task.known_rps,
                 common_rps=task.common_rps,
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
-            ).find()
-        result = summarise(task, found, observed.windows, **_measured(server, watch))
-        probes = [probe_summary(probe) for probe in found.probes]
+            )
+            if loads:
+                told = await _offer(loads, search, observed, goal)
+            else:
+                found = await search().find()
+        if loads:
+            result, probes = _swept(task, told, _measured(server, watch)), []
+        else:
+            result = summarise(task, found, observed.windows, **_measured(server, watch))
+            probes = [probe_summary(probe) for probe in found.probes]
     except (ServerError, GeneratorLost) as error:
         result, probes = _failed(task, error, _measured(server, watch)), []
     except Exception as error:
@@ -164,6 +184,36 @@ async def run_trial(
         result, probes = _failed(task, error, _measured(server, watch)), []
     _write(folder / "measurements.json", result, probes, observed)
     return result
+
+
+async def _offer(
+    loads: Sequence[Offered], new_search: Callable[[], Search], observed: Observed, goal: Goal
+) -> tuple[LoadResult, ...]:
+    """One load after another on a server that is warm."""
+    told = []
+    warm = new_search()
+    if any(offered.kind != "sustained" for offered in loads):
+        await warm.warm_up()
+    for offered in loads:
+        if offered.kind == "sustained":
+            found = await new_search().find()
+            told.append(sustained_result(offered, found, observed.windows))
+            continue
+        warm.progress("narrowing", offered.rate_rps or 0.0)
+        load = offered.load(goal.arrivals, goal.timeout_s, goal.seed, warm.cycle_requests)
+        measured = await observed.measure(load)
+        told.append(result_of(offered, measured, observed.windows[-1].server))
+    return tuple(told)
+
+
+def _swept(task: Task, told: tuple[LoadResult, ...], measured: dict[str, Any]) -> TrialResult:
+    served = any(load.answered for load in told)
+    causes = {cause: count for load in told for cause, count in load.errors.items()}
+    state = State.COMPLETE if served else State.FAILED
+    cause = "" if served else f"no request succeeded: {', '.join(causes) or 'no answer at all'}"
+    return TrialResult(
+        task.number, task.kind, task.config, state, cause=cause, loads=told, **measured
+    )
 
 
 async def run_twice(*arguments: Any) -> TrialResult:
@@ -264,6 +314,7 @@ class ServingTrial(tune.Trainable):
                 self._fleet,
                 Path(self.config["folder"]),
                 self._phases.put,
+                loads=self._setup.loads,
             )
             self._task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             self._task.add_done_callback(lambda _: self._phases.put(None))

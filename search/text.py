@@ -1,0 +1,23 @@
+"""How figures and tables are written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+    )
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; nothing for None."""
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def first_line(text: str) -> str:
+    """A cause without its log."""
+    return text.partition("\n")[0]
