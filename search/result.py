@@ -116,6 +116,7 @@ class TrialResult:
         phases_s: seconds of each of PHASES that it went through.
         ready_s: the server's start. peak_rss_mb: of it and its workers. duration_s: all of it.
         host: where it ran.
+        workers: the processes under the JVM: how each was started, and the cores it may use.
         loads: of a sweep, what came of each load, in their order.
     """
 
@@ -155,6 +156,7 @@ class TrialResult:
     duration_s: float = 0.0
     phases_s: Mapping[str, float] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
+    workers: tuple[Mapping[str, Any], ...] = ()
     loads: tuple[LoadResult, ...] = ()
 
     @property
@@ -188,6 +190,7 @@ class TrialResult:
             **{
                 **_known(cls, data),
                 "doubts": tuple(data.get("doubts", ())),
+                "workers": tuple(data.get("workers", ())),
                 "loads": tuple(LoadResult.from_dict(load) for load in data.get("loads", ())),
                 "kind": Kind(data["kind"]),
                 "state": State(data["state"]),

@@ -149,7 +149,7 @@ def frame(results: list[TrialResult]) -> pd.DataFrame:
         config, host = data.pop("config"), data.pop("host")
         number = data.pop("number")
         data["doubts"] = "; ".join(data["doubts"])
-        loads = data.pop("loads")
+        loads, _ = data.pop("loads"), data.pop("workers")
         row = {"number": number, **flat(config), **flat(data), "host": host.get("host")}
         # Of a sweep, a row for each load; its figures stand where a search's would.
         rows += [{**row, **flat(load), "doubts": "; ".join(load["doubts"])} for load in loads] or [

@@ -259,6 +259,7 @@ def _measured(server: TorchServe, watch: _Stopwatch) -> dict[str, Any]:
     workers = len(server.worker_pids)
     return {
         "workers_ready": workers or None,
+        "workers": tuple(vars(worker) for worker in server.workers),
         "batch_capacity": server.batch_capacity if workers else None,
         "ready_s": round(server.ready_s, 2) or None,
         "peak_rss_mb": server.peak_rss_bytes >> 20 or None,
