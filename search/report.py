@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from loadgen.sustained import CLOSE_ENOUGH
 from search.confirm import Confirmation
+from search.page import page
+from search.plots import plots
 from search.result import PHASES, State, TrialResult
 from search.rounds import Interval, mean_interval, prediction_interval
 from search.run import Run, frame
 from search.study import Outcome
-from search.tables import tables
+from search.tables import SweepTable, tables
 from search.text import first_line, markdown, number
 from serving.config import ServerConfig
 
@@ -34,31 +35,34 @@ SETTINGS = (
 
 def write_report(found: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder."""
-    run = found.run
+    folder = found.run.folder
+    frame(found.results).to_csv(folder / "trials.csv", index=False)
     swept = tables(found.results)
-    page = Console(record=True, width=120, file=io.StringIO())
-    page.print(render(found, explained=found.results))
-    (run.folder / "report.html").write_text(page.export_html())
-    frame(found.results).to_csv(run.folder / "trials.csv", index=False)
+    text = "\n\n".join(_sweep_sections(found, swept) if swept else _sections(found)) + "\n"
+    (folder / "report.md").write_text(text)
+    (folder / "report.html").write_text(page(found.run.name, text, plots(found)))
+
+
+def _sweep_sections(found: Outcome, swept: Sequence[SweepTable]) -> list[str]:
+    failed = [r for r in found.results if r.state is State.FAILED]
+    return [
+        f"# {found.run.name}",
+        ending(found),
+        "Each cell is the median over the repeats, each in a fresh server, with the least and "
+        "the greatest; bold where it is better than all others beyond doubt (95 %).",
+        *(part for table in swept for part in (f"## {table.kind}", table.markdown())),
+        *_told("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
+        *_told("## Doubts", [(r.number, _doubts_of_loads(r)) for r in found.results]),
+        "## Where",
+        markdown(("what", "value"), _where(found.run)),
+    ]
+
+
+def _sections(found: Outcome) -> list[str]:
     header, rows = _rows(found.results)
     importance = [(name, f"{share:.0%}") for name, share in found.importance.items()]
-    if swept:
-        failed = [r for r in found.results if r.state is State.FAILED]
-        sections = [
-            f"# {run.name}",
-            ending(found),
-            "Each cell is the median over the repeats, each in a fresh server, with the least and "
-            "the greatest; bold where it is better than all others beyond doubt (95 %).",
-            *(part for table in swept for part in (f"## {table.kind}", table.markdown())),
-            *_told("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
-            *_told("## Doubts", [(r.number, _doubts_of_loads(r)) for r in found.results]),
-            "## Where",
-            markdown(("what", "value"), _where(run)),
-        ]
-        (run.folder / "report.md").write_text("\n\n".join(sections) + "\n")
-        return
-    sections = [
-        f"# {run.name}",
+    return [
+        f"# {found.run.name}",
         headline(found),
         ending(found),
         *_confirmation(found),
@@ -74,9 +78,8 @@ def write_report(found: Outcome) -> None:
         if importance
         else "Too few trials were measured to tell.",
         "## Where",
-        markdown(("what", "value"), _where(run)),
+        markdown(("what", "value"), _where(found.run)),
     ]
-    (run.folder / "report.md").write_text("\n\n".join(sections) + "\n")
 
 
 def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> RenderableType:

@@ -104,6 +104,14 @@ class Run:
         """Where a trial's files are."""
         return self.folder / "trials" / str(number)
 
+    def windows(self, number: int) -> list[dict[str, Any]]:
+        """What a trial's windows came to, as they are written; none where its files are gone."""
+        path = self.trial_folder(number) / "measurements.json"
+        if not path.is_file():
+            return []
+        found: list[dict[str, Any]] = json.loads(path.read_text())["windows"]
+        return found
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep the run to one driver.
