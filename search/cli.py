@@ -317,6 +317,18 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="two runs or more")],
+) -> None:
+    """Put runs side by side: what differs between them, their figures, the ratios."""
+    if len(runs) < 2:
+        raise CommandError("compare needs two runs or more")
+    from search.compare import compare as compared
+
+    Console().print(compared([_outcome(run) for run in runs]), highlight=False, markup=False)
+
+
+@app.command()
 def export(
     run: RunArgument,
     trial: Annotated[int | None, typer.Option(help="another trial than the best")] = None,

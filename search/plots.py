@@ -13,6 +13,7 @@ from search.optimizer import finalists
 from search.result import PHASES, State, TrialResult
 from search.run import Run, flat
 from search.study import Outcome
+from search.tables import SHOWN
 
 #: Of a search so many best configurations have their load curves drawn.
 _CURVES = 3
@@ -238,16 +239,6 @@ def _seconds(found: Outcome) -> go.Figure | None:
     return figure.update_layout(barmode="stack").update_xaxes(title="trial").update_yaxes(title="s")
 
 
-#: By kind of load: the figure that a heat map shows.
-_SHOWN = {
-    "burst": "completion_s",
-    "serial": "completion_s",
-    "interval": "achieved_rps",
-    "closed": "achieved_rps",
-    "sustained": "sustained_rps",
-}
-
-
 def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
     """Of a sweep over two settings or more: the first two that vary, the median of all the rest."""
     names = list(_varied(results))[:2]
@@ -256,7 +247,7 @@ def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
     found = []
     for load in dict.fromkeys(load.load for r in results for load in r.loads):
         told = [(r, t) for r in results for t in r.loads if t.load == load]
-        column = _SHOWN[told[0][1].kind]
+        column = SHOWN[told[0][1].kind]
         cells: dict[tuple[str, str], list[float]] = {}
         for r, t in told:
             if (value := getattr(t, column)) is not None:

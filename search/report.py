@@ -14,11 +14,11 @@ from search.confirm import Confirmation
 from search.page import page
 from search.plots import plots
 from search.result import PHASES, State, TrialResult
-from search.rounds import Interval, mean_interval, prediction_interval
+from search.rounds import mean_interval, prediction_interval
 from search.run import Run, frame
 from search.study import Outcome
 from search.tables import SweepTable, tables
-from search.text import first_line, markdown, number
+from search.text import first_line, markdown, number, span
 from serving.config import ServerConfig
 
 #: Eleven columns fit into 80 characters only without rules between them.
@@ -169,7 +169,7 @@ def confirmed(found: Confirmation) -> str:
         sentences.append(
             f"Confirmed in {rounds.count} rounds: trial {task.number} sustains "
             f"{number(expected.mean)} rps, and one more measurement of it "
-            f"{_span(expected)} with 95 % probability (its search said {number(task.known_rps)})"
+            f"{span(expected)} with 95 % probability (its search said {number(task.known_rps)})"
         )
     if winner != 0:
         ratio = mean_interval(rounds.ratios(winner))
@@ -178,9 +178,7 @@ def confirmed(found: Confirmation) -> str:
             sentences.append(f"{against}, sustained no rate".capitalize())
         elif ratio is not None:
             told = "" if ratio.parts_from_one else ": they are not told apart"
-            sentences.append(
-                f"It is {ratio.mean:.2f} times {against} ({_span(ratio, '.2f')}){told}"
-            )
+            sentences.append(f"It is {ratio.mean:.2f} times {against} ({span(ratio, '.2f')}){told}")
     if served and (failed := rounds.rates(winner).count(0.0)):
         sentences.append(f"It sustained no rate in {failed} of {rounds.count} rounds")
     for other in rounds.not_told_apart(winner, found.plan.finalists):
@@ -213,9 +211,9 @@ def _confirmation(found: Outcome) -> list[str]:
                 number(task.known_rps),
                 ", ".join(number(r.sustained_rps) or "none" for r in rounds.results[index]),
                 number(expected.mean) if expected else "",
-                _span(expected),
+                span(expected),
                 f"{ratio.mean:.2f}" if ratio else "",
-                _span(ratio, ".2f"),
+                span(ratio, ".2f"),
                 number(rounds.common_p99_s(index)),
                 str(sum(failed)) if failed else "",
             )
@@ -232,15 +230,6 @@ def _confirmation(found: Outcome) -> list[str]:
 
 def _most(values: Iterable[float | None]) -> str:
     return f"{max((value or 0.0 for value in values), default=0.0):.1%}"
-
-
-def _span(interval: Interval | None, form: str = "") -> str:
-    if interval is None:
-        return ""
-    low, high = (
-        format(value, form) if form else number(value) for value in (interval.low, interval.high)
-    )
-    return f"{low} to {high}"
 
 
 def describe(config: ServerConfig) -> str:

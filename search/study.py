@@ -98,6 +98,7 @@ def new_run(spec: StudySpec) -> Run:
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": describe_host(),
         "versions": describe_versions(spec.installation()),
+        "placement": {"load": "on the server's host"},
     }
     return Run.create(spec, recorded)
 
@@ -129,12 +130,16 @@ def warm_start_doubts(run: Run, spec: StudySpec) -> list[str]:
     """What is not as it was in the run that a warm start takes its first points from."""
     if spec.search.warm_start is None or not (spec.search.warm_start / "spec.yaml").is_file():
         return []  # It is read once; a run that goes on no longer needs it.
-    earlier = Run.open(spec.search.warm_start)
+    return differences(Run.open(spec.search.warm_start), run)
+
+
+def differences(earlier: Run, run: Run) -> list[str]:
+    """What is not the same of two runs, that their figures may differ by."""
     before = {**earlier.recorded(), **earlier.specified()}
     now = {**run.recorded(), **run.specified()}
     return [
         f"{path}: {how}"
-        for part in ("host", "versions", "model", "goal", "load")
+        for part in ("host", "versions", "placement", "model", "serving", "goal", "load", "sweep")
         for path, how in changes({part: before.get(part)}, {part: now.get(part)}).items()
     ]
 

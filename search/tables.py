@@ -54,6 +54,14 @@ COLUMNS: dict[str, dict[str, int]] = {
     },
 }
 COLUMNS["serial"] = COLUMNS["burst"]
+#: By kind of load: the figure that says most of it.
+SHOWN = {
+    "burst": "completion_s",
+    "serial": "completion_s",
+    "interval": "achieved_rps",
+    "closed": "achieved_rps",
+    "sustained": "sustained_rps",
+}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.rounds import Interval
+
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
@@ -21,3 +23,13 @@ def number(value: float | None) -> str:
 def first_line(text: str) -> str:
     """A cause without its log."""
     return text.partition("\n")[0]
+
+
+def span(interval: Interval | None, form: str = "") -> str:
+    """The bounds of an interval; nothing for None."""
+    if interval is None:
+        return ""
+    low, high = (
+        format(value, form) if form else number(value) for value in (interval.low, interval.high)
+    )
+    return f"{low} to {high}"
