@@ -180,6 +180,8 @@ def _measure_spec(
     console: Console,
 ) -> None:
     from search.measure import measure_configs
+    from search.rounds import mean_interval
+    from search.text import span
 
     if keep is not None and keep.exists():
         raise CommandError(f"--keep {keep} exists already; name a new folder")
@@ -219,6 +221,7 @@ def _measure_spec(
             "sustained rps by round",
             "ratios to the first",
             "median",
+            "mean, 95 %",
             "their variation",
             "steal, foreign CPU",
         )
@@ -229,6 +232,7 @@ def _measure_spec(
                 ", ".join(f"{r.sustained_rps:.1f}" if r.sustained_rps else "–" for r in results),
                 ", ".join(f"{ratio:.3f}" for ratio in ratios),
                 f"{median(ratios):.3f}" if ratios else "",
+                span(mean_interval(ratios), ".3f") if index else "",
                 _variation(ratios),
                 ", ".join(f"{r.steal or 0:.0%} {r.foreign_cpu or 0:.0%}" for r in results),
             )
