@@ -10,6 +10,7 @@ import pytest
 
 from search.loads import LoadResult, Offered, result_of
 from search.optimizer import Study
+from search.plots import plots
 from search.report import render, write_report
 from search.result import Kind, State, TrialResult
 from search.run import Run
@@ -148,6 +149,10 @@ def test_the_report_marks_the_best_only_where_intervals_part(run: Run) -> None:
     table = pd.read_csv(run.folder / "trials.csv")
     assert len(table) == 12 and table["completion_s"].min() == 2.0
     assert render(found)
+    ((heading, heat),) = plots(found)
+    assert heading == "100 requests at once: completion_s"
+    assert heat.data[0].x == ("8", "16") and heat.data[0].y == ("50", "100")
+    assert heat.data[0].z[0][1] == 2.1, "the best point"
     alike = [
         replace(
             r,
