@@ -75,6 +75,8 @@ def main(
             console.print(f"{name}, run {number + 1} of {runs}", style="bold")
             with SEARCHES[name](), LiveView(console, 1000, seconds, plain=True) as view:
                 found = execute(new_run(ours), view)
+            if found.interrupted:
+                raise typer.Exit(130)
             best = found.best
             names.append(f"{name} {number + 1}")
             chosen.append(best.config if best else ServerConfig())
@@ -86,6 +88,8 @@ def main(
                     "config": describe(chosen[-1]),
                 }
             )
+            if json_file:  # Hours of work are not lost with what comes after them.
+                json_file.write_text(json.dumps(shown, indent=1))
     if rounds:
         told = asyncio.run(measure_configs(base, chosen, rounds, lambda *now: None))
         for index, entry in enumerate(shown):
@@ -98,7 +102,7 @@ def main(
     console.print(table)
     if rounds:
         for name in SEARCHES:
-            rates = [median(e["measured_rps"]) for e in shown if e["run"].startswith(name)]
+            rates = [median(e["measured_rps"] or [0.0]) for e in shown if e["run"].startswith(name)]
             console.print(f"{name}: {', '.join(f'{r:.0f}' for r in rates)} rps, measured again")
     if json_file:
         json_file.write_text(json.dumps(shown, indent=1))

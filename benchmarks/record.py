@@ -24,7 +24,7 @@ from rich.console import Console
 from benchmarks.surfaces import SETTINGS
 from loadgen.fleet import Fleet
 from loadgen.local_process import on_this_host
-from loadgen.measurement import Load
+from loadgen.measurement import GeneratorLost, Load
 from loadgen.payloads import read_payloads
 from loadgen.schedule import Closed
 from search.host import only_one
@@ -67,7 +67,7 @@ async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -
             for seconds in (WARMUP_S, WINDOW_S):
                 load = Load(Closed(users), seconds, TIMEOUT_S)
                 seen = await server.guard(fleet.measure(load))
-    except ServerError:
+    except (ServerError, GeneratorLost):
         return {"ready_s": 0, "closed_rps": 0, "p50_s": 0, "p99_s": 0, "failures": 1}
     return {
         "ready_s": round(server.ready_s, 2),

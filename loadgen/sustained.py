@@ -445,7 +445,10 @@ class Search:
         else:
             while not await self._holds():
                 pass  # Each time a rate is lost, until one holds or none is left.
-        lower, upper = self._bounds()
+        return self._why_ended()
+
+    def _why_ended(self) -> str:
+        upper = self._bounds()[1]
         if upper is None:
             return "the greatest rate passed"
         if self._is_limited(upper):
@@ -461,10 +464,12 @@ class Search:
             await self._probe("narrowing", min(rate, ceiling))
             lower, upper = self._bounds()
             if upper is None and rate >= ceiling:
-                return "the greatest rate passed"
+                return self._why_ended()
+            if lower and upper and upper * (1 - 1.01 * self._width) <= lower:
+                if await self._holds():
+                    return self._why_ended()
+                lower, upper = self._bounds()
             if lower and upper:
-                if upper * (1 - 1.01 * self._width) <= lower:
-                    return CLOSE_ENOUGH
                 rate = math.sqrt(lower * upper)
             else:
                 rate = lower / (1 - step) if lower else (1 - step) * (upper or rate)

@@ -309,6 +309,8 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
             "ended": found.reason,
             "best": best.to_dict() if best else None,
             "reference": reference.to_dict() if reference else None,
+            "chosen": found.chosen.to_dict() if found.chosen else None,
+            "confirmation": found.confirmation.summary() if found.confirmation else None,
             "importance": dict(found.importance),
             "trials": [result.to_dict() for result in found.results],
         }

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from search.optimizer import Study, finalists, rate_of
 from search.result import Kind, Task, TrialResult
@@ -13,6 +14,8 @@ from search.rounds import Rounds, order
 
 #: Latencies are compared at this share of the least rate of all finalists.
 COMMON = 0.8
+#: What the search found to be slower than this share of its best is no finalist.
+NEAR = 0.7
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,10 @@ class Plan:
 
     @classmethod
     def of(cls, results: list[TrialResult], reference: TrialResult, count: int) -> Plan:
-        """The plan for a search that came to these results."""
-        best = finalists(results, count)
-        known = {config.digest(): rate_of(results, config) for config in best}
-        common_rps = COMMON * min((rate for rate in known.values() if rate), default=0.0)
+        """The plan for a search that came to these results, at least one of them with a rate."""
+        rates = [(config, rate_of(results, config) or 0.0) for config in finalists(results, count)]
+        near = [(config, rate) for config, rate in rates if rate >= NEAR * rates[0][1]]
+        best, common_rps = [config for config, _ in near], COMMON * min(rate for _, rate in near)
         numbers = {r.config.digest(): r.number for r in results if r.sustained_rps}
         others = [config for config in best if config != reference.config]
         tasks = [
@@ -43,9 +46,9 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The same for the same configurations alone."""
-        digests = ",".join(task.config.digest() for task in self.tasks)
-        return hashlib.sha256(digests.encode()).hexdigest()[:12]
+        """The same for the same configurations, in whatever order."""
+        digests = sorted(task.config.digest() for task in self.tasks)
+        return hashlib.sha256(",".join(digests).encode()).hexdigest()[:12]
 
     @property
     def finalists(self) -> list[int]:
@@ -62,19 +65,33 @@ class Confirmation:
 
     @property
     def winner(self) -> int:
-        """Which of the plan's tasks to take."""
-        return self.rounds.winner(self.plan.finalists)
+        """Which of the plan's tasks to take: the reference, too, where it beats all finalists."""
+        may_win = dict.fromkeys(self.plan.finalists)
+        if self.plan.tasks[0].known_rps:
+            may_win[0] = None
+        return self.rounds.winner(list(may_win))
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the winner sustained a rate in every round, and there were several."""
+        rates = self.rounds.rates(self.winner)
+        return len(rates) > 1 and all(rates)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain JSON data; the first configuration is the reference."""
+        names = [f"trial {task.number}" for task in self.plan.tasks]
+        return {"winner": names[self.winner], **self.rounds.summary(names)}
 
     @classmethod
     def read(cls, study: Study, plan: Plan) -> Confirmation | None:
         """What a study knows; whole rounds alone count. None where there is none."""
-        rows: list[dict[int, TrialResult]] = []
+        rows: list[dict[str, TrialResult]] = []
         while len(row := study.confirmed(plan.name, len(rows))) == len(plan.tasks):
             rows.append(row)
         if not rows:
             return None
-        columns = (tuple(row[i] for row in rows) for i in range(len(plan.tasks)))
-        return cls(plan, Rounds(tuple(columns)))
+        digests = [task.config.digest() for task in plan.tasks]
+        return cls(plan, Rounds(tuple(tuple(row[d] for row in rows) for d in digests)))
 
 
 async def confirm(
@@ -97,7 +114,7 @@ async def confirm(
         if not may_start(number):
             return
         for index in order(number, len(plan.tasks)):
-            if index not in known:
-                where = Path("confirm", plan.name, f"{number}-{index}")
-                result = await measure(number, plan.tasks[index], where)
-                study.confirm(plan.name, number, index, result)
+            task = plan.tasks[index]
+            if task.config.digest() not in known:
+                where = Path("confirm", plan.name, f"{number}-{task.number}")
+                study.confirm(plan.name, number, await measure(number, task, where))

@@ -93,7 +93,8 @@ def export(
         raise RunError(f"trial {result.number} sustained no rate: {result.cause or 'nothing'}")
     is_winner = (
         confirmation is not None
-        and confirmation.plan.tasks[confirmation.winner].number == result.number
+        and confirmation.plan.tasks[confirmation.winner].config == result.config
+        and confirmation.is_sure
     )
     spec = run.spec()
     folder, new = run.folder / "best", run.folder / ".best.new"

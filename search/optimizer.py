@@ -190,25 +190,30 @@ class Study:
             self._enqueue(Kind(given["kind"]), config, given.get("retry", False))
         self._study.tell(trial, state=TrialState.FAIL)
 
-    def confirm(self, plan: str, number: int, index: int, result: TrialResult) -> None:
-        """Record a measurement of a plan: in which round, of which of its tasks."""
-        self._study.set_user_attr(f"confirm.{plan}.{number}.{index}", result.to_dict())
+    def confirm(self, plan: str, number: int, result: TrialResult) -> None:
+        """Record a measurement of a plan, in this round."""
+        name = f"confirm.{plan}.{number}.{result.config.digest()}"
+        self._study.set_user_attr(name, result.to_dict())
 
-    def confirmed(self, plan: str, number: int) -> dict[int, TrialResult]:
-        """What is known of a round, by task."""
+    def confirmed(self, plan: str, number: int) -> dict[str, TrialResult]:
+        """What is known of a round, by the configuration's digest."""
         prefix = f"confirm.{plan}.{number}."
         return {
-            int(name.removeprefix(prefix)): TrialResult.from_dict(told)
+            name.removeprefix(prefix): TrialResult.from_dict(told)
             for name, told in self._study.user_attrs.items()
             if name.startswith(prefix)
         }
 
     @property
-    def spent_s(self) -> float:
-        """What all that was measured took, seconds."""
-        again = [t for n, t in self._study.user_attrs.items() if n.startswith("confirm.")]
-        seconds = [r.duration_s for r in self._results] + [t["duration_s"] for t in again]
-        return float(sum(seconds))
+    def searched_s(self) -> float:
+        """What all trials took, seconds."""
+        return sum(result.duration_s for result in self._results)
+
+    @property
+    def confirmed_s(self) -> float:
+        """What all that was measured again took, seconds."""
+        attributes = self._study.user_attrs.items()
+        return float(sum(t["duration_s"] for n, t in attributes if n.startswith("confirm.")))
 
     def end(self, reason: str) -> None:
         """Record why the run ended."""
@@ -336,7 +341,7 @@ def finalists(results: list[TrialResult], count: int) -> list[ServerConfig]:
     known = {
         r.config.digest(): r.config
         for r in results
-        if r.state is State.COMPLETE and r.sustained_rps
+        if r.state is State.COMPLETE and r.sustained_rps and rate_of(results, r.config)
     }
     return sorted(known.values(), key=lambda config: -(rate_of(results, config) or 0.0))[:count]
 

@@ -96,7 +96,7 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
             Text(ending(found)),
         )
     if explained is None:
-        both = {r.number: r for r in (found.reference, found.best) if r}
+        both = {r.number: r for r in (found.reference, found.chosen) if r}
         explained = list(both.values())
     table = Table(title=f"Trials of {found.run.name}", title_justify="left", **_TIGHT)
     table.add_column("#", justify="right")
@@ -107,7 +107,7 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
         rate = number(result.sustained_rps) or str(result.state).lower()
         settings = [_setting(getattr(result.config, name)) for name, _ in SETTINGS]
         row = (str(result.number), str(result.kind), *settings, rate, number(result.p99_s))
-        is_best = found.best is not None and result.number == found.best.number
+        is_best = found.chosen is not None and result.number == found.chosen.number
         style = "bold green" if is_best else ""
         table.add_row(*row, _seconds(result), style=style)
     failed = [r for r in found.results if r.state is State.FAILED]
@@ -127,8 +127,15 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
 
 
 def ending(found: Outcome) -> str:
-    """Why the run ended."""
-    return f"The run ended because {found.reason}." if found.reason else "The run has not ended."
+    """Why the run ended, and what of its confirmation is missing."""
+    if not found.reason:
+        return "The run has not ended."
+    sentence = f"The run ended because {found.reason}."
+    wanted = found.run.spec().confirm
+    made = found.confirmation.rounds.count if found.confirmation else 0
+    if wanted is not None and made < wanted.rounds and not found.failed:
+        sentence += f" Of the confirmation's {wanted.rounds} rounds {made or 'none'} had time."
+    return sentence
 
 
 def headline(found: Outcome) -> str:
@@ -138,8 +145,9 @@ def headline(found: Outcome) -> str:
         return "Nothing was measured to its end yet."
     if best is None:
         return "No configuration sustained any rate."
+    title = "The search's best" if found.confirmation else "Best"
     sentence = (
-        f"Best: trial {best.number} sustains {number(best.sustained_rps)} rps at 100 % success "
+        f"{title}: trial {best.number} sustains {number(best.sustained_rps)} rps at 100 % success "
         f"({describe(best.config)}), p99 {number(best.p99_s)} s."
     )
     if reference is None or reference.number == best.number:
@@ -160,11 +168,12 @@ def confirmed(found: Confirmation) -> str:
     rounds, tasks, winner = found.rounds, found.plan.tasks, found.winner
     task = tasks[winner]
     sentences = []
-    served = [rate for rate in rounds.rates(winner) if rate]
+    served = rounds.served(winner)
     expected = prediction_interval(served)
     if expected is None:
         rate = f"{number(served[0])} rps" if served else "no rate"
-        sentences.append(f"Trial {task.number} sustains {rate}, measured again in one round")
+        in_rounds = "one round" if rounds.count == 1 else f"{rounds.count} rounds"
+        sentences.append(f"Trial {task.number} sustains {rate}, measured again in {in_rounds}")
     else:
         sentences.append(
             f"Confirmed in {rounds.count} rounds: trial {task.number} sustains "
@@ -174,9 +183,12 @@ def confirmed(found: Confirmation) -> str:
     if winner != 0:
         ratio = mean_interval(rounds.ratios(winner))
         against = f"the reference, trial {tasks[0].number}"
-        if not any(rounds.rates(0)):
+        lost = rounds.rates(0).count(0.0)
+        if not rounds.served(0):
             sentences.append(f"{against}, sustained no rate".capitalize())
-        elif ratio is not None:
+        elif lost:
+            sentences.append(f"{against}, sustained no rate in {lost} of the rounds".capitalize())
+        if ratio is not None:
             told = "" if ratio.parts_from_one else ": they are not told apart"
             sentences.append(f"It is {ratio.mean:.2f} times {against} ({span(ratio, '.2f')}){told}")
     if served and (failed := rounds.rates(winner).count(0.0)):
@@ -201,8 +213,7 @@ def _confirmation(found: Outcome) -> list[str]:
     )
     rows = []
     for index, task in enumerate(told.plan.tasks):
-        served = [rate for rate in rounds.rates(index) if rate]
-        expected = prediction_interval(served)
+        expected = prediction_interval(rounds.served(index))
         ratio = mean_interval(rounds.ratios(index)) if index else None
         failed = [r.common_failed for r in rounds.results[index] if r.common_failed is not None]
         rows.append(

@@ -160,6 +160,11 @@ class TrialResult:
     loads: tuple[LoadResult, ...] = ()
 
     @property
+    def says_nothing(self) -> bool:
+        """Whether it failed, and by no fault of the configuration."""
+        return self.host_fault or self.cause.startswith(LIMITED)
+
+    @property
     def why(self) -> tuple[str, ...]:
         """Why this configuration is slow or fast, as far as its server told; maybe nothing."""
         cores, workers = self.host.get("cores"), self.workers_ready
@@ -242,7 +247,7 @@ def summarise(
     if (common := found.common) is not None:
         fields_of_rate |= {
             "common_rps": common.load.rate_rps,
-            "common_p99_s": common.latency.quantile(0.99),
+            "common_p99_s": None if common.generator_limited else common.latency.quantile(0.99),
             "common_failed": common.scheduled - common.succeeded,
         }
     return TrialResult(

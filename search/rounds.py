@@ -13,6 +13,8 @@ from scipy import stats
 from search.result import TrialResult
 
 CONFIDENCE = 0.95
+#: A finalist with a lower latency may have so much of the leader's rate.
+ALIKE = 0.95
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,12 @@ class Rounds:
         return len(self.results[0]) if self.results else 0
 
     def rates(self, index: int) -> list[float]:
-        """The rates of a configuration, 0 where it had none; the host's faults are left out."""
-        return [r.sustained_rps or 0.0 for r in self.results[index] if not r.host_fault]
+        """The rates of a configuration, 0 where it had none by its own fault."""
+        return [r.sustained_rps or 0.0 for r in self.results[index] if not r.says_nothing]
+
+    def served(self, index: int) -> list[float]:
+        """Those of its rates that are more than nothing."""
+        return [rate for rate in self.rates(index) if rate]
 
     def ratios(self, index: int, to: int = 0) -> list[float]:
         """Each round's rate of one ÷ that of another, where both have one."""
@@ -105,10 +111,10 @@ class Rounds:
     def leader(self, among: Sequence[int]) -> int:
         """Of those that failed in the fewest rounds, the one with the greatest mean rate."""
 
-        def worth(index: int) -> tuple[int, float]:
-            rates = self.rates(index)
-            served = [rate for rate in rates if rate]
-            return len(served) - len(rates), float(np.log(served).mean()) if served else -np.inf
+        def worth(index: int) -> tuple[float, float]:
+            if not (served := self.served(index)):
+                return -np.inf, 0.0
+            return len(served) - len(self.rates(index)), float(np.log(served).mean())
 
         return max(among, key=worth)
 
@@ -125,7 +131,12 @@ class Rounds:
     def winner(self, among: Sequence[int]) -> int:
         """The leader, or of those that are not told apart from it the one that answers faster."""
         leader = self.leader(among)
-        alike = [leader, *self.not_told_apart(leader, among)]
+        alike = [leader]
+        for other in self.not_told_apart(leader, among):
+            # Few rounds tell nobody apart: what looks clearly slower is not taken for that.
+            ratios = self.ratios(other, leader)
+            if ratios and float(np.exp(np.log(ratios).mean())) >= ALIKE:
+                alike.append(other)
         return min(alike, key=lambda index: self.common_p99_s(index) or np.inf)
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _PRIORS = (
     (1.0, 1.5),  # logit of the share of the work that threads divide
     (-0.7, 1.0),  # log of how much worse than fair sharing too many threads are
     (-2.0, 2.0),  # logit of the share of the work that needs no core
+    (math.log(8), 1.5),  # log of how many batches that share takes at once: an accelerator's
     (math.log(0.25), 0.7),  # log of the process's standard deviation
     (math.log(0.06), 0.4),  # log of the measurements'
 )
@@ -195,7 +196,7 @@ class _Model:
         for at, inverse, weights, offset, best in samples:
             cross = _kernel(at, apart)
             mean = offset + _capacity(at, there) + cross @ weights
-            variance = math.exp(2 * at[4]) - ((cross @ inverse) * cross).sum(axis=1)
+            variance = math.exp(2 * at[5]) - ((cross @ inverse) * cross).sum(axis=1)
             sd = np.sqrt(np.maximum(variance, 1e-10))
             ahead = (mean - best) / sd
             total += sd * (_density(ahead) + ahead * _below(ahead))
@@ -203,7 +204,7 @@ class _Model:
 
     def _fit(self, at: Floats) -> tuple[float, tuple[Floats, Floats, float, float]]:
         kernel = _kernel(at, self._apart)
-        covariance = kernel + math.exp(2 * at[5]) * np.eye(len(self._logs))
+        covariance = kernel + math.exp(2 * at[6]) * np.eye(len(self._logs))
         factor, _ = scipy.linalg.lapack.dpotrf(covariance, lower=1)
         structure = _capacity(at, self._known)
         left = self._logs - structure
@@ -222,25 +223,44 @@ class _Model:
 class _Feasible:
     """How likely a point is to serve at all.
 
-    What fails is too large for the host: so does whatever takes as many workers and batches as
-    great. Otherwise neighbours tell, by doublings of workers, batch and threads.
+    What fails is mostly too large for the host: workers × (1 + ratio × batch) is above a limit,
+    which lies between the largest that served and the smallest that did not; what an item takes
+    ÷ what a worker takes is one of many ratios, those count that the failures agree with.
+    Otherwise neighbours tell, by doublings of workers, batch and threads.
     """
 
-    _NEAR, _LARGER = 0.7, 0.05
+    _NEAR = 0.7
+    _RATIOS = np.geomspace(1e-3, 10.0, 15)
+    #: Nothing is known to serve: it may as well be this much smaller.
+    _FAR = math.log(1000)
 
     def __init__(
         self, known: _Points, served: npt.NDArray[np.bool_], missed: npt.NDArray[np.bool_]
     ):
-        self._served, self._sizes = served & ~missed, self._doublings(known)
-        self._too_large = ~served & ~missed
+        self._served, self._places = served & ~missed, self._doublings(known)
+        sizes = self._sizes(known)
+        too_large = ~served & ~missed
+        self._above = np.min(sizes, axis=1, where=too_large, initial=math.inf)
+        below = np.max(sizes, axis=1, where=served, initial=-math.inf)
+        agrees = below < self._above
+        self._weights = np.where(agrees, 1.0, 1e-3)
+        self._below = np.where(agrees, np.maximum(below, self._above - self._FAR), -math.inf)
 
     def chance(self, there: _Points) -> Floats:
-        apart = self._doublings(there)[:, :, None] - self._sizes[:, None, :]
+        apart = self._doublings(there)[:, :, None] - self._places[:, None, :]
         near = np.exp(-(apart**2).sum(axis=0) / (2 * self._NEAR**2))
         served: Floats = (near @ self._served + 0.5) / (near.sum(axis=1) + 0.5)
-        larger = ((apart[:2] >= 0).all(axis=0) & self._too_large).any(axis=1)
-        served[larger] *= self._LARGER
-        return served
+        if math.isinf(self._above[0]):
+            return served
+        above, below = self._above[:, None], self._below[:, None]
+        fits = np.clip((above - self._sizes(there)) / np.maximum(above - below, 1e-9), 0.0, 1.0)
+        chances: Floats = served * (self._weights @ fits) / self._weights.sum()
+        return chances
+
+    def _sizes(self, points: _Points) -> Floats:
+        """The logarithm of each point's size, by ratio."""
+        sizes: Floats = np.log(points.workers * (1 + self._RATIOS[:, None] * points.batch))
+        return sizes
 
     @staticmethod
     def _doublings(points: _Points) -> Floats:
@@ -250,22 +270,23 @@ class _Feasible:
 
 def _capacity(at: Floats, points: _Points) -> Floats:
     """The logarithm of the model's rate, but for a constant."""
-    each, parallel, spin, idle = (
-        math.exp(at[0]),
-        _share(at[1]),
-        math.exp(at[2]),
-        _share(at[3]),
-    )
-    crowd = np.maximum(points.workers * points.threads / points.cores, 1.0) ** (1 + spin)
-    computing = (1 - parallel + parallel / np.minimum(points.threads, points.cores)) * crowd
+    each, parallel, idle, at_once = math.exp(at[0]), _share(at[1]), _share(at[3]), math.exp(at[4])
+    computing = (1 - idle) * (1 - parallel + parallel / np.minimum(points.threads, points.cores))
+    whole = computing + idle
+    # Threads that wait for each other spin; a single one does not.
+    spin = np.where(points.threads > 1, math.exp(at[2]), 0.0)
+    wanted = points.workers * points.threads * computing / whole
+    crowd = np.maximum(wanted / points.cores, 1.0) ** (1 + spin)
+    queue = np.maximum(points.workers * idle / whole / at_once, 1.0)
     logs: Floats = np.log(points.workers * points.batch / (1 + each * points.batch))
-    return logs - np.log((1 - idle) * computing + idle)
+    logs -= np.log(computing * crowd + idle * queue)
+    return logs
 
 
 def _kernel(at: Floats, apart: Floats) -> Floats:
     """Matérn 5/2 with a length for each dimension."""
     r = np.sqrt(5 * np.tensordot(np.exp(-2 * at[len(_PRIORS) :]), apart, axes=1))
-    kernel: Floats = math.exp(2 * at[4]) * (1 + r + r * r / 3) * np.exp(-r)
+    kernel: Floats = math.exp(2 * at[5]) * (1 + r + r * r / 3) * np.exp(-r)
     return kernel
 
 

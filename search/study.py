@@ -28,7 +28,7 @@ from loadgen.ray_process import LOADGEN_RESOURCE, on_ray
 from search.confirm import Confirmation, Plan, confirm
 from search.errors import RunError
 from search.host import describe_host, describe_versions, only_one
-from search.optimizer import DriverOnly, Study, StudySearcher, best_of, finalists
+from search.optimizer import DriverOnly, Study, StudySearcher, finalists
 from search.result import Kind, State, Task, TrialResult
 from search.run import Run, changes
 from search.spec import StudySpec
@@ -172,7 +172,7 @@ def outcome(run: Run, study: Study, **how: Any) -> Outcome:
 def plan_of(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
     """What is to be confirmed, if anything."""
     reference = reference_of(results)
-    if spec.confirm is None or reference is None or best_of(results) is None:
+    if spec.confirm is None or reference is None or not finalists(results, 1):
         return None
     return Plan.of(results, reference, spec.confirm.finalists)
 
@@ -207,14 +207,14 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         run.rebuild(study.results)
         budget = _Budget(spec, study)
         searches = budget.may_start()
-        if not searches and (budget.failed or not _unconfirmed(spec, study)):
+        if not searches and not budget.unconfirmed():
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
         # The handlers after the cluster: ray.init sets its own for SIGTERM.
         with local_cluster(spec.load.most_processes, ray_output), _interruptible(budget):
             if searches:
                 _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
-            if not budget.over and (plan := _unconfirmed(spec, study)):
+            if plan := budget.unconfirmed():
                 _confirm(run, study, plan, setup, budget, watcher)
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
@@ -240,18 +240,19 @@ def _keep_to_specification(run: Run, study: Study) -> None:
 #: A confirmation's measurement starts from what is known: its share of a trial's time.
 AGAIN = 0.8
 #: The confirmation takes no more than this share of the whole time.
-RESERVED = 0.65
+RESERVED = 0.6
 
 
 class _Budget:
-    """Whether another trial may start, and why not."""
+    """Whether another trial, or a round of the confirmation, may start, and why not."""
 
     def __init__(self, spec: StudySpec, study: Study):
+        self._spec = spec
         self._search, self._width = spec.search, spec.goal.width
-        self._confirm = spec.confirm
         # A sweep ends when all its points are measured, whatever a search would do.
         self._trials = len(spec.points()) if spec.sweep else spec.search.trials
-        left_s = (spec.search.time_budget_s or float("inf")) - study.spent_s
+        spent_s = study.searched_s + study.confirmed_s
+        left_s = (spec.search.time_budget_s or float("inf")) - spent_s
         self._deadline = time.monotonic() + left_s
         self._study = study
         self.interrupted = threading.Event()
@@ -262,19 +263,28 @@ class _Budget:
     def left_s(self) -> float:
         return self._deadline - time.monotonic()
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more is to be measured, whatever time is left."""
-        return self.failed or self.interrupted.is_set()
+    def unconfirmed(self) -> Plan | None:
+        """The plan of the confirmation, where more of it is to be done and there is time."""
+        plan = plan_of(self._spec, self._study.results)
+        if plan is None or self.failed:
+            return None
+        missing = [n for n, left in enumerate(self._missing(plan)) if left]
+        return plan if missing and self.has_time_for_round(plan, missing[0]) else None
+
+    def _missing(self, plan: Plan) -> list[int]:
+        """By round: how many measurements it lacks."""
+        rounds = self._spec.confirm.rounds if self._spec.confirm else 0
+        done = [self._study.confirmed(plan.name, number) for number in range(rounds)]
+        return [len(plan.tasks) - len(row) for row in done]
 
     def has_time_for_round(self, plan: Plan, number: int) -> bool:
-        """Whether a round of the confirmation may begin."""
+        """Whether a round of the confirmation may begin, or go on."""
         before = [self._study.confirmed(plan.name, n).values() for n in range(number)]
         seconds = [sum(result.duration_s for result in row) for row in before]
         again_s = self._again_s(self._study.results)
         # The budget is kept within the length of one measurement.
         needed_s = max(seconds, default=len(plan.tasks) * again_s) - again_s
-        return not self.over and self.left_s >= needed_s
+        return not self.interrupted.is_set() and self.left_s >= needed_s
 
     @staticmethod
     def _again_s(results: list[TrialResult]) -> float:
@@ -283,12 +293,13 @@ class _Budget:
         return AGAIN * mean(whole) if whole else 0.0
 
     def _reserved_s(self, results: list[TrialResult]) -> float:
-        """What of the time is the confirmation's."""
-        if self._confirm is None or self._search.time_budget_s is None:
+        """What of the time is still to be the confirmation's."""
+        plan = plan_of(self._spec, results)
+        if plan is None or self._search.time_budget_s is None:
             return 0.0
-        measurements = self._confirm.rounds * (self._confirm.finalists + 1)
-        wanted_s = measurements * self._again_s(results)
-        return min(wanted_s, RESERVED * self._search.time_budget_s)
+        wanted_s = sum(self._missing(plan)) * self._again_s(results)
+        most_s = RESERVED * self._search.time_budget_s - self._study.confirmed_s
+        return max(min(wanted_s, most_s), 0.0)
 
     def may_start(self) -> bool:
         results = self._study.results
@@ -348,15 +359,6 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
         elif result.kind in (Kind.WARM, Kind.GUIDE, Kind.SAMPLED):
             since += 1
     return since
-
-
-def _unconfirmed(spec: StudySpec, study: Study) -> Plan | None:
-    """The plan of the confirmation, where there is more of it to do."""
-    plan = plan_of(spec, study.results)
-    if plan is None or spec.confirm is None:
-        return None
-    done = [study.confirmed(plan.name, number) for number in range(spec.confirm.rounds)]
-    return None if all(len(row) == len(plan.tasks) for row in done) else plan
 
 
 def _confirm(

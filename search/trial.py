@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,12 +176,12 @@ async def run_trial(
             result = summarise(task, found, observed.windows, **_measured(server, watch))
             probes = [probe_summary(probe) for probe in found.probes]
     except (ServerError, GeneratorLost) as error:
-        result, probes = _failed(task, error, _measured(server, watch)), []
+        result, probes = _failed(task, error, folder, _measured(server, watch)), []
     except Exception as error:
         # A defect of servetune's own is one trial's failure, not the run's.
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(traceback.format_exc())
-        result, probes = _failed(task, error, _measured(server, watch)), []
+        result, probes = _failed(task, error, folder, _measured(server, watch)), []
     _write(folder / "measurements.json", result, probes, observed)
     return result
 
@@ -218,8 +218,11 @@ def _swept(task: Task, told: tuple[LoadResult, ...], measured: dict[str, Any]) -
 
 async def run_twice(*arguments: Any) -> TrialResult:
     """`run_trial`, once more where it was the host's fault."""
-    result = await run_trial(*arguments)
-    return await run_trial(*arguments) if result.host_fault else result
+    first = await run_trial(*arguments)
+    if not first.host_fault:
+        return first
+    again = await run_trial(*arguments)
+    return replace(again, duration_s=first.duration_s + again.duration_s)
 
 
 @contextlib.asynccontextmanager
@@ -235,7 +238,7 @@ async def _serving(server: TorchServe, turn: Turn, watch: _Stopwatch) -> AsyncIt
                 await stack.aclose()
 
 
-def _failed(task: Task, error: Exception, measured: dict[str, Any]) -> TrialResult:
+def _failed(task: Task, error: Exception, folder: Path, measured: dict[str, Any]) -> TrialResult:
     if isinstance(error, ServerError):
         log = f"\n{error.log}" if error.log else ""
         cause, host_fault = f"{error}{log}", error.host_fault
@@ -243,7 +246,7 @@ def _failed(task: Task, error: Exception, measured: dict[str, Any]) -> TrialResu
         cause, host_fault = f"load process lost: {error}", True
     else:
         what = f"{type(error).__name__}: {error}"
-        cause, host_fault = f"internal error: {what} (trials/{task.number}/error.txt)", False
+        cause, host_fault = f"internal error: {what} ({folder / 'error.txt'})", False
     return TrialResult(
         task.number,
         task.kind,

@@ -76,6 +76,12 @@ def test_of_those_that_are_not_told_apart_the_faster_is_taken() -> None:
     assert found.winner([0, 1, 2]) == 2
 
 
+def test_few_rounds_do_not_make_the_slower_one_the_winner() -> None:
+    for count in (1, 2):
+        found = rounds(([114.0, 112.0][:count], 0.4), ([138.0, 141.0][:count], 2.0))
+        assert found.winner([0, 1]) == 1
+
+
 def test_who_failed_in_a_round_does_not_win() -> None:
     found = rounds(([50.0, 50.0], 0.1), ([200.0, None], 0.1), ([100.0, 100.0], 0.1))
     assert found.winner([1, 2]) == 2
@@ -88,6 +94,21 @@ def test_the_hosts_faults_are_no_rounds_of_a_configuration() -> None:
     found = Rounds(((result(50.0), result(50.0)), (result(100.0), lost)))
     assert found.rates(1) == [100.0]
     assert found.leader([0, 1]) == 1
+    nothing = Rounds(((result(50.0), result(None)), (lost, lost)))
+    assert nothing.leader([0, 1]) == 0, "who was never measured does not win"
+    limited = replace(result(None), cause="generator limited: the client was late")
+    assert Rounds(((result(50.0),), (limited,))).rates(1) == []
+
+
+def test_a_reference_that_beats_all_finalists_wins(study: Study) -> None:
+    plan = plan_of(study, 2)
+    rates = ([150.0, 151.0, 149.0], [110.0, 112.0, 111.0], [108.0, 111.0, 109.0])
+    columns = tuple(tuple(result(rate) for rate in row) for row in rates)
+    assert Confirmation(plan, Rounds(columns)).winner == 0
+
+
+def test_what_is_far_behind_is_no_finalist(study: Study) -> None:
+    assert [task.number for task in plan_of(study, 5).tasks] == [0, 2, 4, 1], "80 of 120 is too far"
 
 
 @pytest.fixture
@@ -150,7 +171,7 @@ def test_rounds_are_interleaved_and_what_is_known_is_not_measured_again(study: S
     assert first is not None and first.rounds.count == 1, "half a round counts for nothing"
     again = Host()
     go_on(again, most=2)
-    assert again.seen == [(1, 2, "1-1"), (1, 0, "1-0")]
+    assert again.seen == [(1, 2, "1-2"), (1, 0, "1-0")]
     go_on(again)
     found = Confirmation.read(study, plan)
     assert found is not None and found.rounds.count == 3
