@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contestants import CONTESTANTS, SEEDS
+from benchmarks.contestants import CONTESTANTS, SEEDS, SLOW
 from benchmarks.surfaces import (
     FITTED,
     RECORDED,
@@ -47,14 +47,21 @@ Floats = npt.NDArray[np.float64]
 Shares = dict[str, Floats]
 
 
-def contest(surface: Surface, names: Sequence[str], seeds: int, trials: int) -> Shares:
-    """Let them all search one surface."""
+def contest(
+    surface: Surface, names: Sequence[str], seeds: int, trials: int, whole: bool = True
+) -> Shares:
+    """Let them all search one surface.
+
+    Args:
+        whole: the slow ones take as many trials as the others; else what they lack is NaN.
+    """
     if isinstance(surface, Simulated):
         surface.explore()
-    chosen = {
-        name: np.array([_search(surface, name, s, trials) for s in range(_seeds(name, seeds))])
-        for name in names
-    }
+    chosen = {}
+    for name in names:
+        most = trials if whole else min(SLOW.get(name, trials), trials)
+        rates = [_search(surface, name, seed, most) for seed in range(_seeds(name, seeds))]
+        chosen[name] = np.pad(rates, ((0, 0), (0, trials - most)), constant_values=math.nan)
     return {name: rates / surface.optimum_rps for name, rates in chosen.items()}
 
 
@@ -93,22 +100,28 @@ def table(title: str, shares: Mapping[str, Floats]) -> Table:
         cells = []
         for n in at:
             now = each[:, n - 1]
+            if np.isnan(now).any():
+                cells.append("–")
+                continue
             cells.append(
                 f"{now.mean():.2f} {np.median(now):.2f} {np.quantile(now, 0.1):.2f} "
                 f"{(now >= ENOUGH).mean():4.0%}"
             )
         needed = np.median(trials_to(each))
         shown.add_row(name, *cells, f"{needed:.0f}" if needed < math.inf else "never")
-    shown.caption = "mean, median, 10th percentile of the share; runs at 95 % or more"
+    slow = ", ".join(f"{name} up to {most} trials" for name, most in SLOW.items())
+    shown.caption = (
+        "mean, median, 10th percentile of the share; runs at 95 % or more "
+        f"(without --full: {slow}, on one machine of each kind)"
+    )
     return shown
 
 
 def _one(
-    arguments: tuple[Surface, Sequence[str], int, int],
+    arguments: tuple[Surface, Sequence[str], int, int, bool],
 ) -> tuple[str, Shares, float]:
     begun = time.perf_counter()
-    surface, names, seeds, trials = arguments
-    return surface.name, contest(surface, names, seeds, trials), time.perf_counter() - begun
+    return arguments[0].name, contest(*arguments), time.perf_counter() - begun
 
 
 def main(
@@ -132,11 +145,16 @@ def main(
         surfaces: list[Recorded | Simulated] = [read_recorded(path) for path in paths]
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
+    of_each = 6 if full else 3
     if not surface:
-        surfaces += machines(CHOSEN_ON if choosing else PRINTED_ON, of_each=6 if full else 3)
+        surfaces += machines(CHOSEN_ON if choosing else PRINTED_ON, of_each)
     every: dict[str, Shares] = {}
     with ProcessPoolExecutor() as pool:
-        work = [(surface, names, seeds, trials) for surface in surfaces]
+        work = []
+        for number, each in enumerate(surfaces):
+            is_one = not isinstance(each, Simulated) or (number - len(paths)) % of_each == 0
+            here = [name for name in names if full or is_one or name not in SLOW]
+            work.append((each, here, seeds, trials, full))
         for name, shares, seconds in pool.map(_one, work):
             every[name] = shares
             console.print(f"{name}: {seconds:.0f} s", style="dim")
@@ -148,7 +166,11 @@ def main(
     simulated = [s.name for s in surfaces if isinstance(s, Simulated)]
     for title, group in (("Recorded surfaces", recorded), ("Simulated machines", simulated)):
         if group:
-            together = {n: np.concatenate([every[g][n] for g in group]) for n in names}
+            together = {
+                n: np.concatenate(there)
+                for n in names
+                if (there := [every[g][n] for g in group if n in every[g]])
+            }
             console.print(table(f"{title}: {len(group)}", together))
     if json_file:
         data = {g: {n: shares.tolist() for n, shares in each.items()} for g, each in every.items()}

@@ -127,7 +127,7 @@ class Simulated:
     def explore(self, seed: int = 0) -> None:
         """Look for the optimum: random points, then the best ones' neighbours."""
         chance = np.random.default_rng(seed)
-        points = [self.space.draw(chance) for _ in range(_RANDOM_POINTS)]
+        points = self.space.draw(chance, _RANDOM_POINTS)
         for start in sorted(points, key=self.true_rps)[-3:]:
             best, rate = start, self.true_rps(start)
             while True:

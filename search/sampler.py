@@ -109,7 +109,7 @@ class CapacitySampler(BaseSampler):
         space, chance = self._space, self._random
         good = [i for i, rate in enumerate(rates) if rate > 0]
         if not good:
-            return space.draw(chance)
+            return space.draw(chance, 1)[0]
         known = _Points(space, [points[i] for i in good])
         model = _Model(known, np.log([rates[i] for i in good]))
         samples, self._state = model.posterior(chance, self._state)
@@ -121,7 +121,7 @@ class CapacitySampler(BaseSampler):
             there = _Points(space, candidates)
             return model.improvement(samples, there) * feasible.chance(there)
 
-        candidates = [space.draw(chance) for _ in range(_RANDOM)]
+        candidates = space.draw(chance, _RANDOM)
         best = max(good, key=lambda i: rates[i])
         candidates += space.neighbours(points[best])
         seen: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
@@ -134,7 +134,7 @@ class CapacitySampler(BaseSampler):
                 seen[key] = float(value), c
             top = sorted(seen.values(), key=lambda each: -each[0])[:_REFINED]
             candidates = [near for _, point in top for near in space.neighbours(point)]
-        return max(seen.values(), key=lambda each: each[0])[1] if seen else space.draw(chance)
+        return max(seen.values(), key=lambda each: each[0])[1] if seen else space.draw(chance, 1)[0]
 
 
 class _Points:

@@ -128,18 +128,19 @@ class Space:
                 return point
         return None
 
-    def draw(self, chance: np.random.Generator) -> dict[str, Any]:
-        """A random point, uniform on each dimension's own scale."""
-        point: dict[str, Any] = {}
+    def draw(self, chance: np.random.Generator, count: int) -> list[dict[str, Any]]:
+        """Random points, uniform on each dimension's own scale."""
+        columns: list[list[Any]] = []
         for d in self.dimensions:
             if d.choices:
-                point[d.name] = d.choices[int(chance.integers(len(d.choices)))]
+                columns.append([d.choices[i] for i in chance.integers(len(d.choices), size=count)])
             elif d.log:
-                at = math.exp(chance.uniform(math.log(d.low), math.log(d.high + 1)))
-                point[d.name] = min(int(at), d.high)
+                at = np.exp(chance.uniform(math.log(d.low), math.log(d.high + 1), count))
+                columns.append(np.minimum(at.astype(int), d.high).tolist())
             else:
-                point[d.name] = int(chance.integers(d.low, d.high + 1))
-        return point
+                columns.append(chance.integers(d.low, d.high + 1, count).tolist())
+        names = [d.name for d in self.dimensions]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def neighbours(self, point: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The points that differ in one setting: by one, a quarter, or a factor of two."""
