@@ -96,6 +96,8 @@ def resume(
     from search.run import Run
 
     opened = Run.open(run)
+    if opened.spec().sweep and (trials or confirm):
+        raise CommandError("a sweep has its points: --trials and --confirm are a search's")
     with opened.locked():
         opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _execute(opened, plain, ray_output)
@@ -121,6 +123,8 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     if found.failed:
         raise ServerError("stopped", found.reason or "")
     console.print(render(found))
+    if spec.sweep and not found.interrupted and not any(r.loads for r in found.results):
+        raise ServerError("no rate", "no point of the sweep could be measured")
     if spec.sweep is None and found.best is None and not found.interrupted:
         raise ServerError("no rate", "no configuration sustained any rate")
     if found.chosen is not None:
@@ -331,7 +335,8 @@ def compare(
         raise CommandError("compare needs two runs or more")
     from search.compare import compare as compared
 
-    Console().print(compared([_outcome(run) for run in runs]), highlight=False, markup=False)
+    text = compared([_outcome(run) for run in runs])
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -347,6 +352,8 @@ def export(
     if trial is not None and trial not in results:
         raise RunError(f"{run} has no trial {trial}")
     chosen = found.chosen if trial is None else results[trial]
+    if found.run.spec().sweep:
+        raise RunError(f"{run} is a sweep, which chooses nothing; tune searches for the best")
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
     folder = write_files(found.run, chosen, found.run.spec().archive(), found.confirmation)

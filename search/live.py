@@ -83,7 +83,8 @@ class LiveView:
         self._durations.append(result.duration_s)
         if result.kind in (Kind.DEFAULT, Kind.BASELINE):
             self._reference = result
-        self._tell(f"trial {result.number}: {_came(result)}", f"; best {self._standing()}")
+        standing = "" if result.loads else f"; best {self._standing()}"
+        self._tell(f"trial {result.number}: {_came(result)}", standing)
 
     def confirming(self, number: int, task: Task) -> None:
         """A trial's configuration is measured again, in this round of the confirmation."""
@@ -160,5 +161,7 @@ def _figure(load: LoadResult) -> str:
     if load.kind == "sustained":
         return f"{load.load}: {number(load.sustained_rps) or 'none'} rps"
     if load.kind in ("burst", "serial"):
-        return f"{load.load}: {number(load.completion_s)} s, {load.success_rate or 0:.0%} success"
-    return f"{load.load}: {number(load.achieved_rps)} rps, {load.success_rate or 0:.0%} success"
+        figure = f"{number(load.completion_s) or 'never'} s"
+    else:
+        figure = f"{number(load.achieved_rps) or 'no'} rps"
+    return f"{load.load}: {figure}, {load.answered} of {load.scheduled} answered"

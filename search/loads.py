@@ -78,11 +78,12 @@ class LoadResult:
         scheduled, sent, answered: requests that were due, that went out, that were answered
             rightly and in time.
         success_rate: answered ÷ scheduled.
-        completion_s: from the first due time to the last answer.
+        completion_s: from the first due time to the last right answer; None without one.
         achieved_rps: answered ÷ completion_s; of a closed loop, in its steady part.
         mean_latency_s, max_minus_mean_s, p50_s, p95_s, p99_s: answer − due; a request that failed
             or was not sent counts as the time-out at least.
-        sustained_rps, upper_rps: of the search for the rate, else None.
+        sustained_rps, upper_rps: of the search for the rate, else None; 0 where none was
+            sustained.
         queue_s, inference_s, mean_batch_fill: the server's own account, where it told one.
         errors: failed requests by cause.
         doubts: what makes these figures less sure than they look.
@@ -125,11 +126,7 @@ def result_of(
 ) -> LoadResult:
     """The figures of a window."""
     longest, mean = measured.latency.quantile(1.0), measured.latency.mean()
-    completion_s = measured.span_s
-    if offered.kind == "burst":
-        completion_s = longest or 0.0
-    elif offered.kind == "interval":
-        completion_s += measured.service.quantile(1.0) or 0.0
+    completion_s = measured.last_answer_s or None
     achieved = measured.succeeded / completion_s if completion_s else None
     limited = measured.generator_limited
     return LoadResult(

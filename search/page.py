@@ -35,7 +35,7 @@ def page(title: str, text: str, figures: Sequence[tuple[str, go.Figure]]) -> str
         text: Markdown; HTML in it is shown as it is written.
         figures: after the text, each with its heading.
     """
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
     body = body.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )

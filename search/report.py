@@ -17,7 +17,7 @@ from search.result import PHASES, State, TrialResult
 from search.rounds import mean_interval, prediction_interval
 from search.run import Run, frame
 from search.study import Outcome
-from search.tables import SweepTable, tables
+from search.tables import tables
 from search.text import first_line, markdown, number, span
 from serving.config import ServerConfig
 
@@ -37,20 +37,25 @@ def write_report(found: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder."""
     folder = found.run.folder
     frame(found.results).to_csv(folder / "trials.csv", index=False)
-    swept = tables(found.results)
-    text = "\n\n".join(_sweep_sections(found, swept) if swept else _sections(found)) + "\n"
+    is_sweep = found.run.spec().sweep is not None
+    text = "\n\n".join(_sweep_sections(found) if is_sweep else _sections(found)) + "\n"
     (folder / "report.md").write_text(text)
     (folder / "report.html").write_text(page(found.run.name, text, plots(found)))
 
 
-def _sweep_sections(found: Outcome, swept: Sequence[SweepTable]) -> list[str]:
+def _sweep_sections(found: Outcome) -> list[str]:
     failed = [r for r in found.results if r.state is State.FAILED]
     return [
         f"# {found.run.name}",
         ending(found),
         "Each cell is the median over the repeats, each in a fresh server, with the least and "
-        "the greatest; bold where it is better than all others beyond doubt (95 %).",
-        *(part for table in swept for part in (f"## {table.kind}", table.markdown())),
+        "the greatest; bold where it is better than all others beyond doubt (95 %). A request that "
+        "failed or was not sent counts in the latencies as the time-out at least.",
+        *(
+            part
+            for table in tables(found.results)
+            for part in (f"## {table.kind}", table.markdown())
+        ),
         *_told("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
         *_told("## Doubts", [(r.number, _doubts_of_loads(r)) for r in found.results]),
         "## Where",
@@ -88,10 +93,10 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
     Args:
         explained: the trials that are explained; the best and the reference where not given.
     """
-    if swept := tables(found.results):
+    if found.run.spec().sweep is not None:
         failed = [r for r in found.results if r.state is State.FAILED]
         return Group(
-            *[table.rich() for table in swept],
+            *[table.rich() for table in tables(found.results)],
             *[Text(f"Trial {r.number} failed: {first_line(r.cause)}") for r in failed],
             Text(ending(found)),
         )
@@ -313,7 +318,8 @@ def _told(title: str, sentences: Sequence[tuple[int, Sequence[str]]]) -> list[st
 
 def _where(run: Run) -> list[tuple[str, str]]:
     recorded = run.recorded()
-    facts = {**recorded.get("host", {}), **recorded.get("versions", {})}
+    parts = ("host", "versions", "placement")
+    facts = {name: value for part in parts for name, value in recorded.get(part, {}).items()}
     return [(name, str(value)) for name, value in facts.items()]
 
 

@@ -290,7 +290,7 @@ def sustained_result(
         p50_s=latency.quantile(0.5) if latency else None,
         p95_s=latency.quantile(0.95) if latency else None,
         p99_s=latency.quantile(0.99) if latency else None,
-        sustained_rps=found.lower_rps,
+        sustained_rps=None if found.reason.startswith(LIMITED) else found.lower_rps or 0.0,
         upper_rps=found.upper_rps,
         queue_s=window.queue_s if window else None,
         inference_s=window.inference_s if window else None,

@@ -64,7 +64,7 @@ class Run:
     def spec(self) -> StudySpec:
         """The specification as resolved."""
         try:
-            return validate(self.specified(), self.folder, only_read=True)
+            return validate(self.specified(), self.folder, may_be_fixed=True, only_read=True)
         except SpecError as error:
             raise RunError(f"{self.folder / 'spec.yaml'}: {error}") from None
 

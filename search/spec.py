@@ -50,7 +50,7 @@ def _beside_the_spec(path: Path, info: ValidationInfo) -> Path:
     folder: Path = (info.context or {}).get("folder", Path())
     try:
         found = (folder / _expanded(path)).resolve()
-        if not found.is_file():
+        if _will_run(info) and not found.is_file():
             raise ValueError(f"{found} does not exist; paths count from the specification's folder")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
@@ -65,6 +65,8 @@ def _expanded(path: Path) -> Path:
 
 
 def _archive(path: Path, info: ValidationInfo) -> Path:
+    if not _will_run(info):
+        return path
     try:
         archive = Archive.read(path)
     except ArchiveError as error:
@@ -81,7 +83,9 @@ def _baseline(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
-def _requests(path: Path) -> Path:
+def _requests(path: Path, info: ValidationInfo) -> Path:
+    if not _will_run(info):
+        return path
     try:
         read_payloads(path)
     except PayloadError as error:
@@ -273,8 +277,8 @@ class SpaceSection(Section):
         return build_space(entries, cores or len(os.sched_getaffinity(0)))
 
 
-def _core(core: int) -> int:
-    if core >= (cores := os.cpu_count() or 1):
+def _core(core: int, info: ValidationInfo) -> int:
+    if _will_run(info) and core >= (cores := os.cpu_count() or 1):
         raise ValueError(f"this host has no core {core}, but 0 to {cores - 1}")
     return core
 

@@ -310,7 +310,7 @@ class _Budget:
             self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
         elif reached := self._reached(results):
             self.reason = reached
-        elif len(results) >= self._trials:
+        elif len([r for r in results if not (self._spec.sweep and r.host_fault)]) >= self._trials:
             self.reason = f"all {self._trials} trials were run"
         elif self.left_s - self._reserved_s(results) < self._typical_trial_s(results):
             self.reason = "the time budget was spent"

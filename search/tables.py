@@ -9,10 +9,10 @@ from statistics import median
 from rich.table import Table
 
 from search.loads import LoadResult
-from search.result import TrialResult
+from search.result import State, TrialResult
 from search.rounds import Interval, mean_interval
 from search.run import flat
-from search.text import markdown, number
+from search.text import markdown, number, share
 
 #: By kind of load: its columns, and whether more or less is better, where one of both is.
 COLUMNS: dict[str, dict[str, int]] = {
@@ -22,6 +22,7 @@ COLUMNS: dict[str, dict[str, int]] = {
         "max_minus_mean_s": 0,
         "p99_s": -1,
         "achieved_rps": 1,
+        "answered": 0,
         "success_rate": 0,
     },
     "interval": {
@@ -29,8 +30,10 @@ COLUMNS: dict[str, dict[str, int]] = {
         "scheduled": 0,
         "sent": 0,
         "answered": 0,
+        "completion_s": 0,
         "achieved_rps": 1,
         "mean_latency_s": -1,
+        "max_minus_mean_s": 0,
         "p50_s": -1,
         "p95_s": -1,
         "p99_s": -1,
@@ -47,7 +50,7 @@ COLUMNS: dict[str, dict[str, int]] = {
     "sustained": {
         "sustained_rps": 1,
         "upper_rps": 0,
-        "p99_s": -1,
+        "p99_s": 0,
         "queue_s": 0,
         "inference_s": 0,
         "mean_batch_fill": 0,
@@ -98,11 +101,16 @@ def tables(results: Sequence[TrialResult]) -> list[SweepTable]:
                 point: [load for r in repeats for load in r.loads if load.load == name]
                 for point, repeats in points.items()
             }
-            best = {column: _best(there, column, way) for column, way in columns.items() if way}
+            whole = {
+                point: loads for point, loads in there.items() if len(loads) == len(points[point])
+            }
+            best = {column: _best(whole, column, way) for column, way in columns.items() if way}
             for point, loads in there.items():
                 settings = dict(point)
                 cells = [
-                    _cell([getattr(load, column) for load in loads], best.get(column) == point)
+                    _cell(
+                        column, [getattr(load, column) for load in loads], best.get(column) == point
+                    )
                     for column in columns
                 ]
                 lost = _lost(points[point])
@@ -129,13 +137,14 @@ def _varied(points: Sequence[Point]) -> list[str]:
     return [n for n in names if len({dict(point).get(n) for point in points}) > 1]
 
 
-def _cell(values: Sequence[float | None], is_best: bool) -> str:
+def _cell(column: str, values: Sequence[float | None], is_best: bool) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "none" if values else ""
-    text = number(median(known))
+    write = share if column == "success_rate" else number
+    text = write(median(known))
     if len(known) > 1 and min(known) != max(known):
-        text += f" ({number(min(known))} to {number(max(known))})"
+        text += f" ({write(min(known))} to {write(max(known))})"
     return f"**{text}**" if is_best else text
 
 
@@ -147,18 +156,18 @@ def _best(there: dict[Point, list[LoadResult]], column: str, way: int) -> Point 
         whole = len(known) == len(loads) and all(load.success_rate == 1 for load in loads)
         intervals[point] = mean_interval(known) if whole else None
     sure = {point: interval for point, interval in intervals.items() if interval}
-    if len(intervals) < 2 or not sure:
+    if len(sure) < 2:
         return None
     best = max(sure, key=lambda point: way * sure[point].mean)
-    # A point that failed somewhere, or was measured once, is no rival that could be compared.
+    # A point where something failed, or that was measured once, is no rival to be compared.
     apart = all(
         (sure[best].low > other.high) if way > 0 else (sure[best].high < other.low)
         for point, other in sure.items()
         if point != best
     )
-    return best if apart and len(sure) == len(intervals) else None
+    return best if apart else None
 
 
 def _lost(repeats: Sequence[TrialResult]) -> str:
-    failed = [r for r in repeats if not r.loads]
+    failed = [r for r in repeats if r.state is State.FAILED]
     return f"{len(repeats)}, {len(failed)} failed" if failed else str(len(repeats))

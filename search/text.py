@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from search.rounds import Interval
@@ -23,6 +24,11 @@ def number(value: float | None) -> str:
 def first_line(text: str) -> str:
     """A cause without its log."""
     return text.partition("\n")[0]
+
+
+def share(value: float) -> str:
+    """A share to a thousandth, never rounded up: 1 is all of it."""
+    return "1" if value == 1 else f"{math.floor(1000 * value) / 1000:.3f}"
 
 
 def span(interval: Interval | None, form: str = "") -> str:

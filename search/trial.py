@@ -26,6 +26,7 @@ from loadgen.sustained import Goal, Search
 from search.host import CpuTimes, describe_host, describe_versions
 from search.loads import LoadResult, Offered, result_of
 from search.result import (
+    Kind,
     State,
     Task,
     TrialResult,
@@ -35,6 +36,7 @@ from search.result import (
     sustained_result,
 )
 from serving.errors import ServerError
+from serving.ignored import ignored_after, ignored_before
 from serving.server import Site, TorchServe
 
 #: An `asyncio.Lock`, or nothing at all.
@@ -149,9 +151,17 @@ async def run_trial(
     server = TorchServe(task.config, site, folder)
     observed = None
     queue_size = task.config.job_queue_size or 100
+    told: list[LoadResult] = []
     try:
+        # What runs today is measured as it is.
+        strict = task.kind is not Kind.BASELINE
+        if strict and (ignored := ignored_before(task.config, site.installation)):
+            raise ServerError("setting ignored", ignored)
         watch.enter(Phase("start"))
         async with _serving(server, turn, watch):
+            commands = [worker.command for worker in server.workers]
+            if strict and (ignored := ignored_after(task.config, commands)):
+                raise ServerError("setting ignored", ignored, server.log_tail())
             await fleet.aim(server.url)
             observed = Observed(server, fleet, turn)
             batch_requests = server.batch_capacity
@@ -167,7 +177,9 @@ async def run_trial(
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
             )
             if loads:
-                told = await _offer(loads, search, observed, goal)
+                # Each repeat has arrivals of its own.
+                seed = goal.seed + task.number
+                await _offer(loads, told, search, observed, goal, seed)
             else:
                 found = await search().find()
         if loads:
@@ -182,15 +194,21 @@ async def run_trial(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(traceback.format_exc())
         result, probes = _failed(task, error, folder, _measured(server, watch)), []
+    if told and not result.loads:
+        result = replace(result, loads=tuple(told))  # What was measured before it failed.
     _write(folder / "measurements.json", result, probes, observed)
     return result
 
 
 async def _offer(
-    loads: Sequence[Offered], new_search: Callable[[], Search], observed: Observed, goal: Goal
-) -> tuple[LoadResult, ...]:
-    """One load after another on a server that is warm."""
-    told = []
+    loads: Sequence[Offered],
+    told: list[LoadResult],
+    new_search: Callable[[], Search],
+    observed: Observed,
+    goal: Goal,
+    seed: int,
+) -> None:
+    """One load after another on a server that is warm; what came of each is added to `told`."""
     warm = new_search()
     if any(offered.kind != "sustained" for offered in loads):
         await warm.warm_up()
@@ -200,19 +218,21 @@ async def _offer(
             told.append(sustained_result(offered, found, observed.windows))
             continue
         warm.progress("narrowing", offered.rate_rps or 0.0)
-        load = offered.load(goal.arrivals, goal.timeout_s, goal.seed, warm.cycle_requests)
+        load = offered.load(goal.arrivals, goal.timeout_s, seed, warm.cycle_requests)
         measured = await observed.measure(load)
+        while measured.generator_limited and await observed.relieve(measured):
+            measured = await observed.measure(load)
         told.append(result_of(offered, measured, observed.windows[-1].server))
-    return tuple(told)
 
 
-def _swept(task: Task, told: tuple[LoadResult, ...], measured: dict[str, Any]) -> TrialResult:
+def _swept(task: Task, told: Sequence[LoadResult], measured: dict[str, Any]) -> TrialResult:
     served = any(load.answered for load in told)
-    causes = {cause: count for load in told for cause, count in load.errors.items()}
+    causes = [cause for load in told for cause in (*load.errors, *load.doubts)]
     state = State.COMPLETE if served else State.FAILED
-    cause = "" if served else f"no request succeeded: {', '.join(causes) or 'no answer at all'}"
+    why = ", ".join(dict.fromkeys(causes)) or "no answer at all"
+    cause = "" if served else f"no request succeeded: {why}"
     return TrialResult(
-        task.number, task.kind, task.config, state, cause=cause, loads=told, **measured
+        task.number, task.kind, task.config, state, cause=cause, loads=tuple(told), **measured
     )
 
 

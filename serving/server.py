@@ -25,7 +25,6 @@ from serving import supervisor
 from serving.archive import Archive
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.errors import ServerError
-from serving.ignored import ignored_after, ignored_before
 from serving.installation import Installation
 from serving.metrics import ServerCounters
 
@@ -222,8 +221,6 @@ class TorchServe:
     # --- starting --------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        if ignored := ignored_before(self.config, self.site.installation):
-            raise ServerError("setting ignored", ignored)
         sweep()
         self.ports = self.site.ports.choose()
         root = tempfile.gettempdir()
@@ -280,13 +277,19 @@ class TorchServe:
         """The server's whole environment."""
         return {
             **{name: os.environ[name] for name in INHERITED if name in os.environ},
-            # The CPU launcher runs `python`, which must be the workers' own.
-            "PATH": f"{Path(self.site.installation.python).parent}:{os.environ.get('PATH', '')}",
+            **self._path(),
             "TMPDIR": str(self._home / "tmp"),
             "LOG_LOCATION": str(self._home / "logs"),
             "METRICS_LOCATION": str(self._home / "logs"),
             **self.config.environment_variables(),
         }
+
+    def _path(self) -> dict[str, str]:
+        """The CPU launcher runs `python`, which must be the workers' own."""
+        python = shutil.which(self.site.installation.python)
+        if self.config.properties.get("cpu_launcher_enable") != "true" or python is None:
+            return {}
+        return {"PATH": f"{Path(python).parent}:{os.environ.get('PATH', os.defpath)}"}
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -342,9 +345,6 @@ class TorchServe:
                     self.batch_capacity = described["minWorkers"] * described["batchSize"]
                     self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
                     self.workers = self._worker_processes()
-                    commands = [worker.command for worker in self.workers]
-                    if ignored := ignored_after(self.config, commands):
-                        raise self._error("setting ignored", ignored)
                     self._tasks.append(asyncio.create_task(self._watch()))
                     return
                 await self._check_loading()

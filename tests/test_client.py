@@ -164,6 +164,12 @@ async def test_one_after_another_ends_with_the_last_request() -> None:
     with stub(workers=4, service_s=0.02) as url:
         measured = await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0))
         crowd = await Client(PAYLOADS, url).run(Load(Closed(4, 10), 30.0))
+        parts = [
+            await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0), Share(index, 2))
+            for index in range(2)
+        ]
     assert (measured.scheduled, measured.succeeded) == (10, 10)
     assert 0.2 <= measured.span_s < 5
     assert (crowd.scheduled, crowd.succeeded) == (10, 10)
+    assert [part.scheduled for part in parts] == [10, 0], "who has no user has no request"
+    assert parts[1].span_s < 5

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from loadgen.fleet import Fleet
+from loadgen.sustained import Goal
+from search.result import Kind, State, Task
+from search.trial import run_trial
 from serving.archive import Archive
 from serving.config import ServerConfig
-from serving.errors import ServerError
 from serving.ignored import ignored_after, ignored_before
 from serving.installation import Installation, find_installation
-from serving.server import Site, TorchServe
+from serving.server import Site
 from tests.archives import make_archive
 
 
@@ -31,11 +34,12 @@ async def test_a_trial_of_an_ignored_setting_starts_nothing(
     installation: Installation, tmp_path: Path
 ) -> None:
     site = Site(Archive.read(make_archive(tmp_path)), installation)
-    config = ServerConfig(properties={"async_logging": "true"})
-    with pytest.raises(ServerError, match="setting ignored: async_logging has no effect"):
-        async with TorchServe(config, site, tmp_path / "trial"):
-            pytest.fail("it started")
-    assert not (tmp_path / "trial").exists()
+    task = Task(0, Kind.SAMPLED, ServerConfig(properties={"async_logging": "true"}))
+    fleet = Fleet(lambda index: pytest.fail("a load process was started"))
+    result = await run_trial(task, site, Goal(), fleet, tmp_path / "trial")
+    assert result.state is State.FAILED
+    assert result.cause.startswith("setting ignored: async_logging has no effect")
+    assert not (tmp_path / "trial" / "torchserve.log").exists()
 
 
 def test_workers_without_their_launcher_are_found() -> None:
