@@ -181,10 +181,11 @@ async def test_the_figures_of_a_window_keep_the_teams_meaning() -> None:
     server = Simulated(0.08, 16)
     offered = Offered("interval", rate_rps=100.0, duration_s=5.0)
     measured = await server.measure(offered.load("constant", 10.0, 0, 16))
-    told = result_of(offered, measured, None)
+    told = result_of(offered, replace(measured, last_answer_s=5.05), None)
     assert (told.scheduled, told.sent, told.answered) == (500, 500, 500)
     assert told.success_rate == 1 and told.requested_rps == 100
-    assert told.achieved_rps == pytest.approx(100, rel=0.05)
+    assert told.achieved_rps == pytest.approx(500 / 5.05)
+    assert result_of(offered, measured, None).completion_s is None, "nobody answered"
     assert told.max_minus_mean_s is not None and told.max_minus_mean_s >= 0
     assert LoadResult.from_dict(told.to_dict()) == told
 
