@@ -99,7 +99,7 @@ class Client:
             requests = mix(self._payloads, share)
             try:
                 if isinstance(load.schedule, Closed):
-                    await self._closed(window, poster, requests, share.of(load.schedule.users))
+                    await self._closed(window, poster, requests, load.schedule, share)
                 else:
                     dues = due_times(load.schedule, load.duration_s, share)
                     await self._open(window, poster, requests, dues)
@@ -147,15 +147,28 @@ class Client:
         window: _Window,
         poster: Poster,
         requests: Iterator[Payload],
-        users: int,
+        schedule: Closed,
+        share: Share,
     ) -> None:
+        users, left = share.of(schedule.users), math.inf
+        if schedule.requests is not None:
+            # Only a process with a user can send something.
+            busy = min(share.count, schedule.users)
+            left = Share(share.index, busy).of(schedule.requests) if users else 0
+
         async def user() -> None:
-            while not window.stop.is_set():
+            nonlocal left
+            while left > 0 and not window.stop.is_set():
+                left -= 1
                 due = window.now()
                 window.scheduled()
                 await self._request(window, poster, next(requests), due)
+            if left <= 0:
+                window.stop.set()
 
         tasks = [asyncio.create_task(user()) for _ in range(users)]
+        if left <= 0:
+            window.stop.set()
         await window.stopped_within(window.load.duration_s)
         window.stop.set()
         window.close()
@@ -198,6 +211,7 @@ class _Window:
         self._scheduled = self._sent = self._succeeded = 0
         self._errors: dict[str, int] = {}
         self._span_s: float | None = None
+        self._last_answer_s = 0.0
         self._cpu = self._run_delay = 0.0
         self._cpu_s, self._delay_s = _thread_times()
         begun = time.perf_counter()
@@ -255,6 +269,7 @@ class _Window:
         self._lateness.record_all(sent - due)
         self._count_all(self._begun, sent)
         due, sent, answered = np.array(self._answers).reshape(-1, 3).T
+        self._last_answer_s = float(answered.max(initial=self._last_answer_s))
         self._latency.record_all(answered - due)
         self._service.record_all(answered - sent)
         self._count_all(self._done, answered)
@@ -300,6 +315,7 @@ class _Window:
             client_cpu_s=cpu * span_s,
             client_run_delay=run_delay,
             start_offset_s=self._start_offset_s,
+            last_answer_s=self._last_answer_s,
         )
 
     @staticmethod

@@ -64,6 +64,7 @@ class Measurement:
         client_cpu: the busiest load process's CPU time ÷ span.
         client_cpu_s: CPU seconds of all load processes within the span.
         client_run_delay: the worst load process's waiting for a core ÷ span.
+        last_answer_s: when the last right answer came, from the start; 0 without one.
         start_offset_s: how late after the common start the latest load process began.
     """
 
@@ -83,6 +84,7 @@ class Measurement:
     client_cpu_s: float = 0.0
     client_run_delay: float = 0.0
     start_offset_s: float = 0.0
+    last_answer_s: float = 0.0
 
     @property
     def unsent(self) -> int:
@@ -213,6 +215,7 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
             client_cpu_s=merged.client_cpu_s + part.client_cpu_s,
             client_run_delay=max(merged.client_run_delay, part.client_run_delay),
             start_offset_s=max(merged.start_offset_s, part.start_offset_s),
+            last_answer_s=max(merged.last_answer_s, part.last_answer_s),
         )
     return replace(merged, latency=latency, service=service, lateness=lateness)
 

@@ -47,13 +47,17 @@ class Burst:
 
 @dataclass(frozen=True)
 class Closed:
-    """users that each wait for an answer before they ask again: no due times."""
+    """users that each wait for an answer before they ask again: no due times.
+
+    With `requests` it ends after so many of all users together.
+    """
 
     users: int
+    requests: int | None = None
 
     def __post_init__(self) -> None:
-        if self.users < 1:
-            raise ValueError(f"a closed loop needs at least one user: {self}")
+        if self.users < 1 or (self.requests is not None and self.requests < 1):
+            raise ValueError(f"a closed loop needs at least one user, and one request: {self}")
 
 
 OpenLoop = Constant | Poisson | Burst

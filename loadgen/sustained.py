@@ -338,15 +338,19 @@ class Search:
         """Whether the time left is that of the last window, which shows that the rate holds."""
         return self.left_s < LAST * self._least_s
 
+    async def warm_up(self) -> Measurement:
+        """A closed loop until its throughput is stable, or the time is over."""
+        self.progress("warm-up", 0.0)
+        load = self._load(Closed(self.users), self.goal.warmup_limit_s)
+        return await self._measure(load, self._warm)
+
     async def find(self) -> SustainedRate:
         """Run the search to its end.
 
         Raises:
             GeneratorLost: a load process was lost twice in the same window.
         """
-        self.progress("warm-up", 0.0)
-        load = self._load(Closed(self.users), self.goal.warmup_limit_s)
-        warmup = await self._measure(load, self._warm)
+        warmup = await self.warm_up()
         # A server so slow that nothing came in the steady part has at least this much.
         least_rps = warmup.succeeded / max(warmup.span_s, BIN_S)
         capacity = stable_rate(warmup) or warmup.goodput_rps or least_rps

@@ -64,9 +64,23 @@ def tune(
     """Search for the best configuration."""
     from search.study import new_run
 
-    run = new_run(load_spec(spec))
+    found = load_spec(spec)
+    if found.sweep is not None:
+        raise CommandError(f"{spec} describes a sweep; run it with servetune sweep")
+    run = new_run(found)
     run.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _execute(run, plain, ray_output)
+
+
+@app.command()
+def sweep(spec: SpecArgument, plain: PlainOption = False, ray_output: RayOption = False) -> None:
+    """Measure every point of a space under chosen loads, in random order."""
+    from search.study import new_run
+
+    found = load_spec(spec, may_be_fixed=True)
+    if found.sweep is None:
+        raise CommandError(f"{spec} has no section `sweep`; tune searches it")
+    _execute(new_run(found), plain, ray_output)
 
 
 @app.command()
@@ -82,6 +96,8 @@ def resume(
     from search.run import Run
 
     opened = Run.open(run)
+    if opened.spec().sweep and (trials or confirm):
+        raise CommandError("a sweep has its points: --trials and --confirm are a search's")
     with opened.locked():
         opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _execute(opened, plain, ray_output)
@@ -100,13 +116,16 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
         console.print(f"the warm start's run differs: {difference}", highlight=False)
     rounds = spec.confirm.rounds if spec.confirm else 0
     search = spec.search
-    with LiveView(console, search.trials, search.time_budget_s, plain, rounds) as view:
+    trials = len(spec.points()) if spec.sweep else search.trials
+    with LiveView(console, trials, search.time_budget_s, plain, rounds) as view:
         found = execute(run, view, ray_output)
     write_report(found)
     if found.failed:
         raise ServerError("stopped", found.reason or "")
     console.print(render(found))
-    if found.best is None and not found.interrupted:
+    if spec.sweep and not found.interrupted and not any(r.loads for r in found.results):
+        raise ServerError("no rate", "no point of the sweep could be measured")
+    if spec.sweep is None and found.best is None and not found.interrupted:
         raise ServerError("no rate", "no configuration sustained any rate")
     if found.chosen is not None:
         from search.export import export as write_files
@@ -165,6 +184,8 @@ def _measure_spec(
     console: Console,
 ) -> None:
     from search.measure import measure_configs
+    from search.rounds import mean_interval
+    from search.text import span
 
     if keep is not None and keep.exists():
         raise CommandError(f"--keep {keep} exists already; name a new folder")
@@ -204,6 +225,7 @@ def _measure_spec(
             "sustained rps by round",
             "ratios to the first",
             "median",
+            "mean, 95 %",
             "their variation",
             "steal, foreign CPU",
         )
@@ -214,6 +236,7 @@ def _measure_spec(
                 ", ".join(f"{r.sustained_rps:.1f}" if r.sustained_rps else "–" for r in results),
                 ", ".join(f"{ratio:.3f}" for ratio in ratios),
                 f"{median(ratios):.3f}" if ratios else "",
+                span(mean_interval(ratios), ".3f") if index else "",
                 _variation(ratios),
                 ", ".join(f"{r.steal or 0:.0%} {r.foreign_cpu or 0:.0%}" for r in results),
             )
@@ -304,6 +327,19 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="two runs or more")],
+) -> None:
+    """Put runs side by side: what differs between them, their figures, the ratios."""
+    if len(runs) < 2:
+        raise CommandError("compare needs two runs or more")
+    from search.compare import compare as compared
+
+    text = compared([_outcome(run) for run in runs])
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def export(
     run: RunArgument,
     trial: Annotated[int | None, typer.Option(help="another trial than the best")] = None,
@@ -316,6 +352,8 @@ def export(
     if trial is not None and trial not in results:
         raise RunError(f"{run} has no trial {trial}")
     chosen = found.chosen if trial is None else results[trial]
+    if found.run.spec().sweep:
+        raise RunError(f"{run} is a sweep, which chooses nothing; tune searches for the best")
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
     folder = write_files(found.run, chosen, found.run.spec().archive(), found.confirmation)

@@ -12,8 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.loads import LoadResult
 from search.report import describe
 from search.result import Kind, State, Task, TrialResult
+from search.text import number
 
 
 class LiveView:
@@ -81,7 +83,8 @@ class LiveView:
         self._durations.append(result.duration_s)
         if result.kind in (Kind.DEFAULT, Kind.BASELINE):
             self._reference = result
-        self._tell(f"trial {result.number}: {_came(result)}", f"; best {self._standing()}")
+        standing = "" if result.loads else f"; best {self._standing()}"
+        self._tell(f"trial {result.number}: {_came(result)}", standing)
 
     def confirming(self, number: int, task: Task) -> None:
         """A trial's configuration is measured again, in this round of the confirmation."""
@@ -144,8 +147,21 @@ class LiveView:
 
 
 def _came(result: TrialResult) -> str:
-    if result.state is State.COMPLETE:
+    if result.loads:
+        came = "; ".join(_figure(load) for load in result.loads)
+    elif result.state is State.COMPLETE:
         came = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s:.2f} s"
     else:
         came = f"{str(result.state).lower()}: {result.cause.partition(chr(10))[0]}"
     return f"{came} ({result.duration_s:.0f} s)"
+
+
+def _figure(load: LoadResult) -> str:
+    """The one figure that says most of a load."""
+    if load.kind == "sustained":
+        return f"{load.load}: {number(load.sustained_rps) or 'none'} rps"
+    if load.kind in ("burst", "serial"):
+        figure = f"{number(load.completion_s) or 'never'} s"
+    else:
+        figure = f"{number(load.achieved_rps) or 'no'} rps"
+    return f"{load.load}: {figure}, {load.answered} of {load.scheduled} answered"

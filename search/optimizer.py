@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, Self
@@ -34,6 +35,7 @@ class Study:
         seed: of the sampler.
         baseline: the configuration in use today; tried right after TorchServe's default.
         incumbent_every: the best configuration is measured again after so many trials.
+        points: of a sweep: these alone are measured, in this order, however often they occur.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Study:
         seed: int = 0,
         baseline: ServerConfig | None = None,
         incumbent_every: int = 8,
+        points: Sequence[ServerConfig] | None = None,
     ):
-        self.space = space
+        self.space, self._points = space, points
         self._incumbent_every = incumbent_every
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -85,13 +88,18 @@ class Study:
         if not self._study.user_attrs.get("begun", False):
             # Killed while it enqueued, it takes up where it was.
             configs = [t.user_attrs["config"] for t in trials if "config" in t.user_attrs]
-            known = {ServerConfig(**config).digest() for config in configs}
+            known = Counter(ServerConfig(**config).digest() for config in configs)
             for kind, config in self._first(warm):
-                if config.digest() not in known:
+                if known[config.digest()]:
+                    known[config.digest()] -= 1
+                else:
                     self._enqueue(kind, config)
             self._study.set_user_attr("begun", True)
 
     def _first(self, warm: Sequence[ServerConfig]) -> Iterator[tuple[Kind, ServerConfig]]:
+        if self._points is not None:
+            yield from ((Kind.SWEEP, config) for config in self._points)
+            return
         yield Kind.DEFAULT, ServerConfig()
         if self._baseline is not None:
             yield Kind.BASELINE, self._baseline
@@ -124,6 +132,8 @@ class Study:
         """The next configuration, with the trial to tell its result to; None where none is left."""
         if self._is_incumbent_due() and (best := self.best) is not None:
             self._enqueue(Kind.INCUMBENT, best.config)
+        if self._points is not None and not self._is_waiting():
+            return None
         tried = {result.config.digest() for result in self._results}
         for attempt in range(_TRIES + 1):
             if attempt == _TRIES:
@@ -141,7 +151,7 @@ class Study:
                 else self.space.config(trial.params)
             )
             kind = Kind(given.get("kind", Kind.SAMPLED))
-            again = given.get("retry", False) or kind is Kind.INCUMBENT
+            again = given.get("retry", False) or kind in (Kind.INCUMBENT, Kind.SWEEP)
             if not again and config.digest() in tried:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
@@ -291,9 +301,12 @@ class Study:
         }
         self._study.enqueue_trial(values or {}, user_attrs=attributes)
 
+    def _is_waiting(self) -> bool:
+        return bool(self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False))
+
     def _is_incumbent_due(self) -> bool:
         best = self.best
-        if best is None or self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False):
+        if best is None or self._is_waiting():
             return False
         again = [r.number for r in self._results if r.kind is Kind.INCUMBENT]
         return self._next - max(best.number, *again, 0) >= self._incumbent_every

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from loadgen.sustained import CLOSE_ENOUGH
 from search.confirm import Confirmation
+from search.page import page
+from search.plots import plots
 from search.result import PHASES, State, TrialResult
-from search.rounds import Interval, mean_interval, prediction_interval
+from search.rounds import mean_interval, prediction_interval
 from search.run import Run, frame
 from search.study import Outcome
+from search.tables import tables
+from search.text import first_line, markdown, number, span
 from serving.config import ServerConfig
 
 #: Eleven columns fit into 80 characters only without rules between them.
@@ -32,33 +35,56 @@ SETTINGS = (
 
 def write_report(found: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder."""
-    run = found.run
-    page = Console(record=True, width=120, file=io.StringIO())
-    page.print(render(found, explained=found.results))
-    (run.folder / "report.html").write_text(page.export_html())
-    frame(found.results).to_csv(run.folder / "trials.csv", index=False)
+    folder = found.run.folder
+    frame(found.results).to_csv(folder / "trials.csv", index=False)
+    is_sweep = found.run.spec().sweep is not None
+    text = "\n\n".join(_sweep_sections(found) if is_sweep else _sections(found)) + "\n"
+    (folder / "report.md").write_text(text)
+    (folder / "report.html").write_text(page(found.run.name, text, plots(found)))
+
+
+def _sweep_sections(found: Outcome) -> list[str]:
+    failed = [r for r in found.results if r.state is State.FAILED]
+    return [
+        f"# {found.run.name}",
+        ending(found),
+        "Each cell is the median over the repeats, each in a fresh server, with the least and "
+        "the greatest; bold where it is better than all others beyond doubt (95 %). A request that "
+        "failed or was not sent counts in the latencies as the time-out at least.",
+        *(
+            part
+            for table in tables(found.results)
+            for part in (f"## {table.kind}", table.markdown())
+        ),
+        *_told("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
+        *_told("## Doubts", [(r.number, _doubts_of_loads(r)) for r in found.results]),
+        "## Where",
+        markdown(("what", "value"), _where(found.run)),
+    ]
+
+
+def _sections(found: Outcome) -> list[str]:
     header, rows = _rows(found.results)
     importance = [(name, f"{share:.0%}") for name, share in found.importance.items()]
-    sections = [
-        f"# {run.name}",
+    return [
+        f"# {found.run.name}",
         headline(found),
         ending(found),
         *_confirmation(found),
         "Rates of trials are their own, each measured once and unconfirmed: "
         "the best of many noisy numbers is on average too high.",
         "## Trials",
-        _markdown(header, rows),
+        markdown(header, rows),
         _spent(found.results),
         *_told("## Why they are slow or fast", [(r.number, r.why) for r in found.results]),
         *_told("## Doubts", [(r.number, r.doubts) for r in found.results]),
         "## Importance of each setting",
-        _markdown(("setting", "share of the rates' variation"), importance)
+        markdown(("setting", "share of the rates' variation"), importance)
         if importance
         else "Too few trials were measured to tell.",
         "## Where",
-        _markdown(("what", "value"), _where(run)),
+        markdown(("what", "value"), _where(found.run)),
     ]
-    (run.folder / "report.md").write_text("\n\n".join(sections) + "\n")
 
 
 def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> RenderableType:
@@ -67,6 +93,13 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
     Args:
         explained: the trials that are explained; the best and the reference where not given.
     """
+    if found.run.spec().sweep is not None:
+        failed = [r for r in found.results if r.state is State.FAILED]
+        return Group(
+            *[table.rich() for table in tables(found.results)],
+            *[Text(f"Trial {r.number} failed: {first_line(r.cause)}") for r in failed],
+            Text(ending(found)),
+        )
     if explained is None:
         both = {r.number: r for r in (found.reference, found.chosen) if r}
         explained = list(both.values())
@@ -76,9 +109,9 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
     for title in (*(title for _, title in SETTINGS), "rps", "p99 s", "seconds"):
         table.add_column(title, justify="right", no_wrap=True)
     for result in found.results:
-        rate = _number(result.sustained_rps) or str(result.state).lower()
+        rate = number(result.sustained_rps) or str(result.state).lower()
         settings = [_setting(getattr(result.config, name)) for name, _ in SETTINGS]
-        row = (str(result.number), str(result.kind), *settings, rate, _number(result.p99_s))
+        row = (str(result.number), str(result.kind), *settings, rate, number(result.p99_s))
         is_best = found.chosen is not None and result.number == found.chosen.number
         style = "bold green" if is_best else ""
         table.add_row(*row, _seconds(result), style=style)
@@ -87,7 +120,7 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
     return Group(
         table,
         Text("seconds: start/warm-up/incumbent probe/narrowing/stop", style="dim"),
-        *[Text(f"Trial {r.number} failed: {_first_line(r.cause)}") for r in failed],
+        *[Text(f"Trial {r.number} failed: {first_line(r.cause)}") for r in failed],
         Text(headline(found), style="bold"),
         *([Text(confirmed(found.confirmation), style="bold")] if found.confirmation else []),
         *[Text(f"Trial {r.number}: {'; '.join(r.why)}.") for r in explained if r.why],
@@ -119,16 +152,20 @@ def headline(found: Outcome) -> str:
         return "No configuration sustained any rate."
     title = "The search's best" if found.confirmation else "Best"
     sentence = (
-        f"{title}: trial {best.number} sustains {_number(best.sustained_rps)} rps at 100 % success "
-        f"({describe(best.config)}), p99 {_number(best.p99_s)} s."
+        f"{title}: trial {best.number} sustains {number(best.sustained_rps)} rps at 100 % success "
+        f"({describe(best.config)}), p99 {number(best.p99_s)} s."
     )
     if reference is None or reference.number == best.number:
         return sentence
     name = f"The {reference.kind} configuration (trial {reference.number})"
     if not reference.sustained_rps:
-        return f"{sentence} {name} sustained none: {_first_line(reference.cause)}."
+        return f"{sentence} {name} sustained none: {first_line(reference.cause)}."
     ratio = (best.sustained_rps or 0.0) / reference.sustained_rps
-    return f"{sentence} {name} sustains {_number(reference.sustained_rps)} rps: {ratio:.1f} times."
+    return f"{sentence} {name} sustains {number(reference.sustained_rps)} rps: {ratio:.1f} times."
+
+
+def _doubts_of_loads(result: TrialResult) -> list[str]:
+    return [f"{load.load}: {doubt}" for load in result.loads for doubt in load.doubts]
 
 
 def confirmed(found: Confirmation) -> str:
@@ -139,14 +176,14 @@ def confirmed(found: Confirmation) -> str:
     served = rounds.served(winner)
     expected = prediction_interval(served)
     if expected is None:
-        rate = f"{_number(served[0])} rps" if served else "no rate"
+        rate = f"{number(served[0])} rps" if served else "no rate"
         in_rounds = "one round" if rounds.count == 1 else f"{rounds.count} rounds"
         sentences.append(f"Trial {task.number} sustains {rate}, measured again in {in_rounds}")
     else:
         sentences.append(
             f"Confirmed in {rounds.count} rounds: trial {task.number} sustains "
-            f"{_number(expected.mean)} rps, and one more measurement of it "
-            f"{_span(expected)} with 95 % probability (its search said {_number(task.known_rps)})"
+            f"{number(expected.mean)} rps, and one more measurement of it "
+            f"{span(expected)} with 95 % probability (its search said {number(task.known_rps)})"
         )
     if winner != 0:
         ratio = mean_interval(rounds.ratios(winner))
@@ -158,16 +195,14 @@ def confirmed(found: Confirmation) -> str:
             sentences.append(f"{against}, sustained no rate in {lost} of the rounds".capitalize())
         if ratio is not None:
             told = "" if ratio.parts_from_one else ": they are not told apart"
-            sentences.append(
-                f"It is {ratio.mean:.2f} times {against} ({_span(ratio, '.2f')}){told}"
-            )
+            sentences.append(f"It is {ratio.mean:.2f} times {against} ({span(ratio, '.2f')}){told}")
     if served and (failed := rounds.rates(winner).count(0.0)):
         sentences.append(f"It sustained no rate in {failed} of {rounds.count} rounds")
     for other in rounds.not_told_apart(winner, found.plan.finalists):
         faster, slower = rounds.common_p99_s(winner), rounds.common_p99_s(other)
         sentences.append(
             f"Trial {tasks[other].number} is not told apart from it by its rate: p99 "
-            f"{_number(slower)} s against {_number(faster)} s at {_number(task.common_rps)} rps"
+            f"{number(slower)} s against {number(faster)} s at {number(task.common_rps)} rps"
         )
     return ". ".join(sentences) + "."
 
@@ -189,37 +224,28 @@ def _confirmation(found: Outcome) -> list[str]:
         rows.append(
             (
                 f"{task.number}{' (reference)' if index == 0 else ''}",
-                _number(task.known_rps),
-                ", ".join(_number(r.sustained_rps) or "none" for r in rounds.results[index]),
-                _number(expected.mean) if expected else "",
-                _span(expected),
+                number(task.known_rps),
+                ", ".join(number(r.sustained_rps) or "none" for r in rounds.results[index]),
+                number(expected.mean) if expected else "",
+                span(expected),
                 f"{ratio.mean:.2f}" if ratio else "",
-                _span(ratio, ".2f"),
-                _number(rounds.common_p99_s(index)),
+                span(ratio, ".2f"),
+                number(rounds.common_p99_s(index)),
                 str(sum(failed)) if failed else "",
             )
         )
     common = next((task.common_rps for task in told.plan.tasks if task.common_rps), None)
     shares = [r for row in rounds.results for r in row]
     about = (
-        f"The common rate is {_number(common)} rps, of Poisson arrivals. Meanwhile the hypervisor "
+        f"The common rate is {number(common)} rps, of Poisson arrivals. Meanwhile the hypervisor "
         f"took {_most(r.steal for r in shares)} of the CPU time at most, other processes "
         f"{_most(r.foreign_cpu for r in shares)}."
     )
-    return ["## Confirmation", confirmed(told), _markdown(header, rows), about]
+    return ["## Confirmation", confirmed(told), markdown(header, rows), about]
 
 
 def _most(values: Iterable[float | None]) -> str:
     return f"{max((value or 0.0 for value in values), default=0.0):.1%}"
-
-
-def _span(interval: Interval | None, form: str = "") -> str:
-    if interval is None:
-        return ""
-    low, high = (
-        format(value, form) if form else _number(value) for value in (interval.low, interval.high)
-    )
-    return f"{low} to {high}"
 
 
 def describe(config: ServerConfig) -> str:
@@ -244,7 +270,7 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
     for result in results:
         bound = result.success_bound_by_batch
         extra = {k: v for k, v in result.config.to_dict().items() if k not in dict(SETTINGS)}
-        cause = "" if result.cause == CLOSE_ENOUGH else _first_line(result.cause)
+        cause = "" if result.cause == CLOSE_ENOUGH else first_line(result.cause)
         rows.append(
             (
                 str(result.number),
@@ -252,11 +278,11 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
                 *(_setting(getattr(result.config, name)) for name, _ in SETTINGS),
                 ", ".join(f"{key}={value}" for key, value in extra.items()),
                 str(result.state),
-                _number(result.sustained_rps),
-                _number(result.upper_rps),
+                number(result.sustained_rps),
+                number(result.upper_rps),
                 f"{result.width:.0%}" if result.width else "",
-                _number(result.capacity_rps),
-                _number(result.p99_s),
+                number(result.capacity_rps),
+                number(result.p99_s),
                 f"{bound:.1%}" if bound else "",
                 f"{result.duration_s:.0f}",
                 _seconds(result),
@@ -292,24 +318,10 @@ def _told(title: str, sentences: Sequence[tuple[int, Sequence[str]]]) -> list[st
 
 def _where(run: Run) -> list[tuple[str, str]]:
     recorded = run.recorded()
-    facts = {**recorded.get("host", {}), **recorded.get("versions", {})}
+    parts = ("host", "versions", "placement")
+    facts = {name: value for part in parts for name, value in recorded.get(part, {}).items()}
     return [(name, str(value)) for name, value in facts.items()]
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
-    )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _setting(value: int | None) -> str:
     return "–" if value is None else str(value)
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]

@@ -12,6 +12,7 @@ from typing import Any, Self
 from loadgen.measurement import Measurement
 from loadgen.sustained import CAPACITY_MARGIN, LIMITED, Probe, SustainedRate, success_bound
 from search.explain import explain
+from search.loads import LoadResult, Offered
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
 
@@ -37,6 +38,7 @@ class Kind(enum.StrEnum):
     SAMPLED = "sampled"
     INCUMBENT = "incumbent"
     CONFIRMED = "confirmation"
+    SWEEP = "sweep"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class TrialResult:
         phases_s: seconds of each of PHASES that it went through.
         ready_s: the server's start. peak_rss_mb: of it and its workers. duration_s: all of it.
         host: where it ran.
+        workers: the processes under the JVM: how each was started, and the cores it may use.
+        loads: of a sweep, what came of each load, in their order.
     """
 
     number: int
@@ -152,6 +156,8 @@ class TrialResult:
     duration_s: float = 0.0
     phases_s: Mapping[str, float] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
+    workers: tuple[Mapping[str, Any], ...] = ()
+    loads: tuple[LoadResult, ...] = ()
 
     @property
     def says_nothing(self) -> bool:
@@ -189,6 +195,8 @@ class TrialResult:
             **{
                 **_known(cls, data),
                 "doubts": tuple(data.get("doubts", ())),
+                "workers": tuple(data.get("workers", ())),
+                "loads": tuple(LoadResult.from_dict(load) for load in data.get("loads", ())),
                 "kind": Kind(data["kind"]),
                 "state": State(data["state"]),
                 "config": ServerConfig(**data["config"]),
@@ -261,6 +269,33 @@ def summarise(
         **fields_of_rate,
         **(asdict(window) if window else {}),
         **measured,
+    )
+
+
+def sustained_result(
+    offered: Offered, found: SustainedRate, windows: Sequence[Window]
+) -> LoadResult:
+    """What a search for the rate came to, as a load of a sweep."""
+    best = found.best
+    window = _telling(windows, best)
+    latency = best.measurement.latency if best else None
+    return LoadResult(
+        offered.name,
+        offered.kind,
+        scheduled=sum(probe.measurement.scheduled for probe in found.probes),
+        sent=sum(probe.measurement.sent for probe in found.probes),
+        answered=sum(probe.measurement.succeeded for probe in found.probes),
+        success_rate=1.0 if best else None,
+        mean_latency_s=latency.mean() if latency else None,
+        p50_s=latency.quantile(0.5) if latency else None,
+        p95_s=latency.quantile(0.95) if latency else None,
+        p99_s=latency.quantile(0.99) if latency else None,
+        sustained_rps=None if found.reason.startswith(LIMITED) else found.lower_rps or 0.0,
+        upper_rps=found.upper_rps,
+        queue_s=window.queue_s if window else None,
+        inference_s=window.inference_s if window else None,
+        mean_batch_fill=window.mean_batch_fill if window else None,
+        doubts=(*found.doubts, *(() if best else (found.reason,))),
     )
 
 

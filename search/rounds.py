@@ -39,6 +39,19 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     return _interval(values, 1 / max(len(values), 1))
 
 
+def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> Interval | None:
+    """Where the ratio of two means lies whose values were not measured in pairs (Welch).
+
+    None where either has fewer than two.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return None
+    logs = np.log(ours), np.log(theirs)
+    bounds = stats.ttest_ind(*logs, equal_var=False).confidence_interval(CONFIDENCE)
+    low, high = float(np.exp(bounds.low)), float(np.exp(bounds.high))
+    return Interval(float(np.exp(logs[0].mean() - logs[1].mean())), low, high)
+
+
 def prediction_interval(values: Sequence[float]) -> Interval | None:
     """Where one more such value will lie; None for fewer than two."""
     return _interval(values, 1 + 1 / max(len(values), 1))

@@ -64,7 +64,7 @@ class Run:
     def spec(self) -> StudySpec:
         """The specification as resolved."""
         try:
-            return validate(self.specified(), self.folder, only_read=True)
+            return validate(self.specified(), self.folder, may_be_fixed=True, only_read=True)
         except SpecError as error:
             raise RunError(f"{self.folder / 'spec.yaml'}: {error}") from None
 
@@ -104,6 +104,14 @@ class Run:
         """Where a trial's files are."""
         return self.folder / "trials" / str(number)
 
+    def windows(self, number: int) -> list[dict[str, Any]]:
+        """What a trial's windows came to, as they are written; none where its files are gone."""
+        path = self.trial_folder(number) / "measurements.json"
+        if not path.is_file():
+            return []
+        found: list[dict[str, Any]] = json.loads(path.read_text())["windows"]
+        return found
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep the run to one driver.
@@ -142,20 +150,25 @@ class Run:
 
 
 def frame(results: list[TrialResult]) -> pd.DataFrame:
-    """One row a trial: its settings, then what came of it."""
+    """One row a trial, or one a load of it: its settings, then what came of it."""
     rows = []
     for result in results:
         data = result.to_dict()
         config, host = data.pop("config"), data.pop("host")
         number = data.pop("number")
         data["doubts"] = "; ".join(data["doubts"])
-        rows.append({"number": number, **_flat(config), **_flat(data), "host": host.get("host")})
+        loads, _ = data.pop("loads"), data.pop("workers")
+        row = {"number": number, **flat(config), **flat(data), "host": host.get("host")}
+        # Of a sweep, a row for each load; its figures stand where a search's would.
+        rows += [{**row, **flat(load), "doubts": "; ".join(load["doubts"])} for load in loads] or [
+            row
+        ]
     return pd.DataFrame(rows).convert_dtypes()
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two specifications: by its path, "old → new"."""
-    old, new = _flat(before), _flat(now)
+    old, new = flat(before), flat(now)
     return {
         path: f"{old.get(path, 'nothing')} → {new.get(path, 'nothing')}"
         for path in sorted({*old, *new})
@@ -163,11 +176,12 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested data on one level, the paths joined by dots."""
+    found: dict[str, Any] = {}
     for name, value in data.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{key}": entry for key, entry in _flat(value).items()}
+            found |= {f"{name}.{key}": entry for key, entry in flat(value).items()}
         else:
-            flat[name] = value
-    return flat
+            found[name] = value
+    return found

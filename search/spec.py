@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +26,7 @@ from pydantic import (
 
 from loadgen.payloads import Payload, PayloadError, read_payloads
 from loadgen.sustained import Goal
+from search.loads import Offered
 from search.space import DEFAULT_SETTINGS, GROUPS, Dimension, Space, build_space
 from serving.archive import Archive, ArchiveError
 from serving.config import ConfigError, ServerConfig, parse_environment
@@ -47,7 +50,7 @@ def _beside_the_spec(path: Path, info: ValidationInfo) -> Path:
     folder: Path = (info.context or {}).get("folder", Path())
     try:
         found = (folder / _expanded(path)).resolve()
-        if not found.is_file():
+        if _will_run(info) and not found.is_file():
             raise ValueError(f"{found} does not exist; paths count from the specification's folder")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
@@ -62,6 +65,8 @@ def _expanded(path: Path) -> Path:
 
 
 def _archive(path: Path, info: ValidationInfo) -> Path:
+    if not _will_run(info):
+        return path
     try:
         archive = Archive.read(path)
     except ArchiveError as error:
@@ -78,7 +83,9 @@ def _baseline(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
-def _requests(path: Path) -> Path:
+def _requests(path: Path, info: ValidationInfo) -> Path:
+    if not _will_run(info):
+        return path
     try:
         read_payloads(path)
     except PayloadError as error:
@@ -249,8 +256,13 @@ class SpaceSection(Section):
             raise ValueError("nothing varies; give a setting a range or choices")
         return self
 
-    def build(self, cores: int | None = None) -> Space:
-        """The search space on a host with this many cores; this host's where not given."""
+    def build(self, cores: int | None = None, whole: bool = True) -> Space:
+        """The search space on a host with this many cores; this host's where not given.
+
+        Args:
+            whole: the default settings vary where they are not named.
+        """
+        unnamed = {} if whole else dict.fromkeys(DEFAULT_SETTINGS)
         named = {
             f"{group}.{name}": _entry(value)
             for group in GROUPS
@@ -261,11 +273,12 @@ class SpaceSection(Section):
             for name in type(self).model_fields
             if name in self.model_fields_set and name not in GROUPS
         }
-        return build_space({**settings, **named}, cores or len(os.sched_getaffinity(0)))
+        entries = {**unnamed, **settings, **named}
+        return build_space(entries, cores or len(os.sched_getaffinity(0)))
 
 
-def _core(core: int) -> int:
-    if core >= (cores := os.cpu_count() or 1):
+def _core(core: int, info: ValidationInfo) -> int:
+    if _will_run(info) and core >= (cores := os.cpu_count() or 1):
         raise ValueError(f"this host has no core {core}, but 0 to {cores - 1}")
     return core
 
@@ -325,6 +338,72 @@ class ConfirmSection(Section):
     finalists: int = Field(default=3, ge=1, le=10)
 
 
+class BurstLoad(Section):
+    """Requests all at once."""
+
+    kind: Literal["burst"]
+    requests: int = Field(ge=1, le=8000)
+
+
+class SerialLoad(Section):
+    """Requests one after another."""
+
+    kind: Literal["serial"]
+    requests: int = Field(ge=1)
+
+
+class IntervalLoad(Section):
+    """One request every so often, whether or not earlier ones were answered."""
+
+    kind: Literal["interval"]
+    interval_ms: float | None = Field(default=None, gt=0)
+    rate_rps: float | None = Field(default=None, gt=0)
+    duration_s: float = Field(default=10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.interval_ms is None) == (self.rate_rps is None):
+            raise ValueError("needs interval_ms or rate_rps, and not both")
+        return self
+
+
+class ClosedLoad(Section):
+    """Users that wait for their answers."""
+
+    kind: Literal["closed"]
+    users: int = Field(ge=1, le=8000)
+    duration_s: float = Field(default=10.0, gt=0)
+
+
+class SustainedLoad(Section):
+    """The search for the sustained rate."""
+
+    kind: Literal["sustained"]
+
+
+SweepLoad = Annotated[
+    BurstLoad | SerialLoad | IntervalLoad | ClosedLoad | SustainedLoad, Field(discriminator="kind")
+]
+
+
+class SweepSection(Section):
+    """What is measured at every point of the space, how often, in which random order."""
+
+    loads: list[SweepLoad] = Field(min_length=1)
+    repeats: int = Field(default=3, ge=1, le=100)
+    seed: int = Field(default=0, ge=0)
+
+    def offered(self) -> tuple[Offered, ...]:
+        """The loads, as a trial takes them."""
+        found = []
+        for load in self.loads:
+            given = load.model_dump()
+            if (interval_ms := given.pop("interval_ms", None)) is not None:
+                given["rate_rps"] = 1000 / interval_ms
+            found.append(Offered(**given))
+        return tuple(found)
+
+
 class OutputSection(Section):
     """Where a run's folder is made."""
 
@@ -349,14 +428,46 @@ class StudySpec(Section):
     goal: GoalSection = _SECTION_DEFAULT
     search: SearchSection = _SECTION_DEFAULT
     confirm: ConfirmSection | None = None
+    sweep: SweepSection | None = None
     output: OutputSection = _SECTION_DEFAULT
 
+    @model_validator(mode="after")
+    def _can_be_swept(self) -> Self:
+        if self.sweep is not None:
+            ranges = [d.name for d in self.build_space().dimensions if not d.choices]
+            if ranges:
+                raise ValueError(
+                    f"space.{ranges[0]}: a sweep measures every point: give a list of choices"
+                )
+        return self
+
     def build_space(self, cores: int | None = None) -> Space:
-        """The search space on a host with this many cores."""
-        return self.space.build(cores)
+        """The search space on a host with this many cores.
+
+        What a sweep does not name is left to TorchServe.
+        """
+        return self.space.build(cores, whole=self.sweep is None)
+
+    def points(self) -> list[ServerConfig]:
+        """What a sweep measures, in its random order."""
+        assert self.sweep is not None
+        space = self.build_space()
+        axes = [d.choices for d in space.dimensions]
+        names = [d.name for d in space.dimensions]
+        every = [
+            space.config(dict(zip(names, values, strict=True)))
+            for values in itertools.product(*axes)
+            for _ in range(self.sweep.repeats)
+        ]
+        random.Random(self.sweep.seed).shuffle(every)
+        return every
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out, this host's ranges among them."""
+        if self.sweep is not None:
+            return self.model_dump(mode="json") | {
+                "space": self.space.model_dump(mode="json", exclude_unset=True)
+            }
         ranges = {
             d.name: {"low": d.low, "high": d.high, "log": d.log}
             for d in self.build_space().dimensions

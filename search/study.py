@@ -98,6 +98,7 @@ def new_run(spec: StudySpec) -> Run:
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": describe_host(),
         "versions": describe_versions(spec.installation()),
+        "placement": {"load": "on the server's host"},
     }
     return Run.create(spec, recorded)
 
@@ -111,6 +112,7 @@ def open_study(run: Run, spec: StudySpec) -> Study:
         spec.search.seed,
         spec.baseline(),
         spec.search.incumbent_every,
+        spec.points() if spec.sweep else None,
     )
 
 
@@ -128,12 +130,16 @@ def warm_start_doubts(run: Run, spec: StudySpec) -> list[str]:
     """What is not as it was in the run that a warm start takes its first points from."""
     if spec.search.warm_start is None or not (spec.search.warm_start / "spec.yaml").is_file():
         return []  # It is read once; a run that goes on no longer needs it.
-    earlier = Run.open(spec.search.warm_start)
+    return differences(Run.open(spec.search.warm_start), run)
+
+
+def differences(earlier: Run, run: Run) -> list[str]:
+    """What is not the same of two runs, that their figures may differ by."""
     before = {**earlier.recorded(), **earlier.specified()}
     now = {**run.recorded(), **run.specified()}
     return [
         f"{path}: {how}"
-        for part in ("host", "versions", "model", "goal", "load")
+        for part in ("host", "versions", "placement", "model", "serving", "goal", "load", "sweep")
         for path, how in changes({part: before.get(part)}, {part: now.get(part)}).items()
     ]
 
@@ -192,6 +198,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         spec.load.processes,
         tuple(spec.load.cores),
         tuple(range(1, spec.load.most_processes + 1)),
+        spec.sweep.offered() if spec.sweep else (),
     )
     with run.locked(), only_one():
         study = open_study(run, spec)
@@ -242,6 +249,8 @@ class _Budget:
     def __init__(self, spec: StudySpec, study: Study):
         self._spec = spec
         self._search, self._width = spec.search, spec.goal.width
+        # A sweep ends when all its points are measured, whatever a search would do.
+        self._trials = len(spec.points()) if spec.sweep else spec.search.trials
         spent_s = study.searched_s + study.confirmed_s
         left_s = (spec.search.time_budget_s or float("inf")) - spent_s
         self._deadline = time.monotonic() + left_s
@@ -301,8 +310,8 @@ class _Budget:
             self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
         elif reached := self._reached(results):
             self.reason = reached
-        elif len(results) >= self._search.trials:
-            self.reason = f"all {self._search.trials} trials were run"
+        elif len([r for r in results if not (self._spec.sweep and r.host_fault)]) >= self._trials:
+            self.reason = f"all {self._trials} trials were run"
         elif self.left_s - self._reserved_s(results) < self._typical_trial_s(results):
             self.reason = "the time budget was spent"
         else:

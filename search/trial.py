@@ -9,9 +9,10 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,19 @@ from loadgen.payloads import Payload
 from loadgen.ray_process import on_ray
 from loadgen.sustained import Goal, Search
 from search.host import CpuTimes, describe_host, describe_versions
-from search.result import State, Task, TrialResult, Window, probe_summary, summarise
+from search.loads import LoadResult, Offered, result_of
+from search.result import (
+    Kind,
+    State,
+    Task,
+    TrialResult,
+    Window,
+    probe_summary,
+    summarise,
+    sustained_result,
+)
 from serving.errors import ServerError
+from serving.ignored import ignored_after, ignored_before
 from serving.server import Site, TorchServe
 
 #: An `asyncio.Lock`, or nothing at all.
@@ -44,6 +56,7 @@ class TrialSetup:
     processes: int
     cores: tuple[int, ...]
     bundles: tuple[int, ...]
+    loads: tuple[Offered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,8 +134,9 @@ async def run_trial(
     folder: Path,
     progress: Callable[[Phase], None] = lambda phase: None,
     turn: Turn | None = None,
+    loads: Sequence[Offered] = (),
 ) -> TrialResult:
-    """Measure one configuration.
+    """Measure one configuration: its sustained rate, or what comes of these loads.
 
     Everything that can go wrong with it ends in a FAILED result, with its cause.
 
@@ -137,13 +151,22 @@ async def run_trial(
     server = TorchServe(task.config, site, folder)
     observed = None
     queue_size = task.config.job_queue_size or 100
+    told: list[LoadResult] = []
     try:
+        # What runs today is measured as it is.
+        strict = task.kind is not Kind.BASELINE
+        if strict and (ignored := ignored_before(task.config, site.installation)):
+            raise ServerError("setting ignored", ignored)
         watch.enter(Phase("start"))
         async with _serving(server, turn, watch):
+            commands = [worker.command for worker in server.workers]
+            if strict and (ignored := ignored_after(task.config, commands)):
+                raise ServerError("setting ignored", ignored, server.log_tail())
             await fleet.aim(server.url)
             observed = Observed(server, fleet, turn)
             batch_requests = server.batch_capacity
-            found = await Search(
+            search = partial(
+                Search,
                 goal,
                 observed,
                 batch_requests,
@@ -152,9 +175,18 @@ async def run_trial(
                 known_rps=task.known_rps,
                 common_rps=task.common_rps,
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
-            ).find()
-        result = summarise(task, found, observed.windows, **_measured(server, watch))
-        probes = [probe_summary(probe) for probe in found.probes]
+            )
+            if loads:
+                # Each repeat has arrivals of its own.
+                seed = goal.seed + task.number
+                await _offer(loads, told, search, observed, goal, seed)
+            else:
+                found = await search().find()
+        if loads:
+            result, probes = _swept(task, told, _measured(server, watch)), []
+        else:
+            result = summarise(task, found, observed.windows, **_measured(server, watch))
+            probes = [probe_summary(probe) for probe in found.probes]
     except (ServerError, GeneratorLost) as error:
         result, probes = _failed(task, error, folder, _measured(server, watch)), []
     except Exception as error:
@@ -162,8 +194,46 @@ async def run_trial(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(traceback.format_exc())
         result, probes = _failed(task, error, folder, _measured(server, watch)), []
+    if told and not result.loads:
+        result = replace(result, loads=tuple(told))  # What was measured before it failed.
     _write(folder / "measurements.json", result, probes, observed)
     return result
+
+
+async def _offer(
+    loads: Sequence[Offered],
+    told: list[LoadResult],
+    new_search: Callable[[], Search],
+    observed: Observed,
+    goal: Goal,
+    seed: int,
+) -> None:
+    """One load after another on a server that is warm; what came of each is added to `told`."""
+    warm = new_search()
+    if any(offered.kind != "sustained" for offered in loads):
+        await warm.warm_up()
+    for offered in loads:
+        if offered.kind == "sustained":
+            found = await new_search().find()
+            told.append(sustained_result(offered, found, observed.windows))
+            continue
+        warm.progress("narrowing", offered.rate_rps or 0.0)
+        load = offered.load(goal.arrivals, goal.timeout_s, seed, warm.cycle_requests)
+        measured = await observed.measure(load)
+        while measured.generator_limited and await observed.relieve(measured):
+            measured = await observed.measure(load)
+        told.append(result_of(offered, measured, observed.windows[-1].server))
+
+
+def _swept(task: Task, told: Sequence[LoadResult], measured: dict[str, Any]) -> TrialResult:
+    served = any(load.answered for load in told)
+    causes = [cause for load in told for cause in (*load.errors, *load.doubts)]
+    state = State.COMPLETE if served else State.FAILED
+    why = ", ".join(dict.fromkeys(causes)) or "no answer at all"
+    cause = "" if served else f"no request succeeded: {why}"
+    return TrialResult(
+        task.number, task.kind, task.config, state, cause=cause, loads=tuple(told), **measured
+    )
 
 
 async def run_twice(*arguments: Any) -> TrialResult:
@@ -212,6 +282,7 @@ def _measured(server: TorchServe, watch: _Stopwatch) -> dict[str, Any]:
     workers = len(server.worker_pids)
     return {
         "workers_ready": workers or None,
+        "workers": tuple(vars(worker) for worker in server.workers),
         "batch_capacity": server.batch_capacity if workers else None,
         "ready_s": round(server.ready_s, 2) or None,
         "peak_rss_mb": server.peak_rss_bytes >> 20 or None,
@@ -267,6 +338,7 @@ class ServingTrial(tune.Trainable):
                 self._fleet,
                 Path(self.config["folder"]),
                 self._phases.put,
+                loads=self._setup.loads,
             )
             self._task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             self._task.add_done_callback(lambda _: self._phases.put(None))

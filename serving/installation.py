@@ -26,6 +26,7 @@ def version(name):
 spec = importlib.util.find_spec("ts")
 home = str(pathlib.Path(spec.origin).parent.parent) if spec and spec.origin else None
 print(json.dumps({"home": home, "torchserve": version("torchserve"),
+                  "ipex": version("intel_extension_for_pytorch"),
                   "torch": version("torch"), "python": platform.python_version()}))
 """
 
@@ -58,6 +59,7 @@ class Installation:
     torchserve_version: str
     torch_version: str | None
     java: Java
+    ipex_version: str | None = None
 
 
 def find_java(named: str | None = None) -> Java:
@@ -122,6 +124,7 @@ def find_installation(python: str | None = None, java: str | None = None) -> Ins
         found["torchserve"] or "",
         found["torch"],
         find_java(java),
+        found["ipex"],
     )
 
 

@@ -112,6 +112,14 @@ class Site:
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
 
+@dataclass(frozen=True)
+class WorkerProcess:
+    """A process under the JVM: how it was started, and the cores that it may use."""
+
+    command: str
+    cores: tuple[int, ...]
+
+
 class TorchServe:
     """A TorchServe instance as an asynchronous context.
 
@@ -135,6 +143,7 @@ class TorchServe:
         self.log_path = folder / "torchserve.log"
         self.ports = site.ports
         self.worker_pids: frozenset[int] = frozenset()
+        self.workers: tuple[WorkerProcess, ...] = ()
         self.peak_rss_bytes = 0
         self.ready_s = 0.0
         self.batch_capacity = 1
@@ -268,11 +277,19 @@ class TorchServe:
         """The server's whole environment."""
         return {
             **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            **self._path(),
             "TMPDIR": str(self._home / "tmp"),
             "LOG_LOCATION": str(self._home / "logs"),
             "METRICS_LOCATION": str(self._home / "logs"),
             **self.config.environment_variables(),
         }
+
+    def _path(self) -> dict[str, str]:
+        """The CPU launcher runs `python`, which must be the workers' own."""
+        python = shutil.which(self.site.installation.python)
+        if self.config.properties.get("cpu_launcher_enable") != "true" or python is None:
+            return {}
+        return {"PATH": f"{Path(python).parent}:{os.environ.get('PATH', os.defpath)}"}
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -327,6 +344,7 @@ class TorchServe:
                     self._compare(described)
                     self.batch_capacity = described["minWorkers"] * described["batchSize"]
                     self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
+                    self.workers = self._worker_processes()
                     self._tasks.append(asyncio.create_task(self._watch()))
                     return
                 await self._check_loading()
@@ -410,6 +428,15 @@ class TorchServe:
         if gone:
             cause = "out of memory" if killed else "worker died"
             raise self._error(cause, f"worker {gone[0]} ended while it was measured")
+
+    def _worker_processes(self) -> tuple[WorkerProcess, ...]:
+        found = []
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    command = " ".join(process.cmdline())
+                    found.append(WorkerProcess(command, tuple(process.cpu_affinity())))
+        return tuple(found)
 
     def _over_processes(self, quantity: Callable[[psutil.Process], float]) -> float:
         """The sum of a quantity over the JVM and its workers."""

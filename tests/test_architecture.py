@@ -56,6 +56,7 @@ def test_every_import_is_declared() -> None:
     module_to_project = {
         "yaml": "pyyaml",
         "hdrh": "hdrhistogram",
+        "markdown_it": "markdown-it-py",
         "model_archiver": "torch-model-archiver",
     }
     for path in FILES:

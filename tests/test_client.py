@@ -158,3 +158,18 @@ async def test_what_runs_out_of_files_is_not_sent(monkeypatch: pytest.MonkeyPatc
     measured = await Client(PAYLOADS, "http://127.0.0.1:9/").run(Load(Constant(20), 0.5))
     assert (measured.scheduled, measured.sent, measured.errors) == (10, 0, {})
     assert measured.generator_limited == "10 of 10 requests were not sent"
+
+
+async def test_one_after_another_ends_with_the_last_request() -> None:
+    with stub(workers=4, service_s=0.02) as url:
+        measured = await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0))
+        crowd = await Client(PAYLOADS, url).run(Load(Closed(4, 10), 30.0))
+        parts = [
+            await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0), Share(index, 2))
+            for index in range(2)
+        ]
+    assert (measured.scheduled, measured.succeeded) == (10, 10)
+    assert 0.2 <= measured.span_s < 5
+    assert (crowd.scheduled, crowd.succeeded) == (10, 10)
+    assert [part.scheduled for part in parts] == [10, 0], "who has no user has no request"
+    assert parts[1].span_s < 5

@@ -74,7 +74,7 @@ def build(folder: Path, variant: str = "fast") -> Path:
         content = Path(temporary) / "content"
         codegen.save(content, tokenizer)
         shutil.copy(Path(__file__).with_name("handler.py"), content)
-        described = {"name": variant, "built_from": stamp, **VARIANTS[variant]}
+        described = {"name": variant, "built_from": stamp, "variants": VARIANTS}
         (content / "variant.json").write_text(json.dumps(described, indent=2), "utf-8")
         packed = _pack(content, Path(temporary))
         listed = Path(temporary) / requests.name

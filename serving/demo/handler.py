@@ -2,7 +2,8 @@
 
 It stands alone there, so it imports nothing of the package it lies in here. What sets the two
 variants apart is data: `variant.json`, beside it in the archive, holds the options of the
-tokeniser and of `generate`. TorchServe picks the handler by taking the only class in this file.
+tokeniser and of `generate` of both, and which one is the archive's; the environment variable
+CODEGEN_VARIANT names the other. TorchServe picks the handler by taking the only class in this file.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class CodeGenHandler:
         gpu_id = properties.get("gpu_id")
         on_gpu = gpu_id is not None and torch.cuda.is_available()
         self.device = torch.device("cuda", int(gpu_id)) if on_gpu else torch.device("cpu")
-        variant = json.loads((folder / "variant.json").read_text("utf-8"))
+        described = json.loads((folder / "variant.json").read_text("utf-8"))
+        variant = described["variants"][os.environ.get("CODEGEN_VARIANT") or described["name"]]
         self.encode_options: dict[str, Any] = variant["tokenize"]
         self.generate_options: dict[str, Any] = variant["generate"]
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)

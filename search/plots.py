@@ -1,0 +1,276 @@
+"""A run's plots, by plotly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from search.optimizer import finalists
+from search.result import PHASES, State, TrialResult
+from search.run import Run, flat
+from search.study import Outcome
+from search.tables import SHOWN
+
+#: Of a search so many best configurations have their load curves drawn.
+_CURVES = 3
+_BEST, _OTHER, _FAILED, _REFERENCE = "#1a7f37", "#8b949e", "#cf222e", "#0969da"
+
+
+def plots(found: Outcome) -> list[tuple[str, go.Figure]]:
+    """Each plot with its heading; those that this run has something for."""
+    if any(result.loads for result in found.results):
+        return [*_heat_maps(found.results), *_plot("Where the seconds went", _seconds, found)]
+    return [
+        *_plot("The search", _history, found),
+        *_plot("Load curves of the best and the reference", _load_curves, found),
+        *_plot("All settings together", _parallel, found),
+        *_plot("Each setting", _slices, found),
+        *_plot("Importance", _importance, found),
+        *_plot("Where the seconds went", _seconds, found),
+    ]
+
+
+def _plot(
+    heading: str, draw: Callable[[Outcome], go.Figure | None], found: Outcome
+) -> list[tuple[str, go.Figure]]:
+    figure = draw(found)
+    if figure is None:
+        return []
+    return [(heading, _styled(figure))]
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    return figure.update_layout(
+        template="plotly_white",
+        margin={"l": 56, "r": 16, "t": 32, "b": 48},
+        legend={"orientation": "h", "y": -0.2},
+        font={"family": "system-ui, sans-serif"},
+    )
+
+
+def _settings(result: TrialResult) -> dict[str, Any]:
+    return flat(result.config.to_dict())
+
+
+def _label(result: TrialResult) -> str:
+    lines = [f"{name}: {value}" for name, value in _settings(result).items()]
+    return f"trial {result.number}, {result.kind}<br>" + "<br>".join(lines or ["nothing set"])
+
+
+def _history(found: Outcome) -> go.Figure | None:
+    """Rates by trial; pruned ones at their capacity, failed ones at nothing."""
+    if not found.results:
+        return None
+    figure = go.Figure()
+    groups: tuple[tuple[str, State, Callable[[TrialResult], float], str, str], ...] = (
+        ("sustained", State.COMPLETE, lambda r: r.sustained_rps or 0.0, _BEST, "circle"),
+        ("pruned, at its capacity", State.PRUNED, lambda r: r.capacity_rps or 0.0, _OTHER, "x"),
+        ("failed", State.FAILED, lambda r: 0.0, _FAILED, "triangle-down"),
+    )
+    for name, state, height, color, symbol in groups:
+        there = [r for r in found.results if r.state is state]
+        if there:
+            figure.add_scatter(
+                x=[r.number for r in there],
+                y=[height(r) for r in there],
+                mode="markers",
+                name=name,
+                marker={"color": color, "symbol": symbol, "size": 9},
+                text=[_label(r) for r in there],
+                hovertemplate="%{y:.1f} rps<br>%{text}<extra></extra>",
+            )
+    best, steps = 0.0, []
+    for result in found.results:
+        best = max(best, result.sustained_rps or 0.0)
+        steps.append(best)
+    figure.add_scatter(
+        x=[r.number for r in found.results],
+        y=steps,
+        mode="lines",
+        name="best so far",
+        line={"color": _BEST, "shape": "hv", "width": 1},
+        hoverinfo="skip",
+    )
+    if found.reference is not None and found.reference.sustained_rps:
+        figure.add_hline(
+            found.reference.sustained_rps,
+            line={"dash": "dash", "color": _REFERENCE},
+            annotation_text=f"the {found.reference.kind}",
+        )
+    return figure.update_xaxes(title="trial").update_yaxes(title="rps", rangemode="tozero")
+
+
+def _load_curves(found: Outcome) -> go.Figure | None:
+    """What was answered and how late, by the rate that was offered."""
+    best = {config.digest() for config in finalists(found.results, _CURVES)}
+    newest = {r.config.digest(): r for r in found.results if r.config.digest() in best}
+    shown = list(newest.values())
+    if found.reference is not None and found.reference.number not in [r.number for r in shown]:
+        shown.append(found.reference)
+    figure = make_subplots(1, 2, subplot_titles=("answered, rps", "p99 latency, s"))
+    colors = (_BEST, "#bf8700", "#8250df", _REFERENCE)
+    drawn = False
+    for result, color in zip(shown, colors, strict=False):
+        windows = sorted(_offered(found.run, result.number))
+        if not windows:
+            continue
+        drawn = True
+        rates, answered, p99 = zip(*windows, strict=True)
+        name = f"trial {result.number}, {result.kind}"
+        for column, values in ((1, answered), (2, p99)):
+            figure.add_scatter(
+                x=rates,
+                y=values,
+                mode="lines+markers",
+                name=name,
+                legendgroup=name,
+                showlegend=column == 1,
+                line={"color": color},
+                row=1,
+                col=column,
+            )
+    if not drawn:
+        return None
+    return figure.update_xaxes(title="offered, rps").update_yaxes(rangemode="tozero")
+
+
+def _offered(run: Run, number: int) -> list[tuple[float, float, float]]:
+    """Of each window at an offered rate: the rate, what was answered, the p99 latency."""
+    return [
+        (window["schedule"]["rate_rps"], window["goodput_rps"], window["latency_s"]["p99"])
+        for window in run.windows(number)
+        if "rate_rps" in window["schedule"] and window["latency_s"].get("p99") is not None
+    ]
+
+
+def _varied(results: Sequence[TrialResult]) -> dict[str, list[Any]]:
+    """Each setting that differs between these, with its values."""
+    rows = [_settings(r) for r in results]
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row.get(name) for row in rows] for name in names}
+    return {name: values for name, values in found.items() if len(set(map(str, values))) > 1}
+
+
+def _rates(results: Sequence[TrialResult]) -> list[float]:
+    """What each sustained, or would have at most."""
+    return [r.sustained_rps or (r.capacity_rps or 0.0) * (r.state is State.PRUNED) for r in results]
+
+
+def _told(found: Outcome) -> list[TrialResult]:
+    """The trials that set what others set too."""
+    return [r for r in found.results if r.config.to_dict()]
+
+
+def _parallel(found: Outcome) -> go.Figure | None:
+    results = _told(found)
+    varied = _varied(results)
+    if len(results) < 2 or not varied:
+        return None
+    dimensions = [_axis(name, values) for name, values in varied.items()]
+    rates = _rates(results)
+    line = {"color": rates, "colorscale": "Viridis", "showscale": False}
+    dimensions.append({"label": "rps", "values": rates})
+    return go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+
+
+def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    """Numbers as they are; of anything else, and of what is unset, each value has a place."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return {"label": name, "values": list(values)}
+    texts = ["unset" if value is None else str(value) for value in values]
+    places = sorted(set(texts))
+    return {
+        "label": name,
+        "values": [places.index(text) for text in texts],
+        "tickvals": list(range(len(places))),
+        "ticktext": places,
+    }
+
+
+def _slices(found: Outcome) -> go.Figure | None:
+    results = _told(found)
+    varied = _varied(results)
+    if not varied:
+        return None
+    columns = min(3, len(varied))
+    rows = -(-len(varied) // columns)
+    figure = make_subplots(rows, columns, subplot_titles=list(varied), shared_yaxes=True)
+    rates = _rates(results)
+    colors = {State.COMPLETE: _BEST, State.PRUNED: _OTHER, State.FAILED: _FAILED}
+    for index, values in enumerate(varied.values()):
+        figure.add_scatter(
+            x=["unset" if value is None else value for value in values],
+            y=rates,
+            mode="markers",
+            marker={"color": [colors[r.state] for r in results]},
+            text=[_label(r) for r in results],
+            hovertemplate="%{y:.1f} rps<br>%{text}<extra></extra>",
+            showlegend=False,
+            row=index // columns + 1,
+            col=index % columns + 1,
+        )
+    return figure.update_layout(height=260 * rows)
+
+
+def _importance(found: Outcome) -> go.Figure | None:
+    if not found.importance:
+        return None
+    shares = dict(sorted(found.importance.items(), key=lambda item: item[1]))
+    figure = go.Figure(go.Bar(x=list(shares.values()), y=list(shares), orientation="h"))
+    figure.update_traces(marker_color=_REFERENCE)
+    return figure.update_xaxes(title="share of the rates' variation", tickformat=".0%")
+
+
+def _seconds(found: Outcome) -> go.Figure | None:
+    phases = [phase for phase in PHASES if any(phase in r.phases_s for r in found.results)]
+    if not phases:
+        return None
+    figure = go.Figure()
+    for phase in phases:
+        figure.add_bar(
+            x=[r.number for r in found.results],
+            y=[r.phases_s.get(phase, 0.0) for r in found.results],
+            name=phase,
+        )
+    return figure.update_layout(barmode="stack").update_xaxes(title="trial").update_yaxes(title="s")
+
+
+def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
+    """Of a sweep over two settings or more: the first two that vary, the median of all the rest."""
+    names = list(_varied(results))[:2]
+    if len(names) < 2:
+        return []
+    found = []
+    for load in dict.fromkeys(load.load for r in results for load in r.loads):
+        told = [(r, t) for r in results for t in r.loads if t.load == load]
+        column = SHOWN[told[0][1].kind]
+        cells: dict[tuple[str, str], list[float]] = {}
+        for r, t in told:
+            if (value := getattr(t, column)) is not None:
+                first, second = (str(_settings(r).get(name)) for name in names)
+                cells.setdefault((first, second), []).append(value)
+        axes = [sorted({at[i] for at in cells}, key=lambda text: text.rjust(9)) for i in (0, 1)]
+        values = [[_median(cells.get((x, y))) for x in axes[0]] for y in axes[1]]
+        figure = go.Figure(
+            go.Heatmap(
+                x=axes[0],
+                y=axes[1],
+                z=values,
+                colorscale="Viridis",
+                reversescale=column.endswith("_s"),
+                texttemplate="%{z:.3g}",
+                colorbar={"title": column},
+            )
+        )
+        figure.update_xaxes(title=names[0], type="category")
+        figure.update_yaxes(title=names[1], type="category")
+        found.append((f"{load}: {column}", _styled(figure)))
+    return found
+
+
+def _median(values: list[float] | None) -> float | None:
+    return median(values) if values else None

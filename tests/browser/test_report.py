@@ -1,0 +1,44 @@
+"""report.html in a real browser: it opens from disk, and nothing in it fails."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from search.report import write_report
+from search.study import Outcome
+from tests.test_report import confirmed, found, run  # noqa: F401
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
+]
+HEADINGS = ("The search", "All settings together", "Each setting", "Where the seconds went")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_opens_from_disk(confirmed: Outcome, width: int) -> None:  # noqa: F811
+    write_report(confirmed)
+    page_path = confirmed.run.folder / "report.html"
+    said: list[str] = []
+    asked: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(page_path.as_uri())
+        page.wait_for_selector(".plot svg.main-svg")
+        headings = page.locator("h2").all_text_contents()
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"report-{width}.png", full_page=True)
+        browser.close()
+    assert [line for line in said if line.startswith(("error", "warning"))] == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert set(HEADINGS) <= set(headings)
+    assert overflow <= 0, "the page itself does not scroll sideways"
