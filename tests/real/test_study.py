@@ -207,7 +207,8 @@ def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStud
 @pytest.mark.parametrize("victim", ["ResourceTrainable", "_LoadActor"])
 def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, victim: str) -> None:
     process, _, folder = start(study, 1)
-    (pid,) = processes(f"ray::{victim}")
+    # A second load process may have been started where the first was late.
+    pid, *_ = processes(f"ray::{victim}")
     os.kill(pid, signal.SIGKILL)
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
