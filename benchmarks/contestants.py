@@ -85,7 +85,7 @@ def by_optuna(sampler: BaseSampler, space: Space) -> Generator[Values, float, No
 
 
 def quasi_random(space: Space, seed: int) -> Generator[Values, float, None]:
-    """Sobol's points, scrambled; as Optuna's QMCSampler takes them, in a hundredth of the time."""
+    """Sobol's points, scrambled, as Optuna's QMCSampler takes them too."""
     engine = Sobol(len(space.dimensions), seed=seed)
     while True:
         place = engine.random(1)[0]

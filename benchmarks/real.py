@@ -62,7 +62,6 @@ def main(
     """Compare by what is chosen in equal time."""
     console = Console()
     base = load_spec(spec)
-    names: list[str] = []
     chosen: list[ServerConfig] = []
     shown: list[dict[str, Any]] = []
     for number in range(runs):
@@ -78,11 +77,10 @@ def main(
             if found.interrupted:
                 raise typer.Exit(130)
             best = found.best
-            names.append(f"{name} {number + 1}")
             chosen.append(best.config if best else ServerConfig())
             shown.append(
                 {
-                    "run": names[-1],
+                    "run": f"{name} {number + 1}",
                     "trials": len(found.results),
                     "search_rps": best.sustained_rps if best else None,
                     "config": describe(chosen[-1]),

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from model_archiver.model_archiver_config import ModelArchiverConfig
-from model_archiver.model_packaging_utils import ModelExportUtils
 from rich.console import Console
 
 from benchmarks.surfaces import SETTINGS
@@ -30,6 +28,7 @@ from loadgen.schedule import Closed
 from search.host import only_one
 from serving.archive import Archive
 from serving.config import ServerConfig
+from serving.demo.build import pack
 from serving.errors import ServerError
 from serving.installation import find_installation
 from serving.server import Site, TorchServe
@@ -51,10 +50,7 @@ def archive_of(handler: str, folder: Path) -> Archive:
     content = folder / "content"
     content.mkdir()
     shutil.copy(HANDLERS / f"{handler}.py", content)
-    config = ModelArchiverConfig(handler, handler=f"{handler}.py:handle", version="1.0")
-    manifest = ModelExportUtils.generate_manifest_json(config)
-    ModelExportUtils.archive(str(folder), handler, str(content), manifest, "default")
-    return Archive.read(folder / f"{handler}.mar")
+    return Archive.read(pack(handler, f"{handler}.py:handle", content, folder))
 
 
 async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from search.report import describe
 from search.result import TrialResult
 from search.rounds import Interval, mean_interval, ratio_interval
-from search.run import flat
 from search.study import Outcome, differences
 from search.tables import SHOWN
 from search.text import markdown, number, span
@@ -43,12 +43,11 @@ def _searches(found: Sequence[Outcome]) -> str:
             rows.append((each.run.name, "", "", "none", "", "", ""))
             continue
         ratio, interval = _ratio(_rates(each), _rates(found[0]))
-        settings = ", ".join(f"{k}={v}" for k, v in flat(chosen.config.to_dict()).items())
         rows.append(
             (
                 each.run.name,
                 str(chosen.number),
-                settings or "nothing set",
+                describe(chosen.config),
                 number(_mean(_rates(each))),
                 ratio if each is not found[0] else "",
                 span(interval, ".2f") if each is not found[0] else "",
@@ -61,7 +60,7 @@ def _searches(found: Sequence[Outcome]) -> str:
 def _rates(each: Outcome) -> list[float]:
     """Of what was chosen: its rates by round where it was confirmed, else its search's."""
     if each.confirmation is not None:
-        return [rate for rate in each.confirmation.rounds.rates(each.confirmation.winner) if rate]
+        return each.confirmation.rounds.served(each.confirmation.winner)
     chosen = each.chosen
     return [chosen.sustained_rps] if chosen and chosen.sustained_rps else []
 
@@ -96,8 +95,7 @@ def _cells(results: Sequence[TrialResult]) -> Mapping[tuple[str, str, str], list
     """By load, point and the figure that says most: its values over the repeats."""
     cells: dict[tuple[str, str, str], list[float]] = {}
     for result in results:
-        settings = flat(result.config.to_dict())
-        point = ", ".join(f"{name}={value}" for name, value in settings.items())
+        point = describe(result.config)
         for load in result.loads:
             column = SHOWN[load.kind]
             if value := getattr(load, column):

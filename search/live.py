@@ -15,7 +15,8 @@ from rich.text import Text
 from search.loads import LoadResult
 from search.report import describe
 from search.result import Kind, State, Task, TrialResult
-from search.text import number
+from search.tables import SHOWN
+from search.text import first_line, number
 
 
 class LiveView:
@@ -152,16 +153,15 @@ def _came(result: TrialResult) -> str:
     elif result.state is State.COMPLETE:
         came = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s:.2f} s"
     else:
-        came = f"{str(result.state).lower()}: {result.cause.partition(chr(10))[0]}"
+        came = f"{str(result.state).lower()}: {first_line(result.cause)}"
     return f"{came} ({result.duration_s:.0f} s)"
 
 
 def _figure(load: LoadResult) -> str:
     """The one figure that says most of a load."""
+    column = SHOWN[load.kind]
+    unit = "s" if column.endswith("_s") else "rps"
+    figure = f"{load.load}: {number(getattr(load, column)) or 'none'} {unit}"
     if load.kind == "sustained":
-        return f"{load.load}: {number(load.sustained_rps) or 'none'} rps"
-    if load.kind in ("burst", "serial"):
-        figure = f"{number(load.completion_s) or 'never'} s"
-    else:
-        figure = f"{number(load.achieved_rps) or 'no'} rps"
-    return f"{load.load}: {figure}, {load.answered} of {load.scheduled} answered"
+        return figure
+    return f"{figure}, {load.answered} of {load.scheduled} answered"

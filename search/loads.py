@@ -48,10 +48,7 @@ class Offered:
         return "the sustained rate"
 
     def load(self, arrivals: str, timeout_s: float, seed: int, cycle_requests: int) -> Load:
-        """What a generator is given; not for the sustained rate, which takes a search.
-
-        A request may wait for all of a burst: its time-out is the least of all.
-        """
+        """What a generator is given; not for the sustained rate, which takes a search."""
         schedule: Schedule
         duration_s = self.duration_s or _AT_ONCE_S
         match self.kind:
@@ -121,9 +118,7 @@ class LoadResult:
         return cls(**{**data, "doubts": tuple(data["doubts"])})
 
 
-def result_of(
-    offered: Offered, measured: Measurement, server: ServerWindow | None, **more: Any
-) -> LoadResult:
+def result_of(offered: Offered, measured: Measurement, server: ServerWindow | None) -> LoadResult:
     """The figures of a window."""
     longest, mean = measured.latency.quantile(1.0), measured.latency.mean()
     completion_s = measured.last_answer_s or None
@@ -149,5 +144,4 @@ def result_of(
         mean_batch_fill=server.mean_batch_fill if server else None,
         errors=dict(measured.errors),
         doubts=(f"the load was not offered as asked: {limited}",) if limited else (),
-        **more,
     )

@@ -13,7 +13,7 @@ from search.optimizer import finalists
 from search.result import PHASES, State, TrialResult
 from search.run import Run, flat
 from search.study import Outcome
-from search.tables import SHOWN
+from search.tables import SHOWN, varied_settings
 
 #: Of a search so many best configurations have their load curves drawn.
 _CURVES = 3
@@ -52,12 +52,8 @@ def _styled(figure: go.Figure) -> go.Figure:
     )
 
 
-def _settings(result: TrialResult) -> dict[str, Any]:
-    return flat(result.config.to_dict())
-
-
 def _label(result: TrialResult) -> str:
-    lines = [f"{name}: {value}" for name, value in _settings(result).items()]
+    lines = [f"{name}: {value}" for name, value in flat(result.config.to_dict()).items()]
     return f"trial {result.number}, {result.kind}<br>" + "<br>".join(lines or ["nothing set"])
 
 
@@ -147,14 +143,6 @@ def _offered(run: Run, number: int) -> list[tuple[float, float, float]]:
     ]
 
 
-def _varied(results: Sequence[TrialResult]) -> dict[str, list[Any]]:
-    """Each setting that differs between these, with its values."""
-    rows = [_settings(r) for r in results]
-    names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: [row.get(name) for row in rows] for name in names}
-    return {name: values for name, values in found.items() if len(set(map(str, values))) > 1}
-
-
 def _rates(results: Sequence[TrialResult]) -> list[float]:
     """What each sustained, or would have at most."""
     return [r.sustained_rps or (r.capacity_rps or 0.0) * (r.state is State.PRUNED) for r in results]
@@ -167,7 +155,7 @@ def _told(found: Outcome) -> list[TrialResult]:
 
 def _parallel(found: Outcome) -> go.Figure | None:
     results = _told(found)
-    varied = _varied(results)
+    varied = varied_settings(results)
     if len(results) < 2 or not varied:
         return None
     dimensions = [_axis(name, values) for name, values in varied.items()]
@@ -193,7 +181,7 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
 
 def _slices(found: Outcome) -> go.Figure | None:
     results = _told(found)
-    varied = _varied(results)
+    varied = varied_settings(results)
     if not varied:
         return None
     columns = min(3, len(varied))
@@ -241,7 +229,7 @@ def _seconds(found: Outcome) -> go.Figure | None:
 
 def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
     """Of a sweep over two settings or more: the first two that vary, the median of all the rest."""
-    names = list(_varied(results))[:2]
+    names = list(varied_settings(results))[:2]
     if len(names) < 2:
         return []
     found = []
@@ -251,7 +239,7 @@ def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
         cells: dict[tuple[str, str], list[float]] = {}
         for r, t in told:
             if (value := getattr(t, column)) is not None:
-                first, second = (str(_settings(r).get(name)) for name in names)
+                first, second = (str(flat(r.config.to_dict()).get(name)) for name in names)
                 cells.setdefault((first, second), []).append(value)
         axes = [sorted({at[i] for at in cells}, key=lambda text: text.rjust(9)) for i in (0, 1)]
         values = [[_median(cells.get((x, y))) for x in axes[0]] for y in axes[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from rich.table import Table
 
@@ -90,7 +91,7 @@ class SweepTable:
 def tables(results: Sequence[TrialResult]) -> list[SweepTable]:
     """One table for each kind of load, points in the order of their settings."""
     points = _points(results)
-    names = _varied(list(points))
+    names = list(varied_settings(results))
     seen = [load for r in results for load in r.loads]
     found = []
     for kind in dict.fromkeys(load.kind for load in seen):
@@ -132,9 +133,12 @@ def _points(results: Sequence[TrialResult]) -> dict[Point, list[TrialResult]]:
     return points
 
 
-def _varied(points: Sequence[Point]) -> list[str]:
-    names = dict.fromkeys(name for point in points for name, _ in point)
-    return [n for n in names if len({dict(point).get(n) for point in points}) > 1]
+def varied_settings(results: Sequence[TrialResult]) -> dict[str, list[Any]]:
+    """Each setting that differs between these, with its values; None where it is not set."""
+    rows = [flat(r.config.to_dict()) for r in results]
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: [row.get(name) for row in rows] for name in names}
+    return {name: values for name, values in found.items() if len(set(map(str, values))) > 1}
 
 
 def _cell(column: str, values: Sequence[float | None], is_best: bool) -> str:

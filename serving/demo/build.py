@@ -76,7 +76,7 @@ def build(folder: Path, variant: str = "fast") -> Path:
         shutil.copy(Path(__file__).with_name("handler.py"), content)
         described = {"name": variant, "built_from": stamp, "variants": VARIANTS}
         (content / "variant.json").write_text(json.dumps(described, indent=2), "utf-8")
-        packed = _pack(content, Path(temporary))
+        packed = pack(MODEL_NAME, "handler.py", content, Path(temporary))
         listed = Path(temporary) / requests.name
         listed.write_text(request_lines(tokenizer), "utf-8")
         # The archive last: its stamp vouches for the requests, too.
@@ -129,17 +129,19 @@ def _stamp_of(archive: Path) -> str | None:
     return stamp
 
 
-def _pack(content: Path, target: Path) -> Path:
-    """Pack the folder content as a model archive in the folder target.
+def pack(name: str, handler: str, content: Path, target: Path) -> Path:
+    """Pack the folder content as the archive of a model of this name in the folder target.
+
+    handler is the file in it, with `:FUNCTION` where it is no class.
 
     Only the archiver's manifest and writer are used: its `generate_model_archive` first copies
-    everything to the fixed path TMPDIR/codegen, and deletes what it finds there.
+    everything to a fixed path in TMPDIR, and deletes what it finds there.
     """
     from model_archiver.model_archiver_config import ModelArchiverConfig
     from model_archiver.model_packaging_utils import ModelExportUtils
 
-    config = ModelArchiverConfig(model_name=MODEL_NAME, handler="handler.py", version="1.0")
+    config = ModelArchiverConfig(model_name=name, handler=handler, version="1.0")
     manifest = ModelExportUtils.generate_manifest_json(config)
     # Stored, not compressed: random weights do not shrink.
-    ModelExportUtils.archive(str(target), MODEL_NAME, str(content), manifest, "zip-store")
-    return target / f"{MODEL_NAME}.mar"
+    ModelExportUtils.archive(str(target), name, str(content), manifest, "zip-store")
+    return target / f"{name}.mar"
