@@ -31,8 +31,8 @@ class Contestant(Protocol):
         """The next point; None where it has no more."""
         ...
 
-    def tell(self, rate_rps: float) -> None:
-        """What came of it; 0 where it failed."""
+    def tell(self, rate_rps: float, cause: str) -> None:
+        """What came of it: 0 where it failed, and what it said of that."""
         ...
 
     def choice(self) -> Values | None:
@@ -51,7 +51,7 @@ class Walk:
         """See `Contestant.ask`."""
         return self._asked
 
-    def tell(self, rate_rps: float) -> None:
+    def tell(self, rate_rps: float, cause: str) -> None:
         """See `Contestant.tell`."""
         assert self._asked is not None
         if rate_rps > 0 and (self._best is None or rate_rps > self._best[0]):
@@ -188,7 +188,7 @@ class Servetune:
         self._asked = self._study.ask()
         return self._values(self._asked[1].config) if self._asked else None
 
-    def tell(self, rate_rps: float) -> None:
+    def tell(self, rate_rps: float, cause: str) -> None:
         """See `Contestant.tell`."""
         assert self._asked is not None
         trial, task = self._asked
@@ -207,6 +207,7 @@ class Servetune:
                 sustained_rps=sustained if state is State.COMPLETE else None,
                 capacity_rps=_CAPACITY_OVER * rate_rps or None,
                 width=0.05,
+                cause=cause,
             ),
         )
 

@@ -28,7 +28,8 @@ class Machine:
     """A host and a model.
 
     A batch of n takes fixed_s + n × each_s on one thread with the machine for itself, more
-    where its items leave the cache (n² × spill_s).
+    where its items leave the cache (n² × spill_s), or where more than one of them asks the kernel
+    for fresh pages (n × fault_s, which threads neither divide nor wait for).
 
     Attributes:
         name: what is printed.
@@ -49,6 +50,7 @@ class Machine:
     fixed_s: float
     each_s: float
     spill_s: float = 0.0
+    fault_s: float = 0.0
     parallel: float = 0.8
     spin: float = 0.5
     waits: float = 0.0
@@ -68,9 +70,9 @@ class Machine:
             config: workers, batch_size, max_batch_delay_ms, netty_threads,
                 netty_client_threads, mkl_threads and job_queue_size.
         """
-        server = _Server(self, config)
-        if server.memory_mb > self.memory_mb:
+        if self.lacks_memory(config):
             return 0.0
+        server = _Server(self, config)
         high = server.capacity_rps
         if server.sustains(high):
             return high
@@ -82,6 +84,11 @@ class Machine:
             else:
                 high = middle
         return low
+
+    def lacks_memory(self, config: Mapping[str, Any]) -> bool:
+        """Whether the workers with their batches take more than there is."""
+        each_mb = self.worker_mb + self.item_mb * config["batch_size"]
+        return bool(config["workers"] * each_mb > self.memory_mb)
 
 
 class _Server:
@@ -98,7 +105,6 @@ class _Server:
         # Threads beyond the cores cost a little even where they only wait.
         many = (config["netty_threads"] + config["netty_client_threads"]) / (4 * m.cores)
         self._front_s = (m.netty_s + m.client_s) * (1 + 0.1 * many)
-        self.memory_mb = self.workers * (m.worker_mb + m.item_mb * self.batch)
 
     @property
     def capacity_rps(self) -> float:
@@ -157,7 +163,8 @@ class _Server:
         work = m.fixed_s + count * m.each_s + count**2 * m.spill_s
         computes = 1 - m.waits - m.device
         threaded = (1 - m.parallel) + m.parallel / min(self._threads, m.cores)
-        return work * (computes * threaded + m.waits + m.device)
+        faults = count * m.fault_s if count > 1 else 0.0
+        return work * (computes * threaded + m.waits + m.device) + faults
 
     def _speed(self, busy: int, rate: float) -> float:
         """Progress of each of so many batches, ÷ that of one with the machine for itself."""
@@ -167,10 +174,16 @@ class _Server:
         cores = max(m.cores - rate * self._front_s, 0.1 * m.cores)
         computes = 1 - m.waits - m.device
         threaded = computes * ((1 - m.parallel) + m.parallel / min(self._threads, m.cores))
-        whole = threaded + m.waits + m.device
+        alone = threaded + m.waits + m.device
+        whole = self._alone_s(self.batch)
+        faults = self.batch * m.fault_s / whole if self.batch > 1 else 0.0
+        threaded, waits, device = (
+            (1 - faults) * part / alone for part in (threaded, m.waits, m.device)
+        )
         # Threads that wait for each other spin, and want a core all the while.
-        wanted = busy * self._threads * threaded / whole
+        wanted = busy * (self._threads * threaded + faults)
+        crowd = max(1.0, wanted / cores)
         spin = m.spin if self._threads > 1 else 0.0
-        slower: float = max(1.0, wanted / cores) ** (1 + spin)
-        queued = max(1.0, busy * m.device / whole / m.streams)
-        return whole / (threaded * slower + m.waits + m.device * queued)
+        queued = max(1.0, busy * device / m.streams)
+        slower: float = threaded * crowd ** (1 + spin) + faults * crowd + waits + device * queued
+        return 1 / slower

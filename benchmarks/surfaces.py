@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.machine import Machine
+from search.sampler import TOO_LARGE
 from search.space import Dimension, Space, build_space, torchserve_defaults
 from serving.config import ServerConfig
 
@@ -41,6 +42,10 @@ class Surface(Protocol):
         """What one trial says; 0 where the configuration fails."""
         ...
 
+    def cause(self, values: Values) -> str:
+        """What a trial says of its failure, where it says more than that it failed."""
+        ...
+
     @property
     def optimum_rps(self) -> float:
         """The greatest true rate, as far as is known."""
@@ -62,6 +67,10 @@ class Recorded:
     def measure(self, values: Values, chance: np.random.Generator) -> float:
         """See `Surface.measure`."""
         return float(chance.choice(np.array(self.rates[self._key(values)])))
+
+    def cause(self, values: Values) -> str:
+        """See `Surface.cause`; no failure's was recorded."""
+        return ""
 
     @property
     def optimum_rps(self) -> float:
@@ -118,6 +127,10 @@ class Simulated:
     def measure(self, values: Values, chance: np.random.Generator) -> float:
         """See `Surface.measure`."""
         return self.true_rps(values) * float(np.exp(chance.normal(0, self.machine.noise)))
+
+    def cause(self, values: Values) -> str:
+        """See `Surface.cause`."""
+        return TOO_LARGE[0] if self.machine.lacks_memory(values) else ""
 
     @property
     def optimum_rps(self) -> float:
@@ -198,6 +211,13 @@ def machines(seed: int, of_each: int = 3) -> list[Simulated]:
 #: The machine of each recorded surface, its parameters found by trying.
 FITTED: Mapping[str, Machine] = {
     "codegen-2core": Machine("codegen", 2, 0.06, 0.0058, parallel=0.7, spin=4.0),
+    "fixed-2core": Machine("fixed", 2, 0.1, 0.0005, parallel=0.37, spin=0.37, netty_s=1.4e-3),
+    "memory-2core": Machine(
+        "memory", 2, 3e-4, 0.001, fault_s=0.0066, parallel=0.59, spin=2.7, netty_s=1.4e-4
+    ),
+    "waits-2core": Machine(
+        "waits", 2, 0.039, 0.0021, parallel=0.35, waits=0.99, netty_s=1.4e-3, client_s=7e-4
+    ),
 }
 
 

@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.result import Kind, State, Task, TrialResult, told_value
-from search.sampler import CapacitySampler, distributions
-from search.space import Space
+from search.sampler import TOO_LARGE, CapacitySampler, distributions
+from search.space import Space, torchserve_defaults
 from serving.config import ServerConfig
 
 #: The sampler's tries at something new.
@@ -152,7 +152,8 @@ class Study:
             )
             kind = Kind(given.get("kind", Kind.SAMPLED))
             again = given.get("retry", False) or kind in (Kind.INCUMBENT, Kind.SWEEP)
-            if not again and config.digest() in tried:
+            hopeless = kind is Kind.GUIDE and self._is_too_large(config)
+            if (not again and config.digest() in tried) or hopeless:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
             number = self._next
@@ -303,6 +304,17 @@ class Study:
 
     def _is_waiting(self) -> bool:
         return bool(self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False))
+
+    def _is_too_large(self, config: ServerConfig) -> bool:
+        """Whether no more workers with no larger batches were too many for the memory."""
+        usual = torchserve_defaults(self.space.cores)
+
+        def size(config: ServerConfig) -> tuple[int, int]:
+            return config.workers or usual["workers"], config.batch_size or usual["batch_size"]
+
+        workers, batch = size(config)
+        failed = [size(r.config) for r in self._results if r.cause.startswith(TOO_LARGE)]
+        return any(less <= workers and smaller <= batch for less, smaller in failed)
 
     def _is_incumbent_due(self) -> bool:
         best = self.best

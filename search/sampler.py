@@ -25,6 +25,8 @@ from search.space import Space, torchserve_defaults
 
 Floats = npt.NDArray[np.float64]
 
+#: How the cause of a trial begins that failed for want of memory.
+TOO_LARGE = ("out of memory", "memory budget")
 #: Mean and standard deviation of each parameter's normal prior, and its meaning.
 _PRIORS = (
     (math.log(0.1), 2.0),  # log of a batch's cost for each item ÷ its fixed cost
@@ -35,7 +37,10 @@ _PRIORS = (
     (math.log(0.25), 0.7),  # log of the process's standard deviation
     (math.log(0.06), 0.4),  # log of the measurements'
 )
-_LENGTH = (math.log(0.7), 0.7)  # log of the process's length in each dimension of size 1
+_PROCESS, _NOISE = len(_PRIORS) - 2, len(_PRIORS) - 1
+#: log of the process's length in a dimension of size 1: of what the model tells of, of others.
+_LENGTH, _LONG = (math.log(0.7), 0.7), (math.log(2.0), 0.7)
+_MODELLED = ("workers", "batch_size", "mkl_threads")
 _STEPS, _KEPT = 120, 4
 _RANDOM, _REFINED, _ROUNDS = 300, 3, 3
 
@@ -82,7 +87,10 @@ class CapacitySampler(BaseSampler):
             if t.params.keys() == search_space.keys()
         ]
         missed = [any(value > 0 for value in t.constraints.values()) for t in told]
-        return self.propose([t.params for t in told], [t.value or 0.0 for t in told], missed)
+        causes = [t.user_attrs.get("result", {}).get("cause", "") for t in told]
+        too_large = [cause.startswith(TOO_LARGE) for cause in causes]
+        rates = [t.value or 0.0 for t in told]
+        return self.propose([t.params for t in told], rates, missed, too_large)
 
     def sample_independent(
         self,
@@ -99,12 +107,14 @@ class CapacitySampler(BaseSampler):
         points: Sequence[Mapping[str, Any]],
         rates: Sequence[float],
         missed: Sequence[bool] = (),
+        too_large: Sequence[bool] = (),
     ) -> dict[str, Any]:
         """The point to try after these.
 
         Args:
             rates: what they came to; 0 is a failure.
             missed: which of them missed a constraint, and may have failed by that alone.
+            too_large: which of them failed for want of memory.
         """
         space, chance = self._space, self._random
         good = [i for i, rate in enumerate(rates) if rate > 0]
@@ -113,17 +123,22 @@ class CapacitySampler(BaseSampler):
         known = _Points(space, [points[i] for i in good])
         model = _Model(known, np.log([rates[i] for i in good]))
         samples, self._state = model.posterior(chance, self._state)
-        limits = np.array(missed or [False] * len(points))
-        feasible = _Feasible(_Points(space, points), np.array(rates) > 0, limits)
+        served, no = np.array(rates) > 0, [False] * len(points)
+        feasible = _Feasible(
+            _Points(space, points), served, np.array(missed or no), np.array(too_large or no)
+        )
         tried = {tuple(point[d.name] for d in space.dimensions) for point in points}
 
         def worth(candidates: list[dict[str, Any]]) -> Floats:
             there = _Points(space, candidates)
             return model.improvement(samples, there) * feasible.chance(there)
 
+        best = points[max(good, key=lambda i: rates[i])]
         candidates = space.draw(chance, _RANDOM)
-        best = max(good, key=lambda i: rates[i])
-        candidates += space.neighbours(points[best])
+        # What the model tells of is best moved together, the rest as it is.
+        modelled = [{n: v for n, v in c.items() if n in _MODELLED} for c in candidates]
+        candidates += [{**best, **values} for values in modelled]
+        candidates += space.neighbours(best)
         seen: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
         for _ in range(_ROUNDS):
             fresh = {tuple(c[d.name] for d in space.dimensions): c for c in candidates}
@@ -143,11 +158,13 @@ class _Points:
     def __init__(self, space: Space, points: Sequence[Mapping[str, Any]]):
         usual = torchserve_defaults(space.cores)
         self.cores = space.cores
-        columns = []
+        columns: list[Any] = []
+        self.names: list[str] = []
         for d in space.dimensions:
             raw = [point[d.name] for point in points]
             if d.choices and not all(isinstance(c, int | float) and c > 0 for c in d.choices):
                 columns += [np.array([float(value == c) for value in raw]) for c in d.choices[1:]]
+                self.names += [d.name] * (len(d.choices) - 1)
                 continue
             low, high = (min(d.choices), max(d.choices)) if d.choices else (d.low, d.high)
             at = np.array(raw, float)
@@ -155,6 +172,7 @@ class _Points:
                 columns.append(np.log(at / low) / math.log(high / low))
             else:
                 columns.append((at - low) / (high - low))
+            self.names += [d.name] * (len(columns) - len(self.names))
         self.unit = np.array(columns)
 
         def named(name: str) -> Floats:
@@ -169,7 +187,7 @@ class _Model:
     def __init__(self, known: _Points, logs: Floats):
         self._known, self._logs = known, logs
         self._apart = (known.unit[:, :, None] - known.unit[:, None, :]) ** 2
-        priors = [*_PRIORS, *[_LENGTH] * len(known.unit)]
+        priors = [*_PRIORS, *[_LENGTH if name in _MODELLED else _LONG for name in known.names]]
         self._mean, self._sd = (np.array(column) for column in zip(*priors, strict=True))
 
     def posterior(self, chance: np.random.Generator, state: Floats | None) -> tuple[Any, Floats]:
@@ -196,7 +214,7 @@ class _Model:
         for at, inverse, weights, offset, best in samples:
             cross = _kernel(at, apart)
             mean = offset + _capacity(at, there) + cross @ weights
-            variance = math.exp(2 * at[5]) - ((cross @ inverse) * cross).sum(axis=1)
+            variance = math.exp(2 * at[_PROCESS]) - ((cross @ inverse) * cross).sum(axis=1)
             sd = np.sqrt(np.maximum(variance, 1e-10))
             ahead = (mean - best) / sd
             total += sd * (_density(ahead) + ahead * _below(ahead))
@@ -204,7 +222,7 @@ class _Model:
 
     def _fit(self, at: Floats) -> tuple[float, tuple[Floats, Floats, float, float]]:
         kernel = _kernel(at, self._apart)
-        covariance = kernel + math.exp(2 * at[6]) * np.eye(len(self._logs))
+        covariance = kernel + math.exp(2 * at[_NOISE]) * np.eye(len(self._logs))
         factor, _ = scipy.linalg.lapack.dpotrf(covariance, lower=1)
         structure = _capacity(at, self._known)
         left = self._logs - structure
@@ -223,8 +241,8 @@ class _Model:
 class _Feasible:
     """How likely a point is to serve at all.
 
-    What fails is mostly too large for the host: workers × (1 + ratio × batch) is above a limit,
-    which lies between the largest that served and the smallest that did not; what an item takes
+    What is too large for the host's memory has workers × (1 + ratio × batch) above a limit, which
+    lies between the largest that served and the smallest that was too large; what an item takes
     ÷ what a worker takes is one of many ratios, those count that the failures agree with.
     Otherwise neighbours tell, by doublings of workers, batch and threads.
     """
@@ -235,11 +253,17 @@ class _Feasible:
     _FAR = math.log(1000)
 
     def __init__(
-        self, known: _Points, served: npt.NDArray[np.bool_], missed: npt.NDArray[np.bool_]
+        self,
+        known: _Points,
+        served: npt.NDArray[np.bool_],
+        missed: npt.NDArray[np.bool_],
+        too_large: npt.NDArray[np.bool_],
     ):
-        self._served, self._places = served & ~missed, self._doublings(known)
+        others = ~too_large  # Neighbours of what is too large may be small enough.
+        if not too_large.any():
+            too_large = ~served & ~missed  # No failure gave a reason: it may be this one.
+        self._served, self._places = (served & ~missed)[others], self._doublings(known)[:, others]
         sizes = self._sizes(known)
-        too_large = ~served & ~missed
         self._above = np.min(sizes, axis=1, where=too_large, initial=math.inf)
         below = np.max(sizes, axis=1, where=served, initial=-math.inf)
         agrees = below < self._above
@@ -286,7 +310,7 @@ def _capacity(at: Floats, points: _Points) -> Floats:
 def _kernel(at: Floats, apart: Floats) -> Floats:
     """Matérn 5/2 with a length for each dimension."""
     r = np.sqrt(5 * np.tensordot(np.exp(-2 * at[len(_PRIORS) :]), apart, axes=1))
-    kernel: Floats = math.exp(2 * at[5]) * (1 + r + r * r / 3) * np.exp(-r)
+    kernel: Floats = math.exp(2 * at[_PROCESS]) * (1 + r + r * r / 3) * np.exp(-r)
     return kernel
 
 

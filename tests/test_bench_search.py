@@ -122,7 +122,7 @@ def test_the_grid_doubles_workers_and_batches_and_ends() -> None:
     walk, seen = Walk(grid(SPACE)), []
     while (point := walk.ask()) is not None:
         seen.append((point["workers"], point["batch_size"]))
-        walk.tell(rate_of(dict(point)))
+        walk.tell(rate_of(dict(point)), "")
     assert seen == [(w, 2**b) for w in (1, 2, 4, 8) for b in range(8)]
     assert walk.choice() == {**SPACE.near(), "workers": 4, "batch_size": 32}
 
@@ -130,7 +130,7 @@ def test_the_grid_doubles_workers_and_batches_and_ends() -> None:
 def test_hill_climbing_finds_the_top_of_one_hill() -> None:
     walk, asked = Walk(hill_climbing(SPACE)), 0
     while (point := walk.ask()) is not None:
-        walk.tell(rate_of(dict(point)))
+        walk.tell(rate_of(dict(point)), "")
         asked += 1
         assert asked < 200
     choice = walk.choice()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.sampler import CapacitySampler
+from search.sampler import CapacitySampler, _Feasible, _Points
 from search.space import Dimension, Space, build_space
 from serving.config import ServerConfig
 
@@ -74,3 +74,20 @@ def test_before_anything_served_it_tries_by_chance() -> None:
 
 def test_the_same_seed_proposes_the_same() -> None:
     assert searched(SPACE, four_cores, 8, 5) == searched(SPACE, four_cores, 8, 5)
+
+
+def test_what_was_too_large_is_told_from_what_failed_otherwise() -> None:
+    points = [
+        {"workers": 4, "batch_size": 8, "mkl_threads": 1},
+        {"workers": 1, "batch_size": 1, "mkl_threads": 4},
+        {"workers": 2, "batch_size": 16, "mkl_threads": 1},
+    ]
+    known = _Points(SPACE, [{**SPACE.near(), **point} for point in points])
+    served, too_large = np.array([False, False, True]), np.array([True, False, False])
+    nothing = np.zeros(3, bool)
+    larger = _Points(SPACE, [{**SPACE.near(), "workers": 4, "batch_size": 16, "mkl_threads": 1}])
+    between = _Points(SPACE, [{**SPACE.near(), "workers": 3, "batch_size": 8, "mkl_threads": 1}])
+    told = _Feasible(known, served, nothing, too_large)
+    assert told.chance(larger)[0] < 0.01 < told.chance(between)[0]
+    untold = _Feasible(known, served, nothing, nothing)
+    assert untold.chance(between)[0] < told.chance(between)[0], "any failure may be of size"

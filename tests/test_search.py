@@ -389,3 +389,17 @@ def test_two_measurements_on_one_host_are_refused() -> None:
         pass
     with only_one():
         pass
+
+
+def test_a_guides_point_that_cannot_fit_is_left_out(tmp_path: Path) -> None:
+    study = open_study(tmp_path, build_space({}, 4))
+    asked = []
+    for _ in range(4):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        asked.append((task.kind, task.config.batch_size))
+        lost = task.kind is Kind.DEFAULT
+        state, cause = (State.FAILED, "memory budget: x") if lost else (State.COMPLETE, "")
+        study.tell(trial, result(task, None if lost else 5.0, state=state, cause=cause))
+    # The default has four workers: the guide's points of as many are too large, its last has one.
+    assert asked[:2] == [(Kind.DEFAULT, None), (Kind.GUIDE, 32)]
+    assert [kind for kind, _ in asked[2:]] == [Kind.SAMPLED] * 2
