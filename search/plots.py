@@ -189,18 +189,21 @@ def _slices(found: Outcome) -> go.Figure | None:
     figure = make_subplots(rows, columns, subplot_titles=list(varied), shared_yaxes=True)
     rates = _rates(results)
     colors = {State.COMPLETE: _BEST, State.PRUNED: _OTHER, State.FAILED: _FAILED}
-    for index, values in enumerate(varied.values()):
+    for index, (name, values) in enumerate(varied.items()):
+        place = {"row": index // columns + 1, "col": index % columns + 1}
+        axis = _axis(name, values)
         figure.add_scatter(
-            x=["unset" if value is None else value for value in values],
+            x=axis["values"],
             y=rates,
             mode="markers",
             marker={"color": [colors[r.state] for r in results]},
             text=[_label(r) for r in results],
             hovertemplate="%{y:.1f} rps<br>%{text}<extra></extra>",
             showlegend=False,
-            row=index // columns + 1,
-            col=index % columns + 1,
+            **place,
         )
+        if "ticktext" in axis:
+            figure.update_xaxes(tickvals=axis["tickvals"], ticktext=axis["ticktext"], **place)
     return figure.update_layout(height=260 * rows)
 
 
@@ -228,26 +231,42 @@ def _seconds(found: Outcome) -> go.Figure | None:
 
 
 def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
-    """Of a sweep over two settings or more: the first two that vary, the median of all the rest."""
-    names = list(varied_settings(results))[:2]
-    if len(names) < 2:
+    """Of a sweep over two settings or more: the two that matter most, by each load's main figure."""
+    settings = varied_settings(results)
+    if len(settings) < 2:
         return []
     found = []
     for load in dict.fromkeys(load.load for r in results for load in r.loads):
-        told = [(r, t) for r in results for t in r.loads if t.load == load]
-        column = SHOWN[told[0][1].kind]
-        cells: dict[tuple[str, str], list[float]] = {}
-        for r, t in told:
-            if (value := getattr(t, column)) is not None:
-                first, second = (str(flat(r.config.to_dict()).get(name)) for name in names)
-                cells.setdefault((first, second), []).append(value)
-        axes = [sorted({at[i] for at in cells}, key=lambda text: text.rjust(9)) for i in (0, 1)]
-        values = [[_median(cells.get((x, y))) for x in axes[0]] for y in axes[1]]
+        told = [
+            (index, value, each.kind)
+            for index, r in enumerate(results)
+            for each in r.loads
+            if each.load == load and (value := getattr(each, SHOWN[each.kind])) is not None
+        ]
+        if not told:
+            continue
+        column = SHOWN[told[0][2]]
+        effects = {
+            name: _effect([(str(values[index]), value) for index, value, _ in told])
+            for name, values in settings.items()
+        }
+        names = sorted(
+            sorted(effects, key=lambda name: -effects[name])[:2], key=list(effects).index
+        )
+        places = [_axis(name, [settings[name][index] for index, *_ in told]) for name in names]
+        cells: dict[tuple[Any, Any], list[float]] = {}
+        for x, y, (_, value, _) in zip(*(p["values"] for p in places), told, strict=True):
+            cells.setdefault((x, y), []).append(value)
+        axes = [sorted({at[i] for at in cells}) for i in (0, 1)]
+        texts = [
+            [place["ticktext"][at] if "ticktext" in place else str(at) for at in axis]
+            for place, axis in zip(places, axes, strict=True)
+        ]
         figure = go.Figure(
             go.Heatmap(
-                x=axes[0],
-                y=axes[1],
-                z=values,
+                x=texts[0],
+                y=texts[1],
+                z=[[_median(cells.get((x, y))) for x in axes[0]] for y in axes[1]],
                 colorscale="Viridis",
                 reversescale=column.endswith("_s"),
                 texttemplate="%{z:.3g}",
@@ -256,8 +275,19 @@ def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
         )
         figure.update_xaxes(title=names[0], type="category")
         figure.update_yaxes(title=names[1], type="category")
-        found.append((f"{load}: {column}", _styled(figure)))
+        rest = [name for name in settings if name not in names]
+        over = f", the median over {', '.join(rest)}" if rest else ""
+        found.append((f"{load}: {column}{over}", _styled(figure)))
     return found
+
+
+def _effect(told: Sequence[tuple[str, float]]) -> float:
+    """How far apart the medians at a setting's values are, as a ratio."""
+    values: dict[str, list[float]] = {}
+    for at, value in told:
+        values.setdefault(at, []).append(value)
+    medians = [median(each) for each in values.values()]
+    return max(medians) / (min(medians) or 1e-9)
 
 
 def _median(values: list[float] | None) -> float | None:

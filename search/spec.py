@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -234,8 +235,8 @@ def _settable(entries: dict[str, NamedEntry], info: ValidationInfo) -> dict[str,
 Named = Annotated[dict[str, NamedEntry], AfterValidator(_settable)]
 
 
-class SpaceSection(Section):
-    """Which settings vary, over what; a setting that is not named has its default range."""
+class Settings(Section):
+    """The settings of TorchServe, each with what it may be."""
 
     workers: Number = None
     batch_size: Number = None
@@ -249,6 +250,24 @@ class SpaceSection(Section):
     environment: Named = {}
     jvm: Named = {}
 
+    def entries(self) -> dict[str, Dimension | Any]:
+        """What is named, as `build_space` takes it."""
+        settings = {
+            name: _entry(getattr(self, name))
+            for name in type(self).model_fields
+            if name in self.model_fields_set and name not in GROUPS
+        }
+        named = {
+            f"{group}.{name}": _entry(value)
+            for group in GROUPS
+            for name, value in getattr(self, group).items()
+        }
+        return {**settings, **named}
+
+
+class SpaceSection(Settings):
+    """Which settings vary, over what; a setting that is not named has its default range."""
+
     @model_validator(mode="after")
     def _can_be_built(self, info: ValidationInfo) -> Self:
         space = self.build()  # Settings that are right alone may not be so together.
@@ -256,25 +275,32 @@ class SpaceSection(Section):
             raise ValueError("nothing varies; give a setting a range or choices")
         return self
 
-    def build(self, cores: int | None = None, whole: bool = True) -> Space:
+    def build(
+        self,
+        cores: int | None = None,
+        whole: bool = True,
+        more: Mapping[str, Dimension] = MappingProxyType({}),
+    ) -> Space:
         """The search space on a host with this many cores; this host's where not given.
 
         Args:
             whole: the default settings vary where they are not named.
+            more: what varies besides what is named here.
         """
         unnamed = {} if whole else dict.fromkeys(DEFAULT_SETTINGS)
-        named = {
-            f"{group}.{name}": _entry(value)
-            for group in GROUPS
-            for name, value in getattr(self, group).items()
-        }
-        settings = {
-            name: _entry(getattr(self, name))
-            for name in type(self).model_fields
-            if name in self.model_fields_set and name not in GROUPS
-        }
-        entries = {**unnamed, **settings, **named}
+        entries = {**unnamed, **self.entries(), **more}
         return build_space(entries, cores or len(os.sched_getaffinity(0)))
+
+
+class PointSection(Settings):
+    """One value of each setting that a sweep's list varies."""
+
+    @model_validator(mode="after")
+    def _is_one_point(self) -> Self:
+        for name, entry in self.entries().items():
+            if entry is None or isinstance(entry, Dimension):
+                raise ValueError(f"{name} must be one value: a point has one of each setting")
+        return self
 
 
 def _core(core: int, info: ValidationInfo) -> int:
@@ -387,11 +413,34 @@ SweepLoad = Annotated[
 
 
 class SweepSection(Section):
-    """What is measured at every point of the space, how often, in which random order."""
+    """What is measured at every point, how often, in which random order.
+
+    The points are those listed, or else every combination of the space's choices.
+    """
 
     loads: list[SweepLoad] = Field(min_length=1)
+    points: list[PointSection] = []
     repeats: int = Field(default=3, ge=1, le=100)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _name_the_same(self) -> Self:
+        named = [point.entries() for point in self.points]
+        for number, entries in enumerate(named):
+            if odd := sorted(entries.keys() ^ named[0].keys()):
+                raise ValueError(
+                    f"every point names the same settings; points.{number} and points.0 differ "
+                    f"in {', '.join(odd)}"
+                )
+        return self
+
+    def varied(self) -> dict[str, Dimension]:
+        """The settings of the listed points, each with its values."""
+        named = [point.entries() for point in self.points]
+        return {
+            name: Dimension(name, choices=tuple(dict.fromkeys(each[name] for each in named)))
+            for name in (named[0] if named else ())
+        }
 
     def offered(self) -> tuple[Offered, ...]:
         """The loads, as a trial takes them."""
@@ -439,14 +488,30 @@ class StudySpec(Section):
                 raise ValueError(
                     f"space.{ranges[0]}: a sweep measures every point: give a list of choices"
                 )
+            if self.sweep.points and (twice := self._varied_twice()):
+                raise ValueError(
+                    f"sweep.points: {twice} has a place in space already; where points are listed, "
+                    "space holds what they have in common"
+                )
         return self
+
+    def _varied_twice(self) -> str | None:
+        """A setting of the space that varies, or that the listed points have too."""
+        assert self.sweep is not None
+        listed = self.sweep.varied()
+        for name, entry in self.space.entries().items():
+            if name in listed or isinstance(entry, Dimension):
+                return name
+        return None
 
     def build_space(self, cores: int | None = None) -> Space:
         """The search space on a host with this many cores.
 
         What a sweep does not name is left to TorchServe.
         """
-        return self.space.build(cores, whole=self.sweep is None)
+        if self.sweep is None:
+            return self.space.build(cores)
+        return self.space.build(cores, whole=False, more=self.sweep.varied())
 
     def points(self) -> list[ServerConfig]:
         """What a sweep measures, in its random order."""
@@ -454,20 +519,20 @@ class StudySpec(Section):
         space = self.build_space()
         axes = [d.choices for d in space.dimensions]
         names = [d.name for d in space.dimensions]
-        every = [
-            space.config(dict(zip(names, values, strict=True)))
-            for values in itertools.product(*axes)
-            for _ in range(self.sweep.repeats)
-        ]
+        grid = (dict(zip(names, values, strict=True)) for values in itertools.product(*axes))
+        points = [point.entries() for point in self.sweep.points] or grid
+        every = [space.config(point) for point in points for _ in range(self.sweep.repeats)]
         random.Random(self.sweep.seed).shuffle(every)
         return every
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default written out, this host's ranges among them."""
         if self.sweep is not None:
-            return self.model_dump(mode="json") | {
-                "space": self.space.model_dump(mode="json", exclude_unset=True)
-            }
+            named = self.model_dump(mode="json", exclude_unset=True)
+            whole = self.model_dump(mode="json")
+            whole["space"] = named.get("space", {})
+            whole["sweep"]["points"] = named["sweep"].get("points", [])
+            return whole
         ranges = {
             d.name: {"low": d.low, "high": d.high, "log": d.log}
             for d in self.build_space().dimensions

@@ -14,7 +14,7 @@ from search.plots import plots
 from search.report import render, write_report
 from search.result import Kind, State, TrialResult
 from search.run import Run
-from search.spec import SpecError, StudySpec, load_spec
+from search.spec import SpecError, StudySpec, load_spec, validate
 from search.study import new_run, open_study, outcome
 from search.tables import tables
 from tests.archives import make_archive
@@ -42,6 +42,10 @@ def spec_of(folder: Path, **sections: Any) -> StudySpec:
     return load_spec(write(folder, **sections), may_be_fixed=True)
 
 
+def listed(*points: dict[str, Any]) -> dict[str, Any]:
+    return {"sweep": {"loads": LOADS, "points": list(points)}}
+
+
 def test_a_sweep_is_every_point_as_often_as_it_is_repeated(tmp_path: Path) -> None:
     points = spec_of(tmp_path).points()
     counts = Counter(point.digest() for point in points)
@@ -50,6 +54,24 @@ def test_a_sweep_is_every_point_as_often_as_it_is_repeated(tmp_path: Path) -> No
     first = points[:4]
     assert len({point.digest() for point in first}) < 4 or first != sorted(points, key=str)[:4]
     assert all(point.netty_threads is None for point in points), "what is not named is left alone"
+
+
+def test_a_sweep_may_list_its_points(tmp_path: Path) -> None:
+    space = {"max_batch_delay_ms": 50, "properties": {"prefer_direct_buffer": True}}
+    listed = [
+        {"workers": 1, "batch_size": 8, "environment": {"A": "x"}},
+        {"workers": 2, "batch_size": 16, "environment": {"A": "y"}},
+        {"workers": 2, "batch_size": 8, "environment": {"A": "y"}},
+    ]
+    spec = spec_of(tmp_path, space=space, sweep={"loads": LOADS, "points": listed, "repeats": 2})
+    points = spec.points()
+    told = {(p.workers, p.batch_size, p.environment["A"], p.max_batch_delay_ms) for p in points}
+    assert len(points) == 6
+    assert told == {(1, 8, "x", 50), (2, 16, "y", 50), (2, 8, "y", 50)}
+    assert all(p.properties == {"prefer_direct_buffer": "true"} for p in points)
+    again = validate(spec.resolved(), tmp_path, may_be_fixed=True)
+    assert again.points() == points, "the run's own file says the same"
+    assert again.resolved() == spec.resolved()
 
 
 def test_loads_carry_their_names_and_units(tmp_path: Path) -> None:
@@ -72,6 +94,11 @@ def test_loads_carry_their_names_and_units(tmp_path: Path) -> None:
         ({"sweep": {"loads": [{"kind": "burst"}]}}, "requests: is missing"),
         ({"sweep": {"loads": [{"kind": "flood"}]}}, "sweep.loads.0"),
         ({"space": {"batch_size": {"low": 1, "high": 8}}}, "give a list of choices"),
+        (listed({"worker": 1}), "sweep.points.0.worker: unknown key"),
+        (listed({"workers": [1, 2]}), "a point has one of each setting"),
+        (listed({"workers": None}), "a point has one of each setting"),
+        (listed({"workers": 1}, {"mkl_threads": 1}), "names the same settings"),
+        (listed({"netty_threads": 1}), "batch_size has a place in space already"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(
