@@ -280,6 +280,12 @@ def stable_rate(measurement: Measurement) -> float | None:
     return sum(counts) / (STABLE_WINDOWS * size * BIN_S)
 
 
+def _causes(measurement: Measurement) -> str:
+    """Why requests failed."""
+    causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
+    return causes or "no answer at all"
+
+
 def duration_s(measurement: Measurement) -> float:
     """What a window took, seconds, its drain included; waiting for one's turn is not in it."""
     if "timeout" in measurement.errors:
@@ -350,17 +356,10 @@ class Search:
         Raises:
             GeneratorLost: a load process was lost twice in the same window.
         """
-        warmup = await self.warm_up()
-        # A server so slow that nothing came in the steady part has at least this much.
-        least_rps = warmup.succeeded / max(warmup.span_s, BIN_S)
-        capacity = stable_rate(warmup) or warmup.goodput_rps or least_rps
+        warmup = await self._begin()
+        capacity = self._capacity
         if not warmup.succeeded:
-            causes = ", ".join(f"{n} × {cause}" for cause, n in warmup.errors.items())
-            return self._result(
-                capacity, warmup, f"no request succeeded: {causes or 'no answer at all'}"
-            )
-        self._capacity = capacity
-        self._coarsen(warmup, capacity)
+            return self._result(capacity, warmup, f"no request succeeded: {_causes(warmup)}")
         best = self.incumbent_rps
         passed = None
         # Where the capacity is far above the rate to beat, narrowing finds it without a probe.
@@ -388,6 +387,31 @@ class Search:
             why = f"it was not seen to sustain the best's {best:.1f} rps in every window"
             return self._result(capacity, warmup, reason, why)
         return self._result(capacity, warmup, reason)
+
+    async def hold(self, rate_rps: float, windows: int) -> tuple[Probe, ...]:
+        """Offer one rate in so many windows, after a closed loop.
+
+        Returns:
+            The windows; none where the closed loop got no answer.
+
+        Raises:
+            GeneratorLost: a load process was lost twice in the same window.
+        """
+        warmup = await self._begin()
+        for _ in range(windows if warmup.succeeded else 0):
+            self._spent_s = 0.0
+            await self._probe("narrowing", rate_rps)
+        return tuple(self._probes)
+
+    async def _begin(self) -> Measurement:
+        """The closed loop, and what it says of the server's pace."""
+        warmup = await self.warm_up()
+        # A server so slow that nothing came in the steady part has at least this much.
+        least_rps = warmup.succeeded / max(warmup.span_s, BIN_S)
+        self._capacity = stable_rate(warmup) or warmup.goodput_rps or least_rps
+        if warmup.succeeded:
+            self._coarsen(warmup, self._capacity)
+        return warmup
 
     def _coarsen(self, warmup: Measurement, capacity: float) -> None:
         """Adapt the goal to a server whose windows take long, so that the search stays short."""

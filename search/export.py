@@ -1,40 +1,66 @@
-"""The files that production takes."""
+"""The files that production takes, in three formats."""
 
 from __future__ import annotations
 
+import difflib
+import enum
+import hashlib
+import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
+from urllib.parse import urlsplit
+
+import javaproperties
+import yaml
 
 from search.confirm import Confirmation
 from search.errors import RunError
 from search.report import confirmed, describe
 from search.result import TrialResult
+from search.rounds import prediction_interval
 from search.run import Run
 from serving.archive import Archive
+from serving.config import ServerConfig
+from serving.production import Target, beside_archive, in_archive, rebuild
 from serving.server import LOG_CONFIG
 
-#: TorchServe's own ports. Only inference listens beyond the host; tokens are asked for.
-PRODUCTION = {
-    "inference_address": "http://0.0.0.0:8080",
-    "management_address": "http://127.0.0.1:8081",
-    "metrics_address": "http://127.0.0.1:8082",
-    "grpc_inference_address": "127.0.0.1",
-    "grpc_management_address": "127.0.0.1",
-    "grpc_inference_port": "7070",
-    "grpc_management_port": "7071",
-    "disable_token_authorization": "false",
-    "disable_system_metrics": "true",
-    "metrics_mode": "prometheus",
-}
+IMAGE = "pytorch/torchserve:0.12.0-cpu"
+#: What the files say of themselves, for `servetune verify`.
+CLAIM = "trial.json"
+
+
+class Format(enum.StrEnum):
+    """What carries the configuration."""
+
+    PROPERTIES = "properties"
+    MODEL_CONFIG = "model-config"
+    COMPOSE = "compose"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        notes: what the reader must know besides.
+        diff: how the config.properties in use was changed; empty without one.
+    """
+
+    folder: Path
+    notes: tuple[str, ...]
+    diff: str
+
 
 _START = """\
 #!/bin/sh
-# Starts TorchServe as it was measured: MODEL_STORE=/folder/of/the/archive ./start.sh
+# Starts TorchServe as it was measured$where
 set -eu
-: "$${MODEL_STORE:?names no folder; it must hold $archive}"
+$store
 MODEL_STORE="$$(cd "$$MODEL_STORE" && pwd)"
 cd "$$(dirname "$$0")"
 unset TS_CONFIG_FILE # It would beat --ts-config.
@@ -44,6 +70,17 @@ set +a
 exec torchserve --start --foreground --ncs --model-store "$$MODEL_STORE" \\
   --ts-config config.properties --log-config log4j2.xml
 """
+#: By whether the archive lies beside the script: what its first lines say.
+_STORE = {
+    False: (
+        ": MODEL_STORE=/folder/of/the/archive ./start.sh",
+        ': "$${MODEL_STORE:?names no folder; it must hold $archive}"',
+    ),
+    True: (
+        "; the archive lies beside this script.",
+        'MODEL_STORE="$${MODEL_STORE:-$$(dirname "$$0")}"',
+    ),
+}
 
 _README = """\
 # TorchServe configuration for $model $version: $how
@@ -61,20 +98,20 @@ $facts
 
 ## Use
 
-    MODEL_STORE=/folder/of/$archive ./start.sh
+    $command
 
-- `config.properties`: the configuration. Inference listens on port 8080 of every address,
-  management and metrics on the loopback. Token authorisation is on: TorchServe writes its tokens
-  to `key_file.json` here at each start, and clients send `Authorization: Bearer KEY`.
+- `config.properties`: the configuration. Inference listens on $inference, management on
+  $management, metrics on $metrics. $tokens
 - `environment`: threads and other variables. **They are part of the configuration**: without
-  them TorchServe runs another one. `start.sh` reads it; for systemd it is an EnvironmentFile.
+  them TorchServe runs another one. $reader
 - `log4j2.xml`: warnings and the model's own output, as it was measured. TorchServe's own file
   logs each request many times over.
 - The archive must be registered as $model, version $version; otherwise the per-model settings
   are silently ignored.
-- System metrics are off (`disable_system_metrics`), as they were while measuring.
+$more- `trial.json`: what is claimed, for `servetune verify`.
 """
-
+_TOKENS = """Token authorisation is on: TorchServe writes its tokens
+  to `key_file.json` here at each start, and clients send `Authorization: Bearer KEY`."""
 
 _UNCONFIRMED = """\
 **Unconfirmed**: the rate below was measured
@@ -82,55 +119,219 @@ in the search that chose it for being the highest, and is therefore on average t
 
 
 def export(
-    run: Run, result: TrialResult, archive: Archive, confirmation: Confirmation | None = None
-) -> Path:
-    """Write `best/` for this trial, whole or not at all.
+    run: Run,
+    result: TrialResult,
+    archive: Archive,
+    confirmation: Confirmation | None = None,
+    form: Format = Format.PROPERTIES,
+    target: Target | None = None,
+    image: str = IMAGE,
+) -> Exported:
+    """Write `best/` for this trial, or `best-FORMAT/`, whole or not at all.
+
+    Args:
+        target: where the files will serve; TorchServe's own ports where not given.
+        image: of the compose file.
 
     Raises:
         RunError: the trial sustained no rate.
+        ConfigError, ArchiveError: the target's own files, or the archive's, cannot be changed so.
     """
     if not result.sustained_rps:
         raise RunError(f"trial {result.number} sustained no rate: {result.cause or 'nothing'}")
+    target = target or Target()
     is_winner = (
         confirmation is not None
         and confirmation.plan.tasks[confirmation.winner].config == result.config
         and confirmation.is_sure
     )
-    spec = run.spec()
-    folder, new = run.folder / "best", run.folder / ".best.new"
+    name = "best" if form is Format.PROPERTIES else f"best-{form}"
+    folder, new = run.folder / name, run.folder / f".{name}.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    (new / "config.properties").write_text(result.config.properties_text(archive, PRODUCTION))
-    (new / "environment").write_text(result.config.environment_text())
-    shutil.copy(LOG_CONFIG, new / "log4j2.xml")
-    start = new / "start.sh"
-    start.write_text(Template(_START).substitute(archive=archive.path.name))
-    start.chmod(0o755)
-    (new / "README.md").write_text(
-        Template(_README).substitute(
-            model=archive.name,
-            version=archive.version,
-            archive=archive.path.name,
-            run=run.name,
-            how="confirmed" if is_winner else "unconfirmed",
-            standing=confirmed(confirmation) if confirmation and is_winner else _UNCONFIRMED,
-            number=result.number,
-            sustained=f"{result.sustained_rps:.1f}",
-            upper=f"{result.upper_rps:.1f} rps" if result.upper_rps else "nothing that was offered",
-            requests=result.zero_failures_of,
-            bound=f"{result.success_bound or 0:.2%}",
-            by_batch=f"{result.success_bound_by_batch or 0:.2%}",
-            p50=f"{result.p50_s or 0:.3f}",
-            p99=f"{result.p99_s or 0:.3f}",
-            arrivals=spec.load.arrivals,
-            timeout=f"{spec.load.timeout_s:g}",
-            settings=describe(result.config),
-            facts=_facts(result.host),
-        )
-    )
+    try:
+        notes, diff, told = _write(new, form, result.config, archive, target, image)
+        (new / "environment").write_text(result.config.environment_text())
+        shutil.copy(LOG_CONFIG, new / "log4j2.xml")
+        surely = confirmation if is_winner else None
+        claim = _claim(run, result, archive, surely, form)
+        claim["kept"] = target.kept(result.config)
+        if form is Format.MODEL_CONFIG:
+            claim["archive_sha256"] = _sha256(new / archive.path.name)
+        (new / CLAIM).write_text(json.dumps(claim, indent=2) + "\n")
+        readme = {**_figures(run, result, archive, surely), **told}
+        (new / "README.md").write_text(Template(_README).substitute(readme))
+    except BaseException:
+        shutil.rmtree(new)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
-    return folder
+    return Exported(folder, tuple(notes), diff)
+
+
+def _write(
+    folder: Path, form: Format, config: ServerConfig, archive: Archive, target: Target, image: str
+) -> tuple[list[str], str, dict[str, str]]:
+    """The format's own files; returns the notes, the difference, and the README's own words."""
+    notes = target.notes(config, archive)
+    carried = config
+    more, reader = "", "`start.sh` reads it; for systemd it is an EnvironmentFile."
+    command = f"MODEL_STORE=/folder/of/{archive.path.name} ./start.sh"
+    if form is Format.MODEL_CONFIG:
+        carried, command = beside_archive(config), "./start.sh"
+        inside = rebuild(archive, in_archive(config), folder / archive.path.name)
+        (folder / "model-config.yaml").write_text(inside)
+        more = (
+            f"- `{archive.path.name}`: the archive with `model-config.yaml` inside, which beats\n"
+            "  what any config.properties says of the model. The file is here to be read, too.\n"
+        )
+        rest = describe(carried)
+        if carried != ServerConfig():
+            notes.append(
+                f"an archive cannot carry {rest}: whoever ships it alone leaves these to TorchServe"
+            )
+    elif form is Format.COMPOSE:
+        reader = "`compose.yaml` reads it."
+        command = f"MODEL_STORE=/folder/of/{archive.path.name} docker compose up"
+        notes.append(
+            f"the image {image} has a Python, a torch and a Java of its own: a measurement tells "
+            "whether the rate holds there"
+        )
+    text = target.properties_text(carried, archive)
+    if form is Format.COMPOSE:
+        text = _composed(folder, text, image, carried, archive, notes)
+    else:
+        where, store = _STORE[form is Format.MODEL_CONFIG]
+        start = folder / "start.sh"
+        start.write_text(
+            Template(_START.replace("$where", where).replace("$store", store)).substitute(
+                archive=archive.path.name
+            )
+        )
+        start.chmod(0o755)
+    (folder / "config.properties").write_text(text)
+    diff = ""
+    if target.base is not None:
+        lines = (target.base.splitlines(keepends=True), text.splitlines(keepends=True))
+        diff = "".join(difflib.unified_diff(*lines, "in use", "config.properties"))
+        (folder / "changes.diff").write_text(diff)
+        more += "- `changes.diff`: what was changed in the config.properties that is in use.\n"
+    more += "".join(f"- Note: {note}.\n" for note in notes)
+    return notes, diff, {**_places(text), "command": command, "reader": reader, "more": more}
+
+
+def _composed(
+    folder: Path, text: str, image: str, config: ServerConfig, archive: Archive, notes: list[str]
+) -> str:
+    """Write compose.yaml; returns config.properties as it must be in a container."""
+    held = javaproperties.loads(text)
+    address = urlsplit(held.get("inference_address", "http://127.0.0.1:8080"))
+    port = address.port or (443 if address.scheme == "https" else 80)
+    inside = f"{address.scheme}://0.0.0.0:{port}"
+    published = f"{port}:{port}"
+    if address.hostname != "0.0.0.0":
+        published = f"{address.hostname}:{published}"
+    home = "/home/model-server"
+    service = {
+        "image": image,
+        "entrypoint": [
+            *("torchserve", "--start", "--foreground", "--ncs"),
+            *("--model-store", f"{home}/model-store"),
+            *("--ts-config", f"{home}/config.properties"),
+            *("--log-config", f"{home}/log4j2.xml"),
+        ],
+        "working_dir": home,
+        "env_file": ["environment"],
+        "ports": [published],
+        "volumes": [
+            f"./config.properties:{home}/config.properties:ro",
+            f"./log4j2.xml:{home}/log4j2.xml:ro",
+            f"${{MODEL_STORE:?names no folder; it must hold {archive.path.name}}}"
+            f":{home}/model-store:ro",
+        ],
+        "init": True,
+        "restart": "unless-stopped",
+    }
+    written = yaml.safe_dump({"services": {"torchserve": service}}, sort_keys=False, width=1000)
+    (folder / "compose.yaml").write_text(written)
+    notes.append(
+        "management and metrics listen inside the container alone: docker compose exec reaches them"
+    )
+    notes += [
+        f"{key}={path} is a path of the container: mount it"
+        for key, path in held.items()
+        if key in ("keystore", "private_key_file", "certificate_file", "plugins_path")
+    ]
+    return Target(text, {"inference_address": inside}).properties_text(config, archive)
+
+
+def _places(text: str) -> dict[str, str]:
+    """Where it listens, as the README says it."""
+    held = javaproperties.loads(text)
+    found = {
+        name: held.get(f"{name}_address", f"http://127.0.0.1:{port}")
+        for name, port in (("inference", 8080), ("management", 8081), ("metrics", 8082))
+    }
+    is_open = held.get("disable_token_authorization") == "true"
+    return {**found, "tokens": "**Token authorisation is off.**" if is_open else _TOKENS}
+
+
+def _claim(
+    run: Run, result: TrialResult, archive: Archive, surely: Confirmation | None, form: Format
+) -> dict[str, Any]:
+    """What is claimed of these files, as plain JSON data."""
+    spec = run.spec()
+    expected = prediction_interval(surely.rounds.served(surely.winner)) if surely else None
+    return {
+        "format": form,
+        "run": run.name,
+        "trial": result.number,
+        "model": archive.name,
+        "version": archive.version,
+        "archive": archive.path.name,
+        "archive_sha256": _sha256(archive.path),
+        "settings": result.config.to_dict(),
+        "claimed_rps": expected.low if expected else result.sustained_rps,
+        "claimed_by": (
+            "the confirmation: the lower end of the 95 % prediction interval"
+            if expected
+            else "the search alone, which is on average too high"
+        ),
+        "p99_s": result.p99_s,
+        "arrivals": spec.load.arrivals,
+        "timeout_s": spec.load.timeout_s,
+    }
+
+
+def _figures(
+    run: Run, result: TrialResult, archive: Archive, surely: Confirmation | None
+) -> dict[str, str]:
+    """The README's figures, by their places."""
+    load = run.spec().load
+    return {
+        "model": archive.name,
+        "version": archive.version,
+        "run": run.name,
+        "how": "confirmed" if surely else "unconfirmed",
+        "standing": confirmed(surely) if surely else _UNCONFIRMED,
+        "number": str(result.number),
+        "sustained": f"{result.sustained_rps:.1f}",
+        "upper": f"{result.upper_rps:.1f} rps" if result.upper_rps else "nothing that was offered",
+        "requests": str(result.zero_failures_of),
+        "bound": f"{result.success_bound or 0:.2%}",
+        "by_batch": f"{result.success_bound_by_batch or 0:.2%}",
+        "p50": f"{result.p50_s or 0:.3f}",
+        "p99": f"{result.p99_s or 0:.3f}",
+        "arrivals": load.arrivals,
+        "timeout": f"{load.timeout_s:g}",
+        "settings": describe(result.config),
+        "facts": _facts(result.host),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -231,7 +231,7 @@ def _seconds(found: Outcome) -> go.Figure | None:
 
 
 def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
-    """Of a sweep over two settings or more: the two that matter most, by each load's main figure."""
+    """Of a sweep: over the two settings that matter most, each load's main figure."""
     settings = varied_settings(results)
     if len(settings) < 2:
         return []

@@ -106,10 +106,17 @@ class Run:
 
     def windows(self, number: int) -> list[dict[str, Any]]:
         """What a trial's windows came to, as they are written; none where its files are gone."""
+        return self._measured(number, "windows")
+
+    def probes(self, number: int) -> list[dict[str, Any]]:
+        """The verdicts on a trial's windows at an offered rate; none where its files are gone."""
+        return self._measured(number, "probes")
+
+    def _measured(self, number: int, part: str) -> list[dict[str, Any]]:
         path = self.trial_folder(number) / "measurements.json"
         if not path.is_file():
             return []
-        found: list[dict[str, Any]] = json.loads(path.read_text())["windows"]
+        found: list[dict[str, Any]] = json.loads(path.read_text())[part]
         return found
 
     @contextlib.contextmanager

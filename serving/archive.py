@@ -7,6 +7,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+MANIFEST = "MAR-INF/MANIFEST.json"
+
 
 class ArchiveError(ValueError):
     """A model archive that TorchServe could not load; the message says why."""
@@ -33,7 +35,7 @@ class Archive:
         path = path.resolve()
         try:
             with zipfile.ZipFile(path) as archive:
-                manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+                manifest = json.loads(archive.read(MANIFEST))
         except FileNotFoundError:
             raise ArchiveError(f"model archive {path} does not exist") from None
         except OSError as error:

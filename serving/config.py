@@ -143,11 +143,16 @@ class ServerConfig:
             site: the properties that belong to the place, not to the configuration
                 (addresses, ports, model store, metrics; see `serving.properties.OWNED`).
         """
-        lines = {**site, "load_models": archive.path.name}
-        for name, key in SERVER_KEYS.items():
-            if getattr(self, name) is not None:
-                lines[key] = str(getattr(self, name))
-        lines |= dict(self.properties)
+        lines = {**site, "load_models": archive.path.name, **self.lines(archive)}
+        return "".join(f"{key}={escaped(text)}\n" for key, text in lines.items())
+
+    def lines(self, archive: Archive) -> dict[str, str]:
+        """The lines of config.properties that are the configuration's own, by key."""
+        lines = {
+            key: str(getattr(self, name))
+            for name, key in SERVER_KEYS.items()
+            if getattr(self, name) is not None
+        } | dict(self.properties)
         entry: dict[str, Any] = {
             key: getattr(self, name)
             for name, keys in MODEL_KEYS.items()
@@ -160,8 +165,7 @@ class ServerConfig:
             lines["models"] = json.dumps(models, separators=(",", ":"))
         if self.jvm:
             lines["vmargs"] = " ".join(self.jvm_arguments())
-        # ':' and '=' stay as they are: the torchserve wrapper reads vmargs without unescaping.
-        return "".join(f"{key}={_escaped(text)}\n" for key, text in lines.items())
+        return lines
 
     # --- what is read back -----------------------------------------------------------
 
@@ -249,8 +253,11 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[\w./:,+@%-]*", text) else "'" + text.replace("'", "'\\''") + "'"
 
 
-def _escaped(text: str) -> str:
-    """Java reads the file as Latin-1, and a backslash as an escape."""
+def escaped(text: str) -> str:
+    """A value as a line holds it: Java reads Latin-1, and a backslash as an escape.
+
+    ':' and '=' stay as they are: the torchserve wrapper reads vmargs without unescaping.
+    """
     text = text.replace("\\", "\\\\")
     return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" for c in text)
 

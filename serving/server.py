@@ -291,6 +291,10 @@ class TorchServe:
             return {}
         return {"PATH": f"{Path(python).parent}:{os.environ.get('PATH', os.defpath)}"}
 
+    def _authorisation(self, kind: str) -> dict[str, str]:
+        """The headers that an API asks for: none, since trials run without tokens."""
+        return {}
+
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         self._exit, self._failed = loop.create_future(), loop.create_future()
@@ -362,7 +366,7 @@ class TorchServe:
         assert self._session is not None
         try:
             url = f"http://127.0.0.1:{self.ports.management}/models/{name}"
-            async with self._session.get(url) as answer:
+            async with self._session.get(url, headers=self._authorisation("management")) as answer:
                 if answer.status == 404:
                     raise self._error("archive not loaded", f"TorchServe could not load {name}")
                 if answer.status != 200:

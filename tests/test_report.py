@@ -148,9 +148,16 @@ def test_trials_survive_in_the_file_and_in_the_study(found: Outcome) -> None:
 
 def test_what_production_takes_is_whole(found: Outcome, tmp_path: Path) -> None:
     assert found.best is not None
-    folder = export(found.run, found.best, found.run.spec().archive())
+    folder = export(found.run, found.best, found.run.spec().archive()).folder
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.properties", "environment", "log4j2.xml", "start.sh", "README.md"}
+    assert names == {
+        "config.properties",
+        "environment",
+        "log4j2.xml",
+        "start.sh",
+        "README.md",
+        "trial.json",
+    }
     text = (folder / "config.properties").read_text()
     assert "disable_token_authorization=false" in text and "vmargs=-Xmx2g" in text
     assert (folder / "environment").read_text() == "MKL_NUM_THREADS=1\nOMP_NUM_THREADS=1\n"
@@ -198,10 +205,10 @@ def test_a_confirmation_stands_beside_what_the_search_said(confirmed: Outcome) -
 def test_what_was_confirmed_is_exported_as_such(confirmed: Outcome) -> None:
     assert confirmed.chosen is not None and confirmed.chosen.number == 3
     archive = confirmed.run.spec().archive()
-    folder = export(confirmed.run, confirmed.chosen, archive, confirmed.confirmation)
+    folder = export(confirmed.run, confirmed.chosen, archive, confirmed.confirmation).folder
     text = (folder / "README.md").read_text()
     assert ": confirmed\n" in text and "Confirmed in 2 rounds: trial 3 sustains 235 rps" in text
-    other = export(confirmed.run, confirmed.results[1], archive, confirmed.confirmation)
+    other = export(confirmed.run, confirmed.results[1], archive, confirmed.confirmation).folder
     assert "Unconfirmed" in (other / "README.md").read_text(), "another trial than the winner"
 
 
