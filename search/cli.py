@@ -17,7 +17,8 @@ from rich.table import Table
 
 from loadgen.measurement import GeneratorLost
 from loadgen.payloads import PayloadError
-from search.errors import CommandError, RunError
+from search.errors import CommandError, RunError, ServiceError
+from search.service import commands
 from search.spec import SpecError, load_spec, read_config
 from serving.archive import ArchiveError
 from serving.config import ConfigError, ServerConfig
@@ -343,10 +344,30 @@ def compare(
 def export(
     run: RunArgument,
     trial: Annotated[int | None, typer.Option(help="another trial than the best")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="properties, model-config or compose")
+    ] = "properties",
+    base: Annotated[
+        Path | None,
+        typer.Option(help="the config.properties in use: its lines stay but for what was tuned"),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="a property of the place, as TLS files"),
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="of the compose file")] = None,
 ) -> None:
-    """Write the files that production takes into RUN/best."""
+    """Write the files that production takes into RUN/best, or RUN/best-FORMAT."""
+    from search.export import IMAGE, Format
     from search.export import export as write_files
+    from serving.production import Target
 
+    if form not in set(Format):
+        raise CommandError(f"--format must be one of {', '.join(Format)}, got {form!r}")
+    pairs = [text.partition("=") for text in given or ()]
+    if odd := [name for name, equals, _ in pairs if not equals]:
+        raise CommandError(f"--set takes KEY=VALUE, got {odd[0]!r}")
+    target = Target(_text_of(base), {name: text for name, _, text in pairs})
     found = _outcome(run)
     results = {result.number: result for result in found.results}
     if trial is not None and trial not in results:
@@ -356,8 +377,55 @@ def export(
         raise RunError(f"{run} is a sweep, which chooses nothing; tune searches for the best")
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
-    folder = write_files(found.run, chosen, found.run.spec().archive(), found.confirmation)
-    Console().print(f"trial {chosen.number} → {folder}", highlight=False, soft_wrap=True)
+    archive = found.run.spec().archive()
+    written = write_files(
+        *(found.run, chosen, archive, found.confirmation, Format(form), target, image or IMAGE)
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(written.diff, end="", markup=False)
+    for note in written.notes:
+        console.print(f"note: {note}", markup=False)
+    console.print(f"trial {chosen.number} → {written.folder}", markup=False)
+
+
+@app.command()
+def verify(
+    files: Annotated[Path, typer.Argument(metavar="FILES", help="a folder that export wrote")],
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="the run that they come from")
+    ] = None,
+    requests: Annotated[Path | None, typer.Option(help="what to ask, where not the run's")] = None,
+    model_store: Annotated[
+        Path | None, typer.Option(help="the folder of the archive, where not the run's")
+    ] = None,
+    windows: Annotated[int, typer.Option(min=1, help="at the claimed rate; most must hold")] = 3,
+) -> None:
+    """Start exported files, and compare settings and rate with what was measured."""
+    from search.run import Run
+    from search.verify import verify as verified
+
+    console = Console(highlight=False)
+
+    def progress(name: str, rate: float) -> None:
+        console.print(_phase(name, rate), style="dim")
+
+    run = Run.open(against) if against else None
+    checks = _run(verified(files, run, requests, model_store, windows, progress))
+    table = Table("", "what", "found")
+    for check in checks:
+        table.add_row("ok" if check.passed else "✗", check.what, check.told)
+    console.print(table)
+    wrong = [check for check in checks if not check.passed]
+    console.print(f"FAIL: {', '.join(check.what for check in wrong)}" if wrong else "PASS")
+    if wrong:
+        raise typer.Exit(FAILED)
+
+
+def _text_of(path: Path | None) -> str | None:
+    try:
+        return path.read_text("latin-1") if path else None
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _outcome(folder: Path) -> Any:
@@ -429,6 +497,9 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(main())
 
 
+commands.add(app)
+
+
 def main() -> None:
     """The entry point."""
     sys.exit(run_command(sys.argv[1:]))
@@ -449,7 +520,7 @@ def run_command(arguments: list[str]) -> int:
     except (ArchiveError, CommandError, ConfigError, PayloadError, RunError) as error:
         errors.print(f"servetune: {error}", markup=False)
         return BAD_INPUT
-    except DemoError as error:
+    except (DemoError, ServiceError) as error:
         errors.print(f"servetune: {error}", markup=False)
         return FAILED
     except GeneratorLost as error:

@@ -7,3 +7,7 @@ class CommandError(ValueError):
 
 class RunError(ValueError):
     """A run's folder that is not one, or not in the state that was asked for."""
+
+
+class ServiceError(ValueError):
+    """A service that cannot be started or reached, or that refuses; the message says why."""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from search.loads import LoadResult
 from search.report import describe
-from search.result import Kind, State, Task, TrialResult
+from search.result import Kind, Seen, State, Task, TrialResult
 from search.tables import SHOWN
 from search.text import first_line, number
 
@@ -77,6 +77,9 @@ class LiveView:
         """A trial is in this phase now."""
         if (name, rate_rps) != (self._phase, self._rate):
             self._phase, self._rate, self._phase_start = name, rate_rps, time.monotonic()
+
+    def window(self, number: int, seen: Seen) -> None:
+        """A window of a trial has ended: its phase has said the rate."""
 
     def finished(self, result: TrialResult, best: TrialResult | None) -> None:
         """A trial was recorded."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from loadgen.fleet import Fleet
 from loadgen.ray_process import on_ray
 from search.host import only_one
-from search.result import Kind, Task, TrialResult
+from search.result import Kind, Seen, Task, TrialResult
 from search.rounds import Rounds, order
 from search.spec import StudySpec
-from search.study import local_cluster
+from search.study import ray_cluster
 from search.trial import Phase, run_twice
 from serving.config import ServerConfig
 
@@ -37,13 +37,14 @@ async def measure_configs(
     site, goal = spec.site(spec.installation()), spec.goal_of_search()
     load, payloads = spec.load, spec.payloads()
     abreast = len(configs) if side_by_side else 1
-    with only_one(), local_cluster(abreast * load.most_processes) as folder:
+    with only_one(), ray_cluster(abreast * load.most_processes) as folder:
         spawn = on_ray(payloads, load.cores)
         fleets = [Fleet(spawn, load.processes, load.most_processes) for _ in range(abreast)]
 
         async def measure(number: int, index: int, turn: asyncio.Lock) -> TrialResult:
-            def tell(phase: Phase) -> None:
-                progress(number, index, phase)
+            def tell(told: Phase | Seen) -> None:
+                if isinstance(told, Phase):
+                    progress(number, index, told)
 
             task = Task(number, Kind.DEFAULT, configs[index])
             where = (keep or folder / "measure") / f"{number}-{index}"

@@ -74,6 +74,16 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a window came to: offered (None in a closed loop), answered, failed, how late."""
+
+    offered_rps: float | None
+    answered_rps: float
+    failed: int
+    p99_s: float | None
+
+
+@dataclass(frozen=True)
 class Window:
     """One window as both sides saw it; server is None where it was too busy to tell.
 

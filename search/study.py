@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -29,7 +30,7 @@ from search.confirm import Confirmation, Plan, confirm
 from search.errors import RunError
 from search.host import describe_host, describe_versions, only_one
 from search.optimizer import DriverOnly, Study, StudySearcher, finalists
-from search.result import Kind, State, Task, TrialResult
+from search.result import Kind, Seen, State, Task, TrialResult
 from search.run import Run, changes
 from search.spec import StudySpec
 from search.trial import Phase, ServingTrial, TrialSetup, run_twice
@@ -40,7 +41,7 @@ SERVING_RESOURCE = "serving_host"
 OBJECT_STORE_BYTES = 80 << 20
 CLEANUP_S = 30
 INTERRUPTED = "it was interrupted"
-_RAY_PREFIX = "servetune.ray-"
+RAY_PREFIX = "servetune.ray-"
 
 
 class Watcher(Protocol):
@@ -51,6 +52,9 @@ class Watcher(Protocol):
 
     def phase(self, number: int, name: str, rate_rps: float) -> None:
         """A trial is in this phase now."""
+
+    def window(self, number: int, seen: Seen) -> None:
+        """A window of a trial has ended."""
 
     def finished(self, result: TrialResult, best: TrialResult | None) -> None:
         """A trial was recorded."""
@@ -177,13 +181,16 @@ def plan_of(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
     return Plan.of(results, reference, spec.confirm.finalists)
 
 
-def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
+def execute(
+    run: Run, watcher: Watcher, ray_output: bool = False, address: str | None = None
+) -> Outcome:
     """Run a study until its budget is spent, or go on with it.
 
     Args:
         run: its folder.
         watcher: is told what happens.
         ray_output: let Ray and Tune print what they print.
+        address: of a Ray cluster that is there; None starts one on this host, for this run.
 
     Raises:
         ServerError: no TorchServe or no Java here.
@@ -211,7 +218,8 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
         # The handlers after the cluster: ray.init sets its own for SIGTERM.
-        with local_cluster(spec.load.most_processes, ray_output), _interruptible(budget):
+        cluster = ray_cluster(spec.load.most_processes, ray_output, address)
+        with cluster, _interruptible(budget):
             if searches:
                 _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
             if plan := budget.unconfirmed():
@@ -372,8 +380,11 @@ def _confirm(
     fleet = Fleet(spawn, setup.processes, len(setup.bundles))
 
     async def measure(number: int, task: Task, where: Path) -> TrialResult:
-        def tell(phase: Phase) -> None:
-            watcher.phase(task.number, phase.name, phase.rate_rps)
+        def tell(told: Phase | Seen) -> None:
+            if isinstance(told, Seen):
+                watcher.window(task.number, told)
+            else:
+                watcher.phase(task.number, told.name, told.rate_rps)
 
         watcher.confirming(number, task)
         result = await run_twice(task, setup.site, setup.goal, fleet, run.folder / where, tell)
@@ -419,8 +430,10 @@ class _TuneCallback(DriverOnly, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        number = trial.config["number"]
+        if "window" in result:
+            self._watcher.window(number, Seen(**json.loads(result["window"])))
         if "phase" in result:
-            number = trial.config["number"]
             self._watcher.phase(number, result["phase"], result["rate_rps"])
 
 
@@ -485,8 +498,13 @@ def _interruptible(budget: _Budget) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def local_cluster(processes: int, ray_output: bool = False) -> Iterator[Path]:
-    """A Ray cluster on this host alone; yields its folder, which is gone when this ends."""
+def ray_cluster(
+    processes: int, ray_output: bool = False, address: str | None = None
+) -> Iterator[Path]:
+    """A Ray cluster on this host alone, or the one at an address.
+
+    Yields a folder for what is needed meanwhile, which is gone when this ends.
+    """
     sweep()
     _sweep_clusters()
     os.environ |= {
@@ -497,19 +515,22 @@ def local_cluster(processes: int, ray_output: bool = False) -> Iterator[Path]:
         # Tune's newer output prints a box even where it is told to be silent.
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    folder = Path(tempfile.mkdtemp(prefix=_RAY_PREFIX, dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir="/tmp"))
     me = psutil.Process()
     (folder / "driver.pid").write_text(f"{me.pid} {me.create_time()}")
     try:
+        alone: dict[str, Any] = {
+            "include_dashboard": False,
+            "num_cpus": 2,
+            "resources": {SERVING_RESOURCE: 1, LOADGEN_RESOURCE: processes},
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": str(folder),
+        }
         ray.init(
-            address="local",
-            include_dashboard=False,
-            num_cpus=2,
-            resources={SERVING_RESOURCE: 1, LOADGEN_RESOURCE: processes},
-            object_store_memory=OBJECT_STORE_BYTES,
+            address=address or "local",
             log_to_driver=ray_output,
             logging_level=logging.INFO if ray_output else logging.ERROR,
-            _temp_dir=str(folder),
+            **({} if address else alone),
         )
         yield folder
     finally:
@@ -519,7 +540,7 @@ def local_cluster(processes: int, ray_output: bool = False) -> Iterator[Path]:
 
 def _sweep_clusters() -> None:
     """Remove the folders of clusters whose driver was killed."""
-    for folder in Path("/tmp").glob(f"{_RAY_PREFIX}*"):
+    for folder in Path("/tmp").glob(f"{RAY_PREFIX}*"):
         with contextlib.suppress(OSError, ValueError):
             pid, created = (folder / "driver.pid").read_text().split()
             try:

@@ -27,6 +27,7 @@ from search.host import CpuTimes, describe_host, describe_versions
 from search.loads import LoadResult, Offered, result_of
 from search.result import (
     Kind,
+    Seen,
     State,
     Task,
     TrialResult,
@@ -67,15 +68,21 @@ class Phase:
     rate_rps: float = 0.0
 
 
+#: Told each phase as it begins, and each window as it ends.
+Progress = Callable[[Phase | Seen], None]
+
+
 class Observed:
     """A generator aimed at a server: cut short when the server fails, its own metrics beside.
 
     Args:
         turn: held while a window is open.
+        progress: is told what each window came to.
     """
 
-    def __init__(self, server: TorchServe, generator: Generator, turn: Turn):
+    def __init__(self, server: TorchServe, generator: Generator, turn: Turn, progress: Progress):
         self._server, self._generator, self._turn = server, generator, turn
+        self._progress = progress
         self.windows: list[Window] = []
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
@@ -89,6 +96,9 @@ class Observed:
             after, elapsed_s = await self._server.counters(), time.monotonic() - started
         told = after.since(before, elapsed_s) if before and after else None
         self.windows.append(Window(measured, told, **shares))
+        p99_s = measured.latency.quantile(0.99)
+        rates = (measured.load.rate_rps, round(measured.goodput_rps, 3))
+        self._progress(Seen(*rates, measured.failed, p99_s))
         return measured
 
     async def relieve(self, limited: Measurement) -> str | None:
@@ -99,7 +109,7 @@ class Observed:
 class _Stopwatch:
     """Seconds by phase; passes each phase on as it begins."""
 
-    def __init__(self, progress: Callable[[Phase], None]):
+    def __init__(self, progress: Progress):
         self._progress = progress
         self._started = self._since = time.monotonic()
         self._name: str | None = None
@@ -132,7 +142,7 @@ async def run_trial(
     goal: Goal,
     fleet: Fleet,
     folder: Path,
-    progress: Callable[[Phase], None] = lambda phase: None,
+    progress: Progress = lambda phase: None,
     turn: Turn | None = None,
     loads: Sequence[Offered] = (),
 ) -> TrialResult:
@@ -142,7 +152,7 @@ async def run_trial(
 
     Args:
         folder: receives config.properties, environment, torchserve.log, measurements.json.
-        progress: is told each phase as it begins.
+        progress: is told each phase as it begins, each window as it ends.
         turn: held while the server starts, while a window is open, and while the server stops:
             where several trials share a host, one of them is at work at a time.
     """
@@ -163,7 +173,7 @@ async def run_trial(
             if strict and (ignored := ignored_after(task.config, commands)):
                 raise ServerError("setting ignored", ignored, server.log_tail())
             await fleet.aim(server.url)
-            observed = Observed(server, fleet, turn)
+            observed = Observed(server, fleet, turn, progress)
             batch_requests = server.batch_capacity
             search = partial(
                 Search,
@@ -330,7 +340,7 @@ class ServingTrial(tune.Trainable):
         """The trial's next phase; with its last step, its result."""
         if self._task is None:
             self._phase = Phase("start")
-            self._phases: queue.Queue[Phase | None] = queue.Queue()
+            self._phases: queue.Queue[Phase | Seen | None] = queue.Queue()
             coroutine = run_trial(
                 Task.from_dict(self.config),
                 self._setup.site,
@@ -342,14 +352,19 @@ class ServingTrial(tune.Trainable):
             )
             self._task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             self._task.add_done_callback(lambda _: self._phases.put(None))
+        seen: dict[str, str] = {}
         with contextlib.suppress(queue.Empty):
             phase = self._phases.get(timeout=HEARTBEAT_S)
             if phase is None:
                 result = self._task.result()
                 rate = result.sustained_rps or 0.0
                 return {"sustained_rps": rate, "record": json.dumps(result.to_dict()), "done": True}
-            self._phase = phase
-        return {"sustained_rps": 0.0, "phase": self._phase.name, "rate_rps": self._phase.rate_rps}
+            if isinstance(phase, Seen):
+                seen = {"window": json.dumps(vars(phase))}
+            else:
+                self._phase = phase
+        told = {"phase": self._phase.name, "rate_rps": self._phase.rate_rps, **seen}
+        return {"sustained_rps": 0.0, **told}
 
     def cleanup(self) -> None:
         """Stop the server, the load processes and the thread."""

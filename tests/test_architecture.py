@@ -9,9 +9,22 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("loadgen", "search", "serving")
 FILES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
 MAY_IMPORT = {
-    "ray": {"loadgen/ray_process.py", "search/optimizer.py", "search/study.py", "search/trial.py"},
+    "ray": {
+        "loadgen/ray_process.py",
+        "search/optimizer.py",
+        "search/service/cluster.py",
+        "search/study.py",
+        "search/trial.py",
+    },
     "optuna": {"search/optimizer.py", "search/sampler.py"},
-    "aiohttp": {"loadgen/client.py", "loadgen/connection.py", "serving/server.py"},
+    "aiohttp": {
+        "loadgen/client.py",
+        "loadgen/connection.py",
+        "search/service/app.py",
+        "search/service/client.py",
+        "search/service/commands.py",
+        "serving/server.py",
+    },
     "MLRsearch": {"loadgen/sustained.py"},
 }
 

@@ -51,7 +51,7 @@ async def test_torchserves_account_is_the_handlers_own(
     async with TorchServe(config, site(COUNTS), tmp_path / "trial") as server:
         fleet = Fleet(on_this_host([payload]))
         await fleet.aim(server.url)
-        observed = Observed(server, fleet, nullcontext())
+        observed = Observed(server, fleet, nullcontext(), lambda told: None)
         await observed.measure(Load(Constant(40), 1.0))
         await asyncio.sleep(SETTLED_S)
         before = await server.counters()

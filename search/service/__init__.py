@@ -1,0 +1,1 @@
+"""Tuning jobs over HTTP: their folders, their queue, Ray's Jobs API, the page."""

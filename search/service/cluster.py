@@ -1,0 +1,167 @@
+"""Ray's Jobs API: on the cluster that the service is given, or on one that it starts here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from loadgen.ray_process import LOADGEN_RESOURCE
+from search.errors import ServiceError
+from search.service.jobs import Job, write_json
+from search.service.queue import Status
+from search.study import OBJECT_STORE_BYTES, RAY_PREFIX, SERVING_RESOURCE
+
+_START_S = 60.0
+_POLL_S = 0.3
+#: More load processes than any specification may ask for.
+_LOADGENS = 64
+
+
+class Cluster:
+    """Where jobs run.
+
+    Args:
+        address: of Ray's dashboard, `http://HOST:PORT`.
+    """
+
+    def __init__(self, address: str):
+        self.address = address
+        self._client = JobSubmissionClient(address)
+
+    def submit(self, job: Job) -> None:
+        """Start a job's process."""
+        self._client.submit_job(
+            entrypoint=f"{sys.executable} -m search.service.worker {job.folder}",
+            submission_id=job.submission_id,
+            metadata={"servetune_job": job.id},
+        )
+
+    def status(self, job: Job) -> Status:
+        """What Ray knows of the job's present attempt."""
+        try:
+            status = self._client.get_job_status(job.submission_id)
+        except RuntimeError as error:
+            if "does not exist" in str(error):
+                return Status.UNKNOWN
+            raise
+        is_over = status in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
+        return Status.OVER if is_over else Status.RUNNING
+
+    def kill(self, job: Job) -> None:
+        """End a job's process at once."""
+        self._client.stop_job(job.submission_id)
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """A cluster of this host alone, which outlives whoever started it.
+
+    Attributes:
+        pid, created_s: of the process that holds it together.
+        folder: Ray's own.
+        address: of its dashboard.
+    """
+
+    pid: int
+    created_s: float
+    folder: str
+    address: str
+
+    @classmethod
+    def find(cls, root: Path) -> LocalCluster | None:
+        """The one that an earlier service left; None where it is gone."""
+        try:
+            found = cls(**json.loads((root / "cluster.json").read_text()))
+            alive = psutil.Process(found.pid).create_time() == found.created_s
+        except (OSError, ValueError, TypeError, psutil.Error):
+            return None
+        return found if alive and _answers(found.address) else None
+
+    @classmethod
+    def start(cls, root: Path) -> LocalCluster:
+        """Start one, and remember it in `root`.
+
+        Raises:
+            ServiceError: it did not come up.
+        """
+        folder = tempfile.mkdtemp(prefix=RAY_PREFIX, dir="/tmp")
+        gcs, dashboard, client = free_ports(3)
+        resources = json.dumps({SERVING_RESOURCE: 1, LOADGEN_RESOURCE: _LOADGENS})
+        log = (root / "cluster.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+                    *(f"--port={gcs}", f"--ray-client-server-port={client}"),
+                    *("--node-ip-address=127.0.0.1", "--include-dashboard=true"),
+                    *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+                    *("--num-cpus=2", f"--resources={resources}", f"--temp-dir={folder}"),
+                    *(f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        created_s = psutil.Process(process.pid).create_time()
+        # Whoever sweeps removes the folder once this process is gone.
+        (Path(folder) / "driver.pid").write_text(f"{process.pid} {created_s}")
+        found = cls(process.pid, created_s, folder, f"http://127.0.0.1:{dashboard}")
+        write_json(root / "cluster.json", vars(found))
+        deadline = time.monotonic() + _START_S
+        while not _answers(found.address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                found.stop()
+                raise ServiceError(
+                    f"Ray did not start within {_START_S:.0f} s; {root / 'cluster.log'} says why"
+                )
+            time.sleep(_POLL_S)
+        return found
+
+    def stop(self) -> None:
+        """End it, and all that it started."""
+        try:
+            process = psutil.Process(self.pid)
+            if process.create_time() != self.created_s:
+                return
+            children = process.children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            _, alive = psutil.wait_procs([process, *children], timeout=10)
+            for each in alive:
+                each.kill()
+        except psutil.Error:
+            pass
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of the loopback that nobody listens on at the moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

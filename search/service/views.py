@@ -1,0 +1,314 @@
+"""What the API answers, as its OpenAPI document describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import BaseModel
+
+from search.events import summary
+from search.optimizer import best_of
+from search.result import Kind, TrialResult
+from search.rounds import mean_interval
+from search.run import Run
+from search.service.jobs import Job, JobState
+from search.study import open_study, outcome
+from serving.config import ServerConfig
+
+#: Of a log so much is shown.
+_LOG_CHARACTERS = 1 << 15
+
+
+class ErrorView(BaseModel):
+    """Why a request was refused; of a specification, each problem with its path."""
+
+    error: str
+    problems: list[str] = []
+
+
+class RateView(BaseModel):
+    """A trial and what it sustains, requests per second."""
+
+    number: int
+    why: str
+    sustained_rps: float | None
+    settings: dict[str, Any]
+
+
+class ProgressView(BaseModel):
+    """How far a job is.
+
+    trials_most is the most there will be; trial, phase and rate_rps say what happens now; of the
+    confirmation, round counts from 0.
+    """
+
+    trials_done: int
+    trials_most: int | None
+    trial: int | None = None
+    phase: str | None = None
+    rate_rps: float | None = None
+    round: int | None = None
+    rounds: int | None = None
+    time_budget_s: float | None = None
+
+
+class JobView(BaseModel):
+    """A job. place counts from 1 where it waits; times are seconds since 1970.
+
+    ratio is the best's rate ÷ the baseline's; of a confirmed job, both are the confirmation's.
+    events_from is the event behind which the present trial's events lie. links lead to other
+    views of it that run at the moment.
+    """
+
+    id: str
+    name: str
+    kind: str
+    state: JobState
+    reason: str | None
+    place: int | None
+    created_s: float
+    started_s: float | None
+    ended_s: float | None
+    progress: ProgressView
+    best: RateView | None
+    baseline: RateView | None
+    ratio: float | None
+    confirmed: bool
+    events_from: int
+    links: dict[str, str]
+
+
+class JobsView(BaseModel):
+    """All jobs, the newest first."""
+
+    jobs: list[JobView]
+
+
+class TrialView(BaseModel):
+    """A trial in a list."""
+
+    number: int
+    why: str
+    state: str
+    settings: dict[str, Any]
+    sustained_rps: float | None
+    upper_rps: float | None
+    capacity_rps: float | None
+    p99_s: float | None
+    duration_s: float
+    cause: str
+
+
+class TrialsView(BaseModel):
+    """The finished trials, by number."""
+
+    trials: list[TrialView]
+
+
+class TrialDetailView(TrialView):
+    """All that is known of a trial.
+
+    Attributes:
+        told: the reason in words.
+        record: every figure, the server's own among them.
+        config_properties, default_properties: the files, as text, to be compared.
+        environment: the other half of the configuration.
+        windows: offered and answered rate, latency quantiles, the server's account, in order.
+        probes: the verdicts on those at an offered rate.
+        log: the server's last lines.
+    """
+
+    told: list[str]
+    record: dict[str, Any]
+    config_properties: str
+    default_properties: str
+    environment: str
+    windows: list[dict[str, Any]]
+    probes: list[dict[str, Any]]
+    log: str
+
+
+class Views:
+    """Makes views; what has not changed is not read again."""
+
+    def __init__(self, links: Mapping[str, str]):
+        self._links = links
+        self._confirmations: dict[str, tuple[tuple[int, int], Any]] = {}
+        self._results: dict[str, tuple[tuple[int, int], list[TrialResult]]] = {}
+
+    def results(self, run: Run | None) -> list[TrialResult]:
+        """The finished trials."""
+        if run is None:
+            return []
+        try:
+            stat = (run.folder / "trials.jsonl").stat()
+        except OSError:
+            return []
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        known = self._results.get(run.name)
+        if known is None or known[0] != stamp:
+            known = stamp, run.results()
+            self._results[run.name] = known
+        return known[1]
+
+    def job(self, job: Job, place: int | None = None) -> JobView:
+        """The job now."""
+        record, run = job.record(), job.run()
+        results = self.results(run)
+        spec = run.specified() if run else {}
+        best, baseline, is_confirmed = _rate(best_of(results)), _rate(_baseline(results)), False
+        if run is not None and record.state.is_over and (spec.get("confirm") or {}).get("rounds"):
+            found = self._confirmed(run, results)
+            if found is not None:
+                best, baseline, is_confirmed = *found, True
+        ratio = None
+        if best and baseline and best.sustained_rps and baseline.sustained_rps:
+            ratio = best.sustained_rps / baseline.sustained_rps
+        progress, events_from = _progress(job, results, spec, record.state.is_over)
+        return JobView(
+            id=job.id,
+            name=record.name,
+            kind="sweep" if spec.get("sweep") else "search",
+            state=record.state,
+            reason=record.reason,
+            place=place,
+            created_s=record.created_s,
+            started_s=record.started_s,
+            ended_s=record.ended_s,
+            progress=progress,
+            best=best,
+            baseline=baseline,
+            ratio=ratio,
+            confirmed=is_confirmed,
+            events_from=events_from,
+            links={**self._links, **(links_of(run) if run else {})},
+        )
+
+    def _confirmed(
+        self, run: Run, results: list[TrialResult]
+    ) -> tuple[RateView, RateView | None] | None:
+        """What the confirmation chose, and the reference, each with its mean rate."""
+        stamp = self._results[run.name][0] if run.name in self._results else (0, 0)
+        known = self._confirmations.get(run.name)
+        if known is None or known[0] != stamp:
+            known = stamp, confirmed_rates(run)
+            self._confirmations[run.name] = known
+        return known[1]
+
+    @staticmethod
+    def trial(run: Run, result: TrialResult) -> TrialDetailView:
+        """All that is known of a trial; what its folder has lost is empty."""
+        folder = run.trial_folder(result.number)
+        archive = run.spec().archive()
+        windows = []
+        measured = run.windows(result.number)
+        probes = run.probes(result.number)
+        for window in measured:
+            windows.append(
+                {
+                    "offered_rps": window["schedule"].get("rate_rps"),
+                    **{
+                        name: window[name]
+                        for name in ("goodput_rps", "scheduled", "succeeded", "errors", "latency_s")
+                    },
+                    "server": window["server"],
+                }
+            )
+        return TrialDetailView(
+            **summary(result),
+            told=list(result.why),
+            record=result.to_dict(),
+            config_properties=_text(folder / "config.properties"),
+            default_properties=ServerConfig().properties_text(archive, {}),
+            environment=_text(folder / "environment"),
+            windows=windows,
+            probes=probes,
+            log=_text(folder / "torchserve.log")[-_LOG_CHARACTERS:],
+        )
+
+
+def _progress(
+    job: Job, results: list[TrialResult], spec: Mapping[str, Any], is_over: bool
+) -> tuple[ProgressView, int]:
+    """How far it is, and the event behind which the present trial's lie."""
+    search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
+    now: dict[str, Any] = {}
+    events = job.events.tail()
+    before = begun = 0
+    for event in events:
+        if event.kind in ("trial", "round"):
+            begun = before
+            now["round"] = event.data.get("round")
+        elif event.kind == "phase":
+            now["trial"] = event.data["number"]
+            now["phase"], now["rate_rps"] = event.data["name"], event.data["rate_rps"]
+        before = event.id
+    view = ProgressView(
+        trials_done=len(results),
+        trials_most=None if spec.get("sweep") else search.get("trials"),
+        rounds=confirm.get("rounds"),
+        time_budget_s=search.get("time_budget_s"),
+        **({} if is_over else now),
+    )
+    return view, begun
+
+
+def confirmed_rates(run: Run) -> tuple[RateView, RateView | None] | None:
+    """The confirmation's winner and its reference, with mean rates; None where there is none."""
+    found = outcome(run, open_study(run, run.spec()))
+    if found.confirmation is None or found.chosen is None:
+        return None
+    rounds, tasks = found.confirmation.rounds, found.confirmation.plan.tasks
+
+    def rate(index: int) -> RateView:
+        interval, served = mean_interval(rounds.served(index)), rounds.served(index)
+        return RateView(
+            number=tasks[index].number,
+            why=tasks[index].kind,
+            sustained_rps=interval.mean if interval else (served[0] if served else None),
+            settings=tasks[index].config.to_dict(),
+        )
+
+    return rate(found.confirmation.winner), rate(0)
+
+
+def links_of(run: Run) -> dict[str, str]:
+    """The dashboards of a run that run at the moment, as `servetune dashboard` left word."""
+    try:
+        noted = json.loads((run.folder / "dashboards.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: each["url"] for name, each in noted.items() if psutil.pid_exists(each["pid"])}
+
+
+def _baseline(results: list[TrialResult]) -> TrialResult | None:
+    """What everything is compared with: the configuration in use, or else the default."""
+    found = {r.kind: r for r in results if r.kind in (Kind.DEFAULT, Kind.BASELINE)}
+    return found.get(Kind.BASELINE) or found.get(Kind.DEFAULT)
+
+
+def _rate(result: TrialResult | None) -> RateView | None:
+    if result is None:
+        return None
+    return RateView(
+        number=result.number,
+        why=result.kind,
+        sustained_rps=result.sustained_rps,
+        settings=result.config.to_dict(),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def trial_view(result: TrialResult) -> TrialView:
+    """A trial in a list."""
+    return TrialView(**summary(result))

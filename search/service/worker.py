@@ -1,0 +1,81 @@
+"""A job's own process, which Ray starts: `python -m search.service.worker FOLDER`.
+
+It outlives the service, and leaves in the job's folder all that the service needs to know.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import yaml
+
+from loadgen.payloads import PayloadError
+from search.errors import CommandError, RunError
+from search.events import Recorder
+from search.export import export
+from search.report import write_report
+from search.run import Run
+from search.service.jobs import Job, JobState
+from search.spec import SpecError, validate
+from search.study import INTERRUPTED, Outcome, execute, new_run
+from serving.archive import ArchiveError
+from serving.config import ConfigError
+from serving.errors import ServerError
+
+_LOOK_S = 0.5
+_MISTAKES = (
+    SpecError,
+    RunError,
+    CommandError,
+    ConfigError,
+    ArchiveError,
+    PayloadError,
+    ServerError,
+)
+
+
+def carry_out(job: Job) -> Outcome:
+    """Begin the job's run, or go on with it."""
+    run = job.run()
+    if run is None:
+        data = yaml.safe_load(job.spec_path.read_text())
+        data["output"] = {"folder": str(job.folder / "runs")}
+        run = new_run(validate(data, job.folder, may_be_fixed=True))
+    found = execute(Run.open(run.folder), Recorder(job.events), address="auto")
+    write_report(found)
+    if found.chosen is not None:
+        export(found.run, found.chosen, found.run.spec().archive(), found.confirmation)
+    return found
+
+
+def main(folder: Path) -> None:
+    """Carry out a job, and leave word of its end."""
+    job = Job(folder)
+    threading.Thread(target=_stop_when_asked, args=(job,), daemon=True).start()
+    try:
+        found = carry_out(job)
+    except _MISTAKES as error:
+        job.end(JobState.FAILED, str(error))
+    except BaseException as error:
+        job.end(JobState.FAILED, f"internal error: {type(error).__name__}: {error}")
+        raise
+    else:
+        reason = found.reason or INTERRUPTED
+        state = JobState.FAILED if found.failed else JobState.FINISHED
+        job.end(JobState.STOPPED if found.interrupted else state, reason)
+
+
+def _stop_when_asked(job: Job) -> None:
+    """End the run in order, as Ctrl-C does, once the file says so."""
+    asked = threading.Event()
+    while not job.stop_path.exists():
+        asked.wait(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
