@@ -54,6 +54,17 @@ class EventLog:
             return []
         return _events(text, after)
 
+    def is_end(self, place: int) -> bool:
+        """Whether this is an event's id, or 0."""
+        try:
+            if not 0 < place <= self.path.stat().st_size:
+                return place == 0
+            with self.path.open("rb") as file:
+                file.seek(place - 1)
+                return file.read(1) == b"\n"
+        except OSError:
+            return False
+
     def tail(self, most: int = 1 << 16) -> list[Event]:
         """The last events, as many as fit in so many bytes."""
         try:

@@ -145,7 +145,8 @@ class Service:
         if token is None or request.path in _OPEN or request.path.startswith("/static/"):
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode(), token.encode())
+        # A header may hold any bytes.
+        same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
         if scheme.lower() != "bearer" or not same:
             raise Refusal(401, "a token is needed: Authorization: Bearer TOKEN")
 
@@ -259,7 +260,7 @@ class Service:
         job = self._job(request)
         try:
             after = int(request.headers.get("Last-Event-ID", "0"))
-            if after < 0:
+            if not job.events.is_end(after):
                 raise ValueError
         except ValueError:
             raise Refusal(400, "Last-Event-ID must be the id of an event") from None

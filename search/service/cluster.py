@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -35,11 +36,18 @@ class Cluster:
 
     Args:
         address: of Ray's dashboard, `http://HOST:PORT`.
+
+    Raises:
+        ServiceError: nothing answers there.
     """
 
     def __init__(self, address: str):
-        self.address = address
-        self._client = JobSubmissionClient(address)
+        try:
+            self._client = JobSubmissionClient(address)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ServiceError(
+                f"no Ray dashboard with the Jobs API answers at {address}: {error}"
+            ) from None
 
     def submit(self, job: Job) -> None:
         """Start a job's process."""
@@ -82,13 +90,15 @@ class LocalCluster:
 
     @classmethod
     def find(cls, root: Path) -> LocalCluster | None:
-        """The one that an earlier service left; None where it is gone."""
+        """The one that an earlier service left; None where it is gone, and then all of it is."""
         try:
             found = cls(**json.loads((root / "cluster.json").read_text()))
-            alive = psutil.Process(found.pid).create_time() == found.created_s
-        except (OSError, ValueError, TypeError, psutil.Error):
+        except (OSError, ValueError, TypeError):
             return None
-        return found if alive and _answers(found.address) else None
+        if found._holder() is not None and _answers(found.address):
+            return found
+        found.stop()
+        return None
 
     @classmethod
     def start(cls, root: Path) -> LocalCluster:
@@ -133,19 +143,24 @@ class LocalCluster:
 
     def stop(self) -> None:
         """End it, and all that it started."""
+        if (holder := self._holder()) is not None:
+            with contextlib.suppress(psutil.Error):
+                holder.send_signal(signal.SIGTERM)
+                holder.wait(timeout=10)
+        # Whatever of it is left names its folder, which is nobody else's.
+        for process in psutil.process_iter(["cmdline"]):
+            if self.folder in " ".join(process.info["cmdline"] or ()):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _holder(self) -> psutil.Process | None:
+        """The process that holds it together, while it lives."""
         try:
             process = psutil.Process(self.pid)
-            if process.create_time() != self.created_s:
-                return
-            children = process.children(recursive=True)
-            process.send_signal(signal.SIGTERM)
-            _, alive = psutil.wait_procs([process, *children], timeout=10)
-            for each in alive:
-                each.kill()
+            return process if process.create_time() == self.created_s else None
         except psutil.Error:
-            pass
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            return None
 
 
 def _answers(address: str) -> bool:

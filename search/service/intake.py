@@ -29,9 +29,13 @@ def parse(text: bytes) -> dict[str, Any]:
         SpecError: it is neither, or no mapping.
     """
     try:
-        data = yaml.safe_load(text)
+        aliases = [e for e in yaml.parse(text, yaml.SafeLoader) if isinstance(e, yaml.AliasEvent)]
+        # Aliases of aliases are small as text and endless as data.
+        data = None if aliases else yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError([f"not YAML and not JSON: {error}"]) from None
+    if aliases:
+        raise SpecError(["an alias (*name) is not taken: write the value where it belongs"])
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise SpecError(["the body holds no specification: a mapping with `model:` is needed"])
     return data

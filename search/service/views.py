@@ -17,7 +17,6 @@ from search.rounds import mean_interval
 from search.run import Run
 from search.service.jobs import Job, JobState
 from search.study import open_study, outcome
-from serving.config import ServerConfig
 
 #: Of a log so much is shown.
 _LOG_CHARACTERS = 1 << 15
@@ -115,7 +114,8 @@ class TrialDetailView(TrialView):
     Attributes:
         told: the reason in words.
         record: every figure, the server's own among them.
-        config_properties, default_properties: the files, as text, to be compared.
+        config_properties, default_properties: its file and that of the run's first trial, which
+            sets nothing, as text, to be compared; of a sweep the first trial is one of many.
         environment: the other half of the configuration.
         windows: offered and answered rate, latency quantiles, the server's account, in order.
         probes: the verdicts on those at an offered rate.
@@ -137,8 +137,18 @@ class Views:
 
     def __init__(self, links: Mapping[str, str]):
         self._links = links
+        self._specs: dict[str, tuple[int, Mapping[str, Any]]] = {}
         self._confirmations: dict[str, tuple[tuple[int, int], Any]] = {}
         self._results: dict[str, tuple[tuple[int, int], list[TrialResult]]] = {}
+
+    def _specified(self, run: Run | None) -> Mapping[str, Any]:
+        if run is None:
+            return {}
+        stamp = (run.folder / "spec.yaml").stat().st_mtime_ns
+        known = self._specs.get(run.name)
+        if known is None or known[0] != stamp:
+            known = self._specs[run.name] = stamp, run.specified()
+        return known[1]
 
     def results(self, run: Run | None) -> list[TrialResult]:
         """The finished trials."""
@@ -159,7 +169,7 @@ class Views:
         """The job now."""
         record, run = job.record(), job.run()
         results = self.results(run)
-        spec = run.specified() if run else {}
+        spec = self._specified(run)
         best, baseline, is_confirmed = _rate(best_of(results)), _rate(_baseline(results)), False
         if run is not None and record.state.is_over and (spec.get("confirm") or {}).get("rounds"):
             found = self._confirmed(run, results)
@@ -203,30 +213,23 @@ class Views:
     def trial(run: Run, result: TrialResult) -> TrialDetailView:
         """All that is known of a trial; what its folder has lost is empty."""
         folder = run.trial_folder(result.number)
-        archive = run.spec().archive()
-        windows = []
-        measured = run.windows(result.number)
-        probes = run.probes(result.number)
-        for window in measured:
-            windows.append(
-                {
-                    "offered_rps": window["schedule"].get("rate_rps"),
-                    **{
-                        name: window[name]
-                        for name in ("goodput_rps", "scheduled", "succeeded", "errors", "latency_s")
-                    },
-                    "server": window["server"],
-                }
-            )
+        shown = ("goodput_rps", "scheduled", "succeeded", "errors", "latency_s", "server")
+        windows = [
+            {
+                "offered_rps": window["schedule"].get("rate_rps"),
+                **{name: window[name] for name in shown},
+            }
+            for window in run.windows(result.number)
+        ]
         return TrialDetailView(
             **summary(result),
             told=list(result.why),
             record=result.to_dict(),
             config_properties=_text(folder / "config.properties"),
-            default_properties=ServerConfig().properties_text(archive, {}),
+            default_properties=_text(run.trial_folder(0) / "config.properties"),
             environment=_text(folder / "environment"),
             windows=windows,
-            probes=probes,
+            probes=run.probes(result.number),
             log=_text(folder / "torchserve.log")[-_LOG_CHARACTERS:],
         )
 
@@ -237,9 +240,8 @@ def _progress(
     """How far it is, and the event behind which the present trial's lie."""
     search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
     now: dict[str, Any] = {}
-    events = job.events.tail()
     before = begun = 0
-    for event in events:
+    for event in () if is_over else job.events.tail():
         if event.kind in ("trial", "round"):
             begun = before
             now["round"] = event.data.get("round")
@@ -252,7 +254,7 @@ def _progress(
         trials_most=None if spec.get("sweep") else search.get("trials"),
         rounds=confirm.get("rounds"),
         time_budget_s=search.get("time_budget_s"),
-        **({} if is_over else now),
+        **now,
     )
     return view, begun
 

@@ -200,6 +200,7 @@ async function jobView(signal, id) {
   let windows = [];
   let current = null;
   const head = el("div");
+  const now = el("p", { role: "status", id: "now" });
   const live = el("div", { class: "plot", role: "img", "aria-label": "Rate against offered load" });
   const history = el("div", { class: "plot", role: "img", "aria-label": "Rates by trial" });
   const table = trialTable(trials, id, () => job.best && job.best.number);
@@ -215,11 +216,18 @@ async function jobView(signal, id) {
   }, name);
   const over = () => ["finished", "stopped", "failed"].includes(job.state);
 
+  const drawNow = () => {
+    now.textContent = nowText(job) || (job.place ? `place ${job.place} in the queue` : "");
+  };
+
   function drawHead() {
     const p = job.progress;
+    // Whoever works by keyboard keeps the button that he is on.
+    const at = [...head.querySelectorAll("button")].indexOf(document.activeElement);
+    drawNow();
     head.replaceChildren(
       el("h1", {}, job.name, " ", state(job.state)),
-      el("p", { role: "status", id: "now" }, nowText(job) || (job.place ? `place ${job.place} in the queue` : "")),
+      now,
       el("div", { class: "facts" },
         fact("trials", `${p.trials_done}${p.trials_most ? ` of at most ${p.trials_most}` : ""}`),
         fact(job.confirmed ? "best, confirmed" : "best", job.best ? `${rate(job.best.sustained_rps)} rps` : "–",
@@ -232,6 +240,7 @@ async function jobView(signal, id) {
         act("Download the report", () => save(`${path}/report`, `${id}-report.html`), { off: !p.trials_done }),
         act("Download the files for production", () => save(`${path}/best.tar.gz`, `${id}-best.tar.gz`), { off: !over() || !job.best })),
       el("p", {}, Object.entries(job.links).map(([name, url]) => [el("a", { href: url, rel: "noreferrer" }, name), " "])));
+    if (at >= 0) head.querySelectorAll("button")[at].focus();
   }
 
   function drawLive() {
@@ -276,7 +285,7 @@ async function jobView(signal, id) {
   drawHead(); drawLive(); drawHistory(); table.draw();
   for (;;) {
     last = await follow(`${path}/events`, (events) => {
-      let history = false, heads = false, lives = false;
+      let history = false, lives = false;
       for (const { kind, data } of events) {
         if (kind === "trial" || kind === "round") { current = data.number; windows = []; lives = true; }
         if (kind === "window") { windows.push(data); lives = true; }
@@ -285,10 +294,9 @@ async function jobView(signal, id) {
           job.progress = { ...job.progress, trial: data.number, phase: data.name, rate_rps: data.rate_rps };
         }
         if (kind === "round") job.progress = { ...job.progress, round: data.round };
-        heads = true;
         if (kind === "state" || kind === "result" || kind === "confirmed") refresh().catch(() => {});
       }
-      if (heads) drawHead();
+      drawNow();
       if (lives) drawLive();
       if (history) drawHistory();
     }, signal, last);
@@ -305,7 +313,7 @@ function trialTable(trials, id, best) {
   const rows = new Map();
   const body = el("tbody");
   const filter = el("input", { type: "text", id: "filter", oninput: (event) => { wanted = event.target.value.toLowerCase(); draw(); } });
-  const heads = COLUMNS.map(([key, title], index) => el("th", { "aria-sort": "none", class: typeof key === "number" ? "number" : null },
+  const heads = COLUMNS.map(([key, title], index) => el("th", { "aria-sort": "none", class: /_rps|_s$/.test(key) ? "number" : null },
     el("button", { type: "button", onclick: () => { down = by === index ? !down : false; by = index; draw(); } }, title)));
   const node = el("div", {}, el("label", { for: "filter" }, "Filter (settings, state, cause)"), filter,
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Trials" },

@@ -1,0 +1,128 @@
+"""The service with a real Ray and a real TorchServe: a job outlives it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from search.service.cluster import LocalCluster, free_ports
+from search.service.jobs import JobState, JobStore
+from tests.real.conftest import servetune, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+WriteStudy = Callable[..., Path]
+
+
+class Running:
+    """`servetune serve` on a folder, started as often as a test likes."""
+
+    def __init__(self, folder: Path, root: Path):
+        self.folder, self.root, (self.port,) = folder, root, free_ports(1)
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self.process = servetune(
+            *("serve", "--port", str(self.port), "--folder", self.folder, "--root", self.root)
+        )
+        assert self.process.stdout is not None
+        wait_for(
+            lambda: "servetune serves" in (self.process.stdout.readline()),  # type: ignore[union-attr]
+            *(90, "the service has started"),
+        )
+
+    def ask(self, *arguments: Any) -> subprocess.Popen[str]:
+        there = ("--server", f"http://127.0.0.1:{self.port}")
+        return servetune(*arguments, *there, "--token-file", self.folder / "token")
+
+    def answer(self, *arguments: Any) -> str:
+        process = self.ask(*arguments)
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, output
+        return str(output)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Running]:
+    found = Running(tmp_path / "service", tmp_path)
+    found.start()
+    try:
+        yield found
+    finally:
+        if found.process is not None:
+            found.process.send_signal(signal.SIGINT)
+            found.process.wait(60)
+        assert LocalCluster.find(found.folder) is None, "Ray ends with a service without jobs"
+
+
+def test_a_job_outlives_the_service(service: Running, study: WriteStudy, tmp_path: Path) -> None:
+    path = study()
+    job_id = service.answer("submit", path).split()[0]
+    store = JobStore(service.folder)
+    job = store.get(job_id)
+    assert job is not None
+    wait_for(lambda: any(e.kind == "window" for e in job.events.read()), 120, "a window was seen")
+    assert service.process is not None
+    service.process.kill()
+    service.process.wait()
+    before = len(job.events.read())
+    wait_for(lambda: len(job.events.read()) > before + 3, 60, "the job goes on without it")
+    service.start()
+    told = service.answer("watch", job_id, "--require-ratio", "1.2")
+    assert "finished: all 4 trials were run" in told
+    kinds = [event.kind for event in job.events.read()]
+    assert kinds.count("result") == 4 and kinds.count("trial") == 4, "no event is lost"
+    assert kinds.count("state") == 3
+    below = service.ask("watch", job_id, "--require-rps", "100000")
+    assert below.wait(60) == 3
+    service.answer("fetch", job_id, "--into", tmp_path / "out")
+    verified = servetune(
+        *("verify", tmp_path / "out" / "best", "--model-store", path.parent),
+        *("--requests", path.parent / "requests.jsonl"),
+    )
+    assert "PASS" in verified.communicate(timeout=180)[0]
+    token = (service.folder / "token").read_text().strip()
+    for file in service.folder.rglob("*"):
+        if file.is_file() and file.name != "token":
+            assert token not in file.read_bytes().decode(errors="replace"), file
+
+
+def test_a_job_is_stopped_and_taken_up_again(service: Running, study: WriteStudy) -> None:
+    job_id = service.answer("submit", study()).split()[0]
+    job = JobStore(service.folder).get(job_id)
+    assert job is not None
+    wait_for(lambda: any(e.kind == "result" for e in job.events.read()), 180, "a trial is over")
+    from urllib.request import Request, urlopen
+
+    token = (service.folder / "token").read_text().strip()
+
+    def ask(method: str, path: str) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{service.port}/v1/jobs/{job_id}{path}"
+        request = Request(url, method=method, headers={"Authorization": f"Bearer {token}"})
+        with urlopen(request) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    assert ask("DELETE", "")["state"] == "stopping"
+    wait_for(lambda: job.record().state is JobState.STOPPED, 60, "it has stopped in order")
+    run = job.run()
+    assert run is not None
+    kept = len(run.results())
+    assert kept >= 1 and "interrupted" in (job.record().reason or "")
+    ask("POST", "/resume")
+    wait_for(lambda: job.record().state.is_over, 240, "it was taken up again")
+    assert job.record().state is JobState.FINISHED and len(run.results()) == 4
+    assert [p for p in psutil.process_iter() if "search.service.worker" in " ".join(_line(p))] == []
+
+
+def _line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -1,0 +1,62 @@
+"""The document against the code: every operation, with input that a machine makes up."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, settings
+
+from search.service.app import Service, Settings
+from search.service.jobs import JobStore
+from search.service.openapi import document
+from search.service.queue import Queue
+from tests.archives import make_archive
+from tests.service.conftest import TOKEN, Pretended
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service in a thread of its own, with a job that waits."""
+    root = tmp_path_factory.mktemp("root")
+    make_archive(root)
+    (root / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
+    store = JobStore(tmp_path_factory.mktemp("service"))
+    service = Service(
+        store, Queue(store, Pretended(), at_once=0), Settings((root,), TOKEN, 1 << 20)
+    )
+    loop, started = asyncio.new_event_loop(), threading.Event()
+    found: list[str] = []
+
+    async def start() -> web.AppRunner:
+        runner = web.AppRunner(service.app())
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        found.append(site.name)
+        started.set()
+        return runner
+
+    def run() -> None:
+        runner = loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert started.wait(10)
+    yield found[0]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+
+schema = schemathesis.openapi.from_dict(document())
+
+
+@schema.parametrize()
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_service_does_as_its_document_says(case: schemathesis.Case, address: str) -> None:
+    case.call_and_validate(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"})
