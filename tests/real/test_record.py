@@ -13,6 +13,7 @@ from serving.installation import find_installation
 from serving.server import Site
 
 
+@pytest.mark.slow
 async def test_a_waiting_handler_takes_what_its_waits_allow(tmp_path: Path) -> None:
     site = Site(archive_of("waits", tmp_path), find_installation())
     (tmp_path / "requests.jsonl").write_text('{"body": {"n": 1}}\n')
