@@ -80,6 +80,7 @@ class ExportedServer(TorchServe):
             **{name: os.environ[name] for name in INHERITED if name in os.environ},
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "TMPDIR": str(self._home / "tmp"),
+            "TEMP": str(self._home / "tmp"),  # Where the wrapper lets Java unpack the archive.
             "MODEL_STORE": str(self._home / "store"),
         }
 
