@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search.result import Seen, Task, TrialResult
+from search.text import first_line
 
 
 @dataclass(frozen=True)
@@ -144,5 +145,5 @@ def summary(result: TrialResult) -> dict[str, Any]:
         "capacity_rps": result.capacity_rps,
         "p99_s": result.p99_s,
         "duration_s": result.duration_s,
-        "cause": result.cause.partition("\n")[0],
+        "cause": first_line(result.cause),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import enum
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from search.rounds import prediction_interval
 from search.run import Run
 from serving.archive import Archive
 from serving.config import ServerConfig
-from serving.production import Target, beside_archive, in_archive, rebuild
+from serving.production import Target, beside_archive, edited, in_archive, rebuild
 from serving.server import LOG_CONFIG
 
 IMAGE = "pytorch/torchserve:0.12.0-cpu"
@@ -58,9 +57,9 @@ class Exported:
 
 _START = """\
 #!/bin/sh
-# Starts TorchServe as it was measured$where
+# Starts TorchServe as it was measured; MODEL_STORE is the folder of $archive.
 set -eu
-$store
+MODEL_STORE="$${MODEL_STORE:$otherwise}"
 MODEL_STORE="$$(cd "$$MODEL_STORE" && pwd)"
 cd "$$(dirname "$$0")"
 unset TS_CONFIG_FILE # It would beat --ts-config.
@@ -70,17 +69,8 @@ set +a
 exec torchserve --start --foreground --ncs --model-store "$$MODEL_STORE" \\
   --ts-config config.properties --log-config log4j2.xml
 """
-#: By whether the archive lies beside the script: what its first lines say.
-_STORE = {
-    False: (
-        ": MODEL_STORE=/folder/of/the/archive ./start.sh",
-        ': "$${MODEL_STORE:?names no folder; it must hold $archive}"',
-    ),
-    True: (
-        "; the archive lies beside this script.",
-        'MODEL_STORE="$${MODEL_STORE:-$$(dirname "$$0")}"',
-    ),
-}
+#: Where MODEL_STORE is not set: the archive lies beside the script, or it must be named.
+_BESIDE, _NAMED = '-$(dirname "$0")', "?names no folder; the archive must lie in it"
 
 _README = """\
 # TorchServe configuration for $model $version: $how
@@ -157,7 +147,7 @@ def export(
         claim = _claim(run, result, archive, surely, form)
         claim["kept"] = target.kept(result.config)
         if form is Format.MODEL_CONFIG:
-            claim["archive_sha256"] = _sha256(new / archive.path.name)
+            claim["archive_sha256"] = Archive.read(new / archive.path.name).sha256
         (new / CLAIM).write_text(json.dumps(claim, indent=2) + "\n")
         readme = {**_figures(run, result, archive, surely), **told}
         (new / "README.md").write_text(Template(_README).substitute(readme))
@@ -199,14 +189,12 @@ def _write(
         )
     text = target.properties_text(carried, archive)
     if form is Format.COMPOSE:
-        text = _composed(folder, text, image, carried, archive, notes)
+        text = _composed(folder, text, image, archive, notes)
     else:
-        where, store = _STORE[form is Format.MODEL_CONFIG]
+        otherwise = _BESIDE if form is Format.MODEL_CONFIG else _NAMED
         start = folder / "start.sh"
         start.write_text(
-            Template(_START.replace("$where", where).replace("$store", store)).substitute(
-                archive=archive.path.name
-            )
+            Template(_START).substitute(archive=archive.path.name, otherwise=otherwise)
         )
         start.chmod(0o755)
     (folder / "config.properties").write_text(text)
@@ -220,9 +208,7 @@ def _write(
     return notes, diff, {**_places(text), "command": command, "reader": reader, "more": more}
 
 
-def _composed(
-    folder: Path, text: str, image: str, config: ServerConfig, archive: Archive, notes: list[str]
-) -> str:
+def _composed(folder: Path, text: str, image: str, archive: Archive, notes: list[str]) -> str:
     """Write compose.yaml; returns config.properties as it must be in a container."""
     held = javaproperties.loads(text)
     address = urlsplit(held.get("inference_address", "http://127.0.0.1:8080"))
@@ -262,7 +248,7 @@ def _composed(
         for key, path in held.items()
         if key in ("keystore", "private_key_file", "certificate_file", "plugins_path")
     ]
-    return Target(text, {"inference_address": inside}).properties_text(config, archive)
+    return edited(text, {"inference_address": inside})
 
 
 def _places(text: str) -> dict[str, str]:
@@ -289,7 +275,7 @@ def _claim(
         "model": archive.name,
         "version": archive.version,
         "archive": archive.path.name,
-        "archive_sha256": _sha256(archive.path),
+        "archive_sha256": archive.sha256,
         "settings": result.config.to_dict(),
         "claimed_rps": expected.low if expected else result.sustained_rps,
         "claimed_by": (
@@ -327,11 +313,6 @@ def _figures(
         "settings": describe(result.config),
         "facts": _facts(result.host),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -86,9 +86,7 @@ class Run:
         data["search"] |= {name: value for name, value in search.items() if value is not None}
         if rounds is not None:
             data["confirm"] = {**(data.get("confirm") or {}), "rounds": rounds}
-        new = path.with_suffix(".new")
-        new.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
-        new.replace(path)
+        write_whole(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
     def recorded(self) -> dict[str, Any]:
         """The host and the versions that the run was made with."""
@@ -141,10 +139,8 @@ class Run:
 
     def rebuild(self, results: list[TrialResult]) -> None:
         """Make trials.jsonl hold a line for each of these, whatever it held."""
-        path = self.folder / "trials.jsonl"
-        new = path.with_suffix(".new")
-        new.write_text("".join(json.dumps(r.to_dict()) + "\n" for r in results))
-        new.replace(path)
+        lines = "".join(json.dumps(r.to_dict()) + "\n" for r in results)
+        write_whole(self.folder / "trials.jsonl", lines)
 
     def results(self) -> list[TrialResult]:
         """The finished trials, by number, from trials.jsonl."""
@@ -154,6 +150,13 @@ class Run:
         whole = [line for line in lines if line.endswith("\n")]
         results = [TrialResult.from_dict(json.loads(line)) for line in whole]
         return sorted(results, key=lambda result: result.number)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
 
 
 def frame(results: list[TrialResult]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ class Archive:
     path: Path
     name: str
     version: str
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole file, in hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @classmethod
     def read(cls, path: Path) -> Archive:

@@ -11,7 +11,7 @@ import psutil
 
 from serving.config import ServerConfig
 from serving.production import edited
-from serving.server import INHERITED, Site, TorchServe
+from serving.server import Site, TorchServe, inherited
 
 START = "start.sh"
 
@@ -77,7 +77,7 @@ class ExportedServer(TorchServe):
         python = shutil.which(installed.python) or installed.python
         folders = [str(Path(python).parent), str(Path(installed.java.path).parent)]
         return {
-            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            **inherited(),
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "TMPDIR": str(self._home / "tmp"),
             "TEMP": str(self._home / "tmp"),  # Where the wrapper lets Java unpack the archive.

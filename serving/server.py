@@ -45,6 +45,11 @@ _LOG_S = 0.5
 _WATCH_S = 1.0
 
 
+def inherited() -> dict[str, str]:
+    """What a server's environment takes over, as it is now."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
 @dataclass(frozen=True)
 class Ports:
     """TCP ports on the loopback address; 0 stands for any free one."""
@@ -276,7 +281,7 @@ class TorchServe:
     def environment(self) -> dict[str, str]:
         """The server's whole environment."""
         return {
-            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            **inherited(),
             **self._path(),
             "TMPDIR": str(self._home / "tmp"),
             "LOG_LOCATION": str(self._home / "logs"),

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,13 +102,9 @@ def serve(
         except OSError as error:
             raise ServiceError(f"{host}:{port} cannot be listened on: {error.strerror}") from None
         finally:
-            over = [
-                job
-                for job in store.all()
-                if job.record().state not in (JobState.RUNNING, JobState.STOPPING)
-            ]
-            if going := len(store.all()) - len(over):
-                console.print(f"{going} job goes on; servetune serve finds it again.")
+            at_work = (JobState.RUNNING, JobState.STOPPING)
+            if going := sum(job.record().state in at_work for job in store.all()):
+                console.print(f"jobs that go on: {going}; servetune serve finds them again")
             elif local is not None:
                 local.stop()
 
@@ -158,7 +154,7 @@ def submit(
         async with _client(server, token_file) as client:
             return dict(await client.submit(yaml.safe_dump(data), uploads))
 
-    job = _run(send())
+    job = asyncio.run(send())
     print(job["id"], flush=True)
     if wait:
         _watch(job["id"], server, token_file, require_rps, require_ratio)
@@ -172,7 +168,7 @@ def jobs(server: ServerOption = _HERE, token_file: TokenOption = None) -> None:
             return list(await client.jobs())
 
     table = Table("job", "name", "state", "trials", "best, rps", "÷ baseline", "reason")
-    for job in _run(ask()):
+    for job in asyncio.run(ask()):
         best, ratio = job["best"], job["ratio"]
         place = f" ({job['place']}.)" if job["place"] else ""
         table.add_row(
@@ -207,7 +203,7 @@ def fetch(
         async with _client(server, token_file) as client:
             await client.fetch(job, into)
 
-    _run(get())
+    asyncio.run(get())
     console.print(f"{into / 'best'} and {into / 'report.html'}")
 
 
@@ -283,7 +279,7 @@ def _watch(
                         raise
                 await asyncio.sleep(1)
 
-    job = _run(follow())
+    job = asyncio.run(follow())
     console.print(f"{job['state']}: {job['reason']}", markup=False)
     best = (job["best"] or {}).get("sustained_rps") or 0.0
     if job["state"] == "failed":
@@ -323,7 +319,3 @@ def _client(server: str, token_file: Path | None) -> Any:
         except OSError as error:
             raise CommandError(f"{path} cannot be read: {error.strerror}") from None
     return Client(server, token)
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 import re
 import secrets
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from search.events import EventLog
-from search.run import Run
+from search.run import Run, write_whole
 
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
@@ -150,7 +149,5 @@ class JobStore:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a file whole or not at all."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps(data, indent=1) + "\n")
-    new.replace(path)
+    """Write plain data whole or not at all."""
+    write_whole(path, json.dumps(data, indent=1) + "\n")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from pydantic import BaseModel
 
 from search.events import summary
 from search.optimizer import best_of
-from search.result import Kind, TrialResult
+from search.result import TrialResult
 from search.rounds import mean_interval
 from search.run import Run
 from search.service.jobs import Job, JobState
-from search.study import open_study, outcome
+from search.study import open_study, outcome, reference_of
+
+T = TypeVar("T")
 
 #: Of a log so much is shown.
 _LOG_CHARACTERS = 1 << 15
@@ -137,44 +140,40 @@ class Views:
 
     def __init__(self, links: Mapping[str, str]):
         self._links = links
-        self._specs: dict[str, tuple[int, Mapping[str, Any]]] = {}
-        self._confirmations: dict[str, tuple[tuple[int, int], Any]] = {}
-        self._results: dict[str, tuple[tuple[int, int], list[TrialResult]]] = {}
-
-    def _specified(self, run: Run | None) -> Mapping[str, Any]:
-        if run is None:
-            return {}
-        stamp = (run.folder / "spec.yaml").stat().st_mtime_ns
-        known = self._specs.get(run.name)
-        if known is None or known[0] != stamp:
-            known = self._specs[run.name] = stamp, run.specified()
-        return known[1]
+        self._known: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
 
     def results(self, run: Run | None) -> list[TrialResult]:
         """The finished trials."""
         if run is None:
             return []
+        found = self._read("results", run.folder / "trials.jsonl", run.results)
+        return found or []
+
+    def _read(self, what: str, path: Path, read: Callable[[], T]) -> T | None:
+        """What is read out of a file, once for each state of it; None where there is none."""
         try:
-            stat = (run.folder / "trials.jsonl").stat()
+            stat = path.stat()
         except OSError:
-            return []
+            return None
         stamp = (stat.st_mtime_ns, stat.st_size)
-        known = self._results.get(run.name)
+        known = self._known.get((what, path))
         if known is None or known[0] != stamp:
-            known = stamp, run.results()
-            self._results[run.name] = known
-        return known[1]
+            known = self._known[what, path] = stamp, read()
+        found: T = known[1]
+        return found
 
     def job(self, job: Job, place: int | None = None) -> JobView:
         """The job now."""
         record, run = job.record(), job.run()
         results = self.results(run)
-        spec = self._specified(run)
-        best, baseline, is_confirmed = _rate(best_of(results)), _rate(_baseline(results)), False
-        if run is not None and record.state.is_over and (spec.get("confirm") or {}).get("rounds"):
-            found = self._confirmed(run, results)
-            if found is not None:
-                best, baseline, is_confirmed = *found, True
+        spec: Mapping[str, Any] = {}
+        confirmed = None
+        if run is not None:
+            spec = self._read("spec", run.folder / "spec.yaml", run.specified) or {}
+            if record.state.is_over and spec.get("confirm"):
+                # Each of its measurements is an event.
+                confirmed = self._read("confirmed", job.events.path, partial(confirmed_rates, run))
+        best, baseline = confirmed or (_rate(best_of(results)), _rate(reference_of(results)))
         ratio = None
         if best and baseline and best.sustained_rps and baseline.sustained_rps:
             ratio = best.sustained_rps / baseline.sustained_rps
@@ -193,21 +192,10 @@ class Views:
             best=best,
             baseline=baseline,
             ratio=ratio,
-            confirmed=is_confirmed,
+            confirmed=confirmed is not None,
             events_from=events_from,
             links={**self._links, **(links_of(run) if run else {})},
         )
-
-    def _confirmed(
-        self, run: Run, results: list[TrialResult]
-    ) -> tuple[RateView, RateView | None] | None:
-        """What the confirmation chose, and the reference, each with its mean rate."""
-        stamp = self._results[run.name][0] if run.name in self._results else (0, 0)
-        known = self._confirmations.get(run.name)
-        if known is None or known[0] != stamp:
-            known = stamp, confirmed_rates(run)
-            self._confirmations[run.name] = known
-        return known[1]
 
     @staticmethod
     def trial(run: Run, result: TrialResult) -> TrialDetailView:
@@ -285,12 +273,6 @@ def links_of(run: Run) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {name: each["url"] for name, each in noted.items() if psutil.pid_exists(each["pid"])}
-
-
-def _baseline(results: list[TrialResult]) -> TrialResult | None:
-    """What everything is compared with: the configuration in use, or else the default."""
-    found = {r.kind: r for r in results if r.kind in (Kind.DEFAULT, Kind.BASELINE)}
-    return found.get(Kind.BASELINE) or found.get(Kind.DEFAULT)
 
 
 def _rate(result: TrialResult | None) -> RateView | None:
