@@ -30,11 +30,11 @@ class Plan:
         rates = [(config, rate_of(results, config) or 0.0) for config in finalists(results, count)]
         near = [(config, rate) for config, rate in rates if rate >= NEAR * rates[0][1]]
         best, common_rps = [config for config, _ in near], COMMON * min(rate for _, rate in near)
-        numbers = {r.config.digest(): r.number for r in results if r.sustained_rps}
+        numbers = {r.config.digest: r.number for r in results if r.sustained_rps}
         others = [config for config in best if config != reference.config]
         tasks = [
             Task(
-                numbers.get(config.digest(), reference.number),
+                numbers.get(config.digest, reference.number),
                 Kind.CONFIRMED,
                 config,
                 known_rps=rate_of(results, config) or None,
@@ -47,7 +47,7 @@ class Plan:
     @property
     def name(self) -> str:
         """The same for the same configurations, in whatever order."""
-        digests = sorted(task.config.digest() for task in self.tasks)
+        digests = sorted(task.config.digest for task in self.tasks)
         return hashlib.sha256(",".join(digests).encode()).hexdigest()[:12]
 
     @property
@@ -90,7 +90,7 @@ class Confirmation:
             rows.append(row)
         if not rows:
             return None
-        digests = [task.config.digest() for task in plan.tasks]
+        digests = [task.config.digest for task in plan.tasks]
         return cls(plan, Rounds(tuple(tuple(row[d] for row in rows) for d in digests)))
 
 
@@ -115,6 +115,6 @@ async def confirm(
             return
         for index in order(number, len(plan.tasks)):
             task = plan.tasks[index]
-            if task.config.digest() not in known:
+            if task.config.digest not in known:
                 where = Path("confirm", plan.name, f"{number}-{task.number}")
                 study.confirm(plan.name, number, await measure(number, task, where))

@@ -88,10 +88,10 @@ class Study:
         if not self._study.user_attrs.get("begun", False):
             # Killed while it enqueued, it takes up where it was.
             configs = [t.user_attrs["config"] for t in trials if "config" in t.user_attrs]
-            known = Counter(ServerConfig(**config).digest() for config in configs)
+            known = Counter(ServerConfig(**config).digest for config in configs)
             for kind, config in self._first(warm):
-                if known[config.digest()]:
-                    known[config.digest()] -= 1
+                if known[config.digest]:
+                    known[config.digest] -= 1
                 else:
                     self._enqueue(kind, config)
             self._study.set_user_attr("begun", True)
@@ -134,7 +134,7 @@ class Study:
             self._enqueue(Kind.INCUMBENT, best.config)
         if self._points is not None and not self._is_waiting():
             return None
-        tried = {result.config.digest() for result in self._results}
+        tried = {result.config.digest for result in self._results}
         for attempt in range(_TRIES + 1):
             if attempt == _TRIES:
                 # Where the sampler is stuck on what is known, chance is not.
@@ -153,7 +153,7 @@ class Study:
             kind = Kind(given.get("kind", Kind.SAMPLED))
             again = given.get("retry", False) or kind in (Kind.INCUMBENT, Kind.SWEEP)
             hopeless = kind is Kind.GUIDE and self._is_too_large(config)
-            if (not again and config.digest() in tried) or hopeless:
+            if (not again and config.digest in tried) or hopeless:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
             number = self._next
@@ -193,7 +193,7 @@ class Study:
 
     def confirm(self, plan: str, number: int, result: TrialResult) -> None:
         """Record a measurement of a plan, in this round."""
-        name = f"confirm.{plan}.{number}.{result.config.digest()}"
+        name = f"confirm.{plan}.{number}.{result.config.digest}"
         self._study.set_user_attr(name, result.to_dict())
 
     def confirmed(self, plan: str, number: int) -> dict[str, TrialResult]:
@@ -324,38 +324,43 @@ class Study:
         return self._next - max(best.number, *again, 0) >= self._incumbent_every
 
 
-def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
-    """The median rate of a configuration over its measurements; None where it has none.
+def rates_of(results: list[TrialResult]) -> dict[str, float]:
+    """The median rate of each configuration over its measurements, by its digest.
 
     A measurement that failed by the configuration's own fault counts as 0.
     """
-    digest = config.digest()
-    rates = [
-        r.sustained_rps or 0.0
-        for r in results
-        if r.state is not State.PRUNED and not r.host_fault and r.config.digest() == digest
-    ]
-    return median(rates) if rates else None
+    rates: dict[str, list[float]] = {}
+    for r in results:
+        if r.state is not State.PRUNED and not r.host_fault:
+            rates.setdefault(r.config.digest, []).append(r.sustained_rps or 0.0)
+    return {digest: median(found) for digest, found in rates.items()}
+
+
+def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
+    """The median rate of one configuration; None where it was not measured."""
+    return rates_of(results).get(config.digest)
 
 
 def best_of(results: list[TrialResult]) -> TrialResult | None:
     """The newest measurement of the configuration with the highest median rate."""
-    newest = {
-        r.config.digest(): r
-        for r in sorted(results, key=lambda r: r.number)
-        if r.state is State.COMPLETE and r.sustained_rps
-    }
-    return max(newest.values(), key=lambda r: rate_of(results, r.config) or 0.0, default=None)
+    rates, newest = rates_of(results), _newest(results)
+    return max(newest.values(), key=lambda r: rates[r.config.digest], default=None)
 
 
 def finalists(results: list[TrialResult], count: int) -> list[ServerConfig]:
     """The configurations of the highest median rates, best first."""
-    known = {
-        r.config.digest(): r.config
-        for r in results
-        if r.state is State.COMPLETE and r.sustained_rps and rate_of(results, r.config)
+    rates, newest = rates_of(results), _newest(results)
+    known = [digest for digest in newest if rates[digest]]
+    return [newest[d].config for d in sorted(known, key=lambda d: -rates[d])[:count]]
+
+
+def _newest(results: list[TrialResult]) -> dict[str, TrialResult]:
+    """The newest measurement with a rate of each configuration, by its digest."""
+    return {
+        r.config.digest: r
+        for r in sorted(results, key=lambda r: r.number)
+        if r.state is State.COMPLETE and r.sustained_rps and not r.host_fault
     }
-    return sorted(known.values(), key=lambda config: -(rate_of(results, config) or 0.0))[:count]
 
 
 class DriverOnly:

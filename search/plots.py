@@ -102,8 +102,8 @@ def _history(found: Outcome) -> go.Figure | None:
 
 def _load_curves(found: Outcome) -> go.Figure | None:
     """What was answered and how late, by the rate that was offered."""
-    best = {config.digest() for config in finalists(found.results, _CURVES)}
-    newest = {r.config.digest(): r for r in found.results if r.config.digest() in best}
+    best = {config.digest for config in finalists(found.results, _CURVES)}
+    newest = {r.config.digest: r for r in found.results if r.config.digest in best}
     shown = list(newest.values())
     if found.reference is not None and found.reference.number not in [r.number for r in shown]:
         shown.append(found.reference)

@@ -144,12 +144,37 @@ class Run:
 
     def results(self) -> list[TrialResult]:
         """The finished trials, by number, from trials.jsonl."""
-        path = self.folder / "trials.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        # A line without its end was being written when the run was killed.
-        whole = [line for line in lines if line.endswith("\n")]
-        results = [TrialResult.from_dict(json.loads(line)) for line in whole]
-        return sorted(results, key=lambda result: result.number)
+        return Results(self).read()
+
+
+class Results:
+    """The finished trials of a run that goes on: each line of trials.jsonl is read once."""
+
+    def __init__(self, run: Run):
+        self._path = run.folder / "trials.jsonl"
+        self._file, self._at = 0, 0
+        self._known: list[TrialResult] = []
+
+    def read(self) -> list[TrialResult]:
+        """All that there are by now, by number."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return []
+        if stat.st_ino != self._file or stat.st_size < self._at:
+            # A resumed run writes it anew.
+            self._file, self._at, self._known = stat.st_ino, 0, []
+        if stat.st_size == self._at:
+            return list(self._known)
+        with self._path.open("rb") as lines:
+            lines.seek(self._at)
+            for line in lines:
+                # A line without its end is being written, or was when the run was killed.
+                if line.endswith(b"\n"):
+                    self._known.append(TrialResult.from_dict(json.loads(line)))
+                    self._at += len(line)
+        self._known.sort(key=lambda result: result.number)
+        return list(self._known)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -124,7 +124,7 @@ class Space:
             for dimension, axis in zip(self.dimensions, axes, strict=True):
                 number, index = divmod(number, len(axis))
                 point[dimension.name] = axis[index]
-            if self.config(point).digest() not in tried:
+            if self.config(point).digest not in tried:
                 return point
         return None
 

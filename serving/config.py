@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import javaproperties
@@ -225,6 +226,7 @@ class ServerConfig:
             if (value := getattr(self, f.name)) not in (None, {})
         }
 
+    @cached_property
     def digest(self) -> str:
         """The same text for equal configurations, whatever the order of their settings."""
         canonical = json.dumps(self.to_dict(), sort_keys=True)

@@ -125,7 +125,7 @@ def test_different_thread_counts_stay_variables() -> None:
 def test_equal_configurations_have_one_digest() -> None:
     one = ServerConfig(environment={"A": "1", "B": "2"})
     other = ServerConfig(environment={"B": "2", "A": "1"})
-    assert one.digest() == other.digest() != ServerConfig().digest()
+    assert one.digest == other.digest != ServerConfig().digest
 
 
 def test_an_archive_tells_its_name_and_version(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from search.optimizer import Study
-from search.result import Kind
-from search.run import Run
+from search.result import Kind, State, TrialResult
+from search.run import Results, Run
 from search.space import build_space
+from serving.config import ServerConfig
 
 TRIALS, KILLS = 14, 10
 #: What a run does, with a trial that takes 50 ms.
@@ -65,9 +66,31 @@ def test_a_driver_that_is_killed_at_random_instants_loses_nothing(tmp_path: Path
     assert [r.to_dict() for r in Run(tmp_path).results()] == [r.to_dict() for r in results]
     assert {f"told {r.number}" for r in results} >= told
     assert len({r.number for r in results}) == TRIALS
-    once = [r.config.digest() for r in results if r.kind is not Kind.INCUMBENT]
+    once = [r.config.digest for r in results if r.kind is not Kind.INCUMBENT]
     assert len(set(once)) == len(once), "nothing is measured twice"
     assert [r.kind for r in results].count(Kind.DEFAULT) == 1
     assert [r.kind for r in results].count(Kind.GUIDE) == 4
     states = [t.state.name for t in study._study.get_trials()]
     assert "RUNNING" not in states and "WAITING" not in states
+
+
+def test_results_that_grow_are_read_on(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    first, second, third = (
+        TrialResult(number, Kind.SAMPLED, ServerConfig(), State.COMPLETE, 1.0)
+        for number in range(3)
+    )
+    results = Results(run)
+    assert results.read() == []
+    run.append(second)
+    run.append(first)
+    assert results.read() == [first, second]
+    path = tmp_path / "trials.jsonl"
+    run.append(third)
+    whole = path.read_text()
+    path.write_text(whole[:-5])
+    assert results.read() == [first, second], "a line that is being written does not count yet"
+    path.write_text(whole)
+    assert results.read() == [first, second, third] == run.results()
+    run.rebuild([first])
+    assert results.read() == [first], "written anew, it is read anew"

@@ -82,7 +82,7 @@ def test_a_small_space_is_tried_to_its_last_point() -> None:
     )
     tried: set[str] = set()
     while (point := space.untried(tried, seed=len(tried))) is not None:
-        tried.add(space.config(point).digest())
+        tried.add(space.config(point).digest)
     assert len(tried) == 6
 
 
@@ -177,7 +177,7 @@ def test_a_configuration_is_not_proposed_again(tmp_path: Path) -> None:
     seen = []
     while (asked := study.ask()) is not None:
         trial, task = asked
-        seen.append(task.config.digest())
+        seen.append(task.config.digest)
         study.tell(trial, result(task, None if len(seen) % 2 else 5.0))
     assert len(seen) == len(set(seen))
     assert len(seen) == 1 + 4, "TorchServe's default, then the whole space"

@@ -48,11 +48,11 @@ def listed(*points: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_sweep_is_every_point_as_often_as_it_is_repeated(tmp_path: Path) -> None:
     points = spec_of(tmp_path).points()
-    counts = Counter(point.digest() for point in points)
+    counts = Counter(point.digest for point in points)
     assert len(counts) == 4 and set(counts.values()) == {3}
     assert points == spec_of(tmp_path).points(), "the order is the seed's"
     first = points[:4]
-    assert len({point.digest() for point in first}) < 4 or first != sorted(points, key=str)[:4]
+    assert len({point.digest for point in first}) < 4 or first != sorted(points, key=str)[:4]
     assert all(point.netty_threads is None for point in points), "what is not named is left alone"
 
 
@@ -133,8 +133,8 @@ def measure_all(run: Run, study: Study, most: int = 100) -> None:
         most -= 1
         trial, task = asked
         assert task.kind is Kind.SWEEP and task.incumbent_rps is None
-        repeat = seen[task.config.digest()]
-        seen[task.config.digest()] += 1
+        repeat = seen[task.config.digest]
+        seen[task.config.digest] += 1
         fast = task.config.batch_size == 16 and task.config.max_batch_delay_ms == 50
         told = TrialResult(
             task.number,
@@ -155,7 +155,7 @@ def test_a_sweep_goes_on_where_it_was_killed(run: Run) -> None:
     again = open_study(run, run.spec())
     again.begin()
     measure_all(run, again)
-    counts = Counter(result.config.digest() for result in again.results)
+    counts = Counter(result.config.digest for result in again.results)
     assert len(counts) == 4 and set(counts.values()) == {3}
     assert again.ask() is None
     assert [TrialResult.from_dict(r.to_dict()) for r in again.results] == again.results

@@ -15,8 +15,8 @@ from search.events import summary
 from search.optimizer import best_of
 from search.result import TrialResult
 from search.rounds import mean_interval
-from search.run import Run
-from search.service.jobs import Job, JobState
+from search.run import Results, Run
+from search.service.jobs import Job, JobRecord, JobState
 from search.study import open_study, outcome, reference_of
 
 T = TypeVar("T")
@@ -141,13 +141,14 @@ class Views:
     def __init__(self, links: Mapping[str, str]):
         self._links = links
         self._known: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
+        self._results: dict[Path, Results] = {}
+        self._over: dict[str, JobView] = {}
 
     def results(self, run: Run | None) -> list[TrialResult]:
         """The finished trials."""
         if run is None:
             return []
-        found = self._read("results", run.folder / "trials.jsonl", run.results)
-        return found or []
+        return self._results.setdefault(run.folder, Results(run)).read()
 
     def _read(self, what: str, path: Path, read: Callable[[], T]) -> T | None:
         """What is read out of a file, once for each state of it; None where there is none."""
@@ -165,36 +166,47 @@ class Views:
     def job(self, job: Job, place: int | None = None) -> JobView:
         """The job now."""
         record, run = job.record(), job.run()
+        links = {**self._links, **(links_of(run) if run else {})}
+        view = self._over.get(job.id)
+        # What is over stays as it is until it is resumed.
+        if view is None or view.ended_s != record.ended_s or not record.state.is_over:
+            view = self._over[job.id] = self._job(job, record, run)
+        return view.model_copy(update={"place": place, "links": links})
+
+    def _job(self, job: Job, record: JobRecord, run: Run | None) -> JobView:
         results = self.results(run)
         spec: Mapping[str, Any] = {}
         confirmed = None
         if run is not None:
             spec = self._read("spec", run.folder / "spec.yaml", run.specified) or {}
             if record.state.is_over and spec.get("confirm"):
-                # Each of its measurements is an event.
-                confirmed = self._read("confirmed", job.events.path, partial(confirmed_rates, run))
+                confirmed = confirmed_rates(run)
         best, baseline = confirmed or (_rate(best_of(results)), _rate(reference_of(results)))
         ratio = None
         if best and baseline and best.sustained_rps and baseline.sustained_rps:
             ratio = best.sustained_rps / baseline.sustained_rps
-        progress, events_from = _progress(job, results, spec, record.state.is_over)
+        now: dict[str, Any] = {}
+        events_from = 0
+        if not record.state.is_over:
+            told = self._read("now", job.events.path, partial(_now, job))
+            now, events_from = told or (now, events_from)
         return JobView(
             id=job.id,
             name=record.name,
             kind="sweep" if spec.get("sweep") else "search",
             state=record.state,
             reason=record.reason,
-            place=place,
+            place=None,
             created_s=record.created_s,
             started_s=record.started_s,
             ended_s=record.ended_s,
-            progress=progress,
+            progress=_progress(results, spec, now),
             best=best,
             baseline=baseline,
             ratio=ratio,
             confirmed=confirmed is not None,
             events_from=events_from,
-            links={**self._links, **(links_of(run) if run else {})},
+            links={},
         )
 
     @staticmethod
@@ -222,14 +234,11 @@ class Views:
         )
 
 
-def _progress(
-    job: Job, results: list[TrialResult], spec: Mapping[str, Any], is_over: bool
-) -> tuple[ProgressView, int]:
-    """How far it is, and the event behind which the present trial's lie."""
-    search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
+def _now(job: Job) -> tuple[dict[str, Any], int]:
+    """What it does, and the event behind which the present trial's lie."""
     now: dict[str, Any] = {}
     before = begun = 0
-    for event in () if is_over else job.events.tail():
+    for event in job.events.tail():
         if event.kind in ("trial", "round"):
             begun = before
             now["round"] = event.data.get("round")
@@ -237,14 +246,20 @@ def _progress(
             now["trial"] = event.data["number"]
             now["phase"], now["rate_rps"] = event.data["name"], event.data["rate_rps"]
         before = event.id
-    view = ProgressView(
+    return now, begun
+
+
+def _progress(
+    results: list[TrialResult], spec: Mapping[str, Any], now: Mapping[str, Any]
+) -> ProgressView:
+    search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
+    return ProgressView(
         trials_done=len(results),
         trials_most=None if spec.get("sweep") else search.get("trials"),
         rounds=confirm.get("rounds"),
         time_budget_s=search.get("time_budget_s"),
         **now,
     )
-    return view, begun
 
 
 def confirmed_rates(run: Run) -> tuple[RateView, RateView | None] | None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import schemathesis
 from aiohttp import web
 from hypothesis import HealthCheck, settings
 
@@ -14,8 +15,6 @@ from search.service.openapi import document
 from search.service.queue import Queue
 from tests.archives import make_archive
 from tests.service.conftest import TOKEN, Pretended
-
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 
 @pytest.fixture(scope="module")

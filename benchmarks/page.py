@@ -1,0 +1,120 @@
+"""What an update of the page costs the service: `python -m benchmarks.page`.
+
+Fifty jobs, one of them at work, with five hundred trials; CPU milliseconds of the service and of
+the client that asks, which share a process here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+import yaml
+from aiohttp.test_utils import TestClient, TestServer
+from rich.console import Console
+from rich.table import Table
+
+from search.events import Recorder
+from search.result import Kind, State, Task, TrialResult
+from search.run import Run
+from search.service.app import Service, Settings
+from search.service.jobs import Job, JobState, JobStore
+from search.service.queue import Queue, Status
+from serving.config import ServerConfig
+
+
+class _Nothing:
+    """Runs no job: these only lie there."""
+
+    def submit(self, job: Job) -> None: ...
+
+    def status(self, job: Job) -> Status:
+        return Status.RUNNING
+
+    def kill(self, job: Job) -> None: ...
+
+
+def _result(number: int) -> TrialResult:
+    config = ServerConfig(workers=1 + number % 4, batch_size=1 + number, mkl_threads=2)
+    return TrialResult(
+        *(number, Kind.SAMPLED, config, State.COMPLETE, 5.0 + number % 100),
+        p99_s=0.3,
+        duration_s=40.0,
+        phases_s={"start": 8.0, "warm-up": 5.0, "narrowing": 27.0},
+    )
+
+
+def _job(store: JobStore, trials: int, is_over: bool = False) -> tuple[Job, Run]:
+    data = {"name": "model", "search": {"trials": 1000, "time_budget_s": None}}
+    job = store.add(store.new_folder(), "model", data)
+    job.change(state=JobState.RUNNING, started_s=time.time(), attempt=1)
+    run = Run(job.folder / "runs" / "model")
+    run.folder.mkdir(parents=True)
+    (run.folder / "spec.yaml").write_text(yaml.safe_dump(data))
+    for number in range(trials):
+        _measured(job, run, number)
+    if is_over:
+        job.change(state=JobState.FINISHED, ended_s=time.time())
+    return job, run
+
+
+def _measured(job: Job, run: Run, number: int) -> None:
+    result, recorder = _result(number), Recorder(job.events)
+    recorder.started(Task(number, result.kind, result.config))
+    recorder.phase(number, "narrowing", 20.0)
+    run.append(result)
+    recorder.finished(result, result)
+
+
+async def _costs(jobs: int, trials: int, times: int) -> dict[str, list[float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = JobStore(Path(folder))
+        for _ in range(jobs - 1):
+            _job(store, 30, is_over=True)
+        job, run = _job(store, trials)
+        service = Service(store, Queue(store, _Nothing()), Settings((Path(folder),), None))
+        found: dict[str, list[float]] = {}
+        async with TestClient(TestServer(service.app())) as client:
+
+            async def get(path: str) -> None:
+                answer = await client.get(path)
+                assert answer.status == 200
+                await answer.read()
+
+            async def cost(name: str, work: Callable[[], Awaitable[None]]) -> None:
+                await work()
+                for _ in range(times):
+                    _measured(job, run, len(run.results()))
+                    began = time.process_time()
+                    await work()
+                    found.setdefault(name, []).append(1000 * (time.process_time() - began))
+
+            here = f"/v1/jobs/{job.id}"
+            await cost("all jobs, every 2 s", lambda: get("/v1/jobs"))
+            await cost("a job, after each trial", lambda: get(here))
+            await cost("its trials, when it is opened", lambda: get(f"{here}/trials"))
+    return found
+
+
+def main(
+    jobs: Annotated[int, typer.Option(min=1)] = 50,
+    trials: Annotated[int, typer.Option(min=1, help="of one of the jobs")] = 500,
+    times: Annotated[int, typer.Option(min=1, help="each is asked for")] = 50,
+) -> None:
+    """Print what each kind of request costs after another trial has ended."""
+    table = Table(title=f"{jobs} jobs, {trials} trials: CPU ms a request", box=None)
+    for name in ("request", "median", "most"):
+        table.add_column(name, justify="left" if name == "request" else "right")
+    for name, costs in asyncio.run(_costs(jobs, trials, times)).items():
+        table.add_row(name, f"{median(costs):.1f}", f"{max(costs):.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
