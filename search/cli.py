@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -50,6 +51,10 @@ ConfirmOption = Annotated[
     int | None,
     typer.Option(min=2, max=50, help="rounds of the best against what is in use, at the end"),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", help="instead of cluster.address: a Ray cluster of this host's"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
 
 
@@ -59,13 +64,14 @@ def tune(
     trials: TrialsOption = None,
     time_budget_s: BudgetOption = None,
     confirm: ConfirmOption = None,
+    cluster: ClusterOption = None,
     plain: PlainOption = False,
     ray_output: RayOption = False,
 ) -> None:
     """Search for the best configuration."""
     from search.study import new_run
 
-    found = load_spec(spec)
+    found = load_spec(spec).on_cluster(cluster)
     if found.sweep is not None:
         raise CommandError(f"{spec} describes a sweep; run it with servetune sweep")
     run = new_run(found)
@@ -74,11 +80,16 @@ def tune(
 
 
 @app.command()
-def sweep(spec: SpecArgument, plain: PlainOption = False, ray_output: RayOption = False) -> None:
+def sweep(
+    spec: SpecArgument,
+    cluster: ClusterOption = None,
+    plain: PlainOption = False,
+    ray_output: RayOption = False,
+) -> None:
     """Measure every point of a space under chosen loads, in random order."""
     from search.study import new_run
 
-    found = load_spec(spec, may_be_fixed=True)
+    found = load_spec(spec, may_be_fixed=True).on_cluster(cluster)
     if found.sweep is None:
         raise CommandError(f"{spec} has no section `sweep`; tune searches it")
     _execute(new_run(found), plain, ray_output)
@@ -440,17 +451,69 @@ def _outcome(folder: Path) -> Any:
 def doctor(
     python: Annotated[str | None, typer.Option(help="the handler's interpreter")] = None,
     java: Annotated[str | None, typer.Option(help="the Java to run")] = None,
+    cluster: Annotated[str | None, typer.Option(help="a Ray cluster: its hosts instead")] = None,
 ) -> None:
-    """Say what this host has, and what is missing."""
-    from search.doctor import examine
+    """Say what this host has, or the hosts of a cluster, and what is missing."""
+    from search.doctor import examine, examine_cluster
 
-    findings = examine(python, java)
+    findings = examine_cluster(cluster, python, java) if cluster else examine(python, java)
     table = Table("", "what", "found", "mend with")
     for finding in findings:
         table.add_row("ok" if finding.well else "✗", finding.what, finding.found, finding.mend)
     Console().print(table)
     if not all(finding.well for finding in findings):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def up(
+    head: Annotated[bool, typer.Option("--head", help="begin a cluster")] = False,
+    join: Annotated[str | None, typer.Option(help="the head's address, HOST:PORT")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="serving or loadgen; both where given twice")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="this host's, in the cluster")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="of load; as many as there are cores")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="of the head")] = None,
+    dashboard_port: Annotated[int, typer.Option(help="of Ray's dashboard, on the head")] = 8265,
+    any_ports: Annotated[
+        bool, typer.Option("--any-ports", help="Ray may choose the others: several nodes on a host")
+    ] = False,
+    token_file: Annotated[Path | None, typer.Option(help="the cluster's token")] = None,
+) -> None:
+    """Start this host's node of a Ray cluster; Ctrl-C ends it."""
+    from search.up import (
+        CLIENT_PORT,
+        HEAD_PORT,
+        PORTS,
+        NodeOptions,
+        RunningNode,
+        cluster_token,
+        free_ports,
+        role_of,
+    )
+
+    if head == (join is not None):
+        raise CommandError("name one of --head and --join HOST:PORT")
+    serves, loadgen = role_of(role or [], processes)
+    token = cluster_token(token_file, make=head)
+    ports = {} if any_ports else dict(PORTS)
+    if head:
+        client = free_ports(1)[0] if any_ports else CLIENT_PORT
+        ports |= {"dashboard-port": dashboard_port, "ray-client-server-port": client}
+    options = NodeOptions(join, address, serves, loadgen, port or HEAD_PORT, token, ports)
+    console = Console(highlight=False, soft_wrap=True)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with RunningNode(options) as node:
+            console.print(node.said())
+            while not node.has_ended(1.0):
+                pass
+            raise RunError(f"Ray ended on this host:\n{node.log_tail()}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()
@@ -507,6 +570,9 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Carry out a command line; the exit status."""
+    if (Path.home() / ".ray" / "auth_token").is_file():
+        # A cluster that asks for its token is shown it; Ray reads this as it is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app(arguments)

@@ -17,6 +17,8 @@ from serving.server import Ports
 
 NEEDED_MEMORY_MB = 3000
 NEEDED_DISK_MB = 2000
+#: Of a cluster's hosts.
+SHOWN = ("servetune", "torchserve", "torch", "java")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,29 @@ def examine(python: str | None = None, java: str | None = None) -> list[Finding]
         _package("ray", "pip install 'ray[tune]'"),
         _package("optuna", "pip install optuna"),
     ]
+
+
+def examine_cluster(address: str, python: str | None, java: str | None) -> list[Finding]:
+    """Look at every host of a Ray cluster; a line each.
+
+    Raises:
+        RunError: this host is not part of it.
+    """
+    from search.cluster import Survey, lacking, ray_cluster
+
+    with ray_cluster(address), Survey(python, java) as survey:
+        looks = survey.looks
+    findings = []
+    for look in looks:
+        roles = ["serving"] * look.node.serves
+        roles += [f"loadgen ({look.node.loadgen})"] * bool(look.node.loadgen)
+        facts = [", ".join(roles) or "no role"]
+        facts += [f"{look.host[name]} {name}" for name in ("cores", "memory_mb") if look.host]
+        facts += [f"{name} {look.versions[name]}" for name in SHOWN if look.versions.get(name)]
+        findings.append(Finding(str(look.node), "; ".join(facts), "; ".join(look.lacks)))
+    own = [lack for look in looks for lack in look.lacks]
+    together = [lack for lack in lacking(looks, 1) if not lack.endswith(tuple(own))]
+    return findings + [Finding("the cluster", "cannot place a trial", lack) for lack in together]
 
 
 def _java(named: str | None) -> Finding:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from loadgen.fleet import Fleet
 from loadgen.ray_process import on_ray
+from search.cluster import ray_cluster
 from search.host import only_one
 from search.result import Kind, Seen, Task, TrialResult
 from search.rounds import Rounds, order
 from search.spec import StudySpec
-from search.study import ray_cluster
 from search.trial import Phase, run_twice
 from serving.config import ServerConfig
 
@@ -37,7 +37,7 @@ async def measure_configs(
     site, goal = spec.site(spec.installation()), spec.goal_of_search()
     load, payloads = spec.load, spec.payloads()
     abreast = len(configs) if side_by_side else 1
-    with only_one(), ray_cluster(abreast * load.most_processes) as folder:
+    with only_one(), ray_cluster(processes=abreast * load.most_processes) as folder:
         spawn = on_ray(payloads, load.cores)
         fleets = [Fleet(spawn, load.processes, load.most_processes) for _ in range(abreast)]
 

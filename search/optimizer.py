@@ -68,6 +68,7 @@ class Study:
             for t in trials
             if "result" in t.user_attrs
         ]
+        self._open: dict[int, Task] = {}
         self._next = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
 
     def begin(self, warm: Sequence[ServerConfig] = ()) -> None:
@@ -135,6 +136,7 @@ class Study:
         if self._points is not None and not self._is_waiting():
             return None
         tried = {result.config.digest for result in self._results}
+        tried |= {task.config.digest for task in self._open.values()}
         for attempt in range(_TRIES + 1):
             if attempt == _TRIES:
                 # Where the sampler is stuck on what is known, chance is not.
@@ -163,7 +165,9 @@ class Study:
             trial.set_user_attr("config", config.to_dict())
             # What everything is compared with is measured whole; the incumbent beats itself.
             whole = kind in (Kind.DEFAULT, Kind.BASELINE, Kind.INCUMBENT)
-            return trial, Task(number, kind, config, None if whole else self.incumbent_rps)
+            task = Task(number, kind, config, None if whole else self.incumbent_rps)
+            self._open[number] = task
+            return trial, task
         return None
 
     def tell(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
@@ -173,6 +177,7 @@ class Study:
         trial.set_user_attr("result", result.to_dict())
         self._close(trial, result)
         self._results.append(result)
+        self._open.pop(result.number, None)
 
     def _close(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
         if result.host_fault and not trial.user_attrs.get("retry", False):
@@ -186,6 +191,7 @@ class Study:
     def abandon(self, trial: optuna.trial.Trial) -> None:
         """Close a trial that was stopped before it had a result; a resumed run takes it up."""
         given = trial.user_attrs
+        self._open.pop(given.get("number", -1), None)
         if "config" in given:
             config = ServerConfig(**given["config"])
             self._enqueue(Kind(given["kind"]), config, given.get("retry", False))
@@ -225,6 +231,15 @@ class Study:
         """Why the run ended, where it did."""
         reason: str | None = self._study.user_attrs.get("ended")
         return reason
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Record what whoever reads the figures should know of the hosts."""
+        self._study.set_user_attr("notes", list(notes))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was noted last."""
+        return tuple(self._study.user_attrs.get("notes", ()))
 
     @property
     def specified(self) -> dict[str, Any] | None:
@@ -321,6 +336,7 @@ class Study:
         if best is None or self._is_waiting():
             return False
         again = [r.number for r in self._results if r.kind is Kind.INCUMBENT]
+        again += [t.number for t in self._open.values() if t.kind is Kind.INCUMBENT]
         return self._next - max(best.number, *again, 0) >= self._incumbent_every
 
 
@@ -378,7 +394,8 @@ class StudySearcher(DriverOnly, Searcher):
 
     Args:
         study: the only truth.
-        may_start: whether another trial may start; where not, the search is finished.
+        may_start: whether another trial may start beside so many; where none may beside none, the
+            search is finished.
         started, finished: are told of each trial as it starts and after the study was told.
         folder_of: where a trial's files belong, by its number.
     """
@@ -386,7 +403,7 @@ class StudySearcher(DriverOnly, Searcher):
     def __init__(
         self,
         study: Study,
-        may_start: Callable[[], bool],
+        may_start: Callable[[int], bool],
         started: Callable[[Task], None],
         finished: Callable[[TrialResult], None],
         folder_of: Callable[[int], str],
@@ -398,10 +415,11 @@ class StudySearcher(DriverOnly, Searcher):
         self._running: dict[str, tuple[optuna.trial.Trial, Task]] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next configuration, as a Tune trial's config."""
-        asked = self._study.ask() if self._may_start() else None
+        """The next configuration, as a Tune trial's config; None where it is too early to tell."""
+        asked = self._study.ask() if self._may_start(len(self._running)) else None
         if asked is None:
-            return Searcher.FINISHED
+            # What runs may yet have to be repeated.
+            return None if self._running else Searcher.FINISHED
         self._running[trial_id] = asked
         task = asked[1]
         self._started(task)

@@ -140,7 +140,7 @@ def ending(found: Outcome) -> str:
     made = found.confirmation.rounds.count if found.confirmation else 0
     if wanted is not None and made < wanted.rounds and not found.failed:
         sentence += f" Of the confirmation's {wanted.rounds} rounds {made or 'none'} had time."
-    return sentence
+    return " ".join([sentence, *[f"{note}." for note in found.notes]])
 
 
 def headline(found: Outcome) -> str:
@@ -264,7 +264,9 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
         *("trial", "why"),
         *(title for _, title in SETTINGS),
         *("other settings", "state", "sustained rps", "not above", "width", "capacity", "p99 s"),
-        *("success by batch ≥", "s", "start/warm-up/probe/narrowing/stop", "cause"),
+        *("success by batch ≥", "s", "start/warm-up/probe/narrowing/stop"),
+        *(("host",) if (several := len({r.where for r in results}) > 1) else ()),
+        "cause",
     )
     rows = []
     for result in results:
@@ -286,6 +288,7 @@ def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, 
                 f"{bound:.1%}" if bound else "",
                 f"{result.duration_s:.0f}",
                 _seconds(result),
+                *((result.where,) if several else ()),
                 cause,
             )
         )

@@ -194,6 +194,11 @@ class TrialResult:
             self.batch_capacity // workers if workers and self.batch_capacity else None,
         )
 
+    @property
+    def where(self) -> str:
+        """The host that it was measured on, by its address in a cluster."""
+        return str(self.host.get("address") or self.host.get("host") or "")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
         return {**asdict(self), "config": self.config.to_dict()}

@@ -41,7 +41,8 @@ class Run:
                     f"output.folder: {folder} cannot be made: {error.strerror}"
                 ) from None
             break
-        data = {**spec.resolved(), "recorded": recorded}
+        cores = recorded["host"]["cores"]
+        data = {**spec.resolved(cores), "recorded": recorded}
         (folder / "spec.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
         return cls(folder)
 
@@ -189,11 +190,11 @@ def frame(results: list[TrialResult]) -> pd.DataFrame:
     rows = []
     for result in results:
         data = result.to_dict()
-        config, host = data.pop("config"), data.pop("host")
+        config, _ = data.pop("config"), data.pop("host")
         number = data.pop("number")
         data["doubts"] = "; ".join(data["doubts"])
         loads, _ = data.pop("loads"), data.pop("workers")
-        row = {"number": number, **flat(config), **flat(data), "host": host.get("host")}
+        row = {"number": number, **flat(config), **flat(data), "host": result.where}
         # Of a sweep, a row for each load; its figures stand where a search's would.
         rows += [{**row, **flat(load), "doubts": "; ".join(load["doubts"])} for load in loads] or [
             row

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -81,16 +82,16 @@ class CapacitySampler(BaseSampler):
         """The next point."""
         if not search_space:
             return {}
-        told = [
-            t
-            for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if t.params.keys() == search_space.keys()
-        ]
+        states = (TrialState.COMPLETE, TrialState.RUNNING)
+        every = study.get_trials(deepcopy=False, states=states)
+        placed = [t for t in every if t.params.keys() == search_space.keys()]
+        told = [t for t in placed if t.state is TrialState.COMPLETE]
+        running = [t.params for t in placed if t.state is TrialState.RUNNING]
         missed = [any(value > 0 for value in t.constraints.values()) for t in told]
         causes = [t.user_attrs.get("result", {}).get("cause", "") for t in told]
         too_large = [cause.startswith(TOO_LARGE) for cause in causes]
         rates = [t.value or 0.0 for t in told]
-        return self.propose([t.params for t in told], rates, missed, too_large)
+        return self.propose([t.params for t in told], rates, missed, too_large, running)
 
     def sample_independent(
         self,
@@ -108,6 +109,7 @@ class CapacitySampler(BaseSampler):
         rates: Sequence[float],
         missed: Sequence[bool] = (),
         too_large: Sequence[bool] = (),
+        running: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
         """The point to try after these.
 
@@ -115,7 +117,14 @@ class CapacitySampler(BaseSampler):
             rates: what they came to; 0 is a failure.
             missed: which of them missed a constraint, and may have failed by that alone.
             too_large: which of them failed for want of memory.
+            running: points that are being tried; they count as middling until they are known.
         """
+        if running and any(rates):
+            no = [False] * len(running)
+            points = [*points, *running]
+            rates = [*rates, *[median(rate for rate in rates if rate > 0)] * len(running)]
+            missed = [*missed, *no] if missed else missed
+            too_large = [*too_large, *no] if too_large else too_large
         space, chance = self._space, self._random
         good = [i for i, rate in enumerate(rates) if rate > 0]
         if not good:

@@ -453,6 +453,13 @@ class SweepSection(Section):
         return tuple(found)
 
 
+class ClusterSection(Section):
+    """The Ray cluster whose hosts serve and load; one of this host alone where none is named."""
+
+    address: str | None = None
+    unlike_hosts: Literal["leave_out", "keep"] = "leave_out"
+
+
 class OutputSection(Section):
     """Where a run's folder is made."""
 
@@ -478,6 +485,7 @@ class StudySpec(Section):
     search: SearchSection = _SECTION_DEFAULT
     confirm: ConfirmSection | None = None
     sweep: SweepSection | None = None
+    cluster: ClusterSection = _SECTION_DEFAULT
     output: OutputSection = _SECTION_DEFAULT
 
     @model_validator(mode="after")
@@ -525,8 +533,8 @@ class StudySpec(Section):
         random.Random(self.sweep.seed).shuffle(every)
         return every
 
-    def resolved(self) -> dict[str, Any]:
-        """Plain data with every default written out, this host's ranges among them."""
+    def resolved(self, cores: int | None = None) -> dict[str, Any]:
+        """Plain data with every default written out, the ranges for so many cores among them."""
         if self.sweep is not None:
             named = self.model_dump(mode="json", exclude_unset=True)
             whole = self.model_dump(mode="json")
@@ -535,11 +543,18 @@ class StudySpec(Section):
             return whole
         ranges = {
             d.name: {"low": d.low, "high": d.high, "log": d.log}
-            for d in self.build_space().dimensions
+            for d in self.build_space(cores).dimensions
             if d.name not in self.space.model_fields_set and "." not in d.name
         }
         space = self.space.model_dump(mode="json", exclude_unset=True)
         return {**self.model_dump(mode="json"), "space": {**ranges, **space}}
+
+    def on_cluster(self, address: str | None) -> Self:
+        """The same, to be carried out on this cluster; unchanged where none is named."""
+        if address is None:
+            return self
+        cluster = self.cluster.model_copy(update={"address": address})
+        return self.model_copy(update={"cluster": cluster})
 
     def baseline(self) -> ServerConfig | None:
         """The configuration in use today, where the specification names its file."""

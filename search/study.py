@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
-import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,13 +15,12 @@ from statistics import mean
 from types import FrameType
 from typing import Any, Protocol
 
-import psutil
 import ray
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
-from loadgen.fleet import Fleet
-from loadgen.ray_process import LOADGEN_RESOURCE, on_ray
+from search.bench import RemoteBench, ServingTrial, TrialSetup
+from search.cluster import Survey, alone, ray_cluster
 from search.confirm import Confirmation, Plan, confirm
 from search.errors import RunError
 from search.host import describe_host, describe_versions, only_one
@@ -33,15 +28,10 @@ from search.optimizer import DriverOnly, Study, StudySearcher, finalists
 from search.result import Kind, Seen, State, Task, TrialResult
 from search.run import Run, changes
 from search.spec import StudySpec
-from search.trial import Phase, ServingTrial, TrialSetup, run_twice
+from search.trial import Phase
 from serving.config import ServerConfig
-from serving.server import sweep
 
-SERVING_RESOURCE = "serving_host"
-OBJECT_STORE_BYTES = 80 << 20
-CLEANUP_S = 30
 INTERRUPTED = "it was interrupted"
-RAY_PREFIX = "servetune.ray-"
 
 
 class Watcher(Protocol):
@@ -84,6 +74,7 @@ class Outcome:
     importance: Mapping[str, float]
     reason: str | None
     confirmation: Confirmation | None = None
+    notes: tuple[str, ...] = ()
     failed: bool = False
     interrupted: bool = False
 
@@ -97,14 +88,26 @@ class Outcome:
 
 
 def new_run(spec: StudySpec) -> Run:
-    """Make a run's folder, with the specification, the host and the versions in it."""
-    recorded = {
+    """Make a run's folder, with the specification, the hosts and the versions in it.
+
+    Raises:
+        RunError: no folder can be made, or the cluster cannot place a trial.
+    """
+    recorded: dict[str, Any] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": describe_host(),
         "versions": describe_versions(spec.installation()),
         "placement": {"load": "on the server's host"},
     }
+    if spec.cluster.address is not None:
+        with ray_cluster(spec.cluster.address), _survey(spec) as survey:
+            survey.check(spec.load.most_processes)
+            recorded |= survey.recorded()
     return Run.create(spec, recorded)
+
+
+def _survey(spec: StudySpec) -> Survey:
+    return Survey(spec.serving.python, spec.serving.java)
 
 
 def open_study(run: Run, spec: StudySpec) -> Study:
@@ -169,6 +172,7 @@ def outcome(run: Run, study: Study, **how: Any) -> Outcome:
         study.importance(),
         study.ended,
         Confirmation.read(study, plan) if plan else None,
+        study.notes,
         **how,
     )
 
@@ -181,33 +185,24 @@ def plan_of(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
     return Plan.of(results, reference, spec.confirm.finalists)
 
 
-def execute(
-    run: Run, watcher: Watcher, ray_output: bool = False, address: str | None = None
-) -> Outcome:
+def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
     """Run a study until its budget is spent, or go on with it.
 
     Args:
         run: its folder.
         watcher: is told what happens.
         ray_output: let Ray and Tune print what they print.
-        address: of a Ray cluster that is there; None starts one on this host, for this run.
 
     Raises:
         ServerError: no TorchServe or no Java here.
-        RunError: the folder is no run's, its specification was changed, or another run is on
-            this host.
+        RunError: the folder is no run's, its specification was changed, another run is on
+            a host, or the cluster cannot place a trial.
     """
     spec = run.spec()
-    setup = TrialSetup(
-        spec.site(spec.installation()),
-        spec.goal_of_search(),
-        tuple(spec.payloads()),
-        spec.load.processes,
-        tuple(spec.load.cores),
-        tuple(range(1, spec.load.most_processes + 1)),
-        spec.sweep.offered() if spec.sweep else (),
-    )
-    with run.locked(), only_one():
+    address, processes = spec.cluster.address, spec.load.most_processes
+    site, payloads = spec.site(spec.installation()), tuple(spec.payloads())
+    # On a cluster its serving hosts are held, not this one.
+    with run.locked(), contextlib.nullcontext() if address else only_one():
         study = open_study(run, spec)
         _keep_to_specification(run, study)
         study.begin([] if study.results else _warm_points(spec))
@@ -217,13 +212,26 @@ def execute(
         if not searches and not budget.unconfirmed():
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
-        # The handlers after the cluster: ray.init sets its own for SIGTERM.
-        cluster = ray_cluster(spec.load.most_processes, ray_output, address)
-        with cluster, _interruptible(budget):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(ray_cluster(address, processes, ray_output))
+            # The handlers after the cluster: ray.init sets its own for SIGTERM.
+            stack.enter_context(_interruptible(budget))
+            places, inbox = alone(site.archive), None
+            if address is not None:
+                survey = stack.enter_context(_survey(spec))
+                survey.check(processes)
+                keep_unlike = spec.cluster.unlike_hosts == "keep"
+                places, inbox = survey.place(site.archive, run.folder, keep_unlike)
+                study.note(places.doubts)
+            setup = TrialSetup(
+                *(site, spec.serving.python, spec.serving.java, spec.goal_of_search()),
+                *(ray.put(payloads), spec.load.processes, processes, tuple(spec.load.cores)),
+                *(spec.sweep.offered() if spec.sweep else (), places, inbox),
+            )
             if searches:
                 _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
             if plan := budget.unconfirmed():
-                _confirm(run, study, plan, setup, budget, watcher)
+                asyncio.run(_confirm(run, study, plan, setup, budget, watcher))
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
 
@@ -231,6 +239,7 @@ def execute(
 #: What may change between a run and its resumption: when it ends.
 MAY_CHANGE = {f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")}
 MAY_CHANGE |= {"confirm", "confirm.rounds", "confirm.finalists"}
+MAY_CHANGE |= {"cluster.address", "cluster.unlike_hosts"}
 
 
 def _keep_to_specification(run: Run, study: Study) -> None:
@@ -309,7 +318,8 @@ class _Budget:
         most_s = RESERVED * self._search.time_budget_s - self._study.confirmed_s
         return max(min(wanted_s, most_s), 0.0)
 
-    def may_start(self) -> bool:
+    def may_start(self, beside: int = 0) -> bool:
+        """Whether another trial may start beside so many that run."""
         results = self._study.results
         if self.interrupted.is_set():
             self.reason = INTERRUPTED
@@ -318,13 +328,16 @@ class _Budget:
             self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
         elif reached := self._reached(results):
             self.reason = reached
-        elif len([r for r in results if not (self._spec.sweep and r.host_fault)]) >= self._trials:
+        elif beside + self._counted(results) >= self._trials:
             self.reason = f"all {self._trials} trials were run"
         elif self.left_s - self._reserved_s(results) < self._typical_trial_s(results):
             self.reason = "the time budget was spent"
         else:
             return True
         return False
+
+    def _counted(self, results: list[TrialResult]) -> int:
+        return len([r for r in results if not (self._spec.sweep and r.host_fault)])
 
     def _reached(self, results: list[TrialResult]) -> str | None:
         """The target that was reached, or the patience that is over."""
@@ -369,15 +382,12 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
     return since
 
 
-def _confirm(
+async def _confirm(
     run: Run, study: Study, plan: Plan, setup: TrialSetup, budget: _Budget, watcher: Watcher
 ) -> None:
-    """Carry out a plan, as far as time allows."""
+    """Carry out a plan, as far as time allows, on one host."""
     spec = run.spec()
     assert spec.confirm is not None
-    rounds = spec.confirm.rounds
-    spawn = on_ray(setup.payloads, setup.cores)
-    fleet = Fleet(spawn, setup.processes, len(setup.bundles))
 
     async def measure(number: int, task: Task, where: Path) -> TrialResult:
         def tell(told: Phase | Seen) -> None:
@@ -387,15 +397,15 @@ def _confirm(
                 watcher.phase(task.number, told.name, told.rate_rps)
 
         watcher.confirming(number, task)
-        result = await run_twice(task, setup.site, setup.goal, fleet, run.folder / where, tell)
+        result = await bench.measure(task, run.folder / where, tell)
         watcher.confirmed(number, result)
         return result
 
     def may_start(number: int) -> bool:
         return budget.has_time_for_round(plan, number)
 
-    async def until_interrupted() -> None:
-        work = asyncio.ensure_future(confirm(study, plan, rounds, may_start, measure))
+    async with RemoteBench(setup) as bench:
+        work = asyncio.ensure_future(confirm(study, plan, spec.confirm.rounds, may_start, measure))
         while not work.done():
             if budget.interrupted.is_set():
                 watcher.stopping()
@@ -403,11 +413,6 @@ def _confirm(
             await asyncio.wait({work}, timeout=0.5)
         if not work.cancelled():
             work.result()
-
-    try:
-        asyncio.run(until_interrupted())
-    finally:
-        fleet.close()
 
 
 class _StopOnInterrupt(DriverOnly, tune.Stopper):
@@ -451,10 +456,8 @@ def _tune(
         finished,
         lambda number: str(run.trial_folder(number)),
     )
-    bundles = [{"CPU": 1.0, SERVING_RESOURCE: 1.0}]
-    bundles += [{LOADGEN_RESOURCE: 1.0}] * len(setup.bundles)
     trainable = tune.with_resources(
-        tune.with_parameters(ServingTrial, setup=setup), tune.PlacementGroupFactory(bundles)
+        tune.with_parameters(ServingTrial, setup=setup), tune.PlacementGroupFactory(setup.bundles())
     )
     tuner = tune.Tuner(
         trainable,
@@ -462,7 +465,7 @@ def _tune(
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=1,
+            max_concurrent_trials=len(setup.places.by_node),
             trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
         ),
@@ -495,57 +498,3 @@ def _interruptible(budget: _Budget) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def ray_cluster(
-    processes: int, ray_output: bool = False, address: str | None = None
-) -> Iterator[Path]:
-    """A Ray cluster on this host alone, or the one at an address.
-
-    Yields a folder for what is needed meanwhile, which is gone when this ends.
-    """
-    sweep()
-    _sweep_clusters()
-    os.environ |= {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_FORCE_TRIAL_CLEANUP_S": str(CLEANUP_S),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Tune's newer output prints a box even where it is told to be silent.
-        "RAY_AIR_NEW_OUTPUT": "0",
-    }
-    folder = Path(tempfile.mkdtemp(prefix=RAY_PREFIX, dir="/tmp"))
-    me = psutil.Process()
-    (folder / "driver.pid").write_text(f"{me.pid} {me.create_time()}")
-    try:
-        alone: dict[str, Any] = {
-            "include_dashboard": False,
-            "num_cpus": 2,
-            "resources": {SERVING_RESOURCE: 1, LOADGEN_RESOURCE: processes},
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": str(folder),
-        }
-        ray.init(
-            address=address or "local",
-            log_to_driver=ray_output,
-            logging_level=logging.INFO if ray_output else logging.ERROR,
-            **({} if address else alone),
-        )
-        yield folder
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep_clusters() -> None:
-    """Remove the folders of clusters whose driver was killed."""
-    for folder in Path("/tmp").glob(f"{RAY_PREFIX}*"):
-        with contextlib.suppress(OSError, ValueError):
-            pid, created = (folder / "driver.pid").read_text().split()
-            try:
-                alive = psutil.Process(int(pid)).create_time() == float(created)
-            except psutil.Error:
-                alive = False
-            if not alive:
-                shutil.rmtree(folder, ignore_errors=True)

@@ -1,12 +1,9 @@
-"""One configuration → one result: a TorchServe started, measured, stopped; Tune's view of it."""
+"""One configuration → one result: a TorchServe started, measured, stopped."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import queue
-import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,12 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
 from loadgen.fleet import Fleet
 from loadgen.measurement import Generator, GeneratorLost, Load, Measurement, Until
-from loadgen.payloads import Payload
-from loadgen.ray_process import on_ray
 from loadgen.sustained import Goal, Search
 from search.host import CpuTimes, describe_host, describe_versions
 from search.loads import LoadResult, Offered, result_of
@@ -38,26 +31,11 @@ from search.result import (
 )
 from serving.errors import ServerError
 from serving.ignored import ignored_after, ignored_before
-from serving.server import Site, TorchServe
+from serving.server import LOOPBACK, Site, TorchServe
 
 #: An `asyncio.Lock`, or nothing at all.
 Turn = AbstractAsyncContextManager[None, bool | None]
-#: How often a trial tells of itself; a stop request waits no longer than this.
-HEARTBEAT_S = 1.0
 MAX_USERS = 2000
-
-
-@dataclass(frozen=True)
-class TrialSetup:
-    """What all trials of a run have in common; it travels to the serving host once."""
-
-    site: Site
-    goal: Goal
-    payloads: tuple[Payload, ...]
-    processes: int
-    cores: tuple[int, ...]
-    bundles: tuple[int, ...]
-    loads: tuple[Offered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -289,7 +267,9 @@ def _failed(task: Task, error: Exception, folder: Path, measured: dict[str, Any]
 
 
 def _measured(server: TorchServe, watch: _Stopwatch) -> dict[str, Any]:
-    workers = len(server.worker_pids)
+    workers, address = len(server.worker_pids), {}
+    if server.site.address != LOOPBACK:
+        address = {"address": server.site.address}
     return {
         "workers_ready": workers or None,
         "workers": tuple(vars(worker) for worker in server.workers),
@@ -297,7 +277,7 @@ def _measured(server: TorchServe, watch: _Stopwatch) -> dict[str, Any]:
         "ready_s": round(server.ready_s, 2) or None,
         "peak_rss_mb": server.peak_rss_bytes >> 20 or None,
         **watch.read(),
-        "host": {**describe_host(), **describe_versions(server.site.installation)},
+        "host": {**describe_host(), **address, **describe_versions(server.site.installation)},
     }
 
 
@@ -311,85 +291,3 @@ def _write(
     text = json.dumps({"result": result.to_dict(), "probes": probes, "windows": windows}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-
-
-class ServingTrial(tune.Trainable):
-    """Tune's view of a trial.
-
-    The trial runs in a thread with an event loop of its own; each `step` returns its next
-    phase, or a sign of life, so that Tune can show it and stop it.
-    """
-
-    def setup(self, config: dict[str, Any], setup: TrialSetup | None = None) -> None:
-        """Make the load processes, which serve one trial after another."""
-        assert setup is not None
-        self._setup = setup
-        spawn = on_ray(setup.payloads, setup.cores, setup.bundles)
-        self._fleet = Fleet(spawn, setup.processes, len(setup.bundles))
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._task: Any = None
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next configuration without a new process."""
-        self._stop()
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """The trial's next phase; with its last step, its result."""
-        if self._task is None:
-            self._phase = Phase("start")
-            self._phases: queue.Queue[Phase | Seen | None] = queue.Queue()
-            coroutine = run_trial(
-                Task.from_dict(self.config),
-                self._setup.site,
-                self._setup.goal,
-                self._fleet,
-                Path(self.config["folder"]),
-                self._phases.put,
-                loads=self._setup.loads,
-            )
-            self._task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            self._task.add_done_callback(lambda _: self._phases.put(None))
-        seen: dict[str, str] = {}
-        with contextlib.suppress(queue.Empty):
-            phase = self._phases.get(timeout=HEARTBEAT_S)
-            if phase is None:
-                result = self._task.result()
-                rate = result.sustained_rps or 0.0
-                return {"sustained_rps": rate, "record": json.dumps(result.to_dict()), "done": True}
-            if isinstance(phase, Seen):
-                seen = {"window": json.dumps(vars(phase))}
-            else:
-                self._phase = phase
-        told = {"phase": self._phase.name, "rate_rps": self._phase.rate_rps, **seen}
-        return {"sustained_rps": 0.0, **told}
-
-    def cleanup(self) -> None:
-        """Stop the server, the load processes and the thread."""
-        self._stop()
-        self._fleet.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
-
-    def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            ended = asyncio.run_coroutine_threadsafe(_others_done(), self._loop)
-            with contextlib.suppress(TimeoutError):
-                ended.result(timeout=30)
-            self._task = None
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the study is what a run is resumed from."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: the study is what a run is resumed from."""
-
-
-async def _others_done() -> None:
-    """Wait for every other task of this loop: a cancelled trial still stops its server."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    if others:
-        await asyncio.wait(others)

@@ -40,6 +40,7 @@ INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ
 PORT_RANGE = range(20000, 32000)
 MAX_LOAD_FAILURES = 2
 LOG_TAIL_LINES = 12
+LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
 _LOG_S = 0.5
 _WATCH_S = 1.0
@@ -52,7 +53,7 @@ def inherited() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ports:
-    """TCP ports on the loopback address; 0 stands for any free one."""
+    """TCP ports; 0 stands for any free one."""
 
     inference: int = 0
     management: int = 0
@@ -60,8 +61,8 @@ class Ports:
     grpc_inference: int = 0
     grpc_management: int = 0
 
-    def choose(self) -> Ports:
-        """Fill in free ports.
+    def choose(self, address: str = LOOPBACK) -> Ports:
+        """Fill in ports that are free on the loopback and on this address.
 
         Raises:
             ServerError: a port that was asked for by number is in use.
@@ -70,7 +71,7 @@ class Ports:
         chosen: dict[str, int] = {}
         for item in fields(self):
             port: int = getattr(self, item.name)
-            if port and (port in taken or not is_free(port)):
+            if port and (port in taken or not is_free(port, address)):
                 raise ServerError(
                     "port in use",
                     f"port {port} ({item.name}) is in use; "
@@ -79,22 +80,23 @@ class Ports:
                 )
             while not port:
                 port = random.choice(PORT_RANGE)
-                if port in taken or not is_free(port):
+                if port in taken or not is_free(port, address):
                     port = 0
             taken.add(port)
             chosen[item.name] = port
         return Ports(**chosen)
 
 
-def is_free(port: int) -> bool:
-    """Whether nobody listens on this port of the loopback address."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+def is_free(port: int, address: str = LOOPBACK) -> bool:
+    """Whether nobody listens on this port, neither on the loopback nor on this address."""
+    for each in {LOOPBACK, address}:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((each, port))
+            except OSError:
+                return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Site:
             None is 85 % of what the host has for it at the moment.
         ports: those asked for; the rest is chosen.
         cores: what an unset number of workers or threads means.
+        address: of this host, where predictions are answered; all else stays on the loopback.
     """
 
     archive: Archive
@@ -115,6 +118,7 @@ class Site:
     memory_limit_bytes: int | None = None
     ports: Ports = field(default_factory=Ports)
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    address: str = LOOPBACK
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ class TorchServe:
     @property
     def url(self) -> str:
         """Where predictions are asked for."""
-        return f"http://127.0.0.1:{self.ports.inference}/predictions/{self.site.archive.name}"
+        host = f"{self.site.address}:{self.ports.inference}"
+        return f"http://{host}/predictions/{self.site.archive.name}"
 
     async def __aenter__(self) -> Self:
         started = time.monotonic()
@@ -205,7 +210,7 @@ class TorchServe:
         """What TorchServe has counted so far of its own work; None where it is too busy to tell."""
         assert self._session is not None
         try:
-            url = f"http://127.0.0.1:{self.ports.metrics}/metrics"
+            url = f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
             async with self._session.get(url) as answer:
                 return ServerCounters.parse(await answer.text())
         except (TimeoutError, aiohttp.ClientError):
@@ -227,7 +232,7 @@ class TorchServe:
 
     def _prepare(self) -> None:
         sweep()
-        self.ports = self.site.ports.choose()
+        self.ports = self.site.ports.choose(self.site.address)
         root = tempfile.gettempdir()
         # A worker's socket lies in here, and a socket's path holds about 107 bytes.
         short = root if len(root) < 50 else "/tmp"
@@ -243,13 +248,12 @@ class TorchServe:
         self._oom_kills = _oom_kills()
 
     def _place(self) -> dict[str, str]:
-        address = "http://127.0.0.1"
         return {
-            "inference_address": f"{address}:{self.ports.inference}",
-            "management_address": f"{address}:{self.ports.management}",
-            "metrics_address": f"{address}:{self.ports.metrics}",
-            "grpc_inference_address": "127.0.0.1",
-            "grpc_management_address": "127.0.0.1",
+            "inference_address": f"http://{self.site.address}:{self.ports.inference}",
+            "management_address": f"http://{LOOPBACK}:{self.ports.management}",
+            "metrics_address": f"http://{LOOPBACK}:{self.ports.metrics}",
+            "grpc_inference_address": LOOPBACK,
+            "grpc_management_address": LOOPBACK,
             "grpc_inference_port": str(self.ports.grpc_inference),
             "grpc_management_port": str(self.ports.grpc_management),
             "disable_token_authorization": "true",
@@ -370,7 +374,7 @@ class TorchServe:
         name = self.site.archive.name
         assert self._session is not None
         try:
-            url = f"http://127.0.0.1:{self.ports.management}/models/{name}"
+            url = f"http://{LOOPBACK}:{self.ports.management}/models/{name}"
             async with self._session.get(url, headers=self._authorisation("management")) as answer:
                 if answer.status == 404:
                     raise self._error("archive not loaded", f"TorchServe could not load {name}")

@@ -11,10 +11,12 @@ FILES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")
 MAY_IMPORT = {
     "ray": {
         "loadgen/ray_process.py",
+        "search/bench.py",
+        "search/cluster.py",
         "search/optimizer.py",
         "search/service/cluster.py",
         "search/study.py",
-        "search/trial.py",
+        "search/up.py",
     },
     "optuna": {"search/optimizer.py", "search/sampler.py"},
     "aiohttp": {

@@ -31,7 +31,7 @@ print("opened", flush=True)
 study.begin()
 run.rebuild(study.results)
 searcher = StudySearcher(
-    study, lambda: len(study.results) < int(sys.argv[2]), print, run.append, str
+    study, lambda beside: len(study.results) < int(sys.argv[2]), print, run.append, str
 )
 while isinstance(config := searcher.suggest("x"), dict):
     task = Task.from_dict(config)

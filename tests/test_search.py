@@ -280,7 +280,7 @@ def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
     may_start = iter([True, True, True, False])
     searcher = StudySearcher(
         study,
-        lambda: next(may_start),
+        lambda beside: next(may_start),
         lambda task: order.append(("started", task.number)),
         lambda told: order.append(("finished", told.number, len(study.results))),
         str,

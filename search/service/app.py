@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 from plotly.offline import get_plotlyjs
 from pydantic import BaseModel
 
@@ -216,7 +217,7 @@ class Service:
                             raise Refusal(413, f"more than {self._settings.upload_bytes} bytes")
                         file.write(chunk)
                 uploads[part.name] = place / name
-        except (ValueError, OSError) as error:
+        except (HttpProcessingError, ValueError, OSError) as error:
             raise Refusal(400, f"the body cannot be read: {error}") from None
         return text, uploads
 

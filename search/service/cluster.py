@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,13 +16,12 @@ from pathlib import Path
 import psutil
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from loadgen.ray_process import LOADGEN_RESOURCE
 from search.errors import ServiceError
 from search.service.jobs import Job, write_json
 from search.service.queue import Status
-from search.study import OBJECT_STORE_BYTES, RAY_PREFIX, SERVING_RESOURCE
+from search.up import free_ports
 
-_START_S = 60.0
+_START_S, _STOP_S = 60.0, 30.0
 _POLL_S = 0.3
 #: More load processes than any specification may ask for.
 _LOADGENS = 64
@@ -78,14 +74,12 @@ class LocalCluster:
     """A cluster of this host alone, which outlives whoever started it.
 
     Attributes:
-        pid, created_s: of the process that holds it together.
-        folder: Ray's own.
+        pid, created_s: of the `servetune up` that holds it together.
         address: of its dashboard.
     """
 
     pid: int
     created_s: float
-    folder: str
     address: str
 
     @classmethod
@@ -107,19 +101,15 @@ class LocalCluster:
         Raises:
             ServiceError: it did not come up.
         """
-        folder = tempfile.mkdtemp(prefix=RAY_PREFIX, dir="/tmp")
-        gcs, dashboard, client = free_ports(3)
-        resources = json.dumps({SERVING_RESOURCE: 1, LOADGEN_RESOURCE: _LOADGENS})
-        log = (root / "cluster.log").open("ab")
+        port, dashboard = free_ports(2)
+        log = (root / "cluster.log").open("wb")
         with log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                    *(f"--port={gcs}", f"--ray-client-server-port={client}"),
-                    *("--node-ip-address=127.0.0.1", "--include-dashboard=true"),
-                    *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
-                    *("--num-cpus=2", f"--resources={resources}", f"--temp-dir={folder}"),
-                    *(f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"),
+                    *(sys.executable, "-m", "search.cli", "up", "--head", "--any-ports"),
+                    *("--role", "serving", "--role", "loadgen", "--processes", str(_LOADGENS)),
+                    *("--address", "127.0.0.1", "--port", str(port)),
+                    *("--dashboard-port", str(dashboard)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -127,9 +117,7 @@ class LocalCluster:
                 start_new_session=True,
             )
         created_s = psutil.Process(process.pid).create_time()
-        # Whoever sweeps removes the folder once this process is gone.
-        (Path(folder) / "driver.pid").write_text(f"{process.pid} {created_s}")
-        found = cls(process.pid, created_s, folder, f"http://127.0.0.1:{dashboard}")
+        found = cls(process.pid, created_s, f"http://127.0.0.1:{dashboard}")
         write_json(root / "cluster.json", vars(found))
         deadline = time.monotonic() + _START_S
         while not _answers(found.address):
@@ -146,13 +134,7 @@ class LocalCluster:
         if (holder := self._holder()) is not None:
             with contextlib.suppress(psutil.Error):
                 holder.send_signal(signal.SIGTERM)
-                holder.wait(timeout=10)
-        # Whatever of it is left names its folder, which is nobody else's.
-        for process in psutil.process_iter(["cmdline"]):
-            if self.folder in " ".join(process.info["cmdline"] or ()):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+                holder.wait(timeout=_STOP_S)
 
     def _holder(self) -> psutil.Process | None:
         """The process that holds it together, while it lives."""
@@ -165,18 +147,9 @@ class LocalCluster:
 
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True  # It asks for its token.
+    except OSError:
         return False
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback that nobody listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

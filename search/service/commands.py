@@ -66,6 +66,8 @@ def serve(
     """Start the service: jobs over HTTP, and a page that shows them live."""
     from aiohttp import web
 
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it as it is imported.
     from search.service.app import Service, Settings, read_token
     from search.service.cluster import Cluster, LocalCluster
     from search.service.jobs import JobState, JobStore
@@ -212,8 +214,8 @@ def dashboard(
 ) -> None:
     """Show a run in TensorBoard and in optuna-dashboard, until Ctrl-C."""
     from search.run import Run
-    from search.service.cluster import free_ports
     from search.service.jobs import write_json
+    from search.up import free_ports
 
     opened = Run.open(run)
     storage = opened.storage(opened.spec().output.storage)

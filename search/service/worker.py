@@ -44,8 +44,10 @@ def carry_out(job: Job) -> Outcome:
     if run is None:
         data = yaml.safe_load(job.spec_path.read_text())
         data["output"] = {"folder": str(job.folder / "runs")}
+        # The cluster that this process was started on.
+        data["cluster"] = {**(data.get("cluster") or {}), "address": "auto"}
         run = new_run(validate(data, job.folder, may_be_fixed=True))
-    found = execute(Run.open(run.folder), Recorder(job.events), address="auto")
+    found = execute(Run.open(run.folder), Recorder(job.events))
     write_report(found)
     if found.chosen is not None:
         export(found.run, found.chosen, found.run.spec().archive(), found.confirmation)

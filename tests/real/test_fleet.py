@@ -9,7 +9,7 @@ from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.ray_process import on_ray
 from loadgen.schedule import Constant
-from search.study import ray_cluster
+from search.cluster import ray_cluster
 from tests.real.conftest import processes
 from tests.stub import stub
 
@@ -18,7 +18,7 @@ PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with ray_cluster(2):
+    with ray_cluster(processes=2):
         yield
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from search.service.cluster import LocalCluster, free_ports
+from search.service.cluster import LocalCluster
 from search.service.jobs import JobState, JobStore
+from search.up import free_ports
 from tests.real.conftest import servetune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

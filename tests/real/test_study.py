@@ -184,6 +184,7 @@ def kill(process: Any) -> None:
     wait_for(lambda: not processes(*RAY), 120, "no Ray is left")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStudy) -> None:
     process, _, folder = start(
@@ -212,7 +213,9 @@ def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStud
 
 
 #: As Ray names the processes of a running trial and of the load.
-@pytest.mark.parametrize("victim", ["ResourceTrainable", "_LoadActor"])
+@pytest.mark.parametrize(
+    "victim", ["ResourceTrainable", pytest.param("_LoadActor", marks=pytest.mark.slow)]
+)
 def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, victim: str) -> None:
     process, _, folder = start(study, 1)
     # A second load process may have been started where the first was late.
