@@ -4,7 +4,7 @@ VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-all lint bench-measure bench-loadgen bench-search clean
+.PHONY: setup tune test test-all test-cluster lint bench-measure bench-loadgen bench-search clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,10 @@ test: setup
 
 test-all: setup
 	$(VENV)/bin/python -m pytest
+
+# A Ray cluster of five hosts that are network namespaces; as root, about 10 minutes.
+test-cluster: setup
+	$(VENV)/bin/python -m pytest tests/cluster
 
 lint: setup
 	$(VENV)/bin/ruff check .
