@@ -66,8 +66,15 @@ unset TS_CONFIG_FILE # It would beat --ts-config.
 set -a
 . ./environment
 set +a
-exec torchserve --start --foreground --ncs --model-store "$$MODEL_STORE" \\
+${check}exec torchserve --start --foreground --ncs --model-store "$$MODEL_STORE" \\
   --ts-config config.properties --log-config log4j2.xml
+"""
+#: What the CPU launcher starts is the `python` on PATH; without torch in it, workers run unbound.
+_LAUNCHER = """\
+python -c 'import torch' || {
+  echo "cpu_launcher_enable needs a command python with torch on PATH" >&2
+  exit 1
+}
 """
 #: Where MODEL_STORE is not set: the archive lies beside the script, or it must be named.
 _BESIDE, _NAMED = '-$(dirname "$0")', "?names no folder; the archive must lie in it"
@@ -193,9 +200,10 @@ def _write(
     else:
         otherwise = _BESIDE if form is Format.MODEL_CONFIG else _NAMED
         start = folder / "start.sh"
-        start.write_text(
-            Template(_START).substitute(archive=archive.path.name, otherwise=otherwise)
-        )
+        launches = config.properties.get("cpu_launcher_enable") == "true"
+        check = _LAUNCHER if launches else ""
+        names = {"archive": archive.path.name, "otherwise": otherwise, "check": check}
+        start.write_text(Template(_START).substitute(names))
         start.chmod(0o755)
     (folder / "config.properties").write_text(text)
     diff = ""

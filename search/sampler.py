@@ -44,6 +44,8 @@ _LENGTH, _LONG = (math.log(0.7), 0.7), (math.log(2.0), 0.7)
 _MODELLED = ("workers", "batch_size", "mkl_threads")
 _STEPS, _KEPT = 120, 4
 _RANDOM, _REFINED, _ROUNDS = 300, 3, 3
+#: Of many trials so many are fitted.
+_KNOWN = 64
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -129,6 +131,11 @@ class CapacitySampler(BaseSampler):
         good = [i for i, rate in enumerate(rates) if rate > 0]
         if not good:
             return space.draw(chance, 1)[0]
+        best = points[max(good, key=lambda i: rates[i])]
+        if len(good) > _KNOWN:
+            # What a fit costs grows with their number's cube: the best and the newest tell most.
+            leaders = sorted(good, key=lambda i: -rates[i])[: _KNOWN // 2]
+            good = sorted({*leaders, *good[-_KNOWN // 2 :]})
         known = _Points(space, [points[i] for i in good])
         model = _Model(known, np.log([rates[i] for i in good]))
         samples, self._state = model.posterior(chance, self._state)
@@ -142,7 +149,6 @@ class CapacitySampler(BaseSampler):
             there = _Points(space, candidates)
             return model.improvement(samples, there) * feasible.chance(there)
 
-        best = points[max(good, key=lambda i: rates[i])]
         candidates = space.draw(chance, _RANDOM)
         # What the model tells of is best moved together, the rest as it is.
         modelled = [{n: v for n, v in c.items() if n in _MODELLED} for c in candidates]

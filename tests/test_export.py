@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,28 @@ def test_an_archive_says_what_it_cannot_carry(found: Outcome) -> None:  # noqa: 
     held = yaml.safe_load((out.folder / "model-config.yaml").read_text())
     assert held["batchSize"] and "\nmodels=" not in (out.folder / "config.properties").read_text()
     assert "MODEL_STORE:-" in (out.folder / "start.sh").read_text()
+
+
+def test_the_cpu_launcher_is_not_started_without_its_python(
+    found: Outcome,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    assert found.best is not None
+    config = replace(found.best.config, properties={"cpu_launcher_enable": "true"})
+    best = replace(found.best, config=config)
+    out = export(found.run, best, found.run.spec().archive())
+    for name in ("python", "torchserve"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} ran\nexit {int(name == 'python')}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "MODEL_STORE": str(tmp_path)}
+
+    def start() -> subprocess.CompletedProcess[str]:
+        script = str(out.folder / "start.sh")
+        return subprocess.run([script], env=environment, capture_output=True, text=True)
+
+    assert "needs a command python with torch" in start().stderr
+    (tmp_path / "python").write_text("#!/bin/sh\n")
+    assert start().stdout == "torchserve ran\n"
 
 
 def test_a_container_has_all_of_it(found: Outcome) -> None:  # noqa: F811

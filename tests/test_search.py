@@ -307,6 +307,32 @@ def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
         assert "RUNNING" not in {t.state.name for t in study._study.get_trials()}
 
 
+def test_trials_that_run_side_by_side_are_never_the_same(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    started: list[Task] = []
+    searcher = StudySearcher(
+        study,
+        lambda beside: len(study.results) + beside < 14,
+        started.append,
+        lambda told: None,
+        str,
+    )
+    running = ["a", "b", "c", "d"]
+    for name in running:
+        assert isinstance(searcher.suggest(name), dict)
+    for number in range(10):
+        name, task = running.pop(0), started[number]
+        rate = 10.0 * (task.config.workers or 1) * (task.config.batch_size or 1) ** 0.5
+        record = result(task, rate).to_dict()
+        searcher.on_trial_complete(name, {"record": json.dumps(record)})
+        running.append(f"{name}+")
+        assert isinstance(searcher.suggest(running[-1]), dict)
+    assert searcher.suggest("none") is None, "what runs may have to be repeated"
+    digests = [task.config.digest for task in started if task.kind is not Kind.INCUMBENT]
+    assert len(set(digests)) == len(digests) and len(started) == 14
+    assert [task.kind for task in started].count(Kind.INCUMBENT) <= 1
+
+
 def test_the_sampler_hears_of_a_missed_latency_limit(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     for excess in (0.5, -0.2):
