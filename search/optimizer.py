@@ -213,8 +213,9 @@ class Study:
 
     @property
     def searched_s(self) -> float:
-        """What all trials took, seconds."""
-        return sum(result.duration_s for result in self._results)
+        """How long was searched: what all trials took, seconds, over the hosts that shared them."""
+        hosts = len({result.where for result in self._results}) or 1
+        return sum(result.duration_s for result in self._results) / hosts
 
     @property
     def confirmed_s(self) -> float:

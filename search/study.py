@@ -207,7 +207,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         _keep_to_specification(run, study)
         study.begin([] if study.results else _warm_points(spec))
         run.rebuild(study.results)
-        budget = _Budget(spec, study)
+        budget = Budget(spec, study)
         searches = budget.may_start()
         if not searches and not budget.unconfirmed():
             study.end(budget.reason)
@@ -229,7 +229,13 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
                 *(spec.sweep.offered() if spec.sweep else (), places, inbox),
             )
             if searches:
-                _tune(run, study, setup, budget, watcher, verbose=2 if ray_output else 0)
+                trainable = tune.with_resources(
+                    tune.with_parameters(ServingTrial, setup=setup),
+                    tune.PlacementGroupFactory(setup.bundles()),
+                )
+                verbose = 2 if ray_output else 0
+                at_once = len(places.by_node)
+                tune_trials(run, study, budget, watcher, trainable, at_once, verbose)
             if plan := budget.unconfirmed():
                 asyncio.run(_confirm(run, study, plan, setup, budget, watcher))
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
@@ -260,8 +266,12 @@ AGAIN = 0.8
 RESERVED = 0.6
 
 
-class _Budget:
-    """Whether another trial, or a round of the confirmation, may start, and why not."""
+class Budget:
+    """Whether another trial, or a round of the confirmation, may start, and why not.
+
+    Args:
+        study: with what is measured already; its time counts.
+    """
 
     def __init__(self, spec: StudySpec, study: Study):
         self._spec = spec
@@ -383,7 +393,7 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
 
 
 async def _confirm(
-    run: Run, study: Study, plan: Plan, setup: TrialSetup, budget: _Budget, watcher: Watcher
+    run: Run, study: Study, plan: Plan, setup: TrialSetup, budget: Budget, watcher: Watcher
 ) -> None:
     """Carry out a plan, as far as time allows, on one host."""
     spec = run.spec()
@@ -416,7 +426,7 @@ async def _confirm(
 
 
 class _StopOnInterrupt(DriverOnly, tune.Stopper):
-    def __init__(self, budget: _Budget, watcher: Watcher):
+    def __init__(self, budget: Budget, watcher: Watcher):
         self._budget, self._watcher = budget, watcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -442,9 +452,23 @@ class _TuneCallback(DriverOnly, tune.Callback):
             self._watcher.phase(number, result["phase"], result["rate_rps"])
 
 
-def _tune(
-    run: Run, study: Study, setup: TrialSetup, budget: _Budget, watcher: Watcher, verbose: int
+def tune_trials(
+    run: Run,
+    study: Study,
+    budget: Budget,
+    watcher: Watcher,
+    trainable: Any,
+    at_once: int,
+    verbose: int = 0,
 ) -> None:
+    """Let Tune run trials for as long as the budget allows.
+
+    Args:
+        trainable: Tune's, with what it needs of the cluster; `ServingTrial` but in benchmarks.
+        at_once: how many run at the same time.
+        verbose: Tune's own.
+    """
+
     def finished(result: TrialResult) -> None:
         run.append(result)
         watcher.finished(result, study.best)
@@ -456,16 +480,13 @@ def _tune(
         finished,
         lambda number: str(run.trial_folder(number)),
     )
-    trainable = tune.with_resources(
-        tune.with_parameters(ServingTrial, setup=setup), tune.PlacementGroupFactory(setup.bundles())
-    )
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=len(setup.places.by_node),
+            max_concurrent_trials=at_once,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
         ),
@@ -482,7 +503,7 @@ def _tune(
 
 
 @contextlib.contextmanager
-def _interruptible(budget: _Budget) -> Iterator[None]:
+def _interruptible(budget: Budget) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the run in order; a second one ends it at once."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

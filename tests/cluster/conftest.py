@@ -139,10 +139,18 @@ class Lab:
         said = node.stdout.readline()
         assert "head" in said or "joined" in said, said + node.stdout.read()
 
+    def inside(self, host: str, *command: str) -> str:
+        """Carry out a command on a host; what it printed."""
+        whole = ["ip", "netns", "exec", self.space(host), *command]
+        return subprocess.run(whole, check=True, capture_output=True, text=True).stdout
+
+    def link(self, host: str, state: str) -> None:
+        """Take a host's interface `down`, or `up` again."""
+        ip("-n", self.space(host), "link", "set", "eth0", state)
+
     def bytes_through(self, host: str) -> tuple[int, int]:
         """What has crossed a host's interface: received, sent."""
-        read = ["ip", "netns", "exec", self.space(host), "cat", "/proc/net/dev"]
-        text = subprocess.run(read, check=True, capture_output=True, text=True).stdout
+        text = self.inside(host, "cat", "/proc/net/dev")
         (line,) = [line for line in text.splitlines() if "eth0:" in line]
         numbers = line.partition(":")[2].split()
         return int(numbers[0]), int(numbers[8])

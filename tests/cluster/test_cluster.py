@@ -3,37 +3,161 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import javaproperties
 import pytest
 
+from benchmarks.law import Faults, Law
+from search.cluster import HOST_PREFIX
 from tests.cluster.conftest import Lab
+from tests.real.conftest import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WriteStudy = Callable[..., Path]
+#: A window's verdict and the host's share of the noise.
+NEAR = 0.25
+LOSS = ("-m", "statistic", "--mode", "random", "--probability", "0.01", "-j", "DROP")
+
+
+def written(study: WriteStudy, lab: Lab, trials: int = 6, keep: bool = True) -> Path:
+    """A study for this cluster; its hosts share cores: how fast each looks is chance."""
+    return study(
+        search={"trials": trials},
+        load={"processes": 2, "max_processes": 2},
+        cluster={"address": lab.cluster, "unlike_hosts": "keep" if keep else "leave_out"},
+    )
+
+
+def results(tmp_path: Path) -> list[dict[str, Any]]:
+    """What the one run has recorded by now."""
+    lines = [
+        line
+        for path in tmp_path.glob("runs/*/trials.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    return [json.loads(line) for line in lines]
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 500) -> str:
+    said = process.communicate(timeout=seconds)[0]
+    assert process.returncode == 0, said
+    return said
 
 
 def test_a_run_on_two_serving_hosts(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
-    # They share this machine's cores: how fast each looks is chance.
-    path = study(
-        search={"trials": 6},
-        load={"processes": 2, "max_processes": 2},
-        cluster={"address": lab.cluster, "unlike_hosts": "keep"},
-    )
-    before = lab.bytes_through("serve1")
-    shown = lab.servetune("head", "doctor", "--cluster", lab.cluster).communicate(timeout=120)[0]
+    shown = ended(lab.servetune("head", "doctor", "--cluster", lab.cluster), 120)
     assert "10.77.0.11 (serve1)" in shown and "loadgen (2)" in shown
-    run = lab.servetune("head", "tune", path, "--confirm", "2")
-    said = run.communicate(timeout=500)[0]
-    assert run.returncode == 0, said
+    before = lab.bytes_through("serve1")
+    ended(lab.servetune("head", "tune", written(study, lab), "--confirm", "2"))
     (folder,) = (tmp_path / "runs").iterdir()
-    results = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
-    assert {r["host"]["address"] for r in results} == {"10.77.0.11", "10.77.0.12"}
-    for result in results:
+    found = results(tmp_path)
+    assert {r["host"]["address"] for r in found} == {"10.77.0.11", "10.77.0.12"}
+    for result in found:
         files = {p.name for p in (folder / "trials" / str(result["number"])).iterdir()}
         assert {"config.properties", "environment", "torchserve.log"} <= files
-    received, sent = (
-        now - then for now, then in zip(lab.bytes_through("serve1"), before, strict=True)
+    confirmed = [json.loads(p.read_text()) for p in folder.glob("confirm/*/*/measurements.json")]
+    assert len({c["result"]["host"]["address"] for c in confirmed}) == 1, "on one host"
+    now = lab.bytes_through("serve1")
+    assert all(b - a > 100_000 for a, b in zip(before, now, strict=True)), "the load crosses"
+    assert "on 10.77.0.21 (load1), 10.77.0.22 (load2)" in (folder / "report.md").read_text()
+
+
+def test_only_predictions_are_in_reach(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+    run = lab.servetune("head", "tune", written(study, lab))
+    pattern = f"{HOST_PREFIX}*/trial/config.properties"
+    wait_for(lambda: results(tmp_path) and list(Path("/tmp").glob(pattern)), 300, "a trial")
+    (path, *_) = wait_for(lambda: list(Path("/tmp").glob(pattern)), 60, "the next trial")
+    held = javaproperties.loads(path.read_text())
+    host = held["inference_address"].split("//")[1].split(":")[0]
+    assert host.startswith("10.77.0.1")
+    ports = {
+        name: int(held[f"{name}_address"].rsplit(":", 1)[1]) for name in ("management", "metrics")
+    }
+    ports |= {name: int(held[f"{name}_port"]) for name in ("grpc_inference", "grpc_management")}
+    reach = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+    tried = {}
+    for name, port in ports.items():
+        asked = lab.start("load1", sys.executable, "-c", reach, host, port)
+        tried[name] = asked.communicate(timeout=20)[0]
+    assert all("ConnectionRefusedError" in said for said in tried.values()), tried
+    ended(run)
+
+
+def test_a_cluster_that_cannot_place_a_trial_is_refused(
+    lab: Lab, study: WriteStudy, tmp_path: Path
+) -> None:
+    path = study(load={"max_processes": 9}, cluster={"address": lab.cluster})
+    refused = lab.servetune("head", "tune", path)
+    said = refused.communicate(timeout=120)[0]
+    assert refused.returncode == 2 and "Traceback" not in said
+    assert "asks for 9 load processes and there is room for 4" in said
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+    elsewhere = lab.servetune("head", "tune", path, "--cluster", "10.77.0.99:6379")
+    said = elsewhere.communicate(timeout=120)[0]
+    assert elsewhere.returncode == 2 and "not part of a Ray cluster at 10.77.0.99" in said
+
+
+def test_a_serving_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+    run = lab.servetune("head", "tune", written(study, lab))
+    wait_for(lambda: len(results(tmp_path)) > 1, 300, "trials were measured")
+    lab.link("serve1", "down")
+    said = ended(run, 600)
+    found = results(tmp_path)
+    lost = [r for r in found if "process lost" in r["cause"]]
+    assert len(lost) <= 1 and all(r["host_fault"] for r in lost), said
+    assert [r["state"] for r in found[-2:]] != ["FAILED", "FAILED"], "the other goes on"
+    lab.link("serve1", "up")
+    wait_for(lambda: lab.nodes["serve1"].poll() is not None, 120, "its node has given up")
+    lab.up("serve1")
+    shown = ended(lab.servetune("head", "doctor", "--cluster", lab.cluster), 120)
+    assert "10.77.0.11 (serve1)" in shown
+
+
+def test_a_load_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+    run = lab.servetune("head", "tune", written(study, lab))
+    wait_for(lambda: results(tmp_path), 300, "a trial was measured")
+    lab.link("load1", "down")
+    said = ended(run, 800)
+    found = results(tmp_path)
+    lost = [r for r in found if r["host_fault"]]
+    assert all("lost" in r["cause"] for r in lost), said
+    assert len([r for r in found if not r["host_fault"]]) >= 3
+
+
+def test_what_the_network_adds_is_seen_and_the_verdict_holds(lab: Lab, tmp_path: Path) -> None:
+    if shutil.which("iptables") is None:
+        pytest.skip("no iptables on PATH")
+    law = Law(workers=1, batch=8, service_s=0.1, queue=1000)
+    told = json.dumps({"law": asdict(law), "faults": asdict(Faults()), "seed": 0})
+    server = lab.start(
+        "serve1", sys.executable, "-m", "benchmarks.stub", told, stdin=subprocess.PIPE
     )
-    assert received > 100_000 and sent > 100_000, "the load crosses the network"
+    assert server.stdout is not None
+    port = int(server.stdout.readline())
+    requests = lab.home / "requests.jsonl"
+    requests.write_text('{"body": {"a": 1}}\n')
+
+    def measured(relayed: int, delay_s: float) -> dict[str, Any]:
+        script = Path(__file__).with_name("relay.py")
+        arguments = (lab.address("serve1"), relayed, port, delay_s)
+        relay = lab.start("serve1", sys.executable, script, *arguments)
+        assert relay.stdout is not None and relay.stdout.readline() == "relays\n"
+        url = f"http://{lab.address('serve1')}:{relayed}/predictions/stub"
+        asked = lab.servetune("load1", "measure", "--url", url, "--requests", requests, "--json")
+        told: dict[str, Any] = json.loads(ended(asked, 200).splitlines()[-1])
+        return told
+
+    near, far = measured(9001, 0.0), measured(9002, 0.02)
+    assert far["p50_s"] - near["p50_s"] > 0.03, "there and back"
+    lab.inside("serve1", "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9003", *LOSS)
+    lossy = measured(9003, 0.0)
+    assert lossy["p99_s"] > near["p99_s"] + 0.1, "what is lost is sent again after 200 ms"
+    for each in (near, far, lossy):
+        assert each["sustained_rps"] == pytest.approx(80, rel=NEAR)

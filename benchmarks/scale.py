@@ -1,0 +1,158 @@
+"""How a run's cost grows with hosts and with trials: `python -m benchmarks.scale`.
+
+Trials are scripted: they wait, and report a rate that the configuration gives. Ray, Tune, the
+study, its sampler and its files are real; the hosts are nodes of one Ray cluster on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import psutil
+import ray
+import typer
+import yaml
+from ray import tune
+from ray.cluster_utils import Cluster
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.record import archive_of
+from search.cluster import SERVING_RESOURCE
+from search.events import EventLog, Recorder
+from search.result import State, Task, TrialResult
+from search.run import Run
+from search.spec import load_spec
+from search.study import Budget, new_run, open_study, tune_trials
+
+HOSTS = (1, 2, 4)
+AT = (10, 100, 1000)
+
+
+class Scripted(tune.Trainable):
+    """A trial that takes `seconds`."""
+
+    def setup(self, config: dict[str, Any], seconds: float = 0.0) -> None:
+        """Remember how long."""
+        self._seconds = seconds
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next one."""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """All of it."""
+        time.sleep(self._seconds)
+        task = Task.from_dict(self.config)
+        rate = 10.0 * (task.config.workers or 1) * (task.config.batch_size or 1) ** 0.5
+        result = TrialResult(
+            *(task.number, task.kind, task.config, State.COMPLETE, rate),
+            duration_s=self._seconds,
+            host={"host": ray.get_runtime_context().get_node_id()},
+        )
+        record = json.dumps(result.to_dict())
+        return {"sustained_rps": rate, "record": record, "done": True}
+
+
+class _Clock(Recorder):
+    """Notes when each trial ended, and how much memory the driver then held."""
+
+    def __init__(self, log: EventLog):
+        super().__init__(log)
+        self.ended_s: list[float] = []
+        self.memory_mb: list[float] = []
+
+    def finished(self, result: TrialResult, best: TrialResult | None) -> None:
+        """A trial was recorded."""
+        super().finished(result, best)
+        self.ended_s.append(time.monotonic())
+        self.memory_mb.append(psutil.Process().memory_info().rss / (1 << 20))
+
+
+def _new_run(folder: Path, trials: int) -> Run:
+    folder.mkdir()
+    archive = archive_of("fixed", folder)
+    (folder / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
+    data = {
+        "name": "scale",
+        "model": {"archive": str(archive.path), "requests": "requests.jsonl"},
+        "space": {"workers": {"low": 1, "high": 16}, "batch_size": {"low": 1, "high": 512}},
+        "search": {"trials": trials},
+        "output": {"folder": str(folder / "runs")},
+    }
+    (folder / "spec.yaml").write_text(yaml.safe_dump(data))
+    return new_run(load_spec(folder / "spec.yaml"))
+
+
+def measure(folder: Path, hosts: int, trials: int, seconds: float) -> _Clock:
+    """Run scripted trials on so many hosts."""
+    run = _new_run(folder, trials)
+    cluster = Cluster()
+    for _ in range(hosts):
+        # One process of Ray's each: what a trial does is wait.
+        cluster.add_node(num_cpus=1, resources={SERVING_RESOURCE: 1}, object_store_memory=80 << 20)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    clock = _Clock(EventLog(folder / "events.jsonl"))
+    try:
+        study = open_study(run, run.spec())
+        study.begin()
+        trainable = tune.with_resources(
+            tune.with_parameters(Scripted, seconds=seconds),
+            tune.PlacementGroupFactory([{"CPU": 1.0, SERVING_RESOURCE: 1.0}]),
+        )
+        tune_trials(run, study, Budget(run.spec(), study), clock, trainable, hosts)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return clock
+
+
+def _hosts(folder: Path, seconds: float, each: int) -> Table:
+    table = Table(title=f"Hosts, trials of {seconds:g} s, {each} on each", box=None)
+    for name in ("hosts", "trials per hour", "efficiency"):
+        table.add_column(name, justify="right")
+    first = 0.0
+    for hosts in HOSTS:
+        ended = measure(folder / f"hosts-{hosts}", hosts, each * hosts, seconds).ended_s
+        # From the first round's end: before it, processes start, which is once a run.
+        after = ended[hosts - 1]
+        rate = 3600 * (len(ended) - hosts) / (ended[-1] - after)
+        first = first or rate
+        table.add_row(str(hosts), f"{rate:.0f}", f"{rate / first / hosts:.2f}")
+    return table
+
+
+def _trials(folder: Path, seconds: float) -> Table:
+    clock = measure(folder / "trials", 1, max(AT), seconds)
+    spent = [b - a - seconds for a, b in zip(clock.ended_s, clock.ended_s[1:], strict=False)]
+    table = Table(title="One study: what a trial costs beside itself", box=None)
+    for name in ("trial", "seconds, median of 10 around", "driver's memory, MiB"):
+        table.add_column(name, justify="right")
+    for number in AT:
+        around = spent[max(number - 9, 0) : number + 1]
+        memory = clock.memory_mb[number - 1]
+        table.add_row(str(number), f"{median(around):.2f}", f"{memory:.0f}")
+    return table
+
+
+def main(
+    seconds: Annotated[float, typer.Option(help="of a trial, on several hosts")] = 5.0,
+    each: Annotated[int, typer.Option(help="trials for each host")] = 12,
+) -> None:
+    """Print trials per hour by hosts, then the cost of a trial by those before it."""
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="servetune-scale-") as folder:
+        console.print(_hosts(Path(folder), seconds, each))
+        console.print(_trials(Path(folder), 0.05))
+
+
+if __name__ == "__main__":
+    typer.run(main)
