@@ -23,7 +23,7 @@ test: setup
 	$(VENV)/bin/python -m pytest -m "not slow"
 
 test-all: setup
-	$(VENV)/bin/python -m pytest
+	FUZZ_EXAMPLES=5000 $(VENV)/bin/python -m pytest
 
 # A Ray cluster of five hosts that are network namespaces; as root, about 10 minutes.
 test-cluster: setup

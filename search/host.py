@@ -15,14 +15,17 @@ from typing import Any, Self
 import psutil
 
 from search.errors import RunError
+from serving.gpu import find_gpus
 from serving.installation import Installation
 
 PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp", "MLRsearch")
 
 
 def describe_host() -> dict[str, Any]:
-    """Name, processor, cores, memory in MiB and kernel of this host."""
+    """Name, processor, cores, memory in MiB, kernel and GPUs, where it has any, of this host."""
+    gpus = [gpu.name for gpu in find_gpus()]
     return {
+        **({"gpus": ", ".join(gpus)} if gpus else {}),
         "host": socket.gethostname(),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),

@@ -124,7 +124,8 @@ class TrialResult:
         workers_ready, batch_capacity: workers that the server had, requests that they take at
             once.
         phases_s: seconds of each of PHASES that it went through.
-        ready_s: the server's start. peak_rss_mb: of it and its workers. duration_s: all of it.
+        ready_s: the server's start. peak_rss_mb: of it and its workers. peak_gpu_mb: what it took
+            of all GPUs' memory. duration_s: all of it.
         host: where it ran.
         workers: the processes under the JVM: how each was started, and the cores it may use.
         loads: of a sweep, what came of each load, in their order.
@@ -163,6 +164,7 @@ class TrialResult:
     batch_capacity: int | None = None
     ready_s: float | None = None
     peak_rss_mb: int | None = None
+    peak_gpu_mb: int | None = None
     duration_s: float = 0.0
     phases_s: Mapping[str, float] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)

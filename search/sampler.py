@@ -27,7 +27,7 @@ from search.space import Space, torchserve_defaults
 Floats = npt.NDArray[np.float64]
 
 #: How the cause of a trial begins that failed for want of memory.
-TOO_LARGE = ("out of memory", "memory budget")
+TOO_LARGE = ("out of memory", "out of GPU memory", "memory budget")
 #: Mean and standard deviation of each parameter's normal prior, and its meaning.
 _PRIORS = (
     (math.log(0.1), 2.0),  # log of a batch's cost for each item ÷ its fixed cost

@@ -276,6 +276,7 @@ def _measured(server: TorchServe, watch: _Stopwatch) -> dict[str, Any]:
         "batch_capacity": server.batch_capacity if workers else None,
         "ready_s": round(server.ready_s, 2) or None,
         "peak_rss_mb": server.peak_rss_bytes >> 20 or None,
+        "peak_gpu_mb": server.peak_gpu_bytes >> 20 or None,
         **watch.read(),
         "host": {**describe_host(), **address, **describe_versions(server.site.installation)},
     }

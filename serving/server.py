@@ -25,6 +25,7 @@ from serving import supervisor
 from serving.archive import Archive
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.errors import ServerError
+from serving.gpu import RAN_OUT, gpu_used_bytes
 from serving.installation import Installation
 from serving.metrics import ServerCounters
 
@@ -153,7 +154,7 @@ class TorchServe:
         self.ports = site.ports
         self.worker_pids: frozenset[int] = frozenset()
         self.workers: tuple[WorkerProcess, ...] = ()
-        self.peak_rss_bytes = 0
+        self.peak_rss_bytes = self.peak_gpu_bytes = 0
         self.ready_s = 0.0
         self.batch_capacity = 1
         self._home = Path()
@@ -163,7 +164,7 @@ class TorchServe:
         self._failed: asyncio.Future[ServerError] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
-        self._oom_kills = 0
+        self._oom_kills = self._gpu_before_bytes = self._log_seen = 0
 
     @property
     def url(self) -> str:
@@ -245,7 +246,7 @@ class TorchServe:
             self.config.properties_text(self.site.archive, self._place())
         )
         (self.folder / "environment").write_text(self.config.environment_text())
-        self._oom_kills = _oom_kills()
+        self._oom_kills, self._gpu_before_bytes = _oom_kills(), gpu_used_bytes()
 
     def _place(self) -> dict[str, str]:
         return {
@@ -397,6 +398,7 @@ class TorchServe:
                 )
 
     async def _check_loading(self) -> None:
+        self._check_gpu()
         if _oom_kills() > self._oom_kills:
             raise self._error("out of memory", "the kernel killed a worker while it loaded")
         log = self.log_path.read_text(errors="replace")
@@ -426,6 +428,7 @@ class TorchServe:
             try:
                 self._check_alive()
                 self._check_memory()
+                self._check_gpu()
             except ServerError as error:
                 self._failed.set_result(error)
 
@@ -470,6 +473,20 @@ class TorchServe:
                 "memory budget",
                 f"the server used {used >> 20} MiB, and {limit >> 20} MiB are its budget "
                 "(serving.memory_limit_mb)",
+            )
+
+    def _check_gpu(self) -> None:
+        used = gpu_used_bytes() - self._gpu_before_bytes
+        self.peak_gpu_bytes = max(self.peak_gpu_bytes, used)
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_seen)
+            said = log.read()
+        # A line may be half written: it is looked at again.
+        self._log_seen += said.rfind(b"\n") + 1
+        if RAN_OUT.encode() in said:
+            raise self._error(
+                "out of GPU memory",
+                f"a handler ran out of it; the server held {self.peak_gpu_bytes >> 20} MiB",
             )
 
     def _memory_limit_bytes(self, used: int) -> int:

@@ -72,6 +72,7 @@ def test_every_import_is_declared() -> None:
         "yaml": "pyyaml",
         "hdrh": "hdrhistogram",
         "markdown_it": "markdown-it-py",
+        "pynvml": "nvidia-ml-py",
         "model_archiver": "torch-model-archiver",
     }
     for path in FILES:

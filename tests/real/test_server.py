@@ -89,6 +89,31 @@ async def test_a_server_that_dies_ends_what_is_measured(site: MakeSite, tmp_path
             await server.guard(asyncio.sleep(20))
 
 
+#: What torch says where batches of more than two do not fit, as TorchServe passes it on.
+SMALL_GPU = """
+def handle(data, context):
+    if data is None:
+        return None
+    if len(data) > 2:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return [{"ok": True} for _ in data]
+"""
+
+
+async def test_a_batch_that_a_gpu_does_not_hold_is_named(
+    site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = iter([100 << 20, 100 << 20])
+    monkeypatch.setattr("serving.server.gpu_used_bytes", lambda: next(used, 900 << 20))
+    config = replace(SMALL, batch_size=4, max_batch_delay_ms=300)
+    async with TorchServe(config, site(SMALL_GPU), tmp_path / "trial") as server:
+        assert (await ask(server.url))[0] == 200
+        await asyncio.gather(*[ask(server.url) for _ in range(4)])
+        told = r"out of GPU memory: a handler ran out of it; the server held 800 MiB"
+        with pytest.raises(ServerError, match=told):
+            await server.guard(asyncio.sleep(20))
+
+
 def supervisor_of(home: Path) -> int:
     return int((home / "supervisor.pid").read_text().split()[0])
 

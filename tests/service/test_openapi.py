@@ -1,6 +1,7 @@
 """The document against the code: every operation, with input that a machine makes up."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
@@ -16,6 +17,10 @@ from search.service.openapi import document
 from search.service.queue import Queue
 from tests.archives import make_archive
 from tests.service.conftest import TOKEN, Pretended
+
+
+#: Of each of ten operations.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500")) // 10
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ schema = schemathesis.openapi.from_dict(document())
 
 
 @schema.parametrize()
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_service_does_as_its_document_says(case: schemathesis.Case, address: str) -> None:
     # A well-formed specification may still name what is not there.
     excluded = [positive_data_acceptance]

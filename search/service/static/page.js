@@ -352,7 +352,7 @@ async function trialView(signal, id, number) {
   const late = el("div", { class: "plot", role: "img", "aria-label": "Latency against offered rate" });
   const spent = el("div", { class: "plot", role: "img", "aria-label": "Where the seconds went" });
   const r = trial.record;
-  const own = ["queue_s", "inference_s", "mean_batch_fill", "busy_workers", "peak_rss_mb", "workers_ready", "steal", "foreign_cpu"];
+  const own = ["queue_s", "inference_s", "mean_batch_fill", "busy_workers", "peak_rss_mb", "peak_gpu_mb", "workers_ready", "steal", "foreign_cpu"];
   show(el("p", {}, el("a", { href: `#/jobs/${id}` }, "← the job")),
     el("h1", {}, `Trial ${trial.number} `, state(trial.state)),
     el("p", {}, trial.cause),

@@ -1,0 +1,218 @@
+"""Input that a machine makes up: a sentence and exit status 2, never a traceback, nothing changed.
+
+`FUZZ_EXAMPLES` says how many inputs of each kind; the API's are in tests/service/test_openapi.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from search.cli import run_command
+from search.errors import RunError
+from tests.archives import make_archive
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
+fuzz = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+VALID: dict[str, Any] = {
+    "name": "fuzz",
+    "model": {"archive": "echo.mar", "requests": "requests.jsonl"},
+    "space": {
+        "workers": {"low": 1, "high": 4, "log": True},
+        "batch_size": [1, 8, 32],
+        "mkl_threads": None,
+        "job_queue_size": 100,
+        "properties": {"enable_envvars_config": [True, False]},
+        "environment": {"A": ["1", "2"]},
+        "jvm": {"-Xmx": "1g"},
+    },
+    "serving": {"ready_timeout_s": 60, "memory_limit_mb": 900, "ports": {"inference": 0}},
+    "load": {"arrivals": "poisson", "timeout_s": 5, "processes": 1, "cores": []},
+    "goal": {"width": 0.05, "p99_s": 1.0},
+    "search": {"trials": 3, "time_budget_s": 10, "seed": 1, "target_rps": 5},
+    "confirm": {"rounds": 3, "finalists": 2},
+    "cluster": {"address": None, "unlike_hosts": "keep"},
+    "output": {"folder": "runs"},
+}
+SWEEP: dict[str, Any] = {
+    "model": VALID["model"],
+    "space": {"workers": [1, 2]},
+    "sweep": {
+        "loads": [{"kind": "burst", "requests": 10}, {"kind": "interval", "rate_rps": 10}],
+        "points": [{"batch_size": 4}],
+        "repeats": 2,
+    },
+}
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["1e3", "-0", "~", "/", "..", "/dev/null", "a\x00b", "\ud800", "${HOME}"]),
+    st.dates(),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def paths(data: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in nested data."""
+    entries = data.items() if isinstance(data, dict) else enumerate(data)
+    for key, value in entries:
+        yield (*here, key)
+        if isinstance(value, dict | list):
+            yield from paths(value, (*here, key))
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> dict[str, Any]:
+    """A specification in which some places hold something else, are gone, or are new."""
+    data = copy.deepcopy(draw(st.sampled_from([VALID, SWEEP])))
+    for _ in range(draw(st.integers(1, 3))):
+        *way, last = draw(st.sampled_from(list(paths(data)) or [("name",)]))
+        inside: Any = data
+        for key in way:
+            inside = inside[key]
+        match draw(st.sampled_from(["replace", "replace", "remove", "add"])):
+            case "replace":
+                inside[last] = draw(values)
+            case "remove":
+                del inside[last]
+            case _ if isinstance(inside, dict):
+                inside[draw(st.text(max_size=8))] = draw(values)
+    return data
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model in it, in which no run is begun."""
+
+    def accepted(spec: object) -> None:
+        raise RunError("accepted")
+
+    make_archive(tmp_path)
+    (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
+    monkeypatch.setattr("search.study.new_run", accepted)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(capsys: pytest.CaptureFixture[str], place: Path, *arguments: str) -> str:
+    """Carry out a command that may only refuse; what it said."""
+    before = contents(place)
+    status = run_command(list(arguments))
+    said = capsys.readouterr().err
+    assert status == 2, said
+    assert said.strip() and "Traceback" not in said and len(said) < 20_000
+    assert contents(place) == before
+    return said
+
+
+@fuzz
+@given(data=mutated())
+def test_specifications(place: Path, capsys: pytest.CaptureFixture[str], data: Any) -> None:
+    try:
+        text = yaml.safe_dump(data, allow_unicode=True).encode(errors="surrogatepass")
+    except yaml.YAMLError:
+        return
+    (place / "study.yaml").write_bytes(text)
+    refused(capsys, place, "sweep" if "sweep" in data else "tune", "study.yaml")
+
+
+@fuzz
+@given(
+    text=st.one_of(
+        st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode(errors="replace"))
+    )
+)
+def test_files_that_are_no_specification(
+    place: Path, capsys: pytest.CaptureFixture[str], text: bytes
+) -> None:
+    (place / "study.yaml").write_bytes(text)
+    refused(capsys, place, "tune", "study.yaml")
+
+
+models = json.dumps({"echo": {"1.0": {"minWorkers": 1, "maxWorkers": 1, "batchSize": 4}}})
+lines = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(
+        [
+            f"models={models}",
+            "models={",
+            "models={\\n}",
+            'models={"echo": {"1.0": {"batchSize": "x"}}}',
+            'models={"echo": [1]}',
+            "number_of_netty_threads=2",
+            "number_of_netty_threads=two",
+            "job_queue_size=-1",
+            "vmargs=-Xmx1g -Dx=\u2028",
+            "inference_address=nowhere",
+            "unknown_property=1",
+            "a\\",
+            "\\u00zz=1",
+        ]
+    ),
+    st.tuples(
+        st.sampled_from(["job_queue_size", "models", "vmargs", "x"]), st.text(max_size=30)
+    ).map("=".join),
+)
+
+
+@fuzz
+@given(text=st.lists(lines, max_size=5).map("\n".join), variables=st.text(max_size=60))
+def test_configurations_in_use(
+    place: Path, capsys: pytest.CaptureFixture[str], text: str, variables: str
+) -> None:
+    (place / "config.properties").write_bytes(text.encode(errors="replace"))
+    (place / "environment").write_bytes(variables.encode(errors="replace"))
+    data = {**VALID, "serving": {"baseline": "config.properties"}}
+    (place / "study.yaml").write_text(yaml.safe_dump(data))
+    refused(capsys, place, "tune", "study.yaml")
+
+
+requests = st.one_of(
+    st.text(max_size=60),
+    values.map(lambda value: json.dumps(value, default=str)),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "body": values,
+            "file": st.sampled_from(["echo.mar", "no such file", ".", "a\x00"]),
+            "content_type": values,
+            "headers": values,
+            "expect": st.one_of(values, st.just({"matches": "("}), st.just({"contains": 1})),
+            "other": scalars,
+        },
+    ).map(lambda value: json.dumps(value, default=str)),
+)
+
+
+@fuzz
+@given(text=st.lists(requests, max_size=4).map("\n".join))
+def test_requests(place: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (place / "requests.jsonl").write_bytes(text.encode(errors="replace"))
+    (place / "study.yaml").write_text(yaml.safe_dump(VALID))
+    refused(capsys, place, "tune", "study.yaml")
