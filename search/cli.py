@@ -18,7 +18,7 @@ from rich.table import Table
 
 from loadgen.measurement import GeneratorLost
 from loadgen.payloads import PayloadError
-from search.errors import CommandError, RunError, ServiceError
+from search.errors import CommandError, RecordError, RunError, ServiceError
 from search.service import commands
 from search.spec import SpecError, load_spec, read_config
 from serving.archive import ArchiveError
@@ -586,7 +586,7 @@ def run_command(arguments: list[str]) -> int:
     except (ArchiveError, CommandError, ConfigError, PayloadError, RunError) as error:
         errors.print(f"servetune: {error}", markup=False)
         return BAD_INPUT
-    except (DemoError, ServiceError) as error:
+    except (DemoError, RecordError, ServiceError) as error:
         errors.print(f"servetune: {error}", markup=False)
         return FAILED
     except GeneratorLost as error:

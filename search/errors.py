@@ -11,3 +11,7 @@ class RunError(ValueError):
 
 class ServiceError(ValueError):
     """A service that cannot be started or reached, or that refuses; the message says why."""
+
+
+class RecordError(RuntimeError):
+    """What a run comes to can no longer be written down; the message says why and what is kept."""

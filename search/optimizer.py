@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any, Self
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -21,8 +22,11 @@ from serving.config import ServerConfig
 
 #: The sampler's tries at something new.
 _TRIES = 20
+_LOCKED_S = 60.0
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+#: What a study raises whose storage cannot be written.
+STORAGE_ERRORS = (StorageInternalError,)
 
 
 class Study:
@@ -50,10 +54,12 @@ class Study:
     ):
         self.space, self._points = space, points
         self._incumbent_every = incumbent_every
+        if isinstance(storage, str):
+            storage = RDBStorage(storage, engine_kwargs=_patient(storage))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
-                storage=RDBStorage(storage) if isinstance(storage, str) else storage,
+                storage=storage,
                 study_name=name,
                 direction="maximize",
                 load_if_exists=True,
@@ -96,6 +102,17 @@ class Study:
                 else:
                     self._enqueue(kind, config)
             self._study.set_user_attr("begun", True)
+
+    def restore(self, results: Sequence[TrialResult]) -> None:
+        """Take up what a storage that is gone knew, from a run's own record; before `begin`."""
+        for result in results:
+            self._enqueue(result.kind, result.config, retry=True)
+            trial = self._study.ask()
+            if not trial.user_attrs["outside"]:
+                self._suggest(trial)
+            trial.set_user_attr("number", result.number)
+            self.tell(trial, result)
+            self._next = max(self._next, result.number + 1)
 
     def _first(self, warm: Sequence[ServerConfig]) -> Iterator[tuple[Kind, ServerConfig]]:
         if self._points is not None:
@@ -339,6 +356,13 @@ class Study:
         again = [r.number for r in self._results if r.kind is Kind.INCUMBENT]
         again += [t.number for t in self._open.values() if t.kind is Kind.INCUMBENT]
         return self._next - max(best.number, *again, 0) >= self._incumbent_every
+
+
+def _patient(storage: str) -> dict[str, Any]:
+    """Whoever else holds SQLite's lock may take a minute."""
+    if not storage.startswith("sqlite"):
+        return {}
+    return {"connect_args": {"timeout": _LOCKED_S}}
 
 
 def rates_of(results: list[TrialResult]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import signal
 import threading
@@ -22,16 +23,18 @@ from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 from search.bench import RemoteBench, ServingTrial, TrialSetup
 from search.cluster import Survey, alone, ray_cluster
 from search.confirm import Confirmation, Plan, confirm
-from search.errors import RunError
+from search.errors import RecordError, RunError
 from search.host import describe_host, describe_versions, only_one
-from search.optimizer import DriverOnly, Study, StudySearcher, finalists
+from search.optimizer import STORAGE_ERRORS, DriverOnly, Study, StudySearcher, finalists
 from search.result import Kind, Seen, State, Task, TrialResult
 from search.run import Run, changes
 from search.spec import StudySpec
+from search.text import first_line
 from search.trial import Phase
 from serving.config import ServerConfig
 
 INTERRUPTED = "it was interrupted"
+_NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Watcher(Protocol):
@@ -197,14 +200,21 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         ServerError: no TorchServe or no Java here.
         RunError: the folder is no run's, its specification was changed, another run is on
             a host, or the cluster cannot place a trial.
+        RecordError: what is measured cannot be written down.
     """
     spec = run.spec()
     address, processes = spec.cluster.address, spec.load.most_processes
     site, payloads = spec.site(spec.installation()), tuple(spec.payloads())
     # On a cluster its serving hosts are held, not this one.
-    with run.locked(), contextlib.nullcontext() if address else only_one():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run.locked())
+        if address is None:
+            stack.enter_context(only_one())
+        stack.enter_context(_recorded(run))
         study = open_study(run, spec)
         _keep_to_specification(run, study)
+        if not study.results:
+            study.restore(run.results())
         study.begin([] if study.results else _warm_points(spec))
         run.rebuild(study.results)
         budget = Budget(spec, study)
@@ -212,13 +222,13 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         if not searches and not budget.unconfirmed():
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(ray_cluster(address, processes, ray_output))
+        with contextlib.ExitStack() as started:
+            started.enter_context(ray_cluster(address, processes, ray_output))
             # The handlers after the cluster: ray.init sets its own for SIGTERM.
-            stack.enter_context(_interruptible(budget))
+            started.enter_context(_interruptible(budget))
             places, inbox = alone(site.archive), None
             if address is not None:
-                survey = stack.enter_context(_survey(spec))
+                survey = started.enter_context(_survey(spec))
                 survey.check(processes)
                 keep_unlike = spec.cluster.unlike_hosts == "keep"
                 places, inbox = survey.place(site.archive, run.folder, keep_unlike)
@@ -500,6 +510,21 @@ def tune_trials(
         ),
     )
     tuner.fit()
+
+
+@contextlib.contextmanager
+def _recorded(run: Run) -> Iterator[None]:
+    """Say in a sentence that a disk is full, or the study's storage gone."""
+    try:
+        yield
+    except (OSError, *STORAGE_ERRORS) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_WRITING:
+            raise
+        cause = error.__cause__ or error
+        raise RecordError(
+            f"{run.folder} or its study cannot be written: {first_line(str(cause))}; what was "
+            f"recorded before is kept, and servetune resume {run.folder} goes on once it can be"
+        ) from error
 
 
 @contextlib.contextmanager

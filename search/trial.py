@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import time
 import traceback
@@ -36,6 +37,7 @@ from serving.server import LOOPBACK, Site, TorchServe
 #: An `asyncio.Lock`, or nothing at all.
 Turn = AbstractAsyncContextManager[None, bool | None]
 MAX_USERS = 2000
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,9 @@ async def run_trial(
         result, probes = _failed(task, error, folder, _measured(server, watch)), []
     except Exception as error:
         # A defect of servetune's own is one trial's failure, not the run's.
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.txt").write_text(traceback.format_exc())
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "error.txt").write_text(traceback.format_exc())
         result, probes = _failed(task, error, folder, _measured(server, watch)), []
     if told and not result.loads:
         result = replace(result, loads=tuple(told))  # What was measured before it failed.
@@ -252,6 +255,8 @@ def _failed(task: Task, error: Exception, folder: Path, measured: dict[str, Any]
         cause, host_fault = f"{error}{log}", error.host_fault
     elif isinstance(error, GeneratorLost):
         cause, host_fault = f"load process lost: {error}", True
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        cause, host_fault = f"disk full: {folder} cannot be written: {error.strerror}", True
     else:
         what = f"{type(error).__name__}: {error}"
         cause, host_fault = f"internal error: {what} ({folder / 'error.txt'})", False
@@ -290,5 +295,7 @@ def _write(
         for window in (observed.windows if observed else ())
     ]
     text = json.dumps({"result": result.to_dict(), "probes": probes, "windows": windows}, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    # On a full disk the driver says so, which has the result anyhow.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from search.space import build_space
 from serving.config import ServerConfig
 
 TRIALS, KILLS = 14, 10
+BASELINE = ServerConfig(workers=1, batch_size=7)
 #: What a run does, with a trial that takes 50 ms.
 DRIVER = """
 import json, sys, time
@@ -94,3 +96,27 @@ def test_results_that_grow_are_read_on(tmp_path: Path) -> None:
     assert results.read() == [first, second, third] == run.results()
     run.rebuild([first])
     assert results.read() == [first], "written anew, it is read anew"
+
+
+def test_a_study_that_is_gone_is_taken_up_from_the_runs_own_lines(tmp_path: Path) -> None:
+    space = build_space({}, 2)
+
+    def opened(name: str) -> Study:
+        return Study(space, f"sqlite:///{tmp_path / name}", "gone", baseline=BASELINE)
+
+    before = opened("first.db")
+    before.begin()
+    for number in range(8):
+        trial, task = before.ask() or pytest.fail("nothing asked")
+        state = State.FAILED if number == 4 else State.COMPLETE
+        rate = None if number == 4 else 5.0 + number
+        result = TrialResult(task.number, task.kind, task.config, state, rate)
+        before.tell(trial, replace(result, host_fault=number == 4))
+    after = opened("second.db")
+    after.restore(before.results)
+    after.begin()
+    assert after.results == before.results and after.best == before.best
+    known = {r.config.digest for r in before.results if not r.host_fault}
+    _, task = after.ask() or pytest.fail("nothing asked")
+    assert task.number == 8 and task.config.digest not in known
+    assert [r.kind for r in opened("second.db").results] == [r.kind for r in before.results]

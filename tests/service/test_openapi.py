@@ -18,7 +18,6 @@ from search.service.queue import Queue
 from tests.archives import make_archive
 from tests.service.conftest import TOKEN, Pretended
 
-
 #: Of each of ten operations.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500")) // 10
 
