@@ -196,6 +196,8 @@ class _Points:
 
         self.workers, self.batch = named("workers"), named("batch_size")
         self.threads = named("mkl_threads")
+        self.threads_at_work = np.minimum(self.threads, self.cores)
+        self.has_threads = (self.threads > 1).astype(float)
 
 
 class _Model:
@@ -237,11 +239,13 @@ class _Model:
 
     def _fit(self, at: Floats) -> tuple[float, tuple[Floats, Floats, float, float]]:
         kernel = _kernel(at, self._apart)
-        covariance = kernel + math.exp(2 * at[_NOISE]) * np.eye(len(self._logs))
+        covariance = kernel.copy()
+        covariance.flat[:: len(kernel) + 1] += math.exp(2 * at[_NOISE])
         factor, _ = scipy.linalg.lapack.dpotrf(covariance, lower=1)
         structure = _capacity(at, self._known)
         left = self._logs - structure
-        both = np.column_stack([left, np.ones_like(left)])
+        both = np.ones((len(left), 2))
+        both[:, 0] = left
         solved, _ = scipy.linalg.lapack.dpotrs(factor, both, lower=1)
         offset = float(solved[:, 0].sum() / solved[:, 1].sum())
         left = left - offset
@@ -310,10 +314,10 @@ class _Feasible:
 def _capacity(at: Floats, points: _Points) -> Floats:
     """The logarithm of the model's rate, but for a constant."""
     each, parallel, idle, at_once = math.exp(at[0]), _share(at[1]), _share(at[3]), math.exp(at[4])
-    computing = (1 - idle) * (1 - parallel + parallel / np.minimum(points.threads, points.cores))
+    computing = (1 - idle) * (1 - parallel + parallel / points.threads_at_work)
     whole = computing + idle
     # Threads that wait for each other spin; a single one does not.
-    spin = np.where(points.threads > 1, math.exp(at[2]), 0.0)
+    spin = points.has_threads * math.exp(at[2])
     wanted = points.workers * points.threads * computing / whole
     crowd = np.maximum(wanted / points.cores, 1.0) ** (1 + spin)
     queue = np.maximum(points.workers * idle / whole / at_once, 1.0)
@@ -324,7 +328,9 @@ def _capacity(at: Floats, points: _Points) -> Floats:
 
 def _kernel(at: Floats, apart: Floats) -> Floats:
     """Matérn 5/2 with a length for each dimension."""
-    r = np.sqrt(5 * np.tensordot(np.exp(-2 * at[len(_PRIORS) :]), apart, axes=1))
+    closeness = np.exp(-2 * at[len(_PRIORS) :])
+    # As np.tensordot does, without what it spends on small arrays.
+    r = np.sqrt(5 * (closeness @ apart.reshape(len(apart), -1)).reshape(apart.shape[1:]))
     kernel: Floats = math.exp(2 * at[_PROCESS]) * (1 + r + r * r / 3) * np.exp(-r)
     return kernel
 

@@ -1,0 +1,229 @@
+"""What goes wrong in a run, made to happen: the cause by name, the run going on or told why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.real.conftest import servetune, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+WriteStudy = Callable[..., Path]
+#: Each keeps to itself how many requests it has had.
+LEAKS = """
+kept = []
+
+def handle(data, context):
+    if data is None:
+        return None
+    kept.append(bytearray(40 << 20))
+    return [{"ok": True} for _ in data]
+"""
+FAILS = """
+count = 0
+
+def handle(data, context):
+    global count
+    if data is None:
+        return None
+    count += len(data)
+    if count % 7 == 0:
+        raise ValueError("every seventh")
+    return [{"ok": True} for _ in data]
+"""
+HANGS = """
+import time
+count = 0
+
+def handle(data, context):
+    global count
+    if data is None:
+        return None
+    count += len(data)
+    if count > 20:
+        time.sleep(1000)
+    return [{"ok": True} for _ in data]
+"""
+SLOWER = """
+import time
+count = 0
+
+def handle(data, context):
+    global count
+    if data is None:
+        return None
+    count += len(data)
+    time.sleep(0.01 * 1.004**count)
+    return [{"ok": True} for _ in data]
+"""
+DIES = """
+import os
+count = 0
+
+def handle(data, context):
+    global count
+    if data is None:
+        return None
+    count += len(data)
+    if count > 20:
+        os._exit(1)
+    return [{"ok": True} for _ in data]
+"""
+#: Every second attempt to load it fails.
+SOMETIMES = """
+import os, pathlib, time
+mark = pathlib.Path(os.environ["TMPDIR"]) / "tried"
+tried = len(mark.read_text()) if mark.exists() else 0
+mark.write_text("x" * (tried + 1))
+if tried % 2 == 0:
+    raise OSError("the weights are away for a moment")
+
+def handle(data, context):
+    if data is None:
+        return None
+    time.sleep(0.05)
+    return [{"ok": True} for _ in data]
+"""
+
+
+def measured(path: Path) -> tuple[int, dict[str, Any] | None, str]:
+    """Measure a study's model under TorchServe's defaults: exit status, result, what was said."""
+    config = path.with_name("config.properties")
+    config.write_text("")
+    process = servetune("measure", path, "--config", config, "--json", stderr=subprocess.STDOUT)
+    said = process.communicate(timeout=200)[0]
+    lines = [line for line in said.splitlines() if line.startswith("{")]
+    return process.returncode, json.loads(lines[-1]) if lines else None, said
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (LEAKS, "memory budget: the server used"),
+        (FAILS, "status 50[03]"),
+        (HANGS, "timeout"),
+        (DIES, "worker died: worker [0-9]+ ended while it was measured"),
+    ],
+    ids=["leaks", "fails", "hangs", "dies"],
+)
+def test_a_handler_that_goes_wrong_is_named(study: WriteStudy, source: str, told: str) -> None:
+    path = study(source, load={"timeout_s": 3}, serving={"memory_limit_mb": 1800})
+    status, result, said = measured(path)
+    assert status == 1 or (result and not result["configs"][0]["sustained_rps"][0]), said
+    with pytest.raises(AssertionError, match=told):
+        assert said == ""
+    assert "Traceback" not in said.replace("MODEL_LOG - Traceback", "")
+
+
+def test_a_handler_that_slows_down_is_not_certified_at_its_old_rate(study: WriteStudy) -> None:
+    _status, result, said = measured(study(SLOWER))
+    rate = (result or {}).get("sustained_rps") or 0.0
+    assert rate < 60, said  # It began with a hundred.
+
+
+def test_a_model_that_loads_only_sometimes_serves_or_is_named(study: WriteStudy) -> None:
+    status, _result, said = measured(study(SOMETIMES))
+    assert status == 0 or "model does not load" in said, said
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here: it needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def started(path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Start a search, and wait for its first trial."""
+    process = servetune("tune", path, "--plain")
+    runs = Path(yaml.safe_load(path.read_text())["output"]["folder"])
+    lines = wait_for(
+        lambda: [p for p in runs.glob("*/trials.jsonl") if p.read_text().count("\n")],
+        *(200, "a trial was recorded"),
+    )
+    return process, lines[0].parent
+
+
+def count(folder: Path) -> int:
+    return len((folder / "trials.jsonl").read_text().splitlines())
+
+
+def test_a_disk_that_fills_up_ends_the_run_in_a_sentence(
+    study: WriteStudy, small_disk: Path
+) -> None:
+    process, folder = started(study(output={"folder": str(small_disk)}))
+    filler = small_disk / "filler"
+    with filler.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        except OSError:
+            pass
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 1 and "Traceback" not in said, said
+    assert "cannot be written" in said and "servetune resume" in said
+    kept = count(folder)
+    assert kept >= 1
+    filler.unlink()
+    again = servetune("resume", folder, "--plain")
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 0 and count(folder) == 4, said
+
+
+def test_a_study_that_is_locked_for_a_while_is_waited_for(study: WriteStudy) -> None:
+    process, folder = started(study())
+    other = sqlite3.connect(folder / "study.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        process.wait(timeout=40)
+    except subprocess.TimeoutExpired:
+        other.execute("COMMIT")
+    other.close()
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0 and count(folder) == 4, said
+
+
+def test_a_study_that_is_gone_is_taken_up_from_the_record(study: WriteStudy) -> None:
+    process, folder = started(study())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=100)
+    kept = (folder / "trials.jsonl").read_text()
+    (folder / "study.db").unlink()
+    again = servetune("resume", folder, "--plain")
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, said
+    assert (folder / "trials.jsonl").read_text().startswith(kept) and count(folder) == 4
+
+
+def test_without_its_raylet_a_run_ends_and_goes_on_later(study: WriteStudy) -> None:
+    process, folder = started(study())
+    (raylet,) = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "raylet/raylet" in " ".join(child.cmdline())
+    ]
+    os.kill(raylet.pid, signal.SIGKILL)
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode != 0, said
+    kept = count(folder)
+    again = servetune("resume", folder, "--plain")
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 0 and count(folder) >= max(kept, 4), said
