@@ -16,8 +16,9 @@ def stub(
     service_s: float = 0.01,
     queue: int = 1000,
     fail_every: int = 0,
+    reset_every: int = 0,
 ) -> Iterator[str]:
     """Run one, and yield its URL."""
     law = Law(workers=workers, batch=batch, service_s=service_s, queue=queue)
-    with running(law, Faults(fail_every=fail_every)) as server:
+    with running(law, Faults(fail_every=fail_every, reset_every=reset_every)) as server:
         yield server.url

@@ -57,6 +57,7 @@ async def test_a_burst_is_sent_at_once() -> None:
         ({"fail_every": 10}, "status 500"),
         ({"service_s": 0.2, "queue": 2}, "status 503"),
         ({"service_s": 0.6}, "timeout"),
+        ({"reset_every": 10}, "reset"),
     ],
 )
 async def test_failures_are_counted_by_cause(server: dict, cause: str) -> None:
