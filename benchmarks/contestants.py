@@ -232,8 +232,9 @@ def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Space, int], Contes
 
 
 #: By name: how one begins on a space, with a seed.
+OURS = "servetune"
 CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
-    "servetune": Servetune,
+    OURS: Servetune,
     "random": _optuna(lambda seed: RandomSampler(seed=seed)),
     "quasi-random": lambda space, seed: Walk(quasi_random(space, seed)),
     "auto_benchmark's grid": lambda space, seed: Walk(grid(space)),

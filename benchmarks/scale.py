@@ -25,12 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import archive_of
+from search.budget import Budget
 from search.cluster import SERVING_RESOURCE
 from search.events import EventLog, Recorder
 from search.result import State, Task, TrialResult
 from search.run import Run
 from search.spec import load_spec
-from search.study import Budget, new_run, open_study, tune_trials
+from search.study import new_run, open_study, tune_trials
 
 HOSTS = (1, 2, 4)
 AT = (10, 100, 1000)

@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contestants import CONTESTANTS, SEEDS, SLOW
+from benchmarks.contestants import CONTESTANTS, OURS, SEEDS, SLOW
 from benchmarks.surfaces import (
     FITTED,
     RECORDED,
@@ -172,6 +172,10 @@ def main(
                 for n in names
                 if (there := [every[g][n] for g in group if n in every[g]])
             }
+            for slow in SLOW:
+                there = [every[g][OURS] for g in group if {slow, OURS} <= every[g].keys()]
+                if 0 < len(there) < len(group):
+                    together[f"{OURS} on {slow}'s"] = np.concatenate(there)
             console.print(table(f"{title}: {len(group)}", together))
     if json_file:
         data = {g: {n: shares.tolist() for n, shares in each.items()} for g, each in every.items()}

@@ -69,19 +69,10 @@ class Fleet:
         try:
             await self._ensure()
             starts = await self._common_start()
-            count = len(starts)
-            window_s = load.duration_s + load.timeout_s
-            window = asyncio.gather(
-                *[
-                    _call(process, "run", load, Share(index, count), start, takes_s=window_s)
-                    for index, (process, start) in enumerate(
-                        zip(self._processes, starts, strict=True)
-                    )
-                ]
-            )
+            window = asyncio.create_task(self._window(load, starts))
             try:
                 await self._watch(window, until)
-                return merge(await window)
+                return await window
             finally:
                 window.cancel()
         except BaseException:
@@ -89,7 +80,18 @@ class Fleet:
             self.close()
             raise
 
-    async def _watch(self, window: asyncio.Future[Any], until: Until | None) -> None:
+    async def _window(self, load: Load, starts: list[float]) -> Measurement:
+        """What all processes measured of one window."""
+        count, takes_s = len(starts), load.duration_s + load.timeout_s
+        parts = await asyncio.gather(
+            *[
+                _call(process, "run", load, Share(index, count), start, takes_s=takes_s)
+                for index, (process, start) in enumerate(zip(self._processes, starts, strict=True))
+            ]
+        )
+        return merge(parts)
+
+    async def _watch(self, window: asyncio.Task[Measurement], until: Until | None) -> None:
         while not window.done():
             await asyncio.wait([window], timeout=_LOOK_S if until else None)
             if until and not window.done():

@@ -352,3 +352,12 @@ def told_value(result: TrialResult, incumbent_rps: float, ratios: list[float]) -
             below = incumbent_rps * (1 - (result.width or 0.0)) or math.inf
             return min((result.capacity_rps or 0.0) * ratio, below)
     return 0.0
+
+
+def reference_of(results: list[TrialResult]) -> TrialResult | None:
+    """What everything is compared with: the configuration in use, else TorchServe's default."""
+    for kind in (Kind.BASELINE, Kind.DEFAULT):
+        found = [r for r in results if r.kind is kind and not r.host_fault]
+        if found:
+            return found[-1]
+    return None

@@ -7,12 +7,10 @@ import contextlib
 import errno
 import json
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from types import FrameType
 from typing import Any, Protocol
 
@@ -21,19 +19,19 @@ from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
 from search.bench import RemoteBench, ServingTrial, TrialSetup
+from search.budget import INTERRUPTED, Budget, plan_of
 from search.cluster import Survey, alone, ray_cluster
 from search.confirm import Confirmation, Plan, confirm
 from search.errors import RecordError, RunError
 from search.host import describe_host, describe_versions, only_one
 from search.optimizer import STORAGE_ERRORS, DriverOnly, Study, StudySearcher, finalists
-from search.result import Kind, Seen, State, Task, TrialResult
+from search.result import Seen, Task, TrialResult, reference_of
 from search.run import Run, changes
 from search.spec import StudySpec
 from search.text import first_line
 from search.trial import Phase
 from serving.config import ServerConfig
 
-INTERRUPTED = "it was interrupted"
 _NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -154,15 +152,6 @@ def differences(earlier: Run, run: Run) -> list[str]:
     ]
 
 
-def reference_of(results: list[TrialResult]) -> TrialResult | None:
-    """What everything is compared with: the configuration in use, else TorchServe's default."""
-    for kind in (Kind.BASELINE, Kind.DEFAULT):
-        found = [r for r in results if r.kind is kind and not r.host_fault]
-        if found:
-            return found[-1]
-    return None
-
-
 def outcome(run: Run, study: Study, **how: Any) -> Outcome:
     """What is known of a run."""
     results = study.results
@@ -178,14 +167,6 @@ def outcome(run: Run, study: Study, **how: Any) -> Outcome:
         study.notes,
         **how,
     )
-
-
-def plan_of(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
-    """What is to be confirmed, if anything."""
-    reference = reference_of(results)
-    if spec.confirm is None or reference is None or not finalists(results, 1):
-        return None
-    return Plan.of(results, reference, spec.confirm.finalists)
 
 
 def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
@@ -204,7 +185,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
     """
     spec = run.spec()
     address, processes = spec.cluster.address, spec.load.most_processes
-    site, payloads = spec.site(spec.installation()), tuple(spec.payloads())
+    spec.installation()  # Refused before anything is started where there is none.
     # On a cluster its serving hosts are held, not this one.
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.locked())
@@ -222,34 +203,47 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         if not searches and not budget.unconfirmed():
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
-        with contextlib.ExitStack() as started:
-            started.enter_context(ray_cluster(address, processes, ray_output))
-            # The handlers after the cluster: ray.init sets its own for SIGTERM.
-            started.enter_context(_interruptible(budget))
-            places, inbox = alone(site.archive), None
-            if address is not None:
-                survey = started.enter_context(_survey(spec))
-                survey.check(processes)
-                keep_unlike = spec.cluster.unlike_hosts == "keep"
-                places, inbox = survey.place(site.archive, run.folder, keep_unlike)
-                study.note(places.doubts)
-            setup = TrialSetup(
-                *(site, spec.serving.python, spec.serving.java, spec.goal_of_search()),
-                *(ray.put(payloads), spec.load.processes, processes, tuple(spec.load.cores)),
-                *(spec.sweep.offered() if spec.sweep else (), places, inbox),
-            )
-            if searches:
-                trainable = tune.with_resources(
-                    tune.with_parameters(ServingTrial, setup=setup),
-                    tune.PlacementGroupFactory(setup.bundles()),
-                )
-                verbose = 2 if ray_output else 0
-                at_once = len(places.by_node)
-                tune_trials(run, study, budget, watcher, trainable, at_once, verbose)
-            if plan := budget.unconfirmed():
-                asyncio.run(_confirm(run, study, plan, setup, budget, watcher))
+        # The handlers after the cluster: ray.init sets its own for SIGTERM.
+        with ray_cluster(address, processes, ray_output), _interruptible(budget):
+            with _trial_setup(run, spec, study) as setup:
+                if searches:
+                    trainable = tune.with_resources(
+                        tune.with_parameters(ServingTrial, setup=setup),
+                        tune.PlacementGroupFactory(setup.bundles()),
+                    )
+                    at_once, verbose = len(setup.places.by_node), 2 if ray_output else 0
+                    tune_trials(run, study, budget, watcher, trainable, at_once, verbose)
+                if plan := budget.unconfirmed():
+                    asyncio.run(_confirm(run, study, plan, setup, budget, watcher))
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
+
+
+@contextlib.contextmanager
+def _trial_setup(run: Run, spec: StudySpec, study: Study) -> Iterator[TrialSetup]:
+    """What a trial is made of: on this host, or on those of the cluster."""
+    site, load = spec.site(spec.installation()), spec.load
+    places, inbox = alone(site.archive), None
+    with contextlib.ExitStack() as stack:
+        if spec.cluster.address is not None:
+            survey = stack.enter_context(_survey(spec))
+            survey.check(load.most_processes)
+            keep_unlike = spec.cluster.unlike_hosts == "keep"
+            places, inbox = survey.place(site.archive, run.folder, keep_unlike)
+            study.note(places.doubts)
+        yield TrialSetup(
+            site=site,
+            python=spec.serving.python,
+            java=spec.serving.java,
+            goal=spec.goal_of_search(),
+            payloads=ray.put(tuple(spec.payloads())),
+            processes=load.processes,
+            most_processes=load.most_processes,
+            cores=tuple(load.cores),
+            loads=spec.sweep.offered() if spec.sweep else (),
+            places=places,
+            inbox=inbox,
+        )
 
 
 #: What may change between a run and its resumption: when it ends.
@@ -268,138 +262,6 @@ def _keep_to_specification(run: Run, study: Study) -> None:
                 f"put it back, or start a new run (only {', '.join(sorted(MAY_CHANGE))} may change)"
             )
     study.specify(now)
-
-
-#: A confirmation's measurement starts from what is known: its share of a trial's time.
-AGAIN = 0.8
-#: The confirmation takes no more than this share of the whole time.
-RESERVED = 0.6
-
-
-class Budget:
-    """Whether another trial, or a round of the confirmation, may start, and why not.
-
-    Args:
-        study: with what is measured already; its time counts.
-    """
-
-    def __init__(self, spec: StudySpec, study: Study):
-        self._spec = spec
-        self._search, self._width = spec.search, spec.goal.width
-        # A sweep ends when all its points are measured, whatever a search would do.
-        self._trials = len(spec.points()) if spec.sweep else spec.search.trials
-        spent_s = study.searched_s + study.confirmed_s
-        left_s = (spec.search.time_budget_s or float("inf")) - spent_s
-        self._deadline = time.monotonic() + left_s
-        self._study = study
-        self.interrupted = threading.Event()
-        self.failed = False
-        self.reason = "no configuration was found that had not been tried"
-
-    @property
-    def left_s(self) -> float:
-        return self._deadline - time.monotonic()
-
-    def unconfirmed(self) -> Plan | None:
-        """The plan of the confirmation, where more of it is to be done and there is time."""
-        plan = plan_of(self._spec, self._study.results)
-        if plan is None or self.failed:
-            return None
-        missing = [n for n, left in enumerate(self._missing(plan)) if left]
-        return plan if missing and self.has_time_for_round(plan, missing[0]) else None
-
-    def _missing(self, plan: Plan) -> list[int]:
-        """By round: how many measurements it lacks."""
-        rounds = self._spec.confirm.rounds if self._spec.confirm else 0
-        done = [self._study.confirmed(plan.name, number) for number in range(rounds)]
-        return [len(plan.tasks) - len(row) for row in done]
-
-    def has_time_for_round(self, plan: Plan, number: int) -> bool:
-        """Whether a round of the confirmation may begin, or go on."""
-        before = [self._study.confirmed(plan.name, n).values() for n in range(number)]
-        seconds = [sum(result.duration_s for result in row) for row in before]
-        again_s = self._again_s(self._study.results)
-        # The budget is kept within the length of one measurement.
-        needed_s = max(seconds, default=len(plan.tasks) * again_s) - again_s
-        return not self.interrupted.is_set() and self.left_s >= needed_s
-
-    @staticmethod
-    def _again_s(results: list[TrialResult]) -> float:
-        """What measuring a configuration again may take."""
-        whole = [r.duration_s for r in results if r.state is State.COMPLETE]
-        return AGAIN * mean(whole) if whole else 0.0
-
-    def _reserved_s(self, results: list[TrialResult]) -> float:
-        """What of the time is still to be the confirmation's."""
-        plan = plan_of(self._spec, results)
-        if plan is None or self._search.time_budget_s is None:
-            return 0.0
-        wanted_s = sum(self._missing(plan)) * self._again_s(results)
-        most_s = RESERVED * self._search.time_budget_s - self._study.confirmed_s
-        return max(min(wanted_s, most_s), 0.0)
-
-    def may_start(self, beside: int = 0) -> bool:
-        """Whether another trial may start beside so many that run."""
-        results = self._study.results
-        if self.interrupted.is_set():
-            self.reason = INTERRUPTED
-        elif hopeless := self._hopeless(results):
-            self.failed = True
-            self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
-        elif reached := self._reached(results):
-            self.reason = reached
-        elif beside + self._counted(results) >= self._trials:
-            self.reason = f"all {self._trials} trials were run"
-        elif self.left_s - self._reserved_s(results) < self._typical_trial_s(results):
-            self.reason = "the time budget was spent"
-        else:
-            return True
-        return False
-
-    def _counted(self, results: list[TrialResult]) -> int:
-        return len([r for r in results if not (self._spec.sweep and r.host_fault)])
-
-    def _reached(self, results: list[TrialResult]) -> str | None:
-        """The target that was reached, or the patience that is over."""
-        best = self._study.incumbent_rps or 0.0
-        target, patience = self._search.target_rps, self._search.patience
-        if target is not None and best >= target:
-            return f"the target of {target:g} rps was reached: {best:.1f} rps"
-        if patience is not None and trials_since_improvement(results, self._width) >= patience:
-            return f"no configuration was better, beyond the noise, in {patience} trials"
-        return None
-
-    @staticmethod
-    def _hopeless(results: list[TrialResult]) -> TrialResult | None:
-        """What everything would be compared with, where it did not serve at all, tried again."""
-        for kind in (Kind.DEFAULT, Kind.BASELINE):
-            tried = [r for r in results if r.kind is kind]
-            dead = [r for r in tried if r.state is State.FAILED and not r.capacity_rps]
-            if tried and len(dead) == len(tried) and (len(dead) > 1 or not dead[0].host_fault):
-                return dead[-1]
-        return None
-
-    @staticmethod
-    def _typical_trial_s(results: list[TrialResult]) -> float:
-        """What the next trial may take: the budget is to be kept, not overrun by one."""
-        durations = sorted(r.duration_s for r in results)
-        return durations[int(0.8 * len(durations))] if durations else 0.0
-
-
-def trials_since_improvement(results: list[TrialResult], width: float) -> int:
-    """Trials since one was better than all before it by more than the width of a rate's bounds.
-
-    What is measured again, and what everything is compared with, is no attempt at it.
-    """
-    since, record = 0, 0.0
-    for result in results:
-        if result.kind is Kind.INCUMBENT or result.host_fault:
-            continue
-        if (result.sustained_rps or 0.0) > (1 + width) * record:
-            since, record = 0, result.sustained_rps or 0.0
-        elif result.kind in (Kind.WARM, Kind.GUIDE, Kind.SAMPLED):
-            since += 1
-    return since
 
 
 async def _confirm(

@@ -1,6 +1,7 @@
 """Load processes on this host, against a server in another process."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -53,6 +54,23 @@ async def test_until_ends_a_window_and_what_is_outstanding_is_awaited() -> None:
     assert 20 <= measured.scheduled < 500
     assert measured.succeeded == measured.scheduled
     assert measured.span_s < 15
+
+
+async def test_a_window_that_is_given_up_leaves_no_exception_behind() -> None:
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: said.append(what))
+    async with fleet_of(2) as fleet:
+        with stub() as url:
+            await fleet.aim(url)
+            window = asyncio.create_task(fleet.measure(Load(Constant(20), 30.0)))
+            await asyncio.sleep(1.0)
+            window.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await window
+    del window
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not said
 
 
 @asynccontextmanager

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from search.budget import trials_since_improvement
 from search.errors import RunError
 from search.host import only_one
 from search.optimizer import Study, StudySearcher, best_of, finalists, rate_of
 from search.result import Kind, State, Task, TrialResult, told_value
 from search.run import changes
 from search.space import Dimension, Space, build_space, torchserve_defaults
-from search.study import trials_since_improvement
 from serving.config import ConfigError, ServerConfig
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)

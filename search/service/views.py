@@ -13,11 +13,11 @@ from pydantic import BaseModel
 
 from search.events import summary
 from search.optimizer import best_of
-from search.result import TrialResult
+from search.result import TrialResult, reference_of
 from search.rounds import mean_interval
 from search.run import Results, Run
 from search.service.jobs import Job, JobRecord, JobState
-from search.study import open_study, outcome, reference_of
+from search.study import open_study, outcome
 
 T = TypeVar("T")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from loadgen.payloads import PayloadError
+from search.budget import INTERRUPTED
 from search.errors import CommandError, RunError
 from search.events import Recorder
 from search.export import export
@@ -21,7 +22,7 @@ from search.report import write_report
 from search.run import Run
 from search.service.jobs import Job, JobState
 from search.spec import SpecError, validate
-from search.study import INTERRUPTED, Outcome, execute, new_run
+from search.study import Outcome, execute, new_run
 from serving.archive import ArchiveError
 from serving.config import ConfigError
 from serving.errors import ServerError

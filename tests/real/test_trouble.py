@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -100,7 +101,7 @@ def measured(path: Path) -> tuple[int, dict[str, Any] | None, str]:
     """Measure a study's model under TorchServe's defaults: exit status, result, what was said."""
     config = path.with_name("config.properties")
     config.write_text("")
-    process = servetune("measure", path, "--config", config, "--json", stderr=subprocess.STDOUT)
+    process = servetune("measure", path, "--config", config, "--json")
     said = process.communicate(timeout=200)[0]
     lines = [line for line in said.splitlines() if line.startswith("{")]
     return process.returncode, json.loads(lines[-1]) if lines else None, said
@@ -119,16 +120,15 @@ def measured(path: Path) -> tuple[int, dict[str, Any] | None, str]:
 def test_a_handler_that_goes_wrong_is_named(study: WriteStudy, source: str, told: str) -> None:
     path = study(source, load={"timeout_s": 3}, serving={"memory_limit_mb": 1800})
     status, result, said = measured(path)
-    assert status == 1 or (result and not result["configs"][0]["sustained_rps"][0]), said
-    with pytest.raises(AssertionError, match=told):
-        assert said == ""
+    assert status == 1 and result and not result["sustained_rps"], said
+    assert re.search(told, said), said
     assert "Traceback" not in said.replace("MODEL_LOG - Traceback", "")
 
 
 def test_a_handler_that_slows_down_is_not_certified_at_its_old_rate(study: WriteStudy) -> None:
     _status, result, said = measured(study(SLOWER))
-    rate = (result or {}).get("sustained_rps") or 0.0
-    assert rate < 60, said  # It began with a hundred.
+    assert result, said
+    assert result["sustained_rps"] < 60, said  # It began with a hundred.
 
 
 def test_a_model_that_loads_only_sometimes_serves_or_is_named(study: WriteStudy) -> None:
@@ -138,11 +138,11 @@ def test_a_model_that_loads_only_sometimes_serves_or_is_named(study: WriteStudy)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few megabytes."""
+    """A file system of 40 megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(folder)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("a file system cannot be mounted here: it needs root")

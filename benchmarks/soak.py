@@ -1,0 +1,228 @@
+"""A search that is hurt again and again: `python -m benchmarks.soak`.
+
+A real run of a light model; every so often one of its processes is killed, or the run is
+interrupted. A run that ended is resumed. In the end: what was lost, what stayed behind, what grew.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+import yaml
+from rich.console import Console
+
+from benchmarks.record import archive_of
+from search.run import Run
+from search.study import open_study
+
+#: What is hurt, by a word of its command line, and how often among a hundred faults.
+VICTIMS = {
+    "JVM": ("org.pytorch.serve.ModelServer", 20),
+    "TorchServe worker": ("model_service_worker", 20),
+    "supervisor": ("supervisor.py", 10),
+    "load process": ("ray::_LoadActor", 20),
+    "trial's process": ("ray::ResourceTrainable", 10),
+    "raylet": ("raylet/raylet", 5),
+}
+DRIVER, CTRL_C = "driver", "Ctrl-C"
+ENDS = {DRIVER: 10, CTRL_C: 5}
+EVERY_S = (10.0, 60.0)
+#: After a run's end so long is nothing called left behind.
+GONE_S = 60.0
+MIB = 1 << 20
+
+
+def _specified(folder: Path) -> Path:
+    archive = archive_of("waits", folder)
+    (folder / "requests.jsonl").write_text('{"body": {"n": 1}}\n')
+    data = {
+        "name": "soak",
+        "model": {"archive": str(archive.path), "requests": "requests.jsonl"},
+        "space": {
+            "workers": {"low": 1, "high": 4},
+            "batch_size": {"low": 1, "high": 64},
+            "max_batch_delay_ms": {"low": 1, "high": 200},
+        },
+        "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15, "windows": 1},
+        "search": {"trials": 100_000},
+        "output": {"folder": "runs"},
+    }
+    (folder / "spec.yaml").write_text(yaml.safe_dump(data))
+    return folder / "spec.yaml"
+
+
+class Soak:
+    """One run, its faults and what came of them."""
+
+    def __init__(self, folder: Path, chance: random.Random):
+        self.folder, self.runs, self._chance = folder, folder / "runs", chance
+        self._before = self._temporary()
+        self.faults: Counter[str] = Counter()
+        self.orphans: list[str] = []
+        self.endings: Counter[str] = Counter()
+        #: The numbers and the text of all trials that were ever seen in the record.
+        self.seen: dict[int, str] = {}
+        self.lost: set[int] = set()
+        #: By session: (trials, resident MiB of the driver) after its first and its last trial.
+        self.memory: list[tuple[tuple[int, float], tuple[int, float]]] = []
+
+    @property
+    def run(self) -> Path | None:
+        """The run's folder, once there is one."""
+        return next(self.runs.glob("soak-*"), None)
+
+    def session(self, until: float) -> None:
+        """Start or resume the run, and hurt it until it ends or time is over."""
+        asked = ("resume", str(self.run)) if self.run else ("tune", str(self.folder / "spec.yaml"))
+        with (self.folder / "said.txt").open("ab") as said:
+            driver = subprocess.Popen(
+                [sys.executable, "-m", "search.cli", *asked, "--plain"],
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        ours: dict[int, psutil.Process] = {}
+        first: tuple[int, float] | None = None
+        last, begun = (0, 0.0), len(self.seen)
+        next_fault = time.monotonic() + self._chance.uniform(*EVERY_S)
+        while driver.poll() is None:
+            time.sleep(0.5)
+            with suppress(psutil.Error):
+                for process in psutil.Process(driver.pid).children(recursive=True):
+                    ours.setdefault(process.pid, process)
+                self._look()
+                if len(self.seen) > begun:
+                    last = len(self.seen), psutil.Process(driver.pid).memory_info().rss / MIB
+                    first = first or last
+            if time.monotonic() > until:
+                driver.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    driver.wait(GONE_S)
+            elif time.monotonic() > next_fault:
+                self._hurt(driver, ours)
+                next_fault = time.monotonic() + self._chance.uniform(*EVERY_S)
+        self.endings[str(driver.returncode)] += 1
+        if first:
+            self.memory.append((first, last))
+        self._look()
+        self._count_orphans(list(ours.values()))
+
+    def _hurt(self, driver: subprocess.Popen[bytes], ours: dict[int, psutil.Process]) -> None:
+        weights = {name: weight for name, (_, weight) in VICTIMS.items()} | ENDS
+        (name,) = self._chance.choices(list(weights), list(weights.values()))
+        if name in ENDS:
+            driver.send_signal(signal.SIGKILL if name == DRIVER else signal.SIGINT)
+        else:
+            victims = [p for p in ours.values() if VICTIMS[name][0] in _command(p)]
+            if not victims:  # Between two trials.
+                return
+            with suppress(psutil.Error):
+                self._chance.choice(victims).kill()
+        self.faults[name] += 1
+        print(f"{len(self.seen)} trials; SIGKILL of {name}" if name != CTRL_C else name, flush=True)
+
+    def _look(self) -> None:
+        """Read the record: what was in it stays in it, as it was."""
+        if self.run is None or not (self.run / "trials.jsonl").exists():
+            return
+        now = {}
+        for line in (self.run / "trials.jsonl").read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                now[json.loads(line)["number"]] = line
+        self.lost |= {number for number, line in self.seen.items() if now.get(number) != line}
+        self.seen |= now
+
+    def _temporary(self) -> set[Path]:
+        return set(Path(tempfile.gettempdir()).glob("servetune[-.]*"))
+
+    def _count_orphans(self, ours: list[psutil.Process]) -> None:
+        """Whatever of a run's is there a while after it."""
+        deadline = time.monotonic() + GONE_S
+        while time.monotonic() < deadline and (_alive(ours) or self._temporary() - self._before):
+            time.sleep(0.5)
+        for process in _alive(ours):
+            self.orphans.append(f"process {process.pid}: {_command(process)[:100]}")
+            with suppress(psutil.Error):
+                process.kill()
+        for path in self._temporary() - self._before:
+            self.orphans.append(str(path))
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    def lives(process: psutil.Process) -> bool:
+        with suppress(psutil.Error):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    return [process for process in processes if lives(process)]
+
+
+def main(
+    minutes: Annotated[float, typer.Option(min=1, help="how long")] = 60,
+    seed: Annotated[int, typer.Option(help="of the faults")] = 0,
+) -> None:
+    """Hurt a run for so long; exit status 1 where anything was lost or stayed behind."""
+    console, until = Console(), time.monotonic() + 60 * minutes
+    with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
+        folder = Path(temporary)
+        _specified(folder)
+        soak = Soak(folder, random.Random(seed))
+        while time.monotonic() < until:
+            soak.session(until)
+        if soak.run is None:
+            console.print((folder / "said.txt").read_text())
+            raise typer.Exit(1)
+        run = Run.open(soak.run)
+        recorded = {result.number for result in run.results()}
+        stored = {result.number for result in open_study(run, run.spec()).results}
+        lost = soak.lost | set(soak.seen) ^ recorded | recorded ^ stored
+        files = sum(path.is_file() for path in run.folder.rglob("*"))
+        size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+        states = Counter(str(result.state) for result in run.results())
+        tracebacks = (folder / "said.txt").read_text().count("Traceback")
+    trials = len(recorded)
+    console.print(f"trials: {trials} ({_counts(states)})")
+    console.print(f"faults: {soak.faults.total()} ({_counts(soak.faults)})")
+    console.print(f"sessions: {soak.endings.total()}, by exit status: {_counts(soak.endings)}")
+    console.print(f"lost results: {len(lost)} {sorted(lost) or ''}")
+    console.print(f"orphans: {len(soak.orphans)}")
+    for orphan in soak.orphans:
+        console.print(f"  {orphan}", markup=False)
+    console.print(f"tracebacks shown: {tracebacks}")
+    grown = [(b - a, last - first) for (a, first), (b, last) in soak.memory if b > a]
+    if grown:
+        per_trial = sum(mib for _, mib in grown) / sum(count for count, _ in grown)
+        console.print(f"the driver's memory: {per_trial:+.2f} MiB a trial")
+    kib = size / trials / 1024
+    console.print(f"the run's folder: {files / trials:.0f} files and {kib:.0f} KiB a trial")
+    if lost or soak.orphans or tracebacks:
+        raise typer.Exit(1)
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common())
+
+
+if __name__ == "__main__":
+    typer.run(main)
