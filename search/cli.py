@@ -118,7 +118,7 @@ def resume(
 def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     from search.live import LiveView
     from search.report import render, write_report
-    from search.study import execute, warm_start_doubts
+    from search.study import execute, recording, warm_start_doubts
 
     spec = run.spec()
     console = Console()
@@ -131,7 +131,8 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     trials = len(spec.points()) if spec.sweep else search.trials
     with LiveView(console, trials, search.time_budget_s, plain, rounds) as view:
         found = execute(run, view, ray_output)
-    write_report(found)
+    with recording(run):
+        write_report(found)
     if found.failed:
         raise ServerError("stopped", found.reason or "")
     console.print(render(found))
@@ -142,7 +143,8 @@ def _execute(run: Any, plain: bool, ray_output: bool) -> None:
     if found.chosen is not None:
         from search.export import export as write_files
 
-        write_files(run, found.chosen, spec.archive(), found.confirmation)
+        with recording(run):
+            write_files(run, found.chosen, spec.archive(), found.confirmation)
         where = run.folder / "best"
         console.print(f"The files for production: {where}", highlight=False, soft_wrap=True)
     if found.interrupted:

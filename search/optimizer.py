@@ -438,9 +438,13 @@ class StudySearcher(DriverOnly, Searcher):
         self._may_start, self._started, self._finished = may_start, started, finished
         self._folder_of = folder_of
         self._running: dict[str, tuple[optuna.trial.Trial, Task]] = {}
+        #: Why nothing more can be recorded; Tune itself would go on over it.
+        self.broken: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration, as a Tune trial's config; None where it is too early to tell."""
+        if self.broken:
+            return Searcher.FINISHED
         asked = self._study.ask() if self._may_start(len(self._running)) else None
         if asked is None:
             # What runs may yet have to be repeated.
@@ -454,7 +458,14 @@ class StudySearcher(DriverOnly, Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study; a trial that ended without a result was stopped, or lost its process."""
-        trial, task = self._running.pop(trial_id)
+        try:
+            self._end(*self._running.pop(trial_id), result, error)
+        except (OSError, *STORAGE_ERRORS) as broken:
+            self.broken = self.broken or broken
+
+    def _end(
+        self, trial: optuna.trial.Trial, task: Task, result: dict[str, Any] | None, error: bool
+    ) -> None:
         if result and "record" in result:
             told = TrialResult.from_dict(json.loads(result["record"]))
         elif error:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -191,7 +192,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         stack.enter_context(run.locked())
         if address is None:
             stack.enter_context(only_one())
-        stack.enter_context(_recorded(run))
+        stack.enter_context(recording(run))
         study = open_study(run, spec)
         _keep_to_specification(run, study)
         if not study.results:
@@ -297,9 +298,11 @@ async def _confirm(
             work.result()
 
 
-class _StopOnInterrupt(DriverOnly, tune.Stopper):
-    def __init__(self, budget: Budget, watcher: Watcher):
-        self._budget, self._watcher = budget, watcher
+class _Stopper(DriverOnly, tune.Stopper):
+    """Stops all where the run was interrupted, or nothing can be recorded any more."""
+
+    def __init__(self, budget: Budget, searcher: StudySearcher, watcher: Watcher):
+        self._budget, self._searcher, self._watcher = budget, searcher, watcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -307,7 +310,7 @@ class _StopOnInterrupt(DriverOnly, tune.Stopper):
     def stop_all(self) -> bool:
         if is_over := self._budget.interrupted.is_set():
             self._watcher.stopping()
-        return is_over
+        return is_over or self._searcher.broken is not None
 
 
 class _TuneCallback(DriverOnly, tune.Callback):
@@ -365,18 +368,26 @@ def tune_trials(
         run_config=tune.RunConfig(
             name=f"tune-{time.strftime('%H%M%S')}" if (run.folder / "tune").exists() else "tune",
             storage_path=str(run.folder),
-            stop=_StopOnInterrupt(budget, watcher),
+            stop=_Stopper(budget, searcher, watcher),
             callbacks=[JsonLoggerCallback(), TBXLoggerCallback(), _TuneCallback(watcher)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=verbose,
         ),
     )
+    # Tune's own record of its state: nothing is restored from it, and a full disk is told below.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     tuner.fit()
+    if searcher.broken:
+        raise searcher.broken
 
 
 @contextlib.contextmanager
-def _recorded(run: Run) -> Iterator[None]:
-    """Say in a sentence that a disk is full, or the study's storage gone."""
+def recording(run: Run) -> Iterator[None]:
+    """Where something of a run is written: a full disk, a storage that is gone, is a sentence.
+
+    Raises:
+        RecordError: it cannot be written.
+    """
     try:
         yield
     except (OSError, *STORAGE_ERRORS) as error:

@@ -22,7 +22,7 @@ from search.report import write_report
 from search.run import Run
 from search.service.jobs import Job, JobState
 from search.spec import SpecError, validate
-from search.study import Outcome, execute, new_run
+from search.study import Outcome, execute, new_run, recording
 from serving.archive import ArchiveError
 from serving.config import ConfigError
 from serving.errors import ServerError
@@ -49,7 +49,8 @@ def carry_out(job: Job) -> Outcome:
         data["cluster"] = {**(data.get("cluster") or {}), "address": "auto"}
         run = new_run(validate(data, job.folder, may_be_fixed=True))
     found = execute(Run.open(run.folder), Recorder(job.events))
-    write_report(found)
+    with recording(found.run):
+        write_report(found)
     if found.chosen is not None:
         export(found.run, found.chosen, found.run.spec().archive(), found.confirmation)
     return found

@@ -138,11 +138,11 @@ def test_a_model_that_loads_only_sometimes_serves_or_is_named(study: WriteStudy)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 megabytes."""
+    """A file system of 8 megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("a file system cannot be mounted here: it needs root")
@@ -170,11 +170,10 @@ def test_a_disk_that_fills_up_ends_the_run_in_a_sentence(
 ) -> None:
     process, folder = started(study(output={"folder": str(small_disk)}))
     filler = small_disk / "filler"
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(4096))
-                file.flush()
         except OSError:
             pass
     said = process.communicate(timeout=200)[0]
@@ -182,6 +181,13 @@ def test_a_disk_that_fills_up_ends_the_run_in_a_sentence(
     assert "cannot be written" in said and "servetune resume" in said
     kept = count(folder)
     assert kept >= 1
+    with filler.open("ab") as file:
+        file.truncate(5 << 20)
+    again = servetune("resume", folder, "--plain")
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 1 and "Traceback" not in said, said
+    assert "cannot be written" in said, "report.html is larger than what is left"
+    assert count(folder) == 4
     filler.unlink()
     again = servetune("resume", folder, "--plain")
     said = again.communicate(timeout=300)[0]
