@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 import zlib
@@ -40,7 +41,7 @@ RAY_PREFIX, HOST_PREFIX = "servetune.ray-", "servetune.host-"
 ALIKE = 0.1
 #: Versions that must be the same on every serving host.
 SAME = ("servetune", "torchserve", "python", "torch", "java")
-_ANSWER_S = 60.0
+_ANSWER_S, _CONNECT_S = 60.0, 5.0
 _PART_BYTES = 32 << 20
 _SLICE_S, _SLICES = 0.2, 6
 
@@ -59,6 +60,8 @@ def ray_cluster(
     Raises:
         RunError: nothing answers at the address.
     """
+    if address is not None:
+        _check_that_one_answers(address)
     sweep()
     sweep_folders()
     os.environ |= {
@@ -96,6 +99,20 @@ def ray_cluster(
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_that_one_answers(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto", and what Ray knows how to find.
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"cluster.address: nothing answers at {address} ({error}); servetune up --head starts "
+            "a cluster there"
+        ) from None
 
 
 def own_folder(prefix: str) -> Path:
