@@ -4,7 +4,8 @@ VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-all test-cluster lint bench-measure bench-loadgen bench-search clean
+.PHONY: setup tune test test-all test-cluster soak lint \
+	bench-measure bench-loadgen bench-search bench-scale clean
 
 setup: $(STAMP)
 
@@ -29,6 +30,10 @@ test-all: setup
 test-cluster: setup
 	$(VENV)/bin/python -m pytest tests/cluster
 
+# An hour of trials in which one process after another is killed; ARGS="--minutes 5" for less.
+soak: setup
+	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
+
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -45,6 +50,10 @@ bench-loadgen: setup
 # Which search needs the fewest trials, on recorded and simulated surfaces; about 20 minutes.
 bench-search: setup
 	$(VENV)/bin/python -m benchmarks.search $(ARGS)
+
+# What a run costs beside its trials, by hosts and by trials; about 10 minutes.
+bench-scale: setup
+	$(VENV)/bin/python -m benchmarks.scale $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -9,6 +9,7 @@ from statistics import mean
 from search.confirm import Plan
 from search.optimizer import Study, finalists
 from search.result import Kind, State, TrialResult, reference_of
+from search.sampler import TOO_LARGE
 from search.spec import StudySpec
 
 INTERRUPTED = "it was interrupted"
@@ -16,13 +17,15 @@ INTERRUPTED = "it was interrupted"
 AGAIN = 0.8
 #: The confirmation takes no more than this share of the whole time.
 RESERVED = 0.6
+#: So many trials that failed by the host's fault do not count as a search's.
+_FORGIVEN = 10
 
 
 class Budget:
     """Whether another trial, or a round of the confirmation, may start, and why not.
 
     Args:
-        study: with what is measured already; its time counts.
+        study: with what is measured already; the time that it took counts.
     """
 
     def __init__(self, spec: StudySpec, study: Study):
@@ -30,17 +33,22 @@ class Budget:
         self._search, self._width = spec.search, spec.goal.width
         # A sweep ends when all its points are measured, whatever a search would do.
         self._trials = len(spec.points()) if spec.sweep else spec.search.trials
-        spent_s = study.searched_s + study.confirmed_s
-        left_s = (spec.search.time_budget_s or float("inf")) - spent_s
-        self._deadline = time.monotonic() + left_s
+        # Counted as if this driver had begun so much earlier.
+        self._begun = time.monotonic() - study.spent_s
+        self._judged_by = Kind.DEFAULT if spec.serving.baseline is None else Kind.BASELINE
         self._study = study
         self.interrupted = threading.Event()
         self.failed = False
         self.reason = "no configuration was found that had not been tried"
 
     @property
-    def left_s(self) -> float:
-        return self._deadline - time.monotonic()
+    def spent_s(self) -> float:
+        """How long the run has taken, seconds."""
+        return time.monotonic() - self._begun
+
+    @property
+    def _left_s(self) -> float:
+        return (self._search.time_budget_s or float("inf")) - self.spent_s
 
     def unconfirmed(self) -> Plan | None:
         """The plan of the confirmation, where more of it is to be done and there is time."""
@@ -63,7 +71,7 @@ class Budget:
         again_s = self._again_s(self._study.results)
         # The budget is kept within the length of one measurement.
         needed_s = max(seconds, default=len(plan.tasks) * again_s) - again_s
-        return not self.interrupted.is_set() and self.left_s >= needed_s
+        return not self.interrupted.is_set() and self._left_s >= needed_s
 
     @staticmethod
     def _again_s(results: list[TrialResult]) -> float:
@@ -88,18 +96,21 @@ class Budget:
         elif hopeless := self._hopeless(results):
             self.failed = True
             self.reason = f"the {hopeless.kind} configuration cannot serve: {hopeless.cause}"
-        elif reached := self._reached(results):
+        elif reached := self._study.searched or self._reached(results):
             self.reason = reached
         elif beside + self._counted(results) >= self._trials:
             self.reason = f"all {self._trials} trials were run"
-        elif self.left_s - self._reserved_s(results) < self._typical_trial_s(results):
+        elif self._left_s - self._reserved_s(results) < self._typical_trial_s(results):
             self.reason = "the time budget was spent"
         else:
             return True
         return False
 
     def _counted(self, results: list[TrialResult]) -> int:
-        return len([r for r in results if not (self._spec.sweep and r.host_fault)])
+        """The trials that count; a host that is broken altogether must not go on for ever."""
+        faults = len([r for r in results if r.host_fault])
+        forgiven = faults if self._spec.sweep else min(faults, _FORGIVEN)
+        return len(results) - forgiven
 
     def _reached(self, results: list[TrialResult]) -> str | None:
         """The target that was reached, or the patience that is over."""
@@ -111,15 +122,16 @@ class Budget:
             return f"no configuration was better, beyond the noise, in {patience} trials"
         return None
 
-    @staticmethod
-    def _hopeless(results: list[TrialResult]) -> TrialResult | None:
-        """What everything would be compared with, where it did not serve at all, tried again."""
-        for kind in (Kind.DEFAULT, Kind.BASELINE):
-            tried = [r for r in results if r.kind is kind]
-            dead = [r for r in tried if r.state is State.FAILED and not r.capacity_rps]
-            if tried and len(dead) == len(tried) and (len(dead) > 1 or not dead[0].host_fault):
-                return dead[-1]
-        return None
+    def _hopeless(self, results: list[TrialResult]) -> TrialResult | None:
+        """What everything would be compared with, where it did not serve at all, tried again.
+
+        A default that is too large for the host says nothing of what is smaller.
+        """
+        tried = [r for r in results if r.kind is self._judged_by]
+        dead = [r for r in tried if r.state is State.FAILED and not r.capacity_rps]
+        if not dead or len(dead) < len(tried) or dead[-1].cause.startswith(TOO_LARGE):
+            return None
+        return dead[-1] if len(dead) > 1 or not dead[0].host_fault else None
 
     @staticmethod
     def _typical_trial_s(results: list[TrialResult]) -> float:

@@ -42,7 +42,7 @@ class Offered:
             case "serial":
                 return f"{self.requests} requests one after another"
             case "interval":
-                return f"{self.rate_rps:g} rps for {self.duration_s:g} s"
+                return f"{round(self.rate_rps or 0.0, 1):g} rps for {self.duration_s:g} s"
             case "closed":
                 return f"{self.users} users for {self.duration_s:g} s"
         return "the sustained rate"

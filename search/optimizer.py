@@ -75,6 +75,7 @@ class Study:
             if "result" in t.user_attrs
         ]
         self._open: dict[int, Task] = {}
+        self._identities: dict[str, str] = {}
         self._next = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
 
     def begin(self, warm: Sequence[ServerConfig] = ()) -> None:
@@ -91,6 +92,7 @@ class Study:
                     self._close(trial, TrialResult.from_dict(frozen.user_attrs["result"]))
                 else:
                     self.abandon(trial)
+        self._study.set_user_attr("ended", None)
         self._put_references_first()
         if not self._study.user_attrs.get("begun", False):
             # Killed while it enqueued, it takes up where it was.
@@ -105,14 +107,25 @@ class Study:
 
     def restore(self, results: Sequence[TrialResult]) -> None:
         """Take up what a storage that is gone knew, from a run's own record; before `begin`."""
-        for result in results:
-            self._enqueue(result.kind, result.config, retry=True)
+        known = {result.number for result in self._results}
+        missing = [result for result in results if result.number not in known]
+        if missing:
+            self._drop_what_was_not_restored()
+        for result in missing:
+            self._enqueue(result.kind, result.config, retry=True, restored=True)
             trial = self._study.ask()
             if not trial.user_attrs["outside"]:
                 self._suggest(trial)
             trial.set_user_attr("number", result.number)
             self.tell(trial, result)
             self._next = max(self._next, result.number + 1)
+
+    def _drop_what_was_not_restored(self) -> None:
+        """Killed while it restored, it begins anew with the one that was under way."""
+        for trial in self._study.get_trials(deepcopy=False):
+            given = trial.user_attrs
+            if given.get("restored") and "result" not in given and not trial.state.is_finished():
+                self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def _first(self, warm: Sequence[ServerConfig]) -> Iterator[tuple[Kind, ServerConfig]]:
         if self._points is not None:
@@ -122,7 +135,8 @@ class Study:
         if self._baseline is not None:
             yield Kind.BASELINE, self._baseline
         for config in warm:
-            yield Kind.WARM, config
+            if (nearest := self.space.nearest(config)) is not None:
+                yield Kind.WARM, nearest
         for point in self.space.guide():
             yield Kind.GUIDE, self.space.config(point)
 
@@ -152,8 +166,10 @@ class Study:
             self._enqueue(Kind.INCUMBENT, best.config)
         if self._points is not None and not self._is_waiting():
             return None
-        tried = {result.config.digest for result in self._results}
-        tried |= {task.config.digest for task in self._open.values()}
+        known = [result.config for result in self._results]
+        known += [task.config for task in self._open.values()]
+        tried = {self._identity(config) for config in known}
+        spelled = {config.digest for config in known}
         for attempt in range(_TRIES + 1):
             if attempt == _TRIES:
                 # Where the sampler is stuck on what is known, chance is not.
@@ -171,8 +187,13 @@ class Study:
             )
             kind = Kind(given.get("kind", Kind.SAMPLED))
             again = given.get("retry", False) or kind in (Kind.INCUMBENT, Kind.SWEEP)
+            if kind in (Kind.DEFAULT, Kind.BASELINE):
+                # What is compared with is measured as it is spelled, whatever it amounts to.
+                is_known = config.digest in spelled
+            else:
+                is_known = self._identity(config) in tried
             hopeless = kind is Kind.GUIDE and self._is_too_large(config)
-            if (not again and config.digest in tried) or hopeless:
+            if (is_known and not again) or hopeless:
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
             number = self._next
@@ -197,10 +218,11 @@ class Study:
         self._open.pop(result.number, None)
 
     def _close(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
-        if result.host_fault and not trial.user_attrs.get("retry", False):
+        if result.host_fault:
             # The host's fault teaches nothing of the configuration: once more. Who is killed in
             # between has it twice in the queue rather than not at all.
-            self._enqueue(result.kind, result.config, retry=True)
+            if not trial.user_attrs.get("retry", False):
+                self._enqueue(result.kind, result.config, retry=True)
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, self._value(result))
@@ -229,10 +251,23 @@ class Study:
         }
 
     @property
-    def searched_s(self) -> float:
-        """How long was searched: what all trials took, seconds, over the hosts that shared them."""
-        hosts = len({result.where for result in self._results}) or 1
-        return sum(result.duration_s for result in self._results) / hosts
+    def spent_s(self) -> float:
+        """How long the run has taken by now, seconds, over all its drivers."""
+        return float(self._study.user_attrs.get("spent_s", 0.0))
+
+    def spend(self, seconds: float) -> None:
+        """Record how long the run has taken by now."""
+        self._study.set_user_attr("spent_s", seconds)
+
+    @property
+    def searched(self) -> str | None:
+        """Why the search is over; None while it is not."""
+        reason: str | None = self._study.user_attrs.get("searched")
+        return reason
+
+    def close_search(self, reason: str | None) -> None:
+        """Record that nothing more is searched, or, with None, that it goes on."""
+        self._study.set_user_attr("searched", reason)
 
     @property
     def confirmed_s(self) -> float:
@@ -325,15 +360,23 @@ class Study:
             for trial in waiting:
                 self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
-    def _enqueue(self, kind: Kind, config: ServerConfig, retry: bool = False) -> None:
+    def _enqueue(
+        self, kind: Kind, config: ServerConfig, retry: bool = False, restored: bool = False
+    ) -> None:
         values = self.space.values(config)
         attributes = {
             "kind": kind,
             "config": config.to_dict(),
             "retry": retry,
             "outside": values is None,
+            "restored": restored,
         }
         self._study.enqueue_trial(values or {}, user_attrs=attributes)
+
+    def _identity(self, config: ServerConfig) -> str:
+        if config.digest not in self._identities:
+            self._identities[config.digest] = self.space.identity(config)
+        return self._identities[config.digest]
 
     def _is_waiting(self) -> bool:
         return bool(self._study.get_trials(states=(TrialState.WAITING,), deepcopy=False))

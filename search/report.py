@@ -17,7 +17,7 @@ from search.result import PHASES, State, TrialResult
 from search.rounds import mean_interval, prediction_interval
 from search.run import Run, frame
 from search.study import Outcome
-from search.tables import tables
+from search.tables import held_settings, tables
 from search.text import first_line, markdown, number, span
 from serving.config import ServerConfig
 
@@ -45,9 +45,11 @@ def write_report(found: Outcome) -> None:
 
 def _sweep_sections(found: Outcome) -> list[str]:
     failed = [r for r in found.results if r.state is State.FAILED]
+    held = ", ".join(f"{name}={value}" for name, value in held_settings(found.results).items())
     return [
         f"# {found.run.name}",
         ending(found),
+        f"Everywhere: {held or 'nothing set'}.",
         "Each cell is the median over the repeats, each in a fresh server, with the least and "
         "the greatest; bold where it is better than all others beyond doubt (95 %). A request that "
         "failed or was not sent counts in the latencies as the time-out at least.",
@@ -139,7 +141,7 @@ def ending(found: Outcome) -> str:
     wanted = found.run.spec().confirm
     made = found.confirmation.rounds.count if found.confirmation else 0
     if wanted is not None and made < wanted.rounds and not found.failed:
-        sentence += f" Of the confirmation's {wanted.rounds} rounds {made or 'none'} had time."
+        sentence += f" Of the confirmation's {wanted.rounds} rounds {made or 'none'} were measured."
     return " ".join([sentence, *[f"{note}." for note in found.notes]])
 
 

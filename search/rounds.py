@@ -131,6 +131,8 @@ class Rounds:
     def winner(self, among: Sequence[int]) -> int:
         """The leader, or of those that are not told apart from it the one that answers faster."""
         leader = self.leader(among)
+        if self.common_p99_s(leader) is None:
+            return leader
         alike = [leader]
         for other in self.not_told_apart(leader, among):
             # Few rounds tell nobody apart: what looks clearly slower is not taken for that.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import yaml
 from search.errors import RunError
 from search.result import TrialResult
 from search.spec import SpecError, StudySpec, validate
+from search.text import first_line
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class Run:
             break
         cores = recorded["host"]["cores"]
         data = {**spec.resolved(cores), "recorded": recorded}
-        (folder / "spec.yaml").write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
-        return cls(folder)
+        run = cls(folder)
+        run._write(data)
+        return run
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -71,7 +74,7 @@ class Run:
 
     def specified(self) -> dict[str, Any]:
         """The specification as it is written."""
-        data: dict[str, Any] = yaml.safe_load((self.folder / "spec.yaml").read_text())
+        data = self._read()
         data.pop("recorded", None)
         return data
 
@@ -82,18 +85,30 @@ class Run:
             rounds: of the confirmation.
             search: settings of the section of that name.
         """
-        path = self.folder / "spec.yaml"
-        data = yaml.safe_load(path.read_text())
+        data = self._read()
         data["search"] |= {name: value for name, value in search.items() if value is not None}
         if rounds is not None:
             data["confirm"] = {**(data.get("confirm") or {}), "rounds": rounds}
-        write_whole(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        self._write(data)
 
     def recorded(self) -> dict[str, Any]:
         """The host and the versions that the run was made with."""
-        data = yaml.safe_load((self.folder / "spec.yaml").read_text())
-        found: dict[str, Any] = data.get("recorded", {})
+        found: dict[str, Any] = self._read().get("recorded", {})
         return found
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / "spec.yaml"
+        try:
+            data = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunError(f"{path} cannot be read: {first_line(str(error))}") from None
+        if not isinstance(data, dict):
+            raise RunError(f"{path} is not a specification; the run cannot be read without it")
+        return data
+
+    def _write(self, data: Mapping[str, Any]) -> None:
+        text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+        write_whole(self.folder / "spec.yaml", text)
 
     def storage(self, named: str | None) -> str:
         """The study's storage: the named one, else SQLite in the folder."""
@@ -137,6 +152,7 @@ class Run:
         with (self.folder / "trials.jsonl").open("a") as lines:
             lines.write(json.dumps(result.to_dict()) + "\n")
             lines.flush()
+            os.fsync(lines.fileno())
 
     def rebuild(self, results: list[TrialResult]) -> None:
         """Make trials.jsonl hold a line for each of these, whatever it held."""
@@ -179,10 +195,18 @@ class Results:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, on the disk when this returns."""
     new = path.with_suffix(".new")
-    new.write_text(text)
+    with new.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def frame(results: list[TrialResult]) -> pd.DataFrame:

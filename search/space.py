@@ -104,6 +104,19 @@ class Space:
                 return None
         return values
 
+    def nearest(self, config: ServerConfig) -> ServerConfig | None:
+        """The space's configuration nearest to one of another; None where none corresponds."""
+        if (values := self.values(config)) is None:
+            return None
+        ranges = [d for d in self.dimensions if not d.choices]
+        return self.config({**values, **{d.name: d.clip(values[d.name]) for d in ranges}})
+
+    def identity(self, config: ServerConfig) -> str:
+        """The same for two configurations that make the same server."""
+        usual = torchserve_defaults(self.cores)
+        unset: dict[str, Any] = {n: v for n, v in usual.items() if getattr(config, n) is None}
+        return replace(config, **unset).digest if unset else config.digest
+
     def near(self, **settings: int) -> dict[str, Any]:
         """The point of the space nearest to these settings; the rest at TorchServe's default."""
         wanted = {**torchserve_defaults(self.cores), **settings}
@@ -115,7 +128,7 @@ class Space:
         }
 
     def untried(self, tried: Collection[str], seed: int) -> dict[str, Any] | None:
-        """A random point whose configuration's digest is not among `tried`; None where none is."""
+        """A random point whose identity is not among `tried`; None where there is none."""
         axes = [d.choices or range(d.low, d.high + 1) for d in self.dimensions]
         size = math.prod(len(axis) for axis in axes)
         # Among more points than were tried there is one that was not.
@@ -124,7 +137,7 @@ class Space:
             for dimension, axis in zip(self.dimensions, axes, strict=True):
                 number, index = divmod(number, len(axis))
                 point[dimension.name] = axis[index]
-            if self.config(point).digest not in tried:
+            if self.identity(self.config(point)) not in tried:
                 return point
         return None
 

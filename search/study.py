@@ -9,7 +9,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -139,16 +139,21 @@ def warm_start_doubts(run: Run, spec: StudySpec) -> list[str]:
     """What is not as it was in the run that a warm start takes its first points from."""
     if spec.search.warm_start is None or not (spec.search.warm_start / "spec.yaml").is_file():
         return []  # It is read once; a run that goes on no longer needs it.
-    return differences(Run.open(spec.search.warm_start), run)
+    # Where the space is another one, its points are the nearest to the earlier run's best.
+    return differences(Run.open(spec.search.warm_start), run, (*COMPARED, "space"))
 
 
-def differences(earlier: Run, run: Run) -> list[str]:
-    """What is not the same of two runs, that their figures may differ by."""
+#: What the figures of two runs may differ by.
+COMPARED = ("host", "versions", "placement", "model", "serving", "goal", "load", "sweep")
+
+
+def differences(earlier: Run, run: Run, parts: Sequence[str] = COMPARED) -> list[str]:
+    """What is not the same of two runs."""
     before = {**earlier.recorded(), **earlier.specified()}
     now = {**run.recorded(), **run.specified()}
     return [
         f"{path}: {how}"
-        for part in ("host", "versions", "placement", "model", "serving", "goal", "load", "sweep")
+        for part in parts
         for path, how in changes({part: before.get(part)}, {part: now.get(part)}).items()
     ]
 
@@ -194,9 +199,9 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
             stack.enter_context(only_one())
         stack.enter_context(recording(run))
         study = open_study(run, spec)
-        _keep_to_specification(run, study)
-        if not study.results:
-            study.restore(run.results())
+        if _keep_to_specification(run, study):
+            study.close_search(None)
+        study.restore(run.results())
         study.begin([] if study.results else _warm_points(spec))
         run.rebuild(study.results)
         budget = Budget(spec, study)
@@ -214,6 +219,8 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
                     )
                     at_once, verbose = len(setup.places.by_node), 2 if ray_output else 0
                     tune_trials(run, study, budget, watcher, trainable, at_once, verbose)
+                    if not budget.interrupted.is_set():
+                        study.close_search(budget.reason)
                 if plan := budget.unconfirmed():
                     asyncio.run(_confirm(run, study, plan, setup, budget, watcher))
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
@@ -253,7 +260,8 @@ MAY_CHANGE |= {"confirm", "confirm.rounds", "confirm.finalists"}
 MAY_CHANGE |= {"cluster.address", "cluster.unlike_hosts"}
 
 
-def _keep_to_specification(run: Run, study: Study) -> None:
+def _keep_to_specification(run: Run, study: Study) -> bool:
+    """Whether something was changed of what may be."""
     now = run.specified()
     if (before := study.specified) is not None:
         changed = changes(before, now)
@@ -263,6 +271,7 @@ def _keep_to_specification(run: Run, study: Study) -> None:
                 f"put it back, or start a new run (only {', '.join(sorted(MAY_CHANGE))} may change)"
             )
     study.specify(now)
+    return before != now
 
 
 async def _confirm(
@@ -281,6 +290,7 @@ async def _confirm(
 
         watcher.confirming(number, task)
         result = await bench.measure(task, run.folder / where, tell)
+        study.spend(budget.spent_s)
         watcher.confirmed(number, result)
         return result
 
@@ -344,14 +354,19 @@ def tune_trials(
         verbose: Tune's own.
     """
 
+    def started(task: Task) -> None:
+        study.spend(budget.spent_s)
+        watcher.started(task)
+
     def finished(result: TrialResult) -> None:
+        study.spend(budget.spent_s)
         run.append(result)
         watcher.finished(result, study.best)
 
     searcher = StudySearcher(
         study,
         budget.may_start,
-        watcher.started,
+        started,
         finished,
         lambda number: str(run.trial_folder(number)),
     )

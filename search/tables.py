@@ -141,6 +141,13 @@ def varied_settings(results: Sequence[TrialResult]) -> dict[str, list[Any]]:
     return {name: values for name, values in found.items() if len(set(map(str, values))) > 1}
 
 
+def held_settings(results: Sequence[TrialResult]) -> dict[str, Any]:
+    """Each setting that is set and the same in all these, with its value."""
+    rows = [flat(r.config.to_dict()) for r in results]
+    varied = varied_settings(results)
+    return {name: value for row in rows[:1] for name, value in row.items() if name not in varied}
+
+
 def _cell(column: str, values: Sequence[float | None], is_best: bool) -> str:
     known = [value for value in values if value is not None]
     if not known:

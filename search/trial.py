@@ -145,7 +145,7 @@ async def run_trial(
     try:
         # What runs today is measured as it is.
         strict = task.kind is not Kind.BASELINE
-        if strict and (ignored := ignored_before(task.config, site.installation)):
+        if strict and (ignored := ignored_before(task.config, site.installation, site.archive)):
             raise ServerError("setting ignored", ignored)
         watch.enter(Phase("start"))
         async with _serving(server, turn, watch):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -19,12 +23,15 @@ class ArchiveError(ValueError):
 class Archive:
     """A model archive (.mar) on this host.
 
-    name and version are the registered ones: the keys that TorchServe looks for in `models`.
+    Attributes:
+        name, version: the registered ones: the keys that TorchServe looks for in `models`.
+        settings: what its model-config.yaml says, which comes before config.properties.
     """
 
     path: Path
     name: str
     version: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -43,15 +50,20 @@ class Archive:
         try:
             with zipfile.ZipFile(path) as archive:
                 manifest = json.loads(archive.read(MANIFEST))
+                model = manifest.get("model") if isinstance(manifest, dict) else None
+                held = model.get("configFile") if isinstance(model, dict) else None
+                settings = yaml.safe_load(archive.read(str(held))) if held else None
         except FileNotFoundError:
             raise ArchiveError(f"model archive {path} does not exist") from None
         except OSError as error:
             raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise ArchiveError(f"{path}: its {held} is no YAML: {error}") from None
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise ArchiveError(
                 f"{path} is not a model archive: {error}; build one with torch-model-archiver"
             ) from error
-        model = manifest.get("model") if isinstance(manifest, dict) else None
         if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
             raise ArchiveError(f"{path}: the manifest names no model or no handler")
-        return cls(path, str(model["modelName"]), str(model.get("modelVersion") or "1.0"))
+        name, version = str(model["modelName"]), str(model.get("modelVersion") or "1.0")
+        return cls(path, name, version, settings if isinstance(settings, dict) else {})

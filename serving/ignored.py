@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.installation import Installation
 
+#: Settings of the whole server for which an archive's model-config.yaml has a key of its own, and
+#: which TorchServe does not report; those that it reports are compared once it has started.
+_OVERRULED = {"job_queue_size": "jobQueueSize", "default_response_timeout": "responseTimeout"}
 LAUNCHER = "torch.backends.xeon.run_cpu"
 
 
-def ignored_before(config: ServerConfig, installation: Installation) -> str | None:
-    """What would be ignored, told by what is installed; None where nothing is."""
+def ignored_before(
+    config: ServerConfig, installation: Installation, archive: Archive
+) -> str | None:
+    """What would be ignored, told by what is there before a start; None where nothing is."""
+    for name, key in _OVERRULED.items():
+        asked = getattr(config, name, config.properties.get(name))
+        held = archive.settings.get(key)
+        if asked is not None and held is not None and str(asked) != str(held):
+            return (
+                f"{name} {asked} was asked for and the archive's own model-config.yaml, which "
+                f"comes first, says {key}: {held}; leave it out there, or leave {name} alone"
+            )
     if config.properties.get("async_logging") == "true":
         return (
             "async_logging has no effect in TorchServe 0.12.0; in its place use jvm: "

@@ -76,6 +76,12 @@ def test_of_those_that_are_not_told_apart_the_faster_is_taken() -> None:
     assert found.winner([0, 1, 2]) == 2
 
 
+def test_a_leader_without_a_latency_stays_the_leader() -> None:
+    found = rounds(([100.0, 103.0, 101.0], 0.1), ([99.0, 97.0, 100.0], 0.1))
+    reference = tuple(replace(r, common_p99_s=None) for r in found.results[0])
+    assert Rounds((reference, found.results[1])).winner([0, 1]) == 0
+
+
 def test_few_rounds_do_not_make_the_slower_one_the_winner() -> None:
     for count in (1, 2):
         found = rounds(([114.0, 112.0][:count], 0.4), ([138.0, 141.0][:count], 2.0))

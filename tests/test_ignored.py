@@ -9,7 +9,7 @@ from loadgen.fleet import Fleet
 from loadgen.sustained import Goal
 from search.result import Kind, State, Task
 from search.trial import run_trial
-from serving.archive import Archive
+from serving.archive import Archive, ArchiveError
 from serving.config import ServerConfig
 from serving.ignored import ignored_after, ignored_before
 from serving.installation import Installation, find_installation
@@ -22,12 +22,34 @@ def installation() -> Installation:
     return find_installation()
 
 
-def test_what_the_installation_lacks_is_named(installation: Installation) -> None:
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive.read(make_archive(tmp_path))
+
+
+def test_what_the_archive_says_first_is_named(installation: Installation, tmp_path: Path) -> None:
+    held = "minWorkers: 2\njobQueueSize: 50\nresponseTimeout: 9\n"
+    archive = Archive.read(make_archive(tmp_path, model_config__yaml=held))
+    assert archive.settings["jobQueueSize"] == 50
+    told = ignored_before(ServerConfig(job_queue_size=1000), installation, archive) or ""
+    assert "job_queue_size 1000 was asked for" in told and "jobQueueSize: 50" in told
+    assert ignored_before(ServerConfig(job_queue_size=50), installation, archive) is None
+    assert ignored_before(ServerConfig(), installation, archive) is None
+    raw = ServerConfig(properties={"default_response_timeout": "120"})
+    assert "responseTimeout: 9" in (ignored_before(raw, installation, archive) or "")
+
+
+def test_an_archive_with_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="is no YAML"):
+        Archive.read(make_archive(tmp_path, model_config__yaml="a: ["))
+
+
+def test_what_the_installation_lacks_is_named(installation: Installation, archive: Archive) -> None:
     ipex = ServerConfig(properties={"ipex_enable": "true"})
-    assert "intel_extension_for_pytorch" in (ignored_before(ipex, installation) or "")
-    assert ignored_before(ipex, replace(installation, ipex_version="2.8.0")) is None
+    assert "intel_extension_for_pytorch" in (ignored_before(ipex, installation, archive) or "")
+    assert ignored_before(ipex, replace(installation, ipex_version="2.8.0"), archive) is None
     off = ServerConfig(properties={"ipex_enable": "false"})
-    assert ignored_before(off, installation) is None
+    assert ignored_before(off, installation, archive) is None
 
 
 async def test_a_trial_of_an_ignored_setting_starts_nothing(

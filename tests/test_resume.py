@@ -6,9 +6,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
+from search.errors import RunError
 from search.optimizer import Study
 from search.result import Kind, State, TrialResult
 from search.run import Results, Run
@@ -113,6 +116,18 @@ def test_a_study_that_is_gone_is_taken_up_from_the_runs_own_lines(tmp_path: Path
         result = TrialResult(task.number, task.kind, task.config, state, rate)
         before.tell(trial, replace(result, host_fault=number == 4))
     after = opened("second.db")
+    enqueue = after._enqueue
+
+    def killed(*arguments: Any, **more: Any) -> None:
+        enqueue(*arguments, **more)
+        if len(after.results) == 3:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(after, "_enqueue", killed), pytest.raises(KeyboardInterrupt):
+        after.restore(before.results)
+    after = opened("second.db")
+    assert len(after.results) == 3
+    after.restore(before.results)
     after.restore(before.results)
     after.begin()
     assert after.results == before.results and after.best == before.best
@@ -120,3 +135,10 @@ def test_a_study_that_is_gone_is_taken_up_from_the_runs_own_lines(tmp_path: Path
     _, task = after.ask() or pytest.fail("nothing asked")
     assert task.number == 8 and task.config.digest not in known
     assert [r.kind for r in opened("second.db").results] == [r.kind for r in before.results]
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "a: [", "\0"])
+def test_a_specification_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(RunError, match=r"spec\.yaml"):
+        Run.open(tmp_path).spec()

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_small_space_is_tried_to_its_last_point() -> None:
     )
     tried: set[str] = set()
     while (point := space.untried(tried, seed=len(tried))) is not None:
-        tried.add(space.config(point).digest)
+        tried.add(space.identity(space.config(point)))
     assert len(tried) == 6
 
 
@@ -183,6 +184,20 @@ def test_a_configuration_is_not_proposed_again(tmp_path: Path) -> None:
     assert len(seen) == 1 + 4, "TorchServe's default, then the whole space"
 
 
+def test_the_same_server_spelled_otherwise_is_not_measured_again(tmp_path: Path) -> None:
+    space = build_space({}, 2)
+    (guide, *_) = [space.config(point) for point in space.guide()]
+    spelled = replace(guide, netty_threads=None, netty_client_threads=None)
+    assert space.identity(spelled) == space.identity(guide) and spelled.digest != guide.digest
+    study = open_study(tmp_path, space, baseline=spelled)
+    asked = []
+    for _ in range(6):
+        trial, task = study.ask() or pytest.fail("nothing asked")
+        study.tell(trial, result(task, 10.0))
+        asked.append(task.config)
+    assert spelled in asked and guide not in asked
+
+
 def test_the_hosts_fault_is_retried_once_and_the_configurations_never(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     kinds = []
@@ -191,6 +206,8 @@ def test_the_hosts_fault_is_retried_once_and_the_configurations_never(tmp_path: 
         kinds.append((task.kind, task.config == ServerConfig()))
         study.tell(trial, result(task, cause="port in use", host_fault=fault))
     assert kinds[0] == (Kind.DEFAULT, True)
+    told = [t.state.name for t in study._study.get_trials(deepcopy=False)][:2]
+    assert told == ["FAIL", "FAIL"], "the sampler is not told of it"
     retried = [r for r in study.results if r.kind is Kind.DEFAULT]
     trial, task = study.ask() or pytest.fail("nothing asked")
     while task.kind is not Kind.SAMPLED:
@@ -352,7 +369,7 @@ def test_an_earlier_runs_best_come_before_the_guides_points(tmp_path: Path) -> N
         kinds.append(task.kind)
         study.tell(trial, result(task, rps))
     assert kinds == [Kind.DEFAULT, Kind.WARM, Kind.WARM, Kind.GUIDE]
-    assert finalists(study.results, 2) == [warm[1], study.results[3].config]
+    assert finalists(study.results, 2) == [SPACE.nearest(warm[1]), study.results[3].config]
 
 
 def test_a_study_that_was_killed_in_its_beginning_has_every_first_point_once(

@@ -169,6 +169,7 @@ def test_the_report_marks_the_best_only_where_intervals_part(run: Run) -> None:
     found = outcome(run, study)
     write_report(found)
     text = (run.folder / "report.md").read_text()
+    assert "Everywhere: workers=1." in text
     rows = [line for line in text.splitlines() if line.startswith("| 100 requests")]
     assert len(rows) == 4
     bold = [row.split(" | ")[1:4] for row in rows if "**" in row]

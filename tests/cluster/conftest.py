@@ -34,8 +34,8 @@ def _missing() -> str | None:
     """Why there can be no such cluster here."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    if shutil.which("ip") is None or shutil.which("unshare") is None:
-        return "no iproute2 or no unshare on PATH"
+    if missing := [name for name in ("ip", "unshare", "taskset") if shutil.which(name) is None]:
+        return f"no {missing[0]} on PATH"
     made = subprocess.run(["ip", "netns", "add", "servetune-try"], capture_output=True, text=True)
     subprocess.run(["ip", "netns", "del", "servetune-try"], capture_output=True, check=False)
     return f"network namespaces cannot be made here: {made.stderr}" if made.returncode else None
@@ -130,11 +130,12 @@ class Lab:
         """Start the command on a host."""
         return self.start(host, sys.executable, "-m", "search.cli", *arguments)
 
-    def up(self, host: str, *more: object) -> None:
-        """Start a host's node, and wait for it."""
+    def up(self, host: str, cores: str = "0-1023") -> None:
+        """Start a host's node, and wait for it; it has these of this machine's cores."""
         where = ("--head",) if host == "head" else ("--join", self.cluster)
-        arguments = (*where, "--address", self.address(host), *HOSTS[host][1], *more)
-        node = self.nodes[host] = self.servetune(host, "up", *arguments)
+        command = ("taskset", "--cpu-list", cores, sys.executable, "-m", "search.cli", "up")
+        arguments = (*where, "--address", self.address(host), *HOSTS[host][1])
+        node = self.nodes[host] = self.start(host, *command, *arguments)
         assert node.stdout is not None
         said = node.stdout.readline()
         assert "head" in said or "joined" in said, said + node.stdout.read()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +120,17 @@ def test_a_serving_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: P
     lab.up("serve1")
     shown = ended(lab.servetune("head", "doctor", "--cluster", lab.cluster), 120)
     assert "10.77.0.11 (serve1)" in shown
+
+
+def test_a_slow_host_is_left_out(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+    lab.nodes["serve2"].send_signal(signal.SIGTERM)
+    lab.nodes["serve2"].wait(60)
+    lab.up("serve2", cores="0")
+    ended(lab.servetune("head", "tune", written(study, lab, trials=3, keep=False)))
+    assert {r["host"]["address"] for r in results(tmp_path)} == {"10.77.0.11"}
+    (report,) = tmp_path.glob("runs/*/report.md")
+    told = r"10\.77\.0\.12 \(serve2\) has \d+% of the others' speed and is left out"
+    assert re.search(told, report.read_text())
 
 
 def test_a_load_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
