@@ -231,8 +231,8 @@ def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Space, int], Contes
     return contestant
 
 
-#: By name: how one begins on a space, with a seed.
 OURS = "servetune"
+#: By name: how one begins on a space, with a seed.
 CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
     OURS: Servetune,
     "random": _optuna(lambda seed: RandomSampler(seed=seed)),

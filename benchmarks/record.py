@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 
 from benchmarks.surfaces import SETTINGS
@@ -51,6 +52,16 @@ def archive_of(handler: str, folder: Path) -> Archive:
     content.mkdir()
     shutil.copy(HANDLERS / f"{handler}.py", content)
     return Archive.read(pack(handler, f"{handler}.py:handle", content, folder))
+
+
+def study_of(handler: str, folder: Path, **sections: Any) -> Path:
+    """Write a specification for one of the handlers here; its runs go into FOLDER/runs."""
+    archive = archive_of(handler, folder)
+    (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
+    model = {"archive": str(archive.path), "requests": "requests.jsonl"}
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump({"model": model, "output": {"folder": "runs"}, **sections}))
+    return path
 
 
 async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -> dict[str, Any]:

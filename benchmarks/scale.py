@@ -18,13 +18,12 @@ from typing import Annotated, Any
 import psutil
 import ray
 import typer
-import yaml
 from ray import tune
 from ray.cluster_utils import Cluster
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.record import archive_of
+from benchmarks.record import study_of
 from search.budget import Budget
 from search.cluster import SERVING_RESOURCE
 from search.events import EventLog, Recorder
@@ -79,17 +78,9 @@ class _Clock(Recorder):
 
 def _new_run(folder: Path, trials: int) -> Run:
     folder.mkdir()
-    archive = archive_of("fixed", folder)
-    (folder / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
-    data = {
-        "name": "scale",
-        "model": {"archive": str(archive.path), "requests": "requests.jsonl"},
-        "space": {"workers": {"low": 1, "high": 16}, "batch_size": {"low": 1, "high": 512}},
-        "search": {"trials": trials},
-        "output": {"folder": str(folder / "runs")},
-    }
-    (folder / "spec.yaml").write_text(yaml.safe_dump(data))
-    return new_run(load_spec(folder / "spec.yaml"))
+    space = {"workers": {"low": 1, "high": 16}, "batch_size": {"low": 1, "high": 512}}
+    search = {"trials": trials}
+    return new_run(load_spec(study_of("fixed", folder, name="scale", space=space, search=search)))
 
 
 def measure(folder: Path, hosts: int, trials: int, seconds: float) -> _Clock:

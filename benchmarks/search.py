@@ -61,6 +61,7 @@ def contest(
 
     Args:
         whole: the slow ones take as many trials as the others; else what they lack is NaN.
+        first_seed: of so many consecutive ones as there are seeds, 5 or fewer for the slow ones.
     """
     if isinstance(surface, Simulated):
         surface.explore()

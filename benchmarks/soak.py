@@ -21,10 +21,9 @@ from typing import Annotated
 
 import psutil
 import typer
-import yaml
 from rich.console import Console
 
-from benchmarks.record import archive_of
+from benchmarks.record import study_of
 from search.run import Run
 from search.study import open_study
 
@@ -39,36 +38,28 @@ VICTIMS = {
 }
 DRIVER, CTRL_C = "driver", "Ctrl-C"
 ENDS = {DRIVER: 10, CTRL_C: 5}
+SECTIONS = {
+    "name": "soak",
+    "space": {
+        "workers": {"low": 1, "high": 4},
+        "batch_size": {"low": 1, "high": 64},
+        "max_batch_delay_ms": {"low": 1, "high": 200},
+    },
+    "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15, "windows": 1},
+    "search": {"trials": 100_000},
+}
 EVERY_S = (10.0, 60.0)
 #: After a run's end so long is nothing called left behind.
 GONE_S = 60.0
 MIB = 1 << 20
 
 
-def _specified(folder: Path) -> Path:
-    archive = archive_of("waits", folder)
-    (folder / "requests.jsonl").write_text('{"body": {"n": 1}}\n')
-    data = {
-        "name": "soak",
-        "model": {"archive": str(archive.path), "requests": "requests.jsonl"},
-        "space": {
-            "workers": {"low": 1, "high": 4},
-            "batch_size": {"low": 1, "high": 64},
-            "max_batch_delay_ms": {"low": 1, "high": 200},
-        },
-        "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15, "windows": 1},
-        "search": {"trials": 100_000},
-        "output": {"folder": "runs"},
-    }
-    (folder / "spec.yaml").write_text(yaml.safe_dump(data))
-    return folder / "spec.yaml"
-
-
 class Soak:
     """One run, its faults and what came of them."""
 
-    def __init__(self, folder: Path, chance: random.Random):
-        self.folder, self.runs, self._chance = folder, folder / "runs", chance
+    def __init__(self, spec: Path, chance: random.Random):
+        self._spec, self._chance = spec, chance
+        self.said = spec.with_name("said.txt")
         self._before = self._temporary()
         self.faults: Counter[str] = Counter()
         self.orphans: list[str] = []
@@ -82,12 +73,12 @@ class Soak:
     @property
     def run(self) -> Path | None:
         """The run's folder, once there is one."""
-        return next(self.runs.glob("soak-*"), None)
+        return next(self._spec.parent.glob("runs/soak-*"), None)
 
     def session(self, until: float) -> None:
         """Start or resume the run, and hurt it until it ends or time is over."""
-        asked = ("resume", str(self.run)) if self.run else ("tune", str(self.folder / "spec.yaml"))
-        with (self.folder / "said.txt").open("ab") as said:
+        asked = ("resume", str(self.run)) if self.run else ("tune", str(self._spec))
+        with self.said.open("ab") as said:
             driver = subprocess.Popen(
                 [sys.executable, "-m", "search.cli", *asked, "--plain"],
                 stdout=said,
@@ -186,12 +177,11 @@ def main(
     console, until = Console(), time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
         folder = Path(temporary)
-        _specified(folder)
-        soak = Soak(folder, random.Random(seed))
+        soak = Soak(study_of("waits", folder, **SECTIONS), random.Random(seed))
         while time.monotonic() < until:
             soak.session(until)
         if soak.run is None:
-            console.print((folder / "said.txt").read_text())
+            console.print(soak.said.read_text())
             raise typer.Exit(1)
         run = Run.open(soak.run)
         recorded = {result.number for result in run.results()}
@@ -200,7 +190,7 @@ def main(
         files = sum(path.is_file() for path in run.folder.rglob("*"))
         size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
         states = Counter(str(result.state) for result in run.results())
-        tracebacks = (folder / "said.txt").read_text().count("Traceback")
+        tracebacks = soak.said.read_text().count("Traceback")
     trials = len(recorded)
     console.print(f"trials: {trials} ({_counts(states)})")
     console.print(f"faults: {soak.faults.total()} ({_counts(soak.faults)})")

@@ -19,6 +19,7 @@ import ray
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 
+from loadgen.payloads import Payload
 from search.bench import RemoteBench, ServingTrial, TrialSetup
 from search.budget import INTERRUPTED, Budget, plan_of
 from search.cluster import Survey, alone, ray_cluster
@@ -32,6 +33,7 @@ from search.spec import StudySpec
 from search.text import first_line
 from search.trial import Phase
 from serving.config import ServerConfig
+from serving.server import Site
 
 _NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -191,7 +193,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
     """
     spec = run.spec()
     address, processes = spec.cluster.address, spec.load.most_processes
-    spec.installation()  # Refused before anything is started where there is none.
+    site, payloads = spec.site(spec.installation()), tuple(spec.payloads())
     # On a cluster its serving hosts are held, not this one.
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.locked())
@@ -211,7 +213,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
             return outcome(run, study, failed=budget.failed)
         # The handlers after the cluster: ray.init sets its own for SIGTERM.
         with ray_cluster(address, processes, ray_output), _interruptible(budget):
-            with _trial_setup(run, spec, study) as setup:
+            with _trial_setup(run, spec, study, site, payloads) as setup:
                 if searches:
                     trainable = tune.with_resources(
                         tune.with_parameters(ServingTrial, setup=setup),
@@ -228,9 +230,11 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
 
 
 @contextlib.contextmanager
-def _trial_setup(run: Run, spec: StudySpec, study: Study) -> Iterator[TrialSetup]:
+def _trial_setup(
+    run: Run, spec: StudySpec, study: Study, site: Site, payloads: tuple[Payload, ...]
+) -> Iterator[TrialSetup]:
     """What a trial is made of: on this host, or on those of the cluster."""
-    site, load = spec.site(spec.installation()), spec.load
+    load = spec.load
     places, inbox = alone(site.archive), None
     with contextlib.ExitStack() as stack:
         if spec.cluster.address is not None:
@@ -244,7 +248,7 @@ def _trial_setup(run: Run, spec: StudySpec, study: Study) -> Iterator[TrialSetup
             python=spec.serving.python,
             java=spec.serving.java,
             goal=spec.goal_of_search(),
-            payloads=ray.put(tuple(spec.payloads())),
+            payloads=ray.put(payloads),
             processes=load.processes,
             most_processes=load.most_processes,
             cores=tuple(load.cores),

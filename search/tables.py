@@ -143,9 +143,9 @@ def varied_settings(results: Sequence[TrialResult]) -> dict[str, list[Any]]:
 
 def held_settings(results: Sequence[TrialResult]) -> dict[str, Any]:
     """Each setting that is set and the same in all these, with its value."""
-    rows = [flat(r.config.to_dict()) for r in results]
+    first = flat(results[0].config.to_dict()) if results else {}
     varied = varied_settings(results)
-    return {name: value for row in rows[:1] for name, value in row.items() if name not in varied}
+    return {name: value for name, value in first.items() if name not in varied}
 
 
 def _cell(column: str, values: Sequence[float | None], is_best: bool) -> str:

@@ -15,7 +15,7 @@ import yaml
 
 from loadgen.payloads import PayloadError
 from search.budget import INTERRUPTED
-from search.errors import CommandError, RunError
+from search.errors import CommandError, RecordError, RunError
 from search.events import Recorder
 from search.export import export
 from search.report import write_report
@@ -30,6 +30,7 @@ from serving.errors import ServerError
 _LOOK_S = 0.5
 _MISTAKES = (
     SpecError,
+    RecordError,
     RunError,
     CommandError,
     ConfigError,
@@ -51,8 +52,8 @@ def carry_out(job: Job) -> Outcome:
     found = execute(Run.open(run.folder), Recorder(job.events))
     with recording(found.run):
         write_report(found)
-    if found.chosen is not None:
-        export(found.run, found.chosen, found.run.spec().archive(), found.confirmation)
+        if found.chosen is not None:
+            export(found.run, found.chosen, found.run.spec().archive(), found.confirmation)
     return found
 
 

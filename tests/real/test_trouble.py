@@ -20,7 +20,24 @@ from tests.real.conftest import servetune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WriteStudy = Callable[..., Path]
-#: Each keeps to itself how many requests it has had.
+
+
+def counting(then: str) -> str:
+    """A handler that does this with the `count` of requests that it has had."""
+    return f"""
+import os, time
+count = 0
+
+def handle(data, context):
+    global count
+    if data is None:
+        return None
+    count += len(data)
+    {then}
+    return [{{"ok": True}} for _ in data]
+"""
+
+
 LEAKS = """
 kept = []
 
@@ -30,56 +47,10 @@ def handle(data, context):
     kept.append(bytearray(40 << 20))
     return [{"ok": True} for _ in data]
 """
-FAILS = """
-count = 0
-
-def handle(data, context):
-    global count
-    if data is None:
-        return None
-    count += len(data)
-    if count % 7 == 0:
-        raise ValueError("every seventh")
-    return [{"ok": True} for _ in data]
-"""
-HANGS = """
-import time
-count = 0
-
-def handle(data, context):
-    global count
-    if data is None:
-        return None
-    count += len(data)
-    if count > 20:
-        time.sleep(1000)
-    return [{"ok": True} for _ in data]
-"""
-SLOWER = """
-import time
-count = 0
-
-def handle(data, context):
-    global count
-    if data is None:
-        return None
-    count += len(data)
-    time.sleep(0.01 * 1.004**count)
-    return [{"ok": True} for _ in data]
-"""
-DIES = """
-import os
-count = 0
-
-def handle(data, context):
-    global count
-    if data is None:
-        return None
-    count += len(data)
-    if count > 20:
-        os._exit(1)
-    return [{"ok": True} for _ in data]
-"""
+FAILS = counting('assert count % 7, "every seventh"')
+HANGS = counting("time.sleep(1000 if count > 20 else 0)")
+SLOWER = counting("time.sleep(0.01 * 1.004**count)")
+DIES = counting("count > 20 and os._exit(1)")
 #: Every second attempt to load it fails.
 SOMETIMES = """
 import os, pathlib, time

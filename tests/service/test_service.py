@@ -8,13 +8,16 @@ import json
 import tarfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 
+from search.errors import RecordError
 from search.export import export
+from search.service import worker
 from search.service.app import read_token
 from search.service.jobs import Job, JobState, JobStore
 from search.service.queue import Queue, Status
@@ -99,6 +102,16 @@ async def test_a_job_is_stopped_and_taken_up_again(
     await until(job, JobState.RUNNING)
     assert runner.submitted == [f"servetune-{job.id}-1", f"servetune-{job.id}-2"]
     assert job.ended() is None, "what the first attempt said is not the second's"
+
+
+async def test_what_cannot_be_recorded_ends_a_job_in_a_sentence(
+    client: Client, store: JobStore, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(store, await submitted(client, spec))
+    cause = "the run cannot be written: No space left on device"
+    monkeypatch.setattr(worker, "carry_out", Mock(side_effect=RecordError(cause)))
+    worker.main(job.folder)
+    assert job.ended() == (JobState.FAILED, cause)
 
 
 async def test_a_process_that_is_lost_fails_its_job(
