@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from importlib import metadata
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Annotated, Any, TypeVar
@@ -56,6 +57,22 @@ ClusterOption = Annotated[
     typer.Option("--cluster", help="instead of cluster.address: a Ray cluster of this host's"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(metadata.version("servetune"))
+        raise typer.Exit
+
+
+@app.callback()
+def servetune(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """What holds for every command."""
 
 
 @app.command()

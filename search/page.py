@@ -17,7 +17,7 @@ h1 { font-size: 1.5em; overflow-wrap: anywhere; } h2 { font-size: 1.2em; margin-
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #d1d9e0; padding: 4px 8px; text-align: left; }
-td { vertical-align: top; }
+td { vertical-align: top; } td:last-child { min-width: 16em; }
 th { background: #f6f8fa; position: sticky; top: 0; }
 .plot { min-height: 380px; } .plot > div { min-width: 340px; }
 .many > div { min-width: 720px; }

@@ -17,6 +17,8 @@ from search.tables import SHOWN, varied_settings
 
 #: Of a search so many best configurations have their load curves drawn.
 _CURVES = 3
+#: An axis has about so many texts, and at most twice as many.
+_TICKS = 8
 _BEST, _OTHER, _FAILED, _REFERENCE = "#1a7f37", "#8b949e", "#cf222e", "#0969da"
 
 
@@ -46,7 +48,7 @@ def _plot(
 def _styled(figure: go.Figure) -> go.Figure:
     return figure.update_layout(
         template="plotly_white",
-        margin={"l": 56, "r": 16, "t": 32, "b": 48},
+        margin={"l": 56, "r": 16, "t": 32, "b": 48} | figure.layout.margin.to_plotly_json(),
         legend={"orientation": "h", "y": -0.2},
         font={"family": "system-ui, sans-serif"},
     )
@@ -158,25 +160,37 @@ def _parallel(found: Outcome) -> go.Figure | None:
     varied = varied_settings(results)
     if len(results) < 2 or not varied:
         return None
-    dimensions = [_axis(name, values) for name, values in varied.items()]
+    dimensions: list[dict[str, Any]] = []
+    for name, values in varied.items():
+        places, texts = _axis(values)
+        dimensions.append({"label": name, "values": places, **_ticks(texts)})
     rates = _rates(results)
     line = {"color": rates, "colorscale": "Viridis", "showscale": False}
     dimensions.append({"label": "rps", "values": rates})
-    return go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line, labelangle=-20))
+    return figure.update_layout(margin={"l": 80, "r": 80, "t": 110})
 
 
-def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    """Numbers as they are; of anything else, and of what is unset, each value has a place."""
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return {"label": name, "values": list(values)}
-    texts = ["unset" if value is None else str(value) for value in values]
-    places = sorted(set(texts))
-    return {
-        "label": name,
-        "values": [places.index(text) for text in texts],
-        "tickvals": list(range(len(places))),
-        "ticktext": places,
-    }
+def _axis(values: Sequence[Any]) -> tuple[list[int], list[str]]:
+    """Each value's place, and the text of each place: what is unset, numbers, anything else."""
+    found = {_text(value): value for value in values}
+
+    def order(text: str) -> tuple[bool, bool, float, str]:
+        value = found[text]
+        is_number = isinstance(value, int | float)
+        return (value is not None, not is_number, value if is_number else 0, text)
+
+    texts = sorted(found, key=order)
+    return [texts.index(_text(value)) for value in values], texts
+
+
+def _text(value: Any) -> str:
+    return "unset" if value is None else str(value)
+
+
+def _ticks(texts: Sequence[str]) -> dict[str, Any]:
+    step = max(1, len(texts) // _TICKS)
+    return {"tickvals": list(range(0, len(texts), step)), "ticktext": list(texts[::step])}
 
 
 def _slices(found: Outcome) -> go.Figure | None:
@@ -189,11 +203,11 @@ def _slices(found: Outcome) -> go.Figure | None:
     figure = make_subplots(rows, columns, subplot_titles=list(varied), shared_yaxes=True)
     rates = _rates(results)
     colors = {State.COMPLETE: _BEST, State.PRUNED: _OTHER, State.FAILED: _FAILED}
-    for index, (name, values) in enumerate(varied.items()):
+    for index, values in enumerate(varied.values()):
         place = {"row": index // columns + 1, "col": index % columns + 1}
-        axis = _axis(name, values)
+        places, texts = _axis(values)
         figure.add_scatter(
-            x=axis["values"],
+            x=places,
             y=rates,
             mode="markers",
             marker={"color": [colors[r.state] for r in results]},
@@ -202,8 +216,7 @@ def _slices(found: Outcome) -> go.Figure | None:
             showlegend=False,
             **place,
         )
-        if "ticktext" in axis:
-            figure.update_xaxes(tickvals=axis["tickvals"], ticktext=axis["ticktext"], **place)
+        figure.update_xaxes(**_ticks(texts), **place)
     return figure.update_layout(height=260 * rows)
 
 
@@ -253,20 +266,18 @@ def _heat_maps(results: Sequence[TrialResult]) -> list[tuple[str, go.Figure]]:
         names = sorted(
             sorted(effects, key=lambda name: -effects[name])[:2], key=list(effects).index
         )
-        places = [_axis(name, [settings[name][index] for index, *_ in told]) for name in names]
-        cells: dict[tuple[Any, Any], list[float]] = {}
-        for x, y, (_, value, _) in zip(*(p["values"] for p in places), told, strict=True):
+        xs, across = _axis([settings[names[0]][index] for index, *_ in told])
+        ys, up = _axis([settings[names[1]][index] for index, *_ in told])
+        cells: dict[tuple[int, int], list[float]] = {}
+        for x, y, (_, value, _) in zip(xs, ys, told, strict=True):
             cells.setdefault((x, y), []).append(value)
-        axes = [sorted({at[i] for at in cells}) for i in (0, 1)]
-        texts = [
-            [place["ticktext"][at] if "ticktext" in place else str(at) for at in axis]
-            for place, axis in zip(places, axes, strict=True)
-        ]
         figure = go.Figure(
             go.Heatmap(
-                x=texts[0],
-                y=texts[1],
-                z=[[_median(cells.get((x, y))) for x in axes[0]] for y in axes[1]],
+                x=across,
+                y=up,
+                z=[
+                    [_median(cells.get((x, y))) for x in range(len(across))] for y in range(len(up))
+                ],
                 colorscale="Viridis",
                 reversescale=column.endswith("_s"),
                 texttemplate="%{z:.3g}",
