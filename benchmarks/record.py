@@ -59,8 +59,9 @@ def study_of(handler: str, folder: Path, **sections: Any) -> Path:
     archive = archive_of(handler, folder)
     (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
     model = {"archive": str(archive.path), "requests": "requests.jsonl"}
+    output = {"folder": str(folder / "runs")}
     path = folder / "spec.yaml"
-    path.write_text(yaml.safe_dump({"model": model, "output": {"folder": "runs"}, **sections}))
+    path.write_text(yaml.safe_dump({"model": model, "output": output, **sections}))
     return path
 
 

@@ -589,9 +589,13 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Carry out a command line; the exit status."""
+    # Ray reads these as it is imported.
     if (Path.home() / ".ray" / "auth_token").is_file():
-        # A cluster that asks for its token is shown it; Ray reads this as it is imported.
+        # A cluster that asks for its token is shown it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "--ray-output" not in arguments:
+        # The trial's own cause says it in a sentence.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app(arguments)

@@ -230,6 +230,7 @@ def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, vict
     assert all(t["host_fault"] and t["state"] == "FAILED" for t in lost)
     tried = [t["config"] for t in found if t["number"] > 0]
     assert not lost or tried.count(lost[0]["config"]) == 2, "it was tried once more"
+    assert "raylet" not in output, "the cause is told in our words alone"
 
 
 RAISES = "raise ValueError('no weights here')\n"
