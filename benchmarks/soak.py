@@ -95,7 +95,7 @@ class Soak:
                 for process in psutil.Process(driver.pid).children(recursive=True):
                     ours.setdefault(process.pid, process)
                 self._look()
-                if len(self.seen) > begun:
+                if len(self.seen) > max(begun, last[0]):
                     last = len(self.seen), psutil.Process(driver.pid).memory_info().rss / MIB
                     first = first or last
             if time.monotonic() > until:

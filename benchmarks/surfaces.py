@@ -84,6 +84,9 @@ class Recorded:
 def read_recorded(path: Path) -> Recorded:
     """Read a CSV with a column for each setting, one for the rate and one for the failures.
 
+    Passes (column `pass`) may be of different days, on which the host was faster as a whole: each
+    is brought to the first one's level, and what is left between them is the measurements' noise.
+
     Raises:
         ValueError: a column is missing, or configurations are not a full grid.
     """
@@ -93,10 +96,17 @@ def read_recorded(path: Path) -> Recorded:
         raise ValueError(f"{path}: no rows, or no columns {sorted(missing) if rows else ''}")
     axes = {name: tuple(sorted({int(row[name]) for row in rows})) for name in SETTINGS}
     varied = {name: axis for name, axis in axes.items() if len(axis) > 1}
-    rates: dict[tuple[Any, ...], list[float]] = {}
+    passes: dict[str, dict[tuple[Any, ...], float]] = {}
     for row in rows:
         rate = 0.0 if int(row["failures"]) else float(row[_RATE])
-        rates.setdefault(tuple(int(row[name]) for name in varied), []).append(rate)
+        passes.setdefault(row.get("pass", ""), {})[tuple(int(row[name]) for name in varied)] = rate
+    first = next(iter(passes.values()))
+    rates: dict[tuple[Any, ...], list[float]] = {}
+    for found in passes.values():
+        both = [found[key] / first[key] for key in found if found[key] and first.get(key)]
+        level = median(both) if both else 1.0
+        for key, rate in found.items():
+            rates.setdefault(key, []).append(rate / level)
     if len(rates) != math.prod(len(axis) for axis in varied.values()):
         raise ValueError(f"{path}: {len(rates)} configurations are no full grid of {axes}")
     dimensions = tuple(Dimension(name, choices=axis) for name, axis in varied.items())

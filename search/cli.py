@@ -594,8 +594,9 @@ def run_command(arguments: list[str]) -> int:
         # A cluster that asks for its token is shown it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if "--ray-output" not in arguments:
-        # The trial's own cause says it in a sentence.
-        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
+        # The trial's own cause says it, or the run's end.
+        said = "^(A worker died or was killed|Raylet is terminated|The node with node id)"
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", said)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app(arguments)

@@ -9,6 +9,8 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import zlib
@@ -24,6 +26,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from loadgen.ray_process import LOADGEN_RESOURCE
+from search import keeper
 from search.errors import RunError
 from search.host import describe_host, describe_versions, only_one
 from search.text import first_line
@@ -42,6 +45,10 @@ ALIKE = 0.1
 #: Versions that must be the same on every serving host.
 SAME = ("servetune", "torchserve", "python", "torch", "java")
 _ANSWER_S, _CONNECT_S = 60.0, 5.0
+_ENDED = (
+    "servetune: this run's process was killed, or its Ray was; what was measured is kept, and "
+    "servetune resume goes on"
+)
 _PART_BYTES = 32 << 20
 _SLICE_S, _SLICES = 0.2, 6
 
@@ -72,8 +79,8 @@ def ray_cluster(
         # Tune's newer output prints a box even where it is told to be silent.
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    folder = own_folder(RAY_PREFIX)
-    try:
+    with kept_folder(RAY_PREFIX, _ENDED) as folder, contextlib.ExitStack() as stack:
+        stack.callback(ray.shutdown)
         alone: dict[str, Any] = {
             "include_dashboard": False,
             "num_cpus": 2,
@@ -96,9 +103,6 @@ def ray_cluster(
                 f"({first_line(str(error))}); servetune up --join makes it one"
             ) from None
         yield folder
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_that_one_answers(address: str) -> None:
@@ -113,6 +117,26 @@ def _check_that_one_answers(address: str) -> None:
             f"cluster.address: nothing answers at {address} ({error}); servetune up --head starts "
             "a cluster there"
         ) from None
+
+
+@contextlib.contextmanager
+def kept_folder(prefix: str, ended: str = "") -> Iterator[Path]:
+    """A folder that is gone after this, and also where this process is killed.
+
+    Args:
+        ended: what is then said on standard error.
+    """
+    folder = own_folder(prefix)
+    command = [sys.executable, "-I", keeper.__file__, str(folder), ended]
+    starter = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True)
+    assert starter.stdin is not None
+    starter.wait()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError), starter.stdin as stdin:
+            stdin.write("done")
 
 
 def own_folder(prefix: str) -> Path:
@@ -226,7 +250,6 @@ class Host:
 
     def __init__(self) -> None:
         self._held = contextlib.ExitStack()
-        self._folder: Path | None = None
         atexit.register(self.close)
 
     def look(self, serves: bool, python: str | None, java: str | None) -> dict[str, Any]:
@@ -258,20 +281,18 @@ class Host:
             RunError: what arrived is not what was sent.
         """
         sweep_folders()
-        self._folder = own_folder(HOST_PREFIX)
-        path = self._folder / name
+        folder = self._held.enter_context(kept_folder(HOST_PREFIX))
+        path = folder / name
         with path.open("wb") as file:
             for part in parts:
                 file.write(part)
         if hashlib.file_digest(path.open("rb"), "sha256").hexdigest() != sha256:
             raise RunError(f"the archive {name} did not arrive whole")
-        return str(self._folder)
+        return str(folder)
 
     def close(self) -> None:
         """Let others in, and leave nothing."""
         self._held.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def cores_speed() -> float:

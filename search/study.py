@@ -395,6 +395,8 @@ def tune_trials(
     )
     # Tune's own record of its state: nothing is restored from it, and a full disk is told below.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+    if not verbose:  # A trial's loss has its sentence.
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     tuner.fit()
     if searcher.broken:
         raise searcher.broken

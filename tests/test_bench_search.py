@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,9 +99,20 @@ def test_a_recorded_surface_is_what_was_measured() -> None:
     recorded = read_recorded(CODEGEN)
     values = {"workers": 1, "batch_size": 1, "max_batch_delay_ms": 10, "mkl_threads": 1}
     chance = np.random.default_rng(0)
-    assert {recorded.measure(values, chance) for _ in range(50)} == {15.1667, 14.1667}
-    assert recorded.true_rps(values) == pytest.approx(14.6667)
+    seen = sorted({recorded.measure(values, chance) for _ in range(50)})
+    assert seen == pytest.approx([14.1667, 15.1667], rel=0.02)
+    assert recorded.true_rps(values) == pytest.approx(14.6667, rel=0.02)
     assert 300 < recorded.optimum_rps < 360
+
+
+def test_a_pass_of_a_faster_day_is_brought_to_the_first_ones_level(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    rows = [(1, 1, 100), (1, 2, 200), (1, 4, 300), (2, 1, 150), (2, 2, 300), (2, 4, 540)]
+    lines = [f"{number},{workers},1,10,1,{rate},0" for number, workers, rate in rows]
+    header = "pass,workers,batch_size,max_batch_delay_ms,mkl_threads,closed_rps,failures"
+    path.write_text("\n".join([header, *lines]))
+    recorded = read_recorded(path)
+    assert recorded.rates == {(1,): [100, 100], (2,): [200, 200], (4,): [300, 360]}
 
 
 def test_a_file_that_is_no_surface_is_refused(tmp_path: object) -> None:

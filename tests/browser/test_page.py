@@ -103,6 +103,7 @@ def test_a_job_from_the_page_to_production(
         assert "best/config.properties" in archive.getnames()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the report").click()
+    download.value.save_as(tmp_path / "report.html")
     page.locator("table tbody tr a").first.click()
     page.get_by_role("heading", name="Trial").wait_for()
     page.get_by_text("config.properties, against the default").wait_for()
@@ -110,8 +111,12 @@ def test_a_job_from_the_page_to_production(
     page.goto(home)
     page.get_by_role("link", name="small").wait_for()
     shoot(page, "jobs")
+    page.goto((tmp_path / "report.html").as_uri())
+    page.get_by_role("heading", name="Load curves of the best and the reference").wait_for()
+    page.locator(".plot svg.main-svg").first.wait_for()
+    shoot(page, "downloaded-report")
     assert said == []
-    assert [url for url in asked if not url.startswith((home, "data:", "blob:"))] == []
+    assert [url for url in asked if not url.startswith((home, "file:", "data:", "blob:"))] == []
     assert not any((service.folder / "token").read_text().strip() in url for url in asked)
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.real.conftest import servetune, wait_for
+from tests.real.conftest import folders, servetune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WriteStudy = Callable[..., Path]
@@ -191,6 +191,7 @@ def test_a_study_that_is_gone_is_taken_up_from_the_record(study: WriteStudy) -> 
 
 
 def test_without_its_raylet_a_run_ends_and_goes_on_later(study: WriteStudy) -> None:
+    before = folders()
     process, folder = started(study())
     (raylet,) = [
         child
@@ -200,6 +201,9 @@ def test_without_its_raylet_a_run_ends_and_goes_on_later(study: WriteStudy) -> N
     os.kill(raylet.pid, signal.SIGKILL)
     said = process.communicate(timeout=200)[0]
     assert process.returncode != 0, said
+    assert "its Ray was; what was measured is kept" in said
+    assert "Traceback" not in said and "(raylet)" not in said
+    wait_for(lambda: folders() <= before, 60, "no folder is left")
     kept = count(folder)
     again = servetune("resume", folder, "--plain")
     said = again.communicate(timeout=300)[0]
