@@ -113,7 +113,7 @@ def _load_curves(found: Outcome) -> go.Figure | None:
     colors = (_BEST, "#bf8700", "#8250df", _REFERENCE)
     drawn = False
     for result, color in zip(shown, colors, strict=False):
-        windows = sorted(_offered(found.run, result.number))
+        windows = _offered(found.run, result.number)
         if not windows:
             continue
         drawn = True
@@ -137,12 +137,13 @@ def _load_curves(found: Outcome) -> go.Figure | None:
 
 
 def _offered(run: Run, number: int) -> list[tuple[float, float, float]]:
-    """Of each window at an offered rate: the rate, what was answered, the p99 latency."""
-    return [
-        (window["schedule"]["rate_rps"], window["goodput_rps"], window["latency_s"]["p99"])
-        for window in run.windows(number)
-        if "rate_rps" in window["schedule"] and window["latency_s"].get("p99") is not None
-    ]
+    """By offered rate: the rate, the medians of what was answered and of the p99 latency."""
+    at: dict[float, list[tuple[float, float]]] = {}
+    for window in run.windows(number):
+        rate, p99 = window["schedule"].get("rate_rps"), window["latency_s"].get("p99")
+        if rate is not None and p99 is not None:
+            at.setdefault(rate, []).append((window["goodput_rps"], p99))
+    return [(rate, *map(median, zip(*at[rate], strict=True))) for rate in sorted(at)]
 
 
 def _rates(results: Sequence[TrialResult]) -> list[float]:
@@ -225,7 +226,7 @@ def _importance(found: Outcome) -> go.Figure | None:
         return None
     shares = dict(sorted(found.importance.items(), key=lambda item: item[1]))
     figure = go.Figure(go.Bar(x=list(shares.values()), y=list(shares), orientation="h"))
-    figure.update_traces(marker_color=_REFERENCE)
+    figure.update_traces(marker_color=_REFERENCE).update_layout(height=140 + 36 * len(shares))
     return figure.update_xaxes(title="share of the rates' variation", tickformat=".0%")
 
 

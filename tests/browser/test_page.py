@@ -74,9 +74,7 @@ def test_a_job_from_the_page_to_production(
 
     page.get_by_role("heading", name="small").wait_for()
     page.get_by_text("running").first.wait_for(timeout=60_000)
-    page.wait_for_function(
-        "document.querySelectorAll('.plot .scatterlayer .trace').length > 3", timeout=120_000
-    )
+    page.locator(".plot .scatterlayer .trace").nth(3).wait_for(state="attached", timeout=120_000)
     shoot(page, "live")
     assert service.process is not None
     service.process.kill()

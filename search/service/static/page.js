@@ -76,11 +76,11 @@ function el(name, attributes = {}, ...children) {
     else if (value === true) made.setAttribute(key, "");
     else if (value !== false && value != null) made.setAttribute(key, value);
   }
-  made.append(...children.flat().filter((child) => child != null));
+  made.append(...children.flat(2).filter((child) => child != null));
   return made;
 }
 
-const show = (...children) => main.replaceChildren(...children.flat().filter((child) => child != null));
+const show = (...children) => main.replaceChildren(...children.flat(2).filter((child) => child != null));
 const state = (name) => el("span", { class: `state ${name.toLowerCase()}` }, name.toLowerCase());
 const rate = (value) => (value == null ? "–" : value < 100 ? value.toPrecision(3) : value.toFixed(0));
 const seconds = (value) => (value == null ? "–" : value.toPrecision(3));
@@ -98,8 +98,8 @@ function fact(name, ...value) {
 
 function plot(node, traces, layout) {
   const base = {
-    margin: { l: 52, r: 12, t: 30, b: 42 }, font: { family: "system-ui, sans-serif", size: 12 },
-    legend: { orientation: "h", y: -0.2 }, showlegend: traces.length > 1, hovermode: "closest",
+    margin: { l: 52, r: 12, t: 30, b: 84 }, font: { family: "system-ui, sans-serif", size: 12 },
+    legend: { orientation: "h", y: -0.28 }, showlegend: traces.length > 1, hovermode: "closest",
   };
   Plotly.react(node, traces, { ...base, ...layout }, { responsive: true, displaylogo: false });
 }
@@ -231,7 +231,7 @@ async function jobView(signal, id) {
       el("div", { class: "facts" },
         fact("trials", `${p.trials_done}${p.trials_most ? ` of at most ${p.trials_most}` : ""}`),
         fact(job.confirmed ? "best, confirmed" : "best", job.best ? `${rate(job.best.sustained_rps)} rps` : "–",
-          job.best ? el("a", { href: `#/jobs/${id}/trials/${job.best.number}`, class: "quiet" }, ` trial ${job.best.number}`) : ""),
+          " ", job.best ? el("a", { href: `#/jobs/${id}/trials/${job.best.number}`, class: "quiet" }, `trial ${job.best.number}`) : ""),
         fact("baseline", job.baseline ? `${rate(job.baseline.sustained_rps)} rps` : "–"),
         fact("÷ baseline", job.ratio ? job.ratio.toFixed(2) : "–")),
       el("div", { class: "buttons" },
@@ -251,6 +251,7 @@ async function jobView(signal, id) {
       name, type: "scatter", mode: "markers", marker: { color, size: 9 },
       x: list.map((w) => w.offered_rps), y: list.map((w) => w.answered_rps),
     });
+    live.hidden = over() && !windows.length;
     const most = Math.max(1, ...offered.map((w) => w.offered_rps));
     plot(live, [
       { name: "all answered", x: [0, most], y: [0, most], mode: "lines", line: { color: "#8b949e", dash: "dot", width: 1 }, hoverinfo: "skip" },
@@ -274,7 +275,7 @@ async function jobView(signal, id) {
       group("pruned", "PRUNED", (t) => t.capacity_rps, "#8b949e", "x"),
       group("failed", "FAILED", () => 0, "#cf222e", "triangle-down"),
       { name: "best so far", x: list.map((t) => t.number), y: steps, mode: "lines", line: { color: "#1a7f37", shape: "hv", width: 1 }, hoverinfo: "skip" },
-    ], { shapes, xaxis: { title: { text: "trial" } }, yaxis: { title: { text: "rps" }, rangemode: "tozero" } });
+    ], { shapes, xaxis: { title: { text: "trial" }, dtick: list.length > 12 ? null : 1 }, yaxis: { title: { text: "rps" }, rangemode: "tozero" } });
   }
 
   async function refresh() {
@@ -371,7 +372,10 @@ async function trialView(signal, id, number) {
     el("h2", {}, "The server's log"), el("pre", { tabindex: "0" }, trial.log || "empty"));
   const offered = trial.windows.filter((w) => w.offered_rps != null).sort((a, b) => a.offered_rps - b.offered_rps);
   const xaxis = { title: { text: "offered, rps" }, rangemode: "tozero" };
-  const line = (name, height) => ({ name, mode: "lines+markers", x: offered.map((w) => w.offered_rps), y: offered.map(height) });
+  const rates = [...new Set(offered.map((w) => w.offered_rps))];
+  const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+  const line = (name, height) => ({ name, mode: "lines+markers", x: rates,
+    y: rates.map((at) => middle(offered.filter((w) => w.offered_rps === at).map(height))) });
   plot(curve, [line("answered", (w) => w.goodput_rps)], { xaxis, yaxis: { title: { text: "answered, rps" }, rangemode: "tozero" } });
   plot(late, ["p50", "p90", "p99"].filter((q) => offered.some((w) => w.latency_s[q] != null)).map((q) => line(q, (w) => w.latency_s[q])),
     { xaxis, yaxis: { title: { text: "latency, s" }, rangemode: "tozero" } });
