@@ -19,7 +19,7 @@ table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabula
 th, td { border-bottom: 1px solid #d1d9e0; padding: 4px 8px; text-align: left; }
 td { vertical-align: top; } td:last-child { min-width: 16em; }
 th { background: #f6f8fa; position: sticky; top: 0; }
-.plot { min-height: 380px; } .plot > div { min-width: 340px; }
+.plot > div { min-width: 340px; }
 .many > div { min-width: 720px; }
 li { overflow-wrap: anywhere; }
 """

@@ -125,6 +125,12 @@ def test_a_serving_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: P
 def test_a_slow_host_is_left_out(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
     lab.nodes["serve2"].send_signal(signal.SIGTERM)
     lab.nodes["serve2"].wait(60)
+
+    def shown() -> str:
+        asked = lab.servetune("head", "doctor", "--cluster", lab.cluster)
+        return str(asked.communicate(timeout=120)[0])
+
+    wait_for(lambda: "10.77.0.12" not in shown(), 120, "the head has seen it leave")
     lab.up("serve2", cores="0")
     ended(lab.servetune("head", "tune", written(study, lab, trials=3, keep=False)))
     assert {r["host"]["address"] for r in results(tmp_path)} == {"10.77.0.11"}

@@ -251,7 +251,7 @@ async function jobView(signal, id) {
       name, type: "scatter", mode: "markers", marker: { color, size: 9 },
       x: list.map((w) => w.offered_rps), y: list.map((w) => w.answered_rps),
     });
-    live.hidden = over() && !windows.length;
+    live.hidden = over();
     const most = Math.max(1, ...offered.map((w) => w.offered_rps));
     plot(live, [
       { name: "all answered", x: [0, most], y: [0, most], mode: "lines", line: { color: "#8b949e", dash: "dot", width: 1 }, hoverinfo: "skip" },
@@ -280,7 +280,9 @@ async function jobView(signal, id) {
 
   async function refresh() {
     job = await read(path);
-    if (!signal.aborted) drawHead();
+    if (signal.aborted) return;
+    drawHead();
+    drawLive();
   }
 
   drawHead(); drawLive(); drawHistory(); table.draw();
