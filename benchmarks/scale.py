@@ -125,10 +125,10 @@ def _trials(folder: Path, seconds: float) -> Table:
     clock = measure(folder / "trials", 1, max(AT), seconds)
     spent = [b - a - seconds for a, b in zip(clock.ended_s, clock.ended_s[1:], strict=False)]
     table = Table(title="One study: what a trial costs beside itself", box=None)
-    for name in ("trial", "seconds, median of 10 around", "driver's memory, MiB"):
+    for name in ("trial", "seconds, median of the last 10", "driver's memory, MiB"):
         table.add_column(name, justify="right")
     for number in AT:
-        around = spent[max(number - 9, 0) : number + 1]
+        around = spent[max(number - 11, 0) : number - 1]  # Of each the gap before its end.
         memory = clock.memory_mb[number - 1]
         table.add_row(str(number), f"{median(around):.2f}", f"{memory:.0f}")
     return table

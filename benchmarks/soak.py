@@ -184,6 +184,8 @@ def main(
             console.print(soak.said.read_text())
             raise typer.Exit(1)
         run = Run.open(soak.run)
+        # A driver that was killed between the study and the record mends that when it is resumed.
+        run.rebuild(open_study(run, run.spec()).results)
         recorded = {result.number for result in run.results()}
         stored = {result.number for result in open_study(run, run.spec()).results}
         lost = soak.lost | set(soak.seen) ^ recorded | recorded ^ stored

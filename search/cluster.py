@@ -45,17 +45,13 @@ ALIKE = 0.1
 #: Versions that must be the same on every serving host.
 SAME = ("servetune", "torchserve", "python", "torch", "java")
 _ANSWER_S, _CONNECT_S = 60.0, 5.0
-_ENDED = (
-    "servetune: this run's process was killed, or its Ray was; what was measured is kept, and "
-    "servetune resume goes on"
-)
 _PART_BYTES = 32 << 20
 _SLICE_S, _SLICES = 0.2, 6
 
 
 @contextlib.contextmanager
 def ray_cluster(
-    address: str | None = None, processes: int = 1, ray_output: bool = False
+    address: str | None = None, processes: int = 1, ray_output: bool = False, ended: str = ""
 ) -> Iterator[Path]:
     """The Ray cluster at an address, or one on this host alone.
 
@@ -63,6 +59,7 @@ def ray_cluster(
 
     Args:
         processes: of load, that there is room for on this host alone.
+        ended: what is said on standard error where this process is killed meanwhile.
 
     Raises:
         RunError: nothing answers at the address.
@@ -79,7 +76,7 @@ def ray_cluster(
         # Tune's newer output prints a box even where it is told to be silent.
         "RAY_AIR_NEW_OUTPUT": "0",
     }
-    with kept_folder(RAY_PREFIX, _ENDED) as folder, contextlib.ExitStack() as stack:
+    with kept_folder(RAY_PREFIX, ended) as folder, contextlib.ExitStack() as stack:
         stack.callback(ray.shutdown)
         alone: dict[str, Any] = {
             "include_dashboard": False,
@@ -127,11 +124,11 @@ def kept_folder(prefix: str, ended: str = "") -> Iterator[Path]:
         ended: what is then said on standard error.
     """
     folder = own_folder(prefix)
-    command = [sys.executable, "-I", keeper.__file__, str(folder), ended]
+    command = [sys.executable, "-P", keeper.__file__, str(folder), ended]
     starter = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True)
     assert starter.stdin is not None
-    starter.wait()
     try:
+        starter.wait()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

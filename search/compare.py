@@ -10,7 +10,7 @@ from search.result import TrialResult
 from search.rounds import Interval, mean_interval, ratio_interval
 from search.study import Outcome, differences
 from search.tables import SHOWN
-from search.text import markdown, number, span
+from search.text import markdown, number, share, span
 
 
 def compare(found: Sequence[Outcome]) -> str:
@@ -86,7 +86,10 @@ def _sweeps(found: Sequence[Outcome]) -> str:
         for other in values[1:]:
             ratio, interval = _ratio(other, values[0])
             ratios.append(f"{ratio} ({span(interval, '.2f')})" if interval else ratio)
-        medians = [number(median(each)) if each else "none" for each in values]
+        medians = [
+            (number(median(each)) if each else "none") + _answered(run.results, key[:2])
+            for each, run in zip(values, found, strict=True)
+        ]
         rows.append((*key, *medians, *ratios))
     return markdown(header, rows)
 
@@ -98,14 +101,27 @@ def _cells(results: Sequence[TrialResult]) -> Mapping[tuple[str, str, str], list
         point = describe(result.config)
         for load in result.loads:
             column = SHOWN[load.kind]
-            if value := getattr(load, column):
+            if (value := getattr(load, column)) is not None:
                 cells.setdefault((load.load, point, column), []).append(value)
     return cells
+
+
+def _answered(results: Sequence[TrialResult], key: tuple[str, ...]) -> str:
+    """Of what was not answered whole, how much was: its other figures are of the rest alone."""
+    rates = [
+        load.success_rate
+        for result in results
+        for load in result.loads
+        if (load.load, describe(result.config)) == key and load.success_rate is not None
+    ]
+    return f" ({share(min(rates))} answered)" if rates and min(rates) < 1 else ""
 
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, Interval | None]:
     if not ours or not theirs:
         return "", None
+    if min(*ours, *theirs) <= 0:  # No logarithm, and no mean ratio.
+        return (f"{median(ours) / middle:.2f}" if (middle := median(theirs)) else ""), None
     interval = ratio_interval(ours, theirs)
     ratio = interval.mean if interval else (_mean(ours) or 0.0) / (_mean(theirs) or 1.0)
     return f"{ratio:.2f}", interval

@@ -224,7 +224,9 @@ def _composed(folder: Path, text: str, image: str, archive: Archive, notes: list
     inside = f"{address.scheme}://0.0.0.0:{port}"
     published = f"{port}:{port}"
     if address.hostname != "0.0.0.0":
-        published = f"{address.hostname}:{published}"
+        # Docker wants an address here.
+        host = "127.0.0.1" if address.hostname == "localhost" else address.hostname
+        published = f"{host}:{published}"
     home = "/home/model-server"
     service = {
         "image": image,
@@ -266,7 +268,7 @@ def _places(text: str) -> dict[str, str]:
         name: held.get(f"{name}_address", f"http://127.0.0.1:{port}")
         for name, port in (("inference", 8080), ("management", 8081), ("metrics", 8082))
     }
-    is_open = held.get("disable_token_authorization") == "true"
+    is_open = held.get("disable_token_authorization", "").lower() == "true"
     return {**found, "tokens": "**Token authorisation is off.**" if is_open else _TOKENS}
 
 

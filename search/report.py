@@ -51,8 +51,9 @@ def _sweep_sections(found: Outcome) -> list[str]:
         ending(found),
         f"Everywhere: {held or 'nothing set'}.",
         "Each cell is the median over the repeats, each in a fresh server, with the least and "
-        "the greatest; bold where it is better than all others beyond doubt (95 %). A request that "
-        "failed or was not sent counts in the latencies as the time-out at least.",
+        "the greatest; bold where it is better beyond doubt (95 %) than every other point that "
+        "answered everything in each of several repeats. A request that failed or was not sent "
+        "counts in the latencies as the time-out at least.",
         *(
             part
             for table in tables(found.results)

@@ -212,7 +212,11 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
         # The handlers after the cluster: ray.init sets its own for SIGTERM.
-        with ray_cluster(address, processes, ray_output), _interruptible(budget):
+        ended = (
+            "servetune: this run's process was killed, or its Ray was; what was measured is kept, "
+            f"and servetune resume {run.folder} goes on"
+        )
+        with ray_cluster(address, processes, ray_output, ended), _interruptible(budget):
             with _trial_setup(run, spec, study, site, payloads) as setup:
                 if searches:
                     trainable = tune.with_resources(

@@ -160,7 +160,7 @@ def _cell(column: str, values: Sequence[float | None], is_best: bool) -> str:
 
 
 def _best(there: dict[Point, list[LoadResult]], column: str, way: int) -> Point | None:
-    """The point that is better than all others beyond doubt; None where no one is."""
+    """The point that is beyond doubt better than all that can be compared; None where none is."""
     intervals: dict[Point, Interval | None] = {}
     for point, loads in there.items():
         known = [value for load in loads if (value := getattr(load, column))]

@@ -91,7 +91,9 @@ class Target:
             for key, text in self.kept(config).items()
         ]
         loaded = self._held().get("load_models")
-        if loaded not in (None, "all", "ALL") and archive.path.name not in loaded:
+        if loaded not in (None, "all", "ALL") and archive.path.name not in {
+            part.rpartition("=")[2].strip() for part in loaded.split(",")
+        }:
             notes.append(f"load_models={loaded} does not load {archive.path.name}")
         return notes
 
@@ -153,7 +155,11 @@ def _edited(
 
 def _same(before: str, now: str | None) -> bool:
     try:
-        return now is not None and bool(json.loads(before) == json.loads(now))
+        # As text again: 1 and true are equal in Python.
+        first, second = (
+            json.dumps(json.loads(text), sort_keys=True) for text in (before, now or "")
+        )
+        return first == second
     except ValueError:
         return before == now
 

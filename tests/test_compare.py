@@ -57,6 +57,24 @@ def test_sweeps_are_compared_point_by_point(found: Outcome) -> None:  # noqa: F8
     assert "completion_s" in row and "| 2.01 | 4.01 |" in row and "| 2.00 (1.9" in row
 
 
+def test_what_was_not_answered_is_told_in_a_comparison(found: Outcome) -> None:  # noqa: F811
+    def swept(rates: list[float], success: float) -> Outcome:
+        loads = [
+            LoadResult("9 at once", "burst", completion_s=r, success_rate=success) for r in rates
+        ]
+        return replace(
+            found,
+            results=[
+                TrialResult(n, Kind.SWEEP, ServerConfig(), State.COMPLETE, loads=(load,))
+                for n, load in enumerate(loads)
+            ],
+        )
+
+    text = compare([swept([2.0, 2.0, 2.0], 1.0), swept([0.0, 0.0, 4.0], 0.4)])
+    row = next(line for line in text.splitlines() if "9 at once" in line)
+    assert "| 2 | 0 (0.400 answered) | 0.00 |" in row
+
+
 def test_a_ratio_of_what_was_not_paired_has_its_interval() -> None:
     chance = np.random.default_rng(1)
     held = 0

@@ -67,6 +67,16 @@ def test_a_file_that_says_the_same_stays_as_it_is(archive: Archive) -> None:
     assert bare == f"# nothing\nload_models={archive.path.name}\n"
 
 
+def test_what_only_looks_the_same_is_changed(archive: Archive) -> None:
+    tuned = ServerConfig(properties={"cpu_launcher_enable": "true"})
+    text = Target("cpu_launcher_enable=1\nload_models=my-echo.mar\n").properties_text(
+        tuned, archive
+    )
+    assert "cpu_launcher_enable=true" in text.splitlines()
+    notes = Target("load_models=my-echo.mar\n").notes(ServerConfig(), archive)
+    assert notes == [f"load_models=my-echo.mar does not load {archive.path.name}"]
+
+
 @pytest.mark.parametrize(
     ("base", "given", "sentence"),
     [

@@ -14,12 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 from plotly.offline import get_plotlyjs
 from pydantic import BaseModel
 
+from search.errors import ServiceError
 from search.run import Run
 from search.service import queue
 from search.service.intake import accept, parse
@@ -70,7 +72,11 @@ def read_token(root: Path) -> str:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return path.read_text().strip()
+        if token := path.read_text().strip():
+            return token
+        raise ServiceError(
+            f"{path} is empty; remove it, and the next start makes a new token"
+        ) from None
     with os.fdopen(descriptor, "w") as file:
         token = secrets.token_urlsafe(32)
         file.write(token + "\n")
@@ -83,6 +89,7 @@ class Service:
     def __init__(self, store: JobStore, jobs: queue.Queue, settings: Settings):
         self._store, self._queue, self._settings = store, jobs, settings
         self._views = Views(settings.links)
+        self._writing = asyncio.Lock()
 
     def app(self) -> web.Application:
         """The whole application; the queue runs as long as it does."""
@@ -142,6 +149,9 @@ class Service:
         return answer
 
     def _authorise(self, request: web.Request) -> None:
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise Refusal(403, f"pages of {origin} may not ask this service")
         token = self._settings.token
         if token is None or request.path in _OPEN or request.path.startswith("/static/"):
             return
@@ -301,24 +311,43 @@ class Service:
         if suffix not in ("html", "md"):
             raise Refusal(400, f"format must be html or md, got {suffix!r}")
 
-        def write() -> None:
-            write_report(outcome(run, open_study(run, run.spec())))
-
         path = run.folder / f"report.{suffix}"
-        if not path.is_file() or not job.record().state.is_over:
-            await asyncio.to_thread(write)
+        record = job.record()
+        if not record.state.is_over:
+            await asyncio.to_thread(lambda: write_report(outcome(run, open_study(run, run.spec()))))
+        else:
+            await self._finished(run, path, record.ended_s)
         kind = "text/html" if suffix == "html" else "text/markdown"
         headers = {"Content-Security-Policy": "sandbox allow-scripts"}
         return web.Response(text=path.read_text(), content_type=kind, headers=headers)
 
     async def _best(self, request: web.Request) -> web.StreamResponse:
-        run = self._run(self._job(request))
+        job = self._job(request)
+        run, record = self._run(job), job.record()
         folder = run.folder / "best"
+        if record.state.is_over:
+            await self._finished(run, folder / "README.md", record.ended_s)
         if not folder.is_dir():
             raise Refusal(404, "the job has no files for production: it chose nothing so far")
         body = await asyncio.to_thread(_packed, folder)
         headers = {"Content-Disposition": f'attachment; filename="{run.name}-best.tar.gz"'}
         return web.Response(body=body, content_type="application/gzip", headers=headers)
+
+    async def _finished(self, run: Run, path: Path, ended_s: float | None) -> None:
+        """Write what a job's own process could not, as it was lost, or wrote before its end."""
+        from search.export import export
+        from search.report import write_report
+        from search.study import open_study, outcome
+
+        def write() -> None:
+            found = outcome(run, open_study(run, run.spec()))
+            write_report(found)
+            if found.chosen is not None:
+                export(run, found.chosen, run.spec().archive(), found.confirmation)
+
+        async with self._writing:
+            if not path.is_file() or path.stat().st_mtime < (ended_s or 0.0):
+                await asyncio.to_thread(write)
 
     # --- inside ------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from search.up import free_ports
 
 _START_S, _STOP_S = 60.0, 30.0
 _POLL_S = 0.3
+#: A Ray that lives answers within this, also on a busy host.
+_FIND_S = 15.0
 #: More load processes than any specification may ask for.
 _LOADGENS = 64
 
@@ -48,7 +51,8 @@ class Cluster:
     def submit(self, job: Job) -> None:
         """Start a job's process."""
         self._client.submit_job(
-            entrypoint=f"{sys.executable} -m search.service.worker {job.folder}",
+            # Ray gives it to a shell.
+            entrypoint=shlex.join([sys.executable, "-m", "search.service.worker", str(job.folder)]),
             submission_id=job.submission_id,
             metadata={"servetune_job": job.id},
         )
@@ -89,8 +93,11 @@ class LocalCluster:
             found = cls(**json.loads((root / "cluster.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        if found._holder() is not None and _answers(found.address):
-            return found
+        deadline = time.monotonic() + _FIND_S
+        while found._holder() is not None and time.monotonic() < deadline:
+            if _answers(found.address):
+                return found
+            time.sleep(_POLL_S)
         found.stop()
         return None
 

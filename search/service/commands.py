@@ -138,7 +138,10 @@ def submit(
     try:
         data = yaml.safe_load(spec.read_text())
         model = data["model"]
-        files = {name: spec.resolve().parent / model[name] for name in ("archive", "requests")}
+        files = {
+            name: spec.resolve().parent / Path(model[name]).expanduser()
+            for name in ("archive", "requests")
+        }
     except OSError as error:
         raise CommandError(f"{spec} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, KeyError, TypeError) as error:
@@ -150,6 +153,11 @@ def submit(
     data.setdefault("name", spec.stem)
     data.pop("output", None)  # The service has a place of its own.
     data["model"] = {**model, **{name: str(path) for name, path in files.items()}}
+    for section, name in (("serving", "baseline"), ("search", "warm_start")):
+        # Paths count from the specification's folder; these two the service reads itself.
+        if isinstance(held := data.get(section), dict) and isinstance(held.get(name), str):
+            path = spec.resolve().parent / Path(held[name]).expanduser()
+            data[section] = {**held, name: str(path)}
     uploads = {} if by_path else files
 
     async def send() -> dict[str, Any]:
@@ -263,21 +271,22 @@ def _watch(
     require_ratio: float | None,
 ) -> None:
     async def follow() -> dict[str, Any]:
-        after, since = "0", time.monotonic()
+        after, away_since = "0", None
         async with _client(server, token_file) as client:
             job = await client.job(job_id)
             while True:
                 try:
                     async for heard in client.events(job_id, after):
-                        after, since = heard.id, time.monotonic()
+                        after, away_since = heard.id, None
                         if line := _line(heard.kind, heard.data):
                             console.print(line, markup=False)
-                    job = await client.job(job_id)
+                    job, away_since = await client.job(job_id), None
                     if job["ended_s"] is not None:
                         return dict(job)
                 except ServiceError:
                     # It may have been restarted: the job goes on meanwhile.
-                    if time.monotonic() - since > _AWAY_S:
+                    away_since = away_since or time.monotonic()
+                    if time.monotonic() - away_since > _AWAY_S:
                         raise
                 await asyncio.sleep(1)
 

@@ -66,6 +66,9 @@ def main(folder: Path) -> None:
     except _MISTAKES as error:
         job.end(JobState.FAILED, str(error))
     except BaseException as error:
+        if job.stop_path.exists():
+            job.end(JobState.STOPPED, "it was stopped")
+            raise
         job.end(JobState.FAILED, f"internal error: {type(error).__name__}: {error}")
         raise
     else:

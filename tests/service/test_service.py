@@ -15,9 +15,9 @@ import yaml
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 
-from search.errors import RecordError
+from search.errors import RecordError, ServiceError
 from search.export import export
-from search.service import worker
+from search.service import commands, worker
 from search.service.app import read_token
 from search.service.jobs import Job, JobState, JobStore
 from search.service.queue import Queue, Status
@@ -114,14 +114,32 @@ async def test_what_cannot_be_recorded_ends_a_job_in_a_sentence(
     assert job.ended() == (JobState.FAILED, cause)
 
 
+async def test_a_job_that_is_stopped_as_it_begins_was_stopped(
+    client: Client, store: JobStore, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(store, await submitted(client, spec))
+    job.stop_path.touch()
+    monkeypatch.setattr(worker, "_stop_when_asked", Mock())
+    # Ray's own handler of SIGTERM.
+    monkeypatch.setattr(worker, "carry_out", Mock(side_effect=SystemExit(15)))
+    with pytest.raises(SystemExit):
+        worker.main(job.folder)
+    assert job.ended() == (JobState.STOPPED, "it was stopped")
+
+
 async def test_a_process_that_is_lost_fails_its_job(
     client: Client, store: JobStore, runner: Pretended, spec: dict[str, Any]
 ) -> None:
     job = job_of(store, await submitted(client, spec))
     await until(job, JobState.RUNNING)
+    begin_run(job)
+    early = await (await client.get(f"/v1/jobs/{job.id}/report")).text()
     runner.statuses[job.id] = Status.OVER
     await until(job, JobState.FAILED)
     assert "resume goes on" in (job.record().reason or "")
+    # What it could not write itself is written: its report, and the files of its best.
+    assert await (await client.get(f"/v1/jobs/{job.id}/report")).text() != early
+    assert (await client.get(f"/v1/jobs/{job.id}/best.tar.gz")).status == 200
 
 
 async def test_what_ray_does_not_take_fails_with_its_reason(
@@ -274,6 +292,48 @@ def test_a_token_is_made_once_and_is_nobody_elses(tmp_path: Path) -> None:
     token = read_token(tmp_path)
     assert len(token) > 30 and read_token(tmp_path) == token
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_token_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "token").touch()
+    with pytest.raises(ServiceError, match="is empty; remove it"):
+        read_token(tmp_path)
+
+
+async def test_a_page_of_elsewhere_may_not_ask(client: Client) -> None:
+    elsewhere = await client.post("/v1/jobs", headers={"Origin": "http://elsewhere.example"})
+    assert elsewhere.status == 403 and "elsewhere" in (await elsewhere.json())["error"]
+    own = str(client.make_url("/")).rstrip("/")
+    assert (await client.get("/v1/jobs", headers={"Origin": own})).status == 200
+
+
+def test_files_that_a_specification_names_are_found_from_its_folder(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: dict[str, Any] = {}
+
+    class Told:
+        async def __aenter__(self) -> Told:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def submit(self, text: str, uploads: dict[str, Path]) -> dict[str, Any]:
+            sent.update(yaml.safe_load(text))
+            return {"id": "1"}
+
+    monkeypatch.setattr(commands, "_client", lambda *_: Told())
+    (tmp_path / "model.mar").touch()
+    (tmp_path / "requests.jsonl").touch()
+    data = {
+        "model": {"archive": "model.mar", "requests": "requests.jsonl"},
+        "serving": {"baseline": "config.properties"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    commands.submit(tmp_path / "mine.yaml")
+    assert sent["serving"]["baseline"] == str(tmp_path / "config.properties")
+    assert sent["model"]["archive"] == str(tmp_path / "model.mar")
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "20260101-000000-abcdef", "x", "a%2fb"])

@@ -281,8 +281,7 @@ async function jobView(signal, id) {
   async function refresh() {
     job = await read(path);
     if (signal.aborted) return;
-    drawHead();
-    drawLive();
+    drawHead(); drawLive(); drawHistory(); table.draw();
   }
 
   drawHead(); drawLive(); drawHistory(); table.draw();
@@ -291,7 +290,7 @@ async function jobView(signal, id) {
       let history = false, lives = false;
       for (const { kind, data } of events) {
         if (kind === "trial" || kind === "round") { current = data.number; windows = []; lives = true; }
-        if (kind === "window") { windows.push(data); lives = true; }
+        if (kind === "window" && (data.number ?? current) === current) { windows.push(data); lives = true; }
         if (kind === "result") { trials.set(data.number, data); table.set(data); history = true; }
         if (kind === "phase") {
           job.progress = { ...job.progress, trial: data.number, phase: data.name, rate_rps: data.rate_rps };
@@ -430,6 +429,7 @@ async function route() {
       else if (page === "jobs" && number) await trialView(ending.signal, id, number);
       else if (page === "jobs" && id) await jobView(ending.signal, id);
       else await jobsView(ending.signal);
+      say("");
       return;
     } catch (error) {
       if (ending.signal.aborted) return;
