@@ -86,12 +86,10 @@ def tune(
     ray_output: RayOption = False,
 ) -> None:
     """Search for the best configuration."""
-    from search.study import new_run
-
     found = load_spec(spec).on_cluster(cluster)
     if found.sweep is not None:
         raise CommandError(f"{spec} describes a sweep; run it with servetune sweep")
-    run = new_run(found)
+    run = _new_run(found)
     run.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _execute(run, plain, ray_output)
 
@@ -104,12 +102,10 @@ def sweep(
     ray_output: RayOption = False,
 ) -> None:
     """Measure every point of a space under chosen loads, in random order."""
-    from search.study import new_run
-
     found = load_spec(spec, may_be_fixed=True).on_cluster(cluster)
     if found.sweep is None:
         raise CommandError(f"{spec} has no section `sweep`; tune searches it")
-    _execute(new_run(found), plain, ray_output)
+    _execute(_new_run(found), plain, ray_output)
 
 
 @app.command()
@@ -130,6 +126,16 @@ def resume(
     with opened.locked():
         opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _execute(opened, plain, ray_output)
+
+
+def _new_run(spec: Any) -> Any:
+    from search.host import only_one
+    from search.study import new_run
+
+    if spec.cluster.address is None:
+        with only_one():
+            pass  # Refused before there is a folder.
+    return new_run(spec)
 
 
 def _execute(run: Any, plain: bool, ray_output: bool) -> None:

@@ -83,7 +83,8 @@ def ray_cluster(
             "num_cpus": 2,
             "resources": {SERVING_RESOURCE: 1, LOADGEN_RESOURCE: processes},
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": str(folder),
+            # Ray opens its own folder to everybody; the one around it is this user's alone.
+            "_temp_dir": str(folder / "ray"),
         }
         try:
             ray.init(

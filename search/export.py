@@ -7,7 +7,7 @@ import enum
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -108,7 +108,10 @@ $facts
 $more- `trial.json`: what is claimed, for `servetune verify`.
 """
 _TOKENS = """Token authorisation is on: TorchServe writes its tokens
-  to `key_file.json` here at each start, and clients send `Authorization: Bearer KEY`."""
+  to `key_file.json`, $there, at each start, and clients send
+  `Authorization: Bearer KEY`."""
+_THERE = "in the folder that it is started in"
+_IN_CONTAINER = "in the container (`docker compose exec torchserve cat key_file.json`)"
 
 _UNCONFIRMED = """\
 **Unconfirmed**: the rate below was measured
@@ -182,8 +185,9 @@ def _write(
             f"- `{archive.path.name}`: the archive with `model-config.yaml` inside, which beats\n"
             "  what any config.properties says of the model. The file is here to be read, too.\n"
         )
-        rest = describe(carried)
-        if carried != ServerConfig():
+        alone = replace(carried, job_queue_size=None)  # That is in the archive, too.
+        rest = describe(alone)
+        if alone != ServerConfig():
             notes.append(
                 f"an archive cannot carry {rest}: whoever ships it alone leaves these to TorchServe"
             )
@@ -213,7 +217,8 @@ def _write(
         (folder / "changes.diff").write_text(diff)
         more += "- `changes.diff`: what was changed in the config.properties that is in use.\n"
     more += "".join(f"- Note: {note}.\n" for note in notes)
-    return notes, diff, {**_places(text), "command": command, "reader": reader, "more": more}
+    there = _IN_CONTAINER if form is Format.COMPOSE else _THERE
+    return notes, diff, {**_places(text, there), "command": command, "reader": reader, "more": more}
 
 
 def _composed(folder: Path, text: str, image: str, archive: Archive, notes: list[str]) -> str:
@@ -261,15 +266,16 @@ def _composed(folder: Path, text: str, image: str, archive: Archive, notes: list
     return edited(text, {"inference_address": inside})
 
 
-def _places(text: str) -> dict[str, str]:
-    """Where it listens, as the README says it."""
+def _places(text: str, there: str) -> dict[str, str]:
+    """Where it listens and where its tokens are, as the README says it."""
     held = javaproperties.loads(text)
     found = {
         name: held.get(f"{name}_address", f"http://127.0.0.1:{port}")
         for name, port in (("inference", 8080), ("management", 8081), ("metrics", 8082))
     }
+    tokens = Template(_TOKENS).substitute(there=there)
     is_open = held.get("disable_token_authorization", "").lower() == "true"
-    return {**found, "tokens": "**Token authorisation is off.**" if is_open else _TOKENS}
+    return {**found, "tokens": "**Token authorisation is off.**" if is_open else tokens}
 
 
 def _claim(

@@ -16,6 +16,8 @@ from search.loads import LoadResult, Offered
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
 
+#: Others that take more of the host's CPU time make a figure doubtful.
+MUCH_FOREIGN = 0.2
 #: What a trial does, in order; a pruned one ends early.
 PHASES = ("start", "warm-up", "incumbent probe", "narrowing", "stop")
 
@@ -279,7 +281,7 @@ def summarise(
         scheduled=sum(probe.measurement.scheduled for probe in found.probes),
         sent=sum(probe.measurement.sent for probe in found.probes),
         succeeded=sum(probe.measurement.succeeded for probe in found.probes),
-        doubts=found.doubts,
+        doubts=(*found.doubts, *_disturbed(windows)),
         p99_excess=found.p99_excess,
         steal=_mean_share(windows, "steal"),
         foreign_cpu=_mean_share(windows, "foreign_cpu"),
@@ -287,6 +289,12 @@ def summarise(
         **(asdict(window) if window else {}),
         **measured,
     )
+
+
+def _disturbed(windows: Sequence[Window]) -> list[str]:
+    """What others took of the host while it was measured, where that is much."""
+    foreign = _mean_share(windows, "foreign_cpu") or 0.0
+    return [f"other processes took {foreign:.0%} of the CPU time"] * (foreign > MUCH_FOREIGN)
 
 
 def sustained_result(
@@ -312,7 +320,7 @@ def sustained_result(
         queue_s=window.queue_s if window else None,
         inference_s=window.inference_s if window else None,
         mean_batch_fill=window.mean_batch_fill if window else None,
-        doubts=(*found.doubts, *(() if best else (found.reason,))),
+        doubts=(*found.doubts, *_disturbed(windows), *(() if best else (found.reason,))),
     )
 
 

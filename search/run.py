@@ -58,6 +58,8 @@ class Run:
         """
         if not (folder / "spec.yaml").is_file():
             raise RunError(f"{folder} is not a run's folder: it has no spec.yaml")
+        if (folder / "job.json").is_file():
+            raise RunError(f"{folder} is a job's folder: its run is in {folder / 'runs'}")
         return cls(folder.resolve())
 
     @property

@@ -77,7 +77,7 @@ class NodeOptions:
         found += [f"--{name}={port}" for name, port in self.ports.items()]
         # A trial computes outside of Ray: the less Ray takes of the host the better.
         found += ["--num-cpus=2", f"--object-store-memory={OBJECT_STORE_BYTES}"]
-        found += [f"--resources={json.dumps(held)}", f"--temp-dir={folder}"]
+        found += [f"--resources={json.dumps(held)}", f"--temp-dir={folder / 'ray'}"]
         return [*found, "--disable-usage-stats"]
 
 

@@ -158,8 +158,10 @@ class Service:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         # A header may hold any bytes.
         same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
-        if scheme.lower() != "bearer" or not same:
+        if scheme.lower() != "bearer" or not given:
             raise Refusal(401, "a token is needed: Authorization: Bearer TOKEN")
+        if not same:
+            raise Refusal(401, "the token is not this service's")
 
     # --- the page ----------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +85,7 @@ def serve(
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise ServiceError(f"--folder {folder} cannot be made: {error.strerror}") from None
+    _check_free(host, port)
     with _only_service(folder):
         token = None if no_token else read_token(folder)
         local = None
@@ -109,6 +112,17 @@ def serve(
                 console.print(f"jobs that go on: {going}; servetune serve finds them again")
             elif local is not None:
                 local.stop()
+
+
+def _check_free(host: str, port: int) -> None:
+    """Before Ray is started for nothing."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        raise ServiceError(f"{host}:{port} cannot be listened on: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -144,9 +158,9 @@ def submit(
         }
     except OSError as error:
         raise CommandError(f"{spec} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise CommandError(
-            f"{spec} is no specification with model.archive and model.requests: {error}"
+            f"{spec} is no specification: YAML with model.archive and model.requests is needed"
         ) from None
     if missing := [path for path in files.values() if not path.is_file()]:
         raise CommandError(f"{missing[0]} does not exist")
@@ -170,15 +184,27 @@ def submit(
         _watch(job["id"], server, token_file, require_rps, require_ratio)
 
 
-def jobs(server: ServerOption = _HERE, token_file: TokenOption = None) -> None:
+def jobs(
+    server: ServerOption = _HERE,
+    token_file: TokenOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="as the API tells them")] = False,
+) -> None:
     """List the service's jobs."""
 
     async def ask() -> list[dict[str, Any]]:
         async with _client(server, token_file) as client:
             return list(await client.jobs())
 
-    table = Table("job", "name", "state", "trials", "best, rps", "÷ baseline", "reason")
-    for job in asyncio.run(ask()):
+    found = asyncio.run(ask())
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table()
+    # An id is for the next command: it is never shortened.
+    table.add_column("job", no_wrap=True, min_width=max((len(j["id"]) for j in found), default=0))
+    for title in ("name", "state", "trials", "best, rps", "÷ baseline", "reason"):
+        table.add_column(title)
+    for job in found:
         best, ratio = job["best"], job["ratio"]
         place = f" ({job['place']}.)" if job["place"] else ""
         table.add_row(
@@ -298,9 +324,12 @@ def _watch(
     if require_rps is not None and best < require_rps:
         console.print(f"below what is required: {best:.1f} of {require_rps:g} rps")
         raise typer.Exit(BELOW)
-    if require_ratio is not None and (job["ratio"] or 0.0) < require_ratio:
+    if require_ratio is not None and job["ratio"] is None:
+        console.print("what is required cannot be told: the best or the baseline sustained no rate")
+        raise typer.Exit(BELOW)
+    if require_ratio is not None and job["ratio"] < require_ratio:
         console.print(
-            f"below what is required: {job['ratio'] or 0.0:.2f} of {require_ratio:g} × the baseline"
+            f"below what is required: {job['ratio']:.2f} of {require_ratio:g} × the baseline"
         )
         raise typer.Exit(BELOW)
     if not best and job["kind"] == "search":
@@ -314,7 +343,7 @@ def _line(kind: str, data: dict[str, Any]) -> str | None:
         rate = data["sustained_rps"]
         came = f"{rate:.1f} rps" if rate else f"{data['state'].lower()}: {data['cause']}"
         return f"trial {data['number']}: {came} ({data['duration_s']:.0f} s)"
-    if kind == "state":
+    if kind == "state" and data["state"] not in ("finished", "stopped", "failed"):
         return f"{data['state']}{': ' + data['reason'] if data['reason'] else ''}"
     return None
 

@@ -64,9 +64,21 @@ def accept(
         if not isinstance(model, dict):
             raise SpecError([f"model: must be a mapping, got {model!r}"])
         data["model"] = {**model, **{name: str(path) for name, path in uploads.items()}}
-    problems = list(_misplaced(data, uploads, roots))
-    if problems:
-        raise SpecError(problems)
+    if misplaced := dict(_misplaced(data, uploads, roots)):
+        paths = [".".join(place) for place in misplaced]
+        rest = {
+            name: {k: v for k, v in held.items() if (name, k) not in misplaced}
+            if isinstance(held, dict)
+            else held
+            for name, held in data.items()
+            if (name,) not in misplaced
+        }
+        found = [f"{path}: {why}" for path, why in zip(paths, misplaced.values(), strict=True)]
+        try:
+            accept(rest, {}, roots)
+        except SpecError as error:  # Without what is misplaced; that it is missing is no news.
+            found += [text for text in error.problems if not text.startswith(tuple(paths))]
+        raise SpecError(found)
     data.setdefault("name", "job")
     for place in _FILES:
         if isinstance(text := _at(data, place), str):
@@ -80,15 +92,15 @@ def accept(
 
 def _misplaced(
     data: Mapping[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
-) -> Iterator[str]:
+) -> Iterator[tuple[tuple[str, ...], str]]:
     for place in _OWN:
         if _at(data, place) is not None:
-            yield f"{'.'.join(place)}: is the service's own to choose; leave it out"
+            yield place, "is the service's own to choose; leave it out"
     for place in _FILES:
         text = _at(data, place)
         uploaded = place[0] == "model" and place[1] in uploads
         if isinstance(text, str) and not uploaded and not _is_inside(roots[0] / text, roots):
-            yield f"{'.'.join(place)}: {text!r} does not lie in a folder that the service may read"
+            yield place, f"{text!r} does not lie in a folder that the service may read"
 
 
 def _stray_payloads(

@@ -15,8 +15,9 @@ import yaml
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 
-from search.errors import RecordError, ServiceError
+from search.errors import RecordError, RunError, ServiceError
 from search.export import export
+from search.run import Run
 from search.service import commands, worker
 from search.service.app import read_token
 from search.service.jobs import Job, JobState, JobStore
@@ -222,6 +223,33 @@ async def test_every_problem_of_a_specification_is_told(
     for body in ("- 1", "{", "a: [", "\x00", "model: 5"):
         assert (await client.post("/v1/jobs", data=body)).status == 422
     assert store.all() == [] and list((store._folder).iterdir()) == []
+
+
+async def test_a_stray_path_hides_no_other_problem(client: Client, spec: dict[str, Any]) -> None:
+    wrong = {
+        **spec,
+        "model": {**spec["model"], "archive": "/etc/passwd"},
+        "serving": {"python": "/usr/bin/python3"},
+        "search": {"trials": 0},
+        "serch": {},
+    }
+    answer = await client.post("/v1/jobs", data=json.dumps(wrong))
+    problems = sorted((await answer.json())["problems"])
+    assert answer.status == 422 and len(problems) == 4, problems
+    starts = (
+        "model.archive: '/etc",
+        "search.trials: ",
+        "serch: ",
+        "serving.python: is the service",
+    )
+    for problem, start in zip(problems, starts, strict=True):
+        assert problem.startswith(start)
+
+
+async def test_a_jobs_folder_is_no_runs(store: JobStore, client: Client, spec: Any) -> None:
+    job = job_of(store, await submitted(client, spec))
+    with pytest.raises(RunError, match="is a job's folder"):
+        Run.open(job.folder)
 
 
 @pytest.mark.parametrize(

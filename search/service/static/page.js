@@ -101,7 +101,11 @@ function plot(node, traces, layout) {
     margin: { l: 52, r: 12, t: 30, b: 84 }, font: { family: "system-ui, sans-serif", size: 12 },
     legend: { orientation: "h", y: -0.28 }, showlegend: traces.length > 1, hovermode: "closest",
   };
-  Plotly.react(node, traces, { ...base, ...layout }, { responsive: true, displaylogo: false });
+  Plotly.react(node, traces, { ...base, ...layout }, { displaylogo: false });
+  if (node.dataset.fits) return;
+  // Its column may change without the window: beside a plot that comes or goes.
+  node.dataset.fits = "yes";
+  new ResizeObserver(() => node.clientWidth && Plotly.Plots.resize(node)).observe(node);
 }
 
 function problem(error) {
