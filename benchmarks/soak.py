@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -88,22 +89,25 @@ class Soak:
         ours: dict[int, psutil.Process] = {}
         first: tuple[int, float] | None = None
         last, begun = (0, 0.0), len(self.seen)
-        next_fault = time.monotonic() + self._chance.uniform(*EVERY_S)
+        next_fault, ends = time.monotonic() + self._chance.uniform(*EVERY_S), False
         while driver.poll() is None:
             time.sleep(0.5)
             with suppress(psutil.Error):
-                for process in psutil.Process(driver.pid).children(recursive=True):
+                children = psutil.Process(driver.pid).children(recursive=True)
+                for process in (*children, *self._servers()):
                     ours.setdefault(process.pid, process)
                 self._look()
-                if len(self.seen) > max(begun, last[0]):
+                # One that ends frees what it held.
+                if not ends and len(self.seen) > max(begun, last[0]):
                     last = len(self.seen), psutil.Process(driver.pid).memory_info().rss / MIB
                     first = first or last
             if time.monotonic() > until:
+                ends = True
                 driver.send_signal(signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
                     driver.wait(GONE_S)
             elif time.monotonic() > next_fault:
-                self._hurt(driver, ours)
+                ends |= self._hurt(driver, ours)
                 next_fault = time.monotonic() + self._chance.uniform(*EVERY_S)
         self.endings[str(driver.returncode)] += 1
         if first:
@@ -111,7 +115,8 @@ class Soak:
         self._look()
         self._count_orphans(list(ours.values()))
 
-    def _hurt(self, driver: subprocess.Popen[bytes], ours: dict[int, psutil.Process]) -> None:
+    def _hurt(self, driver: subprocess.Popen[bytes], ours: dict[int, psutil.Process]) -> bool:
+        """Do one of the faults; whether it ends the session."""
         weights = {name: weight for name, (_, weight) in VICTIMS.items()} | ENDS
         (name,) = self._chance.choices(list(weights), list(weights.values()))
         if name in ENDS:
@@ -119,11 +124,21 @@ class Soak:
         else:
             victims = [p for p in ours.values() if VICTIMS[name][0] in _command(p)]
             if not victims:  # Between two trials.
-                return
+                return False
             with suppress(psutil.Error):
                 self._chance.choice(victims).kill()
         self.faults[name] += 1
         print(f"{len(self.seen)} trials; SIGKILL of {name}" if name != CTRL_C else name, flush=True)
+        return name in (*ENDS, "raylet")
+
+    def _servers(self) -> Iterator[psutil.Process]:
+        """What serves this run: none of it is the driver's child."""
+        for process in psutil.process_iter():
+            if VICTIMS["JVM"][0] in (line := _command(process)) and f"{self.run}/" in line:
+                yield process
+                yield from process.children(recursive=True)
+                if (parent := process.parent()) and VICTIMS["supervisor"][0] in _command(parent):
+                    yield parent
 
     def _look(self) -> None:
         """Read the record: what was in it stays in it, as it was."""

@@ -1,11 +1,13 @@
-"""The small process that removes a folder once its owner is gone, however that ended.
+"""The small process that ends what a killed owner left, and removes its folder.
 
-Run as a script with FOLDER and, where there is something to say of an end without a word, that
-SENTENCE. The owner holds its standard input open, and writes `done` before it ends in order.
+Run as a script with FOLDER, a SENTENCE to say of an end without a word, where there is one, and
+the SECONDS that Ray's processes have to end by themselves. The owner holds its standard input
+open, and writes `done` before it ends in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
-#: What used the folder ends by itself, Ray's processes within a minute.
-_LIMIT_S = 120.0
-_LOOK_S = 0.2
+_LOOK_S = 0.5
+#: What only the command lines of Ray's own processes hold.
+_RAYS = ("ray::", "/ray/core/", "/ray/_private/", "/ray/dashboard/")
 
 
-def main(folder: Path, sentence: str = "") -> None:
+def main(folder: Path, sentence: str = "", seconds: str = "20") -> None:
     # Leave the asker's children: Ray kills those of a worker that ends.
     if os.fork():
         os._exit(0)
@@ -28,18 +30,29 @@ def main(folder: Path, sentence: str = "") -> None:
         signal.signal(number, signal.SIG_IGN)
     if sys.stdin.read() != "done" and sentence:
         print(sentence, file=sys.stderr, flush=True)
-    give_up = time.monotonic() + _LIMIT_S
+    patience = time.monotonic() + float(seconds)
     while folder.exists():
-        if not _is_used(folder) or time.monotonic() > give_up:
+        users = [process for process in psutil.process_iter() if _uses(process, folder)]
+        if not users:
             shutil.rmtree(folder, ignore_errors=True)
             return
+        if time.monotonic() > patience:
+            for process in users:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         time.sleep(_LOOK_S)
 
 
-def _is_used(folder: Path) -> bool:
-    lines = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
-    # This process itself has it as a whole argument.
-    return any(str(folder) in part for line in lines for part in line if part != str(folder))
+def _uses(process: psutil.Process, folder: Path) -> bool:
+    """Whether this is one of Ray's processes with this folder in its command or open in it."""
+    try:
+        command = process.cmdline()
+        if not any(mark in part for mark in _RAYS for part in command):
+            return False
+        paths = [*command, *(file.path for file in process.open_files())]
+    except psutil.Error:
+        return False
+    return any(f"{folder}/" in path for path in paths)
 
 
 if __name__ == "__main__":
