@@ -217,10 +217,10 @@ def main(
     for orphan in soak.orphans:
         console.print(f"  {orphan}", markup=False)
     console.print(f"tracebacks shown: {tracebacks}")
-    grown = [(b - a, last - first) for (a, first), (b, last) in soak.memory if b > a]
-    if grown:
-        per_trial = sum(mib for _, mib in grown) / sum(count for count, _ in grown)
-        console.print(f"the driver's memory: {per_trial:+.2f} MiB a trial")
+    if soak.memory:
+        (first, before), (last, after) = max(soak.memory, key=lambda ends: ends[1][0] - ends[0][0])
+        text = f"{before:.0f} MiB after trial {first}, {after:.0f} after trial {last}"
+        console.print(f"the driver's memory in its longest session: {text}")
     kib = size / trials / 1024
     console.print(f"the run's folder: {files / trials:.0f} files and {kib:.0f} KiB a trial")
     if lost or soak.orphans or tracebacks:
