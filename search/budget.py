@@ -101,7 +101,7 @@ class Budget:
         elif beside + self._counted(results) >= self._trials:
             self.reason = f"all {self._trials} trials were run"
         elif self._left_s - self._reserved_s(results) < self._typical_trial_s(results):
-            self.reason = "the time budget was spent"
+            self.reason = "the time budget has no room for another trial"
         else:
             return True
         return False

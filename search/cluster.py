@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -32,6 +31,7 @@ from search.host import describe_host, describe_versions, only_one
 from search.text import first_line
 from serving.archive import Archive
 from serving.errors import ServerError
+from serving.identity import identity, is_alive
 from serving.installation import find_installation
 from serving.server import LOOPBACK, sweep
 
@@ -140,13 +140,8 @@ def kept_folder(prefix: str, ended: str = "") -> Iterator[Path]:
 def own_folder(prefix: str) -> Path:
     """A folder that belongs to this process: whoever sweeps removes it once that is gone."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
-    note_owner(folder, psutil.Process())
+    (folder / "driver.pid").write_text(identity(os.getpid()))
     return folder
-
-
-def note_owner(folder: Path, owner: psutil.Process) -> None:
-    """Make a folder a process's."""
-    (folder / "driver.pid").write_text(f"{owner.pid} {owner.create_time()}")
 
 
 def sweep_folders() -> None:
@@ -154,12 +149,7 @@ def sweep_folders() -> None:
     prefixes = (RAY_PREFIX, HOST_PREFIX)
     for folder in [path for prefix in prefixes for path in Path("/tmp").glob(f"{prefix}*")]:
         with contextlib.suppress(OSError, ValueError):
-            pid, created = (folder / "driver.pid").read_text().split()
-            try:
-                alive = psutil.Process(int(pid)).create_time() == float(created)
-            except psutil.Error:
-                alive = False
-            if not alive:
+            if not is_alive((folder / "driver.pid").read_text()):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

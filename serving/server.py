@@ -26,6 +26,7 @@ from serving.archive import Archive
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.errors import ServerError
 from serving.gpu import RAN_OUT, gpu_used_bytes
+from serving.identity import is_alive
 from serving.installation import Installation
 from serving.metrics import ServerCounters
 
@@ -543,24 +544,13 @@ def sweep() -> None:
                 continue
             note, server = home / "supervisor.pid", home / "server.pid"
             if note.exists():
-                stale = not _noted_alive(note)
+                stale = not is_alive(note.read_text())
             else:
                 stale = time.time() - found.st_mtime > 60
             if stale:
-                if server.exists() and _noted_alive(server):
+                if server.exists() and is_alive(server.read_text()):
                     _kill_group(int(server.read_text().split()[0]))
                 shutil.rmtree(home, ignore_errors=True)
-
-
-def _noted_alive(note: Path) -> bool:
-    """Whether the very process of a note still runs: a pid alone may have been used again."""
-    pid, started = note.read_text().split()
-    try:
-        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    # Where no one reaps it, a killed process keeps its entry as a zombie.
-    return found[0] != "Z" and found[19] == started
 
 
 def _kill_group(pid: int) -> None:

@@ -21,6 +21,7 @@ from search.errors import ServiceError
 from search.service.jobs import Job, write_json
 from search.service.queue import Status
 from search.up import free_ports
+from serving.identity import identity, is_alive
 
 _START_S, _STOP_S = 60.0, 30.0
 _POLL_S = 0.3
@@ -78,12 +79,11 @@ class LocalCluster:
     """A cluster of this host alone, which outlives whoever started it.
 
     Attributes:
-        pid, created_s: of the `servetune up` that holds it together.
+        holder: the identity of the `servetune up` that holds it together.
         address: of its dashboard.
     """
 
-    pid: int
-    created_s: float
+    holder: str
     address: str
 
     @classmethod
@@ -94,7 +94,7 @@ class LocalCluster:
         except (OSError, ValueError, TypeError):
             return None
         deadline = time.monotonic() + _FIND_S
-        while found._holder() is not None and time.monotonic() < deadline:
+        while is_alive(found.holder) and time.monotonic() < deadline:
             if _answers(found.address):
                 return found
             time.sleep(_POLL_S)
@@ -123,8 +123,7 @@ class LocalCluster:
                 stderr=log,
                 start_new_session=True,
             )
-        created_s = psutil.Process(process.pid).create_time()
-        found = cls(process.pid, created_s, f"http://127.0.0.1:{dashboard}")
+        found = cls(identity(process.pid), f"http://127.0.0.1:{dashboard}")
         write_json(root / "cluster.json", vars(found))
         deadline = time.monotonic() + _START_S
         while not _answers(found.address):
@@ -138,18 +137,11 @@ class LocalCluster:
 
     def stop(self) -> None:
         """End it, and all that it started."""
-        if (holder := self._holder()) is not None:
-            with contextlib.suppress(psutil.Error):
-                holder.send_signal(signal.SIGTERM)
-                holder.wait(timeout=_STOP_S)
-
-    def _holder(self) -> psutil.Process | None:
-        """The process that holds it together, while it lives."""
-        try:
-            process = psutil.Process(self.pid)
-            return process if process.create_time() == self.created_s else None
-        except psutil.Error:
-            return None
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(int(self.holder.split()[0]))
+            if is_alive(self.holder):
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=_STOP_S)
 
 
 def _answers(address: str) -> bool:
