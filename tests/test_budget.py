@@ -81,7 +81,9 @@ def test_time_counts_on_when_a_run_goes_on(folder: Path) -> None:
     assert Budget(spec, study).may_start(), "a hundred seconds are left"
     study.spend(580.0)
     budget = Budget(spec, study)
-    assert not budget.may_start() and budget.reason == "the time budget has no room for another trial"
+    assert (
+        not budget.may_start() and budget.reason == "the time budget has no room for another trial"
+    )
 
 
 def test_a_search_that_is_over_stays_over(folder: Path) -> None:
