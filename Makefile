@@ -5,7 +5,7 @@ SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
 .PHONY: setup tune test test-all test-cluster soak lint \
-	bench-measure bench-loadgen bench-search bench-scale clean
+	bench-measure bench-loadgen bench-search bench-scale bench-page clean
 
 setup: $(STAMP)
 
@@ -54,6 +54,10 @@ bench-search: setup
 # What a run costs beside its trials, by hosts and by trials; about 10 minutes.
 bench-scale: setup
 	$(VENV)/bin/python -m benchmarks.scale $(ARGS)
+
+# What an update of the page costs the service, and its reader; half a minute.
+bench-page: setup
+	$(VENV)/bin/python -m benchmarks.page $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

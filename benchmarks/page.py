@@ -1,15 +1,19 @@
 """What an update of the page costs the service: `python -m benchmarks.page`.
 
 Fifty jobs, one of them at work, with five hundred trials; CPU milliseconds of the service and of
-the client that asks, which share a process here.
+the client that asks, which share a process here. Where playwright and a Chromium are, its table of
+trials is scrolled in that: milliseconds from frame to frame, trials ending meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -27,6 +31,17 @@ from search.service.app import Service, Settings
 from search.service.jobs import Job, JobState, JobStore
 from search.service.queue import Queue, Status
 from serving.config import ServerConfig
+
+FRAMES = "a frame of scrolling, ms on the clock"
+#: From the top of the table to its end, so far at each frame; answers the times of the frames.
+SCROLL = """async () => {
+  const box = document.querySelector("table").closest(".scroll"), times = [];
+  while (box.scrollTop + box.clientHeight < box.scrollHeight - 1) {
+    box.scrollTop += 60;
+    times.push(await new Promise(requestAnimationFrame));
+  }
+  return times;
+}"""
 
 
 class _Nothing:
@@ -72,6 +87,30 @@ def _measured(job: Job, run: Run, number: int) -> None:
     recorder.finished(result, result)
 
 
+async def _frames(home: str, trials: int, measured: Callable[[], None]) -> list[float]:
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = await browser.new_page(viewport={"width": 1280, "height": 900})
+        await page.goto(home)
+        await page.get_by_role("row").nth(trials).wait_for()
+        await page.wait_for_timeout(1000)
+
+        async def go_on() -> None:
+            while True:
+                measured()
+                await asyncio.sleep(1.0)
+
+        others = asyncio.create_task(go_on())
+        found = await page.evaluate(SCROLL)
+        others.cancel()
+        await browser.close()
+    return [after - before for before, after in pairwise(found)]
+
+
 async def _costs(jobs: int, trials: int, times: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         store = JobStore(Path(folder))
@@ -99,6 +138,12 @@ async def _costs(jobs: int, trials: int, times: int) -> dict[str, list[float]]:
             await cost("all jobs, every 2 s", lambda: get("/v1/jobs"))
             await cost("a job, after each trial", lambda: get(here))
             await cost("its trials, when it is opened", lambda: get(f"{here}/trials"))
+            if find_spec("playwright") and shutil.which("chromium"):
+                found[FRAMES] = await _frames(
+                    str(client.make_url(f"/#/jobs/{job.id}")),
+                    trials,
+                    lambda: _measured(job, run, len(run.results())),
+                )
     return found
 
 

@@ -101,6 +101,9 @@ function plot(node, traces, layout) {
     margin: { l: 52, r: 12, t: 30, b: 84 }, font: { family: "system-ui, sans-serif", size: 12 },
     legend: { orientation: "h", y: -0.28 }, showlegend: traces.length > 1, hovermode: "closest",
   };
+  const drawn = JSON.stringify([traces, layout]);
+  if (node.drawn === drawn) return;
+  node.drawn = drawn;
   Plotly.react(node, traces, { ...base, ...layout }, { displaylogo: false });
   if (node.dataset.fits) return;
   // Its column may change without the window: beside a plot that comes or goes.
@@ -291,20 +294,20 @@ async function jobView(signal, id) {
   drawHead(); drawLive(); drawHistory(); table.draw();
   for (;;) {
     last = await follow(`${path}/events`, (events) => {
-      let history = false, lives = false;
+      let changed = false, lives = false;
       for (const { kind, data } of events) {
         if (kind === "trial" || kind === "round") { current = data.number; windows = []; lives = true; }
         if (kind === "window" && (data.number ?? current) === current) { windows.push(data); lives = true; }
-        if (kind === "result") { trials.set(data.number, data); table.set(data); history = true; }
+        if (kind === "result") { trials.set(data.number, data); table.forget(data.number); }
         if (kind === "phase") {
           job.progress = { ...job.progress, trial: data.number, phase: data.name, rate_rps: data.rate_rps };
         }
         if (kind === "round") job.progress = { ...job.progress, round: data.round };
-        if (kind === "state" || kind === "result" || kind === "confirmed") refresh().catch(() => {});
+        changed ||= kind === "state" || kind === "result" || kind === "confirmed";
       }
       drawNow();
       if (lives) drawLive();
-      if (history) drawHistory();
+      if (changed) refresh().catch(() => {});
     }, signal, last);
     if (signal.aborted) return;
     await pause(1000);
@@ -339,14 +342,17 @@ function trialTable(trials, id, best) {
     const list = [...trials.values()].filter((t) => !wanted || `${t.state} ${t.why} ${settingsText(t.settings)} ${t.cause}`.toLowerCase().includes(wanted));
     list.sort((a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : a.number - b.number) * (down ? -1 : 1));
     heads.forEach((head, index) => head.setAttribute("aria-sort", index !== by ? "none" : down ? "descending" : "ascending"));
-    body.replaceChildren(...list.map((trial) => {
+    list.forEach((trial, place) => {
       if (!rows.has(trial.number)) rows.set(trial.number, row(trial));
       const made = rows.get(trial.number);
-      made.className = trial.number === best() ? "best" : "";
-      return made;
-    }));
+      made.classList.toggle("best", trial.number === best());
+      // A row that moves costs the layout of all.
+      if (body.children[place] !== made) body.insertBefore(made, body.children[place] || null);
+    });
+    while (body.children.length > list.length) body.lastChild.remove();
   }
-  return { node, draw, set: (trial) => { rows.delete(trial.number); draw(); } };
+  const forget = (number) => { rows.get(number)?.remove(); rows.delete(number); };
+  return { node, draw, forget };
 }
 
 // --- a trial --------------------------------------------------------------------------
