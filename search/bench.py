@@ -9,21 +9,26 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import (
+    NODE_ID_LABEL_KEY,
+    placement_group,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from loadgen.fleet import Fleet
 from loadgen.ray_process import LOADGEN_RESOURCE, on_ray
 from loadgen.sustained import Goal
-from search.cluster import SERVING_RESOURCE, Places, files_of
+from search.cluster import SERVING_RESOURCE, Node, Places, files_of, nodes
+from search.errors import ClusterError
 from search.loads import Offered
 from search.result import Seen, State, Task, TrialResult
 from search.trial import Phase, Progress, run_trial, run_twice
@@ -60,15 +65,22 @@ class TrialSetup:
     places: Places
     inbox: Any
 
-    def bundles(self, on: str | None = None) -> list[dict[str, float]]:
-        """What Ray places together: the serving host, then a place for each load process.
+    def request(self, on: Iterable[str] | None = None) -> dict[str, Any]:
+        """What Ray places together, as a placement group takes it: serving host, load processes.
 
         Args:
-            on: the address that the serving host must have.
+            on: the nodes that may serve; those of the run where none are named.
         """
-        there = {f"node:{on}": 0.001} if on else {}
-        serving = {"CPU": 1.0, SERVING_RESOURCE: 1.0, **there}
-        return [serving] + [{LOADGEN_RESOURCE: 1.0}] * self.most_processes
+        serving, load = {"CPU": 1.0, SERVING_RESOURCE: 1.0}, {LOADGEN_RESOURCE: 1.0}
+        where = [
+            _one_of(on or self.places.by_node),
+            *[_one_of(self.places.load)] * self.most_processes,
+        ]
+        return {"bundles": [serving, *[load] * self.most_processes], "bundle_label_selector": where}
+
+
+def _one_of(nodes: Iterable[str]) -> dict[str, str]:
+    return {NODE_ID_LABEL_KEY: f"in({','.join(nodes)})"}
 
 
 class Bench:
@@ -208,15 +220,29 @@ class _BenchActor(Bench):
 
 
 class RemoteBench:
-    """One host on which a confirmation measures, as an asynchronous context."""
+    """The one host on which a confirmation measures, as an asynchronous context.
+
+    Raises:
+        ClusterError: no host is left, or the one that was taken leaves.
+    """
 
     def __init__(self, setup: TrialSetup):
         self._setup = setup
         self._actor: Any = None
 
     async def __aenter__(self) -> RemoteBench:
-        self._group = placement_group(self._setup.bundles(on=self._setup.places.confirms_on))
-        await asyncio.wait_for(self._group.ready(), _PLACED_S)
+        served = [node for node in nodes() if node.id in self._setup.places.by_node]
+        if not served:
+            raise ClusterError(
+                "no host that served is left to confirm on; servetune resume goes on"
+            )
+        self._host: Node = served[0]
+        self._group = placement_group(**self._setup.request([self._host.id]))
+        try:
+            await asyncio.wait_for(self._group.ready(), _PLACED_S)
+        except TimeoutError:
+            remove_placement_group(self._group)
+            raise self._gone(f"had no room for the confirmation within {_PLACED_S:.0f} s") from None
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -224,11 +250,18 @@ class RemoteBench:
             ray.kill(self._actor)
         remove_placement_group(self._group)
 
+    def _gone(self, what: str) -> ClusterError:
+        return ClusterError(
+            f"{self._host} {what}; what was measured is kept, and servetune resume goes on"
+        )
+
     async def measure(
         self, task: Task, folder: Path, told: Callable[[Phase | Seen], None]
     ) -> TrialResult:
-        """Measure a configuration there; a host that is lost is its result's cause."""
+        """Measure a configuration there; a process that is lost is its result's cause."""
         if self._actor is None:
+            if self._host not in nodes():
+                raise self._gone("left while it confirmed")
             first = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0)
             options = {"num_cpus": 1, "scheduling_strategy": first}
             self._actor = ray.remote(_BenchActor).options(**options).remote(self._setup)
@@ -237,10 +270,14 @@ class RemoteBench:
             waiting = asyncio.ensure_future(asyncio.wrap_future(work.future()))
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=HEARTBEAT_S)
-                for news in await self._actor.news.remote():
+                for news in await asyncio.wait_for(self._actor.news.remote(), _PLACED_S):
                     told(news)
             found: TrialResult = waiting.result()
             return found
+        except RayTaskError as error:
+            raise error.cause from error
+        except TimeoutError:
+            raise self._gone("does not answer") from None
         except RayActorError:
             self._actor = None
             cause = "trial process lost: it ended before it could report"

@@ -19,9 +19,10 @@ from rich.table import Table
 
 from loadgen.measurement import GeneratorLost
 from loadgen.payloads import PayloadError
-from search.errors import CommandError, RecordError, RunError, ServiceError
+from search.errors import ClusterError, CommandError, RecordError, RunError, ServiceError
 from search.service import commands
 from search.spec import SpecError, load_spec, read_config
+from search.token import TOKEN_PATH, cluster_token, is_told
 from serving.archive import ArchiveError
 from serving.config import ConfigError, ServerConfig
 from serving.demo.build import DemoError
@@ -515,7 +516,6 @@ def up(
         PORTS,
         NodeOptions,
         RunningNode,
-        cluster_token,
         free_ports,
         role_of,
     )
@@ -596,7 +596,7 @@ def main() -> None:
 def run_command(arguments: list[str]) -> int:
     """Carry out a command line; the exit status."""
     # Ray reads these as it is imported.
-    if (Path.home() / ".ray" / "auth_token").is_file():
+    if is_told() or TOKEN_PATH.expanduser().is_file():
         # A cluster that asks for its token is shown it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if "--ray-output" not in arguments:
@@ -616,7 +616,7 @@ def run_command(arguments: list[str]) -> int:
     except (ArchiveError, CommandError, ConfigError, PayloadError, RunError) as error:
         errors.print(f"servetune: {error}", markup=False)
         return BAD_INPUT
-    except (DemoError, RecordError, ServiceError) as error:
+    except (ClusterError, DemoError, RecordError, ServiceError) as error:
         errors.print(f"servetune: {error}", markup=False)
         return FAILED
     except GeneratorLost as error:

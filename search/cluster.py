@@ -26,9 +26,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from loadgen.ray_process import LOADGEN_RESOURCE
 from search import keeper
-from search.errors import RunError
+from search.errors import ClusterError, RunError
 from search.host import describe_host, describe_versions, only_one
 from search.text import first_line
+from search.token import cluster_token, is_told
 from serving.archive import Archive
 from serving.errors import ServerError
 from serving.identity import identity, is_alive
@@ -38,13 +39,15 @@ from serving.server import LOOPBACK, sweep
 SERVING_RESOURCE = "serving_host"
 OBJECT_STORE_BYTES = 80 << 20
 CLEANUP_S = 30
-#: Folders that belong to a process, named in driver.pid in them.
+#: Folders that belong to a process, which is named in them.
 RAY_PREFIX, HOST_PREFIX = "servetune.ray-", "servetune.host-"
 #: Hosts whose speeds differ by more than this are not alike.
 ALIKE = 0.1
 #: Versions that must be the same on every serving host.
 SAME = ("servetune", "torchserve", "python", "torch", "java")
 _ANSWER_S, _CONNECT_S = 60.0, 5.0
+#: So often it is seen whether hosts are left, and for so long they may be away.
+_LOOK_S, _GONE_S = 5.0, 60.0
 _PART_BYTES = 32 << 20
 _SLICE_S, _SLICES = 0.2, 6
 
@@ -62,10 +65,14 @@ def ray_cluster(
         ended: what is said on standard error where this process is killed meanwhile.
 
     Raises:
-        RunError: nothing answers at the address.
+        RunError: nothing answers at the address, or it is not this host's cluster.
+        ClusterError: Ray failed meanwhile.
+        CommandError: Ray's token cannot be made.
     """
     if address is not None:
         _check_that_one_answers(address)
+    elif not is_told() and os.environ.get("RAY_AUTH_MODE") != "disabled":
+        cluster_token(None, make=True)  # Ray's own would be everybody's to read.
     sweep()
     sweep_folders()
     os.environ |= {
@@ -93,14 +100,19 @@ def ray_cluster(
                 logging_level=logging.INFO if ray_output else logging.ERROR,
                 **({} if address else alone),
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             if address is None:
                 raise
             raise RunError(
-                f"cluster.address: this host is not part of a Ray cluster at {address} "
-                f"({first_line(str(error))}); servetune up --join makes it one"
+                f"cluster.address: this host is not part of a Ray cluster at {address}, or has not "
+                f"its token ({first_line(str(error))}); servetune up --join makes it one"
             ) from None
-        yield folder
+        try:
+            yield folder
+        except RayError as error:
+            raise ClusterError(
+                f"Ray failed: {first_line(str(error))}; what was measured is kept"
+            ) from error
 
 
 def _check_that_one_answers(address: str) -> None:
@@ -140,7 +152,7 @@ def kept_folder(prefix: str, ended: str = "") -> Iterator[Path]:
 def own_folder(prefix: str) -> Path:
     """A folder that belongs to this process: whoever sweeps removes it once that is gone."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
-    (folder / "driver.pid").write_text(identity(os.getpid()))
+    (folder / keeper.OWNER).write_text(identity(os.getpid()))
     return folder
 
 
@@ -149,7 +161,7 @@ def sweep_folders() -> None:
     prefixes = (RAY_PREFIX, HOST_PREFIX)
     for folder in [path for prefix in prefixes for path in Path("/tmp").glob(f"{prefix}*")]:
         with contextlib.suppress(OSError, ValueError):
-            if not is_alive((folder / "driver.pid").read_text()):
+            if not is_alive((folder / keeper.OWNER).read_text()):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -207,13 +219,43 @@ class Places:
 
     Attributes:
         by_node: by Ray's id of the node.
-        confirms_on: the address of the host that a confirmation keeps to.
+        load: how many load processes each node may have, by its id.
         doubts: of the hosts' likeness, a sentence each.
     """
 
     by_node: Mapping[str, Place]
-    confirms_on: str
+    load: Mapping[str, int]
     doubts: tuple[str, ...] = ()
+
+    def at_once(self, processes: int) -> int:
+        """How many trials with so many load processes there is room for."""
+        return min(len(self.by_node), sum(self.load.values()) // processes)
+
+    def lacks(self, live: Sequence[Node], processes: int) -> str | None:
+        """Why these nodes, of those that there were, have no room for a trial."""
+        if not any(node.id in self.by_node for node in live):
+            return "no host that served is left"
+        there = sum(self.load.get(node.id, 0) for node in live)
+        if there < processes:
+            return f"there is room for {there} of {processes} load processes"
+        return None
+
+
+class Watch:
+    """Whether the cluster has room for a trial, seen every few seconds."""
+
+    def __init__(self, places: Places, processes: int):
+        self._places, self._processes = places, processes
+        self._looked_s = self._could_s = time.monotonic()
+
+    def lost(self) -> str | None:
+        """Why no trial can be placed, where that has been so for a minute."""
+        if (now := time.monotonic()) - self._looked_s < _LOOK_S:
+            return None
+        self._looked_s = now
+        if (why := self._places.lacks(nodes(), self._processes)) is None:
+            self._could_s = now
+        return why if now - self._could_s > _GONE_S else None
 
 
 class Inbox:
@@ -262,21 +304,26 @@ class Host:
         """Units of work a second that all cores together can do; see `cores_speed`."""
         return cores_speed()
 
-    def receive(self, name: str, sha256: str, *parts: bytes) -> str:
-        """Write the archive into a folder of this host's own; returns the folder.
+    def expect(self, name: str) -> None:
+        """Make room for an archive, in a folder of this host's own."""
+        sweep_folders()
+        self._archive = self._held.enter_context(kept_folder(HOST_PREFIX)) / name
+
+    def take(self, part: bytes) -> None:
+        """Write its next part."""
+        with self._archive.open("ab") as file:
+            file.write(part)
+
+    def arrived(self, sha256: str) -> str:
+        """The folder, where all of the archive is there.
 
         Raises:
             RunError: what arrived is not what was sent.
         """
-        sweep_folders()
-        folder = self._held.enter_context(kept_folder(HOST_PREFIX))
-        path = folder / name
-        with path.open("wb") as file:
-            for part in parts:
-                file.write(part)
-        if hashlib.file_digest(path.open("rb"), "sha256").hexdigest() != sha256:
-            raise RunError(f"the archive {name} did not arrive whole")
-        return str(folder)
+        with self._archive.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise RunError(f"the archive {self._archive.name} did not arrive whole")
+        return str(self._archive.parent)
 
     def close(self) -> None:
         """Let others in, and leave nothing."""
@@ -320,11 +367,17 @@ def nodes() -> list[Node]:
     return sorted(found, key=lambda node: node.address)
 
 
-def alone(archive: Archive) -> Places:
+def alone(archive: Archive, processes: int) -> Places:
     """This host, which is the whole cluster."""
     here = ray.get_runtime_context().get_node_id()
-    (address,) = (node.address for node in nodes() if node.id == here)
-    return Places({here: Place(LOOPBACK, archive.path)}, address)
+    return Places({here: Place(LOOPBACK, archive.path)}, {here: processes})
+
+
+def load_hosts(looked: Sequence[Node], processes: int) -> list[Node]:
+    """Where a trial's load processes may be: beside no server, where the other hosts have room."""
+    found = [node for node in looked if node.loadgen]
+    others = [node for node in found if not node.serves]
+    return others if sum(node.loadgen for node in others) >= processes else found
 
 
 class Survey:
@@ -337,7 +390,6 @@ class Survey:
     def __init__(self, python: str | None = None, java: str | None = None):
         self._python, self._java = python, java
         self._actors: dict[str, Any] = {}
-        self._started: list[Any] = []
         self.looks: list[Look] = []
 
     def __enter__(self) -> Survey:
@@ -355,17 +407,14 @@ class Survey:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for actor in self._started:
+        for actor in self._actors.values():
             with contextlib.suppress(RayError):
                 ray.get(actor.close.remote(), timeout=5)
             ray.kill(actor)
 
-    def _start(self, node: Node, resources: Mapping[str, float] | None = None) -> Any:
+    def _start(self, node: Node) -> Any:
         where = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        options = {"num_cpus": 0, "resources": dict(resources or {}), "scheduling_strategy": where}
-        actor = ray.remote(Host).options(**options).remote()
-        self._started.append(actor)
-        return actor
+        return ray.remote(Host).options(num_cpus=0, scheduling_strategy=where).remote()
 
     @property
     def serving(self) -> list[Look]:
@@ -381,10 +430,17 @@ class Survey:
         if lacks := lacking(self.looks, processes):
             raise RunError(f"the cluster cannot place a trial: {'; '.join(lacks)}")
 
-    def recorded(self) -> dict[str, Any]:
-        """What a run's folder says of its hosts; they are alike in what matters to a trial."""
+    def _load_hosts(self, processes: int) -> list[Node]:
+        return load_hosts([look.node for look in self.looks], processes)
+
+    def recorded(self, processes: int) -> dict[str, Any]:
+        """What a run's folder says of its hosts; they are alike in what matters to a trial.
+
+        Args:
+            processes: of load, that a trial has at most.
+        """
         hosts = {str(look.node): dict(look.host) for look in self.serving}
-        load = [str(look.node) for look in self.looks if look.node.loadgen]
+        load = [str(node) for node in self._load_hosts(processes)]
         where = "on the server's host" if set(load) == set(hosts) else f"on {', '.join(load)}"
         return {
             "host": dict(self.serving[0].host),
@@ -404,12 +460,35 @@ class Survey:
         answers = {look.node.id: self._actors[look.node.id].speed.remote() for look in self.serving}
         return dict(zip(answers, ray.get(list(answers.values()), timeout=_ANSWER_S), strict=True))
 
-    def place(self, archive: Archive, run: Path, keep_unlike: bool) -> tuple[Places, Any]:
+    def _send(self, to: Sequence[Node], archive: Archive) -> dict[str, Path]:
+        """Bring hosts the archive, a part to all of them at a time; where it is, by node."""
+
+        def ask(method: str, *arguments: Any) -> dict[str, Any]:
+            asked = {n: getattr(self._actors[n.id], method).remote(*arguments) for n in to}
+            answers = {}
+            for node, answer in asked.items():
+                try:
+                    answers[node.id] = ray.get(answer, timeout=_ANSWER_S)
+                except RayError as error:
+                    why = first_line(str(error))
+                    raise RunError(f"{node}: the archive did not get there: {why}") from None
+            return answers
+
+        ask("expect", archive.path.name)
+        with archive.path.open("rb") as file:
+            while part := file.read(_PART_BYTES):
+                ask("take", ray.put(part))
+        return {node: Path(folder) for node, folder in ask("arrived", archive.sha256).items()}
+
+    def place(
+        self, archive: Archive, run: Path, keep_unlike: bool, processes: int
+    ) -> tuple[Places, Any]:
         """Take the hosts that are to serve, and bring them the archive.
 
         Args:
             run: the run's folder.
             keep_unlike: whether hosts serve that are not as fast as most.
+            processes: of load, that a trial has at most.
 
         Returns:
             The hosts, and an inbox for trials' files in the run's folder.
@@ -423,34 +502,23 @@ class Survey:
         unlike = unlike_hosts(speeds)
         doubts, kept = [], []
         for look in self.serving:
-            if (share := unlike.get(look.node.id)) is None:
+            share = unlike.get(look.node.id)
+            if share is None or keep_unlike:
                 kept.append(look.node)
-                continue
-            what = "is kept" if keep_unlike else "is left out"
-            doubts.append(f"{look.node} has {share:.0%} of the others' speed and {what}")
-            if keep_unlike:
-                kept.append(look.node)
-            else:
-                self._start(look.node, {SERVING_RESOURCE: 1.0})  # Then no trial is placed there.
-        parts = [ray.put(part) for part in _parts(archive.path)]
+            if share is not None:
+                what = "is kept" if keep_unlike else "is left out"
+                doubts.append(f"{look.node} has {share:.0%} of the others' speed and {what}")
+        folders = self._send([node for node in kept if node.id != here], archive)
         places = {}
         for node in kept:
             address = node.address if len(self.looks) > 1 else LOOPBACK
-            if node.id == here:
-                places[node.id] = Place(address, archive.path)
-                continue
-            received = self._actors[node.id].receive.remote(
-                archive.path.name, archive.sha256, *parts
-            )
-            try:
-                folder = Path(ray.get(received, timeout=None))
-            except RayError as error:
-                why = first_line(str(error))
-                raise RunError(f"{node}: the archive did not get there: {why}") from None
-            places[node.id] = Place(address, folder / archive.path.name, folder)
+            folder = folders.get(node.id)
+            path = archive.path if folder is None else folder / archive.path.name
+            places[node.id] = Place(address, path, folder)
+        load = {node.id: node.loadgen for node in self._load_hosts(processes)}
         where = NodeAffinitySchedulingStrategy(here, soft=False)
         inbox = ray.remote(Inbox).options(num_cpus=0, scheduling_strategy=where).remote(str(run))
-        return Places(places, kept[0].address, tuple(doubts)), inbox
+        return Places(places, load, tuple(doubts)), inbox
 
 
 def lacking(looks: Sequence[Look], processes: int) -> list[str]:
@@ -488,12 +556,6 @@ def unlike_hosts(speeds: Mapping[str, float]) -> dict[str, float]:
 
     usual = max(speeds.values(), key=company, default=0.0)
     return {n: speed / usual for n, speed in speeds.items() if abs(speed / usual - 1) > ALIKE}
-
-
-def _parts(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while part := file.read(_PART_BYTES):
-            yield part
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

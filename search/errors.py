@@ -9,6 +9,10 @@ class RunError(ValueError):
     """A run's folder that is not one, or not in the state that was asked for."""
 
 
+class ClusterError(RuntimeError):
+    """A cluster that no longer has what a run needs; the message says what."""
+
+
 class ServiceError(ValueError):
     """A service that cannot be started or reached, or that refuses; the message says why."""
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+#: The file of a folder that names the process that it belongs to.
+OWNER = "owner.pid"
 _LOOK_S = 0.5
 #: What only the command lines of Ray's own processes hold.
 _RAYS = ("ray::", "/ray/core/", "/ray/_private/", "/ray/dashboard/")
@@ -30,6 +32,9 @@ def main(folder: Path, sentence: str = "", seconds: str = "20") -> None:
         signal.signal(number, signal.SIG_IGN)
     if sys.stdin.read() != "done" and sentence:
         print(sentence, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # Who sweeps leaves it to this process from now on.
+        started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        (folder / OWNER).write_text(f"{os.getpid()} {started}")
     patience = time.monotonic() + float(seconds)
     while folder.exists():
         users = [process for process in psutil.process_iter() if _uses(process, folder)]

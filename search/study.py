@@ -9,7 +9,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,9 +22,9 @@ from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
 from loadgen.payloads import Payload
 from search.bench import RemoteBench, ServingTrial, TrialSetup
 from search.budget import INTERRUPTED, Budget, plan_of
-from search.cluster import Survey, alone, ray_cluster
+from search.cluster import Survey, Watch, alone, ray_cluster
 from search.confirm import Confirmation, Plan, confirm
-from search.errors import RecordError, RunError
+from search.errors import ClusterError, RecordError, RunError
 from search.host import describe_host, describe_versions, only_one
 from search.optimizer import STORAGE_ERRORS, DriverOnly, Study, StudySearcher, finalists
 from search.result import Seen, Task, TrialResult, reference_of
@@ -106,7 +106,7 @@ def new_run(spec: StudySpec) -> Run:
     if spec.cluster.address is not None:
         with ray_cluster(spec.cluster.address), _survey(spec) as survey:
             survey.check(spec.load.most_processes)
-            recorded |= survey.recorded()
+            recorded |= survey.recorded(spec.load.most_processes)
     return Run.create(spec, recorded)
 
 
@@ -190,6 +190,7 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         RunError: the folder is no run's, its specification was changed, another run is on
             a host, or the cluster cannot place a trial.
         RecordError: what is measured cannot be written down.
+        ClusterError: the cluster has no room for a trial any more, or Ray failed.
     """
     spec = run.spec()
     address, processes = spec.cluster.address, spec.load.most_processes
@@ -221,10 +222,11 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
                 if searches:
                     trainable = tune.with_resources(
                         tune.with_parameters(ServingTrial, setup=setup),
-                        tune.PlacementGroupFactory(setup.bundles()),
+                        tune.PlacementGroupFactory(**setup.request()),
                     )
-                    at_once, verbose = len(setup.places.by_node), 2 if ray_output else 0
-                    tune_trials(run, study, budget, watcher, trainable, at_once, verbose)
+                    at_once, verbose = setup.places.at_once(processes), 2 if ray_output else 0
+                    lost = Watch(setup.places, processes).lost
+                    tune_trials(run, study, budget, watcher, trainable, at_once, verbose, lost)
                     if not budget.interrupted.is_set():
                         study.close_search(budget.reason)
                 if plan := budget.unconfirmed():
@@ -239,13 +241,13 @@ def _trial_setup(
 ) -> Iterator[TrialSetup]:
     """What a trial is made of: on this host, or on those of the cluster."""
     load = spec.load
-    places, inbox = alone(site.archive), None
+    places, inbox = alone(site.archive, load.most_processes), None
     with contextlib.ExitStack() as stack:
         if spec.cluster.address is not None:
             survey = stack.enter_context(_survey(spec))
             survey.check(load.most_processes)
             keep_unlike = spec.cluster.unlike_hosts == "keep"
-            places, inbox = survey.place(site.archive, run.folder, keep_unlike)
+            places, inbox = survey.place(site.archive, run.folder, keep_unlike, load.most_processes)
             study.note(places.doubts)
         yield TrialSetup(
             site=site,
@@ -317,10 +319,17 @@ async def _confirm(
 
 
 class _Stopper(DriverOnly, tune.Stopper):
-    """Stops all where the run was interrupted, or nothing can be recorded any more."""
+    """Stops all where the run was interrupted, or nothing can be measured or recorded any more."""
 
-    def __init__(self, budget: Budget, searcher: StudySearcher, watcher: Watcher):
+    def __init__(
+        self,
+        budget: Budget,
+        searcher: StudySearcher,
+        watcher: Watcher,
+        lost: Callable[[], str | None],
+    ):
         self._budget, self._searcher, self._watcher = budget, searcher, watcher
+        self._lost = lost
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -328,6 +337,11 @@ class _Stopper(DriverOnly, tune.Stopper):
     def stop_all(self) -> bool:
         if is_over := self._budget.interrupted.is_set():
             self._watcher.stopping()
+        if self._searcher.broken is None and (why := self._lost()):
+            self._searcher.broken = ClusterError(
+                f"the cluster has no room for a trial any more: {why}; what was measured is kept, "
+                "and servetune resume goes on once it has"
+            )
         return is_over or self._searcher.broken is not None
 
 
@@ -353,6 +367,7 @@ def tune_trials(
     trainable: Any,
     at_once: int,
     verbose: int = 0,
+    lost: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Let Tune run trials for as long as the budget allows.
 
@@ -360,6 +375,7 @@ def tune_trials(
         trainable: Tune's, with what it needs of the cluster; `ServingTrial` but in benchmarks.
         at_once: how many run at the same time.
         verbose: Tune's own.
+        lost: why no trial can be placed any more.
     """
 
     def started(task: Task) -> None:
@@ -391,7 +407,7 @@ def tune_trials(
         run_config=tune.RunConfig(
             name=f"tune-{time.strftime('%H%M%S')}" if (run.folder / "tune").exists() else "tune",
             storage_path=str(run.folder),
-            stop=_Stopper(budget, searcher, watcher),
+            stop=_Stopper(budget, searcher, watcher, lost),
             callbacks=[JsonLoggerCallback(), TBXLoggerCallback(), _TuneCallback(watcher)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=verbose,

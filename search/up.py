@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import select
 import shutil
 import socket
@@ -31,8 +30,6 @@ from search.errors import CommandError, RunError
 from serving import supervisor
 
 ROLES = ("serving", "loadgen")
-#: Where Ray itself looks for the token of the cluster that it is to join.
-TOKEN_PATH = Path("~/.ray/auth_token")
 HEAD_PORT, CLIENT_PORT = 6379, 10001
 #: The same on every node, so that a firewall can know them.
 PORTS = {"node-manager-port": 6380, "object-manager-port": 6381}
@@ -105,24 +102,6 @@ def role_of(roles: Sequence[str], processes: int | None) -> tuple[bool, int]:
         raise CommandError("--processes are of load: name --role loadgen too")
     cores = len(os.sched_getaffinity(0))
     return "serving" in roles, (processes or cores) if loads else 0
-
-
-def cluster_token(path: Path | None, make: bool) -> Path:
-    """The file with the cluster's token; made, for nobody else to read, where it is to be.
-
-    Raises:
-        CommandError: there is none.
-    """
-    path = (path or TOKEN_PATH).expanduser().resolve()
-    if make:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-    if not path.is_file():
-        raise CommandError(f"{path} is not there; copy the head's, or name it by --token-file")
-    return path
 
 
 class RunningNode:

@@ -4,9 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from search.cluster import Inbox, Look, Node, files_of, lacking, unlike_hosts
+from search import cluster
+from search.cluster import (
+    Inbox,
+    Look,
+    Node,
+    Place,
+    Places,
+    Watch,
+    files_of,
+    lacking,
+    load_hosts,
+    unlike_hosts,
+)
 from search.errors import CommandError
-from search.up import NodeOptions, cluster_token, role_of
+from search.token import cluster_token
+from search.up import NodeOptions, role_of
 
 VERSIONS = {"servetune": "1", "torchserve": "0.12.0", "python": "3.11", "torch": "2", "java": "17"}
 
@@ -54,6 +67,41 @@ def test_the_host_that_differs_is_the_one_alone() -> None:
     assert unlike_hosts({"a": 100.0, "b": 50.0}) == {"b": 0.5}, "of two the slower"
 
 
+def test_load_is_beside_no_server_where_that_can_be() -> None:
+    both, load = look(1, serves=True, loadgen=4).node, look(2, loadgen=2).node
+    assert load_hosts([both, load], 2) == [load]
+    assert load_hosts([both, load], 3) == [both, load]
+    assert load_hosts([both], 2) == [both]
+
+
+def places(**load: int) -> Places:
+    return Places({"node1": Place("10.0.0.1", Path("a.mar"))}, load)
+
+
+def test_as_many_trials_run_at_once_as_there_is_room_for() -> None:
+    assert places(node2=4).at_once(2) == 1
+    two = {name: Place(name, Path("a.mar")) for name in ("a", "b")}
+    assert Places(two, {"c": 4}).at_once(2) == 2
+    assert Places(two, {"c": 3}).at_once(2) == 1
+
+
+def test_a_cluster_that_lost_its_hosts_is_given_up_after_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, live = 0.0, [SERVING.node, LOADGEN.node]
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: now)
+    monkeypatch.setattr(cluster, "nodes", lambda: live)
+    watch = Watch(places(node2=2), 2)
+    seen = {}
+    for now in range(0, 600, 5):
+        live = {100: [], 140: [SERVING.node, LOADGEN.node], 300: [LOADGEN.node]}.get(now, live)
+        live = [SERVING.node] if now == 450 else live
+        seen[now] = watch.lost()
+    assert {why for second, why in seen.items() if second <= 355} == {None}
+    assert seen[400] == "no host that served is left"
+    assert seen[595] == "there is room for 0 of 2 load processes"
+
+
 def test_files_arrive_in_the_runs_folder_alone(tmp_path: Path) -> None:
     there, run = tmp_path / "there", tmp_path / "run"
     (there / "deep").mkdir(parents=True)
@@ -90,3 +138,7 @@ def test_a_clusters_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> No
     text = path.read_text()
     assert len(text) == 64 and path.stat().st_mode & 0o777 == 0o600
     assert cluster_token(path, make=True).read_text() == text
+    path.chmod(0o644)
+    assert cluster_token(path, make=True).stat().st_mode & 0o777 == 0o600, "as Ray makes it"
+    with pytest.raises(CommandError, match=r"cannot be made: .*File exists"):
+        cluster_token(path / "below", make=True)

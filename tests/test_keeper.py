@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 from search import keeper
+from search.cluster import HOST_PREFIX, own_folder, sweep_folders
+from serving.identity import is_alive
 
 HOLDS = "import sys, time; held = open(sys.argv[1], 'w'); print('up', flush=True); time.sleep(600)"
 
@@ -19,8 +21,8 @@ def holder(path: Path, name: str) -> subprocess.Popen[str]:
     return process
 
 
-def kept(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", keeper.__file__, str(folder), "it was killed", "0"]
+def kept(folder: Path, patience_s: float = 0.0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", keeper.__file__, str(folder), "it was killed", f"{patience_s}"]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -43,6 +45,27 @@ def test_an_owner_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
         for process in (agent, bystander):
             process.kill()
             process.communicate()
+
+
+def test_what_is_kept_is_not_swept() -> None:
+    """A run that is resumed at once takes nothing from the keeper of the one before."""
+    folder = own_folder(HOST_PREFIX)
+    agent = holder(folder / "log", "ray::Agent")
+    try:
+        (folder / keeper.OWNER).write_text("1 1")
+        process = kept(folder, patience_s=3.0)
+        assert process.stdin is not None
+        process.stdin.close()  # The owner's end.
+        while not is_alive((folder / keeper.OWNER).read_text()):
+            time.sleep(0.05)
+        sweep_folders()
+        assert folder.exists()
+        assert agent.wait(timeout=30) == -9
+        assert process.stderr is not None and process.stderr.read() == "it was killed\n"
+    finally:
+        agent.kill()
+        agent.communicate()
+        process.wait()
 
 
 def test_an_owner_that_ends_in_order_is_not_spoken_of(tmp_path: Path) -> None:

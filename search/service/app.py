@@ -6,8 +6,6 @@ import asyncio
 import hmac
 import io
 import json
-import os
-import secrets
 import shutil
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -29,6 +27,7 @@ from search.service.jobs import Job, JobState, JobStore
 from search.service.openapi import document
 from search.service.views import ErrorView, JobsView, JobView, TrialsView, Views, trial_view
 from search.spec import SpecError
+from search.token import make_secret
 
 STATIC = Path(__file__).parent / "static"
 #: A specification is text that somebody wrote.
@@ -69,18 +68,10 @@ class Refusal(Exception):
 def read_token(root: Path) -> str:
     """The token of this folder, made at the first start; nobody else may read its file."""
     path = root / "token"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if token := path.read_text().strip():
-            return token
-        raise ServiceError(
-            f"{path} is empty; remove it, and the next start makes a new token"
-        ) from None
-    with os.fdopen(descriptor, "w") as file:
-        token = secrets.token_urlsafe(32)
-        file.write(token + "\n")
-    return token
+    make_secret(path)
+    if token := path.read_text().strip():
+        return token
+    raise ServiceError(f"{path} is empty; remove it, and the next start makes a new token")
 
 
 class Service:
