@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +64,8 @@ class Soak:
         self.faults: Counter[str] = Counter()
         self.orphans: list[str] = []
         self.endings: Counter[str] = Counter()
+        #: Sessions that ended though nothing was done to them that ends one.
+        self.given_up = 0
         #: The numbers and the text of all trials that were ever seen in the record.
         self.seen: dict[int, str] = {}
         self.lost: set[int] = set()
@@ -104,12 +105,16 @@ class Soak:
             if time.monotonic() > until:
                 ends = True
                 driver.send_signal(signal.SIGINT)
-                with suppress(subprocess.TimeoutExpired):
+                try:
                     driver.wait(GONE_S)
+                except subprocess.TimeoutExpired:
+                    self.given_up += 1
+                    driver.kill()
             elif time.monotonic() > next_fault:
                 ends |= self._hurt(driver, ours)
                 next_fault = time.monotonic() + self._chance.uniform(*EVERY_S)
         self.endings[str(driver.returncode)] += 1
+        self.given_up += not ends
         if first:
             self.memory.append((first, last))
         self._look()
@@ -163,9 +168,9 @@ class Soak:
             self.orphans.append(f"process {process.pid}: {_command(process)[:100]}")
             with suppress(psutil.Error):
                 process.kill()
-        for path in self._temporary() - self._before:
-            self.orphans.append(str(path))
-            shutil.rmtree(path, ignore_errors=True)
+        left = self._temporary() - self._before
+        self.orphans += map(str, left)
+        self._before |= left
 
 
 def _command(process: psutil.Process) -> str:
@@ -195,9 +200,10 @@ def main(
         soak = Soak(study_of("waits", folder, **SECTIONS), random.Random(seed))
         while time.monotonic() < until:
             soak.session(until)
-        if soak.run is None:
-            console.print(soak.said.read_text())
+        if not soak.seen:
+            console.print(soak.said.read_text(), markup=False)
             raise typer.Exit(1)
+        assert soak.run is not None
         run = Run.open(soak.run)
         # A driver that was killed between the study and the record mends that when it is resumed.
         run.rebuild(open_study(run, run.spec()).results)
@@ -216,14 +222,14 @@ def main(
     console.print(f"orphans: {len(soak.orphans)}")
     for orphan in soak.orphans:
         console.print(f"  {orphan}", markup=False)
-    console.print(f"tracebacks shown: {tracebacks}")
+    console.print(f"sessions given up: {soak.given_up}, tracebacks shown: {tracebacks}")
     if soak.memory:
         (first, before), (last, after) = max(soak.memory, key=lambda ends: ends[1][0] - ends[0][0])
         text = f"{before:.0f} MiB after trial {first}, {after:.0f} after trial {last}"
         console.print(f"the driver's memory in its longest session: {text}")
     kib = size / trials / 1024
     console.print(f"the run's folder: {files / trials:.0f} files and {kib:.0f} KiB a trial")
-    if lost or soak.orphans or tracebacks:
+    if lost or soak.orphans or tracebacks or soak.given_up:
         raise typer.Exit(1)
 
 

@@ -307,7 +307,7 @@ async function jobView(signal, id) {
       }
       drawNow();
       if (lives) drawLive();
-      if (changed) refresh().catch(() => {});
+      if (changed) refresh().catch(() => { drawHistory(); table.draw(); });
     }, signal, last);
     if (signal.aborted) return;
     await pause(1000);
