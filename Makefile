@@ -26,7 +26,7 @@ test: setup
 test-all: setup
 	FUZZ_EXAMPLES=5000 $(VENV)/bin/python -m pytest
 
-# A Ray cluster of five hosts that are network namespaces; as root, about 10 minutes.
+# A Ray cluster of five hosts that are network namespaces; as root, about 30 minutes.
 test-cluster: setup
 	$(VENV)/bin/python -m pytest tests/cluster
 
