@@ -233,9 +233,7 @@ class RemoteBench:
     async def __aenter__(self) -> RemoteBench:
         served = [node for node in nodes() if node.id in self._setup.places.by_node]
         if not served:
-            raise ClusterError(
-                "no host that served is left to confirm on; servetune resume goes on"
-            )
+            raise ClusterError("no host that served is left to confirm on")
         self._host: Node = served[0]
         self._group = placement_group(**self._setup.request([self._host.id]))
         try:
@@ -251,9 +249,7 @@ class RemoteBench:
         remove_placement_group(self._group)
 
     def _gone(self, what: str) -> ClusterError:
-        return ClusterError(
-            f"{self._host} {what}; what was measured is kept, and servetune resume goes on"
-        )
+        return ClusterError(f"{self._host} {what}")
 
     async def measure(
         self, task: Task, folder: Path, told: Callable[[Phase | Seen], None]

@@ -110,9 +110,7 @@ def ray_cluster(
         try:
             yield folder
         except RayError as error:
-            raise ClusterError(
-                f"Ray failed: {first_line(str(error))}; what was measured is kept"
-            ) from error
+            raise ClusterError(f"Ray failed: {first_line(str(error))}") from error
 
 
 def _check_that_one_answers(address: str) -> None:

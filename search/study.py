@@ -212,27 +212,42 @@ def execute(run: Run, watcher: Watcher, ray_output: bool = False) -> Outcome:
         if not searches and not budget.unconfirmed():
             study.end(budget.reason)
             return outcome(run, study, failed=budget.failed)
-        # The handlers after the cluster: ray.init sets its own for SIGTERM.
-        ended = (
-            "servetune: this run's process was killed, or its Ray was; what was measured is kept, "
-            f"and servetune resume {run.folder} goes on"
-        )
-        with ray_cluster(address, processes, ray_output, ended), _interruptible(budget):
-            with _trial_setup(run, spec, study, site, payloads) as setup:
-                if searches:
-                    trainable = tune.with_resources(
-                        tune.with_parameters(ServingTrial, setup=setup),
-                        tune.PlacementGroupFactory(**setup.request()),
-                    )
-                    at_once, verbose = setup.places.at_once(processes), 2 if ray_output else 0
-                    lost = Watch(setup.places, processes).lost
-                    tune_trials(run, study, budget, watcher, trainable, at_once, verbose, lost)
-                    if not budget.interrupted.is_set():
-                        study.close_search(budget.reason)
-                if plan := budget.unconfirmed():
-                    asyncio.run(_confirm(run, study, plan, setup, budget, watcher))
+        kept = f"what was measured is kept, and servetune resume {run.folder} goes on"
+        ended = f"servetune: this run's process was killed, or its Ray was; {kept}"
+        try:
+            # The handlers after the cluster: ray.init sets its own for SIGTERM.
+            with ray_cluster(address, processes, ray_output, ended), _interruptible(budget):
+                with _trial_setup(run, spec, study, site, payloads) as setup:
+                    _measure(run, study, budget, watcher, setup, searches, ray_output)
+        except ClusterError as error:
+            raise ClusterError(f"{error}; {kept}") from error
         study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
     return outcome(run, study, failed=budget.failed, interrupted=budget.interrupted.is_set())
+
+
+def _measure(
+    run: Run,
+    study: Study,
+    budget: Budget,
+    watcher: Watcher,
+    setup: TrialSetup,
+    searches: bool,
+    ray_output: bool,
+) -> None:
+    """Search where that is not over, then confirm what is to be."""
+    if searches:
+        trainable = tune.with_resources(
+            tune.with_parameters(ServingTrial, setup=setup),
+            tune.PlacementGroupFactory(**setup.request()),
+        )
+        at_once = setup.places.at_once(setup.most_processes)
+        lost = Watch(setup.places, setup.most_processes).lost
+        verbose = 2 if ray_output else 0
+        tune_trials(run, study, budget, watcher, trainable, at_once, verbose, lost)
+        if not budget.interrupted.is_set():
+            study.close_search(budget.reason)
+    if plan := budget.unconfirmed():
+        asyncio.run(_confirm(run, study, plan, setup, budget, watcher))
 
 
 @contextlib.contextmanager
@@ -339,8 +354,7 @@ class _Stopper(DriverOnly, tune.Stopper):
             self._watcher.stopping()
         if self._searcher.broken is None and (why := self._lost()):
             self._searcher.broken = ClusterError(
-                f"the cluster has no room for a trial any more: {why}; what was measured is kept, "
-                "and servetune resume goes on once it has"
+                f"the cluster has no room for a trial any more: {why}"
             )
         return is_over or self._searcher.broken is not None
 

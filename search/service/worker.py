@@ -15,7 +15,7 @@ import yaml
 
 from loadgen.payloads import PayloadError
 from search.budget import INTERRUPTED
-from search.errors import CommandError, RecordError, RunError
+from search.errors import ClusterError, CommandError, RecordError, RunError
 from search.events import Recorder
 from search.export import export
 from search.report import write_report
@@ -30,6 +30,7 @@ from serving.errors import ServerError
 _LOOK_S = 0.5
 _MISTAKES = (
     SpecError,
+    ClusterError,
     RecordError,
     RunError,
     CommandError,

@@ -15,7 +15,7 @@ import yaml
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 
-from search.errors import RecordError, RunError, ServiceError
+from search.errors import ClusterError, RecordError, RunError, ServiceError
 from search.export import export
 from search.run import Run
 from search.service import commands, worker
@@ -105,14 +105,24 @@ async def test_a_job_is_stopped_and_taken_up_again(
     assert job.ended() is None, "what the first attempt said is not the second's"
 
 
-async def test_what_cannot_be_recorded_ends_a_job_in_a_sentence(
-    client: Client, store: JobStore, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecordError("the run cannot be written: No space left on device"),
+        ClusterError("the cluster has no room for a trial any more: no host that served is left"),
+    ],
+)
+async def test_what_a_job_cannot_go_on_without_is_a_sentence(
+    client: Client,
+    store: JobStore,
+    spec: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     job = job_of(store, await submitted(client, spec))
-    cause = "the run cannot be written: No space left on device"
-    monkeypatch.setattr(worker, "carry_out", Mock(side_effect=RecordError(cause)))
+    monkeypatch.setattr(worker, "carry_out", Mock(side_effect=error))
     worker.main(job.folder)
-    assert job.ended() == (JobState.FAILED, cause)
+    assert job.ended() == (JobState.FAILED, str(error))
 
 
 async def test_a_job_that_is_stopped_as_it_begins_was_stopped(
