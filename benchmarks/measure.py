@@ -34,8 +34,11 @@ from loadgen.fleet import Fleet
 from loadgen.local_process import on_this_host
 from loadgen.measurement import Load, Measurement, Until
 from loadgen.payloads import Payload
+from loadgen.rate.goal import Goal
+from loadgen.rate.result import SustainedRate
+from loadgen.rate.search import Search
+from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant, Poisson
-from loadgen.sustained import Goal, Search, SustainedRate, Verdict
 from search.endpoint import MOST_PROCESSES
 from search.host import describe_host
 

@@ -21,8 +21,10 @@ from benchmarks.law import Law, Line
 from benchmarks.truth import sustained_rps
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement, Until
+from loadgen.rate.goal import Goal
+from loadgen.rate.search import Search
+from loadgen.rate.verdict import duration_s
 from loadgen.schedule import Closed, due_times
-from loadgen.sustained import Goal, Search, duration_s
 
 Floats = npt.NDArray[np.float64]
 

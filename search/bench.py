@@ -25,8 +25,8 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from loadgen.fleet import Fleet
+from loadgen.rate.goal import Goal
 from loadgen.ray_process import LOADGEN_RESOURCE, on_ray
-from loadgen.sustained import Goal
 from search.cluster import SERVING_RESOURCE, Node, Places, files_of, nodes
 from search.errors import ClusterError
 from search.loads import Offered

@@ -299,7 +299,7 @@ def _measure_url(
     console: Console,
 ) -> None:
     from loadgen.payloads import read_payloads
-    from loadgen.sustained import Goal
+    from loadgen.rate.goal import Goal
     from search.endpoint import measure_url, rate_summary
 
     if requests is None:

@@ -9,7 +9,10 @@ from typing import Any
 from loadgen.fleet import Fleet
 from loadgen.local_process import on_this_host
 from loadgen.payloads import Payload
-from loadgen.sustained import Goal, Search, SustainedRate, success_bound
+from loadgen.rate.goal import Goal
+from loadgen.rate.result import SustainedRate
+from loadgen.rate.search import Search
+from loadgen.rate.verdict import success_bound
 from search.host import only_one
 from search.result import probe_summary
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loadgen.sustained import CLOSE_ENOUGH
+from loadgen.rate.search import CLOSE_ENOUGH
 from search.confirm import Confirmation
 from search.page import page
 from search.plots import plots

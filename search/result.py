@@ -10,7 +10,9 @@ from statistics import median
 from typing import Any, Self
 
 from loadgen.measurement import Measurement
-from loadgen.sustained import CAPACITY_MARGIN, LIMITED, Probe, SustainedRate, success_bound
+from loadgen.rate.result import Probe, SustainedRate
+from loadgen.rate.search import CAPACITY_MARGIN
+from loadgen.rate.verdict import LIMITED, success_bound
 from search.explain import explain
 from search.loads import LoadResult, Offered
 from serving.config import ServerConfig

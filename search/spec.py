@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from loadgen.payloads import Payload, PayloadError, read_payloads
-from loadgen.sustained import Goal
+from loadgen.rate.goal import Goal
 from search.loads import Offered
 from search.space import DEFAULT_SETTINGS, GROUPS, Dimension, Space, build_space
 from serving.archive import Archive, ArchiveError

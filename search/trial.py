@@ -16,7 +16,8 @@ from typing import Any
 
 from loadgen.fleet import Fleet
 from loadgen.measurement import Generator, GeneratorLost, Load, Measurement, Until
-from loadgen.sustained import Goal, Search
+from loadgen.rate.goal import Goal
+from loadgen.rate.search import Search
 from search.host import CpuTimes, describe_host, describe_versions
 from search.loads import LoadResult, Offered, result_of
 from search.result import (

@@ -15,7 +15,9 @@ import yaml
 from loadgen.fleet import Fleet
 from loadgen.local_process import on_this_host
 from loadgen.payloads import Payload, read_payloads
-from loadgen.sustained import Goal, Search, Verdict
+from loadgen.rate.goal import Goal
+from loadgen.rate.search import Search
+from loadgen.rate.verdict import Verdict
 from search.endpoint import MOST_PROCESSES
 from search.errors import RunError
 from search.export import CLAIM, Format

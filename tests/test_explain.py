@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from loadgen.measurement import Load
+from loadgen.rate.result import Probe, SustainedRate
+from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Constant
-from loadgen.sustained import Probe, SustainedRate, Verdict
 from search.explain import explain
 from search.result import Kind, State, Task, TrialResult, Window, summarise
 from serving.config import ServerConfig

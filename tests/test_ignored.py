@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.fleet import Fleet
-from loadgen.sustained import Goal
+from loadgen.rate.goal import Goal
 from search.result import Kind, State, Task
 from search.trial import run_trial
 from serving.archive import Archive, ArchiveError

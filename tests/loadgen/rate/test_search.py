@@ -5,8 +5,11 @@ import pytest
 from benchmarks.law import Law
 from benchmarks.simulated import Floats
 from loadgen.measurement import GeneratorLost, Load, Measurement, Until, merge
+from loadgen.rate.goal import Goal
+from loadgen.rate.result import Probe, SustainedRate
+from loadgen.rate.search import Search
+from loadgen.rate.verdict import Verdict, judge, success_bound
 from loadgen.schedule import Constant
-from loadgen.sustained import Goal, Probe, Search, SustainedRate, Verdict, judge, success_bound
 from tests.simulated import Batches, Simulated
 
 GOAL = Goal()

@@ -20,8 +20,10 @@ from loadgen.fleet import Fleet
 from loadgen.local_process import LocalProcess, on_this_host
 from loadgen.measurement import GeneratorLost, Load, Measurement
 from loadgen.payloads import Payload
+from loadgen.rate.goal import Goal
+from loadgen.rate.search import Search
+from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant
-from loadgen.sustained import Goal, Search, Verdict
 from tests.stub import stub
 
 PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]

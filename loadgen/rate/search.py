@@ -1,4 +1,4 @@
-"""The search for the sustained rate: warm-up, capacity, incumbent probe, narrowing.
+"""The search for the sustained rate: warm-up, capacity, incumbent probe, bracketing.
 
 It sees one method, `measure`, and knows nothing of HTTP or TorchServe.
 """
@@ -6,8 +6,6 @@ It sees one method, `measure`, and knows nothing of HTTP or TorchServe.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import enum
 import itertools
 import math
 from collections.abc import Callable
@@ -18,36 +16,25 @@ import MLRsearch
 
 from loadgen.backlog import MIN_BLOCKS
 from loadgen.measurement import BIN_S, Generator, GeneratorLost, Load, Measurement
+from loadgen.rate.early_stop import Looks, stable_rate
+from loadgen.rate.goal import Goal
+from loadgen.rate.mlrsearch import _Measurer, _OutOfTime
+from loadgen.rate.result import Probe, SustainedRate
+from loadgen.rate.verdict import COMPLETIONS, LIMITED, Verdict, duration_s, judge, least_window_s
 from loadgen.schedule import Closed, Constant, Poisson
 
-CYCLES = 20
-COMPLETIONS = 20
-STABLE_WINDOWS = 3
-STABLE_WITHIN = 0.10
 #: The closed loop underestimates: a configuration this far below may still win.
 CAPACITY_MARGIN = 1.3
 #: The narrowing begins this far above the estimate, with a rate that should fail.
 FIRST_ABOVE = 1.25
 #: Nothing is looked for below this share of the estimate.
 LOWEST = 0.05
-CONFIDENCE = 0.95
 COARSEST = 4.0
 #: Where time is over and windows stay undecided, the width grows to so many times the goal's.
 SETTLED = 2.0
-#: An overload this far above the goal's ends a window before its least duration.
-CLEAR = 0.05
-#: How much longer a window is at each look than at the one before.
-LATER = 1.25
 #: A window that looks sustained at its limit, though not surely, goes on for so many times it.
 LONGER = 2.0
 CLOSE_ENOUGH = "the bounds are close enough"
-#: A late client explains failures up to this share of a window's requests.
-BUNCHED = 0.05
-#: How many times as far the bounds of an overload must lie for a window to fail, or pass, before
-#: its limit. Where chance is at work a window that starts empty fills for seconds, which looks
-#: like an overload. Simulated queues at 0.9 of their capacity fail wrongly once in a hundred
-#: windows so, one in seven without it.
-EARLY = (3.0, 2.0)
 #: A server whose windows take long is given time for so many.
 LEAST_WINDOWS = 5
 #: The share of the capacity at which a window must be able to show that none fails.
@@ -60,237 +47,10 @@ LAST = 2.0
 LAST_TRIES = 6
 
 
-#: The name of what a generator that is not on time leaves unknown.
-LIMITED = "generator limited"
-
-
-class Verdict(enum.Enum):
-    """What a window says of the rate that was offered in it."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    UNDECIDED = "undecided"
-    GENERATOR = LIMITED
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is looked for, and how long.
-
-    Attributes:
-        width: the relative distance of the two bounds at which the search ends.
-        arrivals: "constant" or "poisson".
-        timeout_s: within which a request must be answered, from its due time.
-        window_s: a window's least duration.
-        window_limit_s: a window's greatest duration; twice that where it looks sustained by then.
-        warmup_limit_s: the closed loop's greatest duration.
-        search_limit_s: after this much narrowing no higher rates are looked for; that what is
-            known holds is shown, or a lower rate that does is looked for; the last two
-            windows' least time is kept for that. A slow server is given time for five of its
-            windows, up to twice as much.
-        windows: how many windows must agree for a bound; the odd one out is outvoted.
-            One decides where the server is so slow that a window takes more than twice window_s.
-        max_rate_rps: nothing is offered above it.
-        p99_s: the greatest 99th percentile of latency, if one is asked for.
-        seed: of Poisson arrivals.
-    """
-
-    width: float = 0.05
-    arrivals: str = "constant"
-    timeout_s: float = 10.0
-    window_s: float = 5.0
-    window_limit_s: float = 20.0
-    warmup_limit_s: float = 15.0
-    search_limit_s: float = 55.0
-    windows: int = 2
-    max_rate_rps: float = 100_000.0
-    p99_s: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (0 < self.width < 0.5 and 0 < self.window_s <= self.window_limit_s):
-            raise ValueError(f"impossible goal: {self}")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One window of the search, its verdict and the reason for it."""
-
-    rate_rps: float
-    verdict: Verdict
-    reason: str
-    measurement: Measurement
-
-
-@dataclass(frozen=True)
-class SustainedRate:
-    """What the search found.
-
-    Attributes:
-        lower_rps: the highest rate that passed; None where none did.
-        upper_rps: the lowest that did not pass; None where every one did.
-        capacity_rps: the closed loop's throughput, an estimate.
-        probes: every window at an offered rate, in order.
-        warmup: the closed loop's measurement.
-        reason: why the search ended.
-        width: the relative width that it went for: the goal's, or a coarser one for a server
-            whose batches take seconds, or vary so much that windows stayed undecided to the end.
-        pruned: why this cannot beat the incumbent; None where that was not shown.
-        doubts: what makes these figures less sure than they look, a sentence each.
-        p99_excess: the least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
-        common: the window at the rate that several configurations are compared at, if asked for.
-    """
-
-    lower_rps: float | None
-    upper_rps: float | None
-    capacity_rps: float
-    probes: tuple[Probe, ...]
-    warmup: Measurement
-    reason: str
-    width: float
-    pruned: str | None = None
-    doubts: tuple[str, ...] = ()
-    p99_excess: float = 0.0
-    common: Measurement | None = None
-
-    @property
-    def best(self) -> Probe | None:
-        """The longest window that passed at the lower bound."""
-        passed = [
-            p for p in self.probes if p.rate_rps == self.lower_rps and p.verdict is Verdict.PASS
-        ]
-        return max(passed, key=lambda p: p.measurement.scheduled, default=None)
-
-    @property
-    def zero_failures_of(self) -> int:
-        """Requests offered at the lower bound in windows that passed: none of them failed."""
-        return sum(
-            p.measurement.succeeded
-            for p in self.probes
-            if p.rate_rps == self.lower_rps and p.verdict is Verdict.PASS
-        )
-
-
-def success_bound(trials: float, confidence: float = CONFIDENCE) -> float:
-    """The success probability that `trials` successes without a failure show at `confidence`.
-
-    >>> round(success_bound(459, 0.99), 4)
-    0.99
-    """
-    return float((1 - confidence) ** (1 / trials)) if trials > 0 else 0.0
-
-
-def judge(
-    measurement: Measurement,
-    goal: Goal,
-    width: float,
-    least_requests: float = COMPLETIONS,
-    early: bool = False,
-) -> tuple[Verdict, str]:
-    """The verdict on a window, and its reason in words. The burden of proof lies on passing.
-
-    Args:
-        width: the relative width that is gone for; the goal's, or a coarser one.
-        least_requests: fewer cannot show that none fails.
-        early: the window can still be extended.
-    """
-    over = measurement.overload.surer(*EARLY) if early else measurement.overload
-    grows = over.low > width / 2
-    limited = measurement.generator_limited
-    # Requests that went out late and in a bunch fill a short queue, but fail only a few.
-    few = measurement.failed <= BUNCHED * measurement.scheduled
-    if limited and few and not grows:
-        return Verdict.GENERATOR, limited
-    if measurement.errors:
-        causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
-        return Verdict.FAIL, f"{measurement.failed} of {measurement.scheduled} failed: {causes}"
-    if grows:
-        return Verdict.FAIL, f"the backlog grew by {over.fraction:.1%} of the offered rate"
-    p99_s = measurement.latency.quantile(0.99) or 0.0
-    if goal.p99_s is not None and p99_s > goal.p99_s:
-        return Verdict.FAIL, f"p99 latency was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
-    if measurement.scheduled < least_requests:
-        share = f"0 of {measurement.scheduled} failed"
-        return Verdict.UNDECIDED, f"{share}, too few beside the failures at other rates"
-    if over.high < width / 2:
-        return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
-    return Verdict.UNDECIDED, "whether the backlog grew stayed open to the window's end"
-
-
-def least_window_s(measurement: Measurement, goal: Goal) -> float:
-    """The least duration after which this window may pass, seconds."""
-    rate = measurement.load.rate_rps or 1.0
-    return max(goal.window_s, CYCLES * measurement.cycle_s, COMPLETIONS / rate)
-
-
-@dataclass
-class Looks:
-    """Whether a window that is still open has said all that it can say.
-
-    Whoever looks again and again finds what he looks for in the end: the looks are few, each a
-    quarter of the window later than the last.
-    """
-
-    goal: Goal
-    width: float
-    least_requests: float = COMPLETIONS
-    limit_s: float = math.inf
-    _next_s: float = 0.0
-
-    def __call__(self, so_far: Measurement) -> bool:
-        """Look at the window so far; True where it may end."""
-        if so_far.errors:
-            return True
-        least_s = least_window_s(so_far, self.goal)
-        if so_far.span_s < max(self._next_s, least_s / 2):
-            return False
-        self._next_s = LATER * so_far.span_s
-        if so_far.span_s < self.limit_s:
-            self._next_s = min(self._next_s, self.limit_s)
-        elif not so_far.overload.fraction < self.width / 2:
-            return True
-        if so_far.span_s >= least_s:
-            # A late generator is no better for waiting: such a window is repeated, not extended.
-            verdict, _ = judge(so_far, self.goal, self.width, self.least_requests, early=True)
-            return verdict is not Verdict.UNDECIDED
-        # Early on only a backlog that grows beyond doubt counts: filling the server looks alike.
-        self._next_s = min(self._next_s, least_s)
-        return so_far.overload.surer(*EARLY).low > self.width / 2 + CLEAR
-
-
-def stable_rate(measurement: Measurement) -> float | None:
-    """The closed loop's throughput once it no longer changes, else None.
-
-    The last three windows of at least 20 completions and two rounds of batches agree within
-    10 %. In a closed loop latency is users ÷ throughput, so that one tells of both.
-    """
-    bins = int(measurement.span_s / BIN_S)
-    answered = measurement.good[:bins].cumsum()
-    rate = measurement.goodput_rps
-    if not bins or rate <= 0:
-        return None
-    wanted = max(COMPLETIONS, 2 * measurement.load.cycle_requests)
-    size = max(int(wanted / rate / BIN_S), int(1.0 / BIN_S))
-    ends = [bins - 1 - size * back for back in range(STABLE_WINDOWS, -1, -1)]
-    if ends[0] < 0:
-        return None
-    counts = [int(answered[b] - answered[a]) for a, b in itertools.pairwise(ends)]
-    if min(counts) < COMPLETIONS or max(counts) > (1 + STABLE_WITHIN) * min(counts):
-        return None
-    return sum(counts) / (STABLE_WINDOWS * size * BIN_S)
-
-
 def _causes(measurement: Measurement) -> str:
     """Why requests failed."""
     causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
     return causes or "no answer at all"
-
-
-def duration_s(measurement: Measurement) -> float:
-    """What a window took, seconds, its drain included; waiting for one's turn is not in it."""
-    if "timeout" in measurement.errors:
-        return measurement.span_s + measurement.load.timeout_s
-    return measurement.span_s + (measurement.service.quantile(1.0) or 0.0)
 
 
 Progress = Callable[[str, float], None]
@@ -739,47 +499,3 @@ class Search:
                     f"{failed.rate_rps:.1f} rps did not: {failed.reason}"
                 )
                 return
-
-
-class _OutOfTime(Exception):
-    pass
-
-
-class _Measurer(MLRsearch.AbstractMeasurer):
-    """MLRsearch's view of a generator: one blocking method, called in MLRsearch's thread."""
-
-    def __init__(self, search: Search, loop: asyncio.AbstractEventLoop):
-        self._search, self._loop = search, loop
-        self._waiting: concurrent.futures.Future[Verdict] | None = None
-        self._closed = False
-
-    def close(self) -> None:
-        """Let the thread end at once, wherever it waits."""
-        self._closed = True
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    async def _offer(self, rate_rps: float) -> Verdict:
-        if self._closed:
-            raise _OutOfTime
-        return await self._search._probe("narrowing", rate_rps)
-
-    def measure(
-        self, intended_duration: float, intended_load: float
-    ) -> MLRsearch.MeasurementResult:
-        if self._closed or (self._search._probes and self._search.is_late()):
-            raise _OutOfTime
-        self._waiting = asyncio.run_coroutine_threadsafe(self._offer(intended_load), self._loop)
-        verdict = self._waiting.result()
-        lost = 0.0
-        if verdict is not Verdict.PASS:
-            # What the server could not take tells MLRsearch where to look next; a window that
-            # did not pass must not look as if all but nothing had been lost.
-            lost = self._search._lost()
-        count = 1_000_000
-        return MLRsearch.MeasurementResult(
-            intended_duration=intended_duration,
-            intended_load=intended_load,
-            offered_count=count,
-            loss_count=round(count * lost),
-        )
