@@ -12,13 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import MLRsearch
-
 from loadgen.backlog import MIN_BLOCKS
 from loadgen.measurement import BIN_S, Generator, GeneratorLost, Load, Measurement
 from loadgen.rate.early_stop import Looks, stable_rate
 from loadgen.rate.goal import Goal
-from loadgen.rate.mlrsearch import _Measurer, _OutOfTime
+from loadgen.rate.mlrsearch import Measurer, OutOfTimeError, bracket
 from loadgen.rate.result import Probe, SustainedRate
 from loadgen.rate.verdict import COMPLETIONS, LIMITED, Verdict, duration_s, judge, least_window_s
 from loadgen.schedule import Closed, Constant, Poisson
@@ -200,7 +198,17 @@ class Search:
         return best is not None and so_far.span_s > 6 and 4 * so_far.goodput_rps < best
 
     async def _narrow(self, estimate: float, passed: float | None) -> str:
-        """Bracket and bisect with MLRsearch, in a thread of its own; say why it ended."""
+        """Bracket and bisect with MLRsearch, in a separate thread; return why it ended."""
+
+        async def offer(rate_rps: float) -> float:
+            verdict = await self._probe("narrowing", rate_rps)
+            # What the server could not take tells MLRsearch where to look next; a window that
+            # did not pass must not look as if all but nothing had been lost.
+            return 0.0 if verdict is Verdict.PASS else self._lost()
+
+        def is_out_of_time() -> bool:
+            return bool(self._probes) and self.is_late()
+
         self._spent_s = 0.0
         ceiling = self.goal.max_rate_rps
         high = min(FIRST_ABOVE * estimate, ceiling)
@@ -209,10 +217,19 @@ class Search:
         least = 1.01 / (1 - self._width)
         high = max(high, min(least * low, ceiling))
         while high >= least * low:
-            measurer = _Measurer(self, asyncio.get_running_loop())
+            measurer = Measurer(offer, is_out_of_time, asyncio.get_running_loop())
             try:
-                await asyncio.to_thread(self._mlrsearch, measurer, low, high)
-            except _OutOfTime:
+                await asyncio.to_thread(
+                    bracket,
+                    measurer,
+                    low,
+                    high,
+                    self._width,
+                    self._windows,
+                    self.goal.window_s,
+                    10 * self.goal.search_limit_s,
+                )
+            except OutOfTimeError:
                 await self._settle()
                 return f"the search's {self._spent_s + self.left_s:.0f} s were over"
             finally:
@@ -318,26 +335,6 @@ class Search:
                 return True
         self._revoked.add(lower)
         return False
-
-    def _mlrsearch(self, measurer: _Measurer, low: float, high: float) -> None:
-        windows = 2 * self._windows - 1
-        target = MLRsearch.SearchGoal(
-            loss_ratio=0.0,
-            exceed_ratio=0.5 if windows > 1 else 0.0,
-            relative_width=self._width,
-            initial_trial_duration=self.goal.window_s,
-            final_trial_duration=self.goal.window_s,
-            duration_sum=windows * self.goal.window_s,
-            preceding_targets=1,
-            fail_fast=False,
-        )
-        config = MLRsearch.Config()
-        config.goals = [target]
-        config.min_load = low  # Before max_load: each is checked against the other's value.
-        config.max_load = high
-        config.search_duration_max = 10 * self.goal.search_limit_s
-        config.warmup_duration = 0.0
-        MLRsearch.MultipleLossRatioSearch(config).search(measurer, debug=lambda _: None)
 
     async def _probe(self, phase: str, rate: float) -> Verdict:
         self.progress(phase, rate)
