@@ -32,7 +32,8 @@ from serving.config import ServerConfig
 from serving.demo.build import pack
 from serving.errors import ServerError
 from serving.installation import find_installation
-from serving.server import Site, TorchServe
+from serving.server import TorchServe
+from serving.site import Site
 
 HANDLERS = Path(__file__).parent / "handlers"
 GRID = {

@@ -33,7 +33,7 @@ from search.loads import Offered
 from search.result import Seen, State, Task, TrialResult
 from search.trial import Phase, Progress, run_trial, run_twice
 from serving.installation import find_installation
-from serving.server import Site
+from serving.site import Site
 
 #: How often a trial tells of itself; a stop request waits no longer than this.
 HEARTBEAT_S = 1.0

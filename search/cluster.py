@@ -34,7 +34,8 @@ from serving.archive import Archive
 from serving.errors import ServerError
 from serving.identity import identity, is_alive
 from serving.installation import find_installation
-from serving.server import LOOPBACK, sweep
+from serving.leftovers import sweep
+from serving.ports import LOOPBACK
 
 SERVING_RESOURCE = "serving_host"
 OBJECT_STORE_BYTES = 80 << 20

@@ -13,7 +13,7 @@ import psutil
 
 from serving.errors import ServerError
 from serving.installation import TORCHSERVE_VERSION, find_installation, find_java
-from serving.server import Ports
+from serving.ports import Ports
 
 NEEDED_MEMORY_MB = 3000
 NEEDED_DISK_MB = 2000

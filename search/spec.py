@@ -33,7 +33,8 @@ from serving.archive import Archive, ArchiveError
 from serving.config import ConfigError, ServerConfig, parse_environment
 from serving.errors import ServerError
 from serving.installation import Installation, find_installation, find_java, find_torchserve
-from serving.server import Ports, Site, is_free
+from serving.ports import Ports, is_free
+from serving.site import Site
 
 
 class SpecError(ValueError):

@@ -33,7 +33,7 @@ from search.spec import StudySpec
 from search.text import first_line
 from search.trial import Phase
 from serving.config import ServerConfig
-from serving.server import Site
+from serving.site import Site
 
 _NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 

@@ -33,7 +33,9 @@ from search.result import (
 )
 from serving.errors import ServerError
 from serving.ignored import ignored_after, ignored_before
-from serving.server import LOOPBACK, Site, TorchServe
+from serving.ports import LOOPBACK
+from serving.server import TorchServe
+from serving.site import Site
 
 #: An `asyncio.Lock`, or nothing at all.
 Turn = AbstractAsyncContextManager[None, bool | None]

@@ -28,7 +28,7 @@ from serving.config import ServerConfig, escaped, parse_environment
 from serving.exported import START, ExportedServer
 from serving.installation import Installation, find_installation
 from serving.production import IN_ARCHIVE, MATTERS
-from serving.server import Site
+from serving.site import Site
 
 Progress = Callable[[str, float], None]
 

@@ -11,7 +11,8 @@ import psutil
 
 from serving.config import ServerConfig
 from serving.production import edited
-from serving.server import Site, TorchServe, inherited
+from serving.server import TorchServe, inherited
+from serving.site import Site
 
 START = "start.sh"
 

@@ -6,14 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,27 +19,24 @@ import aiohttp
 import psutil
 
 from serving import supervisor
-from serving.archive import Archive
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.errors import ServerError
 from serving.gpu import RAN_OUT, gpu_used_bytes
-from serving.identity import is_alive
-from serving.installation import Installation
+from serving.health import WorkerProcess, _oom_kills
+from serving.leftovers import HOME_PREFIX, _kill_group, sweep
 from serving.metrics import ServerCounters
+from serving.ports import LOOPBACK
+from serving.site import Site
 
 T = TypeVar("T")
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
-HOME_PREFIX = "servetune.serve-"
 #: What a server's environment takes over from outside; everything else is the configuration's.
 #: Ray sets OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES in its workers: neither may leak in.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
-#: Below Linux's ephemeral ports, above those of Ray's workers (10002 to 19999).
-PORT_RANGE = range(20000, 32000)
 MAX_LOAD_FAILURES = 2
 LOG_TAIL_LINES = 12
-LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
 _LOG_S = 0.5
 _WATCH_S = 1.0
@@ -51,84 +45,6 @@ _WATCH_S = 1.0
 def inherited() -> dict[str, str]:
     """What a server's environment takes over, as it is now."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
-
-
-@dataclass(frozen=True)
-class Ports:
-    """TCP ports; 0 stands for any free one."""
-
-    inference: int = 0
-    management: int = 0
-    metrics: int = 0
-    grpc_inference: int = 0
-    grpc_management: int = 0
-
-    def choose(self, address: str = LOOPBACK) -> Ports:
-        """Fill in ports that are free on the loopback and on this address.
-
-        Raises:
-            ServerError: a port that was asked for by number is in use.
-        """
-        taken: set[int] = set()
-        chosen: dict[str, int] = {}
-        for item in fields(self):
-            port: int = getattr(self, item.name)
-            if port and (port in taken or not is_free(port, address)):
-                raise ServerError(
-                    "port in use",
-                    f"port {port} ({item.name}) is in use; "
-                    f"name a free one in serving.ports.{item.name}, or none",
-                    host_fault=True,
-                )
-            while not port:
-                port = random.choice(PORT_RANGE)
-                if port in taken or not is_free(port, address):
-                    port = 0
-            taken.add(port)
-            chosen[item.name] = port
-        return Ports(**chosen)
-
-
-def is_free(port: int, address: str = LOOPBACK) -> bool:
-    """Whether nobody listens on this port, neither on the loopback nor on this address."""
-    for each in {LOOPBACK, address}:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((each, port))
-            except OSError:
-                return False
-    return True
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where and under what limits a configuration is served; the same for all of a run.
-
-    Attributes:
-        ready_timeout_s: from the start until every worker is READY.
-        memory_limit_bytes: resident memory of the server and its workers, summed;
-            None is 85 % of what the host has for it at the moment.
-        ports: those asked for; the rest is chosen.
-        cores: what an unset number of workers or threads means.
-        address: of this host, where predictions are answered; all else stays on the loopback.
-    """
-
-    archive: Archive
-    installation: Installation
-    ready_timeout_s: float = 180.0
-    memory_limit_bytes: int | None = None
-    ports: Ports = field(default_factory=Ports)
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    address: str = LOOPBACK
-
-
-@dataclass(frozen=True)
-class WorkerProcess:
-    """A process under the JVM: how it was started, and the cores that it may use."""
-
-    command: str
-    cores: tuple[int, ...]
 
 
 class TorchServe:
@@ -532,36 +448,3 @@ class TorchServe:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._home != Path():
             shutil.rmtree(self._home, ignore_errors=True)
-
-
-def sweep() -> None:
-    """Remove what instances whose supervisor was killed have left: processes and folders."""
-    roots = {Path(tempfile.gettempdir()), Path("/tmp")}
-    for home in {home for root in roots for home in root.glob(f"{HOME_PREFIX}*")}:
-        with contextlib.suppress(OSError, ValueError):
-            found = home.stat()
-            if found.st_uid != os.getuid():
-                continue
-            note, server = home / "supervisor.pid", home / "server.pid"
-            if note.exists():
-                stale = not is_alive(note.read_text())
-            else:
-                stale = time.time() - found.st_mtime > 60
-            if stale:
-                if server.exists() and is_alive(server.read_text()):
-                    _kill_group(int(server.read_text().split()[0]))
-                shutil.rmtree(home, ignore_errors=True)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(OSError):
-        os.killpg(pid, 9)
-
-
-def _oom_kills() -> int:
-    """Processes that the kernel has killed for memory since the host started."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0

@@ -17,7 +17,7 @@ import yaml
 
 from serving.archive import Archive
 from serving.installation import find_installation
-from serving.server import Site
+from serving.site import Site
 from tests.archives import ECHO, make_archive
 
 ROOT = Path(__file__).parents[2]

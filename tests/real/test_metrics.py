@@ -16,7 +16,8 @@ from loadgen.payloads import Payload
 from loadgen.schedule import Constant
 from search.trial import Observed
 from serving.config import ServerConfig
-from serving.server import Site, TorchServe
+from serving.server import TorchServe
+from serving.site import Site
 
 WORK_S = 0.05
 COUNTS = f"""

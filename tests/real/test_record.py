@@ -10,7 +10,7 @@ from loadgen.local_process import on_this_host
 from loadgen.payloads import read_payloads
 from serving.config import ServerConfig
 from serving.installation import find_installation
-from serving.server import Site
+from serving.site import Site
 
 
 @pytest.mark.slow

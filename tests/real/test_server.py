@@ -20,7 +20,10 @@ import pytest
 from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.installation import Java, _probe, find_installation, find_java
-from serving.server import Ports, Site, TorchServe, sweep
+from serving.leftovers import sweep
+from serving.ports import Ports
+from serving.server import TorchServe
+from serving.site import Site
 from tests.real.conftest import OURS, ROOT, folders, processes, wait_for
 
 MakeSite = Callable[..., Site]

@@ -13,7 +13,7 @@ from serving.archive import Archive, ArchiveError
 from serving.config import ServerConfig
 from serving.ignored import ignored_after, ignored_before
 from serving.installation import Installation, find_installation
-from serving.server import Site
+from serving.site import Site
 from tests.archives import make_archive
 
 
