@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -170,8 +170,11 @@ def commands() -> str:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         params = [p for p in command.params if p.name != "help" and not getattr(p, "hidden", False)]
-        usage = " ".join(["servetune", name, *(_usage(param) for param in params)])
-        parts += [f"## {name}", *_paragraphs(command.help or ""), f"```text\n{usage}\n```"]
+        words = [_usage(param) for param in params]
+        has_options = any(not _is_argument(param) for param in params)
+        options = ["[OPTIONS]"] if has_options else []
+        usage = " ".join(["servetune", name, *options, *(word for word in words if word)])
+        parts += [f"### {name}", *_paragraphs(command.help or ""), f"```text\n{usage}\n```"]
         rows = [
             (_param_name(p), _param_type(p, hints[name][p.name]), _param_default(p), _param_help(p))
             for p in params
@@ -238,7 +241,7 @@ def _param_help(param: Any) -> str:
     return f"{text} Environment variable: `{variable}`." if variable else text
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
