@@ -13,10 +13,12 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import Trial
 from scipy.stats.qmc import Sobol
 
-from search.optimizer import Study
-from search.result import State, Task, TrialResult
-from search.sampler import distributions
-from search.space import Dimension, Space
+from search.spec.space import Dimension, Space
+from search.study.sampler import distributions
+from search.study.store import StudyStore
+from search.trial.request import TrialRequest
+from search.trial.result import RateRecord, TrialResult, TrialState
+from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
 Values = Mapping[str, Any]
@@ -31,7 +33,7 @@ class Contestant(Protocol):
         """The next point; None where it has no more."""
         ...
 
-    def tell(self, rate_rps: float, cause: str) -> None:
+    def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
         """What came of it: 0 where it failed, and what it said of that."""
         ...
 
@@ -51,7 +53,7 @@ class Walk:
         """See `Contestant.ask`."""
         return self._asked
 
-    def tell(self, rate_rps: float, cause: str) -> None:
+    def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
         """See `Contestant.tell`."""
         assert self._asked is not None
         if rate_rps > 0 and (self._best is None or rate_rps > self._best[0]):
@@ -179,35 +181,37 @@ class Servetune:
     """The product's own study, told as its trials tell it."""
 
     def __init__(self, space: Space, seed: int):
-        self._study = Study(space, InMemoryStorage(), "contest", seed)
+        self._study = StudyStore(space, InMemoryStorage(), "contest", seed)
         self._study.begin()
-        self._asked: tuple[Trial, Task] | None = None
+        self._asked: tuple[Trial, TrialRequest] | None = None
 
     def ask(self) -> Values | None:
         """See `Contestant.ask`."""
         self._asked = self._study.ask()
         return self._values(self._asked[1].config) if self._asked else None
 
-    def tell(self, rate_rps: float, cause: str) -> None:
+    def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
         """See `Contestant.tell`."""
         assert self._asked is not None
-        trial, task = self._asked
-        state, sustained = State.COMPLETE, rate_rps
+        trial, request = self._asked
+        state, sustained = TrialState.COMPLETE, rate_rps
         if rate_rps <= 0:
-            state = State.FAILED
-        elif task.incumbent_rps is not None and rate_rps < task.incumbent_rps:
-            state = State.PRUNED
+            state = TrialState.FAILED
+        elif request.incumbent_rps is not None and rate_rps < request.incumbent_rps:
+            state = TrialState.PRUNED
         self._study.tell(
             trial,
             TrialResult(
-                task.number,
-                task.kind,
-                task.config,
-                state,
-                sustained_rps=sustained if state is State.COMPLETE else None,
-                capacity_rps=_CAPACITY_OVER * rate_rps or None,
-                width=0.05,
-                cause=cause,
+                number=request.number,
+                origin=request.origin,
+                config=request.config,
+                state=state,
+                failure=failure,
+                rate=RateRecord(
+                    sustained_rps=sustained if state is TrialState.COMPLETE else None,
+                    capacity_rps=_CAPACITY_OVER * rate_rps or None,
+                    width=0.05,
+                ),
             ),
         )
 

@@ -31,16 +31,16 @@ from benchmarks.simulated import Run, runs
 from benchmarks.stub import Stub, running
 from benchmarks.truth import noise_of, sustained_rps
 from loadgen.fleet import Fleet
-from loadgen.local_process import on_this_host
+from loadgen.local_process import local_processes
 from loadgen.measurement import Load, Measurement, Until
 from loadgen.payloads import Payload
 from loadgen.rate.goal import Goal
 from loadgen.rate.result import SustainedRate
-from loadgen.rate.search import Search
+from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant, Poisson
-from search.endpoint import MOST_PROCESSES
-from search.host import describe_host
+from search.measure.endpoint import MOST_PROCESSES
+from search.trial.host_info import describe_host
 
 _PAYLOADS = (Payload(b'{"text": "hello"}', {"Content-Type": "application/json"}, contains="ok"),)
 _CASE_LIMIT_S = 240.0
@@ -69,9 +69,9 @@ class Timed:
             closed = isinstance(load.schedule, Closed)
             self.spans.append((begun, time.perf_counter(), closed))
 
-    async def relieve(self, limited: Measurement) -> str | None:
+    async def add_capacity(self, limited: Measurement) -> str | None:
         """As the fleet does."""
-        return await self.fleet.relieve(limited)
+        return await self.fleet.add_capacity(limited)
 
     def seconds(self, closed: bool) -> float:
         """The time of all closed loops, or of all windows at an offered rate."""
@@ -121,9 +121,9 @@ class Outcome:
 async def run_ours(case: Case) -> Outcome:
     """The product's search with its own defaults."""
     with running(case.law, case.faults) as stub:
-        fleet = Fleet(on_this_host(_PAYLOADS), most=MOST_PROCESSES)
+        fleet = Fleet(local_processes(_PAYLOADS), most=MOST_PROCESSES)
         try:
-            await fleet.aim(stub.url)
+            await fleet.set_target(stub.url)
             timed = Timed(fleet)
             armed_at: list[float] = []
 
@@ -134,7 +134,7 @@ async def run_ours(case: Case) -> Outcome:
                         stub.arm()
 
             goal = Goal(arrivals=case.arrivals)
-            search = Search(goal, timed, case.cycle_requests, case.users, progress=progress)
+            search = RateSearch(goal, timed, case.cycle_requests, case.users, progress=progress)
             async with asyncio.timeout(_CASE_LIMIT_S):
                 found = await search.find()
             return _outcome(case, stub, found, timed, armed_at)
@@ -175,7 +175,7 @@ def _outcome(
         probes=len(found.probes),
         limited=timed.limited,
         reason=found.reason,
-        doubts=found.doubts,
+        doubts=found.warnings,
         held=_holds(case, found, windows, true_rps) if case.expects else None,
         windows=windows,
     )
@@ -194,16 +194,16 @@ def _holds(
         holding = [w for w in windows if w["begun_s"] < begun < w["end_s"]]
         return within and bool(holding) and all(w["verdict"] != Verdict.PASS.value for w in holding)
     if faults.slower_per_s:
-        return within or any("drift" in doubt for doubt in found.doubts)
+        return within or any("drift" in doubt for doubt in found.warnings)
     return within
 
 
 async def run_other(case: Case, method: str, true_rps: float) -> Outcome:
     """How others would find the rate, from the same closed loop's estimate."""
     with running(case.law) as stub:
-        fleet = Fleet(on_this_host(_PAYLOADS), most=MOST_PROCESSES)
+        fleet = Fleet(local_processes(_PAYLOADS), most=MOST_PROCESSES)
         try:
-            await fleet.aim(stub.url)
+            await fleet.set_target(stub.url)
             timed = Timed(fleet)
             warmup = await timed.measure(Load(Closed(case.users), 5.0))
             found = await _OTHERS[method](_offer(timed, case), 1.25 * warmup.goodput_rps)

@@ -24,12 +24,19 @@ from aiohttp.test_utils import TestClient, TestServer
 from rich.console import Console
 from rich.table import Table
 
-from search.events import Recorder
-from search.result import Kind, State, Task, TrialResult
-from search.run import Run
 from search.service.app import Service, Settings
+from search.service.job_queue import Queue, Status
 from search.service.jobs import Job, JobState, JobStore
-from search.service.queue import Queue, Status
+from search.study.observer import EventObserver
+from search.study.run_folder import Run
+from search.trial.request import TrialOrigin, TrialRequest
+from search.trial.result import (
+    LatencyRecord,
+    RateRecord,
+    TimingRecord,
+    TrialResult,
+    TrialState,
+)
 from serving.config import ServerConfig
 
 FRAMES = "a frame of scrolling, ms on the clock"
@@ -58,10 +65,13 @@ class _Nothing:
 def _result(number: int) -> TrialResult:
     config = ServerConfig(workers=1 + number % 4, batch_size=1 + number, mkl_threads=2)
     return TrialResult(
-        *(number, Kind.SAMPLED, config, State.COMPLETE, 5.0 + number % 100),
-        p99_s=0.3,
-        duration_s=40.0,
-        phases_s={"start": 8.0, "warm-up": 5.0, "narrowing": 27.0},
+        number=number,
+        origin=TrialOrigin.SAMPLED,
+        config=config,
+        state=TrialState.COMPLETE,
+        rate=RateRecord(sustained_rps=5.0 + number % 100),
+        latency=LatencyRecord(p99_s=0.3),
+        timing=TimingRecord(40.0, {"start": 8.0, "warm-up": 5.0, "bracketing": 27.0}),
     )
 
 
@@ -80,9 +90,9 @@ def _job(store: JobStore, trials: int, is_over: bool = False) -> tuple[Job, Run]
 
 
 def _measured(job: Job, run: Run, number: int) -> None:
-    result, recorder = _result(number), Recorder(job.events)
-    recorder.started(Task(number, result.kind, result.config))
-    recorder.phase(number, "narrowing", 20.0)
+    result, recorder = _result(number), EventObserver(job.events.record)
+    recorder.started(TrialRequest(number, result.origin, result.config))
+    recorder.phase(number, "bracketing", 20.0)
     run.append(result)
     recorder.finished(result, result)
 

@@ -22,13 +22,13 @@ from optuna.samplers import RandomSampler
 from rich.console import Console
 from rich.table import Table
 
-from search import optimizer
-from search.live import LiveView
-from search.measure import measure_configs
-from search.report import describe
-from search.space import Space
-from search.spec import load_spec
-from search.study import execute, new_run
+from search.cli.live import LiveView
+from search.measure.configs import measure_configs
+from search.report.summary import describe
+from search.spec.loading import load_spec
+from search.spec.space import Space
+from search.study import store
+from search.study.driver import create_run, run_study
 from serving.config import ServerConfig
 
 
@@ -40,7 +40,7 @@ def random_search() -> Iterator[None]:
         return RandomSampler(seed=seed)
 
     with (
-        mock.patch.object(optimizer, "CapacitySampler", sampler),
+        mock.patch.object(store, "CapacitySampler", sampler),
         mock.patch.object(Space, "guide", lambda space: []),
     ):
         yield
@@ -73,7 +73,7 @@ def main(
             )
             console.print(f"{name}, run {number + 1} of {runs}", style="bold")
             with SEARCHES[name](), LiveView(console, 1000, seconds, plain=True) as view:
-                found = execute(new_run(ours), view)
+                found = run_study(create_run(ours), view)
             if found.interrupted:
                 raise typer.Exit(130)
             best = found.best

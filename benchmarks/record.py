@@ -21,12 +21,13 @@ import yaml
 from rich.console import Console
 
 from benchmarks.surfaces import SETTINGS
+from loadgen.errors import GeneratorLostError
 from loadgen.fleet import Fleet
-from loadgen.local_process import on_this_host
-from loadgen.measurement import GeneratorLost, Load
+from loadgen.local_process import local_processes
+from loadgen.measurement import Load
 from loadgen.payloads import read_payloads
 from loadgen.schedule import Closed
-from search.host import only_one
+from search.trial.host_lock import exclusive_host
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.demo.build import pack
@@ -72,11 +73,11 @@ async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -
     server = TorchServe(config, site, folder)
     try:
         async with server:
-            await fleet.aim(server.url)
+            await fleet.set_target(server.url)
             for seconds in (WARMUP_S, WINDOW_S):
                 load = Load(Closed(users), seconds, TIMEOUT_S)
                 seen = await server.guard(fleet.measure(load))
-    except (ServerError, GeneratorLost):
+    except (ServerError, GeneratorLostError):
         return {"ready_s": 0, "closed_rps": 0, "p50_s": 0, "p99_s": 0, "failures": 1}
     return {
         "ready_s": round(server.ready_s, 2),
@@ -89,11 +90,11 @@ async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -
 
 async def _record_all(handler: str, path: Path, passes: int, console: Console) -> None:
     chance = random.Random(0)
-    with only_one(), tempfile.TemporaryDirectory(prefix="servetune-record-") as temporary:
+    with exclusive_host(), tempfile.TemporaryDirectory(prefix="servetune-record-") as temporary:
         folder = Path(temporary)
         site = Site(archive_of(handler, folder), find_installation())
         (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
-        fleet = Fleet(on_this_host(read_payloads(folder / "requests.jsonl")))
+        fleet = Fleet(local_processes(read_payloads(folder / "requests.jsonl")))
         try:
             with path.open("w", newline="") as file:
                 rows = csv.DictWriter(file, COLUMNS)

@@ -24,13 +24,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import study_of
-from search.budget import Budget
-from search.cluster import SERVING_RESOURCE
-from search.events import EventLog, Recorder
-from search.result import State, Task, TrialResult
-from search.run import Run
-from search.spec import load_spec
-from search.study import new_run, open_study, tune_trials
+from search.cluster.placement import SERVING_RESOURCE
+from search.service.events import EventLog
+from search.spec.loading import load_spec
+from search.study.budget import Budget
+from search.study.driver import create_run
+from search.study.observer import EventObserver
+from search.study.reading import open_store
+from search.study.run_folder import Run
+from search.study.tune_adapter import tune_trials
+from search.trial.request import TrialRequest
+from search.trial.result import HostRecord, RateRecord, TimingRecord, TrialResult, TrialState
 
 HOSTS = (1, 2, 4)
 AT = (10, 100, 1000)
@@ -50,22 +54,26 @@ class Scripted(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """All of it."""
         time.sleep(self._seconds)
-        task = Task.from_dict(self.config)
-        rate = 10.0 * (task.config.workers or 1) * (task.config.batch_size or 1) ** 0.5
+        request = TrialRequest.from_dict(self.config)
+        rate = 10.0 * (request.config.workers or 1) * (request.config.batch_size or 1) ** 0.5
         result = TrialResult(
-            *(task.number, task.kind, task.config, State.COMPLETE, rate),
-            duration_s=self._seconds,
-            host={"host": ray.get_runtime_context().get_node_id()},
+            number=request.number,
+            origin=request.origin,
+            config=request.config,
+            state=TrialState.COMPLETE,
+            rate=RateRecord(sustained_rps=rate),
+            host=HostRecord({"host": ray.get_runtime_context().get_node_id()}),
+            timing=TimingRecord(duration_s=self._seconds),
         )
         record = json.dumps(result.to_dict())
         return {"sustained_rps": rate, "record": record, "done": True}
 
 
-class _Clock(Recorder):
+class _Clock(EventObserver):
     """Notes when each trial ended, and how much memory the driver then held."""
 
     def __init__(self, log: EventLog):
-        super().__init__(log)
+        super().__init__(log.record)
         self.ended_s: list[float] = []
         self.memory_mb: list[float] = []
 
@@ -80,7 +88,9 @@ def _new_run(folder: Path, trials: int) -> Run:
     folder.mkdir()
     space = {"workers": {"low": 1, "high": 16}, "batch_size": {"low": 1, "high": 512}}
     search = {"trials": trials}
-    return new_run(load_spec(study_of("fixed", folder, name="scale", space=space, search=search)))
+    return create_run(
+        load_spec(study_of("fixed", folder, name="scale", space=space, search=search))
+    )
 
 
 def measure(folder: Path, hosts: int, trials: int, seconds: float) -> _Clock:
@@ -93,7 +103,7 @@ def measure(folder: Path, hosts: int, trials: int, seconds: float) -> _Clock:
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     clock = _Clock(EventLog(folder / "events.jsonl"))
     try:
-        study = open_study(run, run.spec())
+        study = open_store(run, run.spec())
         study.begin()
         trainable = tune.with_resources(
             tune.with_parameters(Scripted, seconds=seconds),

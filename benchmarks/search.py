@@ -81,7 +81,7 @@ def _search(surface: Surface, name: str, seed: int, trials: int) -> list[float]:
     rates = []
     for _ in range(trials):
         if (point := contestant.ask()) is not None:
-            contestant.tell(surface.measure(point, chance), surface.cause(point))
+            contestant.tell(surface.measure(point, chance), surface.failure(point))
             choice = contestant.choice()
             chosen = surface.true_rps(choice) if choice is not None else 0.0
         rates.append(chosen)

@@ -22,7 +22,7 @@ from benchmarks.truth import sustained_rps
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement, Until
 from loadgen.rate.goal import Goal
-from loadgen.rate.search import Search
+from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import duration_s
 from loadgen.schedule import Closed, due_times
 
@@ -42,7 +42,7 @@ class Simulation:
     def __init__(self) -> None:
         self.calls: list[Load] = []
 
-    async def relieve(self, limited: Measurement) -> str | None:
+    async def add_capacity(self, limited: Measurement) -> str | None:
         """There is nothing to relieve: a simulated client is never late."""
         return None
 
@@ -154,7 +154,7 @@ def runs(cases: Sequence[Case], seeds: int) -> list[Run]:
 def _run(case: Case, seed: int) -> Run:
     goal = Goal(arrivals=case.arrivals, seed=1000 * seed)
     server = Served(case.law, seed)
-    found = asyncio.run(Search(goal, server, case.cycle_requests, case.users).find())
+    found = asyncio.run(RateSearch(goal, server, case.cycle_requests, case.users).find())
     lasted_s = [p.measurement.span_s for p in found.probes if p.rate_rps == found.lower_rps]
     true_rps = _truth(case, _ROUNDED_S * max(round(max(lasted_s, default=0) / _ROUNDED_S), 1))
     probe_s = sum(duration_s(probe.measurement) for probe in found.probes)

@@ -24,8 +24,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.record import study_of
-from search.run import Run
-from search.study import open_study
+from search.study.reading import open_store
+from search.study.run_folder import Run
 
 #: What is hurt, by a word of its command line, and how often among a hundred faults.
 VICTIMS = {
@@ -82,7 +82,7 @@ class Soak:
         asked = ("resume", str(self.run)) if self.run else ("tune", str(self._spec))
         with self.said.open("ab") as said:
             driver = subprocess.Popen(
-                [sys.executable, "-m", "search.cli", *asked, "--plain"],
+                [sys.executable, "-m", "servetune", *asked, "--plain"],
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -206,9 +206,9 @@ def main(
         assert soak.run is not None
         run = Run.open(soak.run)
         # A driver that was killed between the study and the record mends that when it is resumed.
-        run.rebuild(open_study(run, run.spec()).results)
+        run.rebuild(open_store(run, run.spec()).results)
         recorded = {result.number for result in run.results()}
-        stored = {result.number for result in open_study(run, run.spec()).results}
+        stored = {result.number for result in open_store(run, run.spec()).results}
         lost = soak.lost | set(soak.seen) ^ recorded | recorded ^ stored
         files = sum(path.is_file() for path in run.folder.rglob("*"))
         size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())

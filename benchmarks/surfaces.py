@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.machine import Machine
-from search.sampler import TOO_LARGE
-from search.space import Dimension, Space, build_space, torchserve_defaults
+from search.spec.space import Dimension, Space, build_space, torchserve_defaults
+from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -42,8 +42,8 @@ class Surface(Protocol):
         """What one trial says; 0 where the configuration fails."""
         ...
 
-    def cause(self, values: Values) -> str:
-        """What a trial says of its failure, where it says more than that it failed."""
+    def failure(self, values: Values) -> FailureKind | None:
+        """The kind of failure, if a trial reports one."""
         ...
 
     @property
@@ -68,9 +68,9 @@ class Recorded:
         """See `Surface.measure`."""
         return float(chance.choice(np.array(self.rates[self._key(values)])))
 
-    def cause(self, values: Values) -> str:
-        """See `Surface.cause`; no failure's was recorded."""
-        return ""
+    def failure(self, values: Values) -> FailureKind | None:
+        """See `Surface.failure`; recorded surfaces hold no kinds of failure."""
+        return None
 
     @property
     def optimum_rps(self) -> float:
@@ -138,9 +138,9 @@ class Simulated:
         """See `Surface.measure`."""
         return self.true_rps(values) * float(np.exp(chance.normal(0, self.machine.noise)))
 
-    def cause(self, values: Values) -> str:
-        """See `Surface.cause`."""
-        return TOO_LARGE[0] if self.machine.lacks_memory(values) else ""
+    def failure(self, values: Values) -> FailureKind | None:
+        """See `Surface.failure`."""
+        return FailureKind.OUT_OF_MEMORY if self.machine.lacks_memory(values) else None
 
     @property
     def optimum_rps(self) -> float:

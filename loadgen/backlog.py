@@ -24,7 +24,7 @@ class Overload:
     low: float
     high: float
 
-    def surer(self, low_times: float, high_times: float) -> Overload:
+    def widened(self, low_times: float, high_times: float) -> Overload:
         """The same with bounds so many times as far away."""
         low = self.fraction - low_times * (self.fraction - self.low)
         return Overload(

@@ -63,7 +63,7 @@ class Client:
         self._payloads, self._url, self._fast = payloads, url, fast
         self._window: _Window | None = None
 
-    async def aim(self, url: str) -> None:
+    async def set_target(self, url: str) -> None:
         """Drive this URL from now on, at the usual priority."""
         self._url = url
         with suppress(OSError):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from loadgen.measurement import BUSY_CPU, STARVED, GeneratorLost, Load, Measurement, Until, merge
+from loadgen.errors import GeneratorLostError
+from loadgen.measurement import BUSY_CPU, STARVED, Load, Measurement, Until, merge
 from loadgen.schedule import Share
 
 _LOOK_S = 0.25
@@ -27,7 +28,7 @@ class Process(Protocol):
         """Call one of its methods.
 
         Raises:
-            GeneratorLost: the process is gone.
+            GeneratorLostError: the process is gone.
         """
         ...
 
@@ -45,7 +46,7 @@ class Fleet:
         most: how many there may be where fewer cannot offer the load.
 
     Raises (by `measure`):
-        GeneratorLost: a process ended or does not answer; the next `measure` starts anew with
+        GeneratorLostError: a process ended or does not answer; the next `measure` starts anew with
             all of them.
     """
 
@@ -55,12 +56,12 @@ class Fleet:
         self._processes: list[Process] = []
         self._raised = False
 
-    async def aim(self, url: str) -> None:
+    async def set_target(self, url: str) -> None:
         """Drive this URL from now on; a process that was lost meanwhile is replaced."""
         self._url, self._raised = url, False
         try:
-            await self._all("aim", url)
-        except GeneratorLost:
+            await self._all("set_target", url)
+        except GeneratorLostError:
             self.close()
         await self._ensure()
 
@@ -100,7 +101,7 @@ class Fleet:
                     await self._all("stop")
                     until = None
 
-    async def relieve(self, limited: Measurement) -> str | None:
+    async def add_capacity(self, limited: Measurement) -> str | None:
         """Another process for one that was held up by its own work, a higher priority for others.
 
         Its own work is also the answers of a great batch, which come all at once.
@@ -115,7 +116,7 @@ class Fleet:
 
     async def _raise(self) -> bool:
         if not self._raised:
-            with suppress(GeneratorLost):
+            with suppress(GeneratorLostError):
                 self._raised = all(await self._all("raise_priority"))
                 return self._raised
         return False
@@ -130,7 +131,7 @@ class Fleet:
         """Start the processes that are not there."""
         new = [self._spawn(index) for index in range(len(self._processes), self._wanted)]
         self._processes += new
-        await asyncio.gather(*[_call(process, "aim", self._url) for process in new])
+        await asyncio.gather(*[_call(process, "set_target", self._url) for process in new])
         if self._raised:
             await asyncio.gather(*[_call(process, "raise_priority") for process in new])
 
@@ -152,7 +153,7 @@ async def _call(process: Process, method: str, *arguments: Any, takes_s: float =
         async with asyncio.timeout(takes_s + _SILENT_S):
             return await process.call(method, *arguments)
     except TimeoutError:
-        raise GeneratorLost(f"a load process did not answer for {_SILENT_S:.0f} s") from None
+        raise GeneratorLostError(f"a load process did not answer for {_SILENT_S:.0f} s") from None
 
 
 async def _reading(process: Process) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 from loadgen.client import Client
-from loadgen.measurement import GeneratorLost
+from loadgen.errors import GeneratorLostError
 from loadgen.payloads import Payload
 
 
@@ -36,7 +36,7 @@ class LocalProcess:
         _watch(self._loop, self._connection, self._answered)
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call one of its methods; raises GeneratorLost where the process is gone."""
+        """Call one of its methods; raises GeneratorLostError where the process is gone."""
         number = next(self._numbers)
         answer = self._calls[number] = self._loop.create_future()
         try:
@@ -75,11 +75,11 @@ class LocalProcess:
             if not call.done():
                 call.set_exception(self._lost())
 
-    def _lost(self) -> GeneratorLost:
-        return GeneratorLost(f"the load process {self._process.pid} ended")
+    def _lost(self) -> GeneratorLostError:
+        return GeneratorLostError(f"the load process {self._process.pid} ended")
 
 
-def on_this_host(
+def local_processes(
     payloads: Sequence[Payload], cores: Collection[int] = ()
 ) -> Callable[[int], LocalProcess]:
     """A `spawn` for `fleet.Fleet`: its processes are children of this one.

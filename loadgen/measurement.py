@@ -66,6 +66,7 @@ class Measurement:
         client_run_delay: the worst load process's waiting for a core ÷ span.
         last_answer_s: when the last right answer came, from the start; 0 without one.
         start_offset_s: how late after the common start the latest load process began.
+        observation: what a wrapper observed beside the window; opaque to this package.
     """
 
     load: Load
@@ -85,6 +86,7 @@ class Measurement:
     client_run_delay: float = 0.0
     start_offset_s: float = 0.0
     last_answer_s: float = 0.0
+    observation: object | None = None
 
     @property
     def unsent(self) -> int:
@@ -223,24 +225,20 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
 Until = Callable[[Measurement], bool]
 
 
-class Generator(Protocol):
+class LoadGenerator(Protocol):
     """Whatever can offer a load and say what came of it: one client, or a fleet."""
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load`, and end it early once `until` says so of the window so far."""
         ...
 
-    async def relieve(self, limited: Measurement) -> str | None:
+    async def add_capacity(self, limited: Measurement) -> str | None:
         """Do something about a window in which the generator was the limit.
 
         Returns:
             What was done, in words; None where nothing is left to do.
         """
         ...
-
-
-class GeneratorLost(RuntimeError):
-    """A load process ended during a window, which is therefore invalid."""
 
 
 def _by_chance(requests: int) -> float:

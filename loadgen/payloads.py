@@ -11,11 +11,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from loadgen.errors import PayloadError
 from loadgen.schedule import Share
-
-
-class PayloadError(ValueError):
-    """A requests file that cannot be used; the message names the line."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from loadgen.client import Client
-from loadgen.measurement import GeneratorLost
+from loadgen.errors import GeneratorLostError
 from loadgen.payloads import Payload
 
 #: The custom resource that marks a host for load processes, one unit for each.
@@ -28,20 +28,20 @@ class RayProcess:
         self._actor = actor
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call one of its methods; raises GeneratorLost where the actor is gone."""
+        """Call one of its methods; raises GeneratorLostError where the actor is gone."""
         try:
             return await getattr(self._actor, method).remote(*arguments)
         except RayTaskError:
             raise  # The method's own error; the actor lives.
         except RayError as error:
-            raise GeneratorLost(str(error).partition("\n")[0]) from error
+            raise GeneratorLostError(str(error).partition("\n")[0]) from error
 
     def end(self) -> None:
         """Kill the actor."""
         ray.kill(self._actor)
 
 
-def on_ray(
+def ray_processes(
     payloads: Sequence[Payload], cores: Collection[int] = (), bundles: Sequence[int] = ()
 ) -> Callable[[int], RayProcess]:
     """A `spawn` for `fleet.Fleet`: its processes are actors of this cluster.

@@ -12,11 +12,9 @@ from typing import Any
 
 import yaml
 
+from serving.errors import ArchiveError
+
 MANIFEST = "MAR-INF/MANIFEST.json"
-
-
-class ArchiveError(ValueError):
-    """A model archive that TorchServe could not load; the message says why."""
 
 
 @dataclass(frozen=True)

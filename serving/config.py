@@ -14,11 +14,7 @@ import javaproperties
 
 from serving import properties as known
 from serving.archive import Archive
-
-
-class ConfigError(ValueError):
-    """A configuration that TorchServe would refuse, ignore or misread; the message names it."""
-
+from serving.errors import ConfigError
 
 #: Settings with a key of their own in config.properties.
 SERVER_KEYS = {

@@ -18,7 +18,7 @@ _OVERRULED = {"job_queue_size": "jobQueueSize", "default_response_timeout": "res
 LAUNCHER = "torch.backends.xeon.run_cpu"
 
 
-def ignored_before(
+def find_ignored_settings(
     config: ServerConfig, installation: Installation, archive: Archive
 ) -> str | None:
     """What would be ignored, told by what is there before a start; None where nothing is."""
@@ -44,7 +44,7 @@ def ignored_before(
     return None
 
 
-def ignored_after(config: ServerConfig, commands: Sequence[str]) -> str | None:
+def find_unapplied_settings(config: ServerConfig, commands: Sequence[str]) -> str | None:
     """What was ignored, told by the command lines of the workers and their parents."""
     wanted = config.properties.get("cpu_launcher_enable") == "true"
     if wanted and not any(LAUNCHER in command for command in commands):

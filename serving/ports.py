@@ -6,6 +6,7 @@ import random
 import socket
 from dataclasses import dataclass, fields
 
+from servetune.errors import FailureKind
 from serving.errors import ServerError
 
 #: Below Linux's ephemeral ports, above those of Ray's workers (10002 to 19999).
@@ -35,7 +36,7 @@ class Ports:
             port: int = getattr(self, item.name)
             if port and (port in taken or not is_free(port, address)):
                 raise ServerError(
-                    "port in use",
+                    FailureKind.PORT_IN_USE,
                     f"port {port} ({item.name}) is in use; "
                     f"name a free one in serving.ports.{item.name}, or none",
                     host_fault=True,

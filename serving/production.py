@@ -14,8 +14,9 @@ import javaproperties
 import yaml
 
 from serving import properties as known
-from serving.archive import MANIFEST, Archive, ArchiveError
-from serving.config import MODEL_KEYS, SERVER_KEYS, ConfigError, ServerConfig, escaped
+from serving.archive import MANIFEST, Archive
+from serving.config import MODEL_KEYS, SERVER_KEYS, ServerConfig, escaped
+from serving.errors import ArchiveError, ConfigError
 
 #: TorchServe's own ports. Only inference listens beyond the host; tokens are asked for.
 DEFAULTS = {
@@ -39,7 +40,7 @@ MATTERS -= {"token_expiration_min", "initial_worker_port", "initial_distribution
 
 
 @dataclass(frozen=True)
-class Target:
+class DeploymentTarget:
     """Where a configuration will serve.
 
     Attributes:

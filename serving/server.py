@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import psutil
 
+from servetune.errors import FailureKind
 from serving import supervisor
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.errors import ServerError
@@ -246,7 +247,9 @@ class TorchServe:
         line = await self._process.stdout.readline()
         first: dict[str, Any] = json.loads(line or '{"error": "the supervisor ended"}')
         if "error" in first:
-            raise ServerError("no start", f"{self._command()[0]} did not start: {first['error']}")
+            raise ServerError(
+                FailureKind.NO_START, f"{self._command()[0]} did not start: {first['error']}"
+            )
         self._pid = first["pid"]
         self._tasks.append(asyncio.create_task(self._listen()))
 
@@ -281,7 +284,7 @@ class TorchServe:
                 await self._check_loading()
             if waited > self.site.ready_timeout_s:
                 raise self._error(
-                    "not ready",
+                    FailureKind.NOT_READY,
                     f"the workers were not ready after {self.site.ready_timeout_s:g} s "
                     "(serving.ready_timeout_s)",
                 )
@@ -295,7 +298,9 @@ class TorchServe:
             url = f"http://{LOOPBACK}:{self.ports.management}/models/{name}"
             async with self._session.get(url, headers=self._authorisation("management")) as answer:
                 if answer.status == 404:
-                    raise self._error("archive not loaded", f"TorchServe could not load {name}")
+                    raise self._error(
+                        FailureKind.ARCHIVE_NOT_LOADED, f"TorchServe could not load {name}"
+                    )
                 if answer.status != 200:
                     return None
                 described: list[dict[str, Any]] = await answer.json()
@@ -309,7 +314,7 @@ class TorchServe:
             got = described[keys[0]]
             if asked is not None and got != asked:
                 raise self._error(
-                    "setting overruled",
+                    FailureKind.SETTING_OVERRULED,
                     f"{setting} {asked} was asked for and TorchServe reports {got}: "
                     "the archive's own model-config.yaml overrules it",
                 )
@@ -317,24 +322,36 @@ class TorchServe:
     async def _check_loading(self) -> None:
         self._check_gpu()
         if _oom_kills() > self._oom_kills:
-            raise self._error("out of memory", "the kernel killed a worker while it loaded")
+            raise self._error(
+                FailureKind.OUT_OF_MEMORY, "the kernel killed a worker while it loaded"
+            )
         log = self.log_path.read_text(errors="replace")
         if log.count("Backend worker process died") >= MAX_LOAD_FAILURES:
             await asyncio.sleep(_LOG_S)  # The reason is the last line of what is being written.
-            raise self._error("model does not load", "the handler raised while loading the model")
+            raise self._error(
+                FailureKind.MODEL_NOT_LOADED, "the handler raised while loading the model"
+            )
 
     def _early_exit(self, code: int | None) -> ServerError:
         log = self.log_path.read_text(errors="replace")
         if "Address already in use" in log:
-            return self._error("port in use", "a port was taken during the start", host_fault=True)
+            return self._error(
+                FailureKind.PORT_IN_USE, "a port was taken during the start", host_fault=True
+            )
         if code is None:
-            return self._error("server died", "its supervisor was killed", host_fault=True)
+            return self._error(
+                FailureKind.SERVER_DIED, "its supervisor was killed", host_fault=True
+            )
         if _oom_kills() > self._oom_kills:
-            return self._error("out of memory", "the kernel killed TorchServe during its start")
-        return self._error("no start", f"TorchServe ended with exit status {code} during its start")
+            return self._error(
+                FailureKind.OUT_OF_MEMORY, "the kernel killed TorchServe during its start"
+            )
+        return self._error(
+            FailureKind.NO_START, f"TorchServe ended with exit status {code} during its start"
+        )
 
-    def _error(self, cause: str, message: str, host_fault: bool = False) -> ServerError:
-        return ServerError(cause, message, self.log_tail(), host_fault)
+    def _error(self, kind: FailureKind, message: str, host_fault: bool = False) -> ServerError:
+        return ServerError(kind, message, self.log_tail(), host_fault)
 
     # --- watching --------------------------------------------------------------------
 
@@ -354,13 +371,15 @@ class TorchServe:
         killed = _oom_kills() > self._oom_kills
         if self._exit.done():
             if self._exit.result() is None:
-                raise self._error("server died", "its supervisor was killed", host_fault=True)
-            cause = "out of memory" if killed else "server died"
-            raise self._error(cause, f"TorchServe ended (exit status {self._exit.result()})")
+                raise self._error(
+                    FailureKind.SERVER_DIED, "its supervisor was killed", host_fault=True
+                )
+            kind = FailureKind.OUT_OF_MEMORY if killed else FailureKind.SERVER_DIED
+            raise self._error(kind, f"TorchServe ended (exit status {self._exit.result()})")
         gone = [pid for pid in self.worker_pids if not psutil.pid_exists(pid)]
         if gone:
-            cause = "out of memory" if killed else "worker died"
-            raise self._error(cause, f"worker {gone[0]} ended while it was measured")
+            kind = FailureKind.OUT_OF_MEMORY if killed else FailureKind.WORKER_DIED
+            raise self._error(kind, f"worker {gone[0]} ended while it was measured")
 
     def _worker_processes(self) -> tuple[WorkerProcess, ...]:
         found = []
@@ -387,7 +406,7 @@ class TorchServe:
         limit = self._memory_limit_bytes(used)
         if used > limit:
             raise self._error(
-                "memory budget",
+                FailureKind.MEMORY_BUDGET,
                 f"the server used {used >> 20} MiB, and {limit >> 20} MiB are its budget "
                 "(serving.memory_limit_mb)",
             )
@@ -402,7 +421,7 @@ class TorchServe:
         self._log_seen += said.rfind(b"\n") + 1
         if RAN_OUT.encode() in said:
             raise self._error(
-                "out of GPU memory",
+                FailureKind.OUT_OF_GPU_MEMORY,
                 f"a handler ran out of it; the server held {self.peak_gpu_bytes >> 20} MiB",
             )
 

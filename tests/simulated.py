@@ -11,8 +11,9 @@ import numpy as np
 from benchmarks.law import Law
 from benchmarks.simulated import Floats, Simulation
 from benchmarks.truth import simulate
+from loadgen.errors import GeneratorLostError
 from loadgen.histogram import Histogram
-from loadgen.measurement import GeneratorLost, Load, Measurement, Until
+from loadgen.measurement import Load, Measurement, Until
 from loadgen.schedule import Closed, Constant, due_times
 
 
@@ -42,7 +43,7 @@ class Simulated(Simulation):
     def capacity_rps(self) -> float:
         return self.servers / self.service_s
 
-    async def relieve(self, limited: Measurement) -> str | None:
+    async def add_capacity(self, limited: Measurement) -> str | None:
         if self.raised:
             return None
         self.raised = True
@@ -51,7 +52,7 @@ class Simulated(Simulation):
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         if len(self.calls) in self.lose:
             self.calls.append(load)
-            raise GeneratorLost("a load process was lost")
+            raise GeneratorLostError("a load process was lost")
         return await super().measure(load, until)
 
     def times(self, load: Load) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search.cli import run_command
+from search.cli.main import run_command
 from search.errors import RunError
 from tests.archives import make_archive
 
@@ -44,7 +44,7 @@ VALID: dict[str, Any] = {
     "goal": {"width": 0.05, "p99_s": 1.0},
     "search": {"trials": 3, "time_budget_s": 10, "seed": 1, "target_rps": 5},
     "confirm": {"rounds": 3, "finalists": 2},
-    "cluster": {"address": None, "unlike_hosts": "keep"},
+    "cluster": {"address": None, "heterogeneous_hosts": "keep"},
     "output": {"folder": "runs"},
 }
 SWEEP: dict[str, Any] = {
@@ -111,7 +111,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     make_archive(tmp_path)
     (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
-    monkeypatch.setattr("search.study.new_run", accepted)
+    monkeypatch.setattr("search.study.create_run", accepted)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Goal:
-    """What is looked for, and how long.
+    """The goal of a rate search and its limits.
 
     Attributes:
-        width: the relative distance of the two bounds at which the search ends.
+        width: relative distance of the two bounds at which the search ends.
         arrivals: "constant" or "poisson".
-        timeout_s: within which a request must be answered, from its due time.
-        window_s: a window's least duration.
-        window_limit_s: a window's greatest duration; twice that where it looks sustained by then.
-        warmup_limit_s: the closed loop's greatest duration.
-        search_limit_s: after this much narrowing no higher rates are looked for; that what is
-            known holds is shown, or a lower rate that does is looked for; the last two
-            windows' least time is kept for that. A slow server is given time for five of its
-            windows, up to twice as much.
-        windows: how many windows must agree for a bound; the odd one out is outvoted.
-            One decides where the server is so slow that a window takes more than twice window_s.
-        max_rate_rps: nothing is offered above it.
-        p99_s: the greatest 99th percentile of latency, if one is asked for.
+        timeout_s: a request must be answered within this time of its due time, seconds.
+        window_s: least duration of a window, seconds.
+        window_limit_s: greatest duration of a window; twice that if it looks sustained by then.
+        warmup_limit_s: greatest duration of the closed loop, seconds.
+        search_limit_s: time for bracketing, seconds. After it no higher rate is tried; the least
+            time of the last two windows is kept to show that the known rate holds, or to find a
+            lower one that does. A slow server gets time for five of its windows, at most twice
+            this limit.
+        windows: windows that must agree on a bound; the odd one out is outvoted. One is enough
+            if a window takes more than twice `window_s`.
+        max_rate_rps: nothing is offered above this rate.
+        p99_s: greatest 99th percentile of latency, seconds; None for no limit.
         seed: of Poisson arrivals.
     """
 

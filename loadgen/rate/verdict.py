@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 from loadgen.measurement import Measurement
 from loadgen.rate.goal import Goal
+from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
-CYCLES = 20
-COMPLETIONS = 20
 CONFIDENCE = 0.95
-#: A late client explains failures up to this share of a window's requests.
-BUNCHED = 0.05
-#: How many times as far the bounds of an overload must lie for a window to fail, or pass, before
-#: its limit. Where chance is at work a window that starts empty fills for seconds, which looks
-#: like an overload. Simulated queues at 0.9 of their capacity fail wrongly once in a hundred
-#: windows so, one in seven without it.
-EARLY = (3.0, 2.0)
-
-
-#: The name of what a generator that is not on time leaves unknown.
-LIMITED = "generator limited"
 
 
 class Verdict(enum.Enum):
-    """What a window says of the rate that was offered in it."""
+    """What a window shows about the rate that was offered in it."""
 
     PASS = "pass"
     FAIL = "fail"
     UNDECIDED = "undecided"
-    GENERATOR = LIMITED
+    GENERATOR_LIMITED = "generator limited"
 
 
 def success_bound(trials: float, confidence: float = CONFIDENCE) -> float:
-    """The success probability that `trials` successes without a failure show at `confidence`.
+    """Return the success probability that `trials` successes without a failure show.
 
     >>> round(success_bound(459, 0.99), 4)
     0.99
@@ -45,47 +34,59 @@ def judge(
     measurement: Measurement,
     goal: Goal,
     width: float,
-    least_requests: float = COMPLETIONS,
-    early: bool = False,
+    least_requests: float | None = None,
+    is_open: bool = False,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
 ) -> tuple[Verdict, str]:
-    """The verdict on a window, and its reason in words. The burden of proof lies on passing.
+    """Return the verdict on a window, and its reason. A window passes only if it shows that.
 
     Args:
-        width: the relative width that is gone for; the goal's, or a coarser one.
-        least_requests: fewer cannot show that none fails.
-        early: the window can still be extended.
+        width: the relative width that the search aims at; the goal's, or a coarser one.
+        least_requests: fewer cannot show that none fails; `thresholds.completions` if None.
+        is_open: whether the window can still be extended.
     """
-    over = measurement.overload.surer(*EARLY) if early else measurement.overload
-    grows = over.low > width / 2
+    least_requests = thresholds.completions if least_requests is None else least_requests
+    overload = measurement.overload
+    if is_open:
+        overload = overload.widened(thresholds.early_low, thresholds.early_high)
+    grows = overload.low > width / 2
     limited = measurement.generator_limited
-    # Requests that went out late and in a bunch fill a short queue, but fail only a few.
-    few = measurement.failed <= BUNCHED * measurement.scheduled
-    if limited and few and not grows:
-        return Verdict.GENERATOR, limited
+    # Requests that were sent late and in a bunch fill a short queue, but fail only a few.
+    few_failed = measurement.failed <= thresholds.bunched * measurement.scheduled
+    if limited and few_failed and not grows:
+        return Verdict.GENERATOR_LIMITED, limited
     if measurement.errors:
-        causes = ", ".join(f"{n} × {cause}" for cause, n in measurement.errors.items())
+        causes = format_errors(measurement.errors)
         return Verdict.FAIL, f"{measurement.failed} of {measurement.scheduled} failed: {causes}"
     if grows:
-        return Verdict.FAIL, f"the backlog grew by {over.fraction:.1%} of the offered rate"
+        return Verdict.FAIL, f"the backlog grew by {overload.fraction:.1%} of the offered rate"
     p99_s = measurement.latency.quantile(0.99) or 0.0
     if goal.p99_s is not None and p99_s > goal.p99_s:
         return Verdict.FAIL, f"p99 latency was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
     if measurement.scheduled < least_requests:
-        share = f"0 of {measurement.scheduled} failed"
-        return Verdict.UNDECIDED, f"{share}, too few beside the failures at other rates"
-    if over.high < width / 2:
+        none_failed = f"0 of {measurement.scheduled} failed"
+        return Verdict.UNDECIDED, f"{none_failed}, too few requests given the failures elsewhere"
+    if overload.high < width / 2:
         return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
-    return Verdict.UNDECIDED, "whether the backlog grew stayed open to the window's end"
+    return Verdict.UNDECIDED, "the window ended before it was clear whether the backlog grows"
 
 
-def least_window_s(measurement: Measurement, goal: Goal) -> float:
-    """The least duration after which this window may pass, seconds."""
+def format_errors(errors: Mapping[str, int]) -> str:
+    """Return failed requests by cause, such as "5 × status 503, 1 × timeout"."""
+    return ", ".join(f"{count} × {cause}" for cause, count in errors.items())
+
+
+def least_window_s(
+    measurement: Measurement, goal: Goal, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> float:
+    """Return the least duration after which this window may pass, seconds."""
     rate = measurement.load.rate_rps or 1.0
-    return max(goal.window_s, CYCLES * measurement.cycle_s, COMPLETIONS / rate)
+    cycles_s = thresholds.cycles * measurement.cycle_s
+    return max(goal.window_s, cycles_s, thresholds.completions / rate)
 
 
 def duration_s(measurement: Measurement) -> float:
-    """What a window took, seconds, its drain included; waiting for one's turn is not in it."""
+    """Return how long a window took with its drain, without waiting for its turn, seconds."""
     if "timeout" in measurement.errors:
         return measurement.span_s + measurement.load.timeout_s
     return measurement.span_s + (measurement.service.quantile(1.0) or 0.0)

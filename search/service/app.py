@@ -19,15 +19,14 @@ from aiohttp.http import HttpProcessingError
 from plotly.offline import get_plotlyjs
 from pydantic import BaseModel
 
-from search.errors import ServiceError
-from search.run import Run
-from search.service import queue
-from search.service.intake import accept, parse
+from search.cluster.ray_token import make_secret
+from search.errors import ServiceError, SpecError
+from search.service import job_queue as queue
 from search.service.jobs import Job, JobState, JobStore
 from search.service.openapi import document
+from search.service.submission import accept, parse
 from search.service.views import ErrorView, JobsView, JobView, TrialsView, Views, trial_view
-from search.spec import SpecError
-from search.token import make_secret
+from search.study.run_folder import Run
 
 STATIC = Path(__file__).parent / "static"
 #: A specification is text that somebody wrote.
@@ -57,7 +56,7 @@ class Settings:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refusal(Exception):
+class RefusedRequest(Exception):
     """A request that is not carried out."""
 
     def __init__(self, status: int, error: str, problems: Sequence[str] = ()):
@@ -123,7 +122,7 @@ class Service:
         try:
             self._authorise(request)
             answer = await handler(request)
-        except Refusal as refusal:
+        except RefusedRequest as refusal:
             answer = _json(refusal.view, refusal.status)
             if refusal.status == 401:
                 answer.headers["WWW-Authenticate"] = "Bearer"
@@ -142,7 +141,7 @@ class Service:
     def _authorise(self, request: web.Request) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            raise Refusal(403, f"pages of {origin} may not ask this service")
+            raise RefusedRequest(403, f"pages of {origin} may not ask this service")
         token = self._settings.token
         if token is None or request.path in _OPEN or request.path.startswith("/static/"):
             return
@@ -150,9 +149,9 @@ class Service:
         # A header may hold any bytes.
         same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
         if scheme.lower() != "bearer" or not given:
-            raise Refusal(401, "a token is needed: Authorization: Bearer TOKEN")
+            raise RefusedRequest(401, "a token is needed: Authorization: Bearer TOKEN")
         if not same:
-            raise Refusal(401, "the token is not this service's")
+            raise RefusedRequest(401, "the token is not this service's")
 
     # --- the page ----------------------------------------------------------------------
 
@@ -184,7 +183,7 @@ class Service:
             job = self._store.add(folder, spec.name, data)
         except SpecError as error:
             shutil.rmtree(folder)
-            raise Refusal(422, "the specification was refused", error.problems) from None
+            raise RefusedRequest(422, "the specification was refused", error.problems) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -202,12 +201,12 @@ class Service:
             reader = await request.multipart()
             while (part := await reader.next()) is not None:
                 if not isinstance(part, BodyPartReader):
-                    raise Refusal(400, "a part of the body is multipart itself")
+                    raise RefusedRequest(400, "a part of the body is multipart itself")
                 if part.name == "spec":
                     text = await _at_most(_chunks(part), SPEC_BYTES)
                     continue
                 if part.name not in ("archive", "requests"):
-                    raise Refusal(
+                    raise RefusedRequest(
                         400, f"no part {part.name!r} is known: spec, archive and requests are"
                     )
                 # The file's own name is kept, for it is the archive's; its folders are not.
@@ -217,11 +216,13 @@ class Service:
                 with (place / name).open("wb") as file:
                     async for chunk in _chunks(part):
                         if (left := left - len(chunk)) < 0:
-                            raise Refusal(413, f"more than {self._settings.upload_bytes} bytes")
+                            raise RefusedRequest(
+                                413, f"more than {self._settings.upload_bytes} bytes"
+                            )
                         file.write(chunk)
                 uploads[part.name] = place / name
         except (HttpProcessingError, ValueError, OSError) as error:
-            raise Refusal(400, f"the body cannot be read: {error}") from None
+            raise RefusedRequest(400, f"the body cannot be read: {error}") from None
         return text, uploads
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
@@ -231,7 +232,7 @@ class Service:
         job = self._job(request)
         state = job.record().state
         if state.is_over:
-            raise Refusal(409, f"the job is over: it {_SAID[state]}")
+            raise RefusedRequest(409, f"the job is over: it {_SAID[state]}")
         if state is not JobState.STOPPING:
             queue.stop(job)
             self._queue.wake()
@@ -241,7 +242,7 @@ class Service:
         job = self._job(request)
         state = job.record().state
         if not state.is_over:
-            raise Refusal(409, f"the job is not over: it is {state}")
+            raise RefusedRequest(409, f"the job is not over: it is {state}")
         queue.resume(job)
         self._queue.wake()
         return _json(self._view(job), 202)
@@ -257,17 +258,17 @@ class Service:
         text = request.match_info["number"]
         known = {str(result.number): result for result in self._views.results(run)}
         if text not in known:
-            raise Refusal(404, f"the job has no finished trial {text!r}")
+            raise RefusedRequest(404, f"the job has no finished trial {text!r}")
         return _json(await asyncio.to_thread(self._views.trial, run, known[text]))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         try:
             after = int(request.headers.get("Last-Event-ID", "0"))
-            if not job.events.is_end(after):
+            if not job.events.is_event_id(after):
                 raise ValueError
         except ValueError:
-            raise Refusal(400, "Last-Event-ID must be the id of an event") from None
+            raise RefusedRequest(400, "Last-Event-ID must be the id of an event") from None
         answer = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
@@ -295,19 +296,19 @@ class Service:
                 await answer.write(b": still there\n\n")
 
     async def _report(self, request: web.Request) -> web.StreamResponse:
-        from search.report import write_report
-        from search.study import open_study, outcome
+        from search.report.summary import write_report
+        from search.study.reading import read_outcome
 
         job = self._job(request)
         run = self._run(job)
         suffix = request.query.get("format", "html")
         if suffix not in ("html", "md"):
-            raise Refusal(400, f"format must be html or md, got {suffix!r}")
+            raise RefusedRequest(400, f"format must be html or md, got {suffix!r}")
 
         path = run.folder / f"report.{suffix}"
         record = job.record()
         if not record.state.is_over:
-            await asyncio.to_thread(lambda: write_report(outcome(run, open_study(run, run.spec()))))
+            await asyncio.to_thread(lambda: write_report(read_outcome(run)))
         else:
             await self._finished(run, path, record.ended_s)
         kind = "text/html" if suffix == "html" else "text/markdown"
@@ -321,19 +322,21 @@ class Service:
         if record.state.is_over:
             await self._finished(run, folder / "README.md", record.ended_s)
         if not folder.is_dir():
-            raise Refusal(404, "the job has no files for production: it chose nothing so far")
+            raise RefusedRequest(
+                404, "the job has no files for production: it chose nothing so far"
+            )
         body = await asyncio.to_thread(_packed, folder)
         headers = {"Content-Disposition": f'attachment; filename="{run.name}-best.tar.gz"'}
         return web.Response(body=body, content_type="application/gzip", headers=headers)
 
     async def _finished(self, run: Run, path: Path, ended_s: float | None) -> None:
         """Write what a job's own process could not, as it was lost, or wrote before its end."""
-        from search.export import export
-        from search.report import write_report
-        from search.study import open_study, outcome
+        from search.export.files import export
+        from search.report.summary import write_report
+        from search.study.reading import read_outcome
 
         def write() -> None:
-            found = outcome(run, open_study(run, run.spec()))
+            found = read_outcome(run)
             write_report(found)
             if found.chosen is not None:
                 export(run, found.chosen, run.spec().archive(), found.confirmation)
@@ -347,14 +350,14 @@ class Service:
     def _job(self, request: web.Request) -> Job:
         job = self._store.get(request.match_info["id"])
         if job is None:
-            raise Refusal(404, f"there is no job {request.match_info['id']!r}")
+            raise RefusedRequest(404, f"there is no job {request.match_info['id']!r}")
         return job
 
     @staticmethod
     def _run(job: Job) -> Run:
         run = job.run()
         if run is None:
-            raise Refusal(404, f"the job {job.id} has not begun")
+            raise RefusedRequest(404, f"the job {job.id} has not begun")
         return run
 
     def _places(self) -> dict[str, int]:
@@ -386,7 +389,7 @@ async def _at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
     async for chunk in chunks:
         found += chunk
         if len(found) > most:
-            raise Refusal(413, f"a specification has at most {most} bytes")
+            raise RefusedRequest(413, f"a specification has at most {most} bytes")
     return found
 
 

@@ -20,7 +20,7 @@ _SILENT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Heard:
+class ServerSentEvent:
     """An event: its id, its kind, its data."""
 
     id: str
@@ -74,7 +74,7 @@ class Client:
         """One job now."""
         return dict(json.loads(await self._ask("GET", f"/v1/jobs/{job_id}")))
 
-    async def events(self, job_id: str, after: str = "0") -> AsyncIterator[Heard]:
+    async def events(self, job_id: str, after: str = "0") -> AsyncIterator[ServerSentEvent]:
         """What happens, until the job is over or the service ends."""
         url = f"{self._url}/v1/jobs/{job_id}/events"
         try:
@@ -88,7 +88,9 @@ class Client:
                         parts[name] = text
                         continue
                     if "data" in parts:
-                        yield Heard(parts["id"], parts["event"], json.loads(parts["data"]))
+                        yield ServerSentEvent(
+                            parts["id"], parts["event"], json.loads(parts["data"])
+                        )
                     parts = {}
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ServiceError(f"{self._url} ended the stream: {error}") from None

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from search.events import EventLog
-from search.run import Run, write_whole
+from search.service.events import EventLog
+from search.study.run_folder import Run, write_whole
 
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from search.service.views import ErrorView, JobsView, JobView, TrialDetailView, TrialsView
-from search.spec import StudySpec
+from search.spec.schema import StudySpec
 
 _REF = "#/components/schemas/{model}"
 _ID = {

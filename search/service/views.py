@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import psutil
 from pydantic import BaseModel
 
-from search.events import summary
-from search.optimizer import best_of
-from search.result import TrialResult, reference_of
-from search.rounds import mean_interval
-from search.run import Results, Run
 from search.service.jobs import Job, JobRecord, JobState
-from search.study import open_study, outcome
+from search.study.intervals import mean_interval
+from search.study.observer import summary_of
+from search.study.ranking import best_of, reference_of
+from search.study.reading import read_outcome
+from search.study.run_folder import Results, Run
+from search.trial.result import TrialResult
 
 T = TypeVar("T")
 
@@ -222,8 +222,8 @@ class Views:
             for window in run.windows(result.number)
         ]
         return TrialDetailView(
-            **summary(result),
-            told=list(result.why),
+            **summary_of(result),
+            told=list(result.explanations),
             record=result.to_dict(),
             config_properties=_text(folder / "config.properties"),
             default_properties=_text(run.trial_folder(0) / "config.properties"),
@@ -264,18 +264,18 @@ def _progress(
 
 def confirmed_rates(run: Run) -> tuple[RateView, RateView | None] | None:
     """The confirmation's winner and its reference, with mean rates; None where there is none."""
-    found = outcome(run, open_study(run, run.spec()))
+    found = read_outcome(run)
     if found.confirmation is None or found.chosen is None:
         return None
-    rounds, tasks = found.confirmation.rounds, found.confirmation.plan.tasks
+    rounds, requests = found.confirmation.rounds, found.confirmation.plan.requests
 
     def rate(index: int) -> RateView:
         interval, served = mean_interval(rounds.served(index)), rounds.served(index)
         return RateView(
-            number=tasks[index].number,
-            why=tasks[index].kind,
+            number=requests[index].number,
+            why=requests[index].origin,
             sustained_rps=interval.mean if interval else (served[0] if served else None),
-            settings=tasks[index].config.to_dict(),
+            settings=requests[index].config.to_dict(),
         )
 
     return rate(found.confirmation.winner), rate(0)
@@ -295,7 +295,7 @@ def _rate(result: TrialResult | None) -> RateView | None:
         return None
     return RateView(
         number=result.number,
-        why=result.kind,
+        why=result.origin,
         sustained_rps=result.sustained_rps,
         settings=result.config.to_dict(),
     )
@@ -310,4 +310,4 @@ def _text(path: Path) -> str:
 
 def trial_view(result: TrialResult) -> TrialView:
     """A trial in a list."""
-    return TrialView(**summary(result))
+    return TrialView(**summary_of(result))

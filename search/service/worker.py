@@ -13,19 +13,20 @@ from pathlib import Path
 
 import yaml
 
-from loadgen.payloads import PayloadError
-from search.budget import INTERRUPTED
-from search.errors import ClusterError, CommandError, RecordError, RunError
-from search.events import Recorder
-from search.export import export
-from search.report import write_report
-from search.run import Run
+from loadgen.errors import PayloadError
+from search.errors import ClusterError, CommandError, RecordError, RunError, SpecError
+from search.export.files import export
+from search.report.summary import write_report
 from search.service.jobs import Job, JobState
-from search.spec import SpecError, validate
-from search.study import Outcome, execute, new_run, recording
-from serving.archive import ArchiveError
-from serving.config import ConfigError
-from serving.errors import ServerError
+from search.spec.loading import parse_spec
+from search.spec.preflight import preflight
+from search.study.budget import INTERRUPTED
+from search.study.driver import create_run, run_study
+from search.study.observer import EventObserver
+from search.study.outcome import Outcome
+from search.study.reading import recording
+from search.study.run_folder import Run
+from serving.errors import ArchiveError, ConfigError, ServerError
 
 _LOOK_S = 0.5
 _MISTAKES = (
@@ -49,12 +50,14 @@ def carry_out(job: Job) -> Outcome:
         data["output"] = {"folder": str(job.folder / "runs")}
         # The cluster that this process was started on.
         data["cluster"] = {**(data.get("cluster") or {}), "address": "auto"}
-        run = new_run(validate(data, job.folder, may_be_fixed=True))
-    found = execute(Run.open(run.folder), Recorder(job.events))
+        spec = parse_spec(data, job.folder)
+        preflight(spec, allow_fixed_space=True)
+        run = create_run(spec)
+    found = run_study(Run.open(run.folder), EventObserver(job.events.record))
     with recording(found.run):
         write_report(found)
         if found.chosen is not None:
-            export(found.run, found.chosen, found.run.spec().archive(), found.confirmation)
+            export(found.run, found.chosen, found.spec.archive(), found.confirmation)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.demo import corpus
 from serving.demo.prompts import PROMPTS
+from serving.errors import DemoError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,10 +37,6 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "torch-model-archiver")
 _NO_EXTRA = "the bundled model needs the extra 'demo': pip install 'servetune[demo]'"
-
-
-class DemoError(RuntimeError):
-    """The bundled model cannot be built; the message says why."""
 
 
 def build(folder: Path, variant: str = "fast") -> Path:

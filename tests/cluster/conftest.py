@@ -128,12 +128,12 @@ class Lab:
 
     def servetune(self, host: str, *arguments: object) -> subprocess.Popen[str]:
         """Start the command on a host."""
-        return self.start(host, sys.executable, "-m", "search.cli", *arguments)
+        return self.start(host, sys.executable, "-m", "servetune", *arguments)
 
     def up(self, host: str, cores: str = "0-1023") -> None:
         """Start a host's node, and wait for it; it has these of this machine's cores."""
         where = ("--head",) if host == "head" else ("--join", self.cluster)
-        command = ("taskset", "--cpu-list", cores, sys.executable, "-m", "search.cli", "up")
+        command = ("taskset", "--cpu-list", cores, sys.executable, "-m", "servetune", "up")
         arguments = (*where, "--address", self.address(host), *HOSTS[host][1])
         node = self.nodes[host] = self.start(host, *command, *arguments)
         assert node.stdout is not None

@@ -18,7 +18,7 @@ import javaproperties
 import pytest
 
 from benchmarks.law import Faults, Law
-from search.cluster import HOST_PREFIX
+from search.cluster.folders import HOST_PREFIX
 from tests.cluster.conftest import Lab
 from tests.real.conftest import wait_for
 
@@ -34,7 +34,7 @@ def written(study: WriteStudy, lab: Lab, trials: int = 6, keep: bool = True) -> 
     return study(
         search={"trials": trials},
         load={"processes": 2, "max_processes": 2},
-        cluster={"address": lab.cluster, "unlike_hosts": "keep" if keep else "leave_out"},
+        cluster={"address": lab.cluster, "heterogeneous_hosts": "keep" if keep else "leave_out"},
     )
 
 

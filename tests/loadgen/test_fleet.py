@@ -16,12 +16,13 @@ from statistics import median
 import pytest
 from aiohttp import web
 
+from loadgen.errors import GeneratorLostError
 from loadgen.fleet import Fleet
-from loadgen.local_process import LocalProcess, on_this_host
-from loadgen.measurement import GeneratorLost, Load, Measurement
+from loadgen.local_process import LocalProcess, local_processes
+from loadgen.measurement import Load, Measurement
 from loadgen.payloads import Payload
 from loadgen.rate.goal import Goal
-from loadgen.rate.search import Search
+from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant
 from tests.stub import stub
@@ -31,7 +32,7 @@ PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
 @asynccontextmanager
 async def fleet_of(processes: int, most: int = 0) -> AsyncIterator[Fleet]:
-    fleet = Fleet(on_this_host(PAYLOADS), processes, most)
+    fleet = Fleet(local_processes(PAYLOADS), processes, most)
     try:
         yield fleet
     finally:
@@ -49,7 +50,7 @@ def pids(fleet: Fleet) -> list[int]:
 async def test_until_ends_a_window_and_what_is_outstanding_is_awaited() -> None:
     async with fleet_of(2) as fleet:
         with stub(service_s=0.3, batch=100) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             measured = await fleet.measure(
                 Load(Constant(50), 30.0), lambda so_far: so_far.scheduled >= 20
             )
@@ -63,7 +64,7 @@ async def test_a_window_that_is_given_up_leaves_no_exception_behind() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _loop, what: said.append(what))
     async with fleet_of(2) as fleet:
         with stub() as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             window = asyncio.create_task(fleet.measure(Load(Constant(20), 30.0)))
             await asyncio.sleep(1.0)
             window.cancel()
@@ -113,12 +114,12 @@ async def test_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyP
         if index == 1 and preload:
             monkeypatch.setenv("LD_PRELOAD", preload)
             monkeypatch.setenv("FAKETIME", "+3600s")
-        return on_this_host([Payload(str(index).encode())])(index)
+        return local_processes([Payload(str(index).encode())])(index)
 
     fleet = Fleet(spawn, 2)
     try:
         async with arrivals() as (url, times):
-            await fleet.aim(url)
+            await fleet.set_target(url)
             if preload:
                 theirs = await fleet._processes[1].call("clock")
                 assert abs(theirs - time.perf_counter()) > 3000
@@ -134,11 +135,11 @@ async def test_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyP
 async def test_a_lost_process_makes_the_window_invalid_and_is_replaced() -> None:
     async with fleet_of(2) as fleet:
         with stub(batch=8) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             window = asyncio.ensure_future(fleet.measure(Load(Constant(50), 20.0)))
             await asyncio.sleep(1)
             os.kill(pids(fleet)[1], signal.SIGKILL)
-            with pytest.raises(GeneratorLost):
+            with pytest.raises(GeneratorLostError):
                 await window
             again = await fleet.measure(Load(Constant(50), 1.0))
     assert again.scheduled == again.succeeded == 50
@@ -147,10 +148,10 @@ async def test_a_lost_process_makes_the_window_invalid_and_is_replaced() -> None
 async def test_a_process_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet_of(1) as fleet:
         with stub(batch=8) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             os.kill(pids(fleet)[0], signal.SIGSTOP)
             monkeypatch.setattr("loadgen.fleet._SILENT_S", 0.5)
-            with pytest.raises(GeneratorLost, match="did not answer for"):
+            with pytest.raises(GeneratorLostError, match="did not answer for"):
                 await fleet.measure(Load(Constant(50), 1.0))
             monkeypatch.undo()
             assert (await fleet.measure(Load(Constant(50), 1.0))).succeeded == 50
@@ -159,9 +160,9 @@ async def test_a_process_that_does_not_answer_is_lost(monkeypatch: pytest.Monkey
 async def test_what_one_process_cannot_offer_gets_another() -> None:
     async with fleet_of(1, most=2) as fleet:
         with stub(batch=8) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             busy = await fleet.measure(Load(Closed(2), 0.5))
-            assert await fleet.relieve(with_cpu(busy, 0.95)) == "2 load processes"
+            assert await fleet.add_capacity(with_cpu(busy, 0.95)) == "2 load processes"
             both = await fleet.measure(Load(Constant(20), 1.0))
             assert len(pids(fleet)) == 2
     assert both.scheduled == 20
@@ -172,14 +173,14 @@ async def test_a_starved_process_gets_a_priority_until_the_next_aim() -> None:
         pytest.skip("only root may raise a priority")
     async with fleet_of(1) as fleet:
         with stub(batch=8) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             starved = await fleet.measure(Load(Closed(2), 0.5))
-            done = await fleet.relieve(with_cpu(starved, 0.1))
+            done = await fleet.add_capacity(with_cpu(starved, 0.1))
             assert done == "load processes of a higher priority"
             (pid,) = pids(fleet)
             assert os.getpriority(os.PRIO_PROCESS, pid) < 0
-            assert await fleet.relieve(with_cpu(starved, 0.1)) is None, "nothing is left to do"
-            await fleet.aim(url)
+            assert await fleet.add_capacity(with_cpu(starved, 0.1)) is None, "nothing is left to do"
+            await fleet.set_target(url)
             assert os.getpriority(os.PRIO_PROCESS, pid) == 0
 
 
@@ -199,11 +200,11 @@ DEAR = [Dear(b"{}", contains="ok")]
 
 async def test_a_server_faster_than_one_client_gets_another() -> None:
     """One process cannot check 2000 answers a second; two are asked before anything is said."""
-    fleet = Fleet(on_this_host(DEAR), 1, most=2)
+    fleet = Fleet(local_processes(DEAR), 1, most=2)
     try:
         with stub(workers=8, batch=64, service_s=0.002) as url:
-            await fleet.aim(url)
-            search = Search(Goal(window_s=2, window_limit_s=3), fleet)
+            await fleet.set_target(url)
+            search = RateSearch(Goal(window_s=2, window_limit_s=3), fleet)
             await search._probe("narrowing", 2000)
             count = len(fleet._processes)
     finally:
@@ -216,11 +217,11 @@ async def test_a_server_faster_than_one_client_gets_another() -> None:
 
 
 async def test_what_the_client_cannot_offer_is_not_the_servers_rate() -> None:
-    fleet = Fleet(on_this_host(DEAR), 1)
+    fleet = Fleet(local_processes(DEAR), 1)
     try:
         with stub(workers=8, batch=64, service_s=0.002) as url:
-            await fleet.aim(url)
-            search = Search(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
+            await fleet.set_target(url)
+            search = RateSearch(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
             verdict = await search._probe("narrowing", 2000)
     finally:
         fleet.close()
@@ -245,13 +246,13 @@ async def test_a_client_starved_by_spinning_processes_is_named_and_helped() -> N
     if os.geteuid() != 0:
         pytest.skip("only root may raise a priority")
     core = max(os.sched_getaffinity(0))
-    fleet = Fleet(on_this_host(PAYLOADS, [core]), 1)
+    fleet = Fleet(local_processes(PAYLOADS, [core]), 1)
     try:
         with stub(batch=8, service_s=0.01) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             with spinning(8, core):
                 starved = await fleet.measure(Load(Constant(200), 3.0))
-                done = await fleet.relieve(starved)
+                done = await fleet.add_capacity(starved)
                 helped = await fleet.measure(Load(Constant(200), 3.0))
     finally:
         fleet.close()
@@ -265,7 +266,7 @@ async def test_long_messages_arrive_whole() -> None:
     """What a window of hours has counted does not fit into a pipe at once."""
     async with fleet_of(1) as fleet:
         with stub(batch=8) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             measured = await fleet.measure(
                 Load(Constant(20), 5000.0), lambda so_far: so_far.scheduled >= 5
             )

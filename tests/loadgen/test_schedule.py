@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.backlog import UNKNOWN, overload
+from loadgen.errors import PayloadError
 from loadgen.histogram import Histogram
-from loadgen.payloads import Payload, PayloadError, mix, read_payloads
+from loadgen.payloads import Payload, mix, read_payloads
 from loadgen.schedule import Burst, Closed, Constant, Poisson, Share, due_times
 
 

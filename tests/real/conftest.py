@@ -123,7 +123,7 @@ def study(tmp_path: Path) -> Callable[..., Path]:
 def servetune(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start the command in a process group of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "search.cli", *map(str, arguments)],
+        [sys.executable, "-m", "servetune", *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

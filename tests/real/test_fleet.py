@@ -7,9 +7,9 @@ import pytest
 from loadgen.fleet import Fleet
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
-from loadgen.ray_process import on_ray
+from loadgen.ray_process import ray_processes
 from loadgen.schedule import Constant
-from search.cluster import ray_cluster
+from search.cluster.ray_session import ray_cluster
 from tests.real.conftest import processes
 from tests.stub import stub
 
@@ -23,10 +23,10 @@ def cluster() -> Iterator[None]:
 
 
 async def test_processes_share_one_schedule_and_are_merged(cluster: None) -> None:
-    fleet = Fleet(on_ray(PAYLOADS), processes=2)
+    fleet = Fleet(ray_processes(PAYLOADS), processes=2)
     try:
         with stub(batch=8, service_s=0.01) as url:
-            await fleet.aim(url)
+            await fleet.set_target(url)
             measured = await fleet.measure(Load(Constant(100), 2.0))
             ended = await fleet.measure(
                 Load(Constant(100), 30.0), lambda so_far: so_far.scheduled >= 50

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from loadgen.fleet import Fleet
-from loadgen.local_process import on_this_host
+from loadgen.local_process import local_processes
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Constant
-from search.trial import Observed
+from search.trial.observation import ObservedGenerator
 from serving.config import ServerConfig
 from serving.server import TorchServe
 from serving.site import Site
@@ -50,9 +50,9 @@ async def test_torchserves_account_is_the_handlers_own(
     )
     payload = Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")
     async with TorchServe(config, site(COUNTS), tmp_path / "trial") as server:
-        fleet = Fleet(on_this_host([payload]))
-        await fleet.aim(server.url)
-        observed = Observed(server, fleet, nullcontext(), lambda told: None)
+        fleet = Fleet(local_processes([payload]))
+        await fleet.set_target(server.url)
+        observed = ObservedGenerator(server, fleet, nullcontext(), lambda told: None)
         await observed.measure(Load(Constant(40), 1.0))
         await asyncio.sleep(SETTLED_S)
         before = await server.counters()

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.record import archive_of, record
 from loadgen.fleet import Fleet
-from loadgen.local_process import on_this_host
+from loadgen.local_process import local_processes
 from loadgen.payloads import read_payloads
 from serving.config import ServerConfig
 from serving.installation import find_installation
@@ -17,7 +17,7 @@ from serving.site import Site
 async def test_a_waiting_handler_takes_what_its_waits_allow(tmp_path: Path) -> None:
     site = Site(archive_of("waits", tmp_path), find_installation())
     (tmp_path / "requests.jsonl").write_text('{"body": {"n": 1}}\n')
-    fleet = Fleet(on_this_host(read_payloads(tmp_path / "requests.jsonl")))
+    fleet = Fleet(local_processes(read_payloads(tmp_path / "requests.jsonl")))
     config = ServerConfig(workers=2, batch_size=4, max_batch_delay_ms=10, mkl_threads=1)
     try:
         found = await record(config, site, fleet, tmp_path / "server")

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from search.service.cluster import LocalCluster
+from search.cluster.node import free_ports
 from search.service.jobs import JobState, JobStore
-from search.up import free_ports
+from search.service.ray_jobs import LocalCluster
 from tests.real.conftest import servetune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

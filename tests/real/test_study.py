@@ -15,7 +15,7 @@ import aiohttp
 import pandas as pd
 import pytest
 
-from search.cli import run_command
+from search.cli.main import run_command
 from tests.real.conftest import OURS, end, folders, processes, servetune, wait_for
 
 WriteStudy = Callable[..., Path]
@@ -304,7 +304,7 @@ def test_a_url_is_measured_without_ray(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_measuring_a_url_does_not_load_ray() -> None:
-    code = "import sys, search.cli, search.endpoint; print('ray' in sys.modules)"
+    code = "import sys, search.cli.main, search.measure.endpoint; print('ray' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout == "False\n"
 

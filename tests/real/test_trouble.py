@@ -168,11 +168,11 @@ def test_a_disk_that_fills_up_ends_the_run_in_a_sentence(
 def test_a_study_that_is_locked_for_a_while_is_waited_for(study: WriteStudy) -> None:
     process, folder = started(study())
     other = sqlite3.connect(folder / "study.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
+    other.run_study("BEGIN EXCLUSIVE")
     try:
         process.wait(timeout=40)
     except subprocess.TimeoutExpired:
-        other.execute("COMMIT")
+        other.run_study("COMMIT")
     other.close()
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0 and count(folder) == 4, said

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.archive import Archive, ArchiveError
-from serving.config import ConfigError, ServerConfig, parse_environment
+from serving.archive import Archive
+from serving.config import ServerConfig, parse_environment
+from serving.errors import ArchiveError, ConfigError
 from tests.archives import make_archive
 
 ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from search.cluster import HOST_PREFIX, own_folder, sweep_folders
+from search.cluster.folders import HOST_PREFIX, create_owned_folder, remove_stale_folders
 from serving.identity import identity, is_alive
 
 
@@ -37,10 +37,10 @@ def test_a_later_process_of_the_same_pid_is_another() -> None:
 def test_a_step_of_the_clock_leaves_a_living_process_its_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = own_folder(HOST_PREFIX)
+    folder = create_owned_folder(HOST_PREFIX)
     try:
         monkeypatch.setattr(psutil.Process, "create_time", lambda self: time.time() + 1)
-        sweep_folders()
+        remove_stale_folders()
         assert folder.exists()
     finally:
         shutil.rmtree(folder)

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from serving.archive import MANIFEST, Archive
-from serving.config import ConfigError, ServerConfig
-from serving.production import Target, beside_archive, in_archive, rebuild
+from serving.config import ServerConfig
+from serving.errors import ConfigError
+from serving.production import DeploymentTarget, beside_archive, in_archive, rebuild
 from tests.archives import make_archive
 
 TUNED = ServerConfig(
@@ -34,7 +35,7 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def test_a_file_in_use_keeps_all_but_what_was_tuned(archive: Archive) -> None:
-    target = Target(IN_USE, {"disable_token_authorization": "true"})
+    target = DeploymentTarget(IN_USE, {"disable_token_authorization": "true"})
     lines = target.properties_text(TUNED, archive).splitlines()
     kept = ["# The team's own words.", "inference_address=https://0.0.0.0:8443"]
     assert lines[:5] == [
@@ -61,19 +62,19 @@ def test_a_file_in_use_keeps_all_but_what_was_tuned(archive: Archive) -> None:
 
 
 def test_a_file_that_says_the_same_stays_as_it_is(archive: Archive) -> None:
-    once = Target(IN_USE).properties_text(TUNED, archive)
-    assert Target(once).properties_text(TUNED, archive) == once
-    bare = Target("# nothing\n").properties_text(ServerConfig(), archive)
+    once = DeploymentTarget(IN_USE).properties_text(TUNED, archive)
+    assert DeploymentTarget(once).properties_text(TUNED, archive) == once
+    bare = DeploymentTarget("# nothing\n").properties_text(ServerConfig(), archive)
     assert bare == f"# nothing\nload_models={archive.path.name}\n"
 
 
 def test_what_only_looks_the_same_is_changed(archive: Archive) -> None:
     tuned = ServerConfig(properties={"cpu_launcher_enable": "true"})
-    text = Target("cpu_launcher_enable=1\nload_models=my-echo.mar\n").properties_text(
+    text = DeploymentTarget("cpu_launcher_enable=1\nload_models=my-echo.mar\n").properties_text(
         tuned, archive
     )
     assert "cpu_launcher_enable=true" in text.splitlines()
-    notes = Target("load_models=my-echo.mar\n").notes(ServerConfig(), archive)
+    notes = DeploymentTarget("load_models=my-echo.mar\n").notes(ServerConfig(), archive)
     assert notes == [f"load_models=my-echo.mar does not load {archive.path.name}"]
 
 
@@ -92,7 +93,7 @@ def test_what_cannot_be_changed_so_is_refused(
 ) -> None:
     config = ServerConfig(batch_size=2, properties={"io_ratio": "50"})
     with pytest.raises(ConfigError, match=sentence):
-        Target(base, given).properties_text(config, archive)
+        DeploymentTarget(base, given).properties_text(config, archive)
 
 
 def test_an_archive_takes_its_settings_along(archive: Archive, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import pytest
 
 from benchmarks.law import Law
 from benchmarks.simulated import Floats
-from loadgen.measurement import GeneratorLost, Load, Measurement, Until, merge
+from loadgen.errors import GeneratorLostError
+from loadgen.measurement import Load, Measurement, Until, merge
 from loadgen.rate.goal import Goal
 from loadgen.rate.result import Probe, SustainedRate
-from loadgen.rate.search import Search
+from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict, judge, success_bound
 from loadgen.schedule import Constant
 from tests.simulated import Batches, Simulated
@@ -19,17 +20,17 @@ async def find(
     generator: Simulated,
     incumbent_rps: float | None = None,
     known_rps: float | None = None,
-    common_rps: float | None = None,
+    comparison_rps: float | None = None,
     **goal: float,
 ) -> SustainedRate:
-    return await Search(
+    return await RateSearch(
         Goal(**goal),  # type: ignore[arg-type]
         generator,
         generator.servers,
         users=4 * generator.servers,
         incumbent_rps=incumbent_rps,
         known_rps=known_rps,
-        common_rps=common_rps,
+        comparison_rps=comparison_rps,
     ).find()
 
 
@@ -115,7 +116,7 @@ async def test_a_slow_server_gets_a_coarser_width() -> None:
 
 async def test_a_server_that_answers_once_in_its_warm_up_has_a_rate() -> None:
     generator = Simulated(3.0, 4)
-    found = await Search(Goal(warmup_limit_s=4), generator, 4, users=4).find()
+    found = await RateSearch(Goal(warmup_limit_s=4), generator, 4, users=4).find()
     assert found.lower_rps == pytest.approx(generator.capacity_rps, rel=0.1)
 
 
@@ -175,7 +176,7 @@ async def test_a_late_generator_is_not_called_the_servers_fault() -> None:
 async def test_a_lost_load_process_costs_its_window_only() -> None:
     found = await find(Simulated(0.01, lose=[0, 3]))
     assert found.lower_rps == pytest.approx(100, rel=0.07)
-    with pytest.raises(GeneratorLost):
+    with pytest.raises(GeneratorLostError):
         await find(Simulated(0.01, lose=[2, 3]))
 
 
@@ -190,7 +191,7 @@ async def test_nothing_is_offered_above_the_limit() -> None:
 async def test_an_overloaded_window_ends_early() -> None:
     generator = Simulated(0.01)
     load = Load(Constant(150), 20)
-    search = Search(GOAL, generator)
+    search = RateSearch(GOAL, generator)
     assert await search._probe("narrowing", load.rate_rps or 0) is Verdict.FAIL
     assert search._probes[0].measurement.span_s < 5
 
@@ -258,7 +259,7 @@ async def test_the_bounds_are_votes(
     bounds: tuple[float | None, float],
     sentence: str,
 ) -> None:
-    search = Search(GOAL, Simulated(0.01))
+    search = RateSearch(GOAL, Simulated(0.01))
     by_letter = {verdict.name[0]: verdict for verdict in Verdict}
     measured = await Simulated(0.01).measure(Load(Constant(50), 1))
     search._probes += [
@@ -307,7 +308,7 @@ async def test_a_walk_that_is_out_of_time_still_finds_what_holds() -> None:
 
 
 async def test_latencies_are_compared_at_a_common_rate() -> None:
-    found = await find(Simulated(0.08, 16), known_rps=200.0, common_rps=120.0)
+    found = await find(Simulated(0.08, 16), known_rps=200.0, comparison_rps=120.0)
     assert found.common is not None and found.common.load.rate_rps == 120.0
     assert found.common.span_s >= 5 and found.common.latency.quantile(0.99) > 0
     assert 120.0 not in [probe.rate_rps for probe in found.probes], "it is no verdict"

@@ -1,0 +1,43 @@
+"""Change the process's environment and loggers for the duration of a context only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str], override: bool = True) -> Iterator[None]:
+    """Set environment variables, and restore them afterwards.
+
+    Args:
+        override: whether variables that are set already are changed.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    for name, value in variables.items():
+        if override or before[name] is None:
+            os.environ[name] = value
+    try:
+        yield
+    finally:
+        for name, previous in before.items():
+            if previous is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = previous
+
+
+@contextlib.contextmanager
+def log_level(names: Sequence[str], level: int) -> Iterator[None]:
+    """Set the level of these loggers, and restore it afterwards."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, previous in zip(loggers, before, strict=True):
+            logger.setLevel(previous)

@@ -1,0 +1,122 @@
+"""Check a specification against this host: files, ports, Java, TorchServe. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadgen.errors import PayloadError
+from loadgen.payloads import read_payloads
+from search.errors import SpecError
+from search.spec.config_file import read_config
+from search.spec.schema import StudySpec
+from serving.archive import Archive
+from serving.errors import ArchiveError, ConfigError, ServerError
+from serving.installation import find_java, find_torchserve
+from serving.ports import is_free
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a specification is checked against.
+
+    Attributes:
+        cores: cores that this process may use.
+        cpu_count: all cores of the host.
+        is_port_free: whether a TCP port can be bound.
+    """
+
+    cores: int
+    cpu_count: int
+    is_port_free: Callable[[int], bool] = is_free
+
+    @classmethod
+    def this(cls) -> Host:
+        """Return this host."""
+        return cls(len(os.sched_getaffinity(0)), os.cpu_count() or 1)
+
+
+def preflight(spec: StudySpec, host: Host | None = None, allow_fixed_space: bool = False) -> None:
+    """Check that a run of this specification can start here.
+
+    Args:
+        host: this host if None.
+        allow_fixed_space: whether a space in which nothing varies is allowed.
+
+    Raises:
+        SpecError: with every problem.
+    """
+    host = host or Host.this()
+    problems = [f"{path}: {problem}" for path, problem in _problems(spec, host)]
+    if not allow_fixed_space and not spec.build_space(host.cores).dimensions:
+        problems.append("space: nothing varies; give a setting a range or choices")
+    if problems:
+        raise SpecError(problems)
+
+
+def _problems(spec: StudySpec, host: Host) -> Iterator[tuple[str, str]]:
+    archive = None
+    if problem := _missing(spec.model.archive):
+        yield "model.archive", problem
+    else:
+        try:
+            archive = Archive.read(spec.model.archive)
+        except ArchiveError as error:
+            yield "model.archive", str(error)
+    if problem := _missing(spec.model.requests):
+        yield "model.requests", problem
+    else:
+        try:
+            read_payloads(spec.model.requests)
+        except PayloadError as error:
+            yield "model.requests", str(error)
+    yield from _serving_problems(spec, host, archive)
+    for index, core in enumerate(spec.load.cores):
+        if core >= host.cpu_count:
+            yield (
+                f"load.cores.{index}",
+                f"this host has no core {core}; its cores are 0 to {host.cpu_count - 1}",
+            )
+    earlier = spec.search.warm_start
+    if earlier is not None and not (earlier / "spec.yaml").is_file():
+        yield "search.warm_start", f"{earlier} is not a run's folder: it has no spec.yaml"
+
+
+def _serving_problems(
+    spec: StudySpec, host: Host, archive: Archive | None
+) -> Iterator[tuple[str, str]]:
+    try:
+        find_java(spec.serving.java)
+    except ServerError as error:
+        yield "serving.java", str(error)
+    try:
+        find_torchserve(spec.serving.python)
+    except ServerError as error:
+        yield "serving.python", str(error)
+    baseline = spec.serving.baseline
+    if baseline is not None:
+        if problem := _missing(baseline):
+            yield "serving.baseline", problem
+        elif archive is not None:  # Without it, the baseline's own entry is not known.
+            try:
+                read_config(baseline, archive)
+            except ConfigError as error:
+                yield "serving.baseline", str(error)
+    for name in type(spec.serving.ports).model_fields:
+        port = getattr(spec.serving.ports, name)
+        if port and not host.is_port_free(port):
+            yield (
+                f"serving.ports.{name}",
+                f"port {port} is in use or not permitted; name a free one, or none",
+            )
+
+
+def _missing(path: Path) -> str | None:
+    try:
+        if path.is_file():
+            return None
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return f"{path} does not exist; relative paths start at the specification's folder"

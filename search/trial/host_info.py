@@ -1,0 +1,55 @@
+"""What a result was measured on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import socket
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from serving.gpu import find_gpus
+from serving.installation import Installation
+
+PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp", "MLRsearch")
+
+
+def describe_host() -> dict[str, Any]:
+    """Name, processor, cores, memory in MiB, kernel and GPUs, where it has any, of this host."""
+    gpus = [gpu.name for gpu in find_gpus()]
+    return {
+        **({"gpus": ", ".join(gpus)} if gpus else {}),
+        "host": socket.gethostname(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_mb": psutil.virtual_memory().total >> 20,
+        "kernel": platform.release(),
+    }
+
+
+def describe_versions(installation: Installation) -> dict[str, Any]:
+    """The versions that matter to a result, the workers' interpreter and Java among them."""
+    java = installation.java
+    return {
+        **{name: _version(name) for name in PACKAGES},
+        "python": installation.python_version,
+        "torch": installation.torch_version,
+        "java": f"{java.version} ({java.source})",
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

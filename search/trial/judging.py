@@ -1,0 +1,184 @@
+"""From what was measured to the result of a trial. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from loadgen.measurement import Measurement
+from loadgen.rate.result import Probe, SustainedRate
+from loadgen.rate.verdict import success_bound
+from search.spec.sweep_loads import SweepLoad
+from search.trial.load_result import LoadResult
+from search.trial.observation import WindowObservation, observation_of
+from search.trial.request import TrialRequest
+from search.trial.result import (
+    HostRecord,
+    LatencyRecord,
+    RateRecord,
+    ServerRecord,
+    TimingRecord,
+    TrialResult,
+    TrialState,
+)
+from servetune.errors import FailureKind
+from serving.metrics import ServerWindow
+
+#: A trial warns if other processes used more than this share of the host's CPU time.
+OTHER_CPU_LIMIT = 0.2
+
+
+def probe_record(probe: Probe) -> dict[str, Any]:
+    """Return plain JSON data of a probe, without its measurement."""
+    return {"rate_rps": probe.rate_rps, "verdict": probe.verdict.value, "reason": probe.reason}
+
+
+def judge_trial(
+    request: TrialRequest,
+    found: SustainedRate,
+    windows: Sequence[Measurement],
+    server: ServerRecord | None = None,
+    host: HostRecord | None = None,
+    timing: TimingRecord | None = None,
+) -> TrialResult:
+    """Return the result of a trial from what its rate search found.
+
+    Args:
+        windows: every window of the trial, in order.
+        server: what is known of the server apart from its metrics.
+    """
+    best = found.best
+    failure = None
+    if found.pruned is not None:
+        state, cause = TrialState.PRUNED, found.pruned
+    elif best is not None:
+        state, cause = TrialState.COMPLETE, found.reason
+    else:
+        state, cause = TrialState.FAILED, found.reason
+        failure = (
+            FailureKind.GENERATOR_LIMITED if found.is_generator_limited else FailureKind.NO_RATE
+        )
+    sustained = best if state is TrialState.COMPLETE else None
+    metrics = _server_metrics(windows, best)
+    return TrialResult(
+        number=request.number,
+        origin=request.origin,
+        config=request.config,
+        state=state,
+        failure=failure,
+        cause=cause,
+        rate=_rate_record(found, sustained, metrics),
+        latency=_latency_record(found, sustained),
+        server=with_metrics(server or ServerRecord(), metrics),
+        host=with_cpu_shares(host or HostRecord(), windows),
+        timing=timing or TimingRecord(),
+        warnings=(*found.warnings, *_disturbances(windows)),
+    )
+
+
+def judge_load(load: SweepLoad, found: SustainedRate, windows: Sequence[Measurement]) -> LoadResult:
+    """Return the result of a rate search that is one load of a sweep."""
+    best = found.best
+    metrics = _server_metrics(windows, best)
+    latency = best.measurement.latency if best else None
+    return LoadResult(
+        load.name,
+        load.kind,
+        scheduled=sum(probe.measurement.scheduled for probe in found.probes),
+        sent=sum(probe.measurement.sent for probe in found.probes),
+        answered=sum(probe.measurement.succeeded for probe in found.probes),
+        success_rate=1.0 if best else None,
+        mean_latency_s=latency.mean() if latency else None,
+        p50_s=latency.quantile(0.5) if latency else None,
+        p95_s=latency.quantile(0.95) if latency else None,
+        p99_s=latency.quantile(0.99) if latency else None,
+        sustained_rps=None if found.is_generator_limited else found.lower_rps or 0.0,
+        upper_rps=found.upper_rps,
+        queue_s=metrics.queue_s if metrics else None,
+        inference_s=metrics.inference_s if metrics else None,
+        mean_batch_fill=metrics.mean_batch_fill if metrics else None,
+        warnings=(*found.warnings, *_disturbances(windows), *(() if best else (found.reason,))),
+    )
+
+
+def with_metrics(server: ServerRecord, metrics: ServerWindow | None) -> ServerRecord:
+    """Return the record with TorchServe's own metrics of a window."""
+    if metrics is None:
+        return server
+    return replace(
+        server,
+        queue_s=metrics.queue_s,
+        inference_s=metrics.inference_s,
+        mean_batch_fill=metrics.mean_batch_fill,
+        busy_workers=metrics.busy_workers,
+    )
+
+
+def with_cpu_shares(host: HostRecord, windows: Sequence[Measurement]) -> HostRecord:
+    """Return the record with the mean CPU shares of these windows."""
+    return HostRecord(
+        facts=host.facts,
+        steal=_mean_share(windows, lambda observed: observed.steal),
+        other_cpu=_mean_share(windows, lambda observed: observed.other_cpu),
+    )
+
+
+def _rate_record(
+    found: SustainedRate, sustained: Probe | None, metrics: ServerWindow | None
+) -> RateRecord:
+    requests = found.requests_without_failure if sustained else 0
+    batch = max((metrics.mean_batch_fill if metrics else None) or 1.0, 1.0)
+    return RateRecord(
+        sustained_rps=found.lower_rps if sustained else None,
+        upper_rps=found.upper_rps,
+        capacity_rps=found.capacity_rps,
+        width=found.width,
+        stop_reason=found.stop_reason,
+        requests_without_failure=requests,
+        success_bound=success_bound(requests) if sustained else None,
+        success_bound_by_batch=success_bound(requests / batch) if sustained else None,
+        scheduled=sum(probe.measurement.scheduled for probe in found.probes),
+        sent=sum(probe.measurement.sent for probe in found.probes),
+        succeeded=sum(probe.measurement.succeeded for probe in found.probes),
+    )
+
+
+def _latency_record(found: SustainedRate, sustained: Probe | None) -> LatencyRecord:
+    latency = sustained.measurement.latency if sustained else None
+    compared = found.comparison
+    measurable = compared is not None and not compared.generator_limited
+    return LatencyRecord(
+        p50_s=latency.quantile(0.5) if latency else None,
+        p99_s=latency.quantile(0.99) if latency else None,
+        p99_excess=found.p99_excess,
+        comparison_rps=compared.load.rate_rps if compared else None,
+        comparison_p99_s=compared.latency.quantile(0.99) if compared and measurable else None,
+        comparison_failed=compared.scheduled - compared.succeeded if compared else None,
+    )
+
+
+def _disturbances(windows: Sequence[Measurement]) -> list[str]:
+    """Return a warning if other processes used much of the host's CPU time."""
+    other = _mean_share(windows, lambda observed: observed.other_cpu) or 0.0
+    return [f"other processes used {other:.0%} of the CPU time"] * (other > OTHER_CPU_LIMIT)
+
+
+def _mean_share(
+    windows: Sequence[Measurement], share: Callable[[WindowObservation], float]
+) -> float | None:
+    """Return the mean of a share over all windows, weighted by their length."""
+    observed = [(w.span_s, o) for w in windows if (o := observation_of(w)) is not None]
+    span_s = sum(seconds for seconds, _ in observed)
+    if not span_s:
+        return None
+    return round(sum(seconds * share(each) for seconds, each in observed) / span_s, 4)
+
+
+def _server_metrics(windows: Sequence[Measurement], best: Probe | None) -> ServerWindow | None:
+    """Return the metrics of the best probe's window, else of the last one that has any."""
+    if best is not None:
+        observed = observation_of(best.measurement)
+        return observed.server if observed else None
+    every = [observed.server for w in windows if (observed := observation_of(w)) is not None]
+    return next((server for server in reversed(every) if server is not None), None)

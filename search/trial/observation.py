@@ -1,0 +1,112 @@
+"""What was observed beside the load generator while a window was open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+
+from loadgen.measurement import Load, LoadGenerator, Measurement, Until
+from search.trial.cpu_times import CpuTimes
+from serving.metrics import ServerWindow
+from serving.server import TorchServe
+
+#: An `asyncio.Lock`, or a context that does nothing.
+Turn = AbstractAsyncContextManager[None, bool | None]
+
+
+@dataclass(frozen=True)
+class WindowObservation:
+    """The server's and the host's side of a window; attached to its `Measurement`.
+
+    Attributes:
+        server: TorchServe's own metrics; None if it was too busy to answer.
+        steal: share of the host's CPU time that the hypervisor took.
+        other_cpu: share used by other processes than the server and the load generators.
+    """
+
+    server: ServerWindow | None
+    steal: float = 0.0
+    other_cpu: float = 0.0
+
+
+def observation_of(measurement: Measurement) -> WindowObservation | None:
+    """Return what was observed beside a window; None if nothing was."""
+    attached = measurement.observation
+    return attached if isinstance(attached, WindowObservation) else None
+
+
+@dataclass(frozen=True)
+class WindowSummary:
+    """One window in a few figures.
+
+    Attributes:
+        offered_rps: None in a closed loop.
+        failed: requests that were sent and not answered correctly in time.
+    """
+
+    offered_rps: float | None
+    answered_rps: float
+    failed: int
+    p99_s: float | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The phase that a trial is in, and the rate offered in it (0 if none is)."""
+
+    name: str
+    rate_rps: float = 0.0
+
+
+#: Receives each phase as it begins, and each window as it ends.
+TrialProgress = Callable[[Phase | WindowSummary], None]
+
+
+class ObservedGenerator:
+    """A load generator whose windows carry the server's metrics; stops if the server fails.
+
+    Args:
+        turn: held while a window is open.
+        progress: receives a summary of each window.
+    """
+
+    def __init__(
+        self, server: TorchServe, generator: LoadGenerator, turn: Turn, progress: TrialProgress
+    ):
+        self._server, self._generator, self._turn = server, generator, turn
+        self._progress = progress
+        self.windows: list[Measurement] = []
+
+    async def measure(self, load: Load, until: Until | None = None) -> Measurement:
+        """Offer `load`.
+
+        Raises:
+            ServerError: the server failed during the window.
+        """
+        async with self._turn:
+            before, started = await self._server.counters(), time.monotonic()
+            cpu, server_s = CpuTimes.now(), self._server.cpu_s()
+            measured = await self._server.guard(self._generator.measure(load, until))
+            own_s = self._server.cpu_s() - server_s + measured.client_cpu_s
+            shares = CpuTimes.now().shares_since(cpu, own_s)
+            after, elapsed_s = await self._server.counters(), time.monotonic() - started
+        server = after.since(before, elapsed_s) if before and after else None
+        window = replace(
+            measured, observation=WindowObservation(server, shares.steal, shares.other_cpu)
+        )
+        self.windows.append(window)
+        self._progress(
+            WindowSummary(
+                offered_rps=window.load.rate_rps,
+                answered_rps=round(window.goodput_rps, 3),
+                failed=window.failed,
+                p99_s=window.latency.quantile(0.99),
+            )
+        )
+        return window
+
+    async def add_capacity(self, limited: Measurement) -> str | None:
+        """See `LoadGenerator.add_capacity`."""
+        return await self._generator.add_capacity(limited)

@@ -1,0 +1,257 @@
+"""The result of a trial: the record that the study, the files and the reports share. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from loadgen.rate.result import StopReason
+from search.trial.explain import explain
+from search.trial.load_result import LoadResult
+from search.trial.request import TrialOrigin, TrialRequest
+from search.trial.serializing import JsonConfig
+from servetune.errors import FailureKind
+from serving.health import WorkerProcess
+from serving.metrics import ServerWindow
+
+#: The phases of a trial, in order; a pruned trial ends early.
+PHASES = ("start", "warm-up", "incumbent probe", "bracketing", "stop")
+
+
+class TrialState(enum.StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class RateRecord:
+    """What the rate search found.
+
+    Attributes:
+        sustained_rps: the highest rate that passed; None unless the trial is COMPLETE.
+        upper_rps: the lowest rate that did not pass, if any.
+        capacity_rps: throughput of the closed loop, an estimate; None if nothing was served.
+        width: relative distance of the bounds that the search aimed at.
+        stop_reason: why the search ended.
+        requests_without_failure: requests at sustained_rps, none of which failed.
+        success_bound: the success probability that these show at 95 % confidence.
+        success_bound_by_batch: the same if failures come by the batch.
+        scheduled, sent, succeeded: requests of all windows at an offered rate.
+    """
+
+    sustained_rps: float | None = None
+    upper_rps: float | None = None
+    capacity_rps: float | None = None
+    width: float | None = None
+    stop_reason: StopReason | None = None
+    requests_without_failure: int = 0
+    success_bound: float | None = None
+    success_bound_by_batch: float | None = None
+    scheduled: int = 0
+    sent: int = 0
+    succeeded: int = 0
+
+
+@dataclass(frozen=True)
+class LatencyRecord:
+    """Latencies from the due time, seconds.
+
+    Attributes:
+        p50_s, p99_s: at the sustained rate.
+        p99_excess: least p99 of any window ÷ the goal's limit − 1; 0 without a limit.
+        comparison_rps: the rate at which finalists are compared, with Poisson arrivals.
+        comparison_p99_s: p99 at that rate.
+        comparison_failed: requests that failed at that rate.
+    """
+
+    p50_s: float | None = None
+    p99_s: float | None = None
+    p99_excess: float = 0.0
+    comparison_rps: float | None = None
+    comparison_p99_s: float | None = None
+    comparison_failed: int | None = None
+
+
+@dataclass(frozen=True)
+class ServerRecord:
+    """The server's side of a trial.
+
+    Attributes:
+        workers_ready: workers that were ready.
+        batch_capacity: requests that all workers take at once.
+        ready_s: seconds from the start until every worker was ready.
+        peak_rss_mb: peak memory of the server and its workers, MiB.
+        peak_gpu_mb: peak memory on all GPUs, MiB.
+        queue_s, inference_s, mean_batch_fill, busy_workers: TorchServe's own metrics of the
+            longest window at the sustained rate, else of the last one; see `ServerWindow`.
+        processes: the processes under the JVM.
+    """
+
+    workers_ready: int | None = None
+    batch_capacity: int | None = None
+    ready_s: float | None = None
+    peak_rss_mb: int | None = None
+    peak_gpu_mb: int | None = None
+    queue_s: float | None = None
+    inference_s: float | None = None
+    mean_batch_fill: float | None = None
+    busy_workers: float | None = None
+    processes: tuple[WorkerProcess, ...] = ()
+
+    @property
+    def window(self) -> ServerWindow | None:
+        """TorchServe's own metrics as a `ServerWindow`; None if it reported none."""
+        if self.queue_s is None or self.inference_s is None:
+            return None
+        return ServerWindow(self.queue_s, self.inference_s, self.mean_batch_fill, self.busy_workers)
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """Where a trial ran.
+
+    Attributes:
+        facts: name, address in the cluster, processor, cores, memory, versions.
+        steal, other_cpu: see `WindowObservation`; the mean over all windows.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    steal: float | None = None
+    other_cpu: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The host's address in a cluster, else its name."""
+        return str(self.facts.get("address") or self.facts.get("host") or "")
+
+    @property
+    def cores(self) -> int | None:
+        """Cores that the trial could use."""
+        return self.facts.get("cores")
+
+
+@dataclass(frozen=True)
+class TimingRecord:
+    """Where the seconds of a trial went.
+
+    Attributes:
+        duration_s: the whole trial.
+        phases_s: by the phases that it went through, see `PHASES`.
+    """
+
+    duration_s: float = 0.0
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One trial.
+
+    Attributes:
+        failure: the kind of failure; None unless the trial is FAILED.
+        cause: why the trial failed or was pruned; for a complete one why its search ended.
+        host_fault: whether the host, not the configuration, caused the failure.
+        warnings: what makes these figures less certain than they look, one sentence each.
+        loads: of a sweep, the result of each load, in their order.
+    """
+
+    number: int
+    origin: TrialOrigin
+    config: JsonConfig
+    state: TrialState
+    failure: FailureKind | None = None
+    cause: str = ""
+    host_fault: bool = False
+    rate: RateRecord = RateRecord()
+    latency: LatencyRecord = LatencyRecord()
+    server: ServerRecord = ServerRecord()
+    host: HostRecord = field(default_factory=HostRecord)
+    timing: TimingRecord = field(default_factory=TimingRecord)
+    warnings: tuple[str, ...] = ()
+    loads: tuple[LoadResult, ...] = ()
+
+    @classmethod
+    def failed(
+        cls,
+        request: TrialRequest,
+        failure: FailureKind,
+        cause: str,
+        host_fault: bool = False,
+        server: ServerRecord | None = None,
+        host: HostRecord | None = None,
+        timing: TimingRecord | None = None,
+    ) -> TrialResult:
+        """Return the result of a trial that failed before it could be judged."""
+        return cls(
+            number=request.number,
+            origin=request.origin,
+            config=request.config,
+            state=TrialState.FAILED,
+            failure=failure,
+            cause=cause,
+            host_fault=host_fault,
+            server=server or ServerRecord(),
+            host=host or HostRecord(),
+            timing=timing or TimingRecord(),
+        )
+
+    @property
+    def sustained_rps(self) -> float | None:
+        """Shorthand for `rate.sustained_rps`."""
+        return self.rate.sustained_rps
+
+    @property
+    def capacity_rps(self) -> float | None:
+        """Shorthand for `rate.capacity_rps`."""
+        return self.rate.capacity_rps
+
+    @property
+    def p99_s(self) -> float | None:
+        """Shorthand for `latency.p99_s`."""
+        return self.latency.p99_s
+
+    @property
+    def duration_s(self) -> float:
+        """Shorthand for `timing.duration_s`."""
+        return self.timing.duration_s
+
+    @property
+    def is_inconclusive(self) -> bool:
+        """Whether the trial failed for a reason that is not the configuration's."""
+        return self.host_fault or self.failure is FailureKind.GENERATOR_LIMITED
+
+    @property
+    def explanations(self) -> tuple[str, ...]:
+        """Why this configuration is slow or fast, as far as the server's metrics show it."""
+        cores, workers = self.host.cores, self.server.workers_ready
+        batch_capacity = self.server.batch_capacity
+        if not cores or (self.server.window is None and not self.capacity_rps):
+            return ()
+        return explain(
+            self.config,
+            self.server.window,
+            cores,
+            self.sustained_rps,
+            workers,
+            batch_capacity // workers if workers and batch_capacity else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialResult:
+        """Read what `to_dict` returned; other keys are ignored, missing ones have defaults."""
+        return _ADAPTER.validate_python(data)
+
+
+_ADAPTER = TypeAdapter(TrialResult)

@@ -1,0 +1,22 @@
+"""The command `servetune`, also as `python -m servetune`."""
+
+from __future__ import annotations
+
+import sys
+
+from servetune.packages import ShadowedPackageError, check_packages
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    try:
+        check_packages()
+    except ShadowedPackageError as error:
+        sys.exit(f"servetune: {error}")
+    from search.cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
