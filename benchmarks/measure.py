@@ -101,7 +101,7 @@ class Outcome:
     probes: int
     limited: int
     reason: str = ""
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     held: bool | None = None
     windows: tuple[dict[str, Any], ...] = ()
 
@@ -175,7 +175,7 @@ def _outcome(
         probes=len(found.probes),
         limited=timed.limited,
         reason=found.reason,
-        doubts=found.warnings,
+        warnings=found.warnings,
         held=_holds(case, found, windows, true_rps) if case.expects else None,
         windows=windows,
     )
@@ -395,7 +395,7 @@ def _table(title: str, outcomes: Sequence[Outcome], methods: bool = False) -> Ta
 def _fault_table(outcomes: Sequence[Outcome]) -> Table:
     table = Table(
         *("case", "expected", "held", "true rps at last", "lower", "upper", "probe s"),
-        "reason and doubts",
+        "reason and warnings",
         title="Servers with faults",
         title_justify="left",
     )
@@ -409,7 +409,7 @@ def _fault_table(outcomes: Sequence[Outcome]) -> Table:
             _rate(o.lower_rps),
             _rate(o.upper_rps),
             f"{o.probe_s:.0f}",
-            "; ".join((o.reason, *o.doubts)),
+            "; ".join((o.reason, *o.warnings)),
         )
     return table
 
@@ -418,8 +418,8 @@ def _print_bad(console: Console, outcomes: Sequence[Outcome]) -> None:
     for o in outcomes:
         if o.method == "servetune" and o.is_bad:
             console.print(f"\n{o.case}: {_rate(o.lower_rps)} of {o.true_rps:.1f} rps; {o.reason}")
-            for doubt in o.doubts:
-                console.print(f"  doubt: {doubt}")
+            for warning in o.warnings:
+                console.print(f"  warning: {warning}")
             for w in o.windows:
                 console.print(
                     f"  {w['begun_s']:6.1f} to {w['end_s']:6.1f} s  {w['rate_rps']:8.1f} rps  "

@@ -1,72 +1,154 @@
-"""The rooms of the house: who may import whom."""
+"""Who may import whom, and which libraries belong where."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("loadgen", "search", "serving")
+PACKAGES = ("loadgen", "search", "servetune", "serving")
 FILES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+#: The packages of `search`: each may import those before it in the list, and those beside it not.
+LAYERS = (
+    ("spec",),
+    ("trial",),
+    ("cluster",),
+    ("study",),
+    ("report", "measure"),
+    ("export",),
+    ("service",),
+    ("cli",),
+)
+#: Modules of `search` that every layer may import; they import none of the layers.
+BASE = {"search.errors", "search.formats", "search.environment"}
 MAY_IMPORT = {
     "ray": {
         "loadgen/ray_process.py",
-        "search/bench.py",
-        "search/cluster.py",
-        "search/optimizer.py",
-        "search/service/cluster.py",
-        "search/study.py",
-        "search/up.py",
+        "search/cluster/confirmation_host.py",
+        "search/cluster/node.py",
+        "search/cluster/placement.py",
+        "search/cluster/ray_session.py",
+        "search/cluster/survey.py",
+        "search/cluster/trial_actor.py",
+        "search/cluster/trial_trainable.py",
+        "search/service/ray_jobs.py",
+        "search/study/driver.py",
+        "search/study/tune_adapter.py",
     },
-    "optuna": {"search/optimizer.py", "search/sampler.py"},
+    "optuna": {
+        "search/study/sampler.py",
+        "search/study/store.py",
+        "search/study/tune_adapter.py",
+    },
     "aiohttp": {
         "loadgen/client.py",
         "loadgen/connection.py",
+        "search/cli/service.py",
         "search/service/app.py",
         "search/service/client.py",
-        "search/service/commands.py",
         "serving/server.py",
     },
-    "MLRsearch": {"loadgen/sustained.py"},
+    "MLRsearch": {"loadgen/rate/mlrsearch.py"},
 }
 
 
-def imported(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.partition(".")[0])
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
+def imported_packages(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported_modules(path)}
+
+
+def layer_of(module: str) -> int | None:
+    """The number of a module's layer; None if it belongs to none."""
+    parts = module.split(".")
+    if parts[0] != "search" or len(parts) < 2:
+        return None
+    return next((n for n, layer in enumerate(LAYERS) if parts[1] in layer), None)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_a_url_crosses_between_serving_and_loadgen(path: Path) -> None:
+def test_packages_exchange_only_a_url_between_serving_and_loadgen(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     forbidden = {
         "serving": {"loadgen", "search"},
         "loadgen": {"serving", "search"},
         "search": set(),
+        "servetune": set(),
     }
-    assert not imported(path) & forbidden[package]
+    assert not imported_packages(path) & forbidden[package]
+
+
+def test_layers_name_every_folder_of_search() -> None:
+    folders = {p.name for p in (ROOT / "search").iterdir() if (p / "__init__.py").is_file()}
+    assert folders == {name for layer in LAYERS for name in layer}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.is_relative_to(ROOT / "search")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_layers_import_only_those_before_them(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    own = layer_of(module)
+    package = module.rpartition(".")[0]
+    for name in imported_modules(path):
+        other = layer_of(name)
+        if own is None:
+            assert other is None, f"{module} is below every layer and imports {name}"
+        elif other is not None and not name.startswith(package):
+            assert other < own, f"{module} imports {name}, which is not below it"
+        elif other is None and name.startswith("search."):
+            assert any(name == base or name.startswith(f"{base}.") for base in BASE), name
+
+
+def test_errors_module_imports_nothing_of_the_project() -> None:
+    assert not imported_packages(ROOT / "servetune" / "errors.py") & {*PACKAGES}
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "search.spec.loading, search.spec.preflight",
+        "search.report.summary, search.report.compare, search.report.html_report",
+        "search.study.outcome, search.study.ranking, search.study.run_folder",
+        "search.trial.result, search.trial.judging",
+        "servetune",
+    ],
+)
+def test_pure_modules_import_neither_ray_nor_optuna(modules: str) -> None:
+    code = f"import sys, {modules}; print(sorted({{'ray', 'optuna'}} & sys.modules.keys()))"
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_that_is_installed_needs_what_judges_it(path: Path) -> None:
-    assert not imported(path) & {"benchmarks", "tests"}
+def test_installed_code_does_not_import_tests_or_benchmarks(path: Path) -> None:
+    assert not imported_packages(path) & {"benchmarks", "tests"}
 
 
 @pytest.mark.parametrize("library", MAY_IMPORT)
-def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
-    users = {str(p.relative_to(ROOT)) for p in FILES if library in imported(p)}
+def test_libraries_are_imported_only_where_they_belong(library: str) -> None:
+    users = {str(p.relative_to(ROOT)) for p in FILES if library in imported_packages(p)}
     assert users == MAY_IMPORT[library]
 
 
-def test_every_import_is_declared() -> None:
-    """What the packages import is the standard library, themselves, or in setup.cfg."""
-    import sys
-
+def test_imports_are_declared() -> None:
+    """Every import is of the standard library, the project itself, or declared in setup.cfg."""
     declared = (ROOT / "setup.cfg").read_text().lower()
     module_to_project = {
         "yaml": "pyyaml",
@@ -76,6 +158,6 @@ def test_every_import_is_declared() -> None:
         "model_archiver": "torch-model-archiver",
     }
     for path in FILES:
-        for name in imported(path) - set(PACKAGES) - set(sys.stdlib_module_names):
+        for name in imported_packages(path) - set(PACKAGES) - set(sys.stdlib_module_names):
             project = module_to_project.get(name, name).lower()
             assert f"\n    {project} " in declared or f"\n    {project}[" in declared, (path, name)

@@ -176,7 +176,7 @@ def _measure_url(
             f"0 of {found.requests_without_failure} failed; {found.reason}",
             highlight=False,
         )
-    for doubt in found.warnings:
-        console.print(f"doubt: {doubt}", highlight=False)
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", highlight=False)
     if not found.lower_rps:
         raise ServerError(FailureKind.NO_RATE, f"{url} sustained no rate: {found.reason}")

@@ -200,7 +200,7 @@ def jobs(
         table.add_column(title)
     for job in found:
         best, ratio = job["best"], job["ratio"]
-        place = f" ({job['place']}.)" if job["place"] else ""
+        place = f" ({job['queue_position']}.)" if job["queue_position"] else ""
         table.add_row(
             *(job["id"], job["name"], job["state"] + place, str(job["progress"]["trials_done"])),
             f"{best['sustained_rps']:.1f}" if best and best["sustained_rps"] else "–",
@@ -332,7 +332,7 @@ def _watch(
 
 def _line(kind: str, data: dict[str, Any]) -> str | None:
     if kind == "trial":
-        return f"trial {data['number']} ({data['why']}): {data['settings'] or 'nothing set'}"
+        return f"trial {data['number']} ({data['origin']}): {data['settings'] or 'nothing set'}"
     if kind in ("result", "confirmed"):
         rate = data["sustained_rps"]
         came = f"{rate:.1f} rps" if rate else f"{data['state'].lower()}: {data['cause']}"

@@ -201,7 +201,7 @@ async def _running(
                 await fleet.set_target(server.url)
                 users = max(2, 2 * server.batch_capacity)
                 search = RateSearch(goal, fleet, server.batch_capacity, users, progress=progress)
-                probes = await server.guard(search.hold(rate, windows))
+                probes = await server.guard(search.measure_at_rate(rate, windows))
             finally:
                 fleet.close()
     passed = [probe for probe in probes if probe.verdict is Verdict.PASS]

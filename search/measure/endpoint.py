@@ -54,7 +54,7 @@ def rate_summary(found: SustainedRate) -> dict[str, Any]:
         "capacity_rps": found.capacity_rps,
         "width": found.width,
         "reason": found.reason,
-        "doubts": list(found.warnings),
+        "warnings": list(found.warnings),
         "requests_without_failure": found.requests_without_failure,
         "success_bound": success_bound(found.requests_without_failure),
         "p50_s": latency.quantile(0.5) if latency else None,

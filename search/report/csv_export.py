@@ -1,25 +1,40 @@
-"""Trials as a table of one row each."""
+"""Trials as a table: one row for each trial, or for each load of a sweep."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 
 from search.study.diff import flat
 from search.trial.result import TrialResult
 
+#: Records whose figures become columns of their own name.
+_RECORDS = ("rate", "latency", "server", "timing")
 
-def frame(results: list[TrialResult]) -> pd.DataFrame:
-    """One row a trial, or one a load of it: its settings, then what came of it."""
+
+def trial_frame(results: list[TrialResult]) -> pd.DataFrame:
+    """Return settings and figures; column names are those of the trial's records."""
     rows = []
     for result in results:
-        data = result.to_dict()
-        config, _ = data.pop("config"), data.pop("host")
-        number = data.pop("number")
-        data["doubts"] = "; ".join(data["doubts"])
-        loads, _ = data.pop("loads"), data.pop("workers")
-        row = {"number": number, **flat(config), **flat(data), "host": result.host.name}
-        # Of a sweep, a row for each load; its figures stand where a search's would.
-        rows += [{**row, **flat(load), "doubts": "; ".join(load["doubts"])} for load in loads] or [
-            row
-        ]
+        row = _row(result)
+        loads = result.to_dict()["loads"]
+        # A load's figures take the place of the trial's own.
+        rows += [
+            {**row, **flat(load), "warnings": _joined(load["warnings"])} for load in loads
+        ] or [row]
     return pd.DataFrame(rows).convert_dtypes()
+
+
+def _row(result: TrialResult) -> dict[str, Any]:
+    data = result.to_dict()
+    row: dict[str, Any] = {"number": result.number, **flat(result.config.to_dict())}
+    row |= {name: data[name] for name in ("origin", "state", "failure", "cause", "host_fault")}
+    for name in _RECORDS:
+        row |= flat({key: value for key, value in data[name].items() if key != "processes"})
+    row |= {"steal": result.host.steal, "other_cpu": result.host.other_cpu}
+    return {**row, "warnings": _joined(data["warnings"]), "host": result.host.name}
+
+
+def _joined(warnings: list[str]) -> str:
+    return "; ".join(warnings)

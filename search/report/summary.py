@@ -11,7 +11,7 @@ from rich.text import Text
 
 from loadgen.rate.result import StopReason
 from search.errors import first_line
-from search.report.csv_export import frame
+from search.report.csv_export import trial_frame
 from search.report.formatting import markdown, number, span
 from search.report.html_report import page
 from search.report.plots import plots
@@ -38,7 +38,7 @@ SETTINGS = (
 def write_report(found: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder."""
     folder = found.run.folder
-    frame(found.results).to_csv(folder / "trials.csv", index=False)
+    trial_frame(found.results).to_csv(folder / "trials.csv", index=False)
     is_sweep = found.spec.sweep is not None
     text = "\n\n".join(_sweep_sections(found) if is_sweep else _sections(found)) + "\n"
     (folder / "report.md").write_text(text)
@@ -53,7 +53,7 @@ def _sweep_sections(found: Outcome) -> list[str]:
         ending(found),
         f"Everywhere: {held or 'nothing set'}.",
         "Each cell is the median over the repeats, each in a fresh server, with the least and "
-        "the greatest; bold where it is better beyond doubt (95 %) than every other point that "
+        "the greatest; bold if it is better with 95 % confidence than every other point that "
         "answered everything in each of several repeats. A request that failed or was not sent "
         "counts in the latencies as the time-out at least.",
         *(
@@ -62,7 +62,7 @@ def _sweep_sections(found: Outcome) -> list[str]:
             for part in (f"## {table.kind}", table.markdown())
         ),
         *_bullets("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
-        *_bullets("## Doubts", [(r.number, _doubts_of_loads(r)) for r in found.results]),
+        *_bullets("## Warnings", [(r.number, _warnings_of_loads(r)) for r in found.results]),
         "## Where",
         markdown(("what", "value"), _where(found.run)),
     ]
@@ -84,7 +84,7 @@ def _sections(found: Outcome) -> list[str]:
         *_bullets(
             "## Why they are slow or fast", [(r.number, r.explanations) for r in found.results]
         ),
-        *_bullets("## Doubts", [(r.number, r.warnings) for r in found.results]),
+        *_bullets("## Warnings", [(r.number, r.warnings) for r in found.results]),
         "## Importance of each setting",
         markdown(("setting", "share of the rates' variation"), importance)
         if importance
@@ -135,7 +135,11 @@ def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> Re
             for r in explained
             if r.explanations
         ],
-        *[Text(f"Trial {r.number}, doubt: {doubt}.") for r in explained for doubt in r.warnings],
+        *[
+            Text(f"Trial {r.number}, warning: {warning}.")
+            for r in explained
+            for warning in r.warnings
+        ],
         *[Text(line) for line in (_spent(found.results),) if line],
         Text(f"Importance: {importance or 'too few trials to tell'}."),
         Text(ending(found)),
@@ -175,8 +179,8 @@ def headline(found: Outcome) -> str:
     return f"{sentence} {name} sustains {number(reference.sustained_rps)} rps: {ratio:.1f} times."
 
 
-def _doubts_of_loads(result: TrialResult) -> list[str]:
-    return [f"{load.load}: {doubt}" for load in result.loads for doubt in load.warnings]
+def _warnings_of_loads(result: TrialResult) -> list[str]:
+    return [f"{load.load}: {warning}" for load in result.loads for warning in load.warnings]
 
 
 def confirmed(found: Confirmation) -> str:

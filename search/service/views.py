@@ -36,7 +36,7 @@ class RateView(BaseModel):
     """A trial and what it sustains, requests per second."""
 
     number: int
-    why: str
+    origin: str
     sustained_rps: float | None
     settings: dict[str, Any]
 
@@ -44,12 +44,12 @@ class RateView(BaseModel):
 class ProgressView(BaseModel):
     """How far a job is.
 
-    trials_most is the most there will be; trial, phase and rate_rps say what happens now; of the
+    max_trials is the greatest number of trials; trial, phase and rate_rps say what happens now; of the
     confirmation, round counts from 0.
     """
 
     trials_done: int
-    trials_most: int | None
+    max_trials: int | None
     trial: int | None = None
     phase: str | None = None
     rate_rps: float | None = None
@@ -59,7 +59,7 @@ class ProgressView(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job. place counts from 1 where it waits; times are seconds since 1970.
+    """A job. queue_position counts from 1 while the job waits; times are seconds since 1970.
 
     ratio is the best's rate ÷ the baseline's; of a confirmed job, both are the confirmation's.
     events_from is the event behind which the present trial's events lie. links lead to other
@@ -71,7 +71,7 @@ class JobView(BaseModel):
     kind: str
     state: JobState
     reason: str | None
-    place: int | None
+    queue_position: int | None
     created_s: float
     started_s: float | None
     ended_s: float | None
@@ -94,7 +94,7 @@ class TrialView(BaseModel):
     """A trial in a list."""
 
     number: int
-    why: str
+    origin: str
     state: str
     settings: dict[str, Any]
     sustained_rps: float | None
@@ -115,7 +115,7 @@ class TrialDetailView(TrialView):
     """All that is known of a trial.
 
     Attributes:
-        told: the reason in words.
+        explanations: why the configuration is slow or fast.
         record: every figure, the server's own among them.
         config_properties, default_properties: its file and that of the run's first trial, which
             sets nothing, as text, to be compared; of a sweep the first trial is one of many.
@@ -125,7 +125,7 @@ class TrialDetailView(TrialView):
         log: the server's last lines.
     """
 
-    told: list[str]
+    explanations: list[str]
     record: dict[str, Any]
     config_properties: str
     default_properties: str
@@ -163,7 +163,7 @@ class Views:
         found: T = known[1]
         return found
 
-    def job(self, job: Job, place: int | None = None) -> JobView:
+    def job(self, job: Job, queue_position: int | None = None) -> JobView:
         """The job now."""
         record, run = job.record(), job.run()
         links = {**self._links, **(links_of(run) if run else {})}
@@ -171,7 +171,7 @@ class Views:
         # What is over stays as it is until it is resumed.
         if view is None or view.ended_s != record.ended_s or not record.state.is_over:
             view = self._over[job.id] = self._job(job, record, run)
-        return view.model_copy(update={"place": place, "links": links})
+        return view.model_copy(update={"queue_position": queue_position, "links": links})
 
     def _job(self, job: Job, record: JobRecord, run: Run | None) -> JobView:
         results = self.results(run)
@@ -196,7 +196,7 @@ class Views:
             kind="sweep" if spec.get("sweep") else "search",
             state=record.state,
             reason=record.reason,
-            place=None,
+            queue_position=None,
             created_s=record.created_s,
             started_s=record.started_s,
             ended_s=record.ended_s,
@@ -223,7 +223,7 @@ class Views:
         ]
         return TrialDetailView(
             **summary_of(result),
-            told=list(result.explanations),
+            explanations=list(result.explanations),
             record=result.to_dict(),
             config_properties=_text(folder / "config.properties"),
             default_properties=_text(run.trial_folder(0) / "config.properties"),
@@ -255,7 +255,7 @@ def _progress(
     search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
     return ProgressView(
         trials_done=len(results),
-        trials_most=None if spec.get("sweep") else search.get("trials"),
+        max_trials=None if spec.get("sweep") else search.get("trials"),
         rounds=confirm.get("rounds"),
         time_budget_s=search.get("time_budget_s"),
         **now,
@@ -273,7 +273,7 @@ def confirmed_rates(run: Run) -> tuple[RateView, RateView | None] | None:
         interval, served = mean_interval(rounds.served(index)), rounds.served(index)
         return RateView(
             number=requests[index].number,
-            why=requests[index].origin,
+            origin=requests[index].origin,
             sustained_rps=interval.mean if interval else (served[0] if served else None),
             settings=requests[index].config.to_dict(),
         )
@@ -295,7 +295,7 @@ def _rate(result: TrialResult | None) -> RateView | None:
         return None
     return RateView(
         number=result.number,
-        why=result.origin,
+        origin=result.origin,
         sustained_rps=result.sustained_rps,
         settings=result.config.to_dict(),
     )

@@ -77,9 +77,13 @@ class PortsSection(Section):
     @model_validator(mode="after")
     def _are_different(self) -> Self:
         owners: dict[int, str] = {}
-        for name in type(self).model_fields:
-            if (port := getattr(self, name)) and (other := owners.setdefault(port, name)) != name:
-                raise SpecError([f"{name}: port {port} is also the port of {other}"])
+        problems = [
+            f"{name}: port {port} is also the port of {owners[port]}"
+            for name in type(self).model_fields
+            if (port := getattr(self, name)) and owners.setdefault(port, name) != name
+        ]
+        if problems:
+            raise SpecError(problems)
         return self
 
 

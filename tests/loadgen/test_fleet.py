@@ -205,12 +205,12 @@ async def test_a_server_faster_than_one_client_gets_another() -> None:
         with stub(workers=8, batch=64, service_s=0.002) as url:
             await fleet.set_target(url)
             search = RateSearch(Goal(window_s=2, window_limit_s=3), fleet)
-            await search._probe("narrowing", 2000)
+            await search._probe("bracketing", 2000)
             count = len(fleet._processes)
     finally:
         fleet.close()
     first = search._probes[0]
-    assert first.verdict is Verdict.GENERATOR
+    assert first.verdict is Verdict.GENERATOR_LIMITED
     assert "the client's CPU was" in first.reason
     assert count == 2
     assert any("2 load processes" in doubt for doubt in search._doubts)
@@ -222,10 +222,10 @@ async def test_what_the_client_cannot_offer_is_not_the_servers_rate() -> None:
         with stub(workers=8, batch=64, service_s=0.002) as url:
             await fleet.set_target(url)
             search = RateSearch(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
-            verdict = await search._probe("narrowing", 2000)
+            verdict = await search._probe("bracketing", 2000)
     finally:
         fleet.close()
-    assert verdict is Verdict.GENERATOR
+    assert verdict is Verdict.GENERATOR_LIMITED
     assert search._bounds() == (None, 2000)
     assert search._is_limited(2000)
 

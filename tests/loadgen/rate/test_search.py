@@ -7,7 +7,7 @@ from benchmarks.simulated import Floats
 from loadgen.errors import GeneratorLostError
 from loadgen.measurement import Load, Measurement, Until, merge
 from loadgen.rate.goal import Goal
-from loadgen.rate.result import Probe, SustainedRate
+from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict, judge, success_bound
 from loadgen.schedule import Constant
@@ -164,7 +164,7 @@ async def test_a_late_generator_is_raised_and_never_certifies() -> None:
     assert generator.raised
     assert found.lower_rps is None
     assert all(p.verdict is not Verdict.PASS for p in found.probes)
-    assert any(p.verdict is Verdict.GENERATOR for p in found.probes)
+    assert any(p.verdict is Verdict.GENERATOR_LIMITED for p in found.probes)
 
 
 async def test_a_late_generator_is_not_called_the_servers_fault() -> None:
@@ -185,14 +185,14 @@ async def test_nothing_is_offered_above_the_limit() -> None:
     found = await find(generator, max_rate_rps=50)
     assert found.lower_rps == 50
     assert found.upper_rps is None
-    assert found.reason == "the greatest rate passed"
+    assert found.stop_reason is StopReason.MAX_RATE
 
 
 async def test_an_overloaded_window_ends_early() -> None:
     generator = Simulated(0.01)
     load = Load(Constant(150), 20)
     search = RateSearch(GOAL, generator)
-    assert await search._probe("narrowing", load.rate_rps or 0) is Verdict.FAIL
+    assert await search._probe("bracketing", load.rate_rps or 0) is Verdict.FAIL
     assert search._probes[0].measurement.span_s < 5
 
 
@@ -228,7 +228,7 @@ async def test_a_server_that_slows_down_is_not_certified_at_its_old_rate() -> No
     generator.measure = slower  # type: ignore[method-assign]
     found = await find(generator)
     assert found.lower_rps is not None and found.lower_rps <= 52
-    assert any(doubt.startswith("drift: ") for doubt in found.doubts)
+    assert any(doubt.startswith("drift: ") for doubt in found.warnings)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ async def test_from_a_known_rate_it_walks_to_the_capacity(share: float) -> None:
 async def test_a_walk_ends_at_the_greatest_rate() -> None:
     found = await find(Simulated(0.08, 16), known_rps=80.0, max_rate_rps=100.0)
     assert (found.lower_rps, found.upper_rps) == (100.0, None)
-    assert found.reason == "the greatest rate passed"
+    assert found.stop_reason is StopReason.MAX_RATE
 
 
 async def test_a_walk_that_is_out_of_time_still_finds_what_holds() -> None:
@@ -309,6 +309,6 @@ async def test_a_walk_that_is_out_of_time_still_finds_what_holds() -> None:
 
 async def test_latencies_are_compared_at_a_common_rate() -> None:
     found = await find(Simulated(0.08, 16), known_rps=200.0, comparison_rps=120.0)
-    assert found.common is not None and found.common.load.rate_rps == 120.0
-    assert found.common.span_s >= 5 and found.common.latency.quantile(0.99) > 0
+    assert found.comparison is not None and found.comparison.load.rate_rps == 120.0
+    assert found.comparison.span_s >= 5 and found.comparison.latency.quantile(0.99) > 0
     assert 120.0 not in [probe.rate_rps for probe in found.probes], "it is no verdict"

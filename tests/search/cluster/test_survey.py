@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search import cluster
+from search.cluster import placement
 from search.cluster.node import NodeOptions, role_of
 from search.cluster.placement import ClusterMonitor, HostPlacement, Node, Placement, load_hosts
 from search.cluster.ray_token import cluster_token
@@ -80,8 +80,8 @@ def test_a_cluster_that_lost_its_hosts_is_given_up_after_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, live = 0.0, [SERVING.node, LOADGEN.node]
-    monkeypatch.setattr(cluster.time, "monotonic", lambda: now)
-    monkeypatch.setattr(cluster, "nodes", lambda: live)
+    monkeypatch.setattr(placement.time, "monotonic", lambda: now)
+    monkeypatch.setattr(placement, "nodes", lambda: live)
     watch = ClusterMonitor(places(node2=2), 2)
     seen = {}
     for now in range(0, 600, 5):

@@ -16,17 +16,16 @@ from search.report.summary import describe
 from search.study.outcome import Outcome
 from serving.errors import ArchiveError, ConfigError
 from serving.production import DeploymentTarget
-from tests.search.report.test_summary import found, run  # noqa: F401
 
 
 def written(
     found: Outcome, form: ExportFormat, target: DeploymentTarget | None = None
-) -> ExportResult:  # noqa: F811
+) -> ExportResult:
     assert found.best is not None
     return export(found.run, found.best, found.spec.archive(), None, form, target)
 
 
-def checked(found: Outcome, folder: Path) -> list[Check]:  # noqa: F811
+def checked(found: Outcome, folder: Path) -> list[Check]:
     assert found.best is not None
     files = Files.read(folder, found.spec.model.archive.parent)
     return compare_settings(files, found.best.config.to_dict())
@@ -37,7 +36,7 @@ def wrong(checks: list[Check]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", ExportFormat)
-def test_every_format_says_what_was_measured(found: Outcome, form: ExportFormat) -> None:  # noqa: F811
+def test_every_format_says_what_was_measured(found: Outcome, form: ExportFormat) -> None:
     assert found.best is not None
     folder = written(found, form).folder
     checks = checked(found, folder)
@@ -50,7 +49,7 @@ def test_every_format_says_what_was_measured(found: Outcome, form: ExportFormat)
     assert "$" not in readme.replace("$(", "")
 
 
-def test_what_was_changed_since_is_named(found: Outcome) -> None:  # noqa: F811
+def test_what_was_changed_since_is_named(found: Outcome) -> None:
     folder = written(found, ExportFormat.PROPERTIES).folder
     path = folder / "config.properties"
     text = path.read_text()
@@ -62,7 +61,7 @@ def test_what_was_changed_since_is_named(found: Outcome) -> None:  # noqa: F811
     assert "the trial had 1" in wrong(checked(found, folder))["mkl_threads"]
 
 
-def test_what_stays_of_the_file_in_use_is_no_difference(found: Outcome) -> None:  # noqa: F811
+def test_what_stays_of_the_file_in_use_is_no_difference(found: Outcome) -> None:
     target = DeploymentTarget(
         "# ours\nio_ratio=70\nprivate_key_file=/etc/key.pem\nnetty_client_threads=9\n"
     )
@@ -80,7 +79,7 @@ def test_what_stays_of_the_file_in_use_is_no_difference(found: Outcome) -> None:
     assert set(wrong(checked(found, out.folder))) == {"properties.io_ratio"}
 
 
-def test_an_archive_says_what_it_cannot_carry(found: Outcome) -> None:  # noqa: F811
+def test_an_archive_says_what_it_cannot_carry(found: Outcome) -> None:
     out = written(found, ExportFormat.MODEL_CONFIG)
     (note,) = out.notes
     assert note.startswith("an archive cannot carry") and "-Xmx=2g" in note
@@ -91,7 +90,7 @@ def test_an_archive_says_what_it_cannot_carry(found: Outcome) -> None:  # noqa: 
 
 
 def test_the_cpu_launcher_is_not_started_without_its_python(
-    found: Outcome,  # noqa: F811
+    found: Outcome,
     tmp_path: Path,
 ) -> None:
     assert found.best is not None
@@ -112,7 +111,7 @@ def test_the_cpu_launcher_is_not_started_without_its_python(
     assert start().stdout == "torchserve ran\n"
 
 
-def test_a_container_has_all_of_it(found: Outcome) -> None:  # noqa: F811
+def test_a_container_has_all_of_it(found: Outcome) -> None:
     given = {"inference_address": "https://127.0.0.1:8443", "private_key_file": "/tls/key.pem"}
     out = written(found, ExportFormat.COMPOSE, DeploymentTarget(given=given))
     service = yaml.safe_load((out.folder / "compose.yaml").read_text())["services"]["torchserve"]
@@ -123,20 +122,20 @@ def test_a_container_has_all_of_it(found: Outcome) -> None:  # noqa: F811
     assert not (out.folder / "start.sh").exists()
 
 
-def test_files_that_do_not_start_here_do_not_pass(found: Outcome) -> None:  # noqa: F811
+def test_files_that_do_not_start_here_do_not_pass(found: Outcome) -> None:
     folder = written(found, ExportFormat.COMPOSE).folder
     checks = asyncio.run(verify(folder, found.run, None, None, 1, lambda name, rate: None))
     assert wrong(checks) == {"running": "not started: compose.yaml needs a container"}
 
 
-def test_nothing_is_started_where_settings_differ(found: Outcome) -> None:  # noqa: F811
+def test_nothing_is_started_where_settings_differ(found: Outcome) -> None:
     folder = written(found, ExportFormat.PROPERTIES).folder
     (folder / "environment").write_text("")
     checks = asyncio.run(verify(folder, found.run, None, None, 1, lambda name, rate: None))
     assert "not started" in wrong(checks)["running"]
 
 
-def test_what_cannot_be_verified_is_said(found: Outcome, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_be_verified_is_said(found: Outcome, tmp_path: Path) -> None:
     folder = written(found, ExportFormat.PROPERTIES).folder
 
     def verified(of: Outcome | None = None, store: Path | None = None) -> None:
@@ -156,7 +155,7 @@ def test_what_cannot_be_verified_is_said(found: Outcome, tmp_path: Path) -> None
         verified()
 
 
-def test_an_impossible_target_leaves_what_was_there(found: Outcome) -> None:  # noqa: F811
+def test_an_impossible_target_leaves_what_was_there(found: Outcome) -> None:
     before = written(found, ExportFormat.PROPERTIES).folder
     with pytest.raises(ConfigError):
         written(found, ExportFormat.PROPERTIES, DeploymentTarget("models={"))

@@ -13,9 +13,9 @@ from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from search.trial.load_result import LoadResult
 from search.trial.request import TrialOrigin
-from search.trial.result import TrialResult, TrialState
+from search.trial.result import TrialState
 from serving.config import ServerConfig
-from tests.search.report.test_summary import found, run  # noqa: F401
+from tests.results import trial_result
 
 
 def other_host(of: Outcome, folder: Path) -> Outcome:
@@ -28,7 +28,7 @@ def other_host(of: Outcome, folder: Path) -> Outcome:
     return replace(of, run=Run(folder))
 
 
-def test_what_differs_stands_above_the_figures(found: Outcome, tmp_path: Path) -> None:  # noqa: F811
+def test_what_differs_stands_above_the_figures(found: Outcome, tmp_path: Path) -> None:
     text = compare([found, other_host(found, tmp_path / "other")])
     above, _, table = text.partition("| run |")
     assert "host.cores: " in above and "→ 64" in above
@@ -39,14 +39,15 @@ def test_what_differs_stands_above_the_figures(found: Outcome, tmp_path: Path) -
     assert "not confirmed" in text
 
 
-def test_sweeps_are_compared_point_by_point(found: Outcome) -> None:  # noqa: F811
+def test_sweeps_are_compared_point_by_point(found: Outcome) -> None:
     def swept(seconds: float) -> Outcome:
         results = [
-            TrialResult(
+            trial_result(
                 n,
-                TrialOrigin.SWEEP,
+                None,
                 ServerConfig(batch_size=size),
-                TrialState.COMPLETE,
+                TrialOrigin.SWEEP,
+                state=TrialState.COMPLETE,
                 loads=(LoadResult("9 requests at once", "burst", completion_s=seconds + 0.01 * n),),
             )
             for n, size in enumerate([8, 16, 8, 16])
@@ -58,7 +59,7 @@ def test_sweeps_are_compared_point_by_point(found: Outcome) -> None:  # noqa: F8
     assert "completion_s" in row and "| 2.01 | 4.01 |" in row and "| 2.00 (1.9" in row
 
 
-def test_what_was_not_answered_is_told_in_a_comparison(found: Outcome) -> None:  # noqa: F811
+def test_what_was_not_answered_is_told_in_a_comparison(found: Outcome) -> None:
     def swept(rates: list[float], success: float) -> Outcome:
         loads = [
             LoadResult("9 at once", "burst", completion_s=r, success_rate=success) for r in rates
@@ -66,8 +67,13 @@ def test_what_was_not_answered_is_told_in_a_comparison(found: Outcome) -> None: 
         return replace(
             found,
             results=[
-                TrialResult(
-                    n, TrialOrigin.SWEEP, ServerConfig(), TrialState.COMPLETE, loads=(load,)
+                trial_result(
+                    n,
+                    None,
+                    ServerConfig(),
+                    TrialOrigin.SWEEP,
+                    state=TrialState.COMPLETE,
+                    loads=(load,),
                 )
                 for n, load in enumerate(loads)
             ],

@@ -14,70 +14,13 @@ from search.cli.live import LiveView
 from search.errors import RunError
 from search.export.files import export
 from search.report.summary import headline, render, write_report
-from search.spec.loading import load_spec
-from search.study.confirm import Confirmation, Plan
-from search.study.driver import create_run
 from search.study.outcome import Outcome
-from search.study.reading import open_store
-from search.study.rounds import Rounds
+from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
 from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialResult, TrialState
+from search.trial.result import TimingRecord, TrialState
 from serving.config import ServerConfig
-from tests.archives import make_archive
-from tests.search.spec.test_loading import write
-
-TOLD = {
-    "queue_s": 0.8,
-    "inference_s": 1.0,
-    "mean_batch_fill": 1.0,
-    "busy_workers": 1.9,
-    "workers_ready": 2,
-    "batch_capacity": 2,
-    "host": {"cores": 2},
-}
-PHASES_S = {"start": 8.4, "warm-up": 15.0, "incumbent probe": 20.0, "narrowing": 60.0, "stop": 5.9}
-RATES = {"p50_s": 0.2, "p99_s": 0.5, "requests_without_failure": 1200, "success_bound": 0.9975}
-BEST = ServerConfig(workers=2, batch_size=64, mkl_threads=1, jvm={"-Xmx": "2g"})
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    make_archive(tmp_path)
-    (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
-    return create_run(load_spec(write(tmp_path, output={"folder": str(tmp_path / "runs")})))
-
-
-@pytest.fixture
-def found(run: Run) -> Outcome:
-    study = open_store(run, run.spec())
-    study.begin()
-    for rps, config, state in (
-        (5.0, None, TrialState.COMPLETE),
-        (60.0, None, TrialState.COMPLETE),
-        (None, None, TrialState.PRUNED),
-        (250.0, BEST, TrialState.COMPLETE),
-        (None, None, TrialState.FAILED),
-    ):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        more = RATES if rps else {"cause": "worker died: worker 7 ended\nthe log"}
-        told = TrialResult(
-            request.number,
-            request.kind,
-            config or request.config,
-            state,
-            rps,
-            capacity_rps=rps or 40.0,
-            upper_rps=rps and rps * 1.04,
-            **(TOLD if request.number < 4 else {}),  # type: ignore[arg-type]
-            **more,  # type: ignore[arg-type]
-            duration_s=109.3 if rps else 23.4,
-            phases_s=PHASES_S if rps else dict(list(PHASES_S.items())[:2]),
-        )
-        study.tell(trial, told)
-        run.append(told)
-    study.end("all 5 trials were run")
-    return outcome(run, study)
+from tests.results import trial_result
 
 
 def printed(found: Outcome, width: int = 80) -> str:
@@ -122,22 +65,22 @@ def test_the_report_holds_every_trial(found: Outcome) -> None:
     assert table["sustained_rps"].max() == 250
     assert table.loc[3, "jvm.-Xmx"] == "2g"
     assert table["phases_s.warm-up"].tolist() == [15.0] * 5
-    assert table["phases_s.narrowing"].isna().tolist() == [False, False, True, False, True]
+    assert table["phases_s.bracketing"].isna().tolist() == [False, False, True, False, True]
 
 
-def test_doubts_are_told(found: Outcome) -> None:
-    doubtful = [replace(r, doubts=("the host paused",)) for r in found.results]
-    told = replace(found, results=doubtful, best=doubtful[3])
-    assert "Trial 3, doubt: the host paused." in printed(told)
+def test_warnings_are_reported(found: Outcome) -> None:
+    warned = [replace(r, warnings=("the host paused",)) for r in found.results]
+    told = replace(found, results=warned, best=warned[3])
+    assert "Trial 3, warning: the host paused." in printed(told)
     write_report(told)
     text = (found.run.folder / "report.md").read_text()
-    assert "## Doubts\n\n- trial 0: the host paused\n- trial 1: the host paused" in text
+    assert "## Warnings\n\n- trial 0: the host paused\n- trial 1: the host paused" in text
     table = pd.read_csv(found.run.folder / "trials.csv")
-    assert table["doubts"].tolist() == ["the host paused"] * 5
+    assert table["warnings"].tolist() == ["the host paused"] * 5
 
 
 def test_a_record_without_phases_is_still_told(found: Outcome) -> None:
-    old = [replace(r, phases_s={}, duration_s=77.0) for r in found.results]
+    old = [replace(r, timing=TimingRecord(77.0)) for r in found.results]
     text = printed(replace(found, results=old))
     assert "77" in text and "8/15" not in text
 
@@ -175,33 +118,6 @@ def test_a_trial_without_a_rate_is_not_exported(found: Outcome) -> None:
         export(found.run, found.results[4], found.spec.archive())
 
 
-@pytest.fixture
-def confirmed(found: Outcome) -> Outcome:
-    assert found.reference is not None
-    plan = Plan.of(found.results, found.reference, 2)
-    rates = {0: (5.0, None), 3: (230.0, 240.0)}
-    columns = []
-    for request in plan.requests:
-        state = {
-            rate: TrialState.COMPLETE if rate else TrialState.FAILED
-            for rate in rates[request.number]
-        }
-        columns.append(
-            tuple(
-                TrialResult(
-                    request.number,
-                    request.kind,
-                    request.config,
-                    state[rate],
-                    rate,
-                    comparison_p99_s=0.4,
-                )
-                for rate in rates[request.number]
-            )
-        )
-    return replace(found, confirmation=Confirmation(plan, Rounds(tuple(columns))))
-
-
 def test_a_confirmation_stands_beside_what_the_search_said(confirmed: Outcome) -> None:
     assert "Confirmed in 2 rounds: trial 3 sustains 235 rps" in printed(confirmed)
     write_report(confirmed)
@@ -225,23 +141,28 @@ def test_what_was_confirmed_is_exported_as_such(confirmed: Outcome) -> None:
 
 def test_a_run_without_any_rate_says_so(run: Run) -> None:
     study = open_store(run, run.spec())
-    assert headline(outcome(run, study)) == "Nothing was measured to its end yet."
+    assert headline(outcome_of(run, run.spec(), study)) == "Nothing was measured to its end yet."
     study.begin()
     trial, request = study.ask() or pytest.fail("nothing asked")
     study.tell(
-        trial, TrialResult(0, request.kind, request.config, TrialState.FAILED, cause="no start")
+        trial,
+        trial_result(
+            0, None, request.config, request.origin, state=TrialState.FAILED, cause="no start"
+        ),
     )
-    assert headline(outcome(run, study)) == "No configuration sustained any rate."
+    assert headline(outcome_of(run, run.spec(), study)) == "No configuration sustained any rate."
 
 
 def test_lines_tell_what_happens_without_a_terminal() -> None:
     out = io.StringIO()
     with LiveView(Console(file=out, width=60), 3, 60.0, plain=True) as view:
-        for n, (kind, rps) in enumerate([(TrialOrigin.DEFAULT, 5.0), (TrialOrigin.GUIDE, 60.0)]):
+        for n, (kind, rps) in enumerate(
+            [(TrialOrigin.DEFAULT, 5.0), (TrialOrigin.RECOMMENDED, 60.0)]
+        ):
             request = TrialRequest(n, kind, ServerConfig(workers=n + 1))
             view.started(request)
-            view.phase(n, "narrowing", 10.0)
-            told = TrialResult(n, kind, request.config, TrialState.COMPLETE, rps, p99_s=0.5)
+            view.phase(n, "bracketing", 10.0)
+            told = trial_result(n, rps, request.config, kind, state=TrialState.COMPLETE, p99_s=0.5)
             view.finished(told, told)
     lines = out.getvalue().splitlines()
     assert lines[0] == "trial 0 (default): workers=1"
@@ -254,16 +175,16 @@ def test_a_terminal_shows_trial_phase_rate_best_and_time_left() -> None:
     console = Console(file=out, width=100, force_terminal=True)
     with LiveView(console, 3, 600.0, plain=False, rounds=5) as view:
         view.started(TrialRequest(1, TrialOrigin.SAMPLED, ServerConfig()))
-        view.phase(1, "narrowing", 42.0)
+        view.phase(1, "bracketing", 42.0)
         console.print(view._render())
-        view.confirming(1, TrialRequest(1, TrialOrigin.CONFIRMED, ServerConfig()))
+        view.confirming(1, TrialRequest(1, TrialOrigin.CONFIRMATION, ServerConfig()))
         console.print(view._render())
         view.stopping()
         console.print(view._render())
     text = out.getvalue()
     for part in (
         "trial 1, sampled (at most 3 trials)",
-        "narrowing at 42.0 rps",
+        "bracketing at 42.0 rps",
         "best",
         "at most about 10 min left",
         "trial 1, confirmation, round 2 of 5: start",

@@ -12,17 +12,18 @@ from search.errors import SpecError
 from search.report.plots import plots
 from search.report.summary import render, write_report
 from search.report.sweep_tables import tables
-from search.spec.loading import load_spec, validate
+from search.spec.loading import load_spec, parse_spec
 from search.spec.schema import StudySpec
 from search.spec.sweep_loads import SweepLoad
 from search.study.driver import create_run
-from search.study.reading import open_store
+from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
 from search.study.store import StudyStore
 from search.trial.load_result import LoadResult, result_of
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from tests.archives import make_archive
+from tests.results import trial_result
 from tests.search.spec.test_loading import write
 from tests.simulated import Simulated
 
@@ -44,7 +45,7 @@ def spec_of(folder: Path, **sections: Any) -> StudySpec:
         "output": {"folder": str(folder / "runs")},
         **sections,
     }
-    return load_spec(write(folder, **sections), may_be_fixed=True)
+    return load_spec(write(folder, **sections))
 
 
 def listed(*points: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def test_a_sweep_may_list_its_points(tmp_path: Path) -> None:
     assert len(points) == 6
     assert told == {(1, 8, "x", 50), (2, 16, "y", 50), (2, 8, "y", 50)}
     assert all(p.properties == {"prefer_direct_buffer": "true"} for p in points)
-    again = validate(spec.resolved(), tmp_path, may_be_fixed=True)
+    again = parse_spec(spec.resolved(), tmp_path)
     assert again.points() == points, "the run's own file says the same"
     assert again.resolved() == spec.resolved()
 
@@ -137,15 +138,16 @@ def measure_all(run: Run, study: StudyStore, most: int = 100) -> None:
     while most and (asked := study.ask()):
         most -= 1
         trial, request = asked
-        assert request.kind is TrialOrigin.SWEEP and request.incumbent_rps is None
+        assert request.origin is TrialOrigin.SWEEP and request.incumbent_rps is None
         repeat = seen[request.config.digest]
         seen[request.config.digest] += 1
         fast = request.config.batch_size == 16 and request.config.max_batch_delay_ms == 50
-        told = TrialResult(
+        told = trial_result(
             request.number,
-            request.kind,
+            None,
             request.config,
-            TrialState.COMPLETE,
+            request.origin,
+            state=TrialState.COMPLETE,
             loads=(load_result((2.0 if fast else 4.0) + 0.1 * repeat),),
         )
         study.tell(trial, told)
@@ -171,7 +173,7 @@ def test_the_report_marks_the_best_only_where_intervals_part(run: Run) -> None:
     study.begin()
     measure_all(run, study)
     study.end("all 12 trials were run")
-    found = outcome(run, study)
+    found = outcome_of(run, run.spec(), study)
     write_report(found)
     text = (run.folder / "report.md").read_text()
     assert "Everywhere: workers=1." in text
@@ -220,7 +222,6 @@ async def test_the_figures_of_a_window_keep_the_teams_meaning() -> None:
     assert told.achieved_rps == pytest.approx(500 / 5.05)
     assert result_of(offered, measured, None).completion_s is None, "nobody answered"
     assert told.max_minus_mean_s is not None and told.max_minus_mean_s >= 0
-    assert LoadResult.from_dict(told.to_dict()) == told
 
 
 def test_a_sweep_is_not_searched_and_a_search_not_swept(tmp_path: Path) -> None:

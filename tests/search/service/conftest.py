@@ -13,12 +13,13 @@ from aiohttp.test_utils import TestClient, TestServer
 from search.service.app import Service, Settings
 from search.service.job_queue import Queue, Status
 from search.service.jobs import Job, JobState, JobStore
-from search.spec.loading import validate
+from search.spec.loading import parse_spec
 from search.study.driver import create_run
 from search.study.observer import EventObserver
 from search.study.reading import open_store
-from search.trial.result import TrialResult, TrialState
+from search.trial.result import TrialState
 from tests.archives import make_archive
+from tests.results import trial_result
 
 TOKEN = "a-token-of-the-tests"
 
@@ -52,7 +53,7 @@ def begin_run(job: Job, rates: tuple[float, ...] = (5.0, 20.0)) -> None:
     """Leave what a job's process leaves that measured these rates."""
     data: dict[str, Any] = yaml.safe_load(job.spec_path.read_text())
     data["output"] = {"folder": str(job.folder / "runs")}
-    run = create_run(validate(data, job.folder))
+    run = create_run(parse_spec(data, job.folder))
     study = open_store(run, run.spec())
     study.begin()
     recorder = EventObserver(job.events.record)
@@ -61,9 +62,13 @@ def begin_run(job: Job, rates: tuple[float, ...] = (5.0, 20.0)) -> None:
         assert asked is not None
         trial, request = asked
         recorder.started(request)
-        recorder.phase(request.number, "narrowing", rate)
-        result = TrialResult(
-            *(request.number, request.kind, request.config, TrialState.COMPLETE, rate),
+        recorder.phase(request.number, "bracketing", rate)
+        result = trial_result(
+            request.number,
+            rate,
+            request.config,
+            request.origin,
+            state=TrialState.COMPLETE,
             p99_s=0.1,
             duration_s=3.0,
         )

@@ -60,7 +60,7 @@ async def test_a_job_runs_from_the_queue_to_its_end(
     begin_run(job)
     now = await (await client.get(f"/v1/jobs/{job.id}")).json()
     assert now["progress"] == {
-        **{"trials_done": 2, "trials_most": 4, "trial": 1, "phase": "narrowing"},
+        **{"trials_done": 2, "max_trials": 4, "trial": 1, "phase": "bracketing"},
         **{"rate_rps": 20.0, "round": None, "rounds": None, "time_budget_s": None},
     }
     assert now["best"]["sustained_rps"] == 20.0 and now["ratio"] == 4.0
@@ -78,7 +78,7 @@ async def test_others_wait_in_the_order_that_they_came(
     first, second, third = (job_of(store, view) for view in views)
     await until(first, JobState.RUNNING)
     listed = (await (await client.get("/v1/jobs")).json())["jobs"]
-    assert {job["name"]: job["place"] for job in listed} == {"a": None, "b": 1, "c": 2}
+    assert {job["name"]: job["queue_position"] for job in listed} == {"a": None, "b": 1, "c": 2}
     answer = await client.delete(f"/v1/jobs/{second.id}")
     assert answer.status == 202 and (await answer.json())["state"] == "stopped"
     runner.end(first)
@@ -323,7 +323,7 @@ async def test_nothing_without_the_token(client: Client, header: str | None) -> 
         answer = await client.get(path, headers=headers)
         assert answer.status == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
         assert TOKEN not in await answer.text()
-    for path in ("/", "/static/page.js", "/static/plotly.js", "/v1/openapi.json"):
+    for path in ("/", "/static/main.js", "/static/plotly.js", "/v1/openapi.json"):
         assert (await client.get(path, headers=headers)).status == 200
 
 

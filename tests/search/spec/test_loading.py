@@ -9,6 +9,7 @@ import yaml
 from search.cli.main import run_command
 from search.errors import SpecError
 from search.spec.loading import load_spec
+from search.spec.preflight import preflight
 from serving.config import ServerConfig
 from tests.archives import make_archive
 
@@ -43,7 +44,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(SpecError) as error:
-            load_spec(write(folder, serving={"ports": {"inference": port}}))
+            preflight(load_spec(write(folder, serving={"ports": {"inference": port}})))
     (problem,) = error.value.problems
     assert problem.startswith(f"serving.ports.inference: port {port} is in use")
 
@@ -57,7 +58,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         ({"space": {"workers": [2, 0]}}, "space.workers.1: must be ≥ 1, got 0"),
         ({"space": {"workers": []}}, "space.workers: is empty"),
         ({"space": {"workers": "many"}}, "space.workers: must be an integer, got 'many'"),
-        ({"space": {"wrokers": 2}}, "space.wrokers: unknown key; known here are workers, "),
+        ({"space": {"wrokers": 2}}, "space.wrokers: unknown key; known keys are workers, "),
         ({"space": {"properties": {"io": 2}}}, "space.properties.io: property io is not known to TorchServe"),
         ({"model": {"archive": "no.mar", "requests": "requests.jsonl"}}, "model.archive: .*no.mar does not exist"),
         ({"model": {"archive": "echo.mar", "requests": "no"}}, "model.requests: .*no does not exist"),
@@ -69,7 +70,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         ({"load": {"cores": [4096]}}, "load.cores.0: this host has no core 4096"),
         ({"goal": {"window_s": 9, "window_limit_s": 5}}, "goal.window_limit_s: must be ≥ window_s 9.0, got 5.0"),
         ({"search": {"trials": 0}}, "search.trials: must be ≥ 1, got 0"),
-        ({"serving": {"ports": {"metrics": 9, "inference": 9}}}, "serving.ports.metrics: port 9 is inference's already"),
+        ({"serving": {"ports": {"metrics": 9, "inference": 9}}}, "serving.ports.metrics: port 9 is also the port of inference"),
         ({"space": {"workers": 3_000_000_000}}, "space.workers: must be < 2147483648, got 3000000000"),
         ({"space": {"environment": {"FOO": None}}}, "space.environment.FOO: must be a number, a text"),
         ({"goal": {"range": 3}}, "goal.range: unknown key"),
@@ -91,7 +92,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
 )  # fmt: skip
 def test_a_mistake_is_a_sentence_with_its_path(folder: Path, sections: dict, sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence) as caught:
-        load_spec(write(folder, **sections))
+        preflight(load_spec(write(folder, **sections)))
     assert len(caught.value.problems) == 1, caught.value.problems
 
 
@@ -116,8 +117,6 @@ def test_all_mistakes_are_told_at_once(folder: Path) -> None:
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [
         "model.archive",
         "model.requests",
-        "serving.java",
-        "serving.python",
         "serving.ready_timeout_s",
         "serving.ports.management",
         "serving.ports.metrics",
@@ -141,8 +140,8 @@ def test_a_space_in_which_nothing_varies_is_refused(folder: Path) -> None:
 
     path = write(folder, space=dict.fromkeys(DEFAULT_SETTINGS, 1))
     with pytest.raises(SpecError, match="space: nothing varies"):
-        load_spec(path)
-    assert load_spec(path, may_be_fixed=True).build_space(2).dimensions == ()
+        preflight(load_spec(path))
+    preflight(load_spec(path), allow_fixed_space=True)
 
 
 def test_the_baseline_is_the_users_file_and_its_environment(folder: Path) -> None:

@@ -12,11 +12,11 @@ from search.spec.schema import StudySpec
 from search.study.budget import Budget
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialResult, TrialState
+from search.trial.result import TrialState
+from servetune.errors import FailureKind
 from serving.config import ServerConfig
 from tests.archives import make_archive
-
-TOO_LARGE = "out of memory: worker 9000 ended while it was measured"
+from tests.results import trial_result
 
 
 @pytest.fixture
@@ -45,7 +45,8 @@ def tell(study: StudyStore, rate: float | None = None, **more: Any) -> TrialRequ
     trial, request = study.ask() or pytest.fail("nothing asked")
     state = TrialState.COMPLETE if rate else TrialState.FAILED
     study.tell(
-        trial, TrialResult(request.number, request.kind, request.config, state, rate, **more)
+        trial,
+        trial_result(request.number, rate, request.config, request.origin, state=state, **more),
     )
     return request
 
@@ -63,7 +64,7 @@ def test_a_default_that_is_too_large_says_nothing_of_what_is_smaller(folder: Pat
     spec = spec_of(folder)
     study = study_of(folder, spec)
     budget = Budget(spec, study)
-    tell(study, cause=TOO_LARGE)
+    tell(study, failure=FailureKind.OUT_OF_MEMORY, cause="out of memory: a worker was killed")
     assert budget.may_start() and not budget.failed
 
 
@@ -71,9 +72,9 @@ def test_with_a_baseline_only_the_baseline_is_judged(folder: Path) -> None:
     spec = spec_of(folder, serving={"baseline": "config.properties"})
     study = study_of(folder, spec)
     budget = Budget(spec, study)
-    assert tell(study, cause="model does not load").kind is TrialOrigin.DEFAULT
+    assert tell(study, cause="model does not load").origin is TrialOrigin.DEFAULT
     assert budget.may_start()
-    assert tell(study, cause="model does not load").kind is TrialOrigin.BASELINE
+    assert tell(study, cause="model does not load").origin is TrialOrigin.BASELINE
     assert not budget.may_start() and "the baseline configuration cannot serve" in budget.reason
 
 
@@ -127,8 +128,8 @@ def test_a_warm_start_keeps_to_the_space(folder: Path) -> None:
     study.begin([warm, replace(warm, netty_threads=4)])
     tell(study, 10.0)
     request = tell(study, 10.0)
-    assert request.kind is TrialOrigin.WARM
+    assert request.origin is TrialOrigin.WARM_START
     config = request.config
     assert (config.workers, config.batch_size, config.netty_threads) == (2, 8, 2)
     assert config.properties == {}
-    assert tell(study, 10.0).kind is TrialOrigin.GUIDE, "nothing corresponds to the second"
+    assert tell(study, 10.0).origin is TrialOrigin.RECOMMENDED, "nothing corresponds to the second"

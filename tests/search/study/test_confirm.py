@@ -17,14 +17,18 @@ from search.study.intervals import mean_interval, prediction_interval
 from search.study.rounds import Rounds, order
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialResult, TrialState
+from search.trial.result import LatencyRecord, RateRecord, TrialResult, TrialState
+from servetune.errors import FailureKind
 from serving.config import ServerConfig
+from tests.results import trial_result
 
 
 def result(rps: float | None, number: int = 0, workers: int = 1, **more: Any) -> TrialResult:
     state = TrialState.COMPLETE if rps else TrialState.FAILED
     config = ServerConfig(workers=workers)
-    return TrialResult(number, TrialOrigin.SAMPLED, config, state, rps, duration_s=10.0, **more)
+    return trial_result(
+        number, rps, config, TrialOrigin.SAMPLED, state=state, duration_s=10.0, **more
+    )
 
 
 def rounds(*rows: tuple[list[float | None], float]) -> Rounds:
@@ -80,7 +84,7 @@ def test_of_those_that_are_not_told_apart_the_faster_is_taken() -> None:
 
 def test_a_leader_without_a_latency_stays_the_leader() -> None:
     found = rounds(([100.0, 103.0, 101.0], 0.1), ([99.0, 97.0, 100.0], 0.1))
-    reference = tuple(replace(r, comparison_p99_s=None) for r in found.results[0])
+    reference = tuple(replace(r, latency=LatencyRecord()) for r in found.results[0])
     assert Rounds((reference, found.results[1])).winner([0, 1]) == 0
 
 
@@ -104,7 +108,7 @@ def test_the_hosts_faults_are_no_rounds_of_a_configuration() -> None:
     assert found.leader([0, 1]) == 1
     nothing = Rounds(((result(50.0), result(None)), (lost, lost)))
     assert nothing.leader([0, 1]) == 0, "who was never measured does not win"
-    limited = replace(result(None), cause="generator limited: the client was late")
+    limited = replace(result(None), failure=FailureKind.GENERATOR_LIMITED)
     assert Rounds(((result(50.0),), (limited,))).rates(1) == []
 
 
@@ -127,7 +131,9 @@ def study() -> StudyStore:
     study.begin()
     for rps in (5.0, 100.0, 120.0, 80.0, 110.0):
         trial, request = study.ask() or pytest.fail("nothing asked")
-        told = TrialResult(request.number, request.kind, request.config, TrialState.COMPLETE, rps)
+        told = trial_result(
+            request.number, rps, request.config, request.origin, state=TrialState.COMPLETE
+        )
         study.tell(trial, told)
     return study
 
@@ -163,12 +169,12 @@ class Host:
             raise KeyboardInterrupt
         self.seen.append((number, request.number, where.name))
         rate = (request.known_rps or 0.0) * (0.9 + 0.01 * number)
-        return TrialResult(
+        return trial_result(
             request.number,
-            request.kind,
-            request.config,
-            TrialState.COMPLETE,
             rate,
+            request.config,
+            request.origin,
+            state=TrialState.COMPLETE,
             comparison_p99_s=0.5,
         )
 
@@ -200,7 +206,7 @@ def test_what_was_confirmed_is_said(study: StudyStore) -> None:
     rates = ([5.0, 5.0], [110.0, 112.0], [108.0, 111.0])
     p99 = (0.1, 0.9, 0.6)
     columns = tuple(
-        tuple(replace(result(rate), comparison_p99_s=p99_s) for rate in row)
+        tuple(result(rate, comparison_p99_s=p99_s) for rate in row)
         for row, p99_s in zip(rates, p99, strict=True)
     )
     text = confirmed(Confirmation(plan, Rounds(columns)))
@@ -210,7 +216,7 @@ def test_what_was_confirmed_is_said(study: StudyStore) -> None:
     assert (
         "Trial 2 is not told apart from it by its rate: p99 0.9 s against 0.6 s at 88 rps" in text
     )
-    starved = tuple(replace(r, sustained_rps=None) for r in columns[0])
+    starved = tuple(replace(r, rate=RateRecord()) for r in columns[0])
     text = confirmed(Confirmation(plan, Rounds((starved, *columns[1:]))))
     assert "The reference, trial 0, sustained no rate" in text
     one = confirmed(Confirmation(plan, Rounds(tuple(column[:1] for column in columns))))

@@ -16,8 +16,9 @@ from search.spec.space import build_space
 from search.study.run_folder import Results, Run
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
-from search.trial.result import TrialResult, TrialState
+from search.trial.result import TrialState
 from serving.config import ServerConfig
+from tests.results import trial_result
 
 TRIALS, KILLS = 14, 10
 BASELINE = ServerConfig(workers=1, batch_size=7)
@@ -25,14 +26,16 @@ BASELINE = ServerConfig(workers=1, batch_size=7)
 DRIVER = """
 import json, sys, time
 from pathlib import Path
-from search.optimizer import Study, StudySearcher
-from search.result import State, Task, TrialResult
-from search.run import Run
-from search.space import build_space
+from search.spec.space import build_space
+from search.study.run_folder import Run
+from search.study.store import StudyStore
+from search.study.tune_adapter import StudySearcher
+from search.trial.request import TrialRequest
+from tests.results import result_for
 
 folder = Path(sys.argv[1])
 run = Run(folder)
-study = Study(build_space({}, 2), f"sqlite:///{folder / 'study.db'}", "killed")
+study = StudyStore(build_space({}, 2), f"sqlite:///{folder / 'study.db'}", "killed")
 print("opened", flush=True)
 study.begin()
 run.rebuild(study.results)
@@ -40,12 +43,11 @@ searcher = StudySearcher(
     study, lambda beside: len(study.results) < int(sys.argv[2]), print, run.append, str
 )
 while isinstance(config := searcher.suggest("x"), dict):
-    task = Task.from_dict(config)
+    request = TrialRequest.from_dict(config)
     time.sleep(0.05)
-    rate = 10.0 * (task.config.workers or 1)
-    told = TrialResult(task.number, task.kind, task.config, State.COMPLETE, rate)
-    searcher.on_trial_complete("x", {"record": json.dumps(told.to_dict())})
-    print("told", task.number, flush=True)
+    result = result_for(request, 10.0 * (request.config.workers or 1))
+    searcher.on_trial_complete("x", {"record": json.dumps(result.to_dict())})
+    print("told", request.number, flush=True)
 """
 
 
@@ -57,7 +59,7 @@ def test_a_driver_that_is_killed_at_random_instants_loses_nothing(tmp_path: Path
             [sys.executable, "-c", DRIVER, str(tmp_path), str(TRIALS)],
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[3],
         ) as driver:
             assert driver.stdout is not None
             assert driver.stdout.readline() == "opened\n"
@@ -72,10 +74,10 @@ def test_a_driver_that_is_killed_at_random_instants_loses_nothing(tmp_path: Path
     assert [r.to_dict() for r in Run(tmp_path).results()] == [r.to_dict() for r in results]
     assert {f"told {r.number}" for r in results} >= told
     assert len({r.number for r in results}) == TRIALS
-    once = [r.config.digest for r in results if r.kind is not TrialOrigin.INCUMBENT]
+    once = [r.config.digest for r in results if r.origin is not TrialOrigin.INCUMBENT]
     assert len(set(once)) == len(once), "nothing is measured twice"
-    assert [r.kind for r in results].count(TrialOrigin.DEFAULT) == 1
-    assert [r.kind for r in results].count(TrialOrigin.GUIDE) == 4
+    assert [r.origin for r in results].count(TrialOrigin.DEFAULT) == 1
+    assert [r.origin for r in results].count(TrialOrigin.RECOMMENDED) == 4
     states = [t.state.name for t in study._study.get_trials()]
     assert "RUNNING" not in states and "WAITING" not in states
 
@@ -83,7 +85,7 @@ def test_a_driver_that_is_killed_at_random_instants_loses_nothing(tmp_path: Path
 def test_results_that_grow_are_read_on(tmp_path: Path) -> None:
     run = Run(tmp_path)
     first, second, third = (
-        TrialResult(number, TrialOrigin.SAMPLED, ServerConfig(), TrialState.COMPLETE, 1.0)
+        trial_result(number, 1.0, ServerConfig(), TrialOrigin.SAMPLED, state=TrialState.COMPLETE)
         for number in range(3)
     )
     results = Results(run)
@@ -114,7 +116,7 @@ def test_a_study_that_is_gone_is_taken_up_from_the_runs_own_lines(tmp_path: Path
         trial, request = before.ask() or pytest.fail("nothing asked")
         state = TrialState.FAILED if number == 4 else TrialState.COMPLETE
         rate = None if number == 4 else 5.0 + number
-        result = TrialResult(request.number, request.kind, request.config, state, rate)
+        result = trial_result(request.number, rate, request.config, request.origin, state=state)
         before.tell(trial, replace(result, host_fault=number == 4))
     after = opened("second.db")
     enqueue = after._enqueue
@@ -135,7 +137,7 @@ def test_a_study_that_is_gone_is_taken_up_from_the_runs_own_lines(tmp_path: Path
     known = {r.config.digest for r in before.results if not r.host_fault}
     _, request = after.ask() or pytest.fail("nothing asked")
     assert request.number == 8 and request.config.digest not in known
-    assert [r.kind for r in opened("second.db").results] == [r.kind for r in before.results]
+    assert [r.origin for r in opened("second.db").results] == [r.origin for r in before.results]
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "a: [", "\0"])

@@ -19,16 +19,17 @@ from search.study.tune_adapter import StudySearcher
 from search.trial.host_lock import exclusive_host
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
+from servetune.errors import FailureKind
 from serving.config import ServerConfig
 from serving.errors import ConfigError
+from tests.results import result_for
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
 SPACE_OF_ONE = ("max_batch_delay_ms", "netty_threads", "netty_client_threads", "mkl_threads")
 
 
 def result(request: TrialRequest, rps: float | None = None, **more: Any) -> TrialResult:
-    state = more.pop("state", TrialState.COMPLETE if rps else TrialState.FAILED)
-    return TrialResult(request.number, request.kind, request.config, state, rps, **more)
+    return result_for(request, rps, **more)
 
 
 def open_store(folder: Path, space: Space = SPACE, **more: Any) -> StudyStore:
@@ -122,7 +123,7 @@ def test_a_space_that_would_measure_nothing_is_refused(entries: dict, sentence: 
         ({"rps": None}, 0.0),
         ({"rps": None, "state": TrialState.PRUNED, "capacity_rps": 50.0, "width": 0.05}, 45.0),
         ({"rps": None, "state": TrialState.PRUNED, "capacity_rps": 300.0, "width": 0.05}, 190.0),
-        ({"rps": None, "cause": "generator limited: late", "capacity_rps": 50.0}, 45.0),
+        ({"rps": None, "failure": FailureKind.GENERATOR_LIMITED, "capacity_rps": 50.0}, 45.0),
     ],
 )
 def test_the_sampler_always_hears_a_finite_value_on_one_scale(trial: dict, told: float) -> None:
@@ -132,17 +133,17 @@ def test_the_sampler_always_hears_a_finite_value_on_one_scale(trial: dict, told:
 
 def test_a_result_survives_being_written() -> None:
     config = ServerConfig(workers=2, environment={"A": "1"})
-    request = TrialRequest(3, TrialOrigin.GUIDE, config, 8.0)
+    request = TrialRequest(3, TrialOrigin.RECOMMENDED, config, 8.0)
     assert (
         TrialRequest.from_dict({**json.loads(json.dumps(request.to_dict())), "folder": "x"})
         == request
     )
     phases_s = {"start": 5.0, "stop": 2.5}
-    written = result(request, 10.0, host={"cores": 2}, p99_s=0.5, phases_s=phases_s)
+    written = result(request, 10.0, facts={"cores": 2}, p99_s=0.5, phases_s=phases_s)
     assert TrialResult.from_dict(written.to_dict()) == written
     assert TrialResult.from_dict({**written.to_dict(), "a_later_field": 1}) == written
     older = {key: value for key, value in written.to_dict().items() if key != "phases_s"}
-    assert TrialResult.from_dict(older).phases_s == {}
+    assert TrialResult.from_dict(older).timing.phases_s == {}
 
 
 def test_first_the_default_then_the_users_then_the_guides(tmp_path: Path) -> None:
@@ -153,11 +154,11 @@ def test_first_the_default_then_the_users_then_the_guides(tmp_path: Path) -> Non
         trial, request = study.ask() or pytest.fail("nothing asked")
         asked.append(request)
         study.tell(trial, result(request, rps))
-    kinds = [request.kind for request in asked]
+    kinds = [request.origin for request in asked]
     assert kinds == [
         TrialOrigin.DEFAULT,
         TrialOrigin.BASELINE,
-        *[TrialOrigin.GUIDE] * 4,
+        *[TrialOrigin.RECOMMENDED] * 4,
         TrialOrigin.SAMPLED,
     ]
     assert asked[0].config == ServerConfig()
@@ -215,18 +216,18 @@ def test_the_hosts_fault_is_retried_once_and_the_configurations_never(tmp_path: 
     kinds = []
     for fault in (True, True, False):
         trial, request = study.ask() or pytest.fail("nothing asked")
-        kinds.append((request.kind, request.config == ServerConfig()))
+        kinds.append((request.origin, request.config == ServerConfig()))
         study.tell(trial, result(request, cause="port in use", host_fault=fault))
     assert kinds[0] == (TrialOrigin.DEFAULT, True)
     told = [t.state.name for t in study._study.get_trials(deepcopy=False)][:2]
     assert told == ["FAIL", "FAIL"], "the sampler is not told of it"
-    retried = [r for r in study.results if r.kind is TrialOrigin.DEFAULT]
+    retried = [r for r in study.results if r.origin is TrialOrigin.DEFAULT]
     trial, request = study.ask() or pytest.fail("nothing asked")
-    while request.kind is not TrialOrigin.SAMPLED:
+    while request.origin is not TrialOrigin.SAMPLED:
         study.tell(trial, result(request, 10.0))
-        retried += [study.results[-1]] if request.kind is TrialOrigin.DEFAULT else []
+        retried += [study.results[-1]] if request.origin is TrialOrigin.DEFAULT else []
         trial, request = study.ask() or pytest.fail("nothing asked")
-    assert len([r for r in study.results if r.kind is TrialOrigin.DEFAULT]) == 2
+    assert len([r for r in study.results if r.origin is TrialOrigin.DEFAULT]) == 2
 
 
 def test_the_incumbent_is_measured_again_every_few_trials(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_the_incumbent_is_measured_again_every_few_trials(tmp_path: Path) -> Non
     kinds = []
     for n in range(14):
         trial, request = study.ask() or pytest.fail("nothing asked")
-        kinds.append(request.kind)
+        kinds.append(request.origin)
         rate = 100.0 if n == 2 else 60.0
         study.tell(trial, result(request, rate, capacity_rps=100.0))
     assert TrialOrigin.INCUMBENT in kinds
@@ -358,10 +359,10 @@ def test_trials_that_run_side_by_side_are_never_the_same(tmp_path: Path) -> None
         assert isinstance(searcher.suggest(running[-1]), dict)
     assert searcher.suggest("none") is None, "what runs may have to be repeated"
     digests = [
-        request.config.digest for request in started if request.kind is not TrialOrigin.INCUMBENT
+        request.config.digest for request in started if request.origin is not TrialOrigin.INCUMBENT
     ]
     assert len(set(digests)) == len(digests) and len(started) == 14
-    assert [request.kind for request in started].count(TrialOrigin.INCUMBENT) <= 1
+    assert [request.origin for request in started].count(TrialOrigin.INCUMBENT) <= 1
 
 
 def test_the_sampler_hears_of_a_missed_latency_limit(tmp_path: Path) -> None:
@@ -380,9 +381,14 @@ def test_an_earlier_runs_best_come_before_the_guides_points(tmp_path: Path) -> N
     kinds = []
     for rps in (4.0, 20.0, 60.0, 30.0):
         trial, request = study.ask() or pytest.fail("nothing asked")
-        kinds.append(request.kind)
+        kinds.append(request.origin)
         study.tell(trial, result(request, rps))
-    assert kinds == [TrialOrigin.DEFAULT, TrialOrigin.WARM, TrialOrigin.WARM, TrialOrigin.GUIDE]
+    assert kinds == [
+        TrialOrigin.DEFAULT,
+        TrialOrigin.WARM_START,
+        TrialOrigin.WARM_START,
+        TrialOrigin.RECOMMENDED,
+    ]
     assert finalists(study.results, 2) == [SPACE.nearest(warm[1]), study.results[3].config]
 
 
@@ -406,8 +412,8 @@ def test_a_study_that_was_killed_in_its_beginning_has_every_first_point_once(
     again.begin()
     for _ in range(6):
         (_, ours), (_, theirs) = again.ask() or pytest.fail(""), whole.ask() or pytest.fail("")
-        assert (ours.number, ours.kind) == (theirs.number, theirs.kind)
-        assert ours.kind is TrialOrigin.SAMPLED or ours.config == theirs.config
+        assert (ours.number, ours.origin) == (theirs.number, theirs.origin)
+        assert ours.origin is TrialOrigin.SAMPLED or ours.config == theirs.config
 
 
 @pytest.mark.parametrize(
@@ -453,12 +459,12 @@ def test_a_guides_point_that_cannot_fit_is_left_out(tmp_path: Path) -> None:
     asked = []
     for _ in range(4):
         trial, request = study.ask() or pytest.fail("nothing asked")
-        asked.append((request.kind, request.config.batch_size))
-        lost = request.kind is TrialOrigin.DEFAULT
+        asked.append((request.origin, request.config.batch_size))
+        lost = request.origin is TrialOrigin.DEFAULT
         state, cause = (
-            (TrialState.FAILED, "memory budget: x") if lost else (TrialState.COMPLETE, "")
+            (TrialState.FAILED, FailureKind.MEMORY_BUDGET) if lost else (TrialState.COMPLETE, None)
         )
-        study.tell(trial, result(request, None if lost else 5.0, state=state, cause=cause))
+        study.tell(trial, result(request, None if lost else 5.0, state=state, failure=cause))
     # The default has four workers: the guide's points of as many are too large, its last has one.
-    assert asked[:2] == [(TrialOrigin.DEFAULT, None), (TrialOrigin.GUIDE, 32)]
+    assert asked[:2] == [(TrialOrigin.DEFAULT, None), (TrialOrigin.RECOMMENDED, 32)]
     assert [kind for kind, _ in asked[2:]] == [TrialOrigin.SAMPLED] * 2

@@ -1,22 +1,15 @@
 """Why a configuration is slow or fast: each row carries the sentences that it proves."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from loadgen.measurement import Load
-from loadgen.rate.result import Probe, SustainedRate
-from loadgen.rate.verdict import Verdict
-from loadgen.schedule import Constant
 from search.trial.explain import explain
-from search.trial.judging import summarise
-from search.trial.observation import Window
-from search.trial.request import TrialOrigin, TrialRequest
+from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from serving.config import ServerConfig
 from serving.metrics import ServerCounters, ServerWindow
-from tests.simulated import Simulated
+from tests.results import trial_result
 
 WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads=1)
 
@@ -123,18 +116,24 @@ def test_what_the_server_reported_beats_torchserves_defaults() -> None:
 def test_a_result_explains_itself_without_storing_it() -> None:
     given: dict[str, Any] = {"queue_s": 0.1, "inference_s": 0.2, "mean_batch_fill": 8.0}
     config = ServerConfig(workers=9, mkl_threads=1)
-    result = TrialResult(
-        *(0, TrialOrigin.DEFAULT, config, TrialState.PRUNED),
+    result = trial_result(
+        0,
+        None,
+        config,
+        TrialOrigin.DEFAULT,
+        state=TrialState.PRUNED,
         **given,
         workers_ready=1,
         batch_capacity=8,
-        host={"cores": 2},
+        facts={"cores": 2},
     )
-    assert result.why == ("batches hold 8.0 of 8",)
-    assert "why" not in result.to_dict()
-    assert TrialResult.from_dict(result.to_dict()).why == result.why
-    dead = TrialResult(0, TrialOrigin.DEFAULT, config, TrialState.FAILED, host={"cores": 2})
-    assert dead.why == (), "a server that never served says nothing"
+    assert result.explanations == ("batches hold 8.0 of 8",)
+    assert "explanations" not in result.to_dict()
+    assert TrialResult.from_dict(result.to_dict()).explanations == result.explanations
+    dead = trial_result(
+        0, None, config, TrialOrigin.DEFAULT, state=TrialState.FAILED, facts={"cores": 2}
+    )
+    assert dead.explanations == (), "a server that never served says nothing"
 
 
 def test_the_servers_account_of_a_window() -> None:
@@ -149,53 +148,3 @@ def test_the_servers_account_of_a_window() -> None:
     assert window is not None
     assert vars(window) == pytest.approx(vars(ServerWindow(0.2, 0.6, 4.0, 0.5)))
     assert after.since(after, 4.0) is None, "nothing was answered"
-
-
-@pytest.fixture
-def probe() -> Callable[..., Probe]:
-    def make(rate: float, verdict: Verdict, measured: Any) -> Probe:
-        return Probe(rate, verdict, "", measured)
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("lower_rps", "pruned", "state", "queue_s"),
-    [
-        pytest.param(
-            20.0, None, TrialState.COMPLETE, 2.0, id="the longest that passed at the rate"
-        ),
-        pytest.param(
-            None, "too slow", TrialState.PRUNED, 4.0, id="the last that the server told of"
-        ),
-        pytest.param(None, None, TrialState.FAILED, 4.0, id="of a slow one too"),
-    ],
-)
-async def test_a_trial_is_explained_by_the_window_that_decided_it(
-    probe: Callable[..., Probe],
-    lower_rps: float | None,
-    pruned: str | None,
-    state: TrialState,
-    queue_s: float,
-) -> None:
-    server = Simulated(0.01)
-    short, long = [await server.measure(Load(Constant(20.0), s)) for s in (1.0, 2.0)]
-    over, last = [await server.measure(Load(Constant(rate), 1.0)) for rate in (30.0, 25.0)]
-    found = SustainedRate(
-        *(lower_rps, 30.0, 20.0),
-        (
-            probe(20.0, Verdict.PASS, short),
-            probe(20.0, Verdict.PASS, long),
-            probe(30.0, Verdict.FAIL, over),
-            probe(25.0, Verdict.FAIL, last),
-        ),
-        *(short, "the end", 0.05, pruned),
-    )
-    windows = [
-        Window(short, ServerWindow(1.0, 9.0, None)),
-        Window(long, ServerWindow(2.0, 9.0, None)),
-        Window(over, ServerWindow(4.0, 9.0, None)),
-        Window(last, None),
-    ]
-    result = summarise(TrialRequest(0, TrialOrigin.SAMPLED, WIDE), found, windows)
-    assert (result.state, result.queue_s) == (state, queue_s)

@@ -1,0 +1,55 @@
+"""Trial results for tests, made from a few figures."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from search.trial.request import TrialOrigin, TrialRequest
+from search.trial.result import (
+    HostRecord,
+    LatencyRecord,
+    RateRecord,
+    ServerRecord,
+    TimingRecord,
+    TrialResult,
+    TrialState,
+)
+from serving.config import ServerConfig
+
+_RECORDS = {
+    "rate": RateRecord,
+    "latency": LatencyRecord,
+    "server": ServerRecord,
+    "host": HostRecord,
+    "timing": TimingRecord,
+}
+
+
+def trial_result(
+    number: int = 0,
+    sustained_rps: float | None = None,
+    config: ServerConfig | None = None,
+    origin: TrialOrigin = TrialOrigin.SAMPLED,
+    state: TrialState | None = None,
+    **figures: Any,
+) -> TrialResult:
+    """Make a result; a figure goes into the record that has a field of its name.
+
+    The state is COMPLETE with a rate, else FAILED, unless it is given.
+    """
+    if state is None:
+        state = TrialState.COMPLETE if sustained_rps else TrialState.FAILED
+    figures = {"sustained_rps": sustained_rps, **figures}
+    records = {}
+    for name, kind in _RECORDS.items():
+        names = {field.name for field in fields(kind)}
+        records[name] = kind(**{key: figures.pop(key) for key in names & figures.keys()})
+    return TrialResult(number, origin, config or ServerConfig(), state, **records, **figures)
+
+
+def result_for(
+    request: TrialRequest, sustained_rps: float | None = None, **figures: Any
+) -> TrialResult:
+    """Make the result of a request; see `trial_result`."""
+    return trial_result(request.number, sustained_rps, request.config, request.origin, **figures)
