@@ -458,12 +458,20 @@ class TorchServe:
                 await asyncio.wait([self._exit], timeout=supervisor.ORDERLY_STOP_S + 5)
             with contextlib.suppress(OSError, RuntimeError):
                 process.stdin.close()
-            # The supervisor's end: by then every process and the folder are gone.
-            if listening:
-                await asyncio.wait(listening, timeout=15)
+            # The supervisor closes its standard output as it ends: by then every process and the
+            # folder are gone. `process` is only its parent, which ends at the start.
+            if not listening:
+                listening.append(asyncio.create_task(_read_to_end(process)))
+            await asyncio.wait(listening, timeout=15)
             await process.wait()
         for task in listening:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*listening, *watching, return_exceptions=True)
         if self._home != Path():
             shutil.rmtree(self._home, ignore_errors=True)
+
+
+async def _read_to_end(process: asyncio.subprocess.Process) -> None:
+    """Read a process's standard output until every holder has closed it."""
+    assert process.stdout is not None
+    await process.stdout.read()

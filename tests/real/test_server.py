@@ -254,9 +254,12 @@ async def test_no_java_is_said(site: MakeSite, tmp_path: Path) -> None:
         find_java("/no/java")
     here = site()
     gone = replace(here.installation, java=Java("/no/java", "17", "a test"))
+    server = TorchServe(SMALL, replace(here, installation=gone), tmp_path / "trial")
     with pytest.raises(ServerError, match="no start: /no/java did not start"):
-        async with TorchServe(SMALL, replace(here, installation=gone), tmp_path / "trial"):
+        async with server:
             pytest.fail("it was ready")
+    assert server._process is not None
+    assert server._process._transport.is_closing()  # type: ignore[attr-defined]
 
 
 def test_java_is_found_in_the_order_that_is_promised(
@@ -336,6 +339,7 @@ def test_nothing_outlives_whoever_started_it(site: MakeSite, tmp_path: Path, vic
     if victims != "parent":
         sweep()
     wait_for(lambda: folders() <= before, 30, "the folder is gone")
+    parent.stdout.close()
 
 
 async def test_the_sweep_spares_what_still_runs(site: MakeSite, tmp_path: Path) -> None:
