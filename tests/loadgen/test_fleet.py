@@ -11,21 +11,25 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
 
-from loadgen.errors import GeneratorLostError
-from loadgen.fleet import Fleet
+from loadgen.client import Client, _thread_times
+from loadgen.fleet import _LEAD_S, Fleet, _reading
+from loadgen.histogram import Histogram
 from loadgen.local_process import LocalProcess, local_processes
+from loadgen.errors import GeneratorLostError
 from loadgen.measurement import Load, Measurement
 from loadgen.payloads import Payload
+from loadgen.schedule import Closed, Constant
 from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
-from loadgen.schedule import Closed, Constant
 from tests.stub import stub
+from tests.virtual_time import VirtualClock, simulate
 
 PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
@@ -54,9 +58,17 @@ async def test_until_ends_a_window_and_what_is_outstanding_is_awaited() -> None:
             measured = await fleet.measure(
                 Load(Constant(50), 30.0), lambda so_far: so_far.scheduled >= 20
             )
-    assert 20 <= measured.scheduled < 500
+    assert 20 <= measured.scheduled < 50 * 30
     assert measured.succeeded == measured.scheduled
-    assert measured.span_s < 15
+    assert measured.span_s < 30
+
+
+class Opened(asyncio.Event):
+    """An `until` that never ends a window; set once the window is open in every process."""
+
+    def __call__(self, so_far: Measurement) -> bool:
+        self.set()
+        return False
 
 
 async def test_a_window_that_is_given_up_leaves_no_exception_behind() -> None:
@@ -65,8 +77,9 @@ async def test_a_window_that_is_given_up_leaves_no_exception_behind() -> None:
     async with fleet_of(2) as fleet:
         with stub() as url:
             await fleet.set_target(url)
-            window = asyncio.create_task(fleet.measure(Load(Constant(20), 30.0)))
-            await asyncio.sleep(1.0)
+            opened = Opened()
+            window = asyncio.create_task(fleet.measure(Load(Constant(20), 30.0), opened))
+            await opened.wait()
             window.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await window
@@ -120,24 +133,100 @@ async def test_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyP
     try:
         async with arrivals() as (url, times):
             await fleet.set_target(url)
-            if preload:
-                theirs = await fleet._processes[1].call("clock")
-                assert abs(theirs - time.perf_counter()) > 3000
+            readings = []
+            for index, process in enumerate(fleet._processes):
+                offset_s, way_s = await _reading(process)
+                asked = time.perf_counter()
+                theirs = await process.call("clock")
+                answered = time.perf_counter()
+                assert (abs(offset_s) > 3000) is bool(index == 1 and preload)
+                # A reading's error is at most half its way, however late the answers come.
+                assert asked - way_s / 2 <= theirs - offset_s <= answered + way_s / 2
+                readings.append((offset_s, way_s))
+            starts: list[float] = []
+            common_start = fleet._common_start
+
+            async def recorded() -> list[float]:
+                starts.extend(await common_start())
+                return starts
+
+            monkeypatch.setattr(fleet, "_common_start", recorded)
+            # A process that ignores its start sends long before it.
+            monkeypatch.setattr("loadgen.fleet._LEAD_S", 0.5)
             measured = await fleet.measure(Load(Constant(20), 2.0))
     finally:
         fleet.close()
     assert measured.scheduled == measured.succeeded == 40
     # Their phases interleave: the second's requests are due 50 ms after the first's.
-    behind = [second - first for first, second in zip(times[b"0"], times[b"1"], strict=True)]
-    assert median(behind) == pytest.approx(1 / 20, abs=0.02)
+    for index, (offset_s, way_s) in enumerate(readings):
+        earliest = starts[index] - offset_s - way_s / 2
+        for number, arrived in enumerate(times[str(index).encode()]):
+            assert arrived >= earliest + (2 * number + index) / 20
+
+
+class FakeClock:
+    """A clock that advances by the next of `ways_s` with each message, there or back."""
+
+    def __init__(self, ways_s: list[float]):
+        self.now, self._ways_s = 100.0, iter(ways_s)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def travel(self) -> None:
+        self.now += next(self._ways_s)
+
+
+class FakeProcess:
+    """A `fleet.Process` that answers at once and records its calls.
+
+    Args:
+        clock: that of the host.
+        ahead_s: how far its own clock is ahead of the host's.
+        may_raise: whether it may raise its priority.
+    """
+
+    def __init__(
+        self, clock: FakeClock | None = None, ahead_s: float = 0.0, may_raise: bool = True
+    ):
+        self._clock, self._ahead_s, self._may_raise = clock, ahead_s, may_raise
+        self.calls: list[str] = []
+
+    async def call(self, method: str, *arguments: object) -> object:
+        self.calls.append(method)
+        if method == "clock" and self._clock is not None:
+            self._clock.travel()
+            theirs = self._clock.now + self._ahead_s
+            self._clock.travel()
+            return theirs
+        return self._may_raise if method == "raise_priority" else None
+
+    def end(self) -> None:
+        pass
+
+
+async def test_the_common_start_uses_the_quickest_clock_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # There and back of five readings for each process; only the third takes as long both ways.
+    ways_s = [0.03, 0.01, 0.5, 0.0, 0.01, 0.01, 0.0, 0.4, 0.02, 0.3]
+    clock = FakeClock(2 * ways_s)
+    monkeypatch.setattr("loadgen.fleet.time", clock)
+    processes = [FakeProcess(clock), FakeProcess(clock, ahead_s=3600.0)]
+    fleet = Fleet(lambda index: processes[index], 2)
+    await fleet.set_target("http://127.0.0.1/")
+    first, second = await fleet._common_start()
+    assert second - first == pytest.approx(3600)
+    assert first == pytest.approx(clock.now + _LEAD_S + 2 * 0.02)
 
 
 async def test_a_lost_process_makes_the_window_invalid_and_is_replaced() -> None:
     async with fleet_of(2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
-            window = asyncio.ensure_future(fleet.measure(Load(Constant(50), 20.0)))
-            await asyncio.sleep(1)
+            opened = Opened()
+            window = asyncio.ensure_future(fleet.measure(Load(Constant(50), 20.0), opened))
+            await opened.wait()
             os.kill(pids(fleet)[1], signal.SIGKILL)
             with pytest.raises(GeneratorLostError):
                 await window
@@ -161,8 +250,8 @@ async def test_what_one_process_cannot_offer_gets_another() -> None:
     async with fleet_of(1, most=2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
-            busy = await fleet.measure(Load(Closed(2), 0.5))
-            assert await fleet.add_capacity(with_cpu(busy, 0.95)) == "2 load processes"
+            busy = replace(await fleet.measure(Load(Closed(2), 0.5)), client_cpu=0.95)
+            assert await fleet.add_capacity(busy) == "2 load processes"
             both = await fleet.measure(Load(Constant(20), 1.0))
             assert len(pids(fleet)) == 2
     assert both.scheduled == 20
@@ -171,44 +260,140 @@ async def test_what_one_process_cannot_offer_gets_another() -> None:
 async def test_a_starved_process_gets_a_priority_until_the_next_aim() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may raise a priority")
-    async with fleet_of(1) as fleet:
+    async with fleet_of(1, most=2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
-            starved = await fleet.measure(Load(Closed(2), 0.5))
-            done = await fleet.add_capacity(with_cpu(starved, 0.1))
-            assert done == "load processes of a higher priority"
+            measured = await fleet.measure(Load(Closed(2), 0.5))
+            starved = replace(measured, client_cpu=0.1, client_run_delay=0.3)
+            assert await fleet.add_capacity(starved) == "load processes of a higher priority"
             (pid,) = pids(fleet)
             assert os.getpriority(os.PRIO_PROCESS, pid) < 0
-            assert await fleet.add_capacity(with_cpu(starved, 0.1)) is None, "nothing is left to do"
+            assert await fleet.add_capacity(starved) == "2 load processes"
+            assert await fleet.add_capacity(starved) is None, "nothing is left to do"
             await fleet.set_target(url)
             assert os.getpriority(os.PRIO_PROCESS, pid) == 0
 
 
-def with_cpu(measured: Measurement, cpu: float) -> Measurement:
-    return replace(measured, client_cpu=cpu)
+@pytest.mark.parametrize(
+    ("cpu", "run_delay", "may_raise", "most", "steps"),
+    [
+        pytest.param(0.5, 0.3, True, 2, ["priority", "process"], id="starved: priority first"),
+        pytest.param(0.95, 0.3, True, 2, ["process", "priority"], id="busy: a process first"),
+        pytest.param(0.5, 0.01, True, 2, ["process", "priority"], id="late: a process first"),
+        pytest.param(0.5, 0.3, False, 2, ["process"], id="not permitted: a process alone"),
+        pytest.param(0.95, 0.0, True, 1, ["priority"], id="no process left: priority"),
+        pytest.param(0.95, 0.0, False, 1, [], id="nothing is possible"),
+    ],
+)
+async def test_relieve_depends_on_the_cause_of_the_limit(
+    cpu: float, run_delay: float, may_raise: bool, most: int, steps: list[str]
+) -> None:
+    fleet = Fleet(lambda index: FakeProcess(may_raise=may_raise), 1, most)
+    await fleet.set_target("http://127.0.0.1/")
+    limited = late(0.05, client_cpu=cpu, client_run_delay=run_delay)
+    words = {"priority": "load processes of a higher priority", "process": "2 load processes"}
+    for step in steps:
+        assert await fleet.add_capacity(limited) == words[step]
+    assert await fleet.add_capacity(limited) is None
 
 
-class Dear(Payload):
-    """A request whose answer costs the client about a millisecond."""
+def late(late_s: float, latency_s: float = 0.01, **more: float) -> Measurement:
+    """A window of 1000 requests, of which 100 were sent `late_s` late."""
+    latency, lateness, nothing = Histogram(), Histogram(), np.zeros(1, np.int64)
+    latency.record(latency_s, 1000)
+    lateness.record(0.0, 900)
+    lateness.record(late_s, 100)
+    counts = (1000, 1000, 1000, {}, 5.0)
+    load = Load(Constant(200), 5.0)
+    return Measurement(load, *counts, latency, latency, lateness, nothing, nothing, nothing, **more)
+
+
+@pytest.mark.parametrize(
+    ("late_s", "latency_s", "cpu", "run_delay", "why"),
+    [
+        pytest.param(0.05, 0.01, 0.1, 0.3, "starved: the client waited for a core 30% of the time", id="starved"),
+        pytest.param(0.05, 0.01, 0.95, 0.3, "the client's CPU was 95% busy", id="busy, and starved by it"),
+        pytest.param(0.05, 0.01, 0.1, 0.01, "the client was late", id="late for no known cause"),
+        pytest.param(0.004, 0.01, 0.1, 0.49, None, id="on time, although it waited for a core"),
+        pytest.param(0.004, 0.01, 0.95, 0.49, None, id="on time, although it was busy"),
+        pytest.param(0.05, 4.0, 0.1, 0.3, None, id="late, but by little beside the latency"),
+    ],
+)  # fmt: skip
+def test_a_window_is_generator_limited_only_if_requests_were_late(
+    late_s: float, latency_s: float, cpu: float, run_delay: float, why: str | None
+) -> None:
+    limited = late(late_s, latency_s, client_cpu=cpu, client_run_delay=run_delay).generator_limited
+    expected = None if why is None else f"p99 lateness was {1000 * late_s:.1f} ms; {why}"
+    assert limited == expected
+
+
+async def test_a_load_process_that_was_stopped_is_the_limit() -> None:
+    async with fleet_of(1) as fleet:
+        stopped = False
+
+        def until(so_far: Measurement) -> bool:
+            nonlocal stopped
+            if not stopped and so_far.scheduled >= 50:
+                (pid,) = pids(fleet)
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(0.5)  # 100 requests are due meanwhile.
+                os.kill(pid, signal.SIGCONT)
+                stopped = True
+                return False
+            return stopped and so_far.scheduled >= 200
+
+        with stub(batch=8) as url:
+            await fleet.set_target(url)
+            measured = await fleet.measure(Load(Constant(200), 60.0), until)
+    assert (measured.lateness.quantile(1.0) or 0) >= 0.45
+    assert (measured.generator_limited or "").startswith("p99 lateness was ")
+
+
+class SlowToCheck(Payload):
+    """A request whose answer takes the client a millisecond of CPU, on a virtual clock."""
+
+    clock: VirtualClock
 
     def accepts(self, answer: bytes) -> bool:
-        return sum(range(50_000)) > 0 and super().accepts(answer)
+        self.clock.work(0.001)
+        return super().accepts(answer)
 
 
-DEAR = [Dear(b"{}", contains="ok")]
+@pytest.fixture
+def slow_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualClock]:
+    """The clock of a server that answers after 2 ms, faster than a client can check answers."""
+    SlowToCheck.clock = simulate(monkeypatch, service_s=0.002)
+    yield SlowToCheck.clock
+    del SlowToCheck.clock
 
 
-async def test_a_server_faster_than_one_client_gets_another() -> None:
+class InThisProcess:
+    """A load process that is a `Client` on the event loop of the test."""
+
+    def __init__(self) -> None:
+        self._client = Client([SlowToCheck(b"{}", contains="ok")])
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        if method in ("set_target", "raise_priority"):
+            return True  # These would change the priority of the tests.
+        return await getattr(self._client, method)(*arguments)
+
+    def end(self) -> None:
+        pass
+
+
+async def probe(most: int) -> tuple[Search, Verdict, int]:
+    """Offer 2000 rps; return the search, its verdict, and the number of load processes."""
+    fleet = Fleet(lambda index: InThisProcess(), 1, most)
+    await fleet.set_target("http://127.0.0.1/")
+    search = RateSearch(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
+    verdict = await search._probe("narrowing", 2000)
+    return search, verdict, len(fleet._processes)
+
+
+def test_a_server_faster_than_one_client_gets_another(slow_checks: VirtualClock) -> None:
     """One process cannot check 2000 answers a second; two are asked before anything is said."""
-    fleet = Fleet(local_processes(DEAR), 1, most=2)
-    try:
-        with stub(workers=8, batch=64, service_s=0.002) as url:
-            await fleet.set_target(url)
-            search = RateSearch(Goal(window_s=2, window_limit_s=3), fleet)
-            await search._probe("bracketing", 2000)
-            count = len(fleet._processes)
-    finally:
-        fleet.close()
+    search, _, count = slow_checks.run(probe(most=2))
     first = search._probes[0]
     assert first.verdict is Verdict.GENERATOR_LIMITED
     assert "the client's CPU was" in first.reason
@@ -216,49 +401,38 @@ async def test_a_server_faster_than_one_client_gets_another() -> None:
     assert any("2 load processes" in doubt for doubt in search._doubts)
 
 
-async def test_what_the_client_cannot_offer_is_not_the_servers_rate() -> None:
-    fleet = Fleet(local_processes(DEAR), 1)
-    try:
-        with stub(workers=8, batch=64, service_s=0.002) as url:
-            await fleet.set_target(url)
-            search = RateSearch(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
-            verdict = await search._probe("bracketing", 2000)
-    finally:
-        fleet.close()
+def test_what_the_client_cannot_offer_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:
+    search, verdict, _ = slow_checks.run(probe(most=1))
     assert verdict is Verdict.GENERATOR_LIMITED
     assert search._bounds() == (None, 2000)
     assert search._is_limited(2000)
 
 
 @contextmanager
-def spinning(processes: int, core: int) -> Iterator[None]:
+def spinning(core: int) -> Iterator[None]:
+    """A process that keeps a core busy."""
     code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile os.getppid() != 1: pass"
-    spinners = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for spinner in spinners:
+    with subprocess.Popen([sys.executable, "-c", code]) as spinner:
+        try:
+            yield
+        finally:
             spinner.kill()
-            spinner.wait()
 
 
-async def test_a_client_starved_by_spinning_processes_is_named_and_helped() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root may raise a priority")
-    core = max(os.sched_getaffinity(0))
-    fleet = Fleet(local_processes(PAYLOADS, [core]), 1)
+def test_run_delay_grows_while_another_process_has_the_core() -> None:
+    """Two processes spin on one core: each waits for the other sooner or later."""
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel does not report run delay")
+    cores = os.sched_getaffinity(0)
+    cpu_s, delay_s = _thread_times()
     try:
-        with stub(batch=8, service_s=0.01) as url:
-            await fleet.set_target(url)
-            with spinning(8, core):
-                starved = await fleet.measure(Load(Constant(200), 3.0))
-                done = await fleet.add_capacity(starved)
-                helped = await fleet.measure(Load(Constant(200), 3.0))
+        os.sched_setaffinity(0, {max(cores)})
+        with spinning(max(cores)):
+            while _thread_times()[1] < delay_s + 0.01:
+                pass
     finally:
-        fleet.close()
-    assert "starved: the client waited for a core" in (starved.generator_limited or "")
-    assert done == "load processes of a higher priority"
-    assert helped.client_run_delay < starved.client_run_delay
+        os.sched_setaffinity(0, cores)
+    assert _thread_times()[0] > cpu_s
 
 
 @pytest.mark.timeout(60)

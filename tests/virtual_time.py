@@ -1,0 +1,73 @@
+"""Run the load generator on a virtual clock: timers fire at once, and only code moves the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+
+from loadgen.payloads import Payload
+
+T = TypeVar("T")
+
+
+class VirtualClock(selectors.DefaultSelector):
+    """A selector that advances `now` instead of waiting for a timer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        #: CPU seconds used so far, a part of `now`.
+        self.cpu_s = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Return ready files; without one, advance to the next timer."""
+        ready = super().select(None if timeout is None else 0)
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+    def work(self, seconds: float) -> None:
+        """Use the CPU for this long: nothing else runs meanwhile."""
+        self.now += seconds
+        self.cpu_s += seconds
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end on an event loop that reads this clock."""
+
+        def loop() -> asyncio.AbstractEventLoop:
+            made = asyncio.SelectorEventLoop(self)
+            made.time = lambda: self.now  # type: ignore[method-assign]
+            return made
+
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(main)
+
+
+def simulate(monkeypatch: pytest.MonkeyPatch, service_s: float) -> VirtualClock:
+    """Let clients and fleets read a virtual clock, and answer each post after `service_s`."""
+    clock = VirtualClock()
+
+    class Poster:
+        async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
+            async with asyncio.timeout(within_s):
+                await asyncio.sleep(service_s)
+            return 200, b"ok"
+
+    @asynccontextmanager
+    async def connections(
+        url: str, payloads: Sequence[Payload], fast: bool = True
+    ) -> AsyncIterator[Poster]:
+        yield Poster()
+
+    now = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr("loadgen.client.time", now)
+    monkeypatch.setattr("loadgen.fleet.time", now)
+    monkeypatch.setattr("loadgen.client._thread_times", lambda: (clock.cpu_s, 0.0))
+    monkeypatch.setattr("loadgen.client.connections_to", connections)
+    return clock
