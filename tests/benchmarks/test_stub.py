@@ -20,8 +20,8 @@ from loadgen.schedule import Burst, Constant
 PAYLOADS = [Payload(b'{"text": "hello"}', contains="ok")]
 
 
-def offer(stub: Stub, schedule: Burst | Constant, duration_s: float = 0.5) -> Measurement:
-    return asyncio.run(Client(PAYLOADS, stub.url).run(Load(schedule, duration_s)))
+def offer(stub: Stub, schedule: Burst | Constant, timeout_s: float = 30.0) -> Measurement:
+    return asyncio.run(Client(PAYLOADS, stub.url).run(Load(schedule, 0.5, timeout_s)))
 
 
 def post(stub: Stub, body: bytes = b"{}") -> tuple[int, float]:
@@ -48,7 +48,8 @@ def test_every_request_is_in_the_accounts() -> None:
 
 
 def test_batches_fill_from_what_waits() -> None:
-    with running(Law(batch=8, delay_s=0.3, service_s=0.01)) as stub:
+    # A batch that is not full waits longer than a client does.
+    with running(Law(batch=8, delay_s=60.0, service_s=0.01)) as stub:
         assert offer(stub, Burst(32)).succeeded == 32
         assert [n for n, _ in stub.accounts().batches] == [8] * 4
 
@@ -61,11 +62,15 @@ def test_a_lone_request_waits_for_the_delay_and_its_service() -> None:
 
 
 def test_what_the_queue_does_not_hold_is_refused() -> None:
-    with running(Law(service_s=0.5, queue=3)) as stub:
-        measured = offer(stub, Burst(10))
+    line: Line[int] = Line(Law(service_s=0.5, queue=3))
+    assert [line.arrive(0.0, number) for number in range(10)] == [True] * 4 + [False] * 6
+    assert sum(len(tokens) for _, tokens in line.advance(2.0)) == 4
+    # Over HTTP, with a first request that is served for longer than the client waits.
+    with running(Law(service_s=60.0, queue=3)) as stub:
+        measured = offer(stub, Burst(10), timeout_s=3.0)
         accounts = stub.accounts()
-    assert measured.errors == {"status 503": 6}
-    assert (accounts.requests, accounts.answered, accounts.refused) == (10, 4, 6)
+    assert measured.errors == {"status 503": 6, "timeout": 4}
+    assert (accounts.requests, accounts.answered, accounts.refused) == (10, 0, 6)
 
 
 def test_every_kth_request_fails() -> None:
@@ -87,14 +92,15 @@ def test_every_kth_connection_is_reset() -> None:
 
 
 def test_a_stall_holds_everything_until_it_is_over() -> None:
-    faults = Faults(stall_s=0.5, wait_for_arm=True)
-    with running(Law(service_s=0.01), faults) as stub:
-        post(stub)
-        stub.arm()
-        post(stub)
-        (_, before), (_, during) = stub.accounts().batches
+    line: Line[int] = Line(Law(service_s=0.01), Faults(stall_s=0.5, wait_for_arm=True))
+    for now in (0.0, 1.1, 2.0):
+        line.advance(now)
+        line.faults_begin_s = 1.0 if now else float("inf")
+        line.arrive(now, 0)
+    (_, before), (_, during), (_, after) = line.batches
     assert before == pytest.approx(0.01)
-    assert 0.01 < during <= 0.51
+    assert during == pytest.approx(0.4 + 0.01)
+    assert after == pytest.approx(0.01)
 
 
 def test_a_capacity_is_halved_once_its_time_has_come() -> None:
