@@ -1,6 +1,7 @@
 """The prepared requests against a session, in a table of servers: both must see the same."""
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import ssl
@@ -35,6 +36,7 @@ class Server:
 
     def __init__(self, steps: list[Any]):
         self.steps, self.connections, self.requests = steps, 0, list[bytes]()
+        self.ended: asyncio.Queue[None] = asyncio.Queue()
         self.asked = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,6 +55,7 @@ class Server:
                         case float():
                             await asyncio.sleep(step)
                         case "close":
+                            await self._end(writer)
                             return
                         case "reset":
                             await asyncio.sleep(0.01)
@@ -61,11 +64,25 @@ class Server:
                                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                             )
                             writer.transport.abort()
+                            await self._end(writer)
                             return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
+
+    async def _end(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        self.ended.put_nowait(None)
+
+    async def settled(self) -> None:
+        """Wait until the client can know that the server has ended the last connection."""
+        if self.steps[-1] in ("close", "reset"):
+            await self.ended.get()
+        for _ in range(10):
+            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -77,18 +94,26 @@ async def serving(server: Server, host: str = "127.0.0.1", **options: Any):
         listening.close()
 
 
-async def outcomes(url: str, fast: bool, payload: Payload = PAYLOAD, posts: int = 2):
+async def outcomes(
+    url: str,
+    fast: bool,
+    payload: Payload = PAYLOAD,
+    posts: int = 2,
+    server: Server | None = None,
+    within_s: float = 30.0,
+):
     found: list[Outcome] = []
     async with connections_to(url, [payload], fast) as poster:
         assert type(poster) is (Connections if fast else Sessions)
         for _ in range(posts):
             try:
-                found.append(await poster.post(payload, 0.4))
+                found.append(await poster.post(payload, within_s))
             except TimeoutError:
                 found.append("timeout")
             except Exception as error:
                 found.append(_cause(error))
-            await asyncio.sleep(0.05)
+            if server is not None:
+                await server.settled()
     return found
 
 
@@ -134,8 +159,8 @@ def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
         ("reset in the body", [answer("200 OK", LARGE)[:500], "reset"], "incomplete body", 2),
         ("closed in the body", [OK[:-1], "close"], "incomplete body", 2),
         ("closed between chunks", [CHUNKED + b"1\r\no\r\n", "close"], "incomplete body", 2),
-        ("no answer", [5.0], "timeout", 2),
-        ("an answer that stops", [OK[:-1], 5.0], "timeout", 2),
+        ("no answer", [60.0], "timeout", 2),
+        ("an answer that stops", [OK[:-1], 60.0], "timeout", 2),
         ("not HTTP", [b"HELLO\r\n\r\n"], "malformed answer", 2),
         ("a chunk without a length", [CHUNKED + b"x\r\n"], "malformed answer", 2),
         ("100 is not the answer", [b"HTTP/1.1 100 Continue\r\n\r\n" + OK], (200, b"ok"), 1),
@@ -151,7 +176,10 @@ def test_both_see_the_same(
     async def scenario() -> None:
         server = Server(steps)
         async with serving(server) as port:
-            assert await outcomes(f"http://127.0.0.1:{port}/", fast) == [outcome] * 2, sentence
+            within_s = 0.4 if outcome == "timeout" else 30.0
+            url = f"http://127.0.0.1:{port}/"
+            found = await outcomes(url, fast, server=server, within_s=within_s)
+            assert found == [outcome] * 2, sentence
             assert server.connections == connections, sentence
 
     run(scenario())
@@ -220,17 +248,17 @@ def test_a_refused_connection_and_an_unknown_host(run: Run, fast: bool) -> None:
 
 def test_a_cancelled_post_closes_its_connection(run: Run, fast: bool) -> None:
     async def scenario() -> None:
-        server = Server([5.0])
+        server = Server([60.0])
         async with serving(server) as port:
             url = f"http://127.0.0.1:{port}/"
             async with connections_to(url, [PAYLOAD], fast) as poster:
-                post = asyncio.create_task(poster.post(PAYLOAD, 5))
+                post = asyncio.create_task(poster.post(PAYLOAD, 30))
                 await server.asked.wait()
                 post.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await post
                 server.steps = [OK]
-                assert await poster.post(PAYLOAD, 5) == (200, b"ok")
+                assert await poster.post(PAYLOAD, 30) == (200, b"ok")
                 assert server.connections == 2
 
     run(scenario())
@@ -247,7 +275,7 @@ def test_many_at_once_each_get_their_own_answer(run: Run) -> None:
         async with serving(echo) as port:  # type: ignore[arg-type]
             async with connections_to(f"http://127.0.0.1:{port}/", payloads) as poster:
                 for _ in range(3):
-                    found = await asyncio.gather(*[poster.post(p, 5) for p in payloads])
+                    found = await asyncio.gather(*[poster.post(p, 30) for p in payloads])
                     assert [body for _, body in found] == [p.body for p in payloads]
 
     run(scenario())
