@@ -35,8 +35,8 @@ class Pretended:
     def submit(self, job: Job) -> None:
         if self.refuses:
             raise RuntimeError(self.refuses)
-        self.submitted.append(job.submission_id)
         self.statuses[job.id] = Status.RUNNING
+        self.submitted.append(job.submission_id)
 
     def status(self, job: Job) -> Status:
         return self.statuses.get(job.id, Status.UNKNOWN)

@@ -37,11 +37,22 @@ async def submitted(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 async def until(job: Job, state: JobState) -> None:
-    for _ in range(200):
+    """Wait until the job has this state; only a hang takes a minute."""
+    for _ in range(1200):
         if job.record().state is state:
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"the job is {job.record().state}, not {state}")
+
+
+async def until_running(job: Job, runner: Pretended) -> None:
+    """Wait until the job's present attempt was submitted, which follows its state."""
+    await until(job, JobState.RUNNING)
+    for _ in range(1200):
+        if job.submission_id in runner.submitted:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the job was not submitted: {runner.submitted}")
 
 
 def job_of(store: JobStore, view: dict[str, Any]) -> Job:
@@ -56,7 +67,7 @@ async def test_a_job_runs_from_the_queue_to_its_end(
     view = await submitted(client, spec)
     job = job_of(store, view)
     assert view["name"] == "small" and view["best"] is None
-    await until(job, JobState.RUNNING)
+    await until_running(job, runner)
     begin_run(job)
     now = await (await client.get(f"/v1/jobs/{job.id}")).json()
     assert now["progress"] == {
@@ -76,13 +87,13 @@ async def test_others_wait_in_the_order_that_they_came(
 ) -> None:
     views = [await submitted(client, {**spec, "name": name}) for name in ("a", "b", "c")]
     first, second, third = (job_of(store, view) for view in views)
-    await until(first, JobState.RUNNING)
+    await until_running(first, runner)
     listed = (await (await client.get("/v1/jobs")).json())["jobs"]
     assert {job["name"]: job["queue_position"] for job in listed} == {"a": None, "b": 1, "c": 2}
     answer = await client.delete(f"/v1/jobs/{second.id}")
     assert answer.status == 202 and (await answer.json())["state"] == "stopped"
     runner.end(first)
-    await until(third, JobState.RUNNING)
+    await until_running(third, runner)
     assert second.record().reason == "it was stopped before it began"
 
 
@@ -90,7 +101,7 @@ async def test_a_job_is_stopped_and_taken_up_again(
     client: Client, store: JobStore, runner: Pretended, spec: dict[str, Any]
 ) -> None:
     job = job_of(store, await submitted(client, spec))
-    await until(job, JobState.RUNNING)
+    await until_running(job, runner)
     assert (await client.post(f"/v1/jobs/{job.id}/resume")).status == 409
     assert (await client.delete(f"/v1/jobs/{job.id}")).status == 202
     assert job.stop_path.exists() and job.record().state is JobState.STOPPING
@@ -101,7 +112,7 @@ async def test_a_job_is_stopped_and_taken_up_again(
     answer = await client.delete(f"/v1/jobs/{job.id}")
     assert answer.status == 409 and "was stopped" in (await answer.json())["error"]
     assert (await client.post(f"/v1/jobs/{job.id}/resume")).status == 202
-    await until(job, JobState.RUNNING)
+    await until_running(job, runner)
     assert runner.submitted == [f"servetune-{job.id}-1", f"servetune-{job.id}-2"]
     assert job.ended() is None, "what the first attempt said is not the second's"
 
@@ -143,7 +154,7 @@ async def test_a_process_that_is_lost_fails_its_job(
     client: Client, store: JobStore, runner: Pretended, spec: dict[str, Any]
 ) -> None:
     job = job_of(store, await submitted(client, spec))
-    await until(job, JobState.RUNNING)
+    await until_running(job, runner)
     begin_run(job)
     early = await (await client.get(f"/v1/jobs/{job.id}/report")).text()
     runner.statuses[job.id] = Status.OVER
@@ -167,7 +178,7 @@ async def test_a_new_service_goes_on_with_what_it_finds(
     client: Client, store: JobStore, runner: Pretended, spec: dict[str, Any]
 ) -> None:
     running, waiting = [job_of(store, await submitted(client, spec)) for _ in range(2)]
-    await until(running, JobState.RUNNING)
+    await until_running(running, runner)
     await client.close()
     runner.end(running)
     again = Queue(store, runner)
@@ -184,7 +195,7 @@ async def test_events_are_told_once_and_from_where_one_left_off(
     client: Client, store: JobStore, runner: Pretended, spec: dict[str, Any]
 ) -> None:
     job = job_of(store, await submitted(client, spec))
-    await until(job, JobState.RUNNING)
+    await until_running(job, runner)
     begin_run(job)
     runner.end(job)
     await until(job, JobState.FINISHED)
