@@ -18,16 +18,16 @@ import pytest
 from aiohttp import web
 
 from loadgen.client import Client, _thread_times
+from loadgen.errors import GeneratorLostError
 from loadgen.fleet import _LEAD_S, Fleet, _reading
 from loadgen.histogram import Histogram
 from loadgen.local_process import LocalProcess, local_processes
-from loadgen.errors import GeneratorLostError
 from loadgen.measurement import Load, Measurement
 from loadgen.payloads import Payload
-from loadgen.schedule import Closed, Constant
 from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
+from loadgen.schedule import Closed, Constant
 from tests.stub import stub
 from tests.virtual_time import VirtualClock, simulate
 
@@ -382,7 +382,7 @@ class InThisProcess:
         pass
 
 
-async def probe(most: int) -> tuple[Search, Verdict, int]:
+async def probe(most: int) -> tuple[RateSearch, Verdict, int]:
     """Offer 2000 rps; return the search, its verdict, and the number of load processes."""
     fleet = Fleet(lambda index: InThisProcess(), 1, most)
     await fleet.set_target("http://127.0.0.1/")
@@ -398,7 +398,7 @@ def test_a_server_faster_than_one_client_gets_another(slow_checks: VirtualClock)
     assert first.verdict is Verdict.GENERATOR_LIMITED
     assert "the client's CPU was" in first.reason
     assert count == 2
-    assert any("2 load processes" in doubt for doubt in search._doubts)
+    assert any("2 load processes" in doubt for doubt in search._warnings)
 
 
 def test_what_the_client_cannot_offer_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:
