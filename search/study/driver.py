@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,13 +65,19 @@ def _survey(spec: StudySpec) -> Survey:
     return Survey(spec.serving.python, spec.serving.java)
 
 
-def run_study(run: Run, observer: StudyObserver, ray_output: bool = False) -> Outcome:
+def run_study(
+    run: Run,
+    observer: StudyObserver,
+    ray_output: bool = False,
+    handle_signals: bool = True,
+) -> Outcome:
     """Run a study until its budget is spent, or go on with it.
 
     Args:
         run: its folder.
         watcher: is told what happens.
         ray_output: let Ray and Tune print what they print.
+        handle_signals: end the run gracefully on the first Ctrl-C or SIGTERM.
 
     Raises:
         ServerError: no TorchServe or no Java here.
@@ -102,8 +109,12 @@ def run_study(run: Run, observer: StudyObserver, ray_output: bool = False) -> Ou
         kept = f"what was measured is kept, and servetune resume {run.folder} goes on"
         ended = f"servetune: this run's process was killed, or its Ray was; {kept}"
         try:
+            handlers = _current_handlers()
             # The handlers after the cluster: ray.init sets its own for SIGTERM.
-            with ray_cluster(address, processes, ray_output, ended), _interruptible(budget):
+            with (
+                ray_cluster(address, processes, ray_output, ended),
+                _interruptible(budget) if handle_signals else _restored(handlers),
+            ):
                 with _trial_setup(run, spec, study, site, payloads) as setup:
                     _measure(run, study, budget, observer, setup, searches, ray_output)
         except ClusterError as error:
@@ -227,20 +238,37 @@ async def _confirm(
             work.result()
 
 
+Handlers = dict[signal.Signals, Any]
+
+
+def _current_handlers() -> Handlers:
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _set_handlers(handlers: Handlers) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _restored(handlers: Handlers) -> Iterator[None]:
+    """Run with the caller's signal handlers instead of Ray's."""
+    _set_handlers(handlers)
+    yield
+
+
 @contextlib.contextmanager
 def _interruptible(budget: Budget) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the run in order; a second one ends it at once."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """End the run gracefully on the first Ctrl-C or SIGTERM, and at once on the second."""
+    before = _current_handlers()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         budget.interrupted.set()
-        for known, handler in before.items():
-            signal.signal(known, handler)
+        _set_handlers(before)
 
-    for number in before:
-        signal.signal(number, interrupt)
+    _set_handlers(dict.fromkeys(before, interrupt))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _set_handlers(before)
