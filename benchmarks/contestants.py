@@ -70,7 +70,7 @@ class Walk:
 
 def first_points(space: Space) -> list[dict[str, Any]]:
     """TorchServe's default and its guide's points: what whoever takes first points begins with."""
-    points = [space.near(), *space.guide()]
+    points = [space.nearest_point(), *space.recommended_points()]
     return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
@@ -114,7 +114,7 @@ def grid(space: Space) -> Generator[Values, float, None]:
     workers = [2**power for power in range(8) if 2**power <= 2 * space.cores]
     seen = []
     for count, size in itertools.product(workers, sizes):
-        if (point := space.near(workers=count, batch_size=size)) not in seen:
+        if (point := space.nearest_point(workers=count, batch_size=size)) not in seen:
             seen.append(point)
             yield point
 
@@ -223,7 +223,7 @@ class Servetune:
     def _values(self, config: ServerConfig) -> Values:
         values = self._study.space.values(config)
         # TorchServe's default may lie outside: the surface knows its nearest point.
-        return values if values is not None else self._study.space.near()
+        return values if values is not None else self._study.space.nearest_point()
 
 
 def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Space, int], Contestant]:

@@ -1,4 +1,4 @@
-"""Which settings vary, over what; to and from `ServerConfig`. Pure."""
+"""The search space: the settings that vary, and their values as a `ServerConfig`. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 from serving.config import SETTINGS, ServerConfig
 from serving.errors import ConfigError
 
+#: Settings with a free name; their dimensions are called `GROUP.NAME`.
 GROUPS = ("properties", "environment", "jvm")
-#: Varied where the specification says nothing of them.
+#: Settings that vary by default.
 DEFAULT_SETTINGS = (
     "workers",
     "batch_size",
@@ -27,10 +28,13 @@ DEFAULT_SETTINGS = (
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting that varies: over the integers from low to high, or over choices.
+    """A setting that varies over the integers from low to high, or over choices.
 
-    A name with a dot belongs to a group: `properties.io_ratio`, `environment.OMP_WAIT_POLICY`,
-    `jvm.-Xmx`.
+    Attributes:
+        name: of the setting; an entry of a group has a name with a dot, for example
+            `properties.io_ratio`, `environment.OMP_WAIT_POLICY` or `jvm.-Xmx`.
+        log: whether to sample the range on a logarithmic scale.
+        choices: take precedence over the range.
     """
 
     name: str
@@ -41,16 +45,16 @@ class Dimension:
 
     @property
     def varies(self) -> bool:
-        """Whether there is more than one value."""
+        """Whether the dimension has more than one value."""
         return len(self.choices) > 1 if self.choices else self.low < self.high
 
     @property
     def first(self) -> Any:
-        """The first value."""
+        """The first choice, or the lower bound."""
         return self.choices[0] if self.choices else self.low
 
     def clip(self, number: int) -> Any:
-        """The value of this dimension that is nearest to `number`."""
+        """Return the value of this dimension that is nearest to `number`."""
         if self.choices:
             return min(self.choices, key=lambda choice: abs(choice - number))
         return min(max(number, self.low), self.high)
@@ -58,34 +62,42 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """The dimensions, and what every configuration of the search has in common."""
+    """The dimensions of a search, and the settings that are the same in every trial.
+
+    A point is one value for each dimension, by the dimension's name.
+
+    Attributes:
+        common: the configuration with the fixed settings only.
+        cores: of the serving host.
+    """
 
     dimensions: tuple[Dimension, ...]
     common: ServerConfig
     cores: int
 
-    def config(self, values: Mapping[str, Any]) -> ServerConfig:
-        """The configuration at these values, one for each dimension's name."""
+    def config(self, point: Mapping[str, Any]) -> ServerConfig:
+        """Return the configuration at a point."""
         changes: dict[str, Any] = {
             group: {
                 **getattr(self.common, group),
                 **{
                     name.partition(".")[2]: text
-                    for name, value in values.items()
+                    for name, value in point.items()
                     if name.startswith(f"{group}.") and (text := _text(group, value)) is not None
                 },
             }
             for group in GROUPS
         }
-        changes |= {name: value for name, value in values.items() if name in SETTINGS}
+        changes |= {name: value for name, value in point.items() if name in SETTINGS}
         return replace(self.common, **changes)
 
     def values(self, config: ServerConfig) -> dict[str, Any] | None:
-        """The values of a configuration, an unset setting counting by TorchServe's default.
+        """Return the values of a configuration, with TorchServe's defaults for unset settings.
 
-        None where one of them is not a number and not among the choices.
+        The values of ranges may be out of bounds. Return None if a value is not a number, or not
+        one of the choices.
         """
-        unset = torchserve_defaults(self.cores)
+        defaults = torchserve_defaults(self.cores)
         values: dict[str, Any] = {}
         for dimension in self.dimensions:
             group, dot, name = dimension.name.partition(".")
@@ -93,46 +105,46 @@ class Space:
                 value = getattr(config, group).get(name)
             else:
                 value = getattr(config, dimension.name)
-                value = unset.get(dimension.name) if value is None else value
+                value = defaults.get(dimension.name) if value is None else value
             if dimension.choices:
-                same = [c for c in dimension.choices if value == (_text(group, c) if dot else c)]
-                if not same:
+                equal = [c for c in dimension.choices if value == (_text(group, c) if dot else c)]
+                if not equal:
                     return None
-                value = same[0]
+                value = equal[0]
             try:
                 values[dimension.name] = value if dimension.choices else int(value)
             except (TypeError, ValueError):
                 return None
         return values
 
-    def nearest(self, config: ServerConfig) -> ServerConfig | None:
-        """The space's configuration nearest to one of another; None where none corresponds."""
+    def nearest_config(self, config: ServerConfig) -> ServerConfig | None:
+        """Return the configuration in this space nearest to `config`; None if `values` is None."""
         if (values := self.values(config)) is None:
             return None
         ranges = [d for d in self.dimensions if not d.choices]
         return self.config({**values, **{d.name: d.clip(values[d.name]) for d in ranges}})
 
     def identity(self, config: ServerConfig) -> str:
-        """The same for two configurations that make the same server."""
-        usual = torchserve_defaults(self.cores)
-        unset: dict[str, Any] = {n: v for n, v in usual.items() if getattr(config, n) is None}
+        """Return a digest that is equal for configurations that result in the same server."""
+        defaults = torchserve_defaults(self.cores)
+        unset: dict[str, Any] = {n: v for n, v in defaults.items() if getattr(config, n) is None}
         return replace(config, **unset).digest if unset else config.digest
 
-    def near(self, **settings: int) -> dict[str, Any]:
-        """The point of the space nearest to these settings; the rest at TorchServe's default."""
-        wanted = {**torchserve_defaults(self.cores), **settings}
+    def nearest_point(self, **settings: int) -> dict[str, Any]:
+        """Return the point nearest to these settings and TorchServe's defaults for the rest."""
+        settings = {**torchserve_defaults(self.cores), **settings}
         return {
-            dimension.name: dimension.clip(wanted[dimension.name])
-            if dimension.name in wanted
+            dimension.name: dimension.clip(settings[dimension.name])
+            if dimension.name in settings
             else dimension.first
             for dimension in self.dimensions
         }
 
-    def untried(self, tried: Collection[str], seed: int) -> dict[str, Any] | None:
-        """A random point whose identity is not among `tried`; None where there is none."""
+    def draw_untried(self, tried: Collection[str], seed: int) -> dict[str, Any] | None:
+        """Return a random point whose identity is not among `tried`; None if all were tried."""
         axes = [d.choices or range(d.low, d.high + 1) for d in self.dimensions]
         size = math.prod(len(axis) for axis in axes)
-        # Among more points than were tried there is one that was not.
+        # Of len(tried) + 1 distinct points, at least one was not tried.
         for number in random.Random(seed).sample(range(size), min(size, len(tried) + 1)):
             point = {}
             for dimension, axis in zip(self.dimensions, axes, strict=True):
@@ -142,54 +154,63 @@ class Space:
                 return point
         return None
 
-    def draw(self, chance: np.random.Generator, count: int) -> list[dict[str, Any]]:
-        """Random points, uniform on each dimension's own scale."""
+    def draw(self, random_source: np.random.Generator, count: int) -> list[dict[str, Any]]:
+        """Return random points, uniform on the linear or logarithmic scale of each dimension."""
         columns: list[list[Any]] = []
         for d in self.dimensions:
             if d.choices:
-                columns.append([d.choices[i] for i in chance.integers(len(d.choices), size=count)])
+                indices = random_source.integers(len(d.choices), size=count)
+                columns.append([d.choices[i] for i in indices])
             elif d.log:
-                at = np.exp(chance.uniform(math.log(d.low), math.log(d.high + 1), count))
-                columns.append(np.minimum(at.astype(int), d.high).tolist())
+                bounds = math.log(d.low), math.log(d.high + 1)
+                values = np.exp(random_source.uniform(*bounds, count)).astype(int)
+                columns.append(np.minimum(values, d.high).tolist())
             else:
-                columns.append(chance.integers(d.low, d.high + 1, count).tolist())
+                columns.append(random_source.integers(d.low, d.high + 1, count).tolist())
         names = [d.name for d in self.dimensions]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def neighbours(self, point: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The points that differ in one setting: by one, a quarter, or a factor of two."""
-        # What is given may lie outside, as a baseline does.
+        """Return the points that differ in one setting: by 1, by a quarter, or by a factor of 2."""
+        # A baseline may be out of bounds.
         point = {
             d.name: point[d.name] if d.choices else d.clip(point[d.name]) for d in self.dimensions
         }
-        found = []
+        points = []
         for d in self.dimensions:
-            at = point[d.name]
+            value = point[d.name]
             if d.choices:
-                steps = set(d.choices)
+                others = set(d.choices)
             else:
-                near = (at - 1, at + 1, at * 3 // 4, at * 5 // 4, at // 2, at * 2)
-                steps = {d.clip(step) for step in near}
-            found += [{**point, d.name: step} for step in steps if step != at]
-        return found
+                steps = (
+                    value - 1,
+                    value + 1,
+                    value * 3 // 4,
+                    value * 5 // 4,
+                    value // 2,
+                    value * 2,
+                )
+                others = {d.clip(step) for step in steps}
+            points += [{**point, d.name: other} for other in others if other != value]
+        return points
 
-    def guide(self) -> list[dict[str, Any]]:
-        """The points that TorchServe's performance guide suggests for this host.
+    def recommended_points(self) -> list[dict[str, Any]]:
+        """Return the starting points that TorchServe's performance guide recommends for this host.
 
-        It names batch size and delay first: larger batches, more throughput; its batching
-        chapter begins at 8. Then the workers: one per core with the core for itself, which is
-        one thread for each. The last point is the other way to share the cores.
+        The guide names batch size and delay first, because larger batches increase throughput; its
+        chapter on batching starts at 8. Next are the workers: one worker with one thread for each
+        core. The last point shares the cores the other way: one worker with all threads.
         Source: docs/performance_guide.md and docs/batch_inference_with_ts.md of 0.12.0.
         """
         per_core = {"workers": self.cores, "mkl_threads": 1, "max_batch_delay_ms": 50}
-        points = [self.near(**per_core, batch_size=size) for size in (8, 32, 128)]
-        alone = {"workers": 1, "mkl_threads": self.cores, "max_batch_delay_ms": 50}
-        points.append(self.near(**alone, batch_size=32))
+        points = [self.nearest_point(**per_core, batch_size=size) for size in (8, 32, 128)]
+        one_worker = {"workers": 1, "mkl_threads": self.cores, "max_batch_delay_ms": 50}
+        points.append(self.nearest_point(**one_worker, batch_size=32))
         return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
 def torchserve_defaults(cores: int) -> dict[str, int]:
-    """What TorchServe 0.12.0 and torch do on a host without GPU where a setting is not set."""
+    """Return the defaults of TorchServe 0.12.0 and torch on a host without a GPU."""
     return {
         "workers": cores,
         "batch_size": 1,
@@ -203,7 +224,7 @@ def torchserve_defaults(cores: int) -> dict[str, int]:
 
 
 def default_dimension(name: str, cores: int) -> Dimension:
-    """The range of a setting that the specification does not name."""
+    """Return the range of a setting that the specification does not name."""
     return {
         "workers": Dimension(name, 1, 2 * cores),
         "batch_size": Dimension(name, 1, 128, log=True),
@@ -215,16 +236,16 @@ def default_dimension(name: str, cores: int) -> Dimension:
 
 
 def build_space(entries: Mapping[str, Any], cores: int) -> Space:
-    """Make a space.
+    """Build a space.
 
     Args:
-        entries: by a dimension's name: a `Dimension` to vary it over, a value to fix it at, or
-            None to leave it to TorchServe. One of the default settings that is not named is
-            varied over its default range.
+        entries: by name, a `Dimension` to vary the setting over, a fixed value, or None for
+            TorchServe's default. The DEFAULT_SETTINGS that are missing vary over their default
+            ranges.
         cores: of the serving host.
 
     Raises:
-        ConfigError: a fixed value or a choice that TorchServe would refuse.
+        ConfigError: TorchServe would refuse a fixed value, a choice or a bound.
     """
     entries = {
         **{name: default_dimension(name, cores) for name in DEFAULT_SETTINGS},
@@ -241,20 +262,20 @@ def build_space(entries: Mapping[str, Any], cores: int) -> Space:
         elif entry is not None:
             fixed[name] = entry
     space = Space(tuple(dimensions), Space((), ServerConfig(), cores).config(fixed), cores)
-    wrong = []
+    problems = []
     for dimension in dimensions:
         for value in dimension.choices or (dimension.low, dimension.high):
             try:
                 space.config({dimension.name: value})
             except ConfigError as error:
-                wrong.append(str(error))
-    if wrong:
-        raise ConfigError("; ".join(dict.fromkeys(wrong)))
+                problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(dict.fromkeys(problems)))
     return space
 
 
 def _text(group: str, value: Any) -> str | None:
-    """A value as the file holds it; a JVM flag is there (true) or not (false)."""
+    """Return a value as text; None for a JVM flag that is switched off."""
     if group == "jvm" and isinstance(value, bool):
         return "" if value else None
     if isinstance(value, bool):

@@ -134,9 +134,9 @@ class StudyStore:
         if self._baseline is not None:
             yield TrialOrigin.BASELINE, self._baseline
         for config in warm:
-            if (nearest := self.space.nearest(config)) is not None:
+            if (nearest := self.space.nearest_config(config)) is not None:
                 yield TrialOrigin.WARM_START, nearest
-        for point in self.space.guide():
+        for point in self.space.recommended_points():
             yield TrialOrigin.RECOMMENDED, self.space.config(point)
 
     # --- what is known ---------------------------------------------------------------
@@ -172,7 +172,7 @@ class StudyStore:
         for attempt in range(_TRIES + 1):
             if attempt == _TRIES:
                 # Where the sampler is stuck on what is known, chance is not.
-                if (point := self.space.untried(tried, self._next)) is None:
+                if (point := self.space.draw_untried(tried, self._next)) is None:
                     return None
                 self._study.enqueue_trial(point, user_attrs={"kind": TrialOrigin.SAMPLED})
             trial = self._study.ask()

@@ -136,7 +136,7 @@ def test_the_grid_doubles_workers_and_batches_and_ends() -> None:
         seen.append((point["workers"], point["batch_size"]))
         walk.tell(rate_of(dict(point)), "")
     assert seen == [(w, 2**b) for w in (1, 2, 4, 8) for b in range(8)]
-    assert walk.choice() == {**SPACE.near(), "workers": 4, "batch_size": 32}
+    assert walk.choice() == {**SPACE.nearest_point(), "workers": 4, "batch_size": 32}
 
 
 def test_hill_climbing_finds_the_top_of_one_hill() -> None:

@@ -16,7 +16,7 @@ SPACE = build_space({}, 4)
 
 def searched(space: Space, rate: Any, trials: int, seed: int = 0) -> list[Mapping[str, Any]]:
     sampler = CapacitySampler(space, seed)
-    points: list[Mapping[str, Any]] = list(space.guide())
+    points: list[Mapping[str, Any]] = list(space.recommended_points())
     while len(points) < trials:
         points.append(sampler.propose(points, [rate(point) for point in points]))
     return points
@@ -68,8 +68,8 @@ def test_nothing_is_proposed_twice_until_all_is_tried() -> None:
 
 
 def test_before_anything_served_it_tries_by_chance() -> None:
-    point = CapacitySampler(SPACE, 0).propose([SPACE.near()], [0.0])
-    assert point.keys() == SPACE.near().keys()
+    point = CapacitySampler(SPACE, 0).propose([SPACE.nearest_point()], [0.0])
+    assert point.keys() == SPACE.nearest_point().keys()
 
 
 def test_the_same_seed_proposes_the_same() -> None:
@@ -82,11 +82,11 @@ def test_what_was_too_large_is_told_from_what_failed_otherwise() -> None:
         {"workers": 1, "batch_size": 1, "mkl_threads": 4},
         {"workers": 2, "batch_size": 16, "mkl_threads": 1},
     ]
-    known = _Points(SPACE, [{**SPACE.near(), **point} for point in points])
+    known = _Points(SPACE, [{**SPACE.nearest_point(), **point} for point in points])
     served, too_large = np.array([False, False, True]), np.array([True, False, False])
     nothing = np.zeros(3, bool)
-    larger = _Points(SPACE, [{**SPACE.near(), "workers": 4, "batch_size": 16, "mkl_threads": 1}])
-    between = _Points(SPACE, [{**SPACE.near(), "workers": 3, "batch_size": 8, "mkl_threads": 1}])
+    larger = _Points(SPACE, [{**SPACE.nearest_point(), "workers": 4, "batch_size": 16, "mkl_threads": 1}])
+    between = _Points(SPACE, [{**SPACE.nearest_point(), "workers": 3, "batch_size": 8, "mkl_threads": 1}])
     told = _Feasible(known, served, nothing, too_large)
     assert told.chance(larger)[0] < 0.01 < told.chance(between)[0]
     untold = _Feasible(known, served, nothing, nothing)

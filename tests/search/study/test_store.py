@@ -87,19 +87,19 @@ def test_a_small_space_is_tried_to_its_last_point() -> None:
         cores=2,
     )
     tried: set[str] = set()
-    while (point := space.untried(tried, seed=len(tried))) is not None:
+    while (point := space.draw_untried(tried, seed=len(tried))) is not None:
         tried.add(space.identity(space.config(point)))
     assert len(tried) == 6
 
 
 def test_a_great_space_is_not_enumerated() -> None:
-    assert SPACE.untried({"something else"}, seed=1) != SPACE.untried(set(), seed=2)
+    assert SPACE.draw_untried({"something else"}, seed=1) != SPACE.draw_untried(set(), seed=2)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 96])
 def test_the_guides_points_lie_in_the_space(cores: int) -> None:
     space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
-    for point in space.guide():
+    for point in space.recommended_points():
         assert space.values(space.config(point)) == point
 
 
@@ -199,7 +199,7 @@ def test_a_configuration_is_not_proposed_again(tmp_path: Path) -> None:
 
 def test_the_same_server_spelled_otherwise_is_not_measured_again(tmp_path: Path) -> None:
     space = build_space({}, 2)
-    (guide, *_) = [space.config(point) for point in space.guide()]
+    (guide, *_) = [space.config(point) for point in space.recommended_points()]
     spelled = replace(guide, netty_threads=None, netty_client_threads=None)
     assert space.identity(spelled) == space.identity(guide) and spelled.digest != guide.digest
     study = open_store(tmp_path, space, baseline=spelled)
@@ -389,7 +389,7 @@ def test_an_earlier_runs_best_come_before_the_guides_points(tmp_path: Path) -> N
         TrialOrigin.WARM_START,
         TrialOrigin.RECOMMENDED,
     ]
-    assert finalists(study.results, 2) == [SPACE.nearest(warm[1]), study.results[3].config]
+    assert finalists(study.results, 2) == [SPACE.nearest_config(warm[1]), study.results[3].config]
 
 
 def test_a_study_that_was_killed_in_its_beginning_has_every_first_point_once(
