@@ -15,14 +15,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 log = logging.getLogger("mkdocs.hooks.servetune")
 
 MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
-FIELDS = Path(__file__).with_name("fields.yaml")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -36,22 +33,17 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def specification() -> str:
     """Return one table for each section of a specification.
 
-    The description of a field is the one in the schema, otherwise the one in fields.yaml. A field
-    without a description, and a description without a field, is a warning: `--strict` fails.
+    A field without a description is a warning; with `--strict`, the build fails.
     """
     from search.spec.schema import StudySpec
 
     schema = StudySpec.model_json_schema()
-    written: dict[str, str] = yaml.safe_load(FIELDS.read_text())
-    used: set[str] = set()
-    parts = ["### Top level", _field_table("", schema, schema, written, used)]
+    parts = ["### Top level", _field_table("", schema, schema)]
     for path, section in _sections(schema, schema):
         text = section.get("description", "").partition("\n\n")[0]
         parts += [f"### `{path}`", " ".join(text.split())]
-        if table := _field_table(path, section, schema, written, used):
+        if table := _field_table(path, section, schema):
             parts.append(table)
-    for path in written.keys() - used:
-        log.warning("docs/fields.yaml describes %s, which is not in the schema", path)
     return "\n\n".join(parts)
 
 
@@ -85,23 +77,16 @@ def _resolve(field: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _field_table(
-    path: str,
-    section: dict[str, Any],
-    schema: dict[str, Any],
-    written: dict[str, str],
-    used: set[str],
-) -> str:
+def _field_table(path: str, section: dict[str, Any], schema: dict[str, Any]) -> str:
     rows = []
     required = section.get("required", [])
     for name, field in section["properties"].items():
         if "const" in field:  # The `kind` of a load is in the heading.
             continue
-        whole = f"{path}.{name}" if path else name
-        text = field.get("description") or written.get(whole, "")
-        used.add(whole)
+        # pydantic omits the description of a section's field if it equals the section's docstring.
+        text = field.get("description") or _resolve(field, schema).get("description", "")
         if not text:
-            log.warning("docs/fields.yaml does not describe %s", whole)
+            log.warning("The schema does not describe %s", f"{path}.{name}" if path else name)
         default = "required" if name in required else _default(field)
         kind = _type(field, schema).removesuffix(" or null")
         rows.append((f"`{name}`", kind, default, " ".join(text.split())))

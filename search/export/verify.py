@@ -170,7 +170,7 @@ async def verify(
     else:
         raise RunError("what is asked must be told: name the run, or a requests file")
     goal = Goal(arrivals=files.claim["arrivals"], timeout_s=files.claim["timeout_s"])
-    goal = spec.goal_of_search() if spec else goal
+    goal = spec.rate_goal() if spec else goal
     installation = spec.installation() if spec else find_installation()
     with exclusive_host():
         return checks + await _running(files, installation, payloads, goal, windows, progress)

@@ -36,7 +36,7 @@ async def measure_configs(
         keep: where each measurement leaves its files, every window among them, in a folder
             `ROUND-CONFIGURATION`, both counted from 0; nowhere where not given.
     """
-    site, goal = spec.site(spec.installation()), spec.goal_of_search()
+    site, goal = spec.site(spec.installation()), spec.rate_goal()
     load, payloads = spec.load, spec.payloads()
     abreast = len(configs) if side_by_side else 1
     with exclusive_host(), ray_cluster(processes=abreast * load.process_limit) as folder:

