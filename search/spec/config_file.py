@@ -1,4 +1,4 @@
-"""Read a config.properties and the environment beside it."""
+"""Read a config.properties and the file `environment` in its folder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from serving.errors import ConfigError
 
 
 def read_config(path: Path, archive: Archive) -> tuple[ServerConfig, dict[str, str]]:
-    """Read a config.properties, and the file `environment` beside it where there is one.
+    """Read a config.properties, and the file `environment` in its folder if it exists.
 
     Returns:
-        The configuration, and the lines of the file that servetune sets itself.
+        The configuration, and the properties of the file that servetune sets itself.
 
     Raises:
-        ConfigError: unreadable, or holding what TorchServe does not know.
+        ConfigError: a file cannot be read, or TorchServe does not know an entry.
     """
     try:
         text = path.read_text()
-        beside = path.with_name("environment")
-        variables = parse_environment(beside.read_text()) if beside.is_file() else {}
+        environment = path.with_name("environment")
+        variables = parse_environment(environment.read_text()) if environment.is_file() else {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     try:

@@ -1,27 +1,28 @@
-"""Read and validate a specification; every problem is one sentence with its path. Pure."""
+"""Read and validate a specification. Each problem is one sentence with its path in the file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from search.errors import SpecError
 from search.spec.schema import StudySpec
-from search.spec.settings import FORM_TAGS, RangeSection
+from search.spec.section import Section
+from search.spec.settings import FORM_TAGS
 
 #: A commented specification for the user's own model.
 STARTER_PATH = Path(__file__).with_name("starter.yaml")
 
 
 def load_spec(path: Path | str) -> StudySpec:
-    """Read and validate a specification; nothing but this file is read.
+    """Read and validate a specification; the files that it names are not read.
 
     Args:
-        path: the YAML file; relative paths in it start at its folder.
+        path: the YAML file. Relative paths in it are relative to its folder.
 
     Raises:
         SpecError: with every problem.
@@ -31,22 +32,22 @@ def load_spec(path: Path | str) -> StudySpec:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
-    except (yaml.YAMLError, ValueError) as error:  # An impossible date is a ValueError.
+    except (yaml.YAMLError, ValueError) as error:  # An invalid date is a ValueError.
         mark = getattr(error, "problem_mark", None)
         at = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError([f"{path} is not YAML{at}: {getattr(error, 'problem', error)}"]) from None
     if not isinstance(data, dict):
-        raise SpecError([f"{path} holds no specification: a mapping with `model:` is needed"])
+        raise SpecError([f"{path} is not a specification; it must be a mapping with `model:`"])
     data.setdefault("name", path.stem)
     return parse_spec(data, path.resolve().parent)
 
 
 def parse_spec(data: Mapping[str, Any], folder: Path) -> StudySpec:
-    """Validate a specification that was read.
+    """Validate the data of a specification.
 
     Args:
-        data: the plain data.
-        folder: relative paths start here.
+        data: plain data, as read from YAML or JSON.
+        folder: the folder that relative paths are relative to.
 
     Raises:
         SpecError: with every problem.
@@ -108,29 +109,44 @@ def _sentences(error: ValidationError) -> list[str]:
             continue
         if kind in _BOUNDS:
             sign, key = _BOUNDS[kind]
-            what = f"must be {sign} {context[key]}, got {value!r}"
+            problem = f"must be {sign} {context[key]}, got {value!r}"
         elif kind == "extra_forbidden":
-            what = f"unknown key; {_known_keys(item['loc'])}"
+            problem = f"unknown key; known keys are {', '.join(_known_keys(item['loc']))}"
         elif kind == "missing":
-            what = "is missing"
+            problem = "is missing"
         elif kind in _TYPES:
-            what = f"must be {_TYPES[kind]}, got {value!r}"
+            problem = f"must be {_TYPES[kind]}, got {value!r}"
         elif kind == "literal_error":
-            what = f"must be {context['expected']}, got {value!r}"
+            problem = f"must be {context['expected']}, got {value!r}"
         elif kind == "too_short":
-            what = "is empty"
+            problem = "is empty"
         else:
-            what = item["msg"].removeprefix("Value error, ")
-        sentences.append(f"{path}: {what}")
+            problem = item["msg"].removeprefix("Value error, ")
+        sentences.append(f"{path}: {problem}")
     return sentences
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = StudySpec
+def _known_keys(loc: tuple[int | str, ...]) -> dict[str, None]:
+    """Return the keys of the section that an unknown key is in, in their order."""
+    sections: list[type[Section]] = [StudySpec]
     for part in loc[:-1]:
-        field = section.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            section = RangeSection
-            break
-        section = field.annotation
-    return f"known keys are {', '.join(section.model_fields)}"
+        fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+        if fields:
+            sections = [inner for field in fields for inner in _sections(field.annotation)]
+        elif tagged := [s for s in sections if _kind(s) == part]:
+            sections = tagged
+    return dict.fromkeys(key for section in sections for key in section.model_fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """Yield the sections in the type of a field, for example in a list or a union."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections(argument)
+
+
+def _kind(section: type[Section]) -> str | None:
+    """Return the kind of a load of a sweep; None for another section."""
+    field = section.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field else None

@@ -1,4 +1,4 @@
-"""Check a specification against this host: files, ports, Java, TorchServe. Starts nothing."""
+"""Check a specification against a host: files, ports, Java, TorchServe. Nothing is started."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from serving.ports import is_free
 
 
 @dataclass(frozen=True)
-class Host:
-    """What a specification is checked against.
+class HostFacts:
+    """The facts of a host that a specification is checked against.
 
     Attributes:
-        cores: cores that this process may use.
-        cpu_count: all cores of the host.
-        is_port_free: whether a TCP port can be bound.
+        cores: number of cores that this process may use.
+        cpu_count: number of all cores.
+        is_port_free: returns whether a TCP port can be bound.
     """
 
     cores: int
@@ -33,39 +33,41 @@ class Host:
     is_port_free: Callable[[int], bool] = is_free
 
     @classmethod
-    def this(cls) -> Host:
-        """Return this host."""
+    def of_this_host(cls) -> HostFacts:
+        """Return the facts of this host."""
         return cls(len(os.sched_getaffinity(0)), os.cpu_count() or 1)
 
 
-def preflight(spec: StudySpec, host: Host | None = None, allow_fixed_space: bool = False) -> None:
-    """Check that a run of this specification can start here.
+def preflight(
+    spec: StudySpec, host: HostFacts | None = None, allow_fixed_space: bool = False
+) -> None:
+    """Check that a run of this specification can start on a host.
 
     Args:
         host: this host if None.
-        allow_fixed_space: whether a space in which nothing varies is allowed.
+        allow_fixed_space: whether a space without dimensions is allowed.
 
     Raises:
         SpecError: with every problem.
     """
-    host = host or Host.this()
+    host = host or HostFacts.of_this_host()
     problems = [f"{path}: {problem}" for path, problem in _problems(spec, host)]
     if not allow_fixed_space and not spec.build_space(host.cores).dimensions:
-        problems.append("space: nothing varies; give a setting a range or choices")
+        problems.append("space: no setting varies; give at least one a range or choices")
     if problems:
         raise SpecError(problems)
 
 
-def _problems(spec: StudySpec, host: Host) -> Iterator[tuple[str, str]]:
+def _problems(spec: StudySpec, host: HostFacts) -> Iterator[tuple[str, str]]:
     archive = None
-    if problem := _missing(spec.model.archive):
+    if problem := _file_problem(spec.model.archive):
         yield "model.archive", problem
     else:
         try:
             archive = Archive.read(spec.model.archive)
         except ArchiveError as error:
             yield "model.archive", str(error)
-    if problem := _missing(spec.model.requests):
+    if problem := _file_problem(spec.model.requests):
         yield "model.requests", problem
     else:
         try:
@@ -79,13 +81,13 @@ def _problems(spec: StudySpec, host: Host) -> Iterator[tuple[str, str]]:
                 f"load.cores.{index}",
                 f"this host has no core {core}; its cores are 0 to {host.cpu_count - 1}",
             )
-    earlier = spec.search.warm_start
-    if earlier is not None and not (earlier / "spec.yaml").is_file():
-        yield "search.warm_start", f"{earlier} is not a run's folder: it has no spec.yaml"
+    earlier_run = spec.search.warm_start
+    if earlier_run is not None and not (earlier_run / "spec.yaml").is_file():
+        yield "search.warm_start", f"{earlier_run} is not a run folder: it has no spec.yaml"
 
 
 def _serving_problems(
-    spec: StudySpec, host: Host, archive: Archive | None
+    spec: StudySpec, host: HostFacts, archive: Archive | None
 ) -> Iterator[tuple[str, str]]:
     try:
         find_java(spec.serving.java)
@@ -97,9 +99,9 @@ def _serving_problems(
         yield "serving.python", str(error)
     baseline = spec.serving.baseline
     if baseline is not None:
-        if problem := _missing(baseline):
+        if problem := _file_problem(baseline):
             yield "serving.baseline", problem
-        elif archive is not None:  # Without it, the baseline's own entry is not known.
+        elif archive is not None:  # The baseline has an entry for the model in the archive.
             try:
                 read_config(baseline, archive)
             except ConfigError as error:
@@ -109,14 +111,14 @@ def _serving_problems(
         if port and not host.is_port_free(port):
             yield (
                 f"serving.ports.{name}",
-                f"port {port} is in use or not permitted; name a free one, or none",
+                f"port {port} is in use or not permitted; give a free port, or 0 for any free one",
             )
 
 
-def _missing(path: Path) -> str | None:
+def _file_problem(path: Path) -> str | None:
     try:
         if path.is_file():
             return None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    return f"{path} does not exist; relative paths start at the specification's folder"
+    return f"{path} does not exist; relative paths are relative to the folder of the specification"

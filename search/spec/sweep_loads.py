@@ -1,4 +1,4 @@
-"""The loads of a sweep: what is offered. Pure."""
+"""The loads of a sweep. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from loadgen.measurement import Load
 from loadgen.schedule import Burst, Closed, Constant, Poisson, Schedule
 
-#: A burst is due at once; so long a window holds it.
-_AT_ONCE_S = 0.05
+#: Length of the window of a burst, whose requests are all due at its start.
+_BURST_WINDOW_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class SweepLoad:
     """One load of a sweep.
 
     Attributes:
-        kind: burst (all at once), serial (one after another), interval (a rate for a duration),
-            closed (users that wait), or sustained (the search for the rate).
-        requests: of a burst or a series.
-        rate_rps: of an interval.
-        users: of a closed loop.
-        duration_s: of an interval or a closed loop.
+        kind: burst (all requests at once), serial (one after another), interval (a rate for a
+            duration), closed (users that wait for their answers), or sustained (a rate search).
+        requests: number of requests; burst and serial only.
+        rate_rps: offered rate; interval only.
+        users: number of users; closed only.
+        duration_s: length of the load; interval and closed only.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class SweepLoad:
 
     @property
     def name(self) -> str:
-        """What a report calls it."""
+        """The name of the load in reports."""
         match self.kind:
             case "burst":
                 return f"{self.requests} requests at once"
@@ -45,9 +45,9 @@ class SweepLoad:
         return "the sustained rate"
 
     def load(self, arrivals: str, timeout_s: float, seed: int, cycle_requests: int) -> Load:
-        """What a generator is given; not for the sustained rate, which takes a search."""
+        """Return the load for a load generator; not for `sustained`, which is a rate search."""
         schedule: Schedule
-        duration_s = self.duration_s or _AT_ONCE_S
+        duration_s = self.duration_s or _BURST_WINDOW_S
         match self.kind:
             case "burst":
                 schedule = Burst(self.requests or 1)
