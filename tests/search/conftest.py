@@ -16,7 +16,7 @@ from search.trial.result import TrialState
 from serving.config import ServerConfig
 from tests.archives import make_archive
 from tests.results import trial_result
-from tests.search.spec.test_loading import write
+from tests.specifications import write_spec
 
 SERVER_METRICS = {
     "queue_s": 0.8,
@@ -42,7 +42,7 @@ BEST = ServerConfig(workers=2, batch_size=64, mkl_threads=1, jvm={"-Xmx": "2g"})
 def run(tmp_path: Path) -> Run:
     make_archive(tmp_path)
     (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
-    return create_run(load_spec(write(tmp_path, output={"folder": str(tmp_path / "runs")})))
+    return create_run(load_spec(write_spec(tmp_path, output={"folder": str(tmp_path / "runs")})))
 
 
 @pytest.fixture

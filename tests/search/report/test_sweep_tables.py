@@ -24,8 +24,8 @@ from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from tests.archives import make_archive
 from tests.results import trial_result
-from tests.search.spec.test_loading import write
 from tests.simulated import Simulated
+from tests.specifications import write_spec
 
 LOADS = [
     {"kind": "burst", "requests": 100},
@@ -45,7 +45,7 @@ def spec_of(folder: Path, **sections: Any) -> StudySpec:
         "output": {"folder": str(folder / "runs")},
         **sections,
     }
-    return load_spec(write(folder, **sections))
+    return load_spec(write_spec(folder, **sections))
 
 
 def listed(*points: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState as OptunaTrialState
 
 from search.errors import RunError
-from search.spec.space import Dimension, Space, build_space, torchserve_defaults
+from search.spec.space import Dimension, Space, build_space
 from search.study.budget import trials_since_improvement
 from search.study.diff import changes
 from search.study.ranking import best_of, finalists, rate_of, sampler_value
@@ -21,7 +21,6 @@ from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
-from serving.errors import ConfigError
 from tests.results import result_for
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
@@ -36,84 +35,6 @@ def open_store(folder: Path, space: Space = SPACE, **more: Any) -> StudyStore:
     study = StudyStore(space, f"sqlite:///{folder / 'study.db'}", "test", **more)
     study.begin()
     return study
-
-
-def test_the_default_space_is_the_missions_six() -> None:
-    assert [d.name for d in SPACE.dimensions] == [
-        "workers",
-        "batch_size",
-        "max_batch_delay_ms",
-        "netty_threads",
-        "netty_client_threads",
-        "mkl_threads",
-    ]
-    assert SPACE.common == ServerConfig(job_queue_size=1000)
-
-
-def test_values_and_configurations_are_inverse() -> None:
-    space = build_space(
-        {
-            "properties.io_ratio": Dimension("", 30, 70),
-            "environment.OMP_WAIT_POLICY": Dimension("", choices=("ACTIVE", "PASSIVE")),
-            "jvm.-XX:+UseSerialGC": Dimension("", choices=(True, False)),
-            "netty_threads": None,
-        },
-        cores=4,
-    )
-    values = {d.name: d.choices[0] if d.choices else d.high for d in space.dimensions}
-    config = space.config(values)
-    assert config.netty_threads is None
-    assert config.jvm == {"-XX:+UseSerialGC": ""}
-    assert space.values(config) == values
-
-
-def test_unset_settings_count_by_torchserves_defaults() -> None:
-    values = SPACE.values(ServerConfig())
-    assert values is not None
-    assert values["batch_size"] == 1
-    assert values["workers"] == torchserve_defaults(2)["workers"] == 2
-
-
-def test_a_value_outside_the_choices_is_outside_the_space() -> None:
-    space = build_space({"batch_size": Dimension("", choices=(8, 64))}, cores=2)
-    assert space.values(ServerConfig()) is None
-    assert space.values(ServerConfig(batch_size=64)) is not None
-
-
-def test_a_small_space_is_tried_to_its_last_point() -> None:
-    space = build_space(
-        {"workers": Dimension("", 1, 3), "batch_size": Dimension("", choices=(1, 8))}
-        | dict.fromkeys(SPACE_OF_ONE, 2),
-        cores=2,
-    )
-    tried: set[str] = set()
-    while (point := space.draw_untried(tried, seed=len(tried))) is not None:
-        tried.add(space.identity(space.config(point)))
-    assert len(tried) == 6
-
-
-def test_a_great_space_is_not_enumerated() -> None:
-    assert SPACE.draw_untried({"something else"}, seed=1) != SPACE.draw_untried(set(), seed=2)
-
-
-@pytest.mark.parametrize("cores", [1, 2, 96])
-def test_the_guides_points_lie_in_the_space(cores: int) -> None:
-    space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
-    for point in space.recommended_points():
-        assert space.values(space.config(point)) == point
-
-
-@pytest.mark.parametrize(
-    ("entries", "sentence"),
-    [
-        ({"properties.io_rati": 50}, "io_rati is not known"),
-        ({"properties.ipex_enable": Dimension("", choices=("yes", "no"))}, "must be true or false"),
-        ({"environment.OMP_NUM_THREADS": 2}, "set the same thing"),
-    ],
-)
-def test_a_space_that_would_measure_nothing_is_refused(entries: dict, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        build_space(entries, cores=2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""Exit statuses and messages of commands."""
+
+from pathlib import Path
+
+import pytest
+
+from search.cli.main import run_command
+from search.spec.loading import STARTER_PATH
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["tune", "no.yaml"], "no.yaml cannot be read"),
+        (["measure"], "needs SPEC or --url, and not both"),
+        (["measure", "--url", "http://127.0.0.1:1"], "needs --requests"),
+        (["report", "."], "is not a run's folder"),
+        (["export", "."], "is not a run's folder"),
+        (["init", "."], "exists already"),
+        (["tune"], "Missing argument"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_run_command_ends_a_users_mistake_with_status_2_and_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(arguments) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert "Traceback" not in captured.err and not captured.out
+
+
+def test_init_writes_the_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["init", "mine.yaml"]) == 0
+    assert (tmp_path / "mine.yaml").read_text() == STARTER_PATH.read_text()

@@ -1,0 +1,114 @@
+"""The search space: dimensions, points and the configurations they stand for."""
+
+import numpy as np
+import pytest
+
+from search.spec.space import Dimension, build_space, torchserve_defaults
+from serving.config import ServerConfig
+from serving.errors import ConfigError
+
+SPACE = build_space({"job_queue_size": 1000}, cores=2)
+
+
+def test_build_space_varies_six_settings_by_default() -> None:
+    assert [d.name for d in SPACE.dimensions] == [
+        "workers",
+        "batch_size",
+        "max_batch_delay_ms",
+        "netty_threads",
+        "netty_client_threads",
+        "mkl_threads",
+    ]
+    assert SPACE.common == ServerConfig(job_queue_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        pytest.param({"properties.io_rati": 50}, "io_rati is not known", id="unknown property"),
+        pytest.param(
+            {"properties.ipex_enable": Dimension("", choices=("yes", "no"))},
+            "must be true or false",
+            id="choice of the wrong type",
+        ),
+        pytest.param(
+            {"environment.OMP_NUM_THREADS": 2},
+            "set the same thing",
+            id="environment variable in conflict with mkl_threads",
+        ),
+    ],
+)
+def test_build_space_refuses_a_setting_without_effect(entries: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build_space(entries, cores=2)
+
+
+def test_values_is_the_inverse_of_config() -> None:
+    space = build_space(
+        {
+            "properties.io_ratio": Dimension("", 30, 70),
+            "environment.OMP_WAIT_POLICY": Dimension("", choices=("ACTIVE", "PASSIVE")),
+            "jvm.-XX:+UseSerialGC": Dimension("", choices=(True, False)),
+            "netty_threads": None,
+        },
+        cores=4,
+    )
+    point = {d.name: d.choices[0] if d.choices else d.high for d in space.dimensions}
+    config = space.config(point)
+    assert config.netty_threads is None
+    assert config.jvm == {"-XX:+UseSerialGC": ""}
+    assert space.values(config) == point
+
+
+def test_values_uses_torchserves_default_for_an_unset_setting() -> None:
+    values = SPACE.values(ServerConfig())
+    assert values is not None
+    assert values["batch_size"] == 1
+    assert values["workers"] == torchserve_defaults(2)["workers"] == 2
+
+
+def test_values_is_none_if_a_value_is_not_a_choice() -> None:
+    space = build_space({"batch_size": Dimension("", choices=(8, 64))}, cores=2)
+    assert space.values(ServerConfig()) is None
+    assert space.values(ServerConfig(batch_size=64)) is not None
+
+
+def test_nearest_config_clips_values_to_their_ranges() -> None:
+    config = ServerConfig(workers=77, batch_size=3, netty_threads=1)
+    nearest = SPACE.nearest_config(config)
+    assert nearest is not None
+    assert (nearest.workers, nearest.batch_size, nearest.netty_threads) == (4, 3, 1)
+
+
+def test_draw_untried_finds_every_point_of_a_small_space() -> None:
+    fixed = ("max_batch_delay_ms", "netty_threads", "netty_client_threads", "mkl_threads")
+    space = build_space(
+        {"workers": Dimension("", 1, 3), "batch_size": Dimension("", choices=(1, 8))}
+        | dict.fromkeys(fixed, 2),
+        cores=2,
+    )
+    tried: set[str] = set()
+    while (point := space.draw_untried(tried, seed=len(tried))) is not None:
+        tried.add(space.identity(space.config(point)))
+    assert len(tried) == 6
+
+
+def test_draw_untried_does_not_enumerate_a_large_space() -> None:
+    first = SPACE.draw_untried({"another configuration"}, seed=1)
+    assert first != SPACE.draw_untried(set(), seed=2)
+
+
+def test_draw_stays_in_the_bounds_of_every_dimension() -> None:
+    space = build_space({"jvm.-XX:+UseSerialGC": Dimension("", choices=(True, False))}, cores=2)
+    points = space.draw(np.random.default_rng(0), 500)
+    for d in space.dimensions:
+        values = {point[d.name] for point in points}
+        assert values <= set(d.choices or range(d.low, d.high + 1))
+        assert len(values) > 1
+
+
+@pytest.mark.parametrize("cores", [1, 2, 96])
+def test_recommended_points_are_in_the_space(cores: int) -> None:
+    space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
+    for point in space.recommended_points():
+        assert space.values(space.config(point)) == point
