@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from servetune.errors import ExitStatus, InputError, ServetuneError
+
+
+@dataclass(frozen=True)
+class SpecProblem:
+    """One problem of a specification.
+
+    Attributes:
+        path: keys joined by dots; empty for a problem of the file as a whole.
+        message: what is wrong, without the path.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+    def is_inside(self, path: str) -> bool:
+        """Return whether the problem is at this path or below it."""
+        return f"{self.path}.".startswith(f"{path}.")
 
 
 class SpecError(InputError):
     """Every problem of a specification.
 
+    Args:
+        problems: records, or sentences about the file as a whole.
+
     Attributes:
-        problems: one sentence each, with its path in the file.
+        records: the problems as records.
+        problems: one sentence for each, with its path in the file.
     """
 
-    def __init__(self, problems: list[str]):
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    def __init__(self, problems: Iterable[SpecProblem | str]):
+        self.records = [SpecProblem("", p) if isinstance(p, str) else p for p in problems]
+        self.problems = [str(record) for record in self.records]
+        super().__init__("\n".join(self.problems))
 
-    def __reduce__(self) -> tuple[type[SpecError], tuple[list[str]]]:
-        return SpecError, (self.problems,)
+    def __reduce__(self) -> tuple[type[SpecError], tuple[list[SpecProblem]]]:
+        return SpecError, (self.records,)
 
 
 class CommandError(InputError):

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from search.errors import SpecError
+from search.errors import SpecError, SpecProblem
 from search.spec.schema import StudySpec
 from search.spec.section import Section
 from search.spec.settings import FORM_TAGS
@@ -55,7 +55,7 @@ def parse_spec(data: Mapping[str, Any], folder: Path) -> StudySpec:
     try:
         spec = StudySpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(list(dict.fromkeys(_sentences(error)))) from None
+        raise SpecError(list(dict.fromkeys(_problems(error)))) from None
     return _with_absolute_paths(spec, folder)
 
 
@@ -98,14 +98,14 @@ _TYPES = {
 }
 
 
-def _sentences(error: ValidationError) -> list[str]:
-    """Return one sentence for each problem, with its path in the file."""
-    sentences = []
+def _problems(error: ValidationError) -> list[SpecProblem]:
+    """Return each problem, with its path in the file."""
+    problems = []
     for item in error.errors():
         kind, value, context = item["type"], item["input"], item.get("ctx", {})
         path = ".".join(str(part) for part in item["loc"] if part not in FORM_TAGS)
         if isinstance(inner := context.get("error"), SpecError):
-            sentences += [f"{path}.{problem}" for problem in inner.problems]
+            problems += [SpecProblem(f"{path}.{r.path}", r.message) for r in inner.records]
             continue
         if kind in _BOUNDS:
             sign, key = _BOUNDS[kind]
@@ -122,8 +122,8 @@ def _sentences(error: ValidationError) -> list[str]:
             problem = "is empty"
         else:
             problem = item["msg"].removeprefix("Value error, ")
-        sentences.append(f"{path}: {problem}")
-    return sentences
+        problems.append(SpecProblem(path, problem))
+    return problems
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> dict[str, None]:

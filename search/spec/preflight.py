@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loadgen.errors import PayloadError
 from loadgen.payloads import read_payloads
-from search.errors import SpecError
+from search.errors import SpecError, SpecProblem
 from search.spec.config_file import read_config
 from search.spec.schema import StudySpec
 from serving.archive import Archive
@@ -51,9 +51,11 @@ def preflight(
         SpecError: with every problem.
     """
     host = host or HostFacts.of_this_host()
-    problems = [f"{path}: {problem}" for path, problem in _problems(spec, host)]
+    problems = [SpecProblem(path, problem) for path, problem in _problems(spec, host)]
     if not allow_fixed_space and not spec.build_space(host.cores).dimensions:
-        problems.append("space: no setting varies; give at least one a range or choices")
+        problems.append(
+            SpecProblem("space", "no setting varies; give at least one a range or choices")
+        )
     if problems:
         raise SpecError(problems)
 

@@ -18,7 +18,7 @@ from pydantic import (
 
 from loadgen.payloads import Payload, read_payloads
 from loadgen.rate.goal import Goal
-from search.errors import SpecError
+from search.errors import SpecError, SpecProblem
 from search.spec.config_file import read_config
 from search.spec.section import Section, UserPath, optional_section
 from search.spec.settings import SpaceSection
@@ -58,7 +58,7 @@ class PortsSection(Section):
     def _are_different(self) -> Self:
         owners: dict[int, str] = {}
         problems = [
-            f"{name}: port {port} is also the port of {owners[port]}"
+            SpecProblem(name, f"port {port} is also the port of {owners[port]}")
             for name in type(self).model_fields
             if (port := getattr(self, name)) and owners.setdefault(port, name) != name
         ]

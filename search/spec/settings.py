@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from search.errors import SpecError
+from search.errors import SpecError, SpecProblem
 from search.spec.section import Section
 from search.spec.space import DEFAULT_SETTINGS, GROUPS, Dimension, Space, build_space
 from serving.errors import ConfigError
@@ -80,7 +80,7 @@ def _is_accepted(entries: dict[str, GroupEntry], info: ValidationInfo) -> dict[s
         try:
             build_space({**others_fixed, f"{info.field_name}.{name}": _space_entry(entry)}, cores=1)
         except ConfigError as error:
-            problems.append(f"{name}: {error}")
+            problems.append(SpecProblem(name, str(error)))
     if problems:
         raise SpecError(problems)
     return entries
