@@ -111,7 +111,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     make_archive(tmp_path)
     (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
-    monkeypatch.setattr("search.study.create_run", accepted)
+    monkeypatch.setattr("search.study.driver.create_run", accepted)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -14,7 +14,7 @@ from loadgen.local_process import local_processes
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Constant
-from search.trial.observation import ObservedGenerator
+from search.trial.observation import ObservedGenerator, observation_of
 from serving.config import ServerConfig
 from serving.server import TorchServe
 from serving.site import Site
@@ -68,8 +68,11 @@ async def test_torchserves_account_is_the_handlers_own(
     assert after.batches - before.batches == len(sizes)
     assert after.answered - before.answered == 320
 
-    told = observed.windows[-1].server
-    assert observed.windows[-1].measured is measured and told is not None
+    assert observed.windows[-1] is measured
+    observation = observation_of(measured)
+    assert observation is not None
+    told = observation.server
+    assert told is not None
     # Read at once after the last answer: a batch may be missing, one for each worker.
     assert told.mean_batch_fill == pytest.approx(320 / len(sizes), rel=3 / len(sizes))
     assert WORK_S <= told.inference_s - told.queue_s < 3 * WORK_S

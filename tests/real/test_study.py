@@ -49,12 +49,12 @@ def test_a_run_from_the_specification_to_production(study: WriteStudy, tmp_path:
     folder = run_folder(path)
     found = trials(folder)
     assert [t["number"] for t in found] == [0, 1, 2, 3]
-    assert found[0]["kind"] == "default" and found[0]["config"] == {}
-    assert found[0]["capacity_rps"] > 0
-    best_rps = max(t["sustained_rps"] or 0 for t in found)
-    assert best_rps > 1.5 * (found[0]["sustained_rps"] or 0), "batches of 8 beat batches of 1"
+    assert found[0]["origin"] == "default" and found[0]["config"] == {}
+    assert found[0]["rate"]["capacity_rps"] > 0
+    best_rps = max(t["rate"]["sustained_rps"] or 0 for t in found)
+    assert best_rps > 1.5 * (found[0]["rate"]["sustained_rps"] or 0), "batches of 8 beat batches of 1"
     told = report(folder)
-    assert told["best"]["sustained_rps"] == best_rps
+    assert told["best"]["rate"]["sustained_rps"] == best_rps
     best = told["best"]["number"]
     assert told["ended"] == "all 4 trials were run"
     assert f"trial {best} sustains" in output
@@ -85,8 +85,8 @@ def test_a_run_from_the_specification_to_production(study: WriteStudy, tmp_path:
     assert "overridden: inference_address=http://0.0.0.0:8080" in answer
     result = json.loads(answer.splitlines()[-1])
     # A search of 15 s may settle far below on a busy host; what the server can do stays the same.
-    assert result["sustained_rps"] > 0
-    assert result["capacity_rps"] == pytest.approx(told["best"]["capacity_rps"], rel=0.5)
+    assert result["rate"]["sustained_rps"] > 0
+    assert result["rate"]["capacity_rps"] == pytest.approx(told["best"]["rate"]["capacity_rps"], rel=0.5)
 
 
 def serve_and_ask(exported: Path, model_store: Path) -> None:
@@ -176,7 +176,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(study: WriteStudy) ->
     numbers = [t["number"] for t in trials(folder)]
     assert len(numbers) == len(set(numbers)) == 4
     assert numbers[0] == 0
-    assert [t["kind"] for t in trials(folder)].count("default") == 1
+    assert [t["origin"] for t in trials(folder)].count("default") == 1
 
 
 def kill(process: Any) -> None:
@@ -226,7 +226,7 @@ def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, vict
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
     found = trials(folder)
-    lost = [t for t in found if "process lost" in t["cause"]]
+    lost = [t for t in found if t["failure"] in ("trial process lost", "load generator process lost")]
     assert len(lost) == (1 if victim == "ResourceTrainable" else 0)
     assert all(t["host_fault"] and t["state"] == "FAILED" for t in lost)
     tried = [t["config"] for t in found if t["number"] > 0]
@@ -274,7 +274,7 @@ def test_a_configuration_that_fails_is_recorded_and_the_run_goes_on(study: Write
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
     found = trials(run_folder(path))
-    assert [t["kind"] for t in found[:2]] == ["default", "baseline"]
+    assert [t["origin"] for t in found[:2]] == ["default", "baseline"]
     broken = [t for t in found if t["config"].get("environment") == {"BREAK": "1"}]
     assert len(broken) == 1, "it was not proposed again"
     assert broken[0]["state"] == "FAILED"
@@ -282,7 +282,7 @@ def test_a_configuration_that_fails_is_recorded_and_the_run_goes_on(study: Write
     assert "broken on purpose" in broken[0]["cause"]
     assert "no configuration was found that had not been tried" in output
     told = report(run_folder(path))
-    assert told["reference"]["kind"] == "baseline"
+    assert told["reference"]["origin"] == "baseline"
     assert told["best"]["number"] != broken[0]["number"]
 
 

@@ -50,7 +50,7 @@ def test_a_sweep_is_measured_resumed_and_reported(study: Callable[..., Path]) ->
     assert all(load["answered"] == 4 and load["completion_s"] >= 0.4 for load in serial)
     paced = [line["loads"][2] for line in lines]
     assert all(load["scheduled"] == load["sent"] == 20 for load in paced)
-    assert lines[0]["workers"], "how the workers run is part of the record"
+    assert lines[0]["server"]["processes"], "how the workers run is part of the record"
     table = pd.read_csv(folder / "trials.csv")
     assert len(table) == 16 and set(table["kind"]) == {"burst", "serial", "interval", "closed"}
     text = (folder / "report.md").read_text()
