@@ -55,12 +55,12 @@ def test_a_job_from_the_page_to_production(
     page.on("request", lambda request: asked.append(request.url))
     home = f"http://127.0.0.1:{service.port}"
     page.goto(home)
-    page.get_by_label("The token").fill("wrong")
-    page.get_by_role("button", name="Enter").click()
+    page.get_by_label("Access token").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
     page.get_by_role("alert").wait_for()
-    page.get_by_label("The token").fill((service.folder / "token").read_text().strip())
+    page.get_by_label("Access token").fill((service.folder / "token").read_text().strip())
     page.keyboard.press("Enter")
-    page.get_by_text("No job yet").wait_for()
+    page.get_by_text("No jobs yet").wait_for()
     shoot(page, "empty")
 
     page.get_by_role("link", name="New job").click()
@@ -79,14 +79,14 @@ def test_a_job_from_the_page_to_production(
     assert service.process is not None
     service.process.kill()
     service.process.wait()
-    page.get_by_text("does not answer").wait_for(timeout=20_000)
+    page.get_by_text("reconnecting to the service").wait_for(timeout=20_000)
     service.start()
     page.locator("table tbody tr").nth(3).wait_for(timeout=240_000)
     page.get_by_text("finished").first.wait_for(timeout=60_000)
     shoot(page, "finished")
 
-    page.get_by_role("button", name="rps", exact=True).click()
-    page.get_by_role("button", name="rps", exact=True).click()
+    page.get_by_role("button", name="rate (rps)").click()
+    page.get_by_role("button", name="rate (rps)").click()
     rates = page.locator("table tbody tr td:nth-child(4)").all_text_contents()
     numbers = [float(text) for text in rates if text != "–"]
     assert numbers == sorted(numbers, reverse=True) and len(numbers) > 1
@@ -95,16 +95,16 @@ def test_a_job_from_the_page_to_production(
     page.get_by_label("Filter").fill("")
 
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download the files for production").click()
+        page.get_by_role("button", name="Download deployment files").click()
     download.value.save_as(tmp_path / "best.tar.gz")
     with tarfile.open(tmp_path / "best.tar.gz") as archive:
         assert "best/config.properties" in archive.getnames()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download the report").click()
+        page.get_by_role("button", name="Download report").click()
     download.value.save_as(tmp_path / "report.html")
     page.locator("table tbody tr a").first.click()
     page.get_by_role("heading", name="Trial").wait_for()
-    page.get_by_text("config.properties, against the default").wait_for()
+    page.get_by_text("config.properties compared with the default").wait_for()
     shoot(page, "trial")
     page.goto(home)
     page.get_by_role("link", name="small").wait_for()
@@ -125,7 +125,7 @@ def test_stop_and_resume_by_keyboard(
 ) -> None:
     job_id = service.answer("submit", study()).split()[0]
     page.goto(f"http://127.0.0.1:{service.port}/#/jobs/{job_id}")
-    page.get_by_label("The token").fill((service.folder / "token").read_text().strip())
+    page.get_by_label("Access token").fill((service.folder / "token").read_text().strip())
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Stop").wait_for()
     page.get_by_text("running").first.wait_for(timeout=60_000)

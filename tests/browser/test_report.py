@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from search.report import write_report
-from search.study import Outcome
-from tests.test_report import confirmed, found, run  # noqa: F401
+from search.report.summary import write_report
+from search.study.outcome import Outcome
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -20,7 +19,7 @@ HEADINGS = ("The search", "All settings together", "Each setting", "Where the se
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_opens_from_disk(confirmed: Outcome, width: int) -> None:  # noqa: F811
+def test_the_page_opens_from_disk(confirmed: Outcome, width: int) -> None:
     write_report(confirmed)
     page_path = confirmed.run.folder / "report.html"
     said: list[str] = []

@@ -1,0 +1,62 @@
+// The upper part of the job view: activity, key figures, buttons and links.
+
+import { download, request } from "./api.js";
+import { el, errorMessage, keyFigure, stateBadge } from "./dom.js";
+import { formatRate, formatRatio } from "./format.js";
+import { describeActivity, hasEnded, trialsDone } from "./job_status.js";
+
+// Return {node, draw(job), drawActivity(job)}. `refresh` is called after a button's action.
+export function jobHeader(path, id, refresh) {
+  const content = el("div");
+  const errors = el("div");
+  const activity = el("p", { role: "status", id: "now" });
+  const node = el("div", {}, content, errors);
+
+  const button = (label, action, { danger = false, disabled = false }) => el("button", {
+    class: `action ${danger ? "danger" : ""}`, disabled, type: "button",
+    onclick: async () => {
+      errors.replaceChildren();
+      try {
+        await action();
+        await refresh();
+      } catch (error) {
+        errors.replaceChildren(errorMessage(error));
+      }
+    },
+  }, label);
+
+  function drawActivity(job) {
+    activity.textContent = describeActivity(job);
+  }
+
+  function draw(job) {
+    const { best, baseline } = job;
+    const ended = hasEnded(job);
+    const focused = [...content.querySelectorAll("button")].indexOf(document.activeElement);
+    drawActivity(job);
+    content.replaceChildren(
+      el("h1", {}, job.name, " ", stateBadge(job.state)),
+      activity,
+      el("div", { class: "key-figures" },
+        keyFigure("trials", trialsDone(job, "of at most")),
+        keyFigure(job.confirmed ? "best (confirmed)" : "best", rateText(best), " ",
+          best ? el("a", { href: `#/jobs/${id}/trials/${best.number}`, class: "muted" }, `trial ${best.number}`) : ""),
+        keyFigure("baseline", rateText(baseline)),
+        keyFigure("best ÷ baseline", formatRatio(job.ratio))),
+      el("div", { class: "buttons" },
+        button("Stop", () => request(path, { method: "DELETE" }),
+          { danger: true, disabled: ended || job.state === "stopping" }),
+        button("Resume", () => request(`${path}/resume`, { method: "POST" }), { disabled: !ended }),
+        button("Download report", () => download(`${path}/report`, `${id}-report.html`),
+          { disabled: !job.progress.trials_done }),
+        button("Download deployment files", () => download(`${path}/best.tar.gz`, `${id}-best.tar.gz`),
+          { disabled: !ended || !best })),
+      el("p", {}, Object.entries(job.links).map(([name, url]) => [el("a", { href: url, rel: "noreferrer" }, name), " "])));
+    // Redrawing replaces the buttons; keyboard focus stays on the same one.
+    if (focused >= 0) content.querySelectorAll("button")[focused].focus();
+  }
+
+  return { node, draw, drawActivity };
+}
+
+const rateText = (trial) => (trial ? `${formatRate(trial.sustained_rps)} rps` : "–");

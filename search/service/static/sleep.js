@@ -1,0 +1,3 @@
+// A delay to await.
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,0 +1,109 @@
+// One trial: its result, the explanation, plots, windows, configuration and log.
+
+import { getJson } from "./api.js";
+import { el, keyFigure, showContent, stateBadge } from "./dom.js";
+import { formatMetric, formatRate, formatSeconds, formatSettings } from "./format.js";
+import { drawPlot, plotNode, zeroBasedAxis } from "./plot.js";
+
+const METRICS = [
+  ["Queue time (s)", (record) => record.server?.queue_s],
+  ["Inference time (s)", (record) => record.server?.inference_s],
+  ["Mean requests per batch", (record) => record.server?.mean_batch_fill],
+  ["Mean number of busy workers", (record) => record.server?.busy_workers],
+  ["Workers ready", (record) => record.server?.workers_ready],
+  ["Peak memory (MB)", (record) => record.server?.peak_rss_mb],
+  ["Peak GPU memory (MB)", (record) => record.server?.peak_gpu_mb],
+  ["Host CPU taken by the hypervisor (share)", (record) => record.host?.steal],
+  ["Host CPU used by other processes (share)", (record) => record.host?.other_cpu],
+];
+const WINDOW_COLUMNS = ["offered rate (rps)", "achieved rate (rps)", "scheduled", "succeeded", "p50 (s)", "p99 (s)", "errors"];
+const QUANTILES = ["p50", "p90", "p99"];
+// Settings that depend on the host or on servetune itself, not on the tuned configuration.
+const UNTUNED_LINE = /_address=|_port=|^(disable_|metrics_)/;
+
+export async function showTrial(signal, jobId, number) {
+  const trial = await getJson(`/v1/jobs/${jobId}/trials/${number}`);
+  if (signal.aborted) return;
+  const { record } = trial;
+  const ratePlot = plotNode("Achieved rate vs. offered rate");
+  const latencyPlot = plotNode("Latency vs. offered rate");
+  const phasePlot = plotNode("Time by phase");
+  showContent(
+    el("p", {}, el("a", { href: `#/jobs/${jobId}` }, "← Back to the job")),
+    el("h1", {}, `Trial ${trial.number} `, stateBadge(trial.state)),
+    el("p", {}, trial.cause),
+    el("div", { class: "key-figures" },
+      keyFigure("sustained rate", `${formatRate(trial.sustained_rps)} rps`),
+      keyFigure("lowest rate not sustained", `${formatRate(trial.upper_rps)} rps`),
+      keyFigure("latency (p50, p99)", `${formatSeconds(record.latency?.p50_s)} s, ${formatSeconds(record.latency?.p99_s)} s`),
+      keyFigure("duration", `${trial.duration_s.toFixed(0)} s`)),
+    el("p", {}, formatSettings(trial.settings)),
+    sentences("Why it is fast or slow", trial.explanations),
+    sentences("Warnings", record.warnings),
+    el("div", { class: "plots" }, ratePlot, latencyPlot, phasePlot),
+    el("h2", {}, "Server metrics"), metricTable(record),
+    el("h2", {}, "Windows"), windowTable(trial.windows),
+    el("h2", {}, "config.properties compared with the default"),
+    highlightChanges(trial.default_properties, trial.config_properties),
+    el("h2", {}, "Environment variables"), textBlock(trial.environment || "No environment variables are set."),
+    el("h2", {}, "Server log"), textBlock(trial.log || "The log is empty."));
+  drawLoadCurves(ratePlot, latencyPlot, trial.windows);
+  drawPhases(phasePlot, Object.entries(record.timing?.phases_s || {}));
+}
+
+const sentences = (heading, list) => (list?.length
+  ? [el("h2", {}, heading), el("ul", {}, list.map((sentence) => el("li", {}, sentence)))] : null);
+
+const textBlock = (...children) => el("pre", { tabindex: "0" }, ...children);
+
+function metricTable(record) {
+  const known = METRICS.map(([label, read]) => [label, read(record)]).filter(([, value]) => value != null);
+  if (!known.length) return el("p", { class: "muted" }, "No metrics were recorded.");
+  return el("div", { class: "scroll-x" }, el("table", {}, el("tbody", {}, known.map(([label, value]) =>
+    el("tr", {}, el("th", { scope: "row" }, label), el("td", {}, formatMetric(value)))))));
+}
+
+function windowTable(windows) {
+  const row = (window) => el("tr", {}, [
+    window.offered_rps == null ? "closed loop" : formatRate(window.offered_rps), formatRate(window.goodput_rps),
+    window.scheduled, window.succeeded, formatSeconds(window.latency_s.p50), formatSeconds(window.latency_s.p99),
+    Object.entries(window.errors).map(([cause, count]) => `${count} × ${cause}`).join(", "),
+  ].map((text) => el("td", {}, String(text))));
+  return el("div", { class: "scroll-x" }, el("table", {},
+    el("thead", {}, el("tr", {}, WINDOW_COLUMNS.map((title) => el("th", {}, title)))),
+    el("tbody", {}, windows.map(row))));
+}
+
+// Highlight the lines that the default configuration does not have.
+function highlightChanges(defaultText, text) {
+  const defaultLines = new Set(defaultText.split("\n"));
+  return textBlock(text.split("\n").map((line) => {
+    const changed = line && !defaultLines.has(line) && !UNTUNED_LINE.test(line);
+    return changed ? el("ins", {}, `${line}\n`) : `${line}\n`;
+  }));
+}
+
+// Plot achieved rate and latency. A rate with several windows shows their median.
+function drawLoadCurves(ratePlot, latencyPlot, windows) {
+  const openLoop = windows.filter((window) => window.offered_rps != null);
+  const rates = [...new Set(openLoop.map((window) => window.offered_rps))].sort((a, b) => a - b);
+  const line = (name, value) => ({
+    name, mode: "lines+markers", x: rates,
+    y: rates.map((rate) => median(openLoop.filter((window) => window.offered_rps === rate).map(value))),
+  });
+  const xaxis = zeroBasedAxis("offered rate (rps)");
+  drawPlot(ratePlot, [line("achieved", (window) => window.goodput_rps)],
+    { xaxis, yaxis: zeroBasedAxis("achieved rate (rps)") });
+  drawPlot(latencyPlot,
+    QUANTILES.filter((quantile) => openLoop.some((window) => window.latency_s[quantile] != null))
+      .map((quantile) => line(quantile, (window) => window.latency_s[quantile])),
+    { xaxis, yaxis: zeroBasedAxis("latency (s)") });
+}
+
+const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+
+function drawPhases(node, phases) {
+  drawPlot(node, [{ type: "bar", orientation: "h",
+    x: phases.map(([, seconds]) => seconds), y: phases.map(([name]) => name) }],
+  { xaxis: { title: { text: "time (s)" } }, margin: { l: 120, r: 12, t: 12, b: 42 } });
+}
