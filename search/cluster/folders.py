@@ -1,4 +1,4 @@
-"""Folders that belong to a process and disappear with it."""
+"""Temporary folders that are removed even if their process is killed."""
 
 from __future__ import annotations
 
@@ -11,44 +11,43 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from search.cluster import janitor as keeper
+from search.cluster import janitor
 from serving.identity import identity, is_alive
 
-#: Folders that belong to a process, which is named in them.
 RAY_PREFIX, HOST_PREFIX = "servetune.ray-", "servetune.host-"
 
 
 @contextlib.contextmanager
-def temporary_folder(prefix: str, ended: str = "") -> Iterator[Path]:
-    """A folder that is gone after this, and also where this process is killed.
+def temporary_folder(prefix: str, message_if_killed: str = "") -> Iterator[Path]:
+    """Yield a new folder; it is removed afterwards, also if this process is killed.
 
     Args:
-        ended: what is then said on standard error.
+        message_if_killed: printed on standard error if this process is killed.
     """
     folder = create_owned_folder(prefix)
-    command = [sys.executable, "-P", keeper.__file__, str(folder), ended]
-    starter = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True)
-    assert starter.stdin is not None
+    command = [sys.executable, "-P", janitor.__file__, str(folder), message_if_killed]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True)
+    assert process.stdin is not None
     try:
-        starter.wait()
+        process.wait()  # Until the janitor has forked.
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError), starter.stdin as stdin:
+        with contextlib.suppress(OSError), process.stdin as stdin:
             stdin.write("done")
 
 
 def create_owned_folder(prefix: str) -> Path:
-    """A folder that belongs to this process: whoever sweeps removes it once that is gone."""
+    """Return a new folder owned by this process; see `remove_stale_folders`."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
-    (folder / keeper.OWNER).write_text(identity(os.getpid()))
+    (folder / janitor.OWNER).write_text(identity(os.getpid()))
     return folder
 
 
 def remove_stale_folders() -> None:
-    """Remove the folders whose process was killed."""
+    """Remove the folders whose owner no longer runs."""
     prefixes = (RAY_PREFIX, HOST_PREFIX)
     for folder in [path for prefix in prefixes for path in Path("/tmp").glob(f"{prefix}*")]:
         with contextlib.suppress(OSError, ValueError):
-            if not is_alive((folder / keeper.OWNER).read_text()):
+            if not is_alive((folder / janitor.OWNER).read_text()):
                 shutil.rmtree(folder, ignore_errors=True)

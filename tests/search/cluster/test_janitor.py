@@ -1,4 +1,4 @@
-"""What a killed owner leaves is ended and removed; what is not Ray's is left alone."""
+"""The janitor ends Ray's processes of a killed owner and no others."""
 
 from __future__ import annotations
 
@@ -8,52 +8,59 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from search.cluster import janitor as keeper
+from search.cluster import janitor
 from search.cluster.folders import HOST_PREFIX, create_owned_folder, remove_stale_folders
 from serving.identity import is_alive
 
-HOLDS = "import sys, time; held = open(sys.argv[1], 'w'); print('up', flush=True); time.sleep(600)"
+OPEN_FILE = """
+import sys, time
+file = open(sys.argv[1], "w")
+print("up", flush=True)
+time.sleep(600)
+"""
 
 
-def holder(path: Path, name: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLDS, str(path), name]
+def start_user(path: Path, name: str) -> subprocess.Popen[str]:
+    """Start a process with this name in its command that keeps a file open."""
+    command = [sys.executable, "-P", "-c", OPEN_FILE, str(path), name]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     return process
 
 
-def kept(folder: Path, patience_s: float = 0.0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", keeper.__file__, str(folder), "it was killed", f"{patience_s}"]
+def start_janitor(folder: Path, grace_s: float = 0.0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", janitor.__file__, str(folder), "it was killed", f"{grace_s}"]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds; only a hang takes a minute."""
-    deadline = time.monotonic() + 60
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a condition; fail after a minute."""
+    deadline_s = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline_s
         time.sleep(0.05)
 
 
-def is_kept(folder: Path) -> bool:
-    """Whether the folder's owner is alive: the keeper, once it has written its whole name."""
+def owner_is_alive(folder: Path) -> bool:
+    """Return whether the folder's owner is alive, and has been written completely."""
     try:
-        return is_alive((folder / keeper.OWNER).read_text())
+        return is_alive((folder / janitor.OWNER).read_text())
     except ValueError:
         return False
 
 
-def test_an_owner_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+def test_janitor_ends_ray_processes_of_a_killed_owner(tmp_path: Path) -> None:
     folder = tmp_path / "servetune.ray-1"
     folder.mkdir()
-    agent, bystander = holder(folder / "log", "ray::Agent"), holder(folder / "seen", "tail")
+    agent = start_user(folder / "log", "ray::Agent")
+    bystander = start_user(folder / "other", "tail")
     try:
-        _, said = kept(folder).communicate(timeout=60)
-        assert said == "it was killed\n"
+        _, errors = start_janitor(folder).communicate(timeout=60)
+        assert errors == "it was killed\n"
         assert agent.wait(timeout=60) == -9
-        until(lambda: not folder.exists())
+        wait_until(lambda: not folder.exists())
         assert bystander.poll() is None
     finally:
         for process in (agent, bystander):
@@ -61,16 +68,16 @@ def test_an_owner_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
             process.communicate()
 
 
-def test_what_is_kept_is_not_swept() -> None:
-    """A run that is resumed at once takes nothing from the keeper of the one before."""
+def test_janitor_keeps_its_folder_from_removal_as_stale() -> None:
+    """A resumed run does not remove a folder that the janitor of the run before still uses."""
     folder = create_owned_folder(HOST_PREFIX)
-    agent = holder(folder / "log", "ray::Agent")
+    agent = start_user(folder / "log", "ray::Agent")
     try:
-        (folder / keeper.OWNER).write_text("1 1")
-        process = kept(folder, patience_s=600.0)
+        (folder / janitor.OWNER).write_text("1 1")
+        process = start_janitor(folder, grace_s=600.0)
         assert process.stdin is not None
-        process.stdin.close()  # The owner's end.
-        until(lambda: is_kept(folder))
+        process.stdin.close()  # As if the owner were killed.
+        wait_until(lambda: owner_is_alive(folder))
         remove_stale_folders()
         assert folder.exists()
         agent.kill()
@@ -83,8 +90,8 @@ def test_what_is_kept_is_not_swept() -> None:
         process.wait()
 
 
-def test_an_owner_that_ends_in_order_is_not_spoken_of(tmp_path: Path) -> None:
+def test_janitor_prints_nothing_if_the_owner_ends_gracefully(tmp_path: Path) -> None:
     folder = tmp_path / "servetune.ray-2"
     folder.mkdir()
-    assert kept(folder).communicate("done", timeout=60)[1] == ""
+    assert start_janitor(folder).communicate("done", timeout=60)[1] == ""
     assert not folder.exists()
