@@ -15,75 +15,77 @@ from search.cluster.trial_actor import HEARTBEAT_S, TrialActor, TrialSetup
 from search.trial.observation import Phase, WindowSummary
 from search.trial.request import TrialRequest
 
+_STOP_TIMEOUT_S, _THREAD_TIMEOUT_S = 30.0, 5.0
+
 
 class TuneTrial(tune.Trainable):
-    """Tune's view of a trial.
+    """Adapter of a trial to Tune.
 
-    The trial runs in a thread with an event loop of its own; each `step` returns its next
-    phase, or a sign of life, so that Tune can show it and stop it.
+    The trial runs in an event loop in a separate thread. Each `step` returns its next event, or
+    its current phase after `HEARTBEAT_S`, so that Tune can show and stop it.
     """
 
     def setup(self, config: dict[str, Any], setup: TrialSetup | None = None) -> None:
-        """Make the load processes, which serve one trial after another."""
+        """Create the trial actor, which measures one trial after another."""
         assert setup is not None
-        self._bench = TrialActor(setup)
+        self._trial_actor = TrialActor(setup)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._task: Any = None
+        self._measurement: Any = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next configuration without a new process."""
+        """Accept the next configuration without a new process."""
         self._stop()
         return True
 
     def step(self) -> dict[str, Any]:
-        """The trial's next phase; with its last step, its result."""
-        if self._task is None:
+        """Return the trial's phase and, if there is one, its next window; at last its result."""
+        if self._measurement is None:
             self._phase = Phase("start")
-            self._phases: queue.Queue[Phase | WindowSummary | None] = queue.Queue()
-            coroutine = self._bench.run(
-                TrialRequest.from_dict(self.config), self.config["folder"], self._phases.put
+            self._events: queue.Queue[Phase | WindowSummary | None] = queue.Queue()
+            coroutine = self._trial_actor.run(
+                TrialRequest.from_dict(self.config), self.config["folder"], self._events.put
             )
-            self._task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            self._task.add_done_callback(lambda _: self._phases.put(None))
-        seen: dict[str, str] = {}
+            self._measurement = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._measurement.add_done_callback(lambda _: self._events.put(None))
+        window: dict[str, str] = {}
         with contextlib.suppress(queue.Empty):
-            phase = self._phases.get(timeout=HEARTBEAT_S)
-            if phase is None:
-                result = self._task.result()
+            event = self._events.get(timeout=HEARTBEAT_S)
+            if event is None:
+                result = self._measurement.result()
                 rate = result.sustained_rps or 0.0
                 return {"sustained_rps": rate, "record": json.dumps(result.to_dict()), "done": True}
-            if isinstance(phase, WindowSummary):
-                seen = {"window": json.dumps(vars(phase))}
+            if isinstance(event, WindowSummary):
+                window = {"window": json.dumps(vars(event))}
             else:
-                self._phase = phase
-        told = {"phase": self._phase.name, "rate_rps": self._phase.rate_rps, **seen}
-        return {"sustained_rps": 0.0, **told}
+                self._phase = event
+        phase = {"phase": self._phase.name, "rate_rps": self._phase.rate_rps}
+        return {"sustained_rps": 0.0, **phase, **window}
 
     def cleanup(self) -> None:
-        """Stop the server, the load processes and the thread."""
+        """Stop the server, the load generator processes and the thread."""
         self._stop()
-        self._bench.close()
+        self._trial_actor.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=_THREAD_TIMEOUT_S)
 
     def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            ended = asyncio.run_coroutine_threadsafe(_others_done(), self._loop)
+        if self._measurement is not None:
+            self._measurement.cancel()
+            ended = asyncio.run_coroutine_threadsafe(_wait_for_other_tasks(), self._loop)
             with contextlib.suppress(TimeoutError):
-                ended.result(timeout=30)
-            self._task = None
+                ended.result(timeout=_STOP_TIMEOUT_S)
+            self._measurement = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the study is what a run is resumed from."""
+        """Do nothing: a run is resumed from its study."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: the study is what a run is resumed from."""
+        """Do nothing: a run is resumed from its study."""
 
 
-async def _others_done() -> None:
+async def _wait_for_other_tasks() -> None:
     """Wait for every other task of this loop: a cancelled trial still stops its server."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
