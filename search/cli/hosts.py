@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from search.cluster.ray_token import cluster_token
+from search.cluster.ray_token import cluster_token_file
 from search.errors import CommandError, RunError
 from search.spec.loading import STARTER_PATH
 from servetune.errors import ExitStatus
@@ -27,9 +27,9 @@ def doctor(
     findings = check_cluster(cluster, python, java) if cluster else check_host(python, java)
     table = Table("", "what", "found", "mend with")
     for finding in findings:
-        table.add_row("ok" if finding.well else "✗", finding.what, finding.found, finding.mend)
+        table.add_row("ok" if finding.ok else "✗", finding.subject, finding.found, finding.remedy)
     Console().print(table)
-    if not all(finding.well for finding in findings):
+    if not all(finding.ok for finding in findings):
         raise typer.Exit(ExitStatus.FAILED)
 
 
@@ -58,13 +58,13 @@ def up(
         NodeOptions,
         RunningNode,
         free_ports,
-        role_of,
+        parse_roles,
     )
 
     if head == (join is not None):
         raise CommandError("name one of --head and --join HOST:PORT")
-    serves, loadgen = role_of(role or [], processes)
-    token = cluster_token(token_file, make=head)
+    serves, loadgen = parse_roles(role or [], processes)
+    token = cluster_token_file(token_file, create=head)
     ports = {} if any_ports else dict(PORTS)
     if head:
         client = free_ports(1)[0] if any_ports else CLIENT_PORT
@@ -74,7 +74,7 @@ def up(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with RunningNode(options) as node:
-            console.print(node.said())
+            console.print(node.start_message())
             while not node.has_ended(1.0):
                 pass
             raise RunError(f"Ray ended on this host:\n{node.log_tail()}")

@@ -1,10 +1,9 @@
-"""The one host on which a confirmation measures."""
+"""Measure a confirmation on one host of the cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,39 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from search.cluster.placement import Node, nodes
+from search.cluster.placement import Node, live_nodes
 from search.cluster.trial_actor import HEARTBEAT_S, TrialActor, TrialSetup
 from search.errors import ClusterError
-from search.trial.observation import Phase, WindowSummary
+from search.trial.observation import Phase, TrialProgress, WindowSummary
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
 from servetune.errors import FailureKind
 
-_STOP_S = 40.0
-_PLACED_S = 60.0
+_STOP_TIMEOUT_S, _PLACEMENT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 40.0, 60.0, 60.0
 
 
 class ReportingTrialActor(TrialActor):
-    """A bench that is spoken to from the driver."""
+    """A trial actor that the driver calls; it keeps the trial's events until they are read."""
 
     def __init__(self, setup: TrialSetup):
         super().__init__(setup)
-        self._news: list[Phase | WindowSummary] = []
+        self._events: list[Phase | WindowSummary] = []
 
     async def measure(self, request: TrialRequest, folder: str) -> TrialResult:
-        """See `Bench.run`."""
-        return await self.run(request, folder, self._news.append, twice=True)
+        """See `TrialActor.run`."""
+        return await self.run(request, folder, self._events.append, retry=True)
 
-    async def news(self) -> list[Phase | WindowSummary]:
-        """What has happened since this was last asked."""
-        news, self._news = self._news, []
-        return news
+    async def take_events(self) -> list[Phase | WindowSummary]:
+        """Return the events since the last call."""
+        events, self._events = self._events, []
+        return events
 
 
 class ConfirmationHost:
-    """The one host on which a confirmation measures, as an asynchronous context.
+    """The one host on which a confirmation is measured, as an asynchronous context.
 
     Raises:
-        ClusterError: no host is left, or the one that was taken leaves.
+        ClusterError: no serving host is left or has room, or the chosen host is lost.
     """
 
     def __init__(self, setup: TrialSetup):
@@ -57,16 +55,18 @@ class ConfirmationHost:
         self._actor: Any = None
 
     async def __aenter__(self) -> ConfirmationHost:
-        served = [node for node in nodes() if node.id in self._setup.places.by_node]
-        if not served:
-            raise ClusterError("no host that served is left to confirm on")
-        self._host: Node = served[0]
-        self._group = placement_group(**self._setup.placement_request([self._host.id]))
+        serving = [node for node in live_nodes() if node.id in self._setup.placement.serving]
+        if not serving:
+            raise ClusterError("no serving host is left for the confirmation")
+        self._node: Node = serving[0]
+        self._group = placement_group(**self._setup.placement_request([self._node.id]))
         try:
-            await asyncio.wait_for(self._group.ready(), _PLACED_S)
+            await asyncio.wait_for(self._group.ready(), _PLACEMENT_TIMEOUT_S)
         except TimeoutError:
             remove_placement_group(self._group)
-            raise self._gone(f"had no room for the confirmation within {_PLACED_S:.0f} s") from None
+            raise ClusterError(
+                f"{self._node} had no room for the confirmation within {_PLACEMENT_TIMEOUT_S:.0f} s"
+            ) from None
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -74,32 +74,39 @@ class ConfirmationHost:
             ray.kill(self._actor)
         remove_placement_group(self._group)
 
-    def _gone(self, what: str) -> ClusterError:
-        return ClusterError(f"{self._host} {what}")
-
     async def measure(
-        self, request: TrialRequest, folder: Path, told: Callable[[Phase | WindowSummary], None]
+        self, request: TrialRequest, folder: Path, progress: TrialProgress
     ) -> TrialResult:
-        """Measure a configuration there; a process that is lost is its result's cause."""
+        """Measure a configuration on the host.
+
+        The loss of the trial's process is a failed result; the next call starts a new process.
+
+        Args:
+            folder: receives the measurement's files, on the driver's host.
+            progress: receives each phase as it begins, and each window as it ends.
+        """
         if self._actor is None:
-            if self._host not in nodes():
-                raise self._gone("left while it confirmed")
-            first = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0)
-            options = {"num_cpus": 1, "scheduling_strategy": first}
+            if self._node not in live_nodes():
+                raise ClusterError(f"{self._node} left the cluster during the confirmation")
+            strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0)
+            options = {"num_cpus": 1, "scheduling_strategy": strategy}
             self._actor = ray.remote(ReportingTrialActor).options(**options).remote(self._setup)
-        work = self._actor.measure.remote(request, str(folder))
+        reference = self._actor.measure.remote(request, str(folder))
         try:
-            waiting = asyncio.ensure_future(asyncio.wrap_future(work.future()))
-            while not waiting.done():
-                await asyncio.wait({waiting}, timeout=HEARTBEAT_S)
-                for news in await asyncio.wait_for(self._actor.news.remote(), _PLACED_S):
-                    told(news)
-            found: TrialResult = waiting.result()
-            return found
+            measurement = asyncio.wrap_future(reference.future())
+            while not measurement.done():
+                await asyncio.wait({measurement}, timeout=HEARTBEAT_S)
+                events = self._actor.take_events.remote()
+                for event in await asyncio.wait_for(events, _ANSWER_TIMEOUT_S):
+                    progress(event)
+            result: TrialResult = measurement.result()
+            return result
         except RayTaskError as error:
             raise error.cause from error
         except TimeoutError:
-            raise self._gone("does not answer") from None
+            raise ClusterError(
+                f"{self._node} did not answer within {_ANSWER_TIMEOUT_S:.0f} s"
+            ) from None
         except RayActorError:
             self._actor = None
             return TrialResult.failed(
@@ -109,7 +116,7 @@ class ConfirmationHost:
                 host_fault=True,
             )
         except asyncio.CancelledError:
-            ray.cancel(work)
+            ray.cancel(reference)
             with contextlib.suppress(RayError, TimeoutError):
-                await asyncio.wait_for(asyncio.wrap_future(work.future()), _STOP_S)
+                await asyncio.wait_for(asyncio.wrap_future(reference.future()), _STOP_TIMEOUT_S)
             raise

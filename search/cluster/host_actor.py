@@ -1,4 +1,4 @@
-"""An actor on a host for as long as a run lasts."""
+"""Report on a host, lock it and receive the archive on it, for the duration of a run."""
 
 from __future__ import annotations
 
@@ -22,75 +22,82 @@ from serving.installation import find_installation
 _SLICE_S, _SLICES = 0.2, 6
 
 
-class Host:
-    """An actor that sits on a host for as long as a run lasts."""
+class HostActor:
+    """An actor on a host of the cluster for the duration of a run."""
 
     def __init__(self) -> None:
-        self._held = contextlib.ExitStack()
+        self._resources = contextlib.ExitStack()
         atexit.register(self.close)
 
-    def look(self, serves: bool, python: str | None, java: str | None) -> dict[str, Any]:
-        """What this host is, and why it cannot serve where it is to: `Look`'s fields."""
-        told: dict[str, Any] = {"host": describe_host()}
+    def report(self, serves: bool, python: str | None, java: str | None) -> dict[str, Any]:
+        """Return the fields of this host's `HostReport`, except the node.
+
+        Args:
+            serves: whether TorchServe must be installed here.
+        """
+        report: dict[str, Any] = {"host": describe_host()}
         if serves:
             try:
-                told["versions"] = describe_versions(find_installation(python, java))
+                report["versions"] = describe_versions(find_installation(python, java))
             except ServerError as error:
-                told["lacks"] = (str(error),)
-        return told
+                report["problems"] = (str(error),)
+        return report
 
     def lock_host(self) -> str | None:
-        """Keep other measurements out of this host; why that is impossible."""
+        """Keep other measurements out of this host; return why that failed, or None."""
         try:
-            self._held.enter_context(exclusive_host())
+            self._resources.enter_context(exclusive_host())
         except RunError as error:
             return str(error)
         return None
 
     def speed(self) -> float:
-        """Units of work a second that all cores together can do; see `measure_speed`."""
+        """See `measure_speed`."""
         return measure_speed()
 
     def begin_upload(self, name: str) -> None:
-        """Make room for an archive, in a folder of this host's own."""
+        """Make a temporary folder for an archive of this name."""
         remove_stale_folders()
-        self._archive = self._held.enter_context(temporary_folder(HOST_PREFIX)) / name
+        self._archive = self._resources.enter_context(temporary_folder(HOST_PREFIX)) / name
 
-    def write_chunk(self, part: bytes) -> None:
-        """Write its next part."""
+    def write_chunk(self, chunk: bytes) -> None:
+        """Append to the archive."""
         with self._archive.open("ab") as file:
-            file.write(part)
+            file.write(chunk)
 
     def finish_upload(self, sha256: str) -> str:
-        """The folder, where all of the archive is there.
+        """Check the archive; return its folder.
 
         Raises:
-            RunError: what arrived is not what was sent.
+            RunError: the archive's SHA-256 is not the expected one.
         """
         with self._archive.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise RunError(f"the archive {self._archive.name} did not arrive whole")
+            received = hashlib.file_digest(file, "sha256").hexdigest()
+        if received != sha256:
+            raise RunError(
+                f"the archive {self._archive.name} did not arrive whole: "
+                f"its SHA-256 is {received}, expected {sha256}"
+            )
         return str(self._archive.parent)
 
     def close(self) -> None:
-        """Let others in, and leave nothing."""
-        self._held.close()
+        """Unlock the host and remove the archive."""
+        self._resources.close()
 
 
 def measure_speed() -> float:
-    """Units of work a second: one core's best of several short slices, times the cores.
+    """Return units of work per second: one core's best of several slices, times the cores.
 
-    A unit is what inference and its front end are made of: a product of matrices, and bytes
-    that are gone over.
+    A unit is a matrix product and a checksum, similar to inference and its front end.
     """
     matrix = np.random.default_rng(0).random((96, 96), dtype=np.float32)
-    text = bytes(range(256)) * 256
+    data = bytes(range(256)) * 256
     best = 0.0
     for _ in range(_SLICES):
-        units, started = 0, time.perf_counter()
-        while (spent := time.perf_counter() - started) < _SLICE_S:
-            zlib.crc32(text)
+        units, started_s = 0, time.perf_counter()
+        while (elapsed_s := time.perf_counter() - started_s) < _SLICE_S:
+            zlib.crc32(data)
             np.einsum("ij,jk->ik", matrix, matrix)
             units += 1
-        best = max(best, units / spent)
+        best = max(best, units / elapsed_s)
     return best * len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""A node of a Ray cluster, started over Ray's own command and ended with all that it started."""
+"""A node of a Ray cluster, started with Ray's command and ended with all its processes."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from serving import supervisor
 
 ROLES = ("serving", "loadgen")
 HEAD_PORT, CLIENT_PORT = 6379, 10001
-#: The same on every node, so that a firewall can know them.
+#: The same on every node, so that firewall rules can name them.
 PORTS = {"node-manager-port": 6380, "object-manager-port": 6381}
-_START_S = 60.0
+_START_TIMEOUT_S, _POLL_S = 60.0, 0.2
+#: Ray's log contains this line after the start.
 _STARTED = "Ray runtime started"
-_POLL_S = 0.2
-_LINES = 12
+_LOG_TAIL_LINES = 12
 
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """What a node is to be.
+    """Options of a node.
 
     Attributes:
         join: the head's address, `HOST:PORT`; None makes this node the head.
-        address: this node's own; Ray finds one where it is None.
-        serves: whether trials may be placed here.
-        loadgen: how many load processes may be.
+        address: this node's own address; None lets Ray choose.
+        serves: whether trials may be placed on this node.
+        loadgen: how many load generator processes may be placed on this node.
         port: of the head.
-        token: the file with the cluster's token, which Ray asks of everybody.
-        ports: more of Ray's, by its options; what is not named Ray chooses.
+        token: the file with the cluster's token.
+        ports: of Ray's components, by option name; Ray chooses the others.
     """
 
     join: str | None
@@ -59,53 +59,56 @@ class NodeOptions:
     ports: Mapping[str, int] = field(default_factory=lambda: PORTS)
 
     def command(self, folder: Path) -> list[str]:
-        """Ray's own, with its files in this folder."""
+        """Return the command that starts the node with its files in this folder."""
         resources = {SERVING_RESOURCE: int(self.serves), LOADGEN_RESOURCE: self.loadgen}
-        held = {name: count for name, count in resources.items() if count}
-        found = [*(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block")]
+        offered = {name: count for name, count in resources.items() if count}
+        command = [*(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block")]
         if self.join:
-            found.append(f"--address={self.join}")
+            command.append(f"--address={self.join}")
         else:
-            found += ["--head", f"--port={self.port}", "--dashboard-host=127.0.0.1"]
-        found += [f"--node-ip-address={self.address}"] if self.address else []
-        found += [f"--{name}={port}" for name, port in self.ports.items()]
-        # A trial computes outside of Ray: the less Ray takes of the host the better.
-        found += ["--num-cpus=2", f"--object-store-memory={OBJECT_STORE_BYTES}"]
-        found += [f"--resources={json.dumps(held)}", f"--temp-dir={folder / 'ray'}"]
-        return [*found, "--disable-usage-stats"]
+            command += ["--head", f"--port={self.port}", "--dashboard-host=127.0.0.1"]
+        command += [f"--node-ip-address={self.address}"] if self.address else []
+        command += [f"--{name}={port}" for name, port in self.ports.items()]
+        # TorchServe computes outside of Ray: Ray gets as little of the host as possible.
+        command += ["--num-cpus=2", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+        command += [f"--resources={json.dumps(offered)}", f"--temp-dir={folder / 'ray'}"]
+        return [*command, "--disable-usage-stats"]
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback that nobody listens on at the moment."""
+    """Return TCP ports of the loopback on which nothing listens now."""
     sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
     return ports
 
 
-def role_of(roles: Sequence[str], processes: int | None) -> tuple[bool, int]:
-    """Whether a node serves, and how many load processes it takes.
+def parse_roles(roles: Sequence[str], processes: int | None) -> tuple[bool, int]:
+    """Return whether a node serves, and how many load generator processes it accepts.
+
+    Args:
+        processes: with the role loadgen only; None for one per core.
 
     Raises:
-        CommandError: no such role, or processes of load without the role.
+        CommandError: a role is unknown, or processes are given without the role loadgen.
     """
-    if wrong := [role for role in roles if role not in ROLES]:
-        raise CommandError(f"--role must be {' or '.join(ROLES)}, got {wrong[0]!r}")
-    loads = "loadgen" in roles
-    if processes is not None and not loads:
-        raise CommandError("--processes are of load: name --role loadgen too")
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise CommandError(f"--role must be {' or '.join(ROLES)} (got {unknown[0]!r})")
+    generates_load = "loadgen" in roles
+    if processes is not None and not generates_load:
+        raise CommandError(f"--processes {processes} needs --role loadgen too")
     cores = len(os.sched_getaffinity(0))
-    return "serving" in roles, (processes or cores) if loads else 0
+    return "serving" in roles, (processes or cores) if generates_load else 0
 
 
 class RunningNode:
-    """A node, as a context: leaving it, or the end of this process, ends all of it.
+    """A node, as a context: leaving it, or the end of this process, ends all its processes.
 
     Raises (on entering):
-        RunError: it did not come up.
+        RunError: Ray did not start.
     """
 
     def __init__(self, options: NodeOptions):
@@ -121,24 +124,25 @@ class RunningNode:
                 **os.environ,
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN_PATH": str(self._options.token),
-                "TMPDIR": str(self._folder),  # What is killed leaves nothing outside.
+                # Temporary files of killed processes are removed with the folder.
+                "TMPDIR": str(self._folder),
             },
             "folder": "/",
             "log": str(self._log),
             "home": str(self._folder),
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", supervisor.__file__],
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor.__file__],  # -I includes -P.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         try:
-            self._say(json.dumps(request))
-            if "error" in (first := self._hear()):
-                raise RunError(f"Ray did not start on this host: {first['error']}")
-            self._until_up()
+            self._send(json.dumps(request))
+            if "error" in (answer := self._receive()):
+                raise RunError(f"Ray did not start on this host: {answer['error']}")
+            self._wait_until_started()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -151,50 +155,49 @@ class RunningNode:
         trace: TracebackType | None,
     ) -> None:
         with contextlib.suppress(OSError):
-            self._say("stop")
-        # Its end of the pipe closes when every process and the folder are gone.
-        assert self._process.stdin and self._process.stdout
+            self._send("stop")
+        assert self._supervisor.stdin and self._supervisor.stdout
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        self._process.stdout.read()
-        self._process.wait()
+            self._supervisor.stdin.close()
+        # The supervisor closes its output after it has ended every process.
+        self._supervisor.stdout.read()
+        self._supervisor.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def has_ended(self, within_s: float) -> bool:
-        """Wait for the node's own end."""
-        assert self._process.stdout is not None
-        return bool(select.select([self._process.stdout], [], [], within_s)[0])
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait for the node to end by itself; return whether it has."""
+        assert self._supervisor.stdout is not None
+        return bool(select.select([self._supervisor.stdout], [], [], timeout_s)[0])
 
-    def said(self) -> str:
-        """What whoever started it should know."""
+    def start_message(self) -> str:
+        """Return what the node is part of, and how other hosts join a head."""
         options = self._options
         if options.join:
             return f"joined {options.join}"
-        where = f"{options.address or ray.util.get_node_ip_address()}:{options.port}"
+        head = f"{options.address or ray.util.get_node_ip_address()}:{options.port}"
         return (
-            f"the cluster's head: {where}; on the other hosts, with a copy of {options.token}: "
-            f"servetune up --join {where} --role serving"
+            f"the cluster's head: {head}; on each other host, copy {options.token} and run "
+            f"servetune up --join {head} --role serving"
         )
 
     def log_tail(self) -> str:
-        """The last of what Ray has said."""
+        """Return the last lines of Ray's log."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return "\n".join(lines[-_LINES:])
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
 
-    def _until_up(self) -> None:
-        deadline = time.monotonic() + _START_S
+    def _wait_until_started(self) -> None:
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
         while _STARTED not in self._log.read_text(errors="replace"):
-            if self.has_ended(_POLL_S) or time.monotonic() > deadline:
+            if self.has_ended(_POLL_S) or time.monotonic() > deadline_s:
                 raise RunError(f"Ray did not start on this host:\n{self.log_tail()}")
 
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+    def _send(self, line: str) -> None:
+        assert self._supervisor.stdin is not None
+        self._supervisor.stdin.write(line + "\n")
+        self._supervisor.stdin.flush()
 
-    def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        told: dict[str, Any] = json.loads(
-            self._process.stdout.readline() or '{"error": "it ended"}'
-        )
-        return told
+    def _receive(self) -> dict[str, Any]:
+        assert self._supervisor.stdout is not None
+        line = self._supervisor.stdout.readline()
+        message: dict[str, Any] = json.loads(line or '{"error": "its supervisor ended"}')
+        return message

@@ -1,4 +1,4 @@
-"""Which hosts serve, which make load, and whether there is room for a trial."""
+"""Which hosts serve, which generate load, and whether there is room for a trial."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from serving.archive import Archive
 from serving.ports import LOOPBACK
 
 SERVING_RESOURCE = "serving_host"
-#: So often it is seen whether hosts are left, and for so long they may be away.
-_LOOK_S, _GONE_S = 5.0, 60.0
+_CHECK_INTERVAL_S = 5.0
+#: A host that is missing for less time than this may come back.
+_MAX_SHORTAGE_S = 60.0
 
 
 @dataclass(frozen=True)
 class Node:
-    """A host as Ray knows it.
+    """A host as Ray reports it.
 
     Attributes:
-        serves: whether trials may be placed there.
-        loadgen: how many load processes may be.
+        id: Ray's id of the node.
+        serves: whether trials may be placed on it.
+        loadgen: how many load generator processes may be placed on it.
     """
 
     id: str
@@ -39,12 +41,13 @@ class Node:
 
 @dataclass(frozen=True)
 class HostPlacement:
-    """What a trial must know of the host that it is on.
+    """A serving host's address and files.
 
     Attributes:
         address: where its TorchServe answers predictions.
-        archive: the model there.
-        folder: for a trial's files until they are sent; None where they are written in the run's.
+        archive: the model archive on that host.
+        folder: receives a trial's files until they are sent to the driver; None on the driver's
+            host, where they are written to the run's folder directly.
     """
 
     address: str
@@ -54,75 +57,92 @@ class HostPlacement:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where trials run.
+    """Where the trials of a run are placed.
 
     Attributes:
-        by_node: by Ray's id of the node.
-        load: how many load processes each node may have, by its id.
-        warnings: of the hosts' likeness, a sentence each.
+        serving: the serving hosts, by node id.
+        loadgen: how many load generator processes each node may run, by node id.
+        warnings: one sentence for each serving host that is faster or slower than most.
     """
 
-    by_node: Mapping[str, HostPlacement]
-    load: Mapping[str, int]
+    serving: Mapping[str, HostPlacement]
+    loadgen: Mapping[str, int]
     warnings: tuple[str, ...] = ()
 
-    def at_once(self, processes: int) -> int:
-        """How many trials with so many load processes there is room for."""
-        return min(len(self.by_node), sum(self.load.values()) // processes)
+    def max_concurrent_trials(self, processes: int) -> int:
+        """Return how many trials fit, each with this number of load generator processes."""
+        return min(len(self.serving), sum(self.loadgen.values()) // processes)
 
-    def lacks(self, live: Sequence[Node], processes: int) -> str | None:
-        """Why these nodes, of those that there were, have no room for a trial."""
-        if not any(node.id in self.by_node for node in live):
-            return "no host that served is left"
-        there = sum(self.load.get(node.id, 0) for node in live)
-        if there < processes:
-            return f"there is room for {there} of {processes} load processes"
+    def shortage(self, live: Sequence[Node], processes: int) -> str | None:
+        """Return why these nodes have no room for a trial; None if they have.
+
+        Args:
+            live: the nodes that are left.
+            processes: load generator processes of a trial.
+        """
+        if not any(node.id in self.serving for node in live):
+            return "no serving host is left"
+        room = sum(self.loadgen.get(node.id, 0) for node in live)
+        if room < processes:
+            return f"there is room for {room} of {processes} load generator processes"
         return None
 
 
 class ClusterMonitor:
-    """Whether the cluster has room for a trial, seen every few seconds."""
+    """Watches whether the cluster has room for a trial.
 
-    def __init__(self, places: Placement, processes: int):
-        self._places, self._processes = places, processes
-        self._looked_s = self._could_s = time.monotonic()
+    Args:
+        processes: load generator processes of a trial.
+    """
 
-    def lost(self) -> str | None:
-        """Why no trial can be placed, where that has been so for a minute."""
-        if (now := time.monotonic()) - self._looked_s < _LOOK_S:
+    def __init__(self, placement: Placement, processes: int):
+        self._placement, self._processes = placement, processes
+        self._checked_s = self._had_room_s = time.monotonic()
+
+    def persistent_shortage(self) -> str | None:
+        """Return why no trial can be placed, if that has lasted for a minute; else None.
+
+        The cluster is checked once in 5 s; calls in between return None.
+        """
+        now = time.monotonic()
+        if now - self._checked_s < _CHECK_INTERVAL_S:
             return None
-        self._looked_s = now
-        if (why := self._places.lacks(nodes(), self._processes)) is None:
-            self._could_s = now
-        return why if now - self._could_s > _GONE_S else None
+        self._checked_s = now
+        shortage = self._placement.shortage(live_nodes(), self._processes)
+        if shortage is None:
+            self._had_room_s = now
+        return shortage if now - self._had_room_s > _MAX_SHORTAGE_S else None
 
 
-def nodes() -> list[Node]:
-    """The live nodes of the cluster that this process is connected to."""
-    found = []
-    for each in ray.nodes():
-        if each["Alive"]:
-            has = each["Resources"]
-            found.append(
+def live_nodes() -> list[Node]:
+    """Return the live nodes of the connected cluster, sorted by address."""
+    nodes = []
+    for entry in ray.nodes():
+        if entry["Alive"]:
+            resources = entry["Resources"]
+            nodes.append(
                 Node(
-                    each["NodeID"],
-                    each["NodeManagerAddress"],
-                    each["NodeManagerHostname"],
-                    has.get(SERVING_RESOURCE, 0) >= 1,
-                    int(has.get(LOADGEN_RESOURCE, 0)),
+                    id=entry["NodeID"],
+                    address=entry["NodeManagerAddress"],
+                    name=entry["NodeManagerHostname"],
+                    serves=resources.get(SERVING_RESOURCE, 0) >= 1,
+                    loadgen=int(resources.get(LOADGEN_RESOURCE, 0)),
                 )
             )
-    return sorted(found, key=lambda node: node.address)
+    return sorted(nodes, key=lambda node: node.address)
 
 
 def single_host_placement(archive: Archive, processes: int) -> Placement:
-    """This host, which is the whole cluster."""
-    here = ray.get_runtime_context().get_node_id()
-    return Placement({here: HostPlacement(LOOPBACK, archive.path)}, {here: processes})
+    """Return the placement of a cluster that consists of this host."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return Placement({node_id: HostPlacement(LOOPBACK, archive.path)}, {node_id: processes})
 
 
-def load_hosts(looked: Sequence[Node], processes: int) -> list[Node]:
-    """Where a trial's load processes may be: beside no server, where the other hosts have room."""
-    found = [node for node in looked if node.loadgen]
-    others = [node for node in found if not node.serves]
-    return others if sum(node.loadgen for node in others) >= processes else found
+def loadgen_nodes(nodes: Sequence[Node], processes: int) -> list[Node]:
+    """Return the nodes on which a trial's load generator processes may run.
+
+    Serving hosts are among them only if the other hosts have too little room.
+    """
+    candidates = [node for node in nodes if node.loadgen]
+    separate = [node for node in candidates if not node.serves]
+    return separate if sum(node.loadgen for node in separate) >= processes else candidates

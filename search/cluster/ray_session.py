@@ -1,4 +1,4 @@
-"""The Ray cluster of a run."""
+"""Connect to the Ray cluster of a run, or start one on this host."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ from ray.exceptions import RayError
 from loadgen.ray_process import LOADGEN_RESOURCE
 from search.cluster.folders import RAY_PREFIX, remove_stale_folders, temporary_folder
 from search.cluster.placement import SERVING_RESOURCE
-from search.cluster.ray_token import cluster_token, token_is_configured
+from search.cluster.ray_token import cluster_token_file, token_is_configured
 from search.environment import environment
 from search.errors import ClusterError, RunError, first_line
 from serving.leftovers import sweep
 
 OBJECT_STORE_BYTES = 80 << 20
-CLEANUP_S = 30
-_ANSWER_S, _CONNECT_S = 60.0, 5.0
-
-
-_ENVIRONMENT = {
+_CLEANUP_S, _CONNECT_TIMEOUT_S = 30, 5.0
+_RAY_VARIABLES = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": str(CLEANUP_S),
+    "TUNE_FORCE_TRIAL_CLEANUP_S": str(_CLEANUP_S),
     "RAY_USAGE_STATS_ENABLED": "0",
     # Tune's newer output prints a box even with verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -38,73 +35,79 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_cluster(
-    address: str | None = None, processes: int = 1, ray_output: bool = False, ended: str = ""
+    address: str | None = None,
+    processes: int = 1,
+    ray_output: bool = False,
+    message_if_killed: str = "",
 ) -> Iterator[Path]:
-    """The Ray cluster at an address, or one on this host alone.
+    """Connect to the Ray cluster at an address, or start one on this host.
 
-    Yields a folder for what is needed meanwhile, which is gone when this ends.
+    Yields a temporary folder that is removed afterwards.
 
     Args:
-        processes: of load, that there is room for on this host alone.
-        ended: what is said on standard error where this process is killed meanwhile.
+        address: None starts a cluster.
+        processes: load generator processes that a started cluster has room for.
+        ray_output: let Ray print its log.
+        message_if_killed: printed on standard error if this process is killed.
 
     Raises:
-        RunError: nothing answers at the address, or it is not this host's cluster.
-        ClusterError: Ray failed meanwhile.
-        CommandError: Ray's token cannot be made.
+        RunError: nothing answers at the address, or this host is not part of that cluster.
+        ClusterError: Ray failed inside the context.
+        CommandError: Ray's token cannot be created.
     """
     if address is not None:
-        _check_that_one_answers(address)
+        _check_address(address)
     elif not token_is_configured() and os.environ.get("RAY_AUTH_MODE") != "disabled":
-        cluster_token(None, make=True)  # Ray's own would be everybody's to read.
+        # Ray would create the file with permissions for every user.
+        cluster_token_file(None, create=True)
     sweep()
     remove_stale_folders()
     with (
-        environment(_ENVIRONMENT),
-        temporary_folder(RAY_PREFIX, ended) as folder,
+        environment(_RAY_VARIABLES),
+        temporary_folder(RAY_PREFIX, message_if_killed) as folder,
         contextlib.ExitStack() as stack,
     ):
         stack.callback(ray.shutdown)
-        local: dict[str, Any] = {
+        local_options: dict[str, Any] = {
             "include_dashboard": False,
             "num_cpus": 2,
             "resources": {SERVING_RESOURCE: 1, LOADGEN_RESOURCE: processes},
             "object_store_memory": OBJECT_STORE_BYTES,
-            # Ray opens its own folder to everybody; the one around it is this user's alone.
+            # Every user may read Ray's folder; only this user may enter the one around it.
             "_temp_dir": str(folder / "ray"),
         }
         try:
-            # Ray puts the working directory first on its workers' module search path: the user's
-            # may hold a folder `serving`.
+            # Ray puts the working directory first on its workers' module search path; the user's
+            # may contain a folder `serving`.
             with contextlib.chdir(folder):
                 ray.init(
                     address=address or "local",
                     log_to_driver=ray_output,
                     logging_level=logging.INFO if ray_output else logging.ERROR,
-                    **({} if address else local),
+                    **({} if address else local_options),
                 )
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             if address is None:
                 raise
             raise RunError(
-                f"cluster.address: this host is not part of a Ray cluster at {address}, or has not "
-                f"its token ({first_line(str(error))}); servetune up --join makes it one"
+                f"cluster.address: this host is not part of the Ray cluster at {address}, or does "
+                f"not have its token ({first_line(error)}); join it with servetune up --join"
             ) from None
         try:
             yield folder
         except RayError as error:
-            raise ClusterError(f"Ray failed: {first_line(str(error))}") from error
+            raise ClusterError(f"Ray failed: {first_line(error)}") from error
 
 
-def _check_that_one_answers(address: str) -> None:
-    """Ray itself would try for minutes."""
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing answers; Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
-        return  # "auto", and what Ray knows how to find.
+        return  # "auto", or another form that Ray resolves.
     try:
-        socket.create_connection((host, int(port)), _CONNECT_S).close()
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise RunError(
-            f"cluster.address: nothing answers at {address} ({error}); servetune up --head starts "
-            "a cluster there"
+            f"cluster.address: nothing answers at {address} ({error}); "
+            "start a cluster there with servetune up --head"
         ) from None

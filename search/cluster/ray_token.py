@@ -1,4 +1,4 @@
-"""Secrets that a host makes for itself, in files that only their owner may read."""
+"""The token of a Ray cluster, and other secrets in files that only their owner may read."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from search.errors import CommandError
 
-#: Where Ray itself looks for the token of a cluster, unless one of the variables tells it.
+#: Where Ray looks for the token if no environment variable names it.
 TOKEN_PATH = Path("~/.ray/auth_token")
-_TOLD = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 def token_is_configured() -> bool:
-    """Whether the environment has Ray's token, or where it is."""
-    return any(os.environ.get(name) for name in _TOLD)
+    """Return whether an environment variable contains Ray's token or names its file."""
+    return any(os.environ.get(name) for name in _TOKEN_VARIABLES)
 
 
-def make_secret(path: Path) -> None:
-    """Write one where there is none.
+def create_secret_file(path: Path) -> None:
+    """Write a random secret into a file, unless the file exists.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     with contextlib.suppress(FileExistsError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -31,21 +31,28 @@ def make_secret(path: Path) -> None:
             file.write(secrets.token_hex(32))
 
 
-def cluster_token(path: Path | None, make: bool) -> Path:
-    """The file with a cluster's token; where it is to be made, only its owner may read it.
+def cluster_token_file(path: Path | None, create: bool) -> Path:
+    """Return the absolute path of the file with a cluster's token.
+
+    Args:
+        path: None for `TOKEN_PATH`.
+        create: create the file if it is missing, and let only its owner read it.
 
     Raises:
-        CommandError: there is none, or it cannot be made.
+        CommandError: the file is missing or cannot be created.
     """
     path = (path or TOKEN_PATH).expanduser().resolve()
     try:
-        if make:
+        if create:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            make_secret(path)
+            create_secret_file(path)
             if path.stat().st_uid == os.getuid():
-                path.chmod(0o600)  # One that Ray made everybody may read.
+                path.chmod(0o600)  # Ray creates files that every user may read.
     except OSError as error:
-        raise CommandError(f"{path}, a cluster's token, cannot be made: {error}") from None
+        raise CommandError(f"the cluster token {path} cannot be created: {error}") from None
     if not path.is_file():
-        raise CommandError(f"{path} is not there; copy the head's, or name it by --token-file")
+        raise CommandError(
+            f"there is no cluster token at {path}; copy the head's, "
+            "or name another file with --token-file"
+        )
     return path

@@ -5,28 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-_PART_BYTES = 32 << 20
+#: An archive is sent in chunks of this size.
+CHUNK_BYTES = 32 << 20
 
 
 class Inbox:
-    """Takes the files of trials on other hosts; an actor on the driver's."""
+    """Receives trials' files from other hosts; an actor on the driver's host.
+
+    Args:
+        root: the run's folder; nothing is written outside.
+    """
 
     def __init__(self, root: str):
         self._root = Path(root).resolve()
 
     def deliver(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Write files into a folder of the run."""
-        into = Path(folder).resolve()
+        """Write files into a folder of the run.
+
+        Raises:
+            ValueError: a file would be outside the run's folder.
+        """
+        target = Path(folder).resolve()
         for name, content in files.items():
-            path = (into / name).resolve()
+            path = (target / name).resolve()
             if not path.is_relative_to(self._root):
                 raise ValueError(f"{path} is not in {self._root}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """A trial's files, by their names in its folder."""
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder, by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""Measures trials on the host it is placed on."""
+"""Measure trials on one serving host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loadgen.fleet import Fleet
 from loadgen.rate.goal import Goal
 from loadgen.ray_process import LOADGEN_RESOURCE, ray_processes
 from search.cluster.placement import SERVING_RESOURCE, Placement
-from search.cluster.transfer import files_of
+from search.cluster.transfer import read_files
 from search.spec.sweep_loads import SweepLoad
 from search.trial.observation import TrialProgress
 from search.trial.request import TrialRequest
@@ -27,20 +27,22 @@ from search.trial.runner import run_trial, run_trial_with_retry
 from serving.installation import find_installation
 from serving.site import Site
 
-#: How often a trial tells of itself; a stop request waits no longer than this.
+#: A running trial answers at least this often; a stop request waits no longer.
 HEARTBEAT_S = 1.0
 
 
 @dataclass(frozen=True)
 class TrialSetup:
-    """What all trials of a run have in common; it travels to each serving host once.
+    """The data that all trials of a run share; each serving host receives it once.
 
     Attributes:
-        site: on the driver's host; python and java are those that the specification names.
-        payloads: what is sent; a reference into Ray's store.
-        processes, process_limit: of load, at first and at most.
-        places: the serving hosts.
-        inbox: where the files of trials on other hosts go.
+        site: of the driver's host.
+        python, java: of the serving hosts, if the specification names them.
+        payloads: reference to the `Payload`s in Ray's object store.
+        processes, process_limit: load generator processes of a trial, at first and at most.
+        cores: that load generator processes may use; all if empty.
+        loads: of a sweep; empty for a rate search.
+        inbox: the `Inbox` actor for trials' files; None on a single host.
     """
 
     site: Site
@@ -52,38 +54,39 @@ class TrialSetup:
     process_limit: int
     cores: tuple[int, ...]
     loads: tuple[SweepLoad, ...]
-    places: Placement
+    placement: Placement
     inbox: Any
 
-    def placement_request(self, on: Iterable[str] | None = None) -> dict[str, Any]:
-        """What Ray places together, as a placement group takes it: serving host, load processes.
+    def placement_request(self, serving: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return a placement group's arguments: a bundle for the trial, one per process of load.
 
         Args:
-            on: the nodes that may serve; those of the run where none are named.
+            serving: ids of the nodes that may serve; None for all of the run's.
         """
-        serving, load = {"CPU": 1.0, SERVING_RESOURCE: 1.0}, {LOADGEN_RESOURCE: 1.0}
-        where = [
-            _one_of(on or self.places.by_node),
-            *[_one_of(self.places.load)] * self.process_limit,
-        ]
-        return {"bundles": [serving, *[load] * self.process_limit], "bundle_label_selector": where}
+        trial, load = {"CPU": 1.0, SERVING_RESOURCE: 1.0}, {LOADGEN_RESOURCE: 1.0}
+        trial_nodes = _one_of(serving or self.placement.serving)
+        load_nodes = _one_of(self.placement.loadgen)
+        return {
+            "bundles": [trial, *[load] * self.process_limit],
+            "bundle_label_selector": [trial_nodes, *[load_nodes] * self.process_limit],
+        }
 
 
-def _one_of(nodes: Iterable[str]) -> dict[str, str]:
-    return {NODE_ID_LABEL_KEY: f"in({','.join(nodes)})"}
+def _one_of(node_ids: Iterable[str]) -> dict[str, str]:
+    return {NODE_ID_LABEL_KEY: f"in({','.join(node_ids)})"}
 
 
 class TrialActor:
-    """Measures on the host that it is on, with load processes where Ray has made room for them."""
+    """Measures trials on its host; its load generator processes are in its placement group."""
 
     def __init__(self, setup: TrialSetup):
         self._setup = setup
-        self._place = setup.places.by_node[ray.get_runtime_context().get_node_id()]
-        self._site = replace(setup.site, address=self._place.address)
-        if self._place.folder is not None:
+        self._host = setup.placement.serving[ray.get_runtime_context().get_node_id()]
+        self._site = replace(setup.site, address=self._host.address)
+        if self._host.folder is not None:
             self._site = replace(
                 self._site,
-                archive=replace(setup.site.archive, path=self._place.archive),
+                archive=replace(setup.site.archive, path=self._host.archive),
                 installation=find_installation(setup.python, setup.java),
                 cores=len(os.sched_getaffinity(0)),
             )
@@ -92,27 +95,27 @@ class TrialActor:
         self._fleet = Fleet(spawn, setup.processes, setup.process_limit)
 
     async def run(
-        self, request: TrialRequest, folder: str, progress: TrialProgress, twice: bool = False
+        self, request: TrialRequest, folder: str, progress: TrialProgress, retry: bool = False
     ) -> TrialResult:
         """Measure one configuration.
 
         Args:
-            folder: the run's own for this measurement, on the driver's host.
-            twice: once more where it was the host's fault.
+            folder: receives the trial's files, on the driver's host.
+            retry: repeat a measurement once if it failed through the host's fault.
         """
-        there = self._place.folder
-        where = Path(folder) if there is None else there / "trial"
-        measure = run_trial_with_retry if twice else run_trial
+        host_folder = self._host.folder
+        trial_folder = Path(folder) if host_folder is None else host_folder / "trial"
+        measure = run_trial_with_retry if retry else run_trial
+        goal, fleet, loads = self._setup.goal, self._fleet, self._setup.loads
         try:
             return await measure(
-                *(request, self._site, self._setup.goal, self._fleet, where, progress, None),
-                self._setup.loads,
+                request, self._site, goal, fleet, trial_folder, progress, None, loads
             )
         finally:
-            if there is not None:
-                await self._setup.inbox.deliver.remote(folder, files_of(where))
-                shutil.rmtree(where, ignore_errors=True)
+            if host_folder is not None:
+                await self._setup.inbox.deliver.remote(folder, read_files(trial_folder))
+                shutil.rmtree(trial_folder, ignore_errors=True)
 
     def close(self) -> None:
-        """End the load processes."""
+        """End the load generator processes."""
         self._fleet.close()

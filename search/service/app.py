@@ -19,7 +19,7 @@ from aiohttp.http import HttpProcessingError
 from plotly.offline import get_plotlyjs
 from pydantic import BaseModel
 
-from search.cluster.ray_token import make_secret
+from search.cluster.ray_token import create_secret_file
 from search.errors import ServiceError, SpecError
 from search.service import job_queue as queue
 from search.service.jobs import Job, JobState, JobStore
@@ -67,7 +67,7 @@ class RefusedRequest(Exception):
 def read_token(root: Path) -> str:
     """The token of this folder, made at the first start; nobody else may read its file."""
     path = root / "token"
-    make_secret(path)
+    create_secret_file(path)
     if token := path.read_text().strip():
         return token
     raise ServiceError(f"{path} is empty; remove it, and the next start makes a new token")

@@ -57,7 +57,7 @@ def create_run(spec: StudySpec) -> Run:
     if spec.cluster.address is not None:
         with ray_cluster(spec.cluster.address), _survey(spec) as survey:
             survey.check(spec.load.process_limit)
-            recorded |= survey.recorded(spec.load.process_limit)
+            recorded |= survey.describe(spec.load.process_limit)
     return Run.create(spec, recorded)
 
 
@@ -138,8 +138,8 @@ def _measure(
             tune.with_parameters(TuneTrial, setup=setup),
             tune.PlacementGroupFactory(**setup.placement_request()),
         )
-        at_once = setup.places.at_once(setup.process_limit)
-        lost = ClusterMonitor(setup.places, setup.process_limit).lost
+        at_once = setup.placement.max_concurrent_trials(setup.process_limit)
+        lost = ClusterMonitor(setup.placement, setup.process_limit).persistent_shortage
         verbose = 2 if ray_output else 0
         tune_trials(run, study, budget, observer, trainable, at_once, verbose, lost)
         if not budget.interrupted.is_set():
@@ -154,16 +154,16 @@ def _trial_setup(
 ) -> Iterator[TrialSetup]:
     """What a trial is made of: on this host, or on those of the cluster."""
     load = spec.load
-    places, inbox = single_host_placement(site.archive, load.process_limit), None
+    placement, inbox = single_host_placement(site.archive, load.process_limit), None
     with contextlib.ExitStack() as stack:
         if spec.cluster.address is not None:
             survey = stack.enter_context(_survey(spec))
             survey.check(load.process_limit)
             keep_heterogeneous = spec.cluster.heterogeneous_hosts == "keep"
-            places, inbox = survey.place(
+            placement, inbox = survey.prepare_hosts(
                 site.archive, run.folder, keep_heterogeneous, load.process_limit
             )
-            study.note(places.warnings)
+            study.note(placement.warnings)
         yield TrialSetup(
             site=site,
             python=spec.serving.python,
@@ -174,7 +174,7 @@ def _trial_setup(
             process_limit=load.process_limit,
             cores=tuple(load.cores),
             loads=spec.sweep.sweep_loads() if spec.sweep else (),
-            places=places,
+            placement=placement,
             inbox=inbox,
         )
 

@@ -1,0 +1,50 @@
+"""The findings of a cluster's hosts, without a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from search.cluster import ray_session, survey
+from search.cluster.doctor import Finding, check_cluster
+from search.cluster.host_report import HostReport
+from tests.search.cluster.conftest import LOADGEN, SERVING, host_report
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[HostReport]:
+    """The reports that a survey of any cluster finds."""
+    found: list[HostReport] = []
+
+    @contextlib.contextmanager
+    def context(*arguments: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(reports=found)
+
+    monkeypatch.setattr(ray_session, "ray_cluster", context)
+    monkeypatch.setattr(survey, "Survey", context)
+    return found
+
+
+def test_check_cluster_reports_each_host(reports: list[HostReport]) -> None:
+    reports += [SERVING, LOADGEN]
+    assert check_cluster("10.0.0.1:6379", None, None) == [
+        Finding(
+            "10.0.0.1 (host1)",
+            "serving; 2 cores; 4000 memory_mb; servetune 1; torchserve 0.12.0; torch 2; java 17",
+        ),
+        Finding("10.0.0.2 (host2)", "loadgen (2); 2 cores; 4000 memory_mb"),
+    ]
+
+
+def test_check_cluster_reports_each_problem_once(reports: list[HostReport]) -> None:
+    problem = "no TorchServe"
+    reports.append(host_report(1, problems=(problem,)))
+    host, *cluster = check_cluster("10.0.0.1:6379", None, None)
+    assert host == Finding("10.0.0.1 (host1)", "no role; 2 cores; 4000 memory_mb", problem)
+    assert [(f.subject, f.found) for f in cluster] == [("the cluster", "cannot place a trial")] * 2
+    assert "no host has the resource serving_host" in cluster[0].remedy
+    assert "load.max_processes is 1, but there is room for 0" in cluster[1].remedy
+    assert not any(finding.ok for finding in [host, *cluster])
