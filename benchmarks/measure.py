@@ -39,7 +39,7 @@ from loadgen.rate.result import SustainedRate
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant, Poisson
-from search.measure.endpoint import MOST_PROCESSES
+from search.measure.endpoint import MAX_PROCESSES
 from search.trial.host_info import describe_host
 
 _PAYLOADS = (Payload(b'{"text": "hello"}', {"Content-Type": "application/json"}, contains="ok"),)
@@ -121,7 +121,7 @@ class Outcome:
 async def run_ours(case: Case) -> Outcome:
     """The product's search with its own defaults."""
     with running(case.law, case.faults) as stub:
-        fleet = Fleet(local_processes(_PAYLOADS), most=MOST_PROCESSES)
+        fleet = Fleet(local_processes(_PAYLOADS), most=MAX_PROCESSES)
         try:
             await fleet.set_target(stub.url)
             timed = Timed(fleet)
@@ -201,7 +201,7 @@ def _holds(
 async def run_other(case: Case, method: str, true_rps: float) -> Outcome:
     """How others would find the rate, from the same closed loop's estimate."""
     with running(case.law) as stub:
-        fleet = Fleet(local_processes(_PAYLOADS), most=MOST_PROCESSES)
+        fleet = Fleet(local_processes(_PAYLOADS), most=MAX_PROCESSES)
         try:
             await fleet.set_target(stub.url)
             timed = Timed(fleet)

@@ -20,7 +20,7 @@ from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from search.errors import RunError
 from search.export.files import CLAIM, ExportFormat
-from search.measure.endpoint import MOST_PROCESSES
+from search.measure.endpoint import MAX_PROCESSES
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
@@ -196,7 +196,7 @@ async def _running(
             )
             checks = [Check("running", not differing, told)]
             signed = [replace(p, headers={**p.headers, **server.headers}) for p in payloads]
-            fleet = Fleet(local_processes(signed), most=MOST_PROCESSES)
+            fleet = Fleet(local_processes(signed), most=MAX_PROCESSES)
             try:
                 await fleet.set_target(server.url)
                 users = max(2, 2 * server.batch_capacity)

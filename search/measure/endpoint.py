@@ -1,13 +1,15 @@
-"""Measuring any URL that already serves, from this host alone: without Ray."""
+"""Measure an endpoint that already runs, with load from this host and without Ray."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
+from loadgen.measurement import Measurement
 from loadgen.payloads import Payload
 from loadgen.rate.goal import Goal
 from loadgen.rate.result import SustainedRate
@@ -16,7 +18,7 @@ from loadgen.rate.verdict import success_bound
 from search.trial.host_lock import exclusive_host
 from search.trial.judging import probe_record
 
-MOST_PROCESSES = max(2, (os.cpu_count() or 1) // 2)
+MAX_PROCESSES = max(2, (os.cpu_count() or 1) // 2)
 
 
 async def measure_url(
@@ -26,14 +28,15 @@ async def measure_url(
     users: int,
     progress: Callable[[str, float], None],
 ) -> SustainedRate:
-    """The sustained rate of an endpoint that already runs, from this host alone.
+    """Return the sustained rate of an endpoint.
 
     Args:
-        users: of the closed loop, enough to keep the server busy; half of them is taken for
-            what it works on at once.
+        users: of the closed loop, enough to keep the server busy. The server is assumed to work
+            on half as many requests at once.
+        progress: receives each phase's name and rate as it begins.
     """
     with exclusive_host():
-        fleet = Fleet(local_processes(payloads), most=MOST_PROCESSES)
+        fleet = Fleet(local_processes(payloads), most=MAX_PROCESSES)
         try:
             await fleet.set_target(url)
             return await RateSearch(
@@ -43,35 +46,34 @@ async def measure_url(
             fleet.close()
 
 
-def rate_summary(found: SustainedRate) -> dict[str, Any]:
-    """Plain JSON data of a rate: the bounds, the counts, every window."""
-    best = found.best
-    latency = best.measurement.latency if best else None
+def rate_summary(rate: SustainedRate) -> dict[str, Any]:
+    """Return a rate as JSON data: its bounds, its counts and every window."""
+    measurements = [probe.measurement for probe in rate.probes]
+    latency = rate.best.measurement.latency if rate.best else None
     return {
-        "sustained_rps": found.lower_rps,
-        "lower_rps": found.lower_rps,
-        "upper_rps": found.upper_rps,
-        "capacity_rps": found.capacity_rps,
-        "width": found.width,
-        "reason": found.reason,
-        "warnings": list(found.warnings),
-        "requests_without_failure": found.requests_without_failure,
-        "success_bound": success_bound(found.requests_without_failure),
+        "sustained_rps": rate.lower_rps,
+        "lower_rps": rate.lower_rps,
+        "upper_rps": rate.upper_rps,
+        "capacity_rps": rate.capacity_rps,
+        "width": rate.width,
+        "reason": rate.reason,
+        "warnings": list(rate.warnings),
+        "requests_without_failure": rate.requests_without_failure,
+        "success_bound": success_bound(rate.requests_without_failure),
         "p50_s": latency.quantile(0.5) if latency else None,
         "p99_s": latency.quantile(0.99) if latency else None,
-        "scheduled": sum(p.measurement.scheduled for p in found.probes),
-        "sent": sum(p.measurement.sent for p in found.probes),
-        "succeeded": sum(p.measurement.succeeded for p in found.probes),
-        "errors": _errors(found),
+        "scheduled": sum(measurement.scheduled for measurement in measurements),
+        "sent": sum(measurement.sent for measurement in measurements),
+        "succeeded": sum(measurement.succeeded for measurement in measurements),
+        "errors": _count_errors([rate.warmup, *measurements]),
         "windows": [
-            {**probe_record(probe), **probe.measurement.summary()} for probe in found.probes
+            {**probe_record(probe), **probe.measurement.summary()} for probe in rate.probes
         ],
     }
 
 
-def _errors(found: SustainedRate) -> dict[str, int]:
-    errors: dict[str, int] = {}
-    for measurement in (found.warmup, *(probe.measurement for probe in found.probes)):
-        for cause, count in measurement.errors.items():
-            errors[cause] = errors.get(cause, 0) + count
-    return errors
+def _count_errors(measurements: Sequence[Measurement]) -> dict[str, int]:
+    errors: Counter[str] = Counter()
+    for measurement in measurements:
+        errors.update(measurement.errors)
+    return dict(errors)
