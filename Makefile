@@ -1,10 +1,10 @@
-# make tune: set up and tune the bundled model.  make test: set up and run the quick tests.
+# make tune: set up and tune the bundled model.  make check: before a commit.  make test: all but slow tests.
 PYTHON ?= python3.11
 VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
-.PHONY: setup tune test test-all test-cluster soak lint \
+.PHONY: setup tune check test test-all test-cluster soak lint docs \
 	bench-measure bench-loadgen bench-search bench-scale bench-page clean
 
 setup: $(STAMP)
@@ -13,12 +13,16 @@ setup: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt Makefile
 	test -x $(VENV)/bin/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[demo,docs,test]'
 	touch $@
 
 tune: setup
 	$(SERVETUNE) demo build/demo
 	$(SERVETUNE) tune configs/quickstart.yaml
+
+# Lint, types, documentation and the tests that need only Python; less than 90 seconds.
+check: lint docs
+	$(VENV)/bin/python -m pytest -m unit
 
 test: setup
 	$(VENV)/bin/python -m pytest -m "not slow"
@@ -33,6 +37,10 @@ test-cluster: setup
 # An hour of trials in which one process after another is killed; ARGS="--minutes 5" for less.
 soak: setup
 	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
+
+# The documentation site, in build/site.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 lint: setup
 	$(VENV)/bin/ruff check .
