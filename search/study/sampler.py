@@ -1,15 +1,22 @@
-"""What to try next: a model of a server's capacity, and a Gaussian process for what it misses.
+"""An Optuna sampler: Gaussian process regression on the residuals of a model of capacity.
 
-The model is how batches and threads share cores: workers × batch ÷ (fixed + each × batch), on
-threads that divide a part of the work (Amdahl) and get in each other's way where they outnumber
-the cores. Its parameters, and the process's, are drawn from their posterior (Metropolis), so that
-what few trials leave open stays open. The next trial has the greatest expected improvement.
+The model is a batch pipeline on shared cores. Its rate is workers × batch ÷ (1 + c × batch) ÷ time,
+in which the time follows Amdahl's law in the threads, and grows if more threads than cores compute.
+The Gaussian process (Matérn 5/2 kernel, one length scale per dimension) models the logarithm of
+the rate that is left. The parameters of both are sampled from their posterior by random-walk
+Metropolis, and the next point maximizes expected improvement, summed over the samples, ×
+the probability of feasibility.
+
+Sources: Rasmussen & Williams, Gaussian Processes for Machine Learning, chapters 2.7 and 5;
+Snoek et al., Practical Bayesian Optimization of Machine Learning Algorithms (2012), for the
+acquisition function averaged over hyperparameters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -26,29 +33,36 @@ from optuna.trial import TrialState as OptunaTrialState
 from search.spec.space import Space, torchserve_defaults
 
 Floats = npt.NDArray[np.float64]
+Booleans = npt.NDArray[np.bool_]
+Point = Mapping[str, Any]
 
-#: Mean and standard deviation of each parameter's normal prior, and its meaning.
+#: Mean and standard deviation of the normal prior of each parameter.
 _PRIORS = (
-    (math.log(0.1), 2.0),  # log of a batch's cost for each item ÷ its fixed cost
-    (1.0, 1.5),  # logit of the share of the work that threads divide
-    (-0.7, 1.0),  # log of how much worse than fair sharing too many threads are
+    (math.log(0.1), 2.0),  # log of a batch's cost per item ÷ its fixed cost
+    (1.0, 1.5),  # logit of the share of the work that threads divide (Amdahl)
+    (-0.7, 1.0),  # log of the penalty exponent for more threads than cores
     (-2.0, 2.0),  # logit of the share of the work that needs no core
-    (math.log(8), 1.5),  # log of how many batches that share takes at once: an accelerator's
-    (math.log(0.25), 0.7),  # log of the process's standard deviation
-    (math.log(0.06), 0.4),  # log of the measurements'
+    (math.log(8), 1.5),  # log of the number of batches that share takes at once (an accelerator)
+    (math.log(0.25), 0.7),  # log of the Gaussian process's standard deviation
+    (math.log(0.06), 0.4),  # log of the standard deviation of the noise
 )
-_PROCESS, _NOISE = len(_PRIORS) - 2, len(_PRIORS) - 1
-#: log of the process's length in a dimension of size 1: of what the model tells of, of others.
-_LENGTH, _LONG = (math.log(0.7), 0.7), (math.log(2.0), 0.7)
+_SIGNAL, _NOISE = len(_PRIORS) - 2, len(_PRIORS) - 1
+#: Priors of the log of the length scale of a dimension, in units of its range.
+_MODELLED_LENGTH, _OTHER_LENGTH = (math.log(0.7), 0.7), (math.log(2.0), 0.7)
+#: The settings that the model of capacity depends on.
 _MODELLED = ("workers", "batch_size", "mkl_threads")
-_STEPS, _KEPT = 120, 4
-_RANDOM, _REFINED, _ROUNDS = 300, 3, 3
-#: Of many trials so many are fitted.
-_KNOWN = 64
+#: Metropolis: steps of the chain, of which the first half is burn-in, and samples to keep.
+_STEPS, _SAMPLES = 120, 4
+#: Metropolis: a step in the units of the prior's deviation, and the number of parameters it moves.
+_STEP_SIZE, _MOVED_PARAMETERS = 0.5, 3
+#: Acquisition: random candidates, then rounds of local search around the best candidates.
+_RANDOM_CANDIDATES, _LOCAL_STARTS, _LOCAL_ROUNDS = 300, 3, 3
+#: Maximum number of trials to fit: the cost grows with its cube.
+_MAX_FITTED = 64
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space as Optuna has it."""
+    """Return the space's dimensions as Optuna's distributions."""
     return {
         d.name: CategoricalDistribution(d.choices)
         if d.choices
@@ -58,40 +72,45 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 class CapacitySampler(BaseSampler):
-    """Optuna's face of the model.
+    """Optuna's interface to the model.
 
     Args:
-        space: all that may be proposed.
-        seed: of every chance.
+        space: the search space.
+        seed: of all random draws.
     """
 
     def __init__(self, space: Space, seed: int):
         self._space, self._random = space, np.random.default_rng(seed)
         self._distributions = distributions(space)
         self._independent = RandomSampler(seed=seed)
-        self._state: Floats | None = None
+        self._chain_state: Floats | None = None
 
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The whole space, from the first trial on; nothing where the point is given."""
+        """Return the whole space; empty if the trial's point is fixed."""
         return {} if "fixed_params" in trial.system_attrs else self._distributions
 
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next point."""
+        """Return the next point."""
         if not search_space:
             return {}
         states = (OptunaTrialState.COMPLETE, OptunaTrialState.RUNNING)
-        every = study.get_trials(deepcopy=False, states=states)
-        placed = [t for t in every if t.params.keys() == search_space.keys()]
-        told = [t for t in placed if t.state is OptunaTrialState.COMPLETE]
-        running = [t.params for t in placed if t.state is OptunaTrialState.RUNNING]
-        missed = [any(value > 0 for value in t.constraints.values()) for t in told]
-        too_large = [bool(t.user_attrs.get("too_large", False)) for t in told]
-        rates = [t.value or 0.0 for t in told]
-        return self.propose([t.params for t in told], rates, missed, too_large, running)
+        trials = [
+            t
+            for t in study.get_trials(deepcopy=False, states=states)
+            if t.params.keys() == search_space.keys()
+        ]
+        complete = [t for t in trials if t.state is OptunaTrialState.COMPLETE]
+        return self.propose(
+            points=[t.params for t in complete],
+            rates=[t.value or 0.0 for t in complete],
+            violated=[any(value > 0 for value in t.constraints.values()) for t in complete],
+            too_large=[bool(t.user_attrs.get("too_large", False)) for t in complete],
+            running=[t.params for t in trials if t.state is OptunaTrialState.RUNNING],
+        )
 
     def sample_independent(
         self,
@@ -100,255 +119,353 @@ class CapacitySampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A setting that a given point lacks."""
+        """Return a random value for a setting that a fixed point lacks."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def propose(
         self,
-        points: Sequence[Mapping[str, Any]],
+        points: Sequence[Point],
         rates: Sequence[float],
-        missed: Sequence[bool] = (),
+        violated: Sequence[bool] = (),
         too_large: Sequence[bool] = (),
-        running: Sequence[Mapping[str, Any]] = (),
+        running: Sequence[Point] = (),
     ) -> dict[str, Any]:
-        """The point to try after these.
+        """Return the point to try next; a random one before the first success.
 
         Args:
-            rates: what they came to; 0 is a failure.
-            missed: which of them missed a constraint, and may have failed by that alone.
-            too_large: which of them failed for want of memory.
-            running: points that are being tried; they count as middling until they are known.
+            rates: of the points, requests/s; 0 for a failure.
+            violated: whether a point violated a constraint, and may have failed because of it.
+            too_large: whether a point failed for lack of memory.
+            running: points in progress; they count with the median rate.
         """
         if running and any(rates):
             no = [False] * len(running)
             points = [*points, *running]
             rates = [*rates, *[median(rate for rate in rates if rate > 0)] * len(running)]
-            missed = [*missed, *no] if missed else missed
+            violated = [*violated, *no] if violated else violated
             too_large = [*too_large, *no] if too_large else too_large
-        space, chance = self._space, self._random
-        good = [i for i, rate in enumerate(rates) if rate > 0]
-        if not good:
-            return space.draw(chance, 1)[0]
-        best = points[max(good, key=lambda i: rates[i])]
-        if len(good) > _KNOWN:
-            # What a fit costs grows with their number's cube: the best and the newest tell most.
-            leaders = sorted(good, key=lambda i: -rates[i])[: _KNOWN // 2]
-            good = sorted({*leaders, *good[-_KNOWN // 2 :]})
-        known = _Points(space, [points[i] for i in good])
-        model = _Model(known, np.log([rates[i] for i in good]))
-        samples, self._state = model.posterior(chance, self._state)
-        served, no = np.array(rates) > 0, [False] * len(points)
-        feasible = _Feasible(
-            _Points(space, points), served, np.array(missed or no), np.array(too_large or no)
+        served = [i for i, rate in enumerate(rates) if rate > 0]
+        if not served:
+            return self._space.draw(self._random, 1)[0]
+        best = points[max(served, key=lambda i: rates[i])]
+        fitted = _select_for_fit(served, rates)
+        process = _GaussianProcess(
+            _Features(self._space, [points[i] for i in fitted]),
+            np.log([rates[i] for i in fitted]),
         )
-        tried = {tuple(point[d.name] for d in space.dimensions) for point in points}
+        samples, self._chain_state = process.sample_posterior(self._random, self._chain_state)
+        no = [False] * len(points)
+        feasibility = _Feasibility(
+            _Features(self._space, points),
+            np.array(rates) > 0,
+            np.array(violated or no),
+            np.array(too_large or no),
+        )
 
-        def worth(candidates: list[dict[str, Any]]) -> Floats:
-            there = _Points(space, candidates)
-            return model.improvement(samples, there) * feasible.chance(there)
+        def acquisition(candidates: list[dict[str, Any]]) -> Floats:
+            features = _Features(self._space, candidates)
+            improvement = process.expected_improvement(samples, features)
+            return improvement * feasibility.probability(features)
 
-        candidates = space.draw(chance, _RANDOM)
-        # What the model tells of is best moved together, the rest as it is.
+        return self._maximize(acquisition, best, points)
+
+    def _maximize(
+        self,
+        acquisition: Callable[[list[dict[str, Any]]], Floats],
+        best: Point,
+        tried: Sequence[Point],
+    ) -> dict[str, Any]:
+        """Return the untried point with the greatest acquisition among random and local ones."""
+        space = self._space
+
+        def key(point: Point) -> tuple[Any, ...]:
+            return tuple(point[d.name] for d in space.dimensions)
+
+        candidates = space.draw(self._random, _RANDOM_CANDIDATES)
+        # Also vary only the modelled settings of the best point, all of them together.
         modelled = [{n: v for n, v in c.items() if n in _MODELLED} for c in candidates]
         candidates += [{**best, **values} for values in modelled]
         candidates += space.neighbours(best)
-        seen: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
-        for _ in range(_ROUNDS):
-            fresh = {tuple(c[d.name] for d in space.dimensions): c for c in candidates}
-            fresh = {key: c for key, c in fresh.items() if key not in tried and key not in seen}
+        tried_keys = {key(point) for point in tried}
+        scored: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
+        for _ in range(_LOCAL_ROUNDS):
+            fresh = {key(c): c for c in candidates}
+            fresh = {k: c for k, c in fresh.items() if k not in tried_keys and k not in scored}
             if not fresh:
                 break
-            for (key, c), value in zip(fresh.items(), worth(list(fresh.values())), strict=True):
-                seen[key] = float(value), c
-            top = sorted(seen.values(), key=lambda each: -each[0])[:_REFINED]
+            scores = acquisition(list(fresh.values()))
+            for (k, c), score in zip(fresh.items(), scores, strict=True):
+                scored[k] = float(score), c
+            top = sorted(scored.values(), key=lambda entry: -entry[0])[:_LOCAL_STARTS]
             candidates = [near for _, point in top for near in space.neighbours(point)]
-        return max(seen.values(), key=lambda each: each[0])[1] if seen else space.draw(chance, 1)[0]
+        if not scored:
+            return space.draw(self._random, 1)[0]
+        return max(scored.values(), key=lambda entry: entry[0])[1]
 
 
-class _Points:
-    """Points as the model sees them: unit coordinates, and workers, batch and threads."""
+def _select_for_fit(served: list[int], rates: Sequence[float]) -> list[int]:
+    """Return the indices to fit: all, or the fastest and the newest if there are too many."""
+    if len(served) <= _MAX_FITTED:
+        return served
+    fastest = sorted(served, key=lambda i: -rates[i])[: _MAX_FITTED // 2]
+    return sorted({*fastest, *served[-_MAX_FITTED // 2 :]})
 
-    def __init__(self, space: Space, points: Sequence[Mapping[str, Any]]):
-        usual = torchserve_defaults(space.cores)
+
+class _Features:
+    """Points as arrays.
+
+    Attributes:
+        unit: coordinates scaled to [0, 1], on a logarithmic scale if positive, one-hot for other
+            choices; shape (features, points).
+        names: the dimension of each feature.
+        workers, batch, threads: the modelled settings, TorchServe's default if fixed.
+        computing_threads: threads, at most one per core.
+        has_threads: 1 if there is more than one thread, else 0.
+    """
+
+    def __init__(self, space: Space, points: Sequence[Point]):
+        defaults = torchserve_defaults(space.cores)
         self.cores = space.cores
         columns: list[Any] = []
         self.names: list[str] = []
         for d in space.dimensions:
-            raw = [point[d.name] for point in points]
+            values = [point[d.name] for point in points]
             if d.choices and not all(isinstance(c, int | float) and c > 0 for c in d.choices):
-                columns += [np.array([float(value == c) for value in raw]) for c in d.choices[1:]]
+                columns += [np.array([float(v == c) for v in values]) for c in d.choices[1:]]
                 self.names += [d.name] * (len(d.choices) - 1)
                 continue
             low, high = (min(d.choices), max(d.choices)) if d.choices else (d.low, d.high)
-            at = np.array(raw, float)
+            numbers = np.array(values, float)
             if low > 0:
-                columns.append(np.log(at / low) / math.log(high / low))
+                columns.append(np.log(numbers / low) / math.log(high / low))
             else:
-                columns.append((at - low) / (high - low))
+                columns.append((numbers - low) / (high - low))
             self.names += [d.name] * (len(columns) - len(self.names))
         self.unit = np.array(columns)
 
-        def named(name: str) -> Floats:
-            fixed = getattr(space.common, name, None) or usual[name]
+        def setting(name: str) -> Floats:
+            fixed = getattr(space.common, name, None) or defaults[name]
             return np.array([point.get(name, fixed) for point in points], float)
 
-        self.workers, self.batch = named("workers"), named("batch_size")
-        self.threads = named("mkl_threads")
-        self.threads_at_work = np.minimum(self.threads, self.cores)
+        self.workers, self.batch = setting("workers"), setting("batch_size")
+        self.threads = setting("mkl_threads")
+        self.computing_threads = np.minimum(self.threads, self.cores)
         self.has_threads = (self.threads > 1).astype(float)
 
 
-class _Model:
-    def __init__(self, known: _Points, logs: Floats):
-        self._known, self._logs = known, logs
-        self._apart = (known.unit[:, :, None] - known.unit[:, None, :]) ** 2
-        priors = [*_PRIORS, *[_LENGTH if name in _MODELLED else _LONG for name in known.names]]
-        self._mean, self._sd = (np.array(column) for column in zip(*priors, strict=True))
+@dataclass(frozen=True)
+class _Fit:
+    """The Gaussian process at one parameter vector.
 
-    def posterior(self, chance: np.random.Generator, state: Floats | None) -> tuple[Any, Floats]:
-        """Draw parameters; each with what is needed to predict by them."""
-        at = self._mean if state is None else state
-        score, fitted = self._fit(at)
-        kept = []
-        for step in range(_STEPS):
-            moved = at + 0.5 * self._sd * chance.normal(size=len(at)) * (
-                chance.random(len(at)) < 3 / len(at)
-            )
-            other, other_fitted = self._fit(moved)
-            if math.log(chance.random() + 1e-300) < other - score:
-                at, score, fitted = moved, other, other_fitted
-            if step >= _STEPS // 2 and step % (_STEPS // 2 // _KEPT) == 0:
-                factor, *rest = fitted
-                kept.append((at, _inverse(factor), *rest))
-        return kept, at
-
-    def improvement(self, samples: Any, there: _Points) -> Floats:
-        """By how much each point is expected to beat the best known, in logarithms."""
-        apart = (there.unit[:, :, None] - self._known.unit[:, None, :]) ** 2
-        total = np.zeros(there.unit.shape[1])
-        for at, inverse, weights, offset, best in samples:
-            cross = _kernel(at, apart)
-            mean = offset + _capacity(at, there) + cross @ weights
-            variance = math.exp(2 * at[_PROCESS]) - ((cross @ inverse) * cross).sum(axis=1)
-            sd = np.sqrt(np.maximum(variance, 1e-10))
-            ahead = (mean - best) / sd
-            total += sd * (_density(ahead) + ahead * _below(ahead))
-        return total
-
-    def _fit(self, at: Floats) -> tuple[float, tuple[Floats, Floats, float, float]]:
-        kernel = _kernel(at, self._apart)
-        covariance = kernel.copy()
-        covariance.flat[:: len(kernel) + 1] += math.exp(2 * at[_NOISE])
-        factor, _ = scipy.linalg.lapack.dpotrf(covariance, lower=1)
-        structure = _capacity(at, self._known)
-        left = self._logs - structure
-        both = np.ones((len(left), 2))
-        both[:, 0] = left
-        solved, _ = scipy.linalg.lapack.dpotrs(factor, both, lower=1)
-        offset = float(solved[:, 0].sum() / solved[:, 1].sum())
-        left = left - offset
-        weights: Floats = solved[:, 0] - offset * solved[:, 1]
-        determinant = 2 * float(np.log(factor.diagonal()).sum())
-        prior = float((((at - self._mean) / self._sd) ** 2).sum())
-        best = float((offset + structure + kernel @ weights).max())
-        score = -0.5 * float(left @ weights + determinant + prior)
-        return score, (factor, weights, offset, best)
-
-
-class _Feasible:
-    """How likely a point is to serve at all.
-
-    What is too large for the host's memory has workers × (1 + ratio × batch) above a limit, which
-    lies between the largest that served and the smallest that was too large; what an item takes
-    ÷ what a worker takes is one of many ratios, those count that the failures agree with.
-    Otherwise neighbours tell, by doublings of workers, batch and threads.
+    Attributes:
+        log_posterior: of the parameters, up to a constant.
+        factor: lower Cholesky factor of the covariance with noise.
+        weights: inverse covariance × residuals.
+        offset: the constant of the model, estimated by generalized least squares.
+        best: the greatest posterior mean at the fitted points.
     """
 
-    _NEAR = 0.7
+    log_posterior: float
+    factor: Floats
+    weights: Floats
+    offset: float
+    best: float
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A posterior sample: the parameters, their fit, and the inverse of the covariance."""
+
+    parameters: Floats
+    fit: _Fit
+    inverse: Floats
+
+
+class _GaussianProcess:
+    """A Gaussian process with the model of capacity as its mean function, on log rates."""
+
+    def __init__(self, features: _Features, log_rates: Floats):
+        self._features, self._log_rates = features, log_rates
+        self._squared = _squared_distances(features.unit, features.unit)
+        lengths = [
+            _MODELLED_LENGTH if name in _MODELLED else _OTHER_LENGTH for name in features.names
+        ]
+        self._prior_mean, self._prior_sd = (
+            np.array(column) for column in zip(*_PRIORS, *lengths, strict=True)
+        )
+
+    def sample_posterior(
+        self, random: np.random.Generator, state: Floats | None
+    ) -> tuple[list[_Sample], Floats]:
+        """Return samples of the parameters by Metropolis, and the chain's last state.
+
+        Args:
+            state: where the chain starts; None for the prior's mean.
+        """
+        parameters = self._prior_mean if state is None else state
+        fit = self._fit(parameters)
+        samples = []
+        for step in range(_STEPS):
+            normal = random.normal(size=len(parameters))
+            is_moved = random.random(len(parameters)) < _MOVED_PARAMETERS / len(parameters)
+            proposal = parameters + _STEP_SIZE * self._prior_sd * normal * is_moved
+            proposal_fit = self._fit(proposal)
+            log_ratio = proposal_fit.log_posterior - fit.log_posterior
+            if math.log(random.random() + 1e-300) < log_ratio:
+                parameters, fit = proposal, proposal_fit
+            if step >= _STEPS // 2 and step % (_STEPS // 2 // _SAMPLES) == 0:
+                samples.append(_Sample(parameters, fit, _inverse(fit.factor)))
+        return samples, parameters
+
+    def expected_improvement(self, samples: list[_Sample], features: _Features) -> Floats:
+        """Return the expected improvement of the log rate at each point, summed over samples."""
+        squared = _squared_distances(features.unit, self._features.unit)
+        total = np.zeros(features.unit.shape[1])
+        for sample in samples:
+            parameters, fit = sample.parameters, sample.fit
+            cross = _matern(parameters, squared)
+            mean = fit.offset + _log_capacity(parameters, features) + cross @ fit.weights
+            reduction = ((cross @ sample.inverse) * cross).sum(axis=1)
+            variance = math.exp(2 * parameters[_SIGNAL]) - reduction
+            sd = np.sqrt(np.maximum(variance, 1e-10))
+            z = (mean - fit.best) / sd
+            total += sd * (_normal_density(z) + z * _normal_cdf(z))
+        return total
+
+    def _fit(self, parameters: Floats) -> _Fit:
+        kernel = _matern(parameters, self._squared)
+        covariance = kernel.copy()
+        covariance.flat[:: len(kernel) + 1] += math.exp(2 * parameters[_NOISE])
+        factor, _ = scipy.linalg.lapack.dpotrf(covariance, lower=1)
+        capacity = _log_capacity(parameters, self._features)
+        residuals = self._log_rates - capacity
+        # One solve for the residuals and for the constant 1 of the offset.
+        right = np.ones((len(residuals), 2))
+        right[:, 0] = residuals
+        solved, _ = scipy.linalg.lapack.dpotrs(factor, right, lower=1)
+        offset = float(solved[:, 0].sum() / solved[:, 1].sum())
+        residuals = residuals - offset
+        weights: Floats = solved[:, 0] - offset * solved[:, 1]
+        log_determinant = 2 * float(np.log(factor.diagonal()).sum())
+        z = (parameters - self._prior_mean) / self._prior_sd
+        log_posterior = -0.5 * float(residuals @ weights + log_determinant + float((z**2).sum()))
+        best = float((offset + capacity + kernel @ weights).max())
+        return _Fit(log_posterior, factor, weights, offset, best)
+
+
+class _Feasibility:
+    """The probability that a point serves at all.
+
+    Two factors:
+
+    - Memory: a point is too large if its size, workers × (1 + ratio × batch), is above a limit
+      between the largest point that served and the smallest that was too large. `ratio` is the
+      memory of an item ÷ that of a worker; a grid of ratios is averaged, and those that
+      contradict the trials have almost no weight.
+    - Other failures: a kernel-weighted share of the trials that served, by distance in log₂ of
+      workers, batch and threads.
+
+    Args:
+        served: whether a point has a rate.
+        violated: whether a point violated a constraint.
+        too_large: whether a point failed for lack of memory.
+    """
+
+    _LENGTH_SCALE = 0.7
     _RATIOS = np.geomspace(1e-3, 10.0, 15)
-    #: Nothing is known to serve: it may as well be this much smaller.
-    _FAR = math.log(1000)
+    _CONTRADICTED_WEIGHT = 1e-3
+    #: Distance of the limit's lower bound, in log size, if nothing served.
+    _MAX_LOG_GAP = math.log(1000)
 
     def __init__(
-        self,
-        known: _Points,
-        served: npt.NDArray[np.bool_],
-        missed: npt.NDArray[np.bool_],
-        too_large: npt.NDArray[np.bool_],
+        self, features: _Features, served: Booleans, violated: Booleans, too_large: Booleans
     ):
-        others = ~too_large  # Neighbours of what is too large may be small enough.
+        others = ~too_large  # A neighbour of a point that is too large may be small enough.
         if not too_large.any():
-            too_large = ~served & ~missed  # No failure gave a reason: it may be this one.
-        self._served, self._places = (served & ~missed)[others], self._doublings(known)[:, others]
-        sizes = self._sizes(known)
-        self._above = np.min(sizes, axis=1, where=too_large, initial=math.inf)
-        below = np.max(sizes, axis=1, where=served, initial=-math.inf)
-        agrees = below < self._above
-        self._weights = np.where(agrees, 1.0, 1e-3)
-        self._below = np.where(agrees, np.maximum(below, self._above - self._FAR), -math.inf)
+            too_large = ~served & ~violated  # A failure without a reason may be one of memory.
+        self._served = (served & ~violated)[others]
+        self._log2_settings = self._log2_of(features)[:, others]
+        sizes = self._log_sizes(features)
+        self._upper = np.min(sizes, axis=1, where=too_large, initial=math.inf)
+        lower = np.max(sizes, axis=1, where=served, initial=-math.inf)
+        is_consistent = lower < self._upper
+        self._weights = np.where(is_consistent, 1.0, self._CONTRADICTED_WEIGHT)
+        self._lower = np.where(
+            is_consistent, np.maximum(lower, self._upper - self._MAX_LOG_GAP), -math.inf
+        )
 
-    def chance(self, there: _Points) -> Floats:
-        apart = self._doublings(there)[:, :, None] - self._places[:, None, :]
-        near = np.exp(-(apart**2).sum(axis=0) / (2 * self._NEAR**2))
-        served: Floats = (near @ self._served + 0.5) / (near.sum(axis=1) + 0.5)
-        if math.isinf(self._above[0]):
-            return served
-        above, below = self._above[:, None], self._below[:, None]
-        fits = np.clip((above - self._sizes(there)) / np.maximum(above - below, 1e-9), 0.0, 1.0)
-        chances: Floats = served * (self._weights @ fits) / self._weights.sum()
-        return chances
+    def probability(self, features: _Features) -> Floats:
+        squared = _squared_distances(self._log2_of(features), self._log2_settings)
+        closeness = np.exp(-squared.sum(axis=0) / (2 * self._LENGTH_SCALE**2))
+        serves: Floats = (closeness @ self._served + 0.5) / (closeness.sum(axis=1) + 0.5)
+        if math.isinf(self._upper[0]):
+            return serves
+        upper, lower = self._upper[:, None], self._lower[:, None]
+        gap = np.maximum(upper - lower, 1e-9)
+        fits = np.clip((upper - self._log_sizes(features)) / gap, 0.0, 1.0)
+        probability: Floats = serves * (self._weights @ fits) / self._weights.sum()
+        return probability
 
-    def _sizes(self, points: _Points) -> Floats:
-        """The logarithm of each point's size, by ratio."""
-        sizes: Floats = np.log(points.workers * (1 + self._RATIOS[:, None] * points.batch))
+    def _log_sizes(self, features: _Features) -> Floats:
+        """Return the log of each point's size; shape (ratios, points)."""
+        sizes: Floats = np.log(features.workers * (1 + self._RATIOS[:, None] * features.batch))
         return sizes
 
     @staticmethod
-    def _doublings(points: _Points) -> Floats:
-        doublings: Floats = np.log2(np.array([points.workers, points.batch, points.threads]))
-        return doublings
+    def _log2_of(features: _Features) -> Floats:
+        settings: Floats = np.log2(np.array([features.workers, features.batch, features.threads]))
+        return settings
 
 
-def _capacity(at: Floats, points: _Points) -> Floats:
-    """The logarithm of the model's rate, but for a constant."""
-    each, parallel, idle, at_once = math.exp(at[0]), _share(at[1]), _share(at[3]), math.exp(at[4])
-    computing = (1 - idle) * (1 - parallel + parallel / points.threads_at_work)
-    whole = computing + idle
-    # Threads that wait for each other spin; a single one does not.
-    spin = points.has_threads * math.exp(at[2])
-    wanted = points.workers * points.threads * computing / whole
-    crowd = np.maximum(wanted / points.cores, 1.0) ** (1 + spin)
-    queue = np.maximum(points.workers * idle / whole / at_once, 1.0)
-    logs: Floats = np.log(points.workers * points.batch / (1 + each * points.batch))
-    logs -= np.log(computing * crowd + idle * queue)
+def _log_capacity(parameters: Floats, features: _Features) -> Floats:
+    """Return the log of the modelled rate at each point, up to a constant."""
+    item_cost = math.exp(parameters[0])
+    parallel, idle = _logistic(parameters[1]), _logistic(parameters[3])
+    streams = math.exp(parameters[4])
+    computing = (1 - idle) * (1 - parallel + parallel / features.computing_threads)
+    batch_time = computing + idle
+    # Threads that wait for each other spin; a single thread does not.
+    spin = features.has_threads * math.exp(parameters[2])
+    busy_threads = features.workers * features.threads * computing / batch_time
+    contention = np.maximum(busy_threads / features.cores, 1.0) ** (1 + spin)
+    queueing = np.maximum(features.workers * idle / batch_time / streams, 1.0)
+    logs: Floats = np.log(features.workers * features.batch / (1 + item_cost * features.batch))
+    logs -= np.log(computing * contention + idle * queueing)
     return logs
 
 
-def _kernel(at: Floats, apart: Floats) -> Floats:
-    """Matérn 5/2 with a length for each dimension."""
-    closeness = np.exp(-2 * at[len(_PRIORS) :])
-    # As np.tensordot does, without what it spends on small arrays.
-    r = np.sqrt(5 * (closeness @ apart.reshape(len(apart), -1)).reshape(apart.shape[1:]))
-    kernel: Floats = math.exp(2 * at[_PROCESS]) * (1 + r + r * r / 3) * np.exp(-r)
+def _squared_distances(a: Floats, b: Floats) -> Floats:
+    """Return the squared distances by feature; shape (features, points of a, points of b)."""
+    distances: Floats = (a[:, :, None] - b[:, None, :]) ** 2
+    return distances
+
+
+def _matern(parameters: Floats, squared: Floats) -> Floats:
+    """Return the Matérn 5/2 kernel with a length scale for each feature."""
+    precisions = np.exp(-2 * parameters[len(_PRIORS) :])
+    # np.tensordot without its overhead on small arrays.
+    weighted = (precisions @ squared.reshape(len(squared), -1)).reshape(squared.shape[1:])
+    r = np.sqrt(5 * weighted)
+    kernel: Floats = math.exp(2 * parameters[_SIGNAL]) * (1 + r + r * r / 3) * np.exp(-r)
     return kernel
 
 
-def _share(logit: float) -> float:
+def _logistic(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def _density(z: Floats) -> Floats:
+def _normal_density(z: Floats) -> Floats:
     density: Floats = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     return density
 
 
-def _below(z: Floats) -> Floats:
-    below: Floats = scipy.special.ndtr(z)
-    return below
+def _normal_cdf(z: Floats) -> Floats:
+    cdf: Floats = scipy.special.ndtr(z)
+    return cdf
 
 
 def _inverse(factor: Floats) -> Floats:
-    """Of a matrix, by its Cholesky factor."""
+    """Return the inverse of a matrix from its lower Cholesky factor."""
     lower, _ = scipy.linalg.lapack.dpotri(factor, lower=1)
     inverse: Floats = np.tril(lower) + np.tril(lower, -1).T
     return inverse
