@@ -1,7 +1,8 @@
-"""The Optuna study: the only truth of a run."""
+"""The trials of a run, stored as an Optuna study."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState as OptunaTrialState
 
+from search.environment import log_level
 from search.spec.space import Space, torchserve_defaults
 from search.study.ranking import best_of, rate_of, sampler_value
 from search.study.sampler import CapacitySampler, distributions
@@ -20,25 +22,29 @@ from search.trial.result import TrialResult
 from servetune.errors import is_memory
 from serving.config import ServerConfig
 
-#: The sampler's tries at something new.
-_TRIES = 20
-_LOCKED_S = 60.0
+#: Number of proposals of the sampler before an untried point is drawn at random.
+_MAX_PROPOSALS = 20
+#: How long to wait for SQLite's lock, seconds.
+_LOCK_TIMEOUT_S = 60.0
+#: Minimum number of trials for the importance of settings.
+_MIN_TRIALS_FOR_IMPORTANCE = 4
+_REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 
-#: What a study raises whose storage cannot be written.
+#: Errors raised if the storage cannot be read or written.
 STORAGE_ERRORS = (StorageInternalError,)
 
 
 class StudyStore:
-    """The trials of a run: proposes the next, hears what became of it, knows the best.
+    """Stores the trials of a run, and proposes the next configuration.
 
     Args:
-        space: what may be proposed.
-        storage: an SQLAlchemy URL, or what Optuna keeps studies in.
+        space: the search space.
+        storage: an SQLAlchemy URL, or an Optuna storage.
         name: the study's name in the storage.
         seed: of the sampler.
-        baseline: the configuration in use today; tried right after TorchServe's default.
-        incumbent_every: the best configuration is measured again after so many trials.
-        points: of a sweep: these alone are measured, in this order, however often they occur.
+        baseline: the configuration in use today; measured right after TorchServe's default.
+        incumbent_every: number of trials after which the best configuration is measured again.
+        points: of a sweep: only these are measured, in this order, repetitions included.
     """
 
     def __init__(
@@ -53,10 +59,10 @@ class StudyStore:
     ):
         self.space, self._points = space, points
         self._incumbent_every = incumbent_every
-        if isinstance(storage, str):
-            storage = RDBStorage(storage, engine_kwargs=_patient(storage))
-        with warnings.catch_warnings():
+        with log_level(["optuna"], logging.WARNING), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if isinstance(storage, str):
+                storage = RDBStorage(storage, engine_kwargs=_engine_options(storage))
             self._study = optuna.create_study(
                 storage=storage,
                 study_name=name,
@@ -64,24 +70,27 @@ class StudyStore:
                 load_if_exists=True,
             )
         trials = self._study.get_trials(deepcopy=False)
-        # Seeded by what was already told, so that a resumed run does not repeat its draws.
-        done = len([t for t in trials if t.state.is_finished()])
-        self._study.sampler = CapacitySampler(space, seed + 1000 * done)
+        # The seed depends on the finished trials, so that a resumed run does not repeat its draws.
+        finished = len([t for t in trials if t.state.is_finished()])
+        self._study.sampler = CapacitySampler(space, seed + 1000 * finished)
         self._baseline = baseline
         self._results = [
             TrialResult.from_dict(t.user_attrs["result"])
             for t in trials
             if "result" in t.user_attrs
         ]
-        self._open: dict[int, TrialRequest] = {}
+        self._running: dict[int, TrialRequest] = {}
         self._identities: dict[str, str] = {}
-        self._next = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
+        self._next_number = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
 
-    def begin(self, warm: Sequence[ServerConfig] = ()) -> None:
-        """Make ready to ask: enqueue the first points, close what a killed driver left open.
+    def begin(self, warm_start: Sequence[ServerConfig] = ()) -> None:
+        """Prepare for `ask`: enqueue the starting points, close the trials of a killed driver.
 
-        Of a new study, `warm` are an earlier run's best: they come before the guide's points.
-        Only the one driver of a run may call this; whoever looks on must not.
+        Only the driver of a run may call this; a reader of the store must not.
+
+        Args:
+            warm_start: an earlier run's best configurations. A new study measures them before
+                the recommended starting points.
         """
         trials = self._study.get_trials(deepcopy=False)
         for frozen in trials:
@@ -91,25 +100,25 @@ class StudyStore:
                     self._close(trial, TrialResult.from_dict(frozen.user_attrs["result"]))
                 else:
                     self.abandon(trial)
-        self._study.set_user_attr("ended", None)
+        self._study.set_user_attr("end_reason", None)
         self._put_references_first()
         if not self._study.user_attrs.get("begun", False):
-            # Killed while it enqueued, it takes up where it was.
+            # An earlier driver may have been killed after it enqueued some of the points.
             configs = [t.user_attrs["config"] for t in trials if "config" in t.user_attrs]
-            known = Counter(ServerConfig(**config).digest for config in configs)
-            for kind, config in self._first(warm):
-                if known[config.digest]:
-                    known[config.digest] -= 1
+            enqueued = Counter(ServerConfig(**config).digest for config in configs)
+            for origin, config in self._starting_points(warm_start):
+                if enqueued[config.digest]:
+                    enqueued[config.digest] -= 1
                 else:
-                    self._enqueue(kind, config)
+                    self._enqueue(origin, config)
             self._study.set_user_attr("begun", True)
 
     def restore(self, results: Sequence[TrialResult]) -> None:
-        """Take up what a storage that is gone knew, from a run's own record; before `begin`."""
-        known = {result.number for result in self._results}
-        missing = [result for result in results if result.number not in known]
+        """Add results that the storage lacks, from the run's trials.jsonl; call before `begin`."""
+        stored = {result.number for result in self._results}
+        missing = [result for result in results if result.number not in stored]
         if missing:
-            self._drop_what_was_not_restored()
+            self._drop_incomplete_restoration()
         for result in missing:
             self._enqueue(result.origin, result.config, retry=True, restored=True)
             trial = self._study.ask()
@@ -117,33 +126,36 @@ class StudyStore:
                 self._suggest(trial)
             trial.set_user_attr("number", result.number)
             self.tell(trial, result)
-            self._next = max(self._next, result.number + 1)
+            self._next_number = max(self._next_number, result.number + 1)
 
-    def _drop_what_was_not_restored(self) -> None:
-        """Killed while it restored, it begins anew with the one that was under way."""
+    def _drop_incomplete_restoration(self) -> None:
+        """Close the trial that a killed driver was restoring; it is restored again."""
         for trial in self._study.get_trials(deepcopy=False):
-            given = trial.user_attrs
-            if given.get("restored") and "result" not in given and not trial.state.is_finished():
+            attributes = trial.user_attrs
+            is_incomplete = attributes.get("restored") and "result" not in attributes
+            if is_incomplete and not trial.state.is_finished():
                 self._study._storage.set_trial_state_values(trial._trial_id, OptunaTrialState.FAIL)
 
-    def _first(self, warm: Sequence[ServerConfig]) -> Iterator[tuple[TrialOrigin, ServerConfig]]:
+    def _starting_points(
+        self, warm_start: Sequence[ServerConfig]
+    ) -> Iterator[tuple[TrialOrigin, ServerConfig]]:
         if self._points is not None:
             yield from ((TrialOrigin.SWEEP, config) for config in self._points)
             return
         yield TrialOrigin.DEFAULT, ServerConfig()
         if self._baseline is not None:
             yield TrialOrigin.BASELINE, self._baseline
-        for config in warm:
+        for config in warm_start:
             if (nearest := self.space.nearest_config(config)) is not None:
                 yield TrialOrigin.WARM_START, nearest
         for point in self.space.recommended_points():
             yield TrialOrigin.RECOMMENDED, self.space.config(point)
 
-    # --- what is known ---------------------------------------------------------------
+    # --- results ---------------------------------------------------------------------
 
     @property
     def results(self) -> list[TrialResult]:
-        """Every finished trial, by number."""
+        """All finished trials, by number."""
         return sorted(self._results, key=lambda result: result.number)
 
     @property
@@ -153,74 +165,100 @@ class StudyStore:
 
     @property
     def incumbent_rps(self) -> float | None:
-        """The rate to beat: the best configuration's median rate."""
+        """The median rate of the best configuration, requests/s: the rate to beat."""
         best = self.best
         return rate_of(self._results, best.config) if best else None
 
-    # --- what is next ----------------------------------------------------------------
+    def importance(self) -> dict[str, float]:
+        """Return the share of the rates' variance explained by each setting (PED-ANOVA).
+
+        The shares sum up to 1. Empty with too few trials, or if all have the same rate.
+        """
+        trials = [t for t in self._study.get_trials(deepcopy=False) if t.values and t.params]
+        if len(trials) < _MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in trials}) < 2:
+            return {}
+        names = [
+            name
+            for name in distributions(self.space)
+            if len({t.params.get(name) for t in trials}) > 1
+        ]
+        try:
+            return dict(optuna.importance.get_param_importances(self._study, params=names))
+        except (ValueError, RuntimeError):
+            return {}
+
+    # --- trials ----------------------------------------------------------------------
 
     def ask(self) -> tuple[optuna.trial.Trial, TrialRequest] | None:
-        """The next configuration, with the trial to tell its result to; None where none is left."""
+        """Return a request for the next trial, and the Optuna trial to pass to `tell`.
+
+        None if no untried configuration is left.
+        """
         if self._is_incumbent_due() and (best := self.best) is not None:
             self._enqueue(TrialOrigin.INCUMBENT, best.config)
         if self._points is not None and not self._is_waiting():
             return None
-        known = [result.config for result in self._results]
-        known += [request.config for request in self._open.values()]
-        tried = {self._identity(config) for config in known}
-        spelled = {config.digest for config in known}
-        for attempt in range(_TRIES + 1):
-            if attempt == _TRIES:
-                # Where the sampler is stuck on what is known, chance is not.
-                if (point := self.space.draw_untried(tried, self._next)) is None:
+        configs = [result.config for result in self._results]
+        configs += [request.config for request in self._running.values()]
+        tried_identities = {self._identity(config) for config in configs}
+        tried_digests = {config.digest for config in configs}
+        for attempt in range(_MAX_PROPOSALS + 1):
+            if attempt == _MAX_PROPOSALS:
+                # The sampler repeats itself: draw at random.
+                point = self.space.draw_untried(tried_identities, self._next_number)
+                if point is None:
                     return None
-                self._study.enqueue_trial(point, user_attrs={"kind": TrialOrigin.SAMPLED})
+                self._study.enqueue_trial(point, user_attrs={"origin": TrialOrigin.SAMPLED})
             trial = self._study.ask()
-            given = trial.user_attrs
-            if not given.get("outside", False):
+            attributes = trial.user_attrs
+            if not attributes.get("outside", False):
                 self._suggest(trial)
             config = (
-                ServerConfig(**given["config"])
-                if "config" in given
+                ServerConfig(**attributes["config"])
+                if "config" in attributes
                 else self.space.config(trial.params)
             )
-            kind = TrialOrigin(given.get("kind", TrialOrigin.SAMPLED))
-            again = given.get("retry", False) or kind in (TrialOrigin.INCUMBENT, TrialOrigin.SWEEP)
-            if kind in (TrialOrigin.DEFAULT, TrialOrigin.BASELINE):
-                # What is compared with is measured as it is spelled, whatever it amounts to.
-                is_known = config.digest in spelled
+            origin = TrialOrigin(attributes.get("origin", TrialOrigin.SAMPLED))
+            may_repeat = attributes.get("retry", False) or origin in (
+                TrialOrigin.INCUMBENT,
+                TrialOrigin.SWEEP,
+            )
+            if origin in _REFERENCES:
+                # A reference is measured even if another configuration gives the same server.
+                is_tried = config.digest in tried_digests
             else:
-                is_known = self._identity(config) in tried
-            hopeless = kind is TrialOrigin.RECOMMENDED and self._is_too_large(config)
-            if (is_known and not again) or hopeless:
+                is_tried = self._identity(config) in tried_identities
+            lacks_memory = origin is TrialOrigin.RECOMMENDED and self._is_too_large(config)
+            if (is_tried and not may_repeat) or lacks_memory:
                 self._study.tell(trial, state=OptunaTrialState.FAIL)
                 continue
-            number = self._next
-            self._next += 1
+            number = self._next_number
+            self._next_number += 1
             trial.set_user_attr("number", number)
-            trial.set_user_attr("kind", kind)
+            trial.set_user_attr("origin", origin)
             trial.set_user_attr("config", config.to_dict())
-            # What everything is compared with is measured whole; the incumbent beats itself.
-            whole = kind in (TrialOrigin.DEFAULT, TrialOrigin.BASELINE, TrialOrigin.INCUMBENT)
-            request = TrialRequest(number, kind, config, None if whole else self.incumbent_rps)
-            self._open[number] = request
+            # References and the incumbent are never pruned.
+            never_pruned = origin in (*_REFERENCES, TrialOrigin.INCUMBENT)
+            rate_to_beat = None if never_pruned else self.incumbent_rps
+            request = TrialRequest(number, origin, config, rate_to_beat)
+            self._running[number] = request
             return trial, request
         return None
 
     def tell(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
-        """Record a finished trial; the sampler hears a finite value even of a failed one."""
+        """Record a finished trial."""
         trial.set_user_attr("state", result.state)
         trial.set_user_attr("too_large", is_memory(result.failure))
         trial.set_constraint("p99_s", result.latency.p99_excess)
         trial.set_user_attr("result", result.to_dict())
         self._close(trial, result)
         self._results.append(result)
-        self._open.pop(result.number, None)
+        self._running.pop(result.number, None)
 
     def _close(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
         if result.host_fault:
-            # The host's fault teaches nothing of the configuration: once more. Who is killed in
-            # between has it twice in the queue rather than not at all.
+            # The configuration did not cause the failure: measure it once more. Enqueue it
+            # first: if the driver is killed in between, the trial is repeated, not lost.
             if not trial.user_attrs.get("retry", False):
                 self._enqueue(result.origin, result.config, retry=True)
             self._study.tell(trial, state=OptunaTrialState.FAIL)
@@ -228,114 +266,105 @@ class StudyStore:
             self._study.tell(trial, self._value(result))
 
     def abandon(self, trial: optuna.trial.Trial) -> None:
-        """Close a trial that was stopped before it had a result; a resumed run takes it up."""
-        given = trial.user_attrs
-        self._open.pop(given.get("number", -1), None)
-        if "config" in given:
-            config = ServerConfig(**given["config"])
-            self._enqueue(TrialOrigin(given["kind"]), config, given.get("retry", False))
+        """Close a trial that was stopped without a result; a resumed run measures it."""
+        attributes = trial.user_attrs
+        self._running.pop(attributes.get("number", -1), None)
+        if "config" in attributes:
+            config = ServerConfig(**attributes["config"])
+            origin = TrialOrigin(attributes["origin"])
+            self._enqueue(origin, config, attributes.get("retry", False))
         self._study.tell(trial, state=OptunaTrialState.FAIL)
 
-    def confirm(self, plan: str, number: int, result: TrialResult) -> None:
-        """Record a measurement of a plan, in this round."""
-        name = f"confirm.{plan}.{number}.{result.config.digest}"
+    # --- confirmation ----------------------------------------------------------------
+
+    def record_confirmation(self, plan: str, round_number: int, result: TrialResult) -> None:
+        """Record a measurement of a plan in this round."""
+        name = f"confirm.{plan}.{round_number}.{result.config.digest}"
         self._study.set_user_attr(name, result.to_dict())
 
-    def confirmed(self, plan: str, number: int) -> dict[str, TrialResult]:
-        """What is known of a round, by the configuration's digest."""
-        prefix = f"confirm.{plan}.{number}."
+    def confirmation_results(self, plan: str, round_number: int) -> dict[str, TrialResult]:
+        """Return the measurements of a round by the configuration's digest."""
+        prefix = f"confirm.{plan}.{round_number}."
         return {
-            name.removeprefix(prefix): TrialResult.from_dict(told)
-            for name, told in self._study.user_attrs.items()
+            name.removeprefix(prefix): TrialResult.from_dict(record)
+            for name, record in self._study.user_attrs.items()
             if name.startswith(prefix)
         }
 
     @property
+    def confirmation_spent_s(self) -> float:
+        """The total duration of the confirmation's measurements, seconds."""
+        records = [r for n, r in self._study.user_attrs.items() if n.startswith("confirm.")]
+        return float(sum(TrialResult.from_dict(record).duration_s for record in records))
+
+    # --- state of the run ------------------------------------------------------------
+
+    @property
     def spent_s(self) -> float:
-        """How long the run has taken by now, seconds, over all its drivers."""
+        """The duration of the run so far, seconds, over all its drivers."""
         return float(self._study.user_attrs.get("spent_s", 0.0))
 
-    def spend(self, seconds: float) -> None:
-        """Record how long the run has taken by now."""
+    def record_spent(self, seconds: float) -> None:
+        """Record the duration of the run so far."""
         self._study.set_user_attr("spent_s", seconds)
 
     @property
-    def searched(self) -> str | None:
-        """Why the search is over; None while it is not."""
-        reason: str | None = self._study.user_attrs.get("searched")
+    def search_end_reason(self) -> str | None:
+        """Why the search ended; None if it has not."""
+        reason: str | None = self._study.user_attrs.get("search_end_reason")
         return reason
 
-    def close_search(self, reason: str | None) -> None:
-        """Record that nothing more is searched, or, with None, that it goes on."""
-        self._study.set_user_attr("searched", reason)
+    def close_search(self, reason: str) -> None:
+        """Record that the search has ended, so that a resumed run does not continue it."""
+        self._study.set_user_attr("search_end_reason", reason)
+
+    def reopen_search(self) -> None:
+        """Record that the search continues."""
+        self._study.set_user_attr("search_end_reason", None)
 
     @property
-    def confirmed_s(self) -> float:
-        """What all that was measured again took, seconds."""
-        attributes = self._study.user_attrs.items()
-        return float(sum(t["duration_s"] for n, t in attributes if n.startswith("confirm.")))
+    def end_reason(self) -> str | None:
+        """Why the run ended; None if it has not."""
+        reason: str | None = self._study.user_attrs.get("end_reason")
+        return reason
 
     def end(self, reason: str) -> None:
         """Record why the run ended."""
-        self._study.set_user_attr("ended", reason)
-
-    @property
-    def ended(self) -> str | None:
-        """Why the run ended, where it did."""
-        reason: str | None = self._study.user_attrs.get("ended")
-        return reason
-
-    def note(self, notes: Sequence[str]) -> None:
-        """Record what whoever reads the figures should know of the hosts."""
-        self._study.set_user_attr("notes", list(notes))
+        self._study.set_user_attr("end_reason", reason)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was noted last."""
+        """Warnings about the hosts."""
         return tuple(self._study.user_attrs.get("notes", ()))
 
+    def record_notes(self, notes: Sequence[str]) -> None:
+        """Replace the warnings about the hosts."""
+        self._study.set_user_attr("notes", list(notes))
+
     @property
-    def specified(self) -> dict[str, Any] | None:
-        """The specification that the run keeps to; None before it began."""
-        found: dict[str, Any] | None = self._study.user_attrs.get("specified")
-        return found
+    def specification(self) -> dict[str, Any] | None:
+        """The specification that the run began with; None before that."""
+        specification: dict[str, Any] | None = self._study.user_attrs.get("specification")
+        return specification
 
-    def specify(self, specified: Mapping[str, Any]) -> None:
-        """Record the specification that the run keeps to."""
-        self._study.set_user_attr("specified", dict(specified))
+    def record_specification(self, specification: Mapping[str, Any]) -> None:
+        """Record the specification of the run."""
+        self._study.set_user_attr("specification", dict(specification))
 
-    def importance(self) -> dict[str, float]:
-        """How much of the rates' variation each setting explains, summing up to 1 (PED-ANOVA).
-
-        Empty where too few trials were measured to tell.
-        """
-        told = [t for t in self._study.get_trials(deepcopy=False) if t.values and t.params]
-        if len(told) < 4 or len({t.value for t in told}) < 2:
-            return {}
-        names = [
-            name
-            for name in distributions(self.space)
-            if len({t.params.get(name) for t in told}) > 1
-        ]
-        try:
-            return dict(optuna.importance.get_param_importances(self._study, params=names))
-        except (ValueError, RuntimeError):
-            return {}
-
-    # --- inside ----------------------------------------------------------------------
+    # --- internals -------------------------------------------------------------------
 
     def _value(self, result: TrialResult) -> float:
         others = [r for r in self._results if r.number != result.number]
         best = best_of(others)
-        incumbent = rate_of(others, best.config) if best else None
+        incumbent_rps = rate_of(others, best.config) if best else None
         ratios = [
             r.sustained_rps / r.capacity_rps for r in others if r.sustained_rps and r.capacity_rps
         ]
-        return sampler_value(result, incumbent or 0.0, ratios)
+        return sampler_value(result, incumbent_rps or 0.0, ratios)
 
     def _suggest(self, trial: optuna.trial.Trial) -> None:
         with warnings.catch_warnings():
-            # A baseline may lie outside the space's ranges: it is what it is.
+            # A baseline's values may be outside of the ranges.
             warnings.filterwarnings("ignore", message=".*out of range.*")
             for d in self.space.dimensions:
                 if d.choices:
@@ -344,28 +373,31 @@ class StudyStore:
                     trial.suggest_int(d.name, d.low, d.high, log=d.log)
 
     def _put_references_first(self) -> None:
-        """What everything is compared with comes first, also where it was interrupted."""
+        """Move the references to the front of the queue: an interrupted one is at its end."""
 
-        def rank(waiting: optuna.trial.FrozenTrial) -> int:
-            kinds = [TrialOrigin.DEFAULT, TrialOrigin.BASELINE]
-            kind = TrialOrigin(waiting.user_attrs["kind"])
-            return kinds.index(kind) if kind in kinds else len(kinds)
+        def rank(trial: optuna.trial.FrozenTrial) -> int:
+            origin = TrialOrigin(trial.user_attrs["origin"])
+            return _REFERENCES.index(origin) if origin in _REFERENCES else len(_REFERENCES)
 
         waiting = self._study.get_trials(states=(OptunaTrialState.WAITING,), deepcopy=False)
         ordered = sorted(waiting, key=rank)
         if ordered != waiting:
             for trial in ordered:
-                fixed = trial.system_attrs["fixed_params"]
-                self._study.enqueue_trial(fixed, user_attrs=trial.user_attrs)
+                params = trial.system_attrs["fixed_params"]
+                self._study.enqueue_trial(params, user_attrs=trial.user_attrs)
             for trial in waiting:
                 self._study._storage.set_trial_state_values(trial._trial_id, OptunaTrialState.FAIL)
 
     def _enqueue(
-        self, kind: TrialOrigin, config: ServerConfig, retry: bool = False, restored: bool = False
+        self,
+        origin: TrialOrigin,
+        config: ServerConfig,
+        retry: bool = False,
+        restored: bool = False,
     ) -> None:
         values = self.space.values(config)
         attributes = {
-            "kind": kind,
+            "origin": origin,
             "config": config.to_dict(),
             "retry": retry,
             "outside": values is None,
@@ -382,27 +414,28 @@ class StudyStore:
         return bool(self._study.get_trials(states=(OptunaTrialState.WAITING,), deepcopy=False))
 
     def _is_too_large(self, config: ServerConfig) -> bool:
-        """Whether no more workers with no larger batches were too many for the memory."""
-        usual = torchserve_defaults(self.space.cores)
+        """Whether a configuration with no more workers and no larger batches lacked memory."""
+        defaults = torchserve_defaults(self.space.cores)
 
         def size(config: ServerConfig) -> tuple[int, int]:
-            return config.workers or usual["workers"], config.batch_size or usual["batch_size"]
+            workers = config.workers or defaults["workers"]
+            return workers, config.batch_size or defaults["batch_size"]
 
-        workers, batch = size(config)
+        workers, batch_size = size(config)
         failed = [size(r.config) for r in self._results if is_memory(r.failure)]
-        return any(less <= workers and smaller <= batch for less, smaller in failed)
+        return any(w <= workers and b <= batch_size for w, b in failed)
 
     def _is_incumbent_due(self) -> bool:
         best = self.best
         if best is None or self._is_waiting():
             return False
-        again = [r.number for r in self._results if r.origin is TrialOrigin.INCUMBENT]
-        again += [t.number for t in self._open.values() if t.origin is TrialOrigin.INCUMBENT]
-        return self._next - max(best.number, *again, 0) >= self._incumbent_every
+        repeats = [r.number for r in self._results if r.origin is TrialOrigin.INCUMBENT]
+        repeats += [r.number for r in self._running.values() if r.origin is TrialOrigin.INCUMBENT]
+        return self._next_number - max(best.number, *repeats, 0) >= self._incumbent_every
 
 
-def _patient(storage: str) -> dict[str, Any]:
-    """Whoever else holds SQLite's lock may take a minute."""
+def _engine_options(storage: str) -> dict[str, Any]:
+    """Return SQLAlchemy's options: with SQLite, a longer wait for another process's lock."""
     if not storage.startswith("sqlite"):
         return {}
-    return {"connect_args": {"timeout": _LOCKED_S}}
+    return {"connect_args": {"timeout": _LOCK_TIMEOUT_S}}

@@ -1,103 +1,54 @@
-"""The space, the results, the study and its searcher: no JVM, no cluster."""
+"""The store of a study: what it proposes, records and restores."""
 
-import json
-import warnings
+import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState as OptunaTrialState
 
-from search.errors import RunError
-from search.spec.space import Dimension, Space, build_space
-from search.study.budget import trials_since_improvement
-from search.study.diff import changes
-from search.study.ranking import best_of, finalists, rate_of, sampler_value
+from search.spec.space import Dimension, build_space
+from search.study.ranking import finalists, rate_of
 from search.study.store import StudyStore
-from search.study.tune_adapter import StudySearcher
-from search.trial.host_lock import exclusive_host
-from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialResult, TrialState
+from search.trial.request import TrialOrigin
+from search.trial.result import TrialState
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
-from tests.results import result_for
-
-SPACE = build_space({"job_queue_size": 1000}, cores=2)
-SPACE_OF_ONE = ("max_batch_delay_ms", "netty_threads", "netty_client_threads", "mkl_threads")
+from tests.results import result_for, trial_result
+from tests.stores import SPACE, ask, begun_store, measure, open_store
 
 
-def result(request: TrialRequest, rps: float | None = None, **more: Any) -> TrialResult:
-    return result_for(request, rps, **more)
-
-
-def open_store(folder: Path, space: Space = SPACE, **more: Any) -> StudyStore:
-    study = StudyStore(space, f"sqlite:///{folder / 'study.db'}", "test", **more)
-    study.begin()
-    return study
-
-
-@pytest.mark.parametrize(
-    ("trial", "told"),
-    [
-        ({"rps": 120.0}, 120.0),
-        ({"rps": None}, 0.0),
-        ({"rps": None, "state": TrialState.PRUNED, "capacity_rps": 50.0, "width": 0.05}, 45.0),
-        ({"rps": None, "state": TrialState.PRUNED, "capacity_rps": 300.0, "width": 0.05}, 190.0),
-        ({"rps": None, "failure": FailureKind.GENERATOR_LIMITED, "capacity_rps": 50.0}, 45.0),
-    ],
-)
-def test_the_sampler_always_hears_a_finite_value_on_one_scale(trial: dict, told: float) -> None:
-    request = TrialRequest(1, TrialOrigin.SAMPLED, ServerConfig())
-    assert sampler_value(result(request, **trial), 200.0, [0.8, 0.9, 1.0]) == pytest.approx(told)
-
-
-def test_a_result_survives_being_written() -> None:
-    config = ServerConfig(workers=2, environment={"A": "1"})
-    request = TrialRequest(3, TrialOrigin.RECOMMENDED, config, 8.0)
-    assert (
-        TrialRequest.from_dict({**json.loads(json.dumps(request.to_dict())), "folder": "x"})
-        == request
-    )
-    phases_s = {"start": 5.0, "stop": 2.5}
-    written = result(request, 10.0, facts={"cores": 2}, p99_s=0.5, phases_s=phases_s)
-    assert TrialResult.from_dict(written.to_dict()) == written
-    assert TrialResult.from_dict({**written.to_dict(), "a_later_field": 1}) == written
-    older = {key: value for key, value in written.to_dict().items() if key != "timing"}
-    assert TrialResult.from_dict(older).timing.phases_s == {}
-
-
-def test_first_the_default_then_the_users_then_the_guides(tmp_path: Path) -> None:
-    users = ServerConfig(workers=77, batch_size=3)
-    study = open_store(tmp_path, baseline=users)
-    asked = []
-    for rps in (4.0, 20.0, 60.0, 110.0, 90.0, 80.0, 70.0):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        asked.append(request)
-        study.tell(trial, result(request, rps))
-    kinds = [request.origin for request in asked]
-    assert kinds == [
+def test_store_proposes_default_baseline_and_recommended_points_first(tmp_path: Path) -> None:
+    baseline = ServerConfig(workers=77, batch_size=3)
+    store = begun_store(tmp_path, baseline=baseline)
+    requests = [measure(store, rps) for rps in (4.0, 20.0, 60.0, 110.0, 90.0, 80.0, 70.0)]
+    assert [request.origin for request in requests] == [
         TrialOrigin.DEFAULT,
         TrialOrigin.BASELINE,
         *[TrialOrigin.RECOMMENDED] * 4,
         TrialOrigin.SAMPLED,
     ]
-    assert asked[0].config == ServerConfig()
-    assert asked[1].config == users
-    assert [request.incumbent_rps for request in asked] == [None, None, 20.0, 60.0, *[110.0] * 3]
-    assert [request.number for request in asked] == list(range(7))
+    assert requests[0].config == ServerConfig()
+    assert requests[1].config == baseline
+    rates_to_beat = [request.incumbent_rps for request in requests]
+    assert rates_to_beat == [None, None, 20.0, 60.0, *[110.0] * 3]
+    assert [request.number for request in requests] == list(range(7))
 
 
-def test_a_baseline_outside_the_space_leaves_the_sampler_its_space(tmp_path: Path) -> None:
+def test_store_samples_within_choices_if_default_is_outside(tmp_path: Path) -> None:
     space = build_space({"batch_size": Dimension("", choices=(8, 64))}, cores=2)
-    study = open_store(tmp_path, space)
+    store = begun_store(tmp_path, space)
     for _ in range(14):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        study.tell(trial, result(request, float(request.config.batch_size or 1)))
-    assert [r.config.batch_size for r in study.results][-1] in (8, 64)
+        trial, request = ask(store)
+        store.tell(trial, result_for(request, float(request.config.batch_size or 1)))
+    assert [r.config.batch_size for r in store.results][-1] in (8, 64)
 
 
-def test_a_configuration_is_not_proposed_again(tmp_path: Path) -> None:
+def test_store_proposes_each_configuration_once(tmp_path: Path) -> None:
     fixed = dict.fromkeys(("max_batch_delay_ms", "netty_threads", "netty_client_threads"), 2)
     space = build_space(
         {
@@ -108,284 +59,230 @@ def test_a_configuration_is_not_proposed_again(tmp_path: Path) -> None:
         },
         cores=2,
     )
-    study = open_store(tmp_path, space, incumbent_every=100)
-    seen = []
-    while (asked := study.ask()) is not None:
+    store = begun_store(tmp_path, space, incumbent_every=100)
+    digests = []
+    while (asked := store.ask()) is not None:
         trial, request = asked
-        seen.append(request.config.digest)
-        study.tell(trial, result(request, None if len(seen) % 2 else 5.0))
-    assert len(seen) == len(set(seen))
-    assert len(seen) == 1 + 4, "TorchServe's default, then the whole space"
+        digests.append(request.config.digest)
+        store.tell(trial, result_for(request, None if len(digests) % 2 else 5.0))
+    assert len(digests) == len(set(digests))
+    assert len(digests) == 1 + 4, "TorchServe's default, then the whole space"
 
 
-def test_the_same_server_spelled_otherwise_is_not_measured_again(tmp_path: Path) -> None:
+def test_store_does_not_propose_equivalent_configuration(tmp_path: Path) -> None:
     space = build_space({}, 2)
-    (guide, *_) = [space.config(point) for point in space.recommended_points()]
-    spelled = replace(guide, netty_threads=None, netty_client_threads=None)
-    assert space.identity(spelled) == space.identity(guide) and spelled.digest != guide.digest
-    study = open_store(tmp_path, space, baseline=spelled)
-    asked = []
-    for _ in range(6):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        study.tell(trial, result(request, 10.0))
-        asked.append(request.config)
-    assert spelled in asked and guide not in asked
+    (recommended, *_) = [space.config(point) for point in space.recommended_points()]
+    equivalent = replace(recommended, netty_threads=None, netty_client_threads=None)
+    assert space.identity(equivalent) == space.identity(recommended)
+    assert equivalent.digest != recommended.digest
+    store = begun_store(tmp_path, space, baseline=equivalent)
+    configs = [measure(store, 10.0).config for _ in range(6)]
+    assert equivalent in configs and recommended not in configs
 
 
-def test_the_hosts_fault_is_retried_once_and_the_configurations_never(tmp_path: Path) -> None:
-    study = open_store(tmp_path)
-    kinds = []
-    for fault in (True, True, False):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        kinds.append((request.origin, request.config == ServerConfig()))
-        study.tell(trial, result(request, cause="port in use", host_fault=fault))
-    assert kinds[0] == (TrialOrigin.DEFAULT, True)
-    told = [t.state.name for t in study._study.get_trials(deepcopy=False)][:2]
-    assert told == ["FAIL", "FAIL"], "the sampler is not told of it"
-    retried = [r for r in study.results if r.origin is TrialOrigin.DEFAULT]
-    trial, request = study.ask() or pytest.fail("nothing asked")
+def test_store_repeats_failure_of_host_once_and_of_configuration_never(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    first, *_ = [measure(store, cause="port in use", host_fault=f) for f in (True, True, False)]
+    assert (first.origin, first.config) == (TrialOrigin.DEFAULT, ServerConfig())
+    states = [t.state.name for t in store._study.get_trials(deepcopy=False)][:2]
+    assert states == ["FAIL", "FAIL"], "the sampler does not use failures of the host"
+    trial, request = ask(store)
     while request.origin is not TrialOrigin.SAMPLED:
-        study.tell(trial, result(request, 10.0))
-        retried += [study.results[-1]] if request.origin is TrialOrigin.DEFAULT else []
-        trial, request = study.ask() or pytest.fail("nothing asked")
-    assert len([r for r in study.results if r.origin is TrialOrigin.DEFAULT]) == 2
+        store.tell(trial, result_for(request, 10.0))
+        trial, request = ask(store)
+    assert len([r for r in store.results if r.origin is TrialOrigin.DEFAULT]) == 2
 
 
-def test_the_incumbent_is_measured_again_every_few_trials(tmp_path: Path) -> None:
-    study = open_store(tmp_path, incumbent_every=4)
-    kinds = []
-    for n in range(14):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        kinds.append(request.origin)
-        rate = 100.0 if n == 2 else 60.0
-        study.tell(trial, result(request, rate, capacity_rps=100.0))
-    assert TrialOrigin.INCUMBENT in kinds
-    best = study.results[2].config
-    assert rate_of(study.results, best) is not None
-    assert rate_of(study.results, best) < 100, "a lucky first measurement does not stay the best"
-
-
-def test_a_study_goes_on_where_it_was_killed(tmp_path: Path) -> None:
-    study = open_store(tmp_path)
-    told = []
-    for n in range(3):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        told.append(request.config)
-        study.tell(trial, result(request, 10.0 + n))
-    study.ask()
-    again = open_store(tmp_path)
-    assert [r.config for r in again.results] == told
-    states = {t.state.name for t in again._study.get_trials()}
-    assert "RUNNING" not in states
-    asked = [again.ask() or pytest.fail("nothing asked") for _ in range(3)]
-    assert not [request.config for _, request in asked if request.config in told]
-
-
-def test_an_interrupted_default_is_taken_up_again(tmp_path: Path) -> None:
-    study = open_store(tmp_path)
-    trial, _ = study.ask() or pytest.fail("nothing asked")
-    study.abandon(trial)
-    kinds = [(study.ask() or pytest.fail("nothing asked"))[1].origin for _ in range(5)]
-    assert kinds.count(TrialOrigin.DEFAULT) == 1
-    again = open_store(tmp_path)
-    kinds = [(again.ask() or pytest.fail("nothing asked"))[1].origin for _ in range(5)]
-    assert kinds.count(TrialOrigin.DEFAULT) == 1, "the driver was killed in it this time"
-    assert kinds[0] is TrialOrigin.DEFAULT, "what everything is compared with comes first again"
-
-
-def test_looking_on_changes_nothing(tmp_path: Path) -> None:
-    study = open_store(tmp_path)
-    trial, request = study.ask() or pytest.fail("nothing asked")
-    StudyStore(SPACE, f"sqlite:///{tmp_path / 'study.db'}", "test")
-    study.tell(trial, result(request, 5.0))
-    assert study.results[0].sustained_rps == 5.0
-
-
-def test_an_incumbent_that_fails_is_not_the_best_any_more(tmp_path: Path) -> None:
-    lucky, steady = ServerConfig(workers=1), ServerConfig(workers=2)
-    trials = [
-        result(TrialRequest(0, TrialOrigin.SAMPLED, steady), 100.0),
-        result(TrialRequest(1, TrialOrigin.SAMPLED, lucky), 110.0),
-        result(TrialRequest(2, TrialOrigin.INCUMBENT, lucky)),
+def test_store_measures_incumbent_again_every_few_trials(tmp_path: Path) -> None:
+    store = begun_store(tmp_path, incumbent_every=4)
+    origins = [
+        measure(store, 100.0 if n == 2 else 60.0, capacity_rps=100.0).origin for n in range(14)
     ]
-    best = best_of(trials)
-    assert best is not None and best.config == steady
+    assert TrialOrigin.INCUMBENT in origins
+    rate = rate_of(store.results, store.results[2].config)
+    assert rate is not None
+    assert rate < 100, "the median over the measurements replaces a lucky first one"
 
 
-def test_the_best_has_the_highest_median() -> None:
-    steady, lucky = ServerConfig(workers=1), ServerConfig(workers=2)
-    trials = [
-        result(TrialRequest(0, TrialOrigin.SAMPLED, steady), 100.0),
-        result(TrialRequest(1, TrialOrigin.SAMPLED, lucky), 150.0),
-        result(TrialRequest(2, TrialOrigin.INCUMBENT, lucky), 60.0),
-        result(TrialRequest(3, TrialOrigin.INCUMBENT, lucky), 70.0),
+def test_store_excludes_recommended_point_that_lacks_memory(tmp_path: Path) -> None:
+    store = begun_store(tmp_path, build_space({}, 4))
+    requests = [
+        measure(store, state=TrialState.FAILED, failure=FailureKind.MEMORY_BUDGET),
+        *[measure(store, 5.0) for _ in range(3)],
     ]
-    best = best_of(trials)
-    assert best is not None and best.config == steady
-    assert best_of([]) is None
-
-
-def test_the_searcher_tells_the_study_first(tmp_path: Path) -> None:
-    study = open_store(tmp_path)
-    order: list[Any] = []
-    may_start = iter([True, True, True, False])
-    searcher = StudySearcher(
-        study,
-        lambda beside: next(may_start),
-        lambda request: order.append(("started", request.number)),
-        lambda told: order.append(("finished", told.number, len(study.results))),
-        str,
-    )
-    config = searcher.suggest("a")
-    record = result(TrialRequest(0, TrialOrigin.DEFAULT, ServerConfig()), 5.0).to_dict()
-    searcher.on_trial_complete("a", {"record": json.dumps(record)})
-    assert config["number"] == 0 and config["folder"] == "0"
-    searcher.suggest("b")
-    searcher.on_trial_complete("b", None, error=True)
-    searcher.suggest("c")
-    searcher.on_trial_complete("c", {"phase": "warm-up"})
-    assert order == [
-        ("started", 0),
-        ("finished", 0, 1),
-        ("started", 1),
-        ("finished", 1, 2),
-        ("started", 2),
+    # The default has 4 workers, so recommended points with as many are too large; one has 1.
+    assert [(request.origin, request.config.batch_size) for request in requests[:2]] == [
+        (TrialOrigin.DEFAULT, None),
+        (TrialOrigin.RECOMMENDED, 32),
     ]
-    assert study.results[1].host_fault
-    assert searcher.suggest("d") == "FINISHED"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert "RUNNING" not in {t.state.name for t in study._study.get_trials()}
+    assert [request.origin for request in requests[2:]] == [TrialOrigin.SAMPLED] * 2
 
 
-def test_trials_that_run_side_by_side_are_never_the_same(tmp_path: Path) -> None:
-    study = open_store(tmp_path)
-    started: list[TrialRequest] = []
-    searcher = StudySearcher(
-        study,
-        lambda beside: len(study.results) + beside < 14,
-        started.append,
-        lambda told: None,
-        str,
-    )
-    running = ["a", "b", "c", "d"]
-    for name in running:
-        assert isinstance(searcher.suggest(name), dict)
-    for number in range(10):
-        name, request = running.pop(0), started[number]
-        rate = 10.0 * (request.config.workers or 1) * (request.config.batch_size or 1) ** 0.5
-        record = result(request, rate).to_dict()
-        searcher.on_trial_complete(name, {"record": json.dumps(record)})
-        running.append(f"{name}+")
-        assert isinstance(searcher.suggest(running[-1]), dict)
-    assert searcher.suggest("none") is None, "what runs may have to be repeated"
-    digests = [
-        request.config.digest for request in started if request.origin is not TrialOrigin.INCUMBENT
-    ]
-    assert len(set(digests)) == len(digests) and len(started) == 14
-    assert [request.origin for request in started].count(TrialOrigin.INCUMBENT) <= 1
+def test_store_tell_passes_latency_excess_to_sampler(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    measure(store, None, p99_excess=0.5)
+    measure(store, 10.0, p99_excess=-0.2)
+    trials = store._study.get_trials(states=(OptunaTrialState.COMPLETE,))
+    assert [dict(trial.constraints) for trial in trials] == [{"p99_s": 0.5}, {"p99_s": -0.2}]
 
 
-def test_the_sampler_hears_of_a_missed_latency_limit(tmp_path: Path) -> None:
-    study = open_store(tmp_path)
-    for excess in (0.5, -0.2):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        study.tell(trial, result(request, None if excess > 0 else 10.0, p99_excess=excess))
-    told = study._study.get_trials(states=(OptunaTrialState.COMPLETE,))
-    assert [dict(trial.constraints) for trial in told] == [{"p99_s": 0.5}, {"p99_s": -0.2}]
+def test_store_begin_continues_study_of_killed_driver(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    measured = [measure(store, 10.0 + n).config for n in range(3)]
+    ask(store)
+    resumed = begun_store(tmp_path)
+    assert [r.config for r in resumed.results] == measured
+    assert "RUNNING" not in {t.state.name for t in resumed._study.get_trials()}
+    assert not [config for _ in range(3) if (config := ask(resumed)[1].config) in measured]
 
 
-def test_an_earlier_runs_best_come_before_the_guides_points(tmp_path: Path) -> None:
-    warm = [ServerConfig(workers=2, batch_size=size) for size in (48, 96)]
-    study = StudyStore(SPACE, f"sqlite:///{tmp_path / 'study.db'}", "test")
-    study.begin(warm)
-    kinds = []
-    for rps in (4.0, 20.0, 60.0, 30.0):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        kinds.append(request.origin)
-        study.tell(trial, result(request, rps))
-    assert kinds == [
+def test_store_begin_puts_interrupted_default_first(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    trial, _ = ask(store)
+    store.abandon(trial)
+    origins = [ask(store)[1].origin for _ in range(5)]
+    assert origins.count(TrialOrigin.DEFAULT) == 1
+    resumed = begun_store(tmp_path)
+    origins = [ask(resumed)[1].origin for _ in range(5)]
+    assert origins.count(TrialOrigin.DEFAULT) == 1, "the driver was killed during the default"
+    assert origins[0] is TrialOrigin.DEFAULT, "a reference comes first"
+
+
+def test_store_opened_by_reader_changes_nothing(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    trial, request = ask(store)
+    open_store(tmp_path)
+    store.tell(trial, result_for(request, 5.0))
+    assert store.results[0].sustained_rps == 5.0
+
+
+def test_store_begin_puts_warm_start_before_recommended_points(tmp_path: Path) -> None:
+    warm_start = [ServerConfig(workers=2, batch_size=size) for size in (48, 96)]
+    store = open_store(tmp_path)
+    store.begin(warm_start)
+    origins = [measure(store, rps).origin for rps in (4.0, 20.0, 60.0, 30.0)]
+    assert origins == [
         TrialOrigin.DEFAULT,
         TrialOrigin.WARM_START,
         TrialOrigin.WARM_START,
         TrialOrigin.RECOMMENDED,
     ]
-    assert finalists(study.results, 2) == [SPACE.nearest_config(warm[1]), study.results[3].config]
+    best = finalists(store.results, 2)
+    assert best == [SPACE.nearest_config(warm_start[1]), store.results[3].config]
 
 
-def test_a_study_that_was_killed_in_its_beginning_has_every_first_point_once(
+def test_store_begin_moves_warm_start_into_space(tmp_path: Path) -> None:
+    ranges = {
+        "workers": Dimension("", 1, 2),
+        "batch_size": 8,
+        "netty_threads": Dimension("", choices=(1, 2)),
+    }
+    store = open_store(tmp_path, build_space(ranges, 2))
+    warm_start = ServerConfig(
+        workers=8, batch_size=64, netty_threads=2, properties={"io_ratio": "30"}
+    )
+    store.begin([warm_start, replace(warm_start, netty_threads=4)])
+    measure(store, 10.0)
+    request = measure(store, 10.0)
+    assert request.origin is TrialOrigin.WARM_START
+    config = request.config
+    assert (config.workers, config.batch_size, config.netty_threads) == (2, 8, 2)
+    assert config.properties == {}
+    assert measure(store, 10.0).origin is TrialOrigin.RECOMMENDED, "4 is not one of the choices"
+
+
+def test_store_begin_enqueues_each_starting_point_once_after_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = open_store(tmp_path)
-    study = StudyStore(SPACE, f"sqlite:///{tmp_path / 'killed.db'}", "test")
-    enqueue, done = study._enqueue, []
+    uninterrupted = begun_store(tmp_path)
+    store = open_store(tmp_path, file="killed.db")
+    enqueue, enqueued = store._enqueue, []
 
-    def killed(*arguments: Any) -> None:
-        if len(done) == 2:
+    def enqueue_two(*arguments: Any) -> None:
+        if len(enqueued) == 2:
             raise KeyboardInterrupt
-        done.append(enqueue(*arguments))
+        enqueued.append(enqueue(*arguments))
 
-    monkeypatch.setattr(study, "_enqueue", killed)
+    monkeypatch.setattr(store, "_enqueue", enqueue_two)
     with pytest.raises(KeyboardInterrupt):
-        study.begin()
-    again = StudyStore(SPACE, f"sqlite:///{tmp_path / 'killed.db'}", "test")
-    again.begin()
-    again.begin()
+        store.begin()
+    resumed = open_store(tmp_path, file="killed.db")
+    resumed.begin()
+    resumed.begin()
     for _ in range(6):
-        (_, ours), (_, theirs) = again.ask() or pytest.fail(""), whole.ask() or pytest.fail("")
+        (_, ours), (_, theirs) = ask(resumed), ask(uninterrupted)
         assert (ours.number, ours.origin) == (theirs.number, theirs.origin)
         assert ours.origin is TrialOrigin.SAMPLED or ours.config == theirs.config
 
 
-@pytest.mark.parametrize(
-    ("rates", "since"),
-    [
-        pytest.param([], 0, id="nothing yet"),
-        pytest.param([10, 20, 30], 0, id="each is better"),
-        pytest.param([10, 20, 20.5, 21, 19], 3, id="a little better is noise"),
-        pytest.param([10, 20, None, 20.5, 40], 0, id="a failure is no improvement"),
-        pytest.param([10, 20, 15, None], 2, id="what fails counts"),
-    ],
-)
-def test_patience_counts_trials_that_are_no_better_beyond_the_noise(
-    rates: list[float | None], since: int
+def test_store_restore_adds_results_to_new_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = [
-        result(TrialRequest(n, TrialOrigin.SAMPLED, ServerConfig(workers=n + 1)), rate)
-        for n, rate in enumerate(rates)
-    ]
-    assert trials_since_improvement(results, 0.05) == since
+    space, baseline = build_space({}, 2), ServerConfig(workers=1, batch_size=7)
+    before = begun_store(tmp_path, space, "first.db", baseline=baseline)
+    for number in range(8):
+        measure(before, None if number == 4 else 5.0 + number, host_fault=number == 4)
+    after = open_store(tmp_path, space, "second.db", baseline=baseline)
+    enqueue = after._enqueue
+
+    def enqueue_until_killed(*arguments: Any, **options: Any) -> None:
+        enqueue(*arguments, **options)
+        if len(after.results) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(after, "_enqueue", enqueue_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        after.restore(before.results)
+    after = open_store(tmp_path, space, "second.db", baseline=baseline)
+    assert len(after.results) == 3
+    after.restore(before.results)
+    after.restore(before.results)
+    after.begin()
+    assert after.results == before.results and after.best == before.best
+    measured = {r.config.digest for r in before.results if not r.host_fault}
+    _, request = ask(after)
+    assert request.number == 8 and request.config.digest not in measured
+    reopened = open_store(tmp_path, space, "second.db", baseline=baseline)
+    assert [r.origin for r in reopened.results] == [r.origin for r in before.results]
 
 
-def test_what_may_not_change_between_a_run_and_its_resumption_is_told() -> None:
-    before = {"goal": {"width": 0.05}, "search": {"trials": 3}, "model": {"archive": "a"}}
-    now = {"goal": {"width": 0.1}, "search": {"trials": 9, "seed": 1}, "model": {"archive": "a"}}
-    assert changes(before, now) == {
-        "goal.width": "0.05 → 0.1",
-        "search.seed": "nothing → 1",
-        "search.trials": "3 → 9",
-    }
-    assert changes(now, now) == {}
+def test_store_confirmation_spent_s_sums_durations(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert store.confirmation_spent_s == 0.0
+    for round_number, duration_s in enumerate((20.0, 22.5)):
+        result = trial_result(1, 10.0, duration_s=duration_s)
+        store.record_confirmation("plan", round_number, result)
+    assert store.confirmation_spent_s == 42.5
+    assert open_store(tmp_path).confirmation_spent_s == 42.5
 
 
-def test_two_measurements_on_one_host_are_refused() -> None:
-    with exclusive_host(), pytest.raises(RunError, match="another servetune"), exclusive_host():
-        pass
-    with exclusive_host():
-        pass
+@pytest.fixture
+def optuna_records() -> Iterator[list[logging.LogRecord]]:
+    """The log records of Optuna during the test, at its default level INFO."""
+    records: list[logging.LogRecord] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    logger, handler = logging.getLogger("optuna"), Collector()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
-def test_a_guides_point_that_cannot_fit_is_left_out(tmp_path: Path) -> None:
-    study = open_store(tmp_path, build_space({}, 4))
-    asked = []
-    for _ in range(4):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        asked.append((request.origin, request.config.batch_size))
-        lost = request.origin is TrialOrigin.DEFAULT
-        state, cause = (
-            (TrialState.FAILED, FailureKind.MEMORY_BUDGET) if lost else (TrialState.COMPLETE, None)
-        )
-        study.tell(trial, result(request, None if lost else 5.0, state=state, failure=cause))
-    # The default has four workers: the guide's points of as many are too large, its last has one.
-    assert asked[:2] == [(TrialOrigin.DEFAULT, None), (TrialOrigin.RECOMMENDED, 32)]
-    assert [kind for kind, _ in asked[2:]] == [TrialOrigin.SAMPLED] * 2
+def test_store_silences_optuna_only_while_it_opens_study(
+    tmp_path: Path, optuna_records: list[logging.LogRecord]
+) -> None:
+    for _ in ("created", "opened"):
+        begun_store(tmp_path)
+    StudyStore(SPACE, InMemoryStorage(), "in memory").begin()
+    assert [record.getMessage() for record in optuna_records] == []
+    assert logging.getLogger("optuna").level == logging.INFO, "the level is restored"
+    optuna.create_study(study_name="of the caller")
+    assert ["of the caller" in record.getMessage() for record in optuna_records] == [True]
