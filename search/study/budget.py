@@ -1,4 +1,4 @@
-"""Whether there is time, and reason, for another trial or another round of the confirmation."""
+"""Decide whether another trial or another round of the confirmation may start."""
 
 from __future__ import annotations
 
@@ -15,110 +15,124 @@ from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
 
 INTERRUPTED = "it was interrupted"
-#: A confirmation's measurement starts from what is known: its share of a trial's time.
-AGAIN = 0.8
-#: The confirmation takes no more than this share of the whole time.
-RESERVED = 0.6
-#: So many trials that failed by the host's fault do not count as a search's.
-_FORGIVEN = 10
+#: Expected duration of a confirmation measurement ÷ that of a trial: its rate is already known.
+CONFIRMATION_DURATION_SHARE = 0.8
+#: Maximum share of the time budget that is reserved for the confirmation.
+CONFIRMATION_BUDGET_SHARE = 0.6
+#: Number of trials failed by the host that do not count as trials of a search.
+_UNCOUNTED_HOST_FAULTS = 10
+#: Quantile of the trials' durations that the next trial is expected to take.
+_DURATION_QUANTILE = 0.8
 
 
 class Budget:
-    """Whether another trial, or a round of the confirmation, may start, and why not.
+    """The limits of a run: trials, time, target and patience.
 
     Args:
-        study: with what is measured already; the time that it took counts.
+        store: with the results so far; the time they took counts.
+
+    Attributes:
+        interrupted: set when the run is to stop.
+        failed: whether the reference configuration cannot serve.
+        reason: why the last call of `may_start_trial` returned False.
     """
 
-    def __init__(self, spec: StudySpec, study: StudyStore):
+    def __init__(self, spec: StudySpec, store: StudyStore):
         self._spec = spec
         self._search, self._width = spec.search, spec.goal.width
-        # A sweep ends when all its points are measured, whatever a search would do.
-        self._trials = len(spec.points()) if spec.sweep else spec.search.trials
-        # Counted as if this driver had begun so much earlier.
-        self._begun = time.monotonic() - study.spent_s
-        self._judged_by = (
+        # A sweep measures all its points; the limit of a search does not apply.
+        self._max_trials = len(spec.points()) if spec.sweep else spec.search.trials
+        self._started_s = time.monotonic() - store.spent_s
+        self._reference_origin = (
             TrialOrigin.DEFAULT if spec.serving.baseline is None else TrialOrigin.BASELINE
         )
-        self._study = study
+        self._store = store
         self.interrupted = threading.Event()
         self.failed = False
         self.reason = "no configuration was found that had not been tried"
 
     @property
     def spent_s(self) -> float:
-        """How long the run has taken, seconds."""
-        return time.monotonic() - self._begun
+        """Duration of the run so far, seconds, over all its drivers."""
+        return time.monotonic() - self._started_s
 
     @property
-    def _left_s(self) -> float:
+    def _remaining_s(self) -> float:
         return (self._search.time_budget_s or float("inf")) - self.spent_s
 
-    def unconfirmed(self) -> Plan | None:
-        """The plan of the confirmation, where more of it is to be done and there is time."""
-        plan = plan_of(self._spec, self._study.results)
+    def pending_confirmation(self) -> Plan | None:
+        """Return the plan of the confirmation if it is incomplete and there is time for a round."""
+        plan = confirmation_plan(self._spec, self._store.results)
         if plan is None or self.failed:
             return None
-        missing = [n for n, left in enumerate(self._missing(plan)) if left]
-        return plan if missing and self.has_time_for_round(plan, missing[0]) else None
+        incomplete = [n for n, count in enumerate(self._missing_measurements(plan)) if count]
+        return plan if incomplete and self.may_start_round(plan, incomplete[0]) else None
 
-    def _missing(self, plan: Plan) -> list[int]:
-        """By round: how many measurements it lacks."""
+    def _missing_measurements(self, plan: Plan) -> list[int]:
+        """Return the number of missing measurements of each round."""
         rounds = self._spec.confirm.rounds if self._spec.confirm else 0
-        done = [self._study.confirmed(plan.name, number) for number in range(rounds)]
-        return [len(plan.requests) - len(row) for row in done]
+        measured = [self._store.confirmation_results(plan.name, number) for number in range(rounds)]
+        return [len(plan.requests) - len(results) for results in measured]
 
-    def has_time_for_round(self, plan: Plan, number: int) -> bool:
-        """Whether a round of the confirmation may begin, or go on."""
-        before = [self._study.confirmed(plan.name, n).values() for n in range(number)]
-        seconds = [sum(result.duration_s for result in row) for row in before]
-        again_s = self._again_s(self._study.results)
-        # The budget is kept within the length of one measurement.
-        needed_s = max(seconds, default=len(plan.requests) * again_s) - again_s
-        return not self.interrupted.is_set() and self._left_s >= needed_s
+    def may_start_round(self, plan: Plan, round_number: int) -> bool:
+        """Return whether there is time to start, or to continue, this round of the confirmation."""
+        earlier = [self._store.confirmation_results(plan.name, n) for n in range(round_number)]
+        durations_s = [sum(result.duration_s for result in r.values()) for r in earlier]
+        measurement_s = self._confirmation_measurement_s(self._store.results)
+        # The round may exceed the budget by no more than one measurement.
+        needed_s = max(durations_s, default=len(plan.requests) * measurement_s) - measurement_s
+        return not self.interrupted.is_set() and self._remaining_s >= needed_s
 
     @staticmethod
-    def _again_s(results: list[TrialResult]) -> float:
-        """What measuring a configuration again may take."""
-        whole = [r.duration_s for r in results if r.state is TrialState.COMPLETE]
-        return AGAIN * mean(whole) if whole else 0.0
+    def _confirmation_measurement_s(results: list[TrialResult]) -> float:
+        """Return the expected duration of a confirmation measurement, seconds."""
+        durations_s = [r.duration_s for r in results if r.state is TrialState.COMPLETE]
+        return CONFIRMATION_DURATION_SHARE * mean(durations_s) if durations_s else 0.0
 
-    def _reserved_s(self, results: list[TrialResult]) -> float:
-        """What of the time is still to be the confirmation's."""
-        plan = plan_of(self._spec, results)
+    def _confirmation_reserve_s(self, results: list[TrialResult]) -> float:
+        """Return the time to keep for the rest of the confirmation, seconds."""
+        plan = confirmation_plan(self._spec, results)
         if plan is None or self._search.time_budget_s is None:
             return 0.0
-        wanted_s = sum(self._missing(plan)) * self._again_s(results)
-        most_s = RESERVED * self._search.time_budget_s - self._study.confirmed_s
-        return max(min(wanted_s, most_s), 0.0)
+        missing = sum(self._missing_measurements(plan))
+        needed_s = missing * self._confirmation_measurement_s(results)
+        limit_s = CONFIRMATION_BUDGET_SHARE * self._search.time_budget_s
+        return max(min(needed_s, limit_s - self._store.confirmation_spent_s), 0.0)
 
-    def may_start(self, beside: int = 0) -> bool:
-        """Whether another trial may start beside so many that run."""
-        results = self._study.results
+    def may_start_trial(self, running: int = 0) -> bool:
+        """Return whether another trial may start; set `reason`, and `failed`, if not.
+
+        Args:
+            running: the number of trials in progress.
+        """
+        results = self._store.results
         if self.interrupted.is_set():
             self.reason = INTERRUPTED
-        elif hopeless := self._hopeless(results):
+        elif reference := self._failed_reference(results):
             self.failed = True
-            self.reason = f"the {hopeless.origin} configuration cannot serve: {hopeless.cause}"
-        elif reached := self._study.searched or self._reached(results):
-            self.reason = reached
-        elif beside + self._counted(results) >= self._trials:
-            self.reason = f"all {self._trials} trials were run"
-        elif self._left_s - self._reserved_s(results) < self._typical_trial_s(results):
+            self.reason = f"the {reference.origin} configuration cannot serve: {reference.cause}"
+        elif end_reason := self._store.search_end_reason or self._target_or_patience(results):
+            self.reason = end_reason
+        elif running + self._counted_trials(results) >= self._max_trials:
+            self.reason = f"all {self._max_trials} trials were run"
+        elif self._remaining_s - self._confirmation_reserve_s(results) < self._trial_s(results):
             self.reason = "the time budget has no room for another trial"
         else:
             return True
         return False
 
-    def _counted(self, results: list[TrialResult]) -> int:
-        """The trials that count; a host that is broken altogether must not go on for ever."""
-        faults = len([r for r in results if r.host_fault])
-        forgiven = faults if self._spec.sweep else min(faults, _FORGIVEN)
-        return len(results) - forgiven
+    def _counted_trials(self, results: list[TrialResult]) -> int:
+        """Return the number of trials, without failures of the host.
 
-    def _reached(self, results: list[TrialResult]) -> str | None:
-        """The target that was reached, or the patience that is over."""
-        best = self._study.incumbent_rps or 0.0
+        In a search, only a limited number of them is left out: it must end on a broken host too.
+        """
+        faults = len([r for r in results if r.host_fault])
+        uncounted = faults if self._spec.sweep else min(faults, _UNCOUNTED_HOST_FAULTS)
+        return len(results) - uncounted
+
+    def _target_or_patience(self, results: list[TrialResult]) -> str | None:
+        """Return the reason to stop if the target is reached or the patience is exhausted."""
+        best = self._store.incumbent_rps or 0.0
         target, patience = self._search.target_rps, self._search.patience
         if target is not None and best >= target:
             return f"the target of {target:g} rps was reached: {best:.1f} rps"
@@ -126,35 +140,40 @@ class Budget:
             return f"no configuration was better, beyond the noise, in {patience} trials"
         return None
 
-    def _hopeless(self, results: list[TrialResult]) -> TrialResult | None:
-        """What everything would be compared with, where it did not serve at all, tried again.
+    def _failed_reference(self, results: list[TrialResult]) -> TrialResult | None:
+        """Return the failure of the reference if it failed in every attempt.
 
-        A default that is too large for the host says nothing of what is smaller.
+        A failure of the host must repeat. A failure for lack of memory does not count, since a
+        smaller configuration may serve.
         """
-        tried = [r for r in results if r.origin is self._judged_by]
-        dead = [r for r in tried if r.state is TrialState.FAILED and not r.capacity_rps]
-        if not dead or len(dead) < len(tried) or is_memory(dead[-1].failure):
+        attempts = [r for r in results if r.origin is self._reference_origin]
+        failed = [r for r in attempts if r.state is TrialState.FAILED and not r.capacity_rps]
+        if not failed or len(failed) < len(attempts) or is_memory(failed[-1].failure):
             return None
-        return dead[-1] if len(dead) > 1 or not dead[0].host_fault else None
+        return failed[-1] if len(failed) > 1 or not failed[0].host_fault else None
 
     @staticmethod
-    def _typical_trial_s(results: list[TrialResult]) -> float:
-        """What the next trial may take: the budget is to be kept, not overrun by one."""
-        durations = sorted(r.duration_s for r in results)
-        return durations[int(0.8 * len(durations))] if durations else 0.0
+    def _trial_s(results: list[TrialResult]) -> float:
+        """Return the expected duration of the next trial, seconds."""
+        durations_s = sorted(r.duration_s for r in results)
+        return durations_s[int(_DURATION_QUANTILE * len(durations_s))] if durations_s else 0.0
 
 
 def trials_since_improvement(results: list[TrialResult], width: float) -> int:
-    """Trials since one was better than all before it by more than the width of a rate's bounds.
+    """Return the number of trials since one exceeded the best rate before it by more than `width`.
 
-    What is measured again, and what everything is compared with, is no attempt at it.
+    Only trials that try a new configuration count: warm starts, recommended starting points and
+    sampled ones.
+
+    Args:
+        width: the relative width of a rate's bounds.
     """
-    since, record = 0, 0.0
+    since, best_rps = 0, 0.0
     for result in results:
         if result.origin is TrialOrigin.INCUMBENT or result.host_fault:
             continue
-        if (result.sustained_rps or 0.0) > (1 + width) * record:
-            since, record = 0, result.sustained_rps or 0.0
+        if (result.sustained_rps or 0.0) > (1 + width) * best_rps:
+            since, best_rps = 0, result.sustained_rps or 0.0
         elif result.origin in (
             TrialOrigin.WARM_START,
             TrialOrigin.RECOMMENDED,
@@ -164,8 +183,8 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
     return since
 
 
-def plan_of(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
-    """What is to be confirmed, if anything."""
+def confirmation_plan(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
+    """Return the plan of the confirmation; None if there is nothing to confirm."""
     reference = reference_of(results)
     if spec.confirm is None or reference is None or not finalists(results, 1):
         return None

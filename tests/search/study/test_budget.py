@@ -1,135 +1,135 @@
-"""When another trial may start, and why not."""
+"""Whether another trial may start, and the reasons against it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
-from search.study.budget import Budget
+from search.study.budget import Budget, trials_since_improvement
+from search.study.confirm import Plan
 from search.study.store import StudyStore
-from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialState
+from search.trial.request import TrialOrigin
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
-from tests.archives import make_archive
-from tests.results import trial_result
+from tests.results import result_for, trial_result
+from tests.specifications import make_model_files, write_spec
+from tests.stores import begun_store, measure
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    make_archive(tmp_path)
-    (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
+    make_model_files(tmp_path)
     (tmp_path / "config.properties").write_text("default_workers_per_model=1\n")
     return tmp_path
 
 
-def spec_of(folder: Path, **sections: Any) -> StudySpec:
-    model = {"archive": "echo.mar", "requests": "requests.jsonl"}
-    (folder / "study.yaml").write_text(yaml.safe_dump({"model": model, **sections}))
-    return load_spec(folder / "study.yaml")
+def spec_with(folder: Path, **sections: Any) -> StudySpec:
+    return load_spec(write_spec(folder, **sections))
 
 
-def study_of(folder: Path, spec: StudySpec) -> StudyStore:
-    storage = f"sqlite:///{folder / 'study.db'}"
-    study = StudyStore(spec.build_space(2), storage, "budget", baseline=spec.baseline())
-    study.begin()
-    return study
+def store_for(folder: Path, spec: StudySpec) -> StudyStore:
+    return begun_store(folder, spec.build_space(2), baseline=spec.baseline())
 
 
-def tell(study: StudyStore, rate: float | None = None, **more: Any) -> TrialRequest:
-    """Let one trial be measured."""
-    trial, request = study.ask() or pytest.fail("nothing asked")
-    state = TrialState.COMPLETE if rate else TrialState.FAILED
-    study.tell(
-        trial,
-        trial_result(request.number, rate, request.config, request.origin, state=state, **more),
-    )
-    return request
-
-
-def test_a_default_that_cannot_serve_ends_a_search(folder: Path) -> None:
-    spec = spec_of(folder)
-    study = study_of(folder, spec)
-    budget = Budget(spec, study)
-    tell(study, cause="model does not load: the handler raised")
-    assert not budget.may_start() and budget.failed
+def test_budget_ends_search_if_default_cannot_serve(folder: Path) -> None:
+    spec = spec_with(folder)
+    store = store_for(folder, spec)
+    budget = Budget(spec, store)
+    measure(store, cause="model does not load: the handler raised")
+    assert not budget.may_start_trial() and budget.failed
     assert "the default configuration cannot serve: model does not load" in budget.reason
 
 
-def test_a_default_that_is_too_large_says_nothing_of_what_is_smaller(folder: Path) -> None:
-    spec = spec_of(folder)
-    study = study_of(folder, spec)
-    budget = Budget(spec, study)
-    tell(study, failure=FailureKind.OUT_OF_MEMORY, cause="out of memory: a worker was killed")
-    assert budget.may_start() and not budget.failed
+def test_budget_continues_if_default_lacks_memory(folder: Path) -> None:
+    spec = spec_with(folder)
+    store = store_for(folder, spec)
+    budget = Budget(spec, store)
+    measure(store, failure=FailureKind.OUT_OF_MEMORY, cause="out of memory: a worker was killed")
+    assert budget.may_start_trial() and not budget.failed
 
 
-def test_with_a_baseline_only_the_baseline_is_judged(folder: Path) -> None:
-    spec = spec_of(folder, serving={"baseline": "config.properties"})
-    study = study_of(folder, spec)
-    budget = Budget(spec, study)
-    assert tell(study, cause="model does not load").origin is TrialOrigin.DEFAULT
-    assert budget.may_start()
-    assert tell(study, cause="model does not load").origin is TrialOrigin.BASELINE
-    assert not budget.may_start() and "the baseline configuration cannot serve" in budget.reason
+def test_budget_requires_only_baseline_to_serve_if_there_is_one(folder: Path) -> None:
+    spec = spec_with(folder, serving={"baseline": "config.properties"})
+    store = store_for(folder, spec)
+    budget = Budget(spec, store)
+    assert measure(store, cause="model does not load").origin is TrialOrigin.DEFAULT
+    assert budget.may_start_trial()
+    assert measure(store, cause="model does not load").origin is TrialOrigin.BASELINE
+    assert not budget.may_start_trial()
+    assert "the baseline configuration cannot serve" in budget.reason
 
 
-def test_time_counts_on_when_a_run_goes_on(folder: Path) -> None:
-    spec = spec_of(folder, search={"time_budget_s": 600}, confirm=None)
-    study = study_of(folder, spec)
-    tell(study, 10.0, duration_s=50.0)
-    study.spend(500.0)
-    assert Budget(spec, study).may_start(), "a hundred seconds are left"
-    study.spend(580.0)
-    budget = Budget(spec, study)
-    assert (
-        not budget.may_start() and budget.reason == "the time budget has no room for another trial"
-    )
+def test_budget_counts_time_of_earlier_drivers(folder: Path) -> None:
+    spec = spec_with(folder, search={"time_budget_s": 600}, confirm=None)
+    store = store_for(folder, spec)
+    measure(store, 10.0, duration_s=50.0)
+    store.record_spent(500.0)
+    assert Budget(spec, store).may_start_trial(), "100 s remain"
+    store.record_spent(580.0)
+    budget = Budget(spec, store)
+    assert not budget.may_start_trial()
+    assert budget.reason == "the time budget has no room for another trial"
 
 
-def test_a_search_that_is_over_stays_over(folder: Path) -> None:
-    spec = spec_of(folder, search={"trials": 3}, confirm={"rounds": 2})
-    study = study_of(folder, spec)
-    tell(study, 10.0)
-    study.close_search("the target was reached")
-    study.end("the target was reached")
-    again = study_of(folder, spec)
-    assert again.ended is None, "it has begun again"
-    budget = Budget(spec, again)
-    assert not budget.may_start() and budget.reason == "the target was reached"
-    again.close_search(None)
-    assert Budget(spec, again).may_start()
+def test_budget_reserves_time_for_missing_confirmation(folder: Path) -> None:
+    search = {"time_budget_s": 600}
+    spec = spec_with(folder, search=search, confirm={"rounds": 2, "finalists": 1})
+    store = store_for(folder, spec)
+    measure(store, 10.0, duration_s=50.0)
+    request = measure(store, 20.0, duration_s=50.0)
+    # A measurement is expected to take 40 s, and 2 rounds of 2 are missing.
+    store.record_spent(400.0)
+    assert not Budget(spec, store).may_start_trial(), "of 200 s, 160 s are reserved"
+    plan = Budget(spec, store).pending_confirmation()
+    assert isinstance(plan, Plan)
+    result = result_for(request, 20.0, duration_s=40.0)
+    store.record_confirmation(plan.name, 0, result)
+    assert Budget(spec, store).may_start_trial(), "of 200 s, 120 s are reserved"
 
 
-def test_a_hosts_fault_does_not_count_as_a_trial_but_does_not_go_on_for_ever(
-    folder: Path,
-) -> None:
-    spec = spec_of(folder, search={"trials": 2})
-    study = study_of(folder, spec)
-    tell(study, 10.0)
-    tell(study, cause="trial process lost", host_fault=True)
-    budget = Budget(spec, study)
-    assert budget.may_start()
+def test_budget_does_not_reopen_search_that_ended(folder: Path) -> None:
+    spec = spec_with(folder, search={"trials": 3}, confirm={"rounds": 2})
+    store = store_for(folder, spec)
+    measure(store, 10.0)
+    store.close_search("the target was reached")
+    store.end("the target was reached")
+    resumed = store_for(folder, spec)
+    assert resumed.end_reason is None, "the run was resumed"
+    budget = Budget(spec, resumed)
+    assert not budget.may_start_trial() and budget.reason == "the target was reached"
+    resumed.reopen_search()
+    assert Budget(spec, resumed).may_start_trial()
+
+
+def test_budget_excludes_limited_number_of_host_failures_from_trials(folder: Path) -> None:
+    spec = spec_with(folder, search={"trials": 2})
+    store = store_for(folder, spec)
+    measure(store, 10.0)
+    measure(store, cause="trial process lost", host_fault=True)
+    budget = Budget(spec, store)
+    assert budget.may_start_trial()
     for _ in range(11):
-        tell(study, cause="trial process lost", host_fault=True)
-    assert not budget.may_start() and budget.reason == "all 2 trials were run"
+        measure(store, cause="trial process lost", host_fault=True)
+    assert not budget.may_start_trial() and budget.reason == "all 2 trials were run"
 
 
-def test_a_warm_start_keeps_to_the_space(folder: Path) -> None:
-    spec = spec_of(
-        folder, space={"workers": {"low": 1, "high": 2}, "batch_size": 8, "netty_threads": [1, 2]}
-    )
-    study = StudyStore(spec.build_space(2), f"sqlite:///{folder / 'warm.db'}", "warm")
-    warm = ServerConfig(workers=8, batch_size=64, netty_threads=2, properties={"io_ratio": "30"})
-    study.begin([warm, replace(warm, netty_threads=4)])
-    tell(study, 10.0)
-    request = tell(study, 10.0)
-    assert request.origin is TrialOrigin.WARM_START
-    config = request.config
-    assert (config.workers, config.batch_size, config.netty_threads) == (2, 8, 2)
-    assert config.properties == {}
-    assert tell(study, 10.0).origin is TrialOrigin.RECOMMENDED, "nothing corresponds to the second"
+@pytest.mark.parametrize(
+    ("rates", "since"),
+    [
+        pytest.param([], 0, id="no trial"),
+        pytest.param([10, 20, 30], 0, id="each trial is better"),
+        pytest.param([10, 20, 20.5, 21, 19], 3, id="a difference within the width is noise"),
+        pytest.param([10, 20, None, 20.5, 40], 0, id="a failure is no improvement"),
+        pytest.param([10, 20, 15, None], 2, id="a failure counts as a trial"),
+    ],
+)
+def test_trials_since_improvement_counts_trials_without_significant_gain(
+    rates: list[float | None], since: int
+) -> None:
+    results = [
+        trial_result(n, rate, ServerConfig(workers=n + 1), TrialOrigin.SAMPLED)
+        for n, rate in enumerate(rates)
+    ]
+    assert trials_since_improvement(results, 0.05) == since
