@@ -1,4 +1,4 @@
-"""The confirmation: the finalists against the reference, interleaved, in fresh servers. Pure."""
+"""The confirmation: interleaved measurements of the finalists and the reference. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from search.study.ranking import finalists, rate_of
-from search.study.rounds import Rounds, order
+from search.study.rounds import Rounds, measurement_order
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 
@@ -20,29 +20,34 @@ FINALIST_SHARE = 0.7
 
 
 class RoundStore(Protocol):
-    """Keeps the measurements of a confirmation."""
+    """Stores the measurements of a confirmation."""
 
-    def confirm(self, plan: str, round_number: int, result: TrialResult) -> None:
-        """Record a measurement of a plan, in this round."""
+    def record_confirmation(self, plan: str, round_number: int, result: TrialResult) -> None:
+        """Record a measurement of a plan in this round."""
 
-    def confirmed(self, plan: str, round_number: int) -> dict[str, TrialResult]:
-        """Return the measurements of a round, by the configuration's digest."""
+    def confirmation_results(self, plan: str, round_number: int) -> dict[str, TrialResult]:
+        """Return the measurements of a round by the configuration's digest."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The configurations to be measured: the reference first, then the finalists, best first."""
+    """The configurations to measure: the reference first, then the finalists, best first."""
 
     requests: tuple[TrialRequest, ...]
 
     @classmethod
     def of(cls, results: list[TrialResult], reference: TrialResult, count: int) -> Plan:
-        """Return the plan for these results, at least one of which has a rate."""
+        """Return the plan for these results.
+
+        Args:
+            results: at least one has a rate.
+            count: the maximum number of finalists.
+        """
         rates = [(config, rate_of(results, config) or 0.0) for config in finalists(results, count)]
-        near = [(config, rate) for config, rate in rates if rate >= FINALIST_SHARE * rates[0][1]]
-        best = [config for config, _ in near]
-        comparison_rps = COMPARISON_SHARE * min(rate for _, rate in near)
+        rated = [(config, rate) for config, rate in rates if rate >= FINALIST_SHARE * rates[0][1]]
+        best = [config for config, _ in rated]
+        comparison_rps = COMPARISON_SHARE * min(rate for _, rate in rated)
         numbers = {r.config.digest: r.number for r in results if r.sustained_rps}
         others = [config for config in best if config != reference.config]
         requests = [
@@ -59,7 +64,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """A name that is the same for the same configurations in any order."""
+        """A digest of the configurations that does not depend on their order."""
         digests = sorted(request.config.digest for request in self.requests)
         return hashlib.sha256(",".join(digests).encode()).hexdigest()[:12]
 
@@ -78,15 +83,15 @@ class Confirmation:
 
     @property
     def winner(self) -> int:
-        """Index of the request to deploy: the reference, too, if it beats all finalists."""
-        may_win = dict.fromkeys(self.plan.finalists)
+        """Index of the request to deploy: a finalist, or the reference if it has a rate."""
+        candidates = dict.fromkeys(self.plan.finalists)
         if self.plan.requests[0].known_rps:
-            may_win[0] = None
-        return self.rounds.winner(list(may_win))
+            candidates[0] = None
+        return self.rounds.winner(list(candidates))
 
     @property
-    def is_sure(self) -> bool:
-        """Whether the winner sustained a rate in each of several rounds."""
+    def is_conclusive(self) -> bool:
+        """Whether the winner sustained a rate in every round, and there are at least two."""
         rates = self.rounds.rates(self.winner)
         return len(rates) > 1 and all(rates)
 
@@ -97,9 +102,9 @@ class Confirmation:
 
     @classmethod
     def read(cls, store: RoundStore, plan: Plan) -> Confirmation | None:
-        """Return the complete rounds that a store knows; None if there is none."""
+        """Return the complete rounds in a store; None if there is none."""
         rows: list[dict[str, TrialResult]] = []
-        while len(row := store.confirmed(plan.name, len(rows))) == len(plan.requests):
+        while len(row := store.confirmation_results(plan.name, len(rows))) == len(plan.requests):
             rows.append(row)
         if not rows:
             return None
@@ -114,20 +119,21 @@ async def confirm(
     may_start: Callable[[int], bool],
     measure: Callable[[int, TrialRequest, Path], Awaitable[TrialResult]],
 ) -> None:
-    """Measure what of the plan's rounds the store does not know yet.
+    """Measure what is missing of a plan's rounds, and store it.
 
     Args:
-        may_start: whether a round, by its number, may begin.
-        measure: measures a request in this round, with its files in this folder of the run.
+        may_start: whether the round of this number may start.
+        measure: measures a request in a round; writes its files to a folder, relative to the run.
     """
     for number in range(rounds):
-        known = store.confirmed(plan.name, number)
-        if len(known) == len(plan.requests):
+        measured = store.confirmation_results(plan.name, number)
+        if len(measured) == len(plan.requests):
             continue
         if not may_start(number):
             return
-        for index in order(number, len(plan.requests)):
+        for index in measurement_order(number, len(plan.requests)):
             request = plan.requests[index]
-            if request.config.digest not in known:
-                where = Path("confirm", plan.name, f"{number}-{request.number}")
-                store.confirm(plan.name, number, await measure(number, request, where))
+            if request.config.digest not in measured:
+                folder = Path("confirm", plan.name, f"{number}-{request.number}")
+                result = await measure(number, request, folder)
+                store.record_confirmation(plan.name, number, result)

@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A geometric mean, and the bounds of something around it at 95 % confidence."""
+    """A geometric mean, and the bounds of its 95 % confidence or prediction interval."""
 
     mean: float
     low: float
@@ -21,22 +21,22 @@ class Interval:
 
     @property
     def excludes_one(self) -> bool:
-        """Whether 1 lies outside."""
+        """Whether 1 is outside of the interval."""
         return not self.low <= 1 <= self.high
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Where the mean of positive values lies, by Student's t on their logarithms.
+    """Return the confidence interval of the geometric mean of positive values.
 
-    None for fewer than two.
+    Student's t on the logarithms. None for fewer than two values.
     """
     return _interval(values, 1 / max(len(values), 1))
 
 
 def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> Interval | None:
-    """Where the ratio of two means lies whose values were not measured in pairs (Welch).
+    """Return the confidence interval of the ratio of two geometric means, unpaired.
 
-    None where either has fewer than two.
+    Welch's t on the logarithms. None if either side has fewer than two values.
     """
     if min(len(ours), len(theirs)) < 2:
         return None
@@ -47,15 +47,16 @@ def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> Interval |
 
 
 def prediction_interval(values: Sequence[float]) -> Interval | None:
-    """Where one more such value will lie; None for fewer than two."""
+    """Return the prediction interval of one more value; None for fewer than two values."""
     return _interval(values, 1 + 1 / max(len(values), 1))
 
 
-def _interval(values: Sequence[float], of_variance: float) -> Interval | None:
+def _interval(values: Sequence[float], variance_factor: float) -> Interval | None:
+    """Return mean ± t × s × √variance_factor, computed on the logarithms."""
     if len(values) < 2:
         return None
     logs = np.log(values)
     t = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
-    half = t * logs.std(ddof=1) * of_variance**0.5
+    half = t * logs.std(ddof=1) * variance_factor**0.5
     low, mean, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
     return Interval(float(mean), float(low), float(high))

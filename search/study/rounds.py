@@ -1,4 +1,4 @@
-"""What interleaved rounds of several configurations say: ratios, intervals, a decision. Pure."""
+"""Interleaved rounds of measurements: rates, ratios, and the winner. Pure."""
 
 from __future__ import annotations
 
@@ -12,40 +12,44 @@ import numpy as np
 from search.study.intervals import mean_interval
 from search.trial.result import TrialResult
 
-#: A finalist with a lower latency may have so much of the leader's rate.
-ALIKE = 0.95
+#: A configuration with a lower latency wins only with at least this share of the leader's rate.
+MIN_SHARE_OF_LEADER = 0.95
 
 
-def order(number: int, count: int) -> list[int]:
-    """In which order a round's configurations are measured.
+def measurement_order(round_number: int, count: int) -> list[int]:
+    """Return the indices of a round's configurations in the order of measurement.
 
-    It turns around from round to round, so that a drift of the host favours none.
+    Odd rounds run backwards, so that a drift of the host favours no configuration.
     """
     forward = list(range(count))
-    return forward if number % 2 == 0 else forward[::-1]
+    return forward if round_number % 2 == 0 else forward[::-1]
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Measurements of several configurations, interleaved: a list for each, one entry a round."""
+    """Interleaved measurements of several configurations.
+
+    Attributes:
+        results: by configuration, then by round.
+    """
 
     results: tuple[tuple[TrialResult, ...], ...]
 
     @property
     def count(self) -> int:
-        """How many rounds there were."""
+        """The number of rounds."""
         return len(self.results[0]) if self.results else 0
 
     def rates(self, index: int) -> list[float]:
-        """The rates of a configuration, 0 where it had none by its own fault."""
+        """Return the rates of a configuration, 0 for a failure, without inconclusive results."""
         return [r.sustained_rps or 0.0 for r in self.results[index] if not r.is_inconclusive]
 
-    def served(self, index: int) -> list[float]:
-        """Those of its rates that are more than nothing."""
+    def positive_rates(self, index: int) -> list[float]:
+        """Return the rates of a configuration that are above 0."""
         return [rate for rate in self.rates(index) if rate]
 
     def ratios(self, index: int, to: int = 0) -> list[float]:
-        """Each round's rate of one ÷ that of another, where both have one."""
+        """Return the ratio of two configurations' rates by round, if both have a rate."""
         return [
             ours.sustained_rps / theirs.sustained_rps
             for ours, theirs in zip(self.results[index], self.results[to], strict=True)
@@ -53,49 +57,49 @@ class Rounds:
         ]
 
     def comparison_p99_s(self, index: int) -> float | None:
-        """The median p99 latency at the common rate, seconds; None where it was not measured."""
-        seen = [
+        """Return the median p99 latency at the comparison rate, seconds; None if not measured."""
+        latencies_s = [
             r.latency.comparison_p99_s
             for r in self.results[index]
             if r.latency.comparison_p99_s is not None
         ]
-        return median(seen) if seen else None
+        return median(latencies_s) if latencies_s else None
 
-    def leader(self, among: Sequence[int]) -> int:
-        """Of those that failed in the fewest rounds, the one with the greatest mean rate."""
+    def leader(self, candidates: Sequence[int]) -> int:
+        """Return the candidate with the fewest failed rounds, then the highest mean rate."""
 
-        def worth(index: int) -> tuple[float, float]:
-            if not (served := self.served(index)):
+        def rank(index: int) -> tuple[float, float]:
+            if not (rates := self.positive_rates(index)):
                 return -np.inf, 0.0
-            return len(served) - len(self.rates(index)), float(np.log(served).mean())
+            return len(rates) - len(self.rates(index)), float(np.log(rates).mean())
 
-        return max(among, key=worth)
+        return max(candidates, key=rank)
 
-    def indistinguishable_from(self, index: int, among: Sequence[int]) -> list[int]:
-        """Which others the paired ratios do not separate from this one."""
-        found = []
-        for other in among:
+    def indistinguishable_from(self, index: int, candidates: Sequence[int]) -> list[int]:
+        """Return the candidates whose paired ratios to this one include 1 and that never failed."""
+        indistinguishable = []
+        for other in candidates:
             interval = mean_interval(self.ratios(other, index))
             failed = 0.0 in self.rates(other)
             if other != index and not failed and not (interval and interval.excludes_one):
-                found.append(other)
-        return found
+                indistinguishable.append(other)
+        return indistinguishable
 
-    def winner(self, among: Sequence[int]) -> int:
-        """The leader, or of those that are not told apart from it the one that answers faster."""
-        leader = self.leader(among)
+    def winner(self, candidates: Sequence[int]) -> int:
+        """Return the fastest to answer of the leader and those indistinguishable from it."""
+        leader = self.leader(candidates)
         if self.comparison_p99_s(leader) is None:
             return leader
-        alike = [leader]
-        for other in self.indistinguishable_from(leader, among):
-            # Few rounds tell nobody apart: what looks clearly slower is not taken for that.
+        tied = [leader]
+        for other in self.indistinguishable_from(leader, candidates):
+            # With few rounds the interval is wide: the mean ratio must be close to 1 as well.
             ratios = self.ratios(other, leader)
-            if ratios and float(np.exp(np.log(ratios).mean())) >= ALIKE:
-                alike.append(other)
-        return min(alike, key=lambda index: self.comparison_p99_s(index) or np.inf)
+            if ratios and float(np.exp(np.log(ratios).mean())) >= MIN_SHARE_OF_LEADER:
+                tied.append(other)
+        return min(tied, key=lambda index: self.comparison_p99_s(index) or np.inf)
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Return plain JSON data, with a name for each configuration."""
         entries = []
         for index, (name, results) in enumerate(zip(names, self.results, strict=True)):
             ratios = self.ratios(index)

@@ -1,0 +1,25 @@
+"""The coverage of the intervals."""
+
+import math
+
+import numpy as np
+import pytest
+
+from search.study.intervals import mean_interval, prediction_interval
+
+
+def test_intervals_cover_in_95_percent_of_samples() -> None:
+    random = np.random.default_rng(0)
+    covered = {"mean": 0, "next value": 0}
+    for _ in range(2000):
+        *values, next_value = np.exp(random.normal(5, 0.1, 6))
+        mean, prediction = mean_interval(values), prediction_interval(values)
+        assert mean is not None and prediction is not None
+        covered["mean"] += mean.low <= math.exp(5) <= mean.high
+        covered["next value"] += prediction.low <= next_value <= prediction.high
+    assert covered["mean"] / 2000 == pytest.approx(0.95, abs=0.015)
+    assert covered["next value"] / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_intervals_are_none_for_fewer_than_two_values() -> None:
+    assert mean_interval([100.0]) is None and prediction_interval([]) is None
