@@ -1,4 +1,4 @@
-"""A whole run: its cluster, its trials, its confirmation, its budget, its end."""
+"""Create a run, and execute it: its trials, its confirmation, its end."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from serving.site import Site
 
 
 def create_run(spec: StudySpec) -> Run:
-    """Make a run's folder, with the specification, the hosts and the versions in it.
+    """Create a run's folder with the specification, the hosts and the versions.
 
     Raises:
-        RunError: no folder can be made, or the cluster cannot place a trial.
+        RunError: the folder cannot be created, or the cluster cannot place a trial.
     """
     recorded: dict[str, Any] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -71,88 +71,86 @@ def run_study(
     ray_output: bool = False,
     handle_signals: bool = True,
 ) -> Outcome:
-    """Run a study until its budget is spent, or go on with it.
+    """Run or resume a study until its budget is spent.
 
     Args:
-        run: its folder.
-        watcher: is told what happens.
-        ray_output: let Ray and Tune print what they print.
+        run: the run's folder.
+        observer: receives the progress.
+        ray_output: let Ray and Tune print their output.
         handle_signals: end the run gracefully on the first Ctrl-C or SIGTERM.
 
     Raises:
-        ServerError: no TorchServe or no Java here.
-        RunError: the folder is no run's, its specification was changed, another run is on
-            a host, or the cluster cannot place a trial.
-        RecordError: what is measured cannot be written down.
-        ClusterError: the cluster has no room for a trial any more, or Ray failed.
+        ServerError: TorchServe or Java is missing on this host.
+        RunError: the folder contains no run, its specification was changed, a host is in use by
+            another run, or the cluster cannot place a trial.
+        RecordError: results cannot be written to the folder or the storage.
+        ClusterError: the cluster no longer has room for a trial, or Ray failed.
     """
     spec = run.spec()
-    address, processes = spec.cluster.address, spec.load.process_limit
+    address, process_limit = spec.cluster.address, spec.load.process_limit
     site, payloads = spec.site(spec.installation()), tuple(spec.payloads())
-    # On a cluster its serving hosts are held, not this one.
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.locked())
-        if address is None:
+        if address is None:  # In a cluster, the serving hosts are locked instead.
             stack.enter_context(exclusive_host())
         stack.enter_context(recording(run))
-        study = open_store(run, spec)
-        if _keep_to_specification(run, study):
-            study.close_search(None)
-        study.restore(run.results())
-        study.begin([] if study.results else warm_points(spec))
-        run.rebuild(study.results)
-        budget = Budget(spec, study)
-        searches = budget.may_start()
-        if not searches and not budget.unconfirmed():
-            study.end(budget.reason)
-            return outcome_of(run, spec, study, failed=budget.failed)
-        kept = f"what was measured is kept, and servetune resume {run.folder} goes on"
-        ended = f"servetune: this run's process was killed, or its Ray was; {kept}"
+        store = open_store(run, spec)
+        if _update_specification(run, store):
+            store.reopen_search()
+        store.restore(run.results())
+        store.begin([] if store.results else warm_points(spec))
+        run.rebuild(store.results)
+        budget = Budget(spec, store)
+        may_search = budget.may_start_trial()
+        if not may_search and not budget.pending_confirmation():
+            store.end(budget.reason)
+            return outcome_of(run, spec, store, failed=budget.failed)
+        kept = f"earlier results are kept, and servetune resume {run.folder} continues the run"
+        killed = f"servetune: the process of this run or its Ray was killed; {kept}"
+        handlers = _current_handlers()
         try:
-            handlers = _current_handlers()
-            # The handlers after the cluster: ray.init sets its own for SIGTERM.
+            # ray.init replaces the handler of SIGTERM: set the handlers after it.
             with (
-                ray_cluster(address, processes, ray_output, ended),
+                ray_cluster(address, process_limit, ray_output, killed),
                 _interruptible(budget) if handle_signals else _restored(handlers),
+                _trial_setup(run, spec, store, site, payloads) as setup,
             ):
-                with _trial_setup(run, spec, study, site, payloads) as setup:
-                    _measure(run, study, budget, observer, setup, searches, ray_output)
+                if may_search:
+                    _search(run, store, budget, observer, setup, ray_output)
+                if plan := budget.pending_confirmation():
+                    asyncio.run(_confirm(run, store, plan, setup, budget, observer))
         except ClusterError as error:
             raise ClusterError(f"{error}; {kept}") from error
-        study.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
-    return outcome_of(run, spec, study, budget.failed, budget.interrupted.is_set())
+        store.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
+    return outcome_of(run, spec, store, budget.failed, budget.interrupted.is_set())
 
 
-def _measure(
+def _search(
     run: Run,
-    study: StudyStore,
+    store: StudyStore,
     budget: Budget,
     observer: StudyObserver,
     setup: TrialSetup,
-    searches: bool,
     ray_output: bool,
 ) -> None:
-    """Search where that is not over, then confirm what is to be."""
-    if searches:
-        trainable = tune.with_resources(
-            tune.with_parameters(TuneTrial, setup=setup),
-            tune.PlacementGroupFactory(**setup.placement_request()),
-        )
-        at_once = setup.placement.max_concurrent_trials(setup.process_limit)
-        lost = ClusterMonitor(setup.placement, setup.process_limit).persistent_shortage
-        verbose = 2 if ray_output else 0
-        tune_trials(run, study, budget, observer, trainable, at_once, verbose, lost)
-        if not budget.interrupted.is_set():
-            study.close_search(budget.reason)
-    if plan := budget.unconfirmed():
-        asyncio.run(_confirm(run, study, plan, setup, budget, observer))
+    """Run trials until the budget allows no more."""
+    trainable = tune.with_resources(
+        tune.with_parameters(TuneTrial, setup=setup),
+        tune.PlacementGroupFactory(**setup.placement_request()),
+    )
+    max_concurrent = setup.placement.max_concurrent_trials(setup.process_limit)
+    shortage = ClusterMonitor(setup.placement, setup.process_limit).persistent_shortage
+    verbose = 2 if ray_output else 0
+    tune_trials(run, store, budget, observer, trainable, max_concurrent, verbose, shortage)
+    if not budget.interrupted.is_set():
+        store.close_search(budget.reason)
 
 
 @contextlib.contextmanager
 def _trial_setup(
-    run: Run, spec: StudySpec, study: StudyStore, site: Site, payloads: tuple[Payload, ...]
+    run: Run, spec: StudySpec, store: StudyStore, site: Site, payloads: tuple[Payload, ...]
 ) -> Iterator[TrialSetup]:
-    """What a trial is made of: on this host, or on those of the cluster."""
+    """Prepare the serving hosts, and yield the data that all trials share."""
     load = spec.load
     placement, inbox = single_host_placement(site.archive, load.process_limit), None
     with contextlib.ExitStack() as stack:
@@ -163,7 +161,7 @@ def _trial_setup(
             placement, inbox = survey.prepare_hosts(
                 site.archive, run.folder, keep_heterogeneous, load.process_limit
             )
-            study.note(placement.warnings)
+            store.record_notes(placement.warnings)
         yield TrialSetup(
             site=site,
             python=spec.serving.python,
@@ -179,63 +177,74 @@ def _trial_setup(
         )
 
 
-#: What may change between a run and its resumption: when it ends.
-CHANGEABLE = {f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")}
-CHANGEABLE |= {"confirm", "confirm.rounds", "confirm.finalists"}
-CHANGEABLE |= {"cluster.address", "cluster.heterogeneous_hosts"}
+#: Settings that may change before a run is resumed: its limits and its cluster.
+CHANGEABLE_SETTINGS = {
+    *(f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")),
+    *("confirm", "confirm.rounds", "confirm.finalists"),
+    *("cluster.address", "cluster.heterogeneous_hosts"),
+}
 
 
-def _keep_to_specification(run: Run, study: StudyStore) -> bool:
-    """Whether something was changed of what may be."""
+def _update_specification(run: Run, store: StudyStore) -> bool:
+    """Record the specification; return whether it was changed since the run was last started.
+
+    Raises:
+        RunError: a setting was changed that must not change.
+    """
     now = run.specified()
-    if (before := study.specified) is not None:
-        changed = changes(before, now)
-        if wrong := [f"{path} {how}" for path, how in changed.items() if path not in CHANGEABLE]:
+    if (before := store.specification) is not None:
+        changed = [
+            f"{path} {change}"
+            for path, change in changes(before, now).items()
+            if path not in CHANGEABLE_SETTINGS
+        ]
+        if changed:
             raise RunError(
-                f"{run.folder / 'spec.yaml'} was changed since the run began: {'; '.join(wrong)}; "
-                f"put it back, or start a new run (only {', '.join(sorted(CHANGEABLE))} may change)"
+                f"{run.folder / 'spec.yaml'} was changed since the run began: "
+                f"{'; '.join(changed)}; restore it, or start a new run "
+                f"(only {', '.join(sorted(CHANGEABLE_SETTINGS))} may change)"
             )
-    study.specify(now)
+    store.record_specification(now)
     return before != now
 
 
 async def _confirm(
     run: Run,
-    study: StudyStore,
+    store: StudyStore,
     plan: Plan,
     setup: TrialSetup,
     budget: Budget,
     observer: StudyObserver,
 ) -> None:
-    """Carry out a plan, as far as time allows, on one host."""
+    """Measure the rounds of a plan on one host, as far as time allows."""
     spec = run.spec()
     assert spec.confirm is not None
 
-    async def measure(number: int, request: TrialRequest, where: Path) -> TrialResult:
-        def tell(told: Phase | WindowSummary) -> None:
-            if isinstance(told, WindowSummary):
-                observer.window(request.number, told)
+    async def measure(round_number: int, request: TrialRequest, folder: Path) -> TrialResult:
+        def report(progress: Phase | WindowSummary) -> None:
+            if isinstance(progress, WindowSummary):
+                observer.window(request.number, progress)
             else:
-                observer.phase(request.number, told.name, told.rate_rps)
+                observer.phase(request.number, progress.name, progress.rate_rps)
 
-        observer.confirming(number, request)
-        result = await bench.measure(request, run.folder / where, tell)
-        study.spend(budget.spent_s)
-        observer.confirmed(number, result)
+        observer.confirming(round_number, request)
+        result = await host.measure(request, run.folder / folder, report)
+        store.record_spent(budget.spent_s)
+        observer.confirmed(round_number, result)
         return result
 
-    def may_start(number: int) -> bool:
-        return budget.has_time_for_round(plan, number)
+    def may_start(round_number: int) -> bool:
+        return budget.may_start_round(plan, round_number)
 
-    async with ConfirmationHost(setup) as bench:
-        work = asyncio.ensure_future(confirm(study, plan, spec.confirm.rounds, may_start, measure))
-        while not work.done():
+    async with ConfirmationHost(setup) as host:
+        task = asyncio.ensure_future(confirm(store, plan, spec.confirm.rounds, may_start, measure))
+        while not task.done():
             if budget.interrupted.is_set():
                 observer.stopping()
-                work.cancel()
-            await asyncio.wait({work}, timeout=0.5)
-        if not work.cancelled():
-            work.result()
+                task.cancel()
+            await asyncio.wait({task}, timeout=0.5)
+        if not task.cancelled():
+            task.result()
 
 
 Handlers = dict[signal.Signals, Any]

@@ -1,4 +1,4 @@
-"""Ray Tune over the study."""
+"""Run the trials of a study with Ray Tune."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from servetune.errors import FailureKind
 
 
 class ExcludedFromSnapshots:
-    """Belongs to the driver: Tune's snapshots, which nothing is restored from, leave it empty."""
+    """Pickles without state: Tune pickles it for its snapshots, which are never restored."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -36,154 +36,160 @@ class ExcludedFromSnapshots:
 
 
 class StudySearcher(ExcludedFromSnapshots, Searcher):
-    """Tune's searcher: asks the study, and tells it.
+    """Tune's searcher: takes configurations from the store, and records results in it.
 
     Args:
-        study: the only truth.
-        may_start: whether another trial may start beside so many; where none may beside none, the
-            search is finished.
-        started, finished: are told of each trial as it starts and after the study was told.
-        folder_of: where a trial's files belong, by its number.
+        may_start: returns whether another trial may start beside this number of running ones. If
+            none may start and none is running, the search is finished.
+        started: called with each request when its trial starts.
+        finished: called with each result after the store has recorded it.
+        folder_of: returns the folder of a trial's files by the trial's number.
+
+    Attributes:
+        error: why results cannot be recorded; Tune would continue without them.
     """
 
     def __init__(
         self,
-        study: StudyStore,
+        store: StudyStore,
         may_start: Callable[[int], bool],
         started: Callable[[TrialRequest], None],
         finished: Callable[[TrialResult], None],
         folder_of: Callable[[int], str],
     ):
         super().__init__(metric="sustained_rps", mode="max")
-        self._study = study
+        self._store = store
         self._may_start, self._started, self._finished = may_start, started, finished
         self._folder_of = folder_of
         self._running: dict[str, tuple[optuna.trial.Trial, TrialRequest]] = {}
-        #: Why nothing more can be recorded; Tune itself would go on over it.
-        self.broken: Exception | None = None
+        self.error: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        """The next configuration, as a Tune trial's config; None where it is too early to tell."""
-        if self.broken:
+        """Return the next configuration as a Tune trial's config; None if Tune must ask again."""
+        if self.error:
             return Searcher.FINISHED
-        asked = self._study.ask() if self._may_start(len(self._running)) else None
+        asked = self._store.ask() if self._may_start(len(self._running)) else None
         if asked is None:
-            # What runs may yet have to be repeated.
+            # A running trial may have to be repeated.
             return None if self._running else Searcher.FINISHED
         self._running[trial_id] = asked
-        request = asked[1]
+        _, request = asked
         self._started(request)
         return {**request.to_dict(), "folder": self._folder_of(request.number)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study; a trial that ended without a result was stopped, or lost its process."""
+        """Record a trial's result; without one, the trial was stopped or lost its process."""
         try:
-            self._end(*self._running.pop(trial_id), result, error)
-        except (OSError, *STORAGE_ERRORS) as broken:
-            self.broken = self.broken or broken
+            self._record(*self._running.pop(trial_id), result, error)
+        except (OSError, *STORAGE_ERRORS) as storage_error:
+            self.error = self.error or storage_error
 
-    def _end(
+    def _record(
         self,
         trial: optuna.trial.Trial,
         request: TrialRequest,
-        result: dict[str, Any] | None,
-        error: bool,
+        report: dict[str, Any] | None,
+        has_error: bool,
     ) -> None:
-        if result and "record" in result:
-            told = TrialResult.from_dict(json.loads(result["record"]))
-        elif error:
-            told = TrialResult.failed(
+        if report and "record" in report:
+            result = TrialResult.from_dict(json.loads(report["record"]))
+        elif has_error:
+            result = TrialResult.failed(
                 request,
                 FailureKind.TRIAL_PROCESS_LOST,
                 "trial process lost: it ended before it could report",
                 host_fault=True,
             )
         else:
-            self._study.abandon(trial)
+            self._store.abandon(trial)
             return
-        self._study.tell(trial, told)
-        self._finished(told)
+        self._store.tell(trial, result)
+        self._finished(result)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the only truth."""
+        """Do nothing: the store holds the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the only truth."""
+        """Do nothing: the store holds the state."""
 
 
 class _Stopper(ExcludedFromSnapshots, tune.Stopper):
-    """Stops all where the run was interrupted, or nothing can be measured or recorded any more."""
+    """Stops all trials if the run was interrupted, or if nothing can be measured or recorded."""
 
     def __init__(
         self,
         budget: Budget,
         searcher: StudySearcher,
         observer: StudyObserver,
-        lost: Callable[[], str | None],
+        placement_error: Callable[[], str | None],
     ):
-        self._budget, self._searcher, self._watcher = budget, searcher, observer
-        self._lost = lost
+        self._budget, self._searcher, self._observer = budget, searcher, observer
+        self._placement_error = placement_error
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        if is_over := self._budget.interrupted.is_set():
-            self._watcher.stopping()
-        if self._searcher.broken is None and (why := self._lost()):
-            self._searcher.broken = ClusterError(
-                f"the cluster has no room for a trial any more: {why}"
-            )
-        return is_over or self._searcher.broken is not None
+        if is_interrupted := self._budget.interrupted.is_set():
+            self._observer.stopping()
+        if self._searcher.error is None and (reason := self._placement_error()):
+            self._searcher.error = ClusterError(f"the cluster no longer has room for a trial: {reason}")
+        return is_interrupted or self._searcher.error is not None
 
 
 class _TuneCallback(ExcludedFromSnapshots, tune.Callback):
+    """Passes the progress of trials to an observer."""
+
     def __init__(self, observer: StudyObserver):
-        self._watcher = observer
+        self._observer = observer
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         number = trial.config["number"]
         if "window" in result:
-            self._watcher.window(number, WindowSummary(**json.loads(result["window"])))
+            self._observer.window(number, WindowSummary(**json.loads(result["window"])))
         if "phase" in result:
-            self._watcher.phase(number, result["phase"], result["rate_rps"])
+            self._observer.phase(number, result["phase"], result["rate_rps"])
 
 
 def tune_trials(
     run: Run,
-    study: StudyStore,
+    store: StudyStore,
     budget: Budget,
     observer: StudyObserver,
     trainable: Any,
-    at_once: int,
+    max_concurrent: int,
     verbose: int = 0,
-    lost: Callable[[], str | None] = lambda: None,
+    placement_error: Callable[[], str | None] = lambda: None,
 ) -> None:
-    """Let Tune run trials for as long as the budget allows.
+    """Run trials with Tune until the budget allows no more.
 
     Args:
-        trainable: Tune's, with what it needs of the cluster; `TuneTrial` but in benchmarks.
-        at_once: how many run at the same time.
-        verbose: Tune's own.
-        lost: why no trial can be placed any more.
+        trainable: Tune's trainable with its resources; `TuneTrial`, or a substitute in benchmarks.
+        max_concurrent: the maximum number of trials that run at the same time.
+        verbose: Tune's verbosity.
+        placement_error: returns why no trial can be placed in the cluster; None if one can.
+
+    Raises:
+        ClusterError: no trial can be placed in the cluster.
+        OSError, StorageInternalError: a result could not be recorded.
     """
 
     def started(request: TrialRequest) -> None:
-        study.spend(budget.spent_s)
+        store.record_spent(budget.spent_s)
         observer.started(request)
 
     def finished(result: TrialResult) -> None:
-        study.spend(budget.spent_s)
+        store.record_spent(budget.spent_s)
         run.append(result)
-        observer.finished(result, study.best)
+        observer.finished(result, store.best)
 
     searcher = StudySearcher(
-        study,
-        budget.may_start,
+        store,
+        budget.may_start_trial,
         started,
         finished,
         lambda number: str(run.trial_folder(number)),
@@ -194,24 +200,24 @@ def tune_trials(
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=at_once,
+            max_concurrent_trials=max_concurrent,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
         ),
         run_config=tune.RunConfig(
             name=f"tune-{time.strftime('%H%M%S')}" if (run.folder / "tune").exists() else "tune",
             storage_path=str(run.folder),
-            stop=_Stopper(budget, searcher, observer, lost),
+            stop=_Stopper(budget, searcher, observer, placement_error),
             callbacks=[JsonLoggerCallback(), TBXLoggerCallback(), _TuneCallback(observer)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=verbose,
         ),
     )
-    # Nothing is restored from Tune's own record of its state, and a full disk is reported below.
-    quiet = ["ray.tune.execution.experiment_state"]
-    if not verbose:  # The loss of a trial's process is its result's cause.
-        quiet.append("ray.tune.execution.tune_controller")
-    with log_level(quiet, logging.CRITICAL):
+    # Tune's snapshots are not used, and a full disk is raised below.
+    silenced = ["ray.tune.execution.experiment_state"]
+    if not verbose:  # The trial's result reports the loss of its process.
+        silenced.append("ray.tune.execution.tune_controller")
+    with log_level(silenced, logging.CRITICAL):
         tuner.fit()
-    if searcher.broken:
-        raise searcher.broken
+    if searcher.error:
+        raise searcher.error
