@@ -1,4 +1,4 @@
-"""What differs between two runs, or between two specifications."""
+"""Differences between two runs or two specifications."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from search.study.run_folder import Run
 
-#: Parts of a run that its figures depend on.
-COMPARED = ("host", "versions", "placement", "model", "serving", "goal", "load", "sweep")
+#: Sections of a run that its figures depend on.
+COMPARED_SECTIONS = ("host", "versions", "placement", "model", "serving", "goal", "load", "sweep")
 
 
-def differences(earlier: Run, run: Run, parts: Sequence[str] = COMPARED) -> list[str]:
-    """Return what differs between two runs, as "path: old → new"."""
+def differences(earlier: Run, run: Run, sections: Sequence[str] = COMPARED_SECTIONS) -> list[str]:
+    """Return the differences between two runs, each as "path: old → new"."""
     before = {**earlier.recorded(), **earlier.specified()}
     now = {**run.recorded(), **run.specified()}
     return [
         f"{path}: {change}"
-        for part in parts
-        for path, change in changes({part: before.get(part)}, {part: now.get(part)}).items()
+        for name in sections
+        for path, change in changes({name: before.get(name)}, {name: now.get(name)}).items()
     ]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return what differs between two specifications, "old → new" by path."""
+    """Return the differences between two specifications, "old → new" by path."""
     old, new = flat(before), flat(now)
     return {
         path: f"{old.get(path, 'nothing')} → {new.get(path, 'nothing')}"
@@ -33,11 +33,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested data on one level, paths joined by dots."""
-    found: dict[str, Any] = {}
+    """Return nested mappings as one level, with the keys joined by dots."""
+    flattened: dict[str, Any] = {}
     for name, value in data.items():
         if isinstance(value, Mapping):
-            found |= {f"{name}.{key}": entry for key, entry in flat(value).items()}
+            flattened |= {f"{name}.{key}": entry for key, entry in flat(value).items()}
         else:
-            found[name] = value
-    return found
+            flattened[name] = value
+    return flattened

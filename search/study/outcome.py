@@ -1,4 +1,4 @@
-"""What is known of a run: its trials, its best, how it ended. Pure."""
+"""The outcome of a run: its trials, its best configuration, why it ended. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from search.trial.result import TrialResult
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run as it is now.
+    """The current state of a run.
 
     Attributes:
-        spec: its specification, as resolved.
-        recorded: the hosts, versions and placement that the run was made with.
+        spec: the specification with all defaults resolved.
+        recorded: the hosts, versions and placement at the run's creation.
         results: every finished trial, by number.
         best: the newest measurement of the configuration with the highest median rate.
-        reference: the trial that all are compared with.
-        importance: share of the rates' variation that each setting explains.
-        reason: why the run ended; None while it has not.
-        notes: notes on the hosts.
-        failed: whether the run cannot continue, since the reference does not serve at all.
-        interrupted: whether it was interrupted by the user.
+        reference: the trial that the others are compared with.
+        importance: share of the rates' variance explained by each setting.
+        reason: why the run ended; None if it has not.
+        notes: warnings about the hosts.
+        failed: whether the run stopped because the reference failed.
+        interrupted: whether the user interrupted the run.
     """
 
     run: Run

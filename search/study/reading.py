@@ -1,4 +1,4 @@
-"""Open the study of a run, and read what is known of it."""
+"""Open the store of a run, and read its outcome."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from search.errors import RecordError, first_line
 from search.spec.schema import StudySpec
-from search.study.budget import plan_of
+from search.study.budget import confirmation_plan
 from search.study.confirm import Confirmation
 from search.study.outcome import Outcome
 from search.study.ranking import reference_of
@@ -19,7 +19,7 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def open_store(run: Run, spec: StudySpec) -> StudyStore:
-    """Return the study of a run, with what it has already measured."""
+    """Return the store of a run; create it if there is none."""
     return StudyStore(
         spec.build_space(run.recorded()["host"]["cores"]),
         run.storage(spec.output.storage),
@@ -32,7 +32,7 @@ def open_store(run: Run, spec: StudySpec) -> StudyStore:
 
 
 def read_outcome(run: Run) -> Outcome:
-    """Return what is known of a run.
+    """Return the outcome of a run so far.
 
     Raises:
         RunError: the folder cannot be read.
@@ -48,9 +48,9 @@ def outcome_of(
     failed: bool = False,
     interrupted: bool = False,
 ) -> Outcome:
-    """Return what an open study knows of its run."""
+    """Return the outcome of a run whose store is open."""
     results = store.results
-    plan = plan_of(spec, results)
+    plan = confirmation_plan(spec, results)
     return Outcome(
         run=run,
         spec=spec,
@@ -58,7 +58,7 @@ def outcome_of(
         results=results,
         best=store.best,
         reference=reference_of(results),
-        reason=store.ended,
+        reason=store.end_reason,
         importance=store.importance(),
         confirmation=Confirmation.read(store, plan) if plan else None,
         notes=store.notes,
@@ -69,10 +69,10 @@ def outcome_of(
 
 @contextlib.contextmanager
 def recording(run: Run) -> Iterator[None]:
-    """Turn failures to write to a run's folder or storage into one sentence.
+    """Turn errors in writing to a run's folder or storage into a `RecordError`.
 
     Raises:
-        RecordError: the disk is full, or the storage is gone.
+        RecordError: the disk is full, or the storage is missing or cannot be written.
     """
     try:
         yield
@@ -81,6 +81,6 @@ def recording(run: Run) -> Iterator[None]:
             raise
         cause = error.__cause__ or error
         raise RecordError(
-            f"{run.folder} or its study cannot be written: {first_line(cause)}; what was "
-            f"recorded before is kept, and servetune resume {run.folder} continues once it can be"
+            f"{run.folder} or its study cannot be written: {first_line(cause)}; earlier results "
+            f"are kept; make it writable, then run servetune resume {run.folder}"
         ) from error

@@ -1,4 +1,4 @@
-"""A run's folder: where everything of a run is written and read. Pure file work."""
+"""Read and write the files of a run's folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,20 @@ from search.trial.result import TrialResult
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder."""
+    """The folder of a run."""
 
     folder: Path
 
     @classmethod
     def create(cls, spec: StudySpec, recorded: dict[str, Any]) -> Run:
-        """Make a new folder `NAME-DATE-TIME` with spec.yaml, as resolved."""
+        """Create a folder `NAME-DATE-TIME` with the resolved specification in spec.yaml.
+
+        Args:
+            recorded: data about the hosts and versions to keep in spec.yaml.
+
+        Raises:
+            RunError: the folder cannot be created.
+        """
         root = spec.run_root()
         stem = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         for n in range(100):
@@ -39,9 +46,7 @@ class Run:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise RunError(
-                    f"output.folder: {folder} cannot be made: {error.strerror}"
-                ) from None
+                raise RunError(f"output.folder: cannot create {folder}: {error.strerror}") from None
             break
         cores = recorded["host"]["cores"]
         data = {**spec.resolved(cores), "recorded": recorded}
@@ -51,41 +56,45 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """An existing run.
+        """Return the run in an existing folder.
 
         Raises:
-            RunError: the folder holds none.
+            RunError: the folder contains no run.
         """
         if not (folder / "spec.yaml").is_file():
-            raise RunError(f"{folder} is not a run's folder: it has no spec.yaml")
+            raise RunError(f"{folder} is not a run folder: it has no spec.yaml")
         if (folder / "job.json").is_file():
-            raise RunError(f"{folder} is a job's folder: its run is in {folder / 'runs'}")
+            raise RunError(f"{folder} is a job folder: its run is in {folder / 'runs'}")
         return cls(folder.resolve())
 
     @property
     def name(self) -> str:
-        """The folder's name, which is the study's too."""
+        """The folder's name, also the name of the Optuna study."""
         return self.folder.name
 
     def spec(self) -> StudySpec:
-        """The specification as resolved."""
+        """Return the resolved specification.
+
+        Raises:
+            RunError: spec.yaml cannot be read, or is not valid.
+        """
         try:
             return parse_spec(self.specified(), self.folder)
         except SpecError as error:
             raise RunError(f"{self.folder / 'spec.yaml'}: {error}") from None
 
     def specified(self) -> dict[str, Any]:
-        """The specification as it is written."""
+        """Return the specification as plain data, as it is in spec.yaml."""
         data = self._read()
         data.pop("recorded", None)
         return data
 
     def extend(self, rounds: int | None = None, **search: float | None) -> None:
-        """Change what the specification says of the run's end; None leaves it.
+        """Change the limits of the run in its specification; None keeps a value.
 
         Args:
-            rounds: of the confirmation.
-            search: settings of the section of that name.
+            rounds: the number of rounds of the confirmation.
+            search: settings of the section `search`.
         """
         data = self._read()
         data["search"] |= {name: value for name, value in search.items() if value is not None}
@@ -94,9 +103,9 @@ class Run:
         self._write(data)
 
     def recorded(self) -> dict[str, Any]:
-        """The host and the versions that the run was made with."""
-        found: dict[str, Any] = self._read().get("recorded", {})
-        return found
+        """Return the hosts, versions and placement at the run's creation."""
+        recorded: dict[str, Any] = self._read().get("recorded", {})
+        return recorded
 
     def _read(self) -> dict[str, Any]:
         path = self.folder / "spec.yaml"
@@ -105,106 +114,110 @@ class Run:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunError(f"{path} cannot be read: {first_line(str(error))}") from None
         if not isinstance(data, dict):
-            raise RunError(f"{path} is not a specification; the run cannot be read without it")
+            raise RunError(f"{path} is not a specification: expected a mapping; restore the file")
         check_version(data, SPEC_VERSION, path)
         return data
 
     def _write(self, data: Mapping[str, Any]) -> None:
         text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-        write_whole(self.folder / "spec.yaml", text)
+        write_atomically(self.folder / "spec.yaml", text)
 
-    def storage(self, named: str | None) -> str:
-        """The study's storage: the named one, else SQLite in the folder."""
-        return named or f"sqlite:///{self.folder / 'study.db'}"
+    def storage(self, url: str | None) -> str:
+        """Return the URL of the study's storage: the given one, else SQLite in the folder."""
+        return url or f"sqlite:///{self.folder / 'study.db'}"
 
     def trial_folder(self, number: int) -> Path:
-        """Where a trial's files are."""
+        """Return the folder of a trial's files."""
         return self.folder / "trials" / str(number)
 
     def windows(self, number: int) -> list[dict[str, Any]]:
-        """What a trial's windows came to, as they are written; none where its files are gone."""
-        return self._measured(number, "windows")
+        """Return the windows of a trial as plain data; empty if its files are missing."""
+        return self._measurements(number, "windows")
 
     def probes(self, number: int) -> list[dict[str, Any]]:
-        """The verdicts on a trial's windows at an offered rate; none where its files are gone."""
-        return self._measured(number, "probes")
+        """Return the verdicts on a trial's offered rates; empty if its files are missing."""
+        return self._measurements(number, "probes")
 
-    def _measured(self, number: int, part: str) -> list[dict[str, Any]]:
+    def _measurements(self, number: int, key: str) -> list[dict[str, Any]]:
         path = self.trial_folder(number) / "measurements.json"
         if not path.is_file():
             return []
-        found: list[dict[str, Any]] = json.loads(path.read_text())[part]
-        return found
+        entries: list[dict[str, Any]] = json.loads(path.read_text())[key]
+        return entries
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the run to one driver.
+        """Lock the run against other drivers.
 
         Raises:
-            RunError: another one is at it.
+            RunError: another process has the lock.
         """
         with (self.folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunError(f"{self.folder} is being run by another process") from None
+                raise RunError(f"{self.folder} is in use: another process is running it") from None
             yield
 
     def append(self, result: TrialResult) -> None:
-        """Add a line to trials.jsonl, on the disk when this returns."""
+        """Append a line to trials.jsonl, and sync it to disk."""
         with (self.folder / "trials.jsonl").open("a") as lines:
             lines.write(_trial_line(result))
             lines.flush()
             os.fsync(lines.fileno())
 
     def rebuild(self, results: list[TrialResult]) -> None:
-        """Make trials.jsonl hold a line for each of these, whatever it held."""
+        """Replace trials.jsonl by a line for each of these results."""
         lines = "".join(_trial_line(result) for result in results)
-        write_whole(self.folder / "trials.jsonl", lines)
+        write_atomically(self.folder / "trials.jsonl", lines)
 
     def results(self) -> list[TrialResult]:
-        """The finished trials, by number, from trials.jsonl."""
-        return Results(self).read()
+        """Return the finished trials from trials.jsonl, by number."""
+        return ResultReader(self).read()
 
 
-class Results:
-    """The finished trials of a run that goes on: each line of trials.jsonl is read once."""
+class ResultReader:
+    """Reads the finished trials of a running run; parses each line of trials.jsonl once."""
 
     def __init__(self, run: Run):
         self._path = run.folder / "trials.jsonl"
-        self._file, self._at = 0, 0
-        self._known: list[TrialResult] = []
+        self._inode, self._offset = 0, 0
+        self._results: list[TrialResult] = []
 
     def read(self) -> list[TrialResult]:
-        """All that there are by now, by number."""
+        """Return all results so far, by number.
+
+        Raises:
+            RunError: the file has another format version.
+        """
         try:
             stat = self._path.stat()
         except OSError:
             return []
-        if stat.st_ino != self._file or stat.st_size < self._at:
-            # A resumed run writes it anew.
-            self._file, self._at, self._known = stat.st_ino, 0, []
-        if stat.st_size == self._at:
-            return list(self._known)
+        if stat.st_ino != self._inode or stat.st_size < self._offset:
+            # A resumed run replaces the file.
+            self._inode, self._offset, self._results = stat.st_ino, 0, []
+        if stat.st_size == self._offset:
+            return list(self._results)
         with self._path.open("rb") as lines:
-            lines.seek(self._at)
+            lines.seek(self._offset)
             for line in lines:
-                # A line without its end is being written, or was when the run was killed.
+                # An incomplete last line is being written, or its writer was killed.
                 if line.endswith(b"\n"):
                     data = json.loads(line)
                     check_version(data, TRIALS_VERSION, self._path)
-                    self._known.append(TrialResult.from_dict(data))
-                    self._at += len(line)
-        self._known.sort(key=lambda result: result.number)
-        return list(self._known)
+                    self._results.append(TrialResult.from_dict(data))
+                    self._offset += len(line)
+        self._results.sort(key=lambda result: result.number)
+        return list(self._results)
 
 
 def _trial_line(result: TrialResult) -> str:
     return json.dumps({"format_version": TRIALS_VERSION, **result.to_dict()}) + "\n"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, on the disk when this returns."""
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file completely or not at all, and sync it to disk."""
     new = path.with_suffix(".new")
     with new.open("w") as file:
         file.write(text)

@@ -1,27 +1,27 @@
-"""The starting points that an earlier run gives."""
+"""Starting points from an earlier run."""
 
 from __future__ import annotations
 
 from search.spec.schema import StudySpec
-from search.study.diff import COMPARED, differences
+from search.study.diff import COMPARED_SECTIONS, differences
 from search.study.ranking import finalists
 from search.study.run_folder import Run
 from serving.config import ServerConfig
 
-#: This many of an earlier run's best configurations are tried first.
+#: Number of an earlier run's best configurations to start with.
 WARM_POINTS = 3
 
 
 def warm_points(spec: StudySpec) -> list[ServerConfig]:
-    """Return an earlier run's best configurations; none if no warm start is asked for."""
+    """Return an earlier run's best configurations; empty without a warm start."""
     if spec.search.warm_start is None:
         return []
     return finalists(Run.open(spec.search.warm_start).results(), WARM_POINTS)
 
 
 def warm_start_differences(run: Run, spec: StudySpec) -> list[str]:
-    """Return what differs from the run that the warm start reads."""
+    """Return the differences from the run of the warm start."""
     if spec.search.warm_start is None or not (spec.search.warm_start / "spec.yaml").is_file():
-        return []  # It is read once; a resumed run does not need it any more.
-    # If the spaces differ, the points nearest to the earlier run's best are taken.
-    return differences(Run.open(spec.search.warm_start), run, (*COMPARED, "space"))
+        return []  # The earlier run may be deleted before this run is resumed.
+    # If the spaces differ, the search starts with the nearest points.
+    return differences(Run.open(spec.search.warm_start), run, (*COMPARED_SECTIONS, "space"))

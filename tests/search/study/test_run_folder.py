@@ -1,59 +1,53 @@
-"""A driver that is killed at any instant, and goes on: the study and trials.jsonl tell all."""
+"""The files of a run's folder, and a driver that is killed while it writes them."""
 
 import random
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import pytest
 
 from search.errors import RunError
 from search.spec.space import build_space
-from search.study.run_folder import Results, Run
-from search.study.store import StudyStore
+from search.study.run_folder import ResultReader, Run
 from search.trial.request import TrialOrigin
-from search.trial.result import TrialState
-from serving.config import ServerConfig
 from tests.results import trial_result
+from tests.stores import open_store
 
 TRIALS, KILLS = 14, 10
-BASELINE = ServerConfig(workers=1, batch_size=7)
-#: What a run does, with a trial that takes 50 ms.
+#: A driver that writes as a real one does; a trial takes 50 ms.
 DRIVER = """
 import json, sys, time
 from pathlib import Path
 from search.spec.space import build_space
 from search.study.run_folder import Run
-from search.study.store import StudyStore
 from search.study.tune_adapter import StudySearcher
 from search.trial.request import TrialRequest
 from tests.results import result_for
+from tests.stores import open_store
 
 folder = Path(sys.argv[1])
 run = Run(folder)
-study = StudyStore(build_space({}, 2), f"sqlite:///{folder / 'study.db'}", "killed")
+store = open_store(folder, build_space({}, 2))
 print("opened", flush=True)
-study.begin()
-run.rebuild(study.results)
+store.begin()
+run.rebuild(store.results)
 searcher = StudySearcher(
-    study, lambda beside: len(study.results) < int(sys.argv[2]), print, run.append, str
+    store, lambda running: len(store.results) < int(sys.argv[2]), print, run.append, str
 )
 while isinstance(config := searcher.suggest("x"), dict):
     request = TrialRequest.from_dict(config)
     time.sleep(0.05)
     result = result_for(request, 10.0 * (request.config.workers or 1))
     searcher.on_trial_complete("x", {"record": json.dumps(result.to_dict())})
-    print("told", request.number, flush=True)
+    print("recorded", request.number, flush=True)
 """
 
 
 @pytest.mark.timeout(180)
-def test_a_driver_that_is_killed_at_random_instants_loses_nothing(tmp_path: Path) -> None:
-    chance, told = random.Random(0), set()
+def test_run_loses_no_result_if_driver_is_killed(tmp_path: Path) -> None:
+    chance, recorded = random.Random(0), set()
     for kill in range(KILLS + 1):
         with subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(tmp_path), str(TRIALS)],
@@ -66,82 +60,52 @@ def test_a_driver_that_is_killed_at_random_instants_loses_nothing(tmp_path: Path
             if kill < KILLS:
                 time.sleep(chance.uniform(0, 0.5))
                 driver.kill()
-            told |= {line for line in driver.stdout.read().splitlines() if line.startswith("told")}
+            lines = driver.stdout.read().splitlines()
+            recorded |= {line for line in lines if line.startswith("recorded")}
     assert driver.returncode == 0
-    study = StudyStore(build_space({}, 2), f"sqlite:///{tmp_path / 'study.db'}", "killed")
-    results = study.results
+    store = open_store(tmp_path, build_space({}, 2))
+    results = store.results
     assert len(results) == TRIALS
     assert [r.to_dict() for r in Run(tmp_path).results()] == [r.to_dict() for r in results]
-    assert {f"told {r.number}" for r in results} >= told
+    assert {f"recorded {r.number}" for r in results} >= recorded
     assert len({r.number for r in results}) == TRIALS
-    once = [r.config.digest for r in results if r.origin is not TrialOrigin.INCUMBENT]
-    assert len(set(once)) == len(once), "nothing is measured twice"
+    digests = [r.config.digest for r in results if r.origin is not TrialOrigin.INCUMBENT]
+    assert len(set(digests)) == len(digests), "nothing is measured twice"
     assert [r.origin for r in results].count(TrialOrigin.DEFAULT) == 1
     assert [r.origin for r in results].count(TrialOrigin.RECOMMENDED) == 4
-    states = [t.state.name for t in study._study.get_trials()]
+    states = [t.state.name for t in store._study.get_trials()]
     assert "RUNNING" not in states and "WAITING" not in states
 
 
-def test_results_that_grow_are_read_on(tmp_path: Path) -> None:
+def test_result_reader_reads_file_as_it_grows(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    first, second, third = (
-        trial_result(number, 1.0, ServerConfig(), TrialOrigin.SAMPLED, state=TrialState.COMPLETE)
-        for number in range(3)
-    )
-    results = Results(run)
-    assert results.read() == []
+    first, second, third = (trial_result(number, 1.0) for number in range(3))
+    reader = ResultReader(run)
+    assert reader.read() == []
     run.append(second)
     run.append(first)
-    assert results.read() == [first, second]
+    assert reader.read() == [first, second]
     path = tmp_path / "trials.jsonl"
     run.append(third)
-    whole = path.read_text()
-    path.write_text(whole[:-5])
-    assert results.read() == [first, second], "a line that is being written does not count yet"
-    path.write_text(whole)
-    assert results.read() == [first, second, third] == run.results()
+    text = path.read_text()
+    path.write_text(text[:-5])
+    assert reader.read() == [first, second], "an incomplete last line does not count"
+    path.write_text(text)
+    assert reader.read() == [first, second, third] == run.results()
     run.rebuild([first])
-    assert results.read() == [first], "written anew, it is read anew"
+    assert reader.read() == [first], "a replaced file is read from its start"
 
 
-def test_a_study_that_is_gone_is_taken_up_from_the_runs_own_lines(tmp_path: Path) -> None:
-    space = build_space({}, 2)
-
-    def opened(name: str) -> StudyStore:
-        return StudyStore(space, f"sqlite:///{tmp_path / name}", "gone", baseline=BASELINE)
-
-    before = opened("first.db")
-    before.begin()
-    for number in range(8):
-        trial, request = before.ask() or pytest.fail("nothing asked")
-        state = TrialState.FAILED if number == 4 else TrialState.COMPLETE
-        rate = None if number == 4 else 5.0 + number
-        result = trial_result(request.number, rate, request.config, request.origin, state=state)
-        before.tell(trial, replace(result, host_fault=number == 4))
-    after = opened("second.db")
-    enqueue = after._enqueue
-
-    def killed(*arguments: Any, **more: Any) -> None:
-        enqueue(*arguments, **more)
-        if len(after.results) == 3:
-            raise KeyboardInterrupt
-
-    with mock.patch.object(after, "_enqueue", killed), pytest.raises(KeyboardInterrupt):
-        after.restore(before.results)
-    after = opened("second.db")
-    assert len(after.results) == 3
-    after.restore(before.results)
-    after.restore(before.results)
-    after.begin()
-    assert after.results == before.results and after.best == before.best
-    known = {r.config.digest for r in before.results if not r.host_fault}
-    _, request = after.ask() or pytest.fail("nothing asked")
-    assert request.number == 8 and request.config.digest not in known
-    assert [r.origin for r in opened("second.db").results] == [r.origin for r in before.results]
-
-
-@pytest.mark.parametrize("text", ["", "- 1\n", "a: [", "\0"])
-def test_a_specification_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("- 1\n", id="a list"),
+        pytest.param("a: [", id="no YAML"),
+        pytest.param("\0", id="binary"),
+    ],
+)
+def test_run_spec_refuses_damaged_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "spec.yaml").write_text(text)
     with pytest.raises(RunError, match=r"spec\.yaml"):
         Run.open(tmp_path).spec()
