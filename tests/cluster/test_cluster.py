@@ -167,7 +167,7 @@ def test_a_cluster_without_a_serving_host(lab: Lab, study: WriteStudy, tmp_path:
     cut_off(lab, "serve1")
     said = run.communicate(timeout=400)[0]
     assert run.returncode == 1 and "Traceback" not in said, said
-    assert "no room for a trial any more: no host that served is left" in said
+    assert "no longer has room for a trial: no host that served is left" in said
     given_back(lab, "serve1")
     (folder,) = (tmp_path / "runs").iterdir()
     run = lab.servetune("head", "resume", folder)
@@ -175,7 +175,7 @@ def test_a_cluster_without_a_serving_host(lab: Lab, study: WriteStudy, tmp_path:
     cut_off(lab, "serve1")
     said = run.communicate(timeout=400)[0]
     assert run.returncode == 1 and "Traceback" not in said, said
-    assert "10.77.0.11 (serve1)" in said and "what was measured is kept" in said
+    assert "10.77.0.11 (serve1)" in said and "earlier results are kept" in said
     given_back(lab, "serve1")
     assert "sustains" in ended(lab.servetune("head", "resume", folder), 600)
     found = results(tmp_path)

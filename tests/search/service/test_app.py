@@ -121,7 +121,7 @@ async def test_a_job_is_stopped_and_taken_up_again(
     "error",
     [
         RecordError("the run cannot be written: No space left on device"),
-        ClusterError("the cluster has no room for a trial any more: no host that served is left"),
+        ClusterError("the cluster no longer has room for a trial: no host that served is left"),
     ],
 )
 async def test_what_a_job_cannot_go_on_without_is_a_sentence(
@@ -270,7 +270,7 @@ async def test_a_stray_path_hides_no_other_problem(client: Client, spec: dict[st
 
 async def test_a_jobs_folder_is_no_runs(store: JobStore, client: Client, spec: Any) -> None:
     job = job_of(store, await submitted(client, spec))
-    with pytest.raises(RunError, match="is a job's folder"):
+    with pytest.raises(RunError, match="is a job folder"):
         Run.open(job.folder)
 
 
