@@ -16,7 +16,7 @@ from search.study.intervals import mean_interval
 from search.study.observer import summary_of
 from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
-from search.study.run_folder import Results, Run
+from search.study.run_folder import ResultReader, Run
 from search.trial.result import TrialResult
 
 T = TypeVar("T")
@@ -141,14 +141,14 @@ class Views:
     def __init__(self, links: Mapping[str, str]):
         self._links = links
         self._known: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
-        self._results: dict[Path, Results] = {}
+        self._results: dict[Path, ResultReader] = {}
         self._over: dict[str, JobView] = {}
 
     def results(self, run: Run | None) -> list[TrialResult]:
         """The finished trials."""
         if run is None:
             return []
-        return self._results.setdefault(run.folder, Results(run)).read()
+        return self._results.setdefault(run.folder, ResultReader(run)).read()
 
     def _read(self, what: str, path: Path, read: Callable[[], T]) -> T | None:
         """What is read out of a file, once for each state of it; None where there is none."""
@@ -270,7 +270,7 @@ def confirmed_rates(run: Run) -> tuple[RateView, RateView | None] | None:
     rounds, requests = found.confirmation.rounds, found.confirmation.plan.requests
 
     def rate(index: int) -> RateView:
-        interval, served = mean_interval(rounds.served(index)), rounds.served(index)
+        interval, served = mean_interval(rounds.positive_rates(index)), rounds.positive_rates(index)
         return RateView(
             number=requests[index].number,
             origin=requests[index].origin,
