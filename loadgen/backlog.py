@@ -1,4 +1,4 @@
-"""Whether requests pile up: the overload fraction and how sure it is."""
+"""Whether requests pile up: the overload and its confidence bounds. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-#: The window starts empty: its first quarter fills the server and says nothing of a trend.
+#: A window starts empty: its first quarter fills the server and is left out of the trend.
 SETTLING = 0.25
 MIN_BLOCKS, MAX_BLOCKS = 6, 40
 _RESAMPLES = 400
@@ -15,9 +15,11 @@ _RESAMPLES = 400
 
 @dataclass(frozen=True)
 class Overload:
-    """Growth of the requests outstanding ÷ the offered rate: 0 sustained, 0.1 a tenth too much.
+    """Growth of the outstanding requests ÷ the offered rate.
 
-    low and high bound it at 95 % each side; infinite where the window is too short to tell.
+    Attributes:
+        fraction: 0 if the rate is sustained, 0.1 if it is a tenth too high.
+        low, high: 95 % bounds, one-sided each; infinite if the window is too short.
     """
 
     fraction: float
@@ -25,7 +27,7 @@ class Overload:
     high: float
 
     def widened(self, low_times: float, high_times: float) -> Overload:
-        """The same with bounds so many times as far away."""
+        """Return the same with bounds `low_times` and `high_times` as far away."""
         low = self.fraction - low_times * (self.fraction - self.low)
         return Overload(
             self.fraction, low, self.fraction + high_times * (self.high - self.fraction)
@@ -38,7 +40,7 @@ UNKNOWN = Overload(float("nan"), float("-inf"), float("inf"))
 def overload(
     outstanding: npt.NDArray[np.float64], bin_s: float, rate_rps: float, cycle_s: float
 ) -> Overload:
-    """Estimate the overload of a window.
+    """Return the overload of a window.
 
     Args:
         outstanding: requests sent and not yet answered at the end of each bin.

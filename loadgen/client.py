@@ -1,4 +1,4 @@
-"""One process of load: a schedule in, a Measurement out."""
+"""One load generator process: takes a schedule, returns a Measurement."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from loadgen.measurement import BIN_S, Load, Measurement
 from loadgen.payloads import Payload, mix
 from loadgen.schedule import Closed, Share, due_times
 
-#: More requests than this outstanding in one process are not sent, and are counted so.
+#: If more requests than this are outstanding in one process, further ones count as unsent.
 MAX_OUTSTANDING = 8000
-#: A late sender yields after this many, so that answers are read meanwhile.
+#: A late sender yields after this many requests, so that answers are read.
 _YIELD_EVERY = 32
-#: So many times are noted before they are counted.
+#: Times that are collected before they are counted.
 _NOTED = 8192
 _PRIORITY = -10
-#: This process ran out of files or ports: the request never left it.
+#: This process ran out of files or ports: the request was not sent.
 _OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)
 
 
 class Client:
-    """Drives one URL from one process; all methods are coroutines, so that a fleet can call them.
+    """Drive one URL from one process; all methods are coroutines, so that a fleet can call them.
 
     Args:
-        payloads: what is sent, as a seeded mix.
-        url: where every request is posted.
-        cores: the cores that this process may use; any where empty.
+        payloads: the requests, sent as a seeded mix.
+        url: receives every request by POST.
+        cores: cores that this process may use; any if empty.
         fast: False for a plain aiohttp session at several times the CPU a request.
     """
 
@@ -54,27 +54,27 @@ class Client:
         fast: bool = True,
     ):
         if cores:
-            # Each thread has an affinity of its own, and there are some already.
+            # Each thread has its affinity, and some exist already.
             for thread in os.listdir("/proc/self/task"):
                 os.sched_setaffinity(int(thread), cores)
-        # What was imported is never garbage; looking through it would delay sends by 50 ms.
+        # Imported objects are never garbage; scanning them would delay sends by 50 ms.
         gc.collect()
         gc.freeze()
         self._payloads, self._url, self._fast = payloads, url, fast
         self._window: _Window | None = None
 
     async def set_target(self, url: str) -> None:
-        """Drive this URL from now on, at the usual priority."""
+        """Drive this URL from now on, at normal priority."""
         self._url = url
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
 
     async def clock(self) -> float:
-        """This process's time, seconds since an instant of its own."""
+        """Return this process's time, seconds since an arbitrary instant."""
         return time.perf_counter()
 
     async def raise_priority(self) -> bool:
-        """Prefer this thread over others on its core; False where that is not permitted."""
+        """Raise this thread's priority; return False if that is not permitted."""
         try:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
         except OSError:
@@ -84,10 +84,10 @@ class Client:
     async def run(
         self, load: Load, share: Share = Share(), start: float | None = None
     ) -> Measurement:
-        """Offer this process's share of `load`, wait for the answers, and say what came of it.
+        """Offer this process's share of `load`, wait for the answers, and return the measurement.
 
         Args:
-            start: when the window begins, by this process's `clock`; at once where not given.
+            start: when the window begins, by this process's `clock`; at once if None.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < min(hard, 2 * MAX_OUTSTANDING):
@@ -108,11 +108,11 @@ class Client:
                 self._window = None
 
     async def snapshot(self) -> Measurement | None:
-        """The window so far; None where none is open."""
+        """Return the window so far; None if none is open."""
         return self._window.result() if self._window else None
 
     async def stop(self) -> None:
-        """Schedule nothing more; what is outstanding is still waited for."""
+        """Schedule nothing more; outstanding requests are still awaited."""
         if self._window is not None:
             self._window.stop.set()
 
@@ -152,7 +152,7 @@ class Client:
     ) -> None:
         users, left = share.of(schedule.users), math.inf
         if schedule.requests is not None:
-            # Only a process with a user can send something.
+            # Only a process that has a user can send.
             busy = min(share.count, schedule.users)
             left = Share(share.index, busy).of(schedule.requests) if users else 0
 
@@ -192,14 +192,14 @@ class Client:
             cause = _cause(error)
         if cause:
             window.failed(due, cause)
-            # A closed loop that is refused at once must not spin.
+            # A closed loop whose requests are refused at once must not spin.
             await asyncio.sleep(0.01)
         else:
             window.succeeded(due, sent)
 
 
 class _Window:
-    """What is recorded while a window is open; the only place that reads the clock."""
+    """The record of an open window; the only place that reads the clock."""
 
     def __init__(self, load: Load, start: float | None = None):
         self.load = load
@@ -222,14 +222,14 @@ class _Window:
         return time.perf_counter() - self._start
 
     async def stopped_within(self, seconds: float) -> None:
-        """Sleep, but wake where the window is stopped."""
+        """Sleep, but wake if the window is stopped."""
         if seconds > 0.05:
             try:
                 await asyncio.wait_for(self.stop.wait(), seconds)
             except TimeoutError:
                 return
         elif seconds > 0:
-            # Timers count in milliseconds, some round down: a request is not sent before its time.
+            # Timers have milliseconds, and some round down: no request is sent before its due time.
             await asyncio.sleep(math.ceil(seconds * 1000) / 1000)
 
     def scheduled(self) -> None:
@@ -248,7 +248,7 @@ class _Window:
         self._latency.record(self.load.timeout_s)
 
     def not_sent(self) -> None:
-        """What was begun did not leave this process."""
+        """Take back a request that did not leave this process."""
         self._sent -= 1
         self._count(self._done, self.now())
         self.unsent()
@@ -264,7 +264,7 @@ class _Window:
             self._digest()
 
     def _digest(self) -> None:
-        """Count the times that were noted; one by one it would cost more than sending does."""
+        """Count the collected times; one by one that would cost more than sending."""
         due, sent = np.array(self._sends).reshape(-1, 2).T
         self._lateness.record_all(sent - due)
         self._count_all(self._begun, sent)
@@ -283,12 +283,12 @@ class _Window:
         self._count(self._done, now)
 
     def close(self) -> None:
-        """Nothing more is scheduled; what follows is the drain."""
+        """End the schedule; only the drain follows."""
         self._cpu, self._run_delay = self._shares()
         self._span_s = min(self.now(), self.load.duration_s)
 
     def _shares(self) -> tuple[float, float]:
-        """This thread's CPU time and its waiting for a core, ÷ the time since the start."""
+        """Return this thread's CPU time and its wait for a core, ÷ the time since the start."""
         cpu_s, delay_s = _thread_times()
         elapsed = max(self.now(), 1e-9)
         return (cpu_s - self._cpu_s) / elapsed, (delay_s - self._delay_s) / elapsed
@@ -348,7 +348,7 @@ def _cause(error: Exception) -> str:
 
 
 def _thread_times() -> tuple[float, float]:
-    """CPU seconds of this thread, and seconds for which it was ready and waited for a core."""
+    """Return the CPU seconds of this thread, and the seconds that it waited for a core."""
     path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
     try:
         cpu_ns, delay_ns, _ = path.read_text().split()

@@ -1,8 +1,8 @@
-"""Posting to one URL; the only file that knows aiohttp's inside.
+"""Post to one URL; the only module that uses aiohttp's internals.
 
-A `ClientSession` makes a request, a timer, a writer, a parser and an answer anew for each post.
-`Connections` keeps aiohttp's connector, protocol and C parser, and renders each payload once;
-`Sessions` is the same by the public way, for whatever `connections_to` finds unfit.
+A `ClientSession` creates a request, a timer, a writer, a parser and a response for each post.
+`Connections` keeps aiohttp's connector, protocol and C parser, and renders each payload once.
+`Sessions` posts through the public interface, for what `Connections` does not support.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from yarl import URL
 
 try:
     from aiohttp.client_proto import ResponseHandler
-except ImportError:  # Another aiohttp: `supported` says so.
+except ImportError:  # Another aiohttp: `supported` returns False.
     ResponseHandler = object  # type: ignore[assignment,misc]
 
 from loadgen.deadlines import Deadlines
 from loadgen.payloads import Payload
 
-#: Not offered unless a payload does: packing its answers would be the server's work.
+#: Not sent unless a payload has it: compressing answers would add to the server's work.
 _SKIPPED = frozenset({"Accept-Encoding"})
-#: These change how a body is sent, not only what the head says.
+#: These change how a body is sent, not only the head.
 _BODY_HEADERS = {"transfer-encoding", "expect"}
-#: A longer body is written beside its head, so that it is not held twice.
+#: A longer body is written separately from its head, so that it is not kept twice.
 _JOINED_BYTES = 65536
 
 
 class Poster(Protocol):
-    """Whatever posts a payload and returns the answer's status and whole body."""
+    """Posts a payload and returns the answer's status and whole body."""
 
     async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
         """Post once; no redirect is followed, nothing is repeated.
 
         Raises:
-            TimeoutError: no whole answer within so many seconds.
+            TimeoutError: no whole answer within `within_s` seconds.
             aiohttp.ClientError: as a `ClientSession` raises it.
         """
         ...
@@ -54,8 +54,8 @@ async def connections_to(
 
     Args:
         payloads: what will be posted.
-        fast: False for a plain `ClientSession`, which is also taken where a payload or the
-            aiohttp that is installed needs it.
+        fast: False for a plain `ClientSession`, which is also used if a payload or the
+            installed aiohttp needs it.
     """
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
@@ -96,10 +96,10 @@ class Sessions:
 
 
 class _Handler(ResponseHandler):
-    """aiohttp's protocol, but for one queue: an answer goes straight to whom waits for it."""
+    """aiohttp's protocol without one queue: an answer goes straight to its waiter."""
 
     def answer(self) -> asyncio.Future[tuple[RawResponseMessage, aiohttp.StreamReader]]:
-        """The next answer's head and its body, which may still be on its way."""
+        """Return the next answer's head and its body, which may still be arriving."""
         waiter = self._waiter = self._loop.create_future()
         if self._buffer:
             waiter.set_result(self._buffer.popleft()[0])
@@ -108,7 +108,7 @@ class _Handler(ResponseHandler):
         return waiter
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """Called where a head was parsed, and what came of the body with it."""
+        """Receive a parsed head, and the part of the body that came with it."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             super().feed_data(data, size)
@@ -120,8 +120,8 @@ class _Handler(ResponseHandler):
 class Connections:
     """Posts prepared bytes on connections that the session's connector has opened.
 
-    A connection that the server closed while idle is replaced before anything is sent. One that
-    is closed after the request went out is the request's failure: it may have been served.
+    A connection that the server closed while idle is replaced before anything is sent. If it is
+    closed after the request was sent, the request failed: it may have been served.
     """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, deadlines: Deadlines):
@@ -131,11 +131,11 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         connector._factory = partial(_Handler, loop=self._loop)
         self._idle: list[tuple[Any, aiohttp.connector.Connection]] = []
-        # The payload is kept with its bytes, so that its id stays its own.
+        # The payload is kept with its bytes, so that its id is not reused.
         self._prepared: dict[int, tuple[Payload, list[bytes]]] = {}
 
     async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
-        """See `Poster.post`. One coroutine, since at high rates each further one counts."""
+        """See `Poster.post`. One coroutine, since each further one costs at high rates."""
         task: Any = asyncio.current_task(self._loop)
         self._deadlines.set(task, within_s)
         connection = None
@@ -143,7 +143,7 @@ class Connections:
             pieces = (self._prepared.get(id(payload)) or self._prepare(payload))[1]
             while self._idle:
                 protocol, connection = self._idle.pop()
-                # What came unasked is nobody's answer.
+                # Data that was not asked for belongs to no request.
                 if protocol.is_connected() and not len(protocol):
                     break
                 connection.close()
@@ -157,7 +157,7 @@ class Connections:
             while message.code < 200 and message.code != 101:
                 message, body = await protocol.answer()
             if body.is_eof() and body.exception() is None:
-                # `body.read` would run the parser once more, on nothing.
+                # `body.read` would run the parser once more on no data.
                 data = b"".join(getattr(body, "_buffer", ()))
             else:
                 data = await body.read()
@@ -179,7 +179,7 @@ class Connections:
         return message.code, data
 
     def close(self) -> None:
-        """Close the idle connections; the others are their posts' own."""
+        """Close the idle connections; the others belong to their posts."""
         for _, connection in self._idle:
             connection.close()
         self._idle.clear()
@@ -223,7 +223,7 @@ def _fit(url: str, payloads: Sequence[Payload]) -> bool:
 
 @cache
 def supported() -> bool:
-    """Whether aiohttp's inside is as `Connections` expects: answers are rehearsed in memory."""
+    """Return whether aiohttp's internals are as `Connections` expects, tried in memory."""
     try:
         return _rehearsed()
     except Exception:

@@ -1,19 +1,19 @@
-"""Time-outs for many tasks at once, by one timer."""
+"""Timeouts for many tasks at once, by one timer."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Self
 
-#: A task is ended at most this long after its time; asyncio.timeout sets a timer for each.
+#: A task is cancelled at most this long after its deadline, seconds.
 SWEEP_S = 0.02
 
 
 class Deadlines:
-    """Cancels tasks whose time is up. Times are to be given in about ascending order.
+    """Cancel tasks at their deadlines, which must be set in about ascending order.
 
-    Used as `with Deadlines() as deadlines`; a task calls `set`, and in the end `clear`, which
-    says whether the cancellation that it met was this one's.
+    A context manager. A task calls `set`, and at its end `clear`, which returns whether the task
+    was cancelled here. asyncio.timeout would set one timer for each task.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class Deadlines:
         self._timer.cancel()
 
     def set(self, task: asyncio.Task[object], within_s: float) -> None:
-        """Cancel the task unless it is cleared within so many seconds."""
+        """Cancel the task unless it is cleared within `within_s` seconds."""
         self._times[task] = self._loop.time() + within_s
 
     def clear(self, task: asyncio.Task[object]) -> bool:
-        """Forget the task; True where its time was up and nobody else cancelled it."""
+        """Forget the task; return whether its deadline, and nothing else, cancelled it."""
         if self._times.pop(task, None) is not None:
             return False
         return task.uncancel() == 0

@@ -1,4 +1,4 @@
-"""Load processes as one generator: each takes its share, they start together, results merge."""
+"""Load generator processes as one generator: they share the load, start together, and merge."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from loadgen.schedule import Share
 
 _LOOK_S = 0.25
 _CLOCK_READINGS = 5
-#: Between the agreement on a start and the start itself, beside the way there.
+#: Time between the agreement on a start and the start, beside the messages' travel time.
 _LEAD_S = 0.02
-#: A process that does not answer for so long, beyond what a call takes by itself, is lost. A new
-#: one on a busy host takes seconds to start.
+#: A process that does not answer for this long, beyond what a call takes, is lost. On a busy
+#: host a new process takes seconds to start.
 _SILENT_S = 60.0
 
 
@@ -38,16 +38,16 @@ class Process(Protocol):
 
 
 class Fleet:
-    """Load processes, aimed at one URL after another.
+    """Load generator processes that drive one URL after another.
 
     Args:
         spawn: starts the index-th process.
-        processes: how many there are at first.
-        most: how many there may be where fewer cannot offer the load.
+        processes: processes at first.
+        most: processes at most, if fewer cannot offer the load.
 
     Raises (by `measure`):
-        GeneratorLostError: a process ended or does not answer; the next `measure` starts anew with
-            all of them.
+        GeneratorLostError: a process ended or does not answer; the next `measure` starts all of
+            them again.
     """
 
     def __init__(self, spawn: Callable[[int], Process], processes: int = 1, most: int = 1):
@@ -57,7 +57,7 @@ class Fleet:
         self._raised = False
 
     async def set_target(self, url: str) -> None:
-        """Drive this URL from now on; a process that was lost meanwhile is replaced."""
+        """Drive this URL from now on; a lost process is replaced."""
         self._url, self._raised = url, False
         try:
             await self._all("set_target", url)
@@ -66,7 +66,7 @@ class Fleet:
         await self._ensure()
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
-        """Offer `load` from all processes; end it early once `until` says so of the sum."""
+        """Offer `load` from all processes; end early once `until` is true of their sum."""
         try:
             await self._ensure()
             starts = await self._common_start()
@@ -77,12 +77,12 @@ class Fleet:
             finally:
                 window.cancel()
         except BaseException:
-            # Nothing of this window may go on beside the next one.
+            # Nothing of this window may continue beside the next one.
             self.close()
             raise
 
     async def _window(self, load: Load, starts: list[float]) -> Measurement:
-        """What all processes measured of one window."""
+        """Run one window in all processes and merge their measurements."""
         count, takes_s = len(starts), load.duration_s + load.timeout_s
         parts = await asyncio.gather(
             *[
@@ -102,17 +102,17 @@ class Fleet:
                     until = None
 
     async def add_capacity(self, limited: Measurement) -> str | None:
-        """Another process for one that was held up by its own work, a higher priority for others.
+        """Add a process if the generator was CPU-bound; raise its priority if it was starved.
 
-        Its own work is also the answers of a great batch, which come all at once.
+        A large batch, whose answers arrive all at once, also makes it CPU-bound.
         """
         starved = limited.client_run_delay > STARVED and limited.client_cpu < BUSY_CPU
         if starved and await self._raise():
-            return "load processes of a higher priority"
+            return "load generator processes of a higher priority"
         if self._wanted < self._most:
             self._wanted += 1
-            return f"{self._wanted} load processes"
-        return "load processes of a higher priority" if await self._raise() else None
+            return f"{self._wanted} load generator processes"
+        return "load generator processes of a higher priority" if await self._raise() else None
 
     async def _raise(self) -> bool:
         if not self._raised:
@@ -136,7 +136,7 @@ class Fleet:
             await asyncio.gather(*[_call(process, "raise_priority") for process in new])
 
     async def _common_start(self) -> list[float]:
-        """One instant a little ahead, by each process's own clock."""
+        """Return one instant a little ahead, by each process's own clock."""
         readings = await asyncio.gather(*[_reading(process) for process in self._processes])
         ahead_s = _LEAD_S + 2 * max(way_s for _, way_s in readings)
         start = time.perf_counter() + ahead_s
@@ -153,13 +153,15 @@ async def _call(process: Process, method: str, *arguments: Any, takes_s: float =
         async with asyncio.timeout(takes_s + _SILENT_S):
             return await process.call(method, *arguments)
     except TimeoutError:
-        raise GeneratorLostError(f"a load process did not answer for {_SILENT_S:.0f} s") from None
+        raise GeneratorLostError(
+            f"a load generator process did not answer for {_SILENT_S:.0f} s"
+        ) from None
 
 
 async def _reading(process: Process) -> tuple[float, float]:
-    """How far a process's clock is ahead of ours, and the way there and back; seconds.
+    """Return how far a process's clock is ahead, and the round trip; seconds.
 
-    The quickest of several readings has the least error, at most half its way.
+    The quickest of several readings has the least error, at most half its round trip.
     """
     readings = []
     for _ in range(_CLOCK_READINGS):

@@ -19,16 +19,16 @@ class Histogram:
         self._counts = HdrHistogram(1, _LONGEST_US, _DIGITS)
 
     def record(self, seconds: float, times: int = 1) -> None:
-        """Count a duration; what lies outside the range counts at its edge."""
+        """Count a duration; one outside the range counts at its edge."""
         self._counts.record_value(_us(seconds), times)
 
     def record_all(self, seconds: npt.NDArray[np.float64]) -> None:
-        """Count many durations, at a hundredth of the time that each alone would take."""
+        """Count many durations, a hundred times as fast as one by one."""
         if not len(seconds):
             return
         counts = self._counts
         us = np.rint(seconds * 1e6).clip(1, _LONGEST_US).astype(np.int64)
-        # The library's index of a value (its _counts_index_for), of all at once.
+        # The library's _counts_index_for, for all values at once.
         bits = np.frexp(us | counts.sub_bucket_mask)[1]
         bucket = bits - counts.sub_bucket_half_count_magnitude - 1
         index = (bucket << counts.sub_bucket_half_count_magnitude) + (us >> bucket)
@@ -39,29 +39,29 @@ class Histogram:
         counts.max_value = max(counts.max_value, int(us.max()))
 
     def add(self, other: Histogram) -> None:
-        """Count everything that the other has counted."""
+        """Add the counts of another histogram."""
         self._counts.add(other._counts)
 
     def __len__(self) -> int:
         return int(self._counts.get_total_count())
 
     def quantile(self, q: float) -> float | None:
-        """The duration below which a share q of them lies, seconds; None where none was counted."""
+        """Return the duration that a share `q` of them does not exceed, seconds; None if empty."""
         if not len(self):
             return None
-        # The library's own look-up walks all 23,552 counts in Python, too long between sends.
+        # The library's own lookup walks all 23,552 counts in Python, which would delay sends.
         wanted = max(1, int(q * len(self) + 0.5))
         index = int(np.searchsorted(np.cumsum(self._array()), wanted))
         value = self._counts.get_value_from_index(index)
         return float(self._counts.get_highest_equivalent_value(value)) / 1e6
 
     def above(self, seconds: float) -> int:
-        """How many durations were longer."""
+        """Return how many durations were longer."""
         index = self._counts._counts_index_for(_us(seconds))
         return int(self._array()[index + 1 :].sum())
 
     def mean(self) -> float | None:
-        """Seconds; None where none was counted."""
+        """Return the mean duration, seconds; None if empty."""
         if not len(self):
             return None
         counts = self._array()
@@ -74,12 +74,12 @@ class Histogram:
         return np.frombuffer(self._counts.counts, np.int64)
 
     def encode(self) -> str:
-        """HdrHistogram's compressed V2 form, base64."""
+        """Return HdrHistogram's compressed V2 form, base64."""
         return bytes(self._counts.encode()).decode()
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """The inverse of `encode`."""
+        """Read what `encode` returned."""
         histogram = cls()
         histogram._counts.decode_and_add(text.encode())
         return histogram
@@ -98,7 +98,7 @@ class Histogram:
         return histogram
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Twenty times as fast as `encode`: a load process sends these while it sends requests.
+        # Twenty times as fast as `encode`: histograms are sent while requests are.
         indices = np.nonzero(self._array())[0]
         return Histogram._of, (indices, self._array()[indices])
 

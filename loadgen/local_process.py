@@ -1,4 +1,4 @@
-"""Load processes as children of this one, without Ray."""
+"""Load generator processes as children of this process, without Ray."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LocalProcess:
         _watch(self._loop, self._connection, self._answered)
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call one of its methods; raises GeneratorLostError where the process is gone."""
+        """Call one of its methods; raises GeneratorLostError if the process is gone."""
         number = next(self._numbers)
         answer = self._calls[number] = self._loop.create_future()
         try:
@@ -76,17 +76,17 @@ class LocalProcess:
                 call.set_exception(self._lost())
 
     def _lost(self) -> GeneratorLostError:
-        return GeneratorLostError(f"the load process {self._process.pid} ended")
+        return GeneratorLostError(f"the load generator process {self._process.pid} ended")
 
 
 def local_processes(
     payloads: Sequence[Payload], cores: Collection[int] = ()
 ) -> Callable[[int], LocalProcess]:
-    """A `spawn` for `fleet.Fleet`: its processes are children of this one.
+    """Return a `spawn` for `fleet.Fleet` that starts children of this process.
 
     Args:
-        payloads: what they send.
-        cores: the cores that they may use; any where empty.
+        payloads: the requests.
+        cores: cores that they may use; any if empty.
     """
     return lambda index: LocalProcess(payloads, cores)
 
@@ -94,14 +94,14 @@ def local_processes(
 def _watch(
     loop: asyncio.AbstractEventLoop, connection: Connection, arrived: Callable[[], None]
 ) -> None:
-    """Call `arrived` where a message has begun to come; the rest of it is waited for."""
+    """Call `arrived` when a message begins to arrive; reading it waits for the rest."""
     loop.add_reader(connection.fileno(), arrived)
-    # uvloop makes what it watches non-blocking: a long message would be cut off.
+    # uvloop makes watched descriptors non-blocking: a long message would be cut off.
     os.set_blocking(connection.fileno(), True)
 
 
 def _serve(connection: Connection, payloads: Sequence[Payload], cores: Collection[int]) -> None:
-    """A child's whole life: it ends with its parent, whose end of the pipe then closes."""
+    """Run a child process; it ends with its parent, whose end of the pipe then closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     client = Client(payloads, cores=cores)
     uvloop.run(_answer(connection, client))

@@ -1,4 +1,4 @@
-"""What a window of load was, and what came of it."""
+"""A window of load: what was offered, and the raw result."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BUSY_CPU, STARVED = 0.8, 0.02
 
 @dataclass(frozen=True)
 class Load:
-    """What is offered.
+    """The load of a window.
 
     Attributes:
-        schedule: when requests are due, or how many users wait.
-        duration_s: how long requests are due; at most, where the window can end earlier.
-        timeout_s: a request not answered within this time of its due time has failed.
-        cycle_requests: how many requests the server takes in one round of batches.
+        schedule: when requests are due, or how many users send.
+        duration_s: how long requests are due; an upper bound if the window can end early.
+        timeout_s: a request that is not answered within this time of its due time has failed.
+        cycle_requests: requests that the server takes in one round of batches.
     """
 
     schedule: Schedule
@@ -48,24 +48,24 @@ class Load:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The raw result of a window, independent of any verdict; counts, from which ratios derive.
+    """The raw result of a window, independent of any verdict: counts, from which ratios derive.
 
     Attributes:
         scheduled: requests that were due.
-        sent: of these, how many went out.
-        succeeded: of these, how many were answered rightly and in time.
+        sent: of these, requests that were sent.
+        succeeded: of these, requests that were answered correctly and in time.
         errors: failed requests by cause.
         span_s: from the first due time to the end of the schedule.
-        latency: answer − due; a failed or unsent request counts as the timeout at least.
-        service: answer − send, of those that succeeded.
-        lateness: send − due, the generator's own fault.
-        begun, done: requests sent and requests ended (rightly or not) in each bin of BIN_S.
+        latency: answer − due; a failed or unsent request counts as at least the timeout.
+        service: answer − send, of requests that succeeded.
+        lateness: send − due, the generator's own error.
+        begun, done: requests sent, and requests ended (correctly or not), in each bin of BIN_S.
         good: requests succeeded in each bin.
-        client_cpu: the busiest load process's CPU time ÷ span.
-        client_cpu_s: CPU seconds of all load processes within the span.
-        client_run_delay: the worst load process's waiting for a core ÷ span.
-        last_answer_s: when the last right answer came, from the start; 0 without one.
-        start_offset_s: how late after the common start the latest load process began.
+        client_cpu: CPU time of the busiest load generator process ÷ span.
+        client_cpu_s: CPU seconds of all load generator processes within the span.
+        client_run_delay: longest wait of a load generator process for a core ÷ span.
+        last_answer_s: when the last correct answer came, from the start; 0 without one.
+        start_offset_s: how long after the common start the last load generator process began.
         observation: what a wrapper observed beside the window; opaque to this package.
     """
 
@@ -90,22 +90,22 @@ class Measurement:
 
     @property
     def unsent(self) -> int:
-        """Requests that were due and never went out."""
+        """Requests that were due and never sent."""
         return self.scheduled - self.sent
 
     @property
     def failed(self) -> int:
-        """Requests that were sent and not answered rightly and in time."""
+        """Requests that were sent and not answered correctly and in time."""
         return sum(self.errors.values())
 
     @property
     def success_rate(self) -> float | None:
-        """succeeded ÷ scheduled; None where nothing was scheduled."""
+        """succeeded ÷ scheduled; None if nothing was scheduled."""
         return self.succeeded / self.scheduled if self.scheduled else None
 
     @cached_property
     def goodput_rps(self) -> float:
-        """Rightly answered requests per second in the window's steady part."""
+        """Correctly answered requests per second in the window's steady part."""
         bins = int(self.span_s / BIN_S)
         first = int(bins * SETTLING)
         return (
@@ -116,8 +116,8 @@ class Measurement:
     def cycle_s(self) -> float:
         """The time of one round of batches.
 
-        A full round takes as many requests as all workers hold; where batches do not fill,
-        rounds are shorter, and then no longer than a request's own latency.
+        A full round takes as many requests as all workers hold. If batches do not fill, rounds
+        are shorter, and no longer than a request's latency.
         """
         rate = self.load.rate_rps or self.goodput_rps or 1.0
         full = self.load.cycle_requests / rate
@@ -126,7 +126,7 @@ class Measurement:
 
     @cached_property
     def overload(self) -> Overload:
-        """How fast requests pile up; unknown for a burst or a closed loop."""
+        """How fast requests pile up; `UNKNOWN` for a burst or a closed loop."""
         rate = self.load.rate_rps
         bins = int(self.span_s / BIN_S)
         if rate is None or bins < 1:
@@ -136,11 +136,10 @@ class Measurement:
 
     @property
     def generator_limited(self) -> str | None:
-        """Why this window says nothing about the server; None where it does.
+        """Why this window is no evidence about the server; None if it is.
 
-        More than a hundredth of the requests went out too late, by more than chance has it: the
-        host of a short window may have paused for a moment. A closed loop has no due times and
-        is never late.
+        More than one request in a hundred was sent too late, beyond chance: during a short window
+        the host may have paused for a moment. A closed loop has no due times and is never late.
         """
         if isinstance(self.load.schedule, Closed | Burst):
             return None
@@ -153,15 +152,15 @@ class Measurement:
         if too_late <= _by_chance(self.sent):
             return None
         if self.client_cpu > BUSY_CPU:
-            why = f"the client's CPU was {self.client_cpu:.0%} busy"
+            why = f"the load generator used {self.client_cpu:.0%} of its core"
         elif self.client_run_delay > STARVED:
-            why = f"starved: the client waited for a core {self.client_run_delay:.0%} of the time"
+            why = f"starved: it waited for a core {self.client_run_delay:.0%} of the time"
         else:
-            why = "the client was late"
+            why = "the load generator was late"
         return f"p99 lateness was {1000 * late:.1f} ms; {why}"
 
     def summary(self) -> dict[str, Any]:
-        """Plain JSON data: the counts, the derived figures, the histograms encoded."""
+        """Return plain JSON data: counts, derived figures, encoded histograms."""
         schedule = self.load.schedule
         over = self.overload
         return {
@@ -187,9 +186,9 @@ class Measurement:
 
 
 def merge(parts: Iterable[Measurement]) -> Measurement:
-    """One window's measurement out of those of its load processes.
+    """Return a window's measurement from those of its load generator processes.
 
-    The arrays add up over the bins that all parts have.
+    Arrays are added over the bins that all parts have.
     """
     first, *rest = parts
     merged = first
@@ -226,23 +225,23 @@ Until = Callable[[Measurement], bool]
 
 
 class LoadGenerator(Protocol):
-    """Whatever can offer a load and say what came of it: one client, or a fleet."""
+    """Offers a load and measures it: one client, or a fleet."""
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
-        """Offer `load`, and end it early once `until` says so of the window so far."""
+        """Offer `load`; end it early once `until` is true of the window so far."""
         ...
 
     async def add_capacity(self, limited: Measurement) -> str | None:
-        """Do something about a window in which the generator was the limit.
+        """Strengthen the generator after a window in which it was the limit.
 
         Returns:
-            What was done, in words; None where nothing is left to do.
+            What was done, in words; None if nothing is left to do.
         """
         ...
 
 
 def _by_chance(requests: int) -> float:
-    """The most of so many requests, one in a hundred on average, that chance makes late (95 %)."""
+    """Return how many late requests chance explains at 95 %, if one in a hundred is late."""
     expected = requests / 100
     return expected + 1.645 * sqrt(expected) + 1
 

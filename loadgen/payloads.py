@@ -1,4 +1,4 @@
-"""What is sent, and what a good answer is."""
+"""Requests, and what a correct answer to each is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from loadgen.schedule import Share
 
 @dataclass(frozen=True)
 class Payload:
-    """One request: its body, its headers, and what the answer's body must hold.
+    """One request. A correct answer has status 200.
 
-    contains is a substring and matches a regular expression, both of the body as text; the
-    status must always be 200.
+    Attributes:
+        contains: a substring of the answer's body; None for any body.
+        matches: a regular expression that the answer's body must match; None for any body.
     """
 
     body: bytes
@@ -29,7 +30,7 @@ class Payload:
     matches: str | None = None
 
     def accepts(self, answer: bytes) -> bool:
-        """Whether this body is a good answer."""
+        """Return whether this body is a correct answer."""
         if self.contains is None and self.matches is None:
             return True
         text = answer.decode(errors="replace")
@@ -42,13 +43,14 @@ _KEYS = {"body", "file", "content_type", "headers", "expect"}
 
 
 def read_payloads(path: Path) -> list[Payload]:
-    """Read a requests file: JSON lines, one request a line.
+    """Read a requests file of JSON lines, one request per line.
 
-    Each has `body` (a JSON object or array, or a text) or `file` (a path beside the requests
-    file); optionally `content_type`, `headers`, `expect: {"contains": …, "matches": …}`.
+    Each line has `body` (a JSON object, array or string) or `file` (a path relative to the
+    requests file), and optionally `content_type`, `headers` and
+    `expect: {"contains": …, "matches": …}`.
 
     Raises:
-        PayloadError: missing, empty, or a line that is not such a request.
+        PayloadError: the file is missing or empty, or a line is not such a request.
     """
     try:
         lines = path.read_text().splitlines()
@@ -68,7 +70,7 @@ def read_payloads(path: Path) -> list[Payload]:
 
 def _payload(data: Mapping[str, Any], folder: Path) -> Payload:
     if unknown := set(data) - _KEYS:
-        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known are {sorted(_KEYS)}")
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known keys are {sorted(_KEYS)}")
     if ("body" in data) == ("file" in data):
         raise ValueError("either 'body' or 'file' is needed")
     if "file" in data:
@@ -79,18 +81,20 @@ def _payload(data: Mapping[str, Any], folder: Path) -> Payload:
         body, kind = json.dumps(data["body"]).encode(), "application/json"
     expect = data.get("expect", {})
     if unknown := set(expect) - {"contains", "matches"}:
-        raise ValueError(f"unknown key expect.{sorted(unknown)[0]}; known are contains, matches")
+        raise ValueError(
+            f"unknown key expect.{sorted(unknown)[0]}; known keys are contains, matches"
+        )
     if expect.get("matches") is not None:
         try:
             re.compile(expect["matches"])
         except re.error as error:
-            raise ValueError(f"expect.matches is no regular expression: {error}") from None
+            raise ValueError(f"expect.matches is not a regular expression: {error}") from None
     headers = {"Content-Type": str(data.get("content_type", kind)), **data.get("headers", {})}
     return Payload(body, headers, expect.get("contains"), expect.get("matches"))
 
 
 def mix(payloads: Sequence[Payload], share: Share, seed: int = 0) -> Iterator[Payload]:
-    """An endless, seeded mix of the payloads: every window draws the same."""
+    """Yield an endless, seeded mix of the payloads, the same for every window."""
     if len(payloads) == 1:
         yield from repeat(payloads[0])
     generator = random.Random(f"{seed}/{share.index}/{share.count}")

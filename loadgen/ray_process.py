@@ -1,4 +1,4 @@
-"""Load processes as Ray actors."""
+"""Load generator processes as Ray actors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from loadgen.client import Client
 from loadgen.errors import GeneratorLostError
 from loadgen.payloads import Payload
 
-#: The custom resource that marks a host for load processes, one unit for each.
+#: The custom resource of hosts that make load; one unit per load generator process.
 LOADGEN_RESOURCE = "loadgen"
 
 
 class _LoadActor(Client):
-    """A `Client` by the name under which Ray shows its process."""
+    """A `Client`; Ray shows its process under this name."""
 
 
 class RayProcess:
@@ -28,11 +28,11 @@ class RayProcess:
         self._actor = actor
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call one of its methods; raises GeneratorLostError where the actor is gone."""
+        """Call one of its methods; raises GeneratorLostError if the actor is gone."""
         try:
             return await getattr(self._actor, method).remote(*arguments)
         except RayTaskError:
-            raise  # The method's own error; the actor lives.
+            raise  # The method raised it; the actor lives.
         except RayError as error:
             raise GeneratorLostError(str(error).partition("\n")[0]) from error
 
@@ -44,13 +44,13 @@ class RayProcess:
 def ray_processes(
     payloads: Sequence[Payload], cores: Collection[int] = (), bundles: Sequence[int] = ()
 ) -> Callable[[int], RayProcess]:
-    """A `spawn` for `fleet.Fleet`: its processes are actors of this cluster.
+    """Return a `spawn` for `fleet.Fleet` that starts actors of this cluster.
 
     Args:
-        payloads: what they send.
-        cores: the cores that they may use on their host; any where empty.
-        bundles: which bundles of the current placement group hold them, one each; where
-            there are none, Ray places them.
+        payloads: the requests.
+        cores: cores that they may use on their host; any if empty.
+        bundles: the bundles of the current placement group that hold them, one each; Ray places
+            them if there are none.
     """
 
     def spawn(index: int) -> RayProcess:

@@ -42,14 +42,15 @@ class Burst:
 
     def __post_init__(self) -> None:
         if self.requests < 1:
-            raise ValueError(f"a burst holds at least one request: {self}")
+            raise ValueError(f"a burst needs at least one request: {self}")
 
 
 @dataclass(frozen=True)
 class Closed:
-    """users that each wait for an answer before they ask again: no due times.
+    """Users that each wait for an answer before they send again; there are no due times.
 
-    With `requests` it ends after so many of all users together.
+    Attributes:
+        requests: the window ends after this many requests of all users together; None for no limit.
     """
 
     users: int
@@ -66,18 +67,18 @@ Schedule = OpenLoop | Closed
 
 @dataclass(frozen=True)
 class Share:
-    """One of `count` load processes: the index-th."""
+    """The share of the index-th of `count` load generator processes."""
 
     index: int = 0
     count: int = 1
 
     def of(self, total: int) -> int:
-        """This process's part of `total` things, all parts summing up to it."""
+        """Return this process's part of `total`; the parts of all processes add up to it."""
         return total // self.count + (self.index < total % self.count)
 
 
 def due_times(schedule: OpenLoop, duration_s: float, share: Share = Share()) -> Iterator[float]:
-    """Seconds after the window's start at which this process's requests are due, ascending.
+    """Yield when this process's requests are due, seconds after the window's start, ascending.
 
     The shares of a constant schedule interleave; those of a Poisson one are independent and
     add up to one. Times are drawn in chunks, so that a long window needs little memory.

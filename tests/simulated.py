@@ -23,7 +23,7 @@ class Simulated(Simulation):
     Args:
         fail_every: every so-many-th request fails.
         late_s: how late each request is sent.
-        lose: these measure calls, counted from 0, lose a load process.
+        lose: these measure calls, counted from 0, lose a load generator process.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Simulated(Simulation):
         if self.raised:
             return None
         self.raised = True
-        return "load processes of a higher priority"
+        return "load generator processes of a higher priority"
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         if len(self.calls) in self.lose:
             self.calls.append(load)
-            raise GeneratorLostError("a load process was lost")
+            raise GeneratorLostError("it was lost")
         return await super().measure(load, until)
 
     def times(self, load: Load) -> tuple[Floats, Floats]:
@@ -87,6 +87,16 @@ class Simulated(Simulation):
             errors={"status 500": failed} if failed else {},
             lateness=lateness,
         )
+
+
+class SimulatedFleet(Simulated):
+    """A simulated generator in place of a `Fleet`: it offers load to no URL."""
+
+    async def set_target(self, url: str) -> None:
+        """See `Fleet.set_target`."""
+
+    def close(self) -> None:
+        """See `Fleet.close`."""
 
 
 class Batches(Simulated):

@@ -188,7 +188,7 @@ class RateSearch:
 
         async def offer(rate_rps: float) -> float:
             verdict = await self._probe("bracketing", rate_rps)
-            # What the server could not take tells MLRsearch where to look next; a window that
+            # The share that the server could not take shows MLRsearch where to go next; a window that
             # did not pass must not look as if all but nothing had been lost.
             return 0.0 if verdict is Verdict.PASS else self._lost()
 
@@ -199,7 +199,7 @@ class RateSearch:
         ceiling = self.goal.max_rate_rps
         high = min(self.thresholds.first_above * estimate, ceiling)
         floor = low = passed or self.thresholds.lowest * high
-        # MLRsearch rounds to whole widths, and never ends where the range is exactly one.
+        # MLRsearch rounds to whole widths, and never ends if the range is exactly one.
         least = 1.01 / (1 - self._width)
         high = max(high, min(least * low, ceiling))
         while high >= least * low:

@@ -251,7 +251,7 @@ async def test_what_one_process_cannot_offer_gets_another() -> None:
         with stub(batch=8) as url:
             await fleet.set_target(url)
             busy = replace(await fleet.measure(Load(Closed(2), 0.5)), client_cpu=0.95)
-            assert await fleet.add_capacity(busy) == "2 load processes"
+            assert await fleet.add_capacity(busy) == "2 load generator processes"
             both = await fleet.measure(Load(Constant(20), 1.0))
             assert len(pids(fleet)) == 2
     assert both.scheduled == 20
@@ -265,10 +265,10 @@ async def test_a_starved_process_gets_a_priority_until_the_next_aim() -> None:
             await fleet.set_target(url)
             measured = await fleet.measure(Load(Closed(2), 0.5))
             starved = replace(measured, client_cpu=0.1, client_run_delay=0.3)
-            assert await fleet.add_capacity(starved) == "load processes of a higher priority"
+            assert await fleet.add_capacity(starved) == "load generator processes of a higher priority"
             (pid,) = pids(fleet)
             assert os.getpriority(os.PRIO_PROCESS, pid) < 0
-            assert await fleet.add_capacity(starved) == "2 load processes"
+            assert await fleet.add_capacity(starved) == "2 load generator processes"
             assert await fleet.add_capacity(starved) is None, "nothing is left to do"
             await fleet.set_target(url)
             assert os.getpriority(os.PRIO_PROCESS, pid) == 0
@@ -291,7 +291,7 @@ async def test_relieve_depends_on_the_cause_of_the_limit(
     fleet = Fleet(lambda index: FakeProcess(may_raise=may_raise), 1, most)
     await fleet.set_target("http://127.0.0.1/")
     limited = late(0.05, client_cpu=cpu, client_run_delay=run_delay)
-    words = {"priority": "load processes of a higher priority", "process": "2 load processes"}
+    words = {"priority": "load generator processes of a higher priority", "process": "2 load generator processes"}
     for step in steps:
         assert await fleet.add_capacity(limited) == words[step]
     assert await fleet.add_capacity(limited) is None
@@ -311,9 +311,9 @@ def late(late_s: float, latency_s: float = 0.01, **more: float) -> Measurement:
 @pytest.mark.parametrize(
     ("late_s", "latency_s", "cpu", "run_delay", "why"),
     [
-        pytest.param(0.05, 0.01, 0.1, 0.3, "starved: the client waited for a core 30% of the time", id="starved"),
-        pytest.param(0.05, 0.01, 0.95, 0.3, "the client's CPU was 95% busy", id="busy, and starved by it"),
-        pytest.param(0.05, 0.01, 0.1, 0.01, "the client was late", id="late for no known cause"),
+        pytest.param(0.05, 0.01, 0.1, 0.3, "starved: it waited for a core 30% of the time", id="starved"),
+        pytest.param(0.05, 0.01, 0.95, 0.3, "the load generator used 95% of its core", id="busy, and starved by it"),
+        pytest.param(0.05, 0.01, 0.1, 0.01, "the load generator was late", id="late for no known cause"),
         pytest.param(0.004, 0.01, 0.1, 0.49, None, id="on time, although it waited for a core"),
         pytest.param(0.004, 0.01, 0.95, 0.49, None, id="on time, although it was busy"),
         pytest.param(0.05, 4.0, 0.1, 0.3, None, id="late, but by little beside the latency"),
@@ -396,9 +396,9 @@ def test_a_server_faster_than_one_client_gets_another(slow_checks: VirtualClock)
     search, _, count = slow_checks.run(probe(most=2))
     first = search._probes[0]
     assert first.verdict is Verdict.GENERATOR_LIMITED
-    assert "the client's CPU was" in first.reason
+    assert "the load generator used" in first.reason
     assert count == 2
-    assert any("2 load processes" in doubt for doubt in search._warnings)
+    assert any("2 load generator processes" in doubt for doubt in search._warnings)
 
 
 def test_what_the_client_cannot_offer_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:
