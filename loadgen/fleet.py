@@ -153,9 +153,7 @@ async def _call(process: Process, method: str, *arguments: Any, takes_s: float =
         async with asyncio.timeout(takes_s + _SILENT_S):
             return await process.call(method, *arguments)
     except TimeoutError:
-        raise GeneratorLostError(
-            f"a load generator process did not answer for {_SILENT_S:.0f} s"
-        ) from None
+        raise GeneratorLostError(f"it did not answer for {_SILENT_S:.0f} s") from None
 
 
 async def _reading(process: Process) -> tuple[float, float]:

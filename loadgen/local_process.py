@@ -76,7 +76,7 @@ class LocalProcess:
                 call.set_exception(self._lost())
 
     def _lost(self) -> GeneratorLostError:
-        return GeneratorLostError(f"the load generator process {self._process.pid} ended")
+        return GeneratorLostError(f"process {self._process.pid} ended")
 
 
 def local_processes(

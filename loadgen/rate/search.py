@@ -188,8 +188,8 @@ class RateSearch:
 
         async def offer(rate_rps: float) -> float:
             verdict = await self._probe("bracketing", rate_rps)
-            # The share that the server could not take shows MLRsearch where to go next; a window that
-            # did not pass must not look as if all but nothing had been lost.
+            # The share that the server could not take shows MLRsearch where to go next. A window
+            # that did not pass must not look as if almost nothing had been lost.
             return 0.0 if verdict is Verdict.PASS else self._lost()
 
         def is_out_of_time() -> bool:
