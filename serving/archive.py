@@ -1,4 +1,4 @@
-"""What a model archive says of itself, read before any server is started."""
+"""Model archives and their manifest, read before a server starts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Archive:
     """A model archive (.mar) on this host.
 
     Attributes:
-        name, version: the registered ones: the keys that TorchServe looks for in `models`.
-        settings: what its model-config.yaml says, which comes before config.properties.
+        name, version: the registered name and version, keys of the property `models`.
+        settings: its model-config.yaml, which takes precedence over config.properties.
     """
 
     path: Path
@@ -33,30 +33,30 @@ class Archive:
 
     @property
     def sha256(self) -> str:
-        """Of the whole file, in hexadecimal."""
+        """SHA-256 of the file, hexadecimal."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @classmethod
     def read(cls, path: Path) -> Archive:
-        """Read the manifest inside `path`.
+        """Read the manifest and the model-config.yaml of the archive at `path`.
 
         Raises:
-            ArchiveError: the file is missing, no archive, or names no model or handler.
+            ArchiveError: the file is missing, is not an archive, or names no model or handler.
         """
         path = path.resolve()
         try:
             with zipfile.ZipFile(path) as archive:
                 manifest = json.loads(archive.read(MANIFEST))
                 model = manifest.get("model") if isinstance(manifest, dict) else None
-                held = model.get("configFile") if isinstance(model, dict) else None
-                settings = yaml.safe_load(archive.read(str(held))) if held else None
+                config_file = model.get("configFile") if isinstance(model, dict) else None
+                settings = yaml.safe_load(archive.read(str(config_file))) if config_file else None
         except FileNotFoundError:
             raise ArchiveError(f"model archive {path} does not exist") from None
         except OSError as error:
             raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
         except yaml.YAMLError as error:
-            raise ArchiveError(f"{path}: its {held} is no YAML: {error}") from None
+            raise ArchiveError(f"{path}: {config_file} is not valid YAML: {error}") from None
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise ArchiveError(
                 f"{path} is not a model archive: {error}; build one with torch-model-archiver"

@@ -1,4 +1,4 @@
-"""One proposed configuration of TorchServe, and the files that carry it."""
+"""A configuration of TorchServe, written to config.properties and environment and read back."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 import javaproperties
 
-from serving import properties as known
 from serving.archive import Archive
 from serving.errors import ConfigError
+from serving.properties import SET_BY_SERVETUNE, check_property
 
-#: Settings with a key of their own in config.properties.
+#: Settings of the server and their keys in config.properties.
 SERVER_KEYS = {
     "netty_threads": "number_of_netty_threads",
     "netty_client_threads": "netty_client_threads",
     "job_queue_size": "job_queue_size",
 }
-#: Settings that belong to one model, as keys of the `models` property's JSON.
-#: maxWorkers does not autoscale, so workers sets both.
+#: Settings of one model and their keys in the JSON of the property `models`. TorchServe does not
+#: scale between minWorkers and maxWorkers, so workers sets both.
 MODEL_KEYS = {
     "workers": ("minWorkers", "maxWorkers"),
     "batch_size": ("batchSize",),
@@ -32,28 +32,33 @@ MODEL_KEYS = {
 }
 SETTINGS = (*MODEL_KEYS, *SERVER_KEYS, "mkl_threads")
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
-#: Keys of the `models` JSON that carry no setting: always written.
+#: Keys in the JSON of `models` that are always written and are not settings.
 _MODEL_IDENTITY = ("defaultVersion", "marName")
-_MODEL_EXTRAS = ("startupTimeout", "runtimeType", "maxWorkers")
-_SPLIT_JVM = re.compile(r"(-X(?:m[xsn]|ss))(.+)|(-[^=]+)(?:=(.*))?", re.DOTALL)
+_MODEL_PROPERTIES = ("startupTimeout", "runtimeType", "maxWorkers")
+_JVM_SIZE_FLAGS = ("-Xmx", "-Xms", "-Xmn", "-Xss")
+_JVM_ARGUMENT = re.compile(r"(-X(?:m[xsn]|ss))(.+)|(-[^=]+)(?:=(.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """A TorchServe configuration; a setting that is None is left to TorchServe's own default.
+    """A TorchServe configuration. A setting that is None keeps TorchServe's default.
 
     Attributes:
         workers: backend processes of the model (minWorkers = maxWorkers).
-        batch_size: requests in one batch, at most.
-        max_batch_delay_ms: how long a batch waits to fill, milliseconds.
-        netty_threads, netty_client_threads: event loops of the front end and toward workers.
+        batch_size: maximum number of requests in a batch.
+        max_batch_delay_ms: maximum time that a batch waits to fill, milliseconds.
+        netty_threads: event loops of the front end.
+        netty_client_threads: event loops of the connections to the workers.
         mkl_threads: MKL_NUM_THREADS and OMP_NUM_THREADS of every worker.
-        job_queue_size: requests that may wait, per model.
-        response_timeout_s: seconds after which a worker that does not answer is killed.
-        properties: further keys of config.properties.
-        environment: further environment variables of the server and its workers.
+        job_queue_size: maximum number of waiting requests of the model.
+        response_timeout_s: time after which TorchServe kills an unresponsive worker, seconds.
+        properties: other keys of config.properties.
+        environment: other environment variables of the server and its workers.
         jvm: JVM arguments: `{"-Xmx": "2g", "-XX:ParallelGCThreads": "2", "-server": ""}`.
-        model_properties: further keys of the model's entry in `models` (startupTimeout, …).
+        model_properties: other keys of the model's entry in `models` (startupTimeout, …).
+
+    Raises:
+        ConfigError: TorchServe would refuse, ignore or misread a setting.
     """
 
     workers: int | None = None
@@ -70,81 +75,83 @@ class ServerConfig:
     model_properties: Mapping[str, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wrong = list(self._wrong())
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+        problems = self._problems()
+        if problems:
+            raise ConfigError("; ".join(problems))
 
-    def _wrong(self) -> list[str]:
-        wrong = []
+    def _problems(self) -> list[str]:
+        problems = []
         for name in SETTINGS:
             value = getattr(self, name)
             if value is None:
                 continue
             if type(value) is not int or not 1 <= value < 2**31:
-                why = ", and TorchServe reads 0 as 100" if name == "max_batch_delay_ms" else ""
-                wrong.append(f"{name} must be an integer ≥ 1{why}; got {value!r}")
-        own_names = {key: name for name, key in SERVER_KEYS.items()}
+                note = "; TorchServe reads 0 as 100" if name == "max_batch_delay_ms" else ""
+                problems.append(f"{name} must be an integer ≥ 1 (got {value!r}){note}")
+        names = {key: name for name, key in SERVER_KEYS.items()}
         for key, text in self.properties.items():
-            if key in own_names:
-                wrong.append(f"property {key} has a name of its own here: {own_names[key]}")
+            if key in names:
+                problems.append(f"property {key} must be set as the setting {names[key]}")
             elif key in ("models", "vmargs"):
-                wrong.append(f"property {key} is written from the other settings")
-            elif key in known.OWNED:
-                wrong.append(f"property {key} is set by servetune for every configuration")
-            elif problem := known.check(key, text):
-                wrong.append(problem)
+                problems.append(f"property {key} is written from the other settings; remove it")
+            elif key in SET_BY_SERVETUNE:
+                problems.append(f"property {key} is set by servetune; remove it")
+            elif problem := check_property(key, text):
+                problems.append(problem)
         for name, text in self.environment.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\n" in text:
-                wrong.append(f"environment variable {name}={text!r} cannot be set")
+                problems.append(f"environment variable {name}={text!r} is not valid in a shell")
             if name in THREAD_VARIABLES and self.mkl_threads is not None:
-                wrong.append(f"environment variable {name} and mkl_threads set the same thing")
+                problems.append(
+                    f"environment variable {name} and mkl_threads set the same thing; remove one"
+                )
             if name in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION"):
-                wrong.append(f"environment variable {name} is set by servetune itself")
+                problems.append(f"environment variable {name} is set by servetune; remove it")
         for flag, text in self.jvm.items():
             if not flag.startswith("-") or re.search(r"\s", flag + text):
-                wrong.append(f"JVM argument {flag!r} must start with '-' and hold no space")
+                problems.append(f"JVM argument {flag!r} must start with '-' and contain no space")
         for key in self.model_properties:
-            if key not in _MODEL_EXTRAS:
-                wrong.append(f"model property {key} is not read by TorchServe 0.12.0")
-        return wrong
+            if key not in _MODEL_PROPERTIES:
+                problems.append(
+                    f"model property {key} is not known to TorchServe 0.12.0 and would be ignored"
+                )
+        return problems
 
-    # --- what is written -------------------------------------------------------------
+    # --- writing ---------------------------------------------------------------------
 
     def jvm_arguments(self) -> list[str]:
-        """The JVM's command-line arguments."""
+        """Return the command-line arguments of the JVM."""
         return [
-            flag + text
-            if not text or flag in ("-Xmx", "-Xms", "-Xmn", "-Xss")
-            else f"{flag}={text}"
+            flag + text if not text or flag in _JVM_SIZE_FLAGS else f"{flag}={text}"
             for flag, text in self.jvm.items()
         ]
 
     def environment_variables(self) -> dict[str, str]:
-        """Every variable that this configuration sets, threads included."""
+        """Return all variables that this configuration sets, those of mkl_threads included."""
         threads = {}
         if self.mkl_threads is not None:
             threads = dict.fromkeys(THREAD_VARIABLES, str(self.mkl_threads))
         return {**threads, **self.environment}
 
     def environment_text(self) -> str:
-        """The environment as lines `NAME=value`, as a shell's `set -a` and systemd read them."""
+        """Return the variables as lines `NAME=value`, for a shell's `set -a` and for systemd."""
         return "".join(
             f"{name}={_quoted(text)}\n" for name, text in self.environment_variables().items()
         )
 
     def properties_text(self, archive: Archive, site: Mapping[str, str]) -> str:
-        """The whole config.properties.
+        """Return the whole config.properties.
 
         Args:
-            archive: the model that is loaded.
-            site: the properties that belong to the place, not to the configuration
-                (addresses, ports, model store, metrics; see `serving.properties.OWNED`).
+            archive: the model to load.
+            site: the properties of the place, not of the configuration: addresses, ports,
+                metrics (see `serving.properties.SET_BY_SERVETUNE`).
         """
         lines = {**site, "load_models": archive.path.name, **self.lines(archive)}
-        return "".join(f"{key}={escaped(text)}\n" for key, text in lines.items())
+        return "".join(f"{key}={escape_property(text)}\n" for key, text in lines.items())
 
     def lines(self, archive: Archive) -> dict[str, str]:
-        """The lines of config.properties that are the configuration's own, by key."""
+        """Return the lines of config.properties that this configuration sets, by key."""
         lines = {
             key: str(getattr(self, name))
             for name, key in SERVER_KEYS.items()
@@ -164,58 +171,58 @@ class ServerConfig:
             lines["vmargs"] = " ".join(self.jvm_arguments())
         return lines
 
-    # --- what is read back -----------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------
 
     @classmethod
     def parse(
         cls, text: str, archive: Archive, environment: Mapping[str, str] | None = None
     ) -> tuple[ServerConfig, dict[str, str]]:
-        """Read a config.properties (and its environment) back.
+        """Read a config.properties and the variables of its environment.
 
         Returns:
-            The configuration, and the lines that it does not hold because servetune sets
-            them itself or because they speak of another model, by key.
+            The configuration, and by key the lines that are not part of it: servetune sets
+            them, or they are about another model.
 
         Raises:
-            ConfigError: a key that TorchServe does not know, or an impossible value.
+            ConfigError: the text has a key that TorchServe does not know, or an invalid value.
         """
         try:
             lines: dict[str, str] = dict(javaproperties.loads(text))
         except ValueError as error:
-            raise ConfigError(f"not a file of Java properties: {error}") from None
-        overridden = {key: lines.pop(key) for key in list(lines) if key in known.OWNED}
-        wrong = [p for key, value in lines.items() if (p := known.check(key, value))]
-        if wrong:
-            raise ConfigError("; ".join(wrong))
-        found: dict[str, Any] = {}
+            raise ConfigError(f"the text is not valid Java properties: {error}") from None
+        overridden = {key: lines.pop(key) for key in list(lines) if key in SET_BY_SERVETUNE}
+        problems = [p for key, value in lines.items() if (p := check_property(key, value))]
+        if problems:
+            raise ConfigError("; ".join(problems))
+        settings: dict[str, Any] = {}
         for name, key in SERVER_KEYS.items():
-            text_of_it = lines.pop(key, None)
-            # 0 leaves the threads to TorchServe; a queue of 0 aborts its start and is refused.
-            if text_of_it is not None and (int(text_of_it) != 0 or name == "job_queue_size"):
-                found[name] = int(text_of_it)
-        found["jvm"] = _parse_jvm(lines.pop("vmargs", ""))
+            number = lines.pop(key, None)
+            # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
+            if number is not None and (int(number) != 0 or name == "job_queue_size"):
+                settings[name] = int(number)
+        settings["jvm"] = _parse_jvm(lines.pop("vmargs", ""))
         entry, others = _model_entry(lines.pop("models", "{}"), archive)
         if others:
             overridden["models"] = others
         for name, keys in MODEL_KEYS.items():
             if keys[0] in entry:
-                found[name] = entry.pop(keys[0])
-        if entry.get("maxWorkers") == found.get("workers"):
+                settings[name] = entry.pop(keys[0])
+        if entry.get("maxWorkers") == settings.get("workers"):
             entry.pop("maxWorkers", None)
-        found["model_properties"] = {
+        settings["model_properties"] = {
             key: value for key, value in entry.items() if key not in _MODEL_IDENTITY
         }
         variables = dict(environment or {})
-        threads = {variables.get(name) for name in THREAD_VARIABLES}
-        if len(threads) == 1 and (only := threads.pop()) and only.isdigit() and int(only) > 0:
-            found["mkl_threads"] = int(only)
+        counts = {variables.get(name) for name in THREAD_VARIABLES}
+        if len(counts) == 1 and (count := counts.pop()) and count.isdigit() and int(count) > 0:
+            settings["mkl_threads"] = int(count)
             variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
-        return cls(**found, properties=lines, environment=variables), overridden
+        return cls(**settings, properties=lines, environment=variables), overridden
 
-    # --- as data ---------------------------------------------------------------------
+    # --- conversion ------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that are set, as plain JSON data."""
+        """Return all settings that are not None or empty, as JSON data."""
         return {
             f.name: dict(value) if isinstance(value, Mapping) else value
             for f in fields(self)
@@ -224,14 +231,18 @@ class ServerConfig:
 
     @cached_property
     def digest(self) -> str:
-        """The same text for equal configurations, whatever the order of their settings."""
+        """Hash that is equal for equal configurations, in any order of their settings."""
         canonical = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def parse_environment(text: str) -> dict[str, str]:
-    """Read an environment file of lines `NAME=value` (quotes as the shell's)."""
-    found = {}
+    """Read the lines `NAME=value` of an environment file; values may be quoted.
+
+    Raises:
+        ConfigError: a line is not NAME=value.
+    """
+    variables = {}
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip().removeprefix("export ")
         if not line or line.startswith("#"):
@@ -243,47 +254,49 @@ def parse_environment(text: str) -> dict[str, str]:
             value = value[1:-1].replace("'\\''", "'")
         elif len(value) > 1 and value[0] == value[-1] == '"':
             value = value[1:-1]
-        found[name] = value
-    return found
+        variables[name] = value
+    return variables
 
 
 def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[\w./:,+@%-]*", text) else "'" + text.replace("'", "'\\''") + "'"
 
 
-def escaped(text: str) -> str:
-    """A value as a line holds it: Java reads Latin-1, and a backslash as an escape.
+def escape_property(text: str) -> str:
+    """Escape a value for config.properties, which Java reads as Latin-1 with backslash escapes.
 
-    ':' and '=' stay as they are: the torchserve wrapper reads vmargs without unescaping.
+    ':' and '=' are not escaped, because the torchserve wrapper reads vmargs without unescaping.
     """
     text = text.replace("\\", "\\\\")
     return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" for c in text)
 
 
 def _parse_jvm(vmargs: str) -> dict[str, str]:
-    found = {}
+    arguments = {}
     for argument in vmargs.split():
-        match = _SPLIT_JVM.fullmatch(argument)
+        match = _JVM_ARGUMENT.fullmatch(argument)
         if match is None:
             raise ConfigError(f"vmargs: {argument!r} is not a JVM argument")
         flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
-        if flag in found:
+        if flag in arguments:
             raise ConfigError(f"vmargs: {flag} is given twice")
-        found[flag] = value
-    return found
+        arguments[flag] = value
+    return arguments
 
 
 def _model_entry(models: str, archive: Archive) -> tuple[dict[str, Any], str]:
-    """The archive's own entry of `models`, and the names of the entries that are not its own."""
+    """Return the archive's entry in `models`, and the names of the other entries."""
     try:
         parsed = json.loads(models)
-        pairs = {(name, v): e for name, versions in parsed.items() for v, e in versions.items()}
+        entries = {(name, v): e for name, versions in parsed.items() for v, e in versions.items()}
     except (ValueError, AttributeError) as error:
         raise ConfigError(
-            f"property models is not the JSON that TorchServe reads: {error}"
+            f"property models must be JSON by model name and version: {error}"
         ) from None
-    entry = pairs.pop((archive.name, archive.version), {})
+    entry = entries.pop((archive.name, archive.version), {})
     if not isinstance(entry, dict):
-        raise ConfigError(f"property models has no mapping for {archive.name} {archive.version}")
-    others = ", ".join(f"{name} {version}" for name, version in pairs)
+        raise ConfigError(
+            f"property models: the entry of {archive.name} {archive.version} must be a mapping"
+        )
+    others = ", ".join(f"{name} {version}" for name, version in entries)
     return entry, others

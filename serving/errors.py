@@ -1,4 +1,4 @@
-"""Errors of the package that runs TorchServe."""
+"""Errors of the package `serving`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from servetune.errors import FailureKind, InputError, ServetuneError
 
 
 class ConfigError(InputError):
-    """A configuration that TorchServe would refuse, ignore or misread; the message names it."""
+    """A configuration that TorchServe would refuse, ignore or misread."""
 
 
 class ArchiveError(InputError):
-    """A model archive that TorchServe could not load; the message gives the reason."""
+    """A model archive that TorchServe could not load."""
 
 
 class DemoError(ServetuneError):
-    """The bundled model cannot be built; the message gives the reason."""
+    """The bundled model cannot be built."""
 
 
 class ServerError(ServetuneError):
-    """TorchServe could not serve this configuration.
+    """TorchServe could not serve a configuration.
 
     Attributes:
         kind: the kind of failure.
-        message: one sentence.
-        log: the last lines of the server's log, if it wrote any.
-        host_fault: whether the host, not the configuration, is the cause: worth one retry.
+        message: the reason, one sentence.
+        log: the last lines of the server's log; empty if there is none.
+        host_fault: whether the host, not the configuration, is the cause, so that one retry
+            is justified.
     """
 
     def __init__(self, kind: FailureKind, message: str, log: str = "", host_fault: bool = False):

@@ -1,4 +1,4 @@
-"""Exported files, started as production starts them: by their own start.sh."""
+"""A server that runs exported files by their start.sh, as production does."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 import psutil
 
 from serving.config import ServerConfig
-from serving.production import edited
-from serving.server import TorchServe, inherited
+from serving.production import edit_properties
+from serving.server import TorchServe, inherited_environment
 from serving.site import Site
 
-START = "start.sh"
+START_SCRIPT = "start.sh"
 
 
 class ExportedServer(TorchServe):
-    """TorchServe started from a copy of exported files, its addresses on free loopback ports.
+    """TorchServe started from a copy of exported files, on free loopback ports.
 
     Args:
-        files: the folder, with start.sh.
-        config: what the files hold.
-        site: the archive that they serve, and what starts them.
+        files: the exported folder, which contains start.sh.
+        config: the configuration in the files.
+        site: the archive to serve, the installation and the limits.
         folder: receives torchserve.log.
     """
 
@@ -33,61 +33,62 @@ class ExportedServer(TorchServe):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request for a prediction must carry."""
-        return self._authorisation("inference")
+        """Headers of a request for a prediction."""
+        return self._authorization("inference")
 
     def differences(self) -> list[str]:
-        """What of the configuration the running processes do not have."""
-        found = []
-        server = psutil.Process(self._pid)
+        """Return each JVM argument or variable that the running processes do not have."""
+        server = psutil.Process(self.pid)
         processes = [server, *server.children(recursive=True)]
         commands = [process.cmdline() for process in processes]
         (java,) = (c for c in commands if "org.pytorch.serve.ModelServer" in c)
-        found += [
+        differences = [
             f"the JVM runs without {argument}"
             for argument in self.config.jvm_arguments()
             if argument not in java
         ]
         for pid in sorted(self.worker_pids):
             environment = psutil.Process(pid).environ()
-            found += [
-                f"worker {pid} has {name}={environment.get(name, 'nothing')}, not {text}"
+            differences += [
+                f"worker {pid} has {name}={environment.get(name, 'unset')} instead of {text}"
                 for name, text in self.config.environment_variables().items()
                 if environment.get(name) != text
             ]
-        return found
+        return differences
 
     def _prepare(self) -> None:
         super()._prepare()
         copy = self._home / "work"
         shutil.copytree(self._files, copy, dirs_exist_ok=True)
         path = copy / "config.properties"
-        place = {
-            key: text for key, text in self._place().items() if key.endswith(("_address", "_port"))
+        addresses = {
+            key: text
+            for key, text in self._site_properties().items()
+            if key.endswith(("_address", "_port"))
         }
-        text = edited(path.read_text("latin-1"), place)
+        text = edit_properties(path.read_text("latin-1"), addresses)
         for file in (path, self.folder / path.name):
             file.write_text(text, "latin-1")
 
     def _command(self) -> list[str]:
-        return [str(self._home / "work" / START)]
+        return [str(self._home / "work" / START_SCRIPT)]
 
     def environment(self) -> dict[str, str]:
-        """What production has: the commands on PATH, and the folder of the archive."""
-        installed = self.site.installation
-        python = shutil.which(installed.python) or installed.python
-        folders = [str(Path(python).parent), str(Path(installed.java.path).parent)]
+        """Return production's environment: PATH, folders for temporary files, MODEL_STORE."""
+        installation = self.site.installation
+        python = shutil.which(installation.python) or installation.python
+        folders = [str(Path(python).parent), str(Path(installation.java.path).parent)]
         return {
-            **inherited(),
+            **inherited_environment(),
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "TMPDIR": str(self._home / "tmp"),
-            "TEMP": str(self._home / "tmp"),  # Where the wrapper lets Java unpack the archive.
+            "TEMP": str(self._home / "tmp"),  # The wrapper passes it on as java.io.tmpdir.
             "MODEL_STORE": str(self._home / "store"),
         }
 
-    def _authorisation(self, kind: str) -> dict[str, str]:
+    def _authorization(self, api: str) -> dict[str, str]:
         try:
             keys = json.loads((self._home / "work" / "key_file.json").read_text())
-            return {"Authorization": f"Bearer {keys[kind]['key']}"}
+            return {"Authorization": f"Bearer {keys[api]['key']}"}
         except (OSError, ValueError, KeyError):
-            return {}  # Not written yet, or none is asked for.
+            return {}  # The file does not exist yet, or no token is required.

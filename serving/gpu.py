@@ -1,4 +1,4 @@
-"""The host's GPUs, as NVIDIA's driver tells of them; none where there is no driver."""
+"""The host's NVIDIA GPUs, as the driver reports them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import pynvml
 
-#: What torch says where a GPU's memory does not suffice; TorchServe answers 503 and goes on.
-RAN_OUT = "CUDA out of memory"
-
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its name, and its memory in bytes, of which some is used."""
+    """One GPU: its name, its total memory and the memory in use."""
 
     name: str
     total_bytes: int
@@ -20,19 +17,19 @@ class Gpu:
 
 
 def find_gpus() -> list[Gpu]:
-    """All of them, as they are now."""
+    """Return all GPUs of this host; none if there is no driver."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
     try:
-        found = []
+        gpus = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             device = pynvml.nvmlDeviceGetHandleByIndex(index)
             memory = pynvml.nvmlDeviceGetMemoryInfo(device)
             name = pynvml.nvmlDeviceGetName(device)
-            found.append(Gpu(str(name), int(memory.total), int(memory.used)))
-        return found
+            gpus.append(Gpu(str(name), int(memory.total), int(memory.used)))
+        return gpus
     except pynvml.NVMLError:
         return []
     finally:
@@ -40,5 +37,5 @@ def find_gpus() -> list[Gpu]:
 
 
 def gpu_used_bytes() -> int:
-    """What of all GPUs' memory is used."""
+    """Return the memory in use on all GPUs of this host, summed."""
     return sum(gpu.used_bytes for gpu in find_gpus())

@@ -1,22 +1,197 @@
-"""Whether a running server is still what was started."""
+"""Checks of a running server: exit, lost workers, memory budget, GPU memory."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
+
+from servetune.errors import FailureKind
+from serving.errors import ServerError
+from serving.gpu import gpu_used_bytes
+
+#: PyTorch's message if an allocation on a GPU fails. TorchServe answers 503 and keeps running.
+GPU_MEMORY_MESSAGE = b"CUDA out of memory"
+#: TorchServe restarts a worker whose model does not load for as long as it runs.
+MAX_LOAD_FAILURES = 2
+#: Share of the available memory that a server without a memory limit may use.
+MEMORY_SHARE = 0.85
+LOG_TAIL_LINES = 12
+_LOG_DELAY_S = 0.5
 
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """A process under the JVM: how it was started, and the cores that it may use."""
+    """A process under the JVM: its command line and the cores that it may use."""
 
     command: str
     cores: tuple[int, ...]
 
 
-def _oom_kills() -> int:
-    """Processes that the kernel has killed for memory since the host started."""
+class ServerHealth:
+    """Checks of one TorchServe; each raises ServerError if the server has a problem.
+
+    Args:
+        log_path: the server's log, which exists before the first check.
+        memory_limit_bytes: budget for the resident memory of all processes, summed; None for
+            85 % of the memory that is available to the server at the time of the check.
+
+    Attributes:
+        pid: process id of the JVM; 0 before its start.
+        peak_rss_bytes: highest resident memory of all processes, summed, at any check.
+        peak_gpu_bytes: highest increase of used GPU memory since `record_baseline`.
+    """
+
+    def __init__(self, log_path: Path, memory_limit_bytes: int | None):
+        self.pid = 0
+        self.peak_rss_bytes = 0
+        self.peak_gpu_bytes = 0
+        self._log_path = log_path
+        self._memory_limit_bytes = memory_limit_bytes
+        self._log_offset = 0
+        self._oom_kills_before = 0
+        self._gpu_before_bytes = 0
+
+    def record_baseline(self) -> None:
+        """Record the host's state before the start of the server."""
+        self._oom_kills_before = oom_kills()
+        self._gpu_before_bytes = gpu_used_bytes()
+
+    def log_tail(self) -> str:
+        """Return the last lines of the log."""
+        try:
+            text = self._log_path.read_text(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+    def error(self, kind: FailureKind, message: str, host_fault: bool = False) -> ServerError:
+        """Return an error with the end of the server's log."""
+        return ServerError(kind, message, self.log_tail(), host_fault)
+
+    # --- processes -------------------------------------------------------------------
+
+    def sum_over_processes(self, quantity: Callable[[psutil.Process], float]) -> float:
+        """Return the sum of a quantity over the JVM and all its descendants."""
+        total = 0.0
+        with contextlib.suppress(psutil.Error):
+            server = psutil.Process(self.pid)
+            for process in (server, *server.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    total += quantity(process)
+        return total
+
+    def worker_processes(self) -> tuple[WorkerProcess, ...]:
+        """Return all descendants of the JVM."""
+        workers = []
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    command = " ".join(process.cmdline())
+                    workers.append(WorkerProcess(command, tuple(process.cpu_affinity())))
+        return tuple(workers)
+
+    # --- errors of a server that exited ----------------------------------------------
+
+    def exit_during_start(self, status: int | None) -> ServerError:
+        """Return the reason why the server exited during its start.
+
+        Args:
+            status: exit status of the JVM; None if the supervisor was killed.
+        """
+        if "Address already in use" in self._log_path.read_text(errors="replace"):
+            return self.error(
+                FailureKind.PORT_IN_USE,
+                "another process took one of its ports during the start",
+                host_fault=True,
+            )
+        if status is None:
+            return self._supervisor_killed()
+        if self._has_oom_kill():
+            return self.error(
+                FailureKind.OUT_OF_MEMORY, "the kernel killed TorchServe during its start"
+            )
+        return self.error(
+            FailureKind.NO_START, f"TorchServe exited with status {status} during its start"
+        )
+
+    def exit_while_running(self, status: int | None) -> ServerError:
+        """Return the reason why the server exited after its start; `status` as above."""
+        if status is None:
+            return self._supervisor_killed()
+        kind = FailureKind.OUT_OF_MEMORY if self._has_oom_kill() else FailureKind.SERVER_DIED
+        return self.error(kind, f"TorchServe exited with status {status}")
+
+    def _supervisor_killed(self) -> ServerError:
+        return self.error(
+            FailureKind.SERVER_DIED, "its supervisor process was killed", host_fault=True
+        )
+
+    # --- checks ----------------------------------------------------------------------
+
+    async def check_loading(self) -> None:
+        """Raise ServerError if the workers cannot load the model."""
+        self.check_gpu()
+        if self._has_oom_kill():
+            raise self.error(
+                FailureKind.OUT_OF_MEMORY, "the kernel killed a worker while it loaded the model"
+            )
+        log = self._log_path.read_text(errors="replace")
+        if log.count("Backend worker process died") >= MAX_LOAD_FAILURES:
+            await asyncio.sleep(_LOG_DELAY_S)  # The reason is the last line of the traceback.
+            raise self.error(
+                FailureKind.MODEL_NOT_LOADED, "the handler raised while loading the model"
+            )
+
+    def check_workers(self, pids: Iterable[int]) -> None:
+        """Raise ServerError if one of the workers no longer exists."""
+        is_oom = self._has_oom_kill()
+        for pid in pids:
+            if not psutil.pid_exists(pid):
+                kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.WORKER_DIED
+                raise self.error(kind, f"worker {pid} exited during the measurement")
+
+    def check_memory(self) -> None:
+        """Raise ServerError if the server uses more memory than its budget."""
+        used = int(self.sum_over_processes(lambda process: process.memory_info().rss))
+        self.peak_rss_bytes = max(self.peak_rss_bytes, used)
+        limit = self._memory_limit_bytes
+        if limit is None:
+            # The memory that the server already uses is available to it, too.
+            limit = int(MEMORY_SHARE * (psutil.virtual_memory().available + used))
+        if used > limit:
+            raise self.error(
+                FailureKind.MEMORY_BUDGET,
+                f"the server used {used >> 20} MiB, more than its budget of {limit >> 20} MiB "
+                "(serving.memory_limit_mb)",
+            )
+
+    def check_gpu(self) -> None:
+        """Raise ServerError if the log reports that a GPU ran out of memory."""
+        used = gpu_used_bytes() - self._gpu_before_bytes
+        self.peak_gpu_bytes = max(self.peak_gpu_bytes, used)
+        with self._log_path.open("rb") as log:
+            log.seek(self._log_offset)
+            new = log.read()
+        # The last line may be incomplete: the next check reads it again.
+        self._log_offset += new.rfind(b"\n") + 1
+        if GPU_MEMORY_MESSAGE in new:
+            raise self.error(
+                FailureKind.OUT_OF_GPU_MEMORY,
+                "a handler could not allocate GPU memory while the server used "
+                f"{self.peak_gpu_bytes >> 20} MiB of it",
+            )
+
+    def _has_oom_kill(self) -> bool:
+        return oom_kills() > self._oom_kills_before
+
+
+def oom_kills() -> int:
+    """Return the number of processes that the kernel has killed for memory since the boot."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):

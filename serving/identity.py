@@ -1,12 +1,15 @@
-"""Which process it was: a pid alone is used again, and times by the clock move when it is set."""
+"""Identity of a process: its pid and its start in clock ticks since the boot.
+
+A pid alone is reused, and a start by the wall clock changes when the clock is set.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def identity(pid: int) -> str:
-    """A process's pid and its start in clock ticks since the boot, as the supervisor notes them.
+def process_identity(pid: int) -> str:
+    """Return "PID TICKS", the text that the supervisor writes into its pid files.
 
     Raises:
         OSError: there is no such process.
@@ -14,21 +17,21 @@ def identity(pid: int) -> str:
     return f"{pid} {_stat(pid)[19]}"
 
 
-def is_alive(noted: str) -> bool:
-    """Whether the very process of an identity still runs.
+def is_alive(identity: str) -> bool:
+    """Return whether the process with this identity still runs.
 
     Raises:
-        ValueError: the text is no identity.
+        ValueError: the text is not an identity.
     """
-    pid, started = noted.split()
+    pid, start_ticks = identity.split()
     try:
-        found = _stat(int(pid))
+        fields = _stat(int(pid))
     except OSError:
         return False
-    # Where no one reaps it, a killed process keeps its entry as a zombie.
-    return found[0] != "Z" and found[19] == started
+    # A killed process that its parent has not reaped is still listed, as a zombie.
+    return fields[0] != "Z" and fields[19] == start_ticks
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc(5)'s stat from the third on; the second may hold blanks."""
+    """Return the fields of /proc/PID/stat from the third on; the second may contain spaces."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

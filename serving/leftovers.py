@@ -1,10 +1,11 @@
-"""What a killed server leaves behind, and how it is removed."""
+"""Removal of the processes and folders that remain after a supervisor was killed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -12,27 +13,30 @@ from pathlib import Path
 from serving.identity import is_alive
 
 HOME_PREFIX = "servetune.serve-"
+#: A folder without a supervisor's note may belong to a server that is just starting.
+_MIN_AGE_S = 60
 
 
-def sweep() -> None:
-    """Remove what instances whose supervisor was killed have left: processes and folders."""
+def remove_leftovers() -> None:
+    """Kill the servers and remove the folders of all supervisors that were killed."""
     roots = {Path(tempfile.gettempdir()), Path("/tmp")}
     for home in {home for root in roots for home in root.glob(f"{HOME_PREFIX}*")}:
         with contextlib.suppress(OSError, ValueError):
-            found = home.stat()
-            if found.st_uid != os.getuid():
+            status = home.stat()
+            if status.st_uid != os.getuid():
                 continue
-            note, server = home / "supervisor.pid", home / "server.pid"
-            if note.exists():
-                stale = not is_alive(note.read_text())
+            supervisor, server = home / "supervisor.pid", home / "server.pid"
+            if supervisor.exists():
+                is_stale = not is_alive(supervisor.read_text())
             else:
-                stale = time.time() - found.st_mtime > 60
-            if stale:
+                is_stale = time.time() - status.st_mtime > _MIN_AGE_S
+            if is_stale:
                 if server.exists() and is_alive(server.read_text()):
-                    _kill_group(int(server.read_text().split()[0]))
+                    kill_group(int(server.read_text().split()[0]))
                 shutil.rmtree(home, ignore_errors=True)
 
 
-def _kill_group(pid: int) -> None:
+def kill_group(pid: int) -> None:
+    """Send SIGKILL to the process group of `pid`; do nothing if it does not exist."""
     with contextlib.suppress(OSError):
-        os.killpg(pid, 9)
+        os.killpg(pid, signal.SIGKILL)

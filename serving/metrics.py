@@ -1,4 +1,4 @@
-"""What TorchServe says of its own work, over a window."""
+"""TorchServe's counters and their change over a window."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})?\s+([0-9.eE+-]+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class ServerCounters:
-    """Sums since the server's start, from its `/metrics` in Prometheus text.
+    """Sums since the server's start, from its `/metrics`.
 
-    batches and answered count the observations of WorkerThreadTime and QueueTime, which
-    serving/metrics.yaml makes histograms: one for each batch, one for each request that the
-    handler answered. TorchServe counts after it has sent, so that the newest batch may be missing.
+    serving/metrics.yaml declares WorkerThreadTime and QueueTime as histograms, so that their
+    `_count` is the number of batches and of answered requests. TorchServe counts a batch after
+    it has sent the answers, so the newest batch may be missing.
+
+    Attributes:
+        queue_us: waiting time of all requests until their batch was complete, microseconds.
+        inference_us: time from arrival to answer of all requests, microseconds.
+        batches: number of batches that the workers processed.
+        answered: number of requests that the handler answered.
     """
 
     queue_us: float = 0.0
@@ -24,7 +30,7 @@ class ServerCounters:
 
     @classmethod
     def parse(cls, text: str) -> ServerCounters:
-        """Read the exposition; a counter that is not there yet is 0."""
+        """Read Prometheus text; a missing counter is 0."""
         sums: dict[str, float] = {}
         for name, value in _SAMPLE.findall(text):
             sums[name] = sums.get(name, 0.0) + float(value)
@@ -41,7 +47,11 @@ class ServerCounters:
         )
 
     def since(self, earlier: ServerCounters, elapsed_s: float) -> ServerWindow | None:
-        """What happened between two readings, elapsed_s apart; None where nothing was answered."""
+        """Return the averages since an earlier reading; None if no request was answered.
+
+        Args:
+            elapsed_s: time between the two readings, seconds.
+        """
         answered, batches = self.answered - earlier.answered, self.batches - earlier.batches
         if answered <= 0:
             return None
@@ -57,13 +67,13 @@ class ServerCounters:
 
 @dataclass(frozen=True)
 class ServerWindow:
-    """The server's side of a window.
+    """A window as the server measured it.
 
     Attributes:
-        queue_s: mean wait of a request until its batch was complete, seconds.
+        queue_s: mean waiting time of a request until its batch was complete, seconds.
         inference_s: mean time from a request's arrival to its answer, seconds.
-        mean_batch_fill: requests in a batch, on average; None where no batch was counted.
-        busy_workers: how many workers had a batch in hand, on average over the window.
+        mean_batch_fill: mean number of requests in a batch; None if no batch was counted.
+        busy_workers: mean number of workers that processed a batch; None if none was counted.
     """
 
     queue_s: float

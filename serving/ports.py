@@ -1,4 +1,4 @@
-"""TCP ports of a server: which are free, and which one it takes."""
+"""TCP ports of a server and the choice of free ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Ports:
-    """TCP ports; 0 stands for any free one."""
+    """TCP ports of a server; 0 means any free port."""
 
     inference: int = 0
     management: int = 0
@@ -25,38 +25,38 @@ class Ports:
     grpc_management: int = 0
 
     def choose(self, address: str = LOOPBACK) -> Ports:
-        """Fill in ports that are free on the loopback and on this address.
+        """Replace each 0 by a port that is free on the loopback and on this address.
 
         Raises:
-            ServerError: a port that was asked for by number is in use.
+            ServerError: a port that is not 0 is in use.
         """
         taken: set[int] = set()
         chosen: dict[str, int] = {}
         for item in fields(self):
             port: int = getattr(self, item.name)
-            if port and (port in taken or not is_free(port, address)):
+            if port and (port in taken or not is_port_free(port, address)):
                 raise ServerError(
                     FailureKind.PORT_IN_USE,
-                    f"port {port} ({item.name}) is in use; "
-                    f"name a free one in serving.ports.{item.name}, or none",
+                    f"port {port} ({item.name}) is in use; give a free port in "
+                    f"serving.ports.{item.name}, or 0 for any free one",
                     host_fault=True,
                 )
             while not port:
                 port = random.choice(PORT_RANGE)
-                if port in taken or not is_free(port, address):
+                if port in taken or not is_port_free(port, address):
                     port = 0
             taken.add(port)
             chosen[item.name] = port
         return Ports(**chosen)
 
 
-def is_free(port: int, address: str = LOOPBACK) -> bool:
-    """Whether nobody listens on this port, neither on the loopback nor on this address."""
-    for each in {LOOPBACK, address}:
+def is_port_free(port: int, address: str = LOOPBACK) -> bool:
+    """Return whether no socket listens on this port, on the loopback or on this address."""
+    for interface in {LOOPBACK, address}:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((each, port))
+                probe.bind((interface, port))
             except OSError:
                 return False
     return True

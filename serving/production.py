@@ -1,4 +1,4 @@
-"""A configuration in the place where it will serve: its addresses, its own lines, its archive."""
+"""Configurations in production: the config.properties in use and the settings of an archive."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import javaproperties
 import yaml
 
-from serving import properties as known
 from serving.archive import MANIFEST, Archive
-from serving.config import MODEL_KEYS, SERVER_KEYS, ServerConfig, escaped
+from serving.config import MODEL_KEYS, SERVER_KEYS, ServerConfig, escape_property
 from serving.errors import ArchiveError, ConfigError
+from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
 
-#: TorchServe's own ports. Only inference listens beyond the host; tokens are asked for.
-DEFAULTS = {
+#: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
+DEFAULT_PROPERTIES = {
     "inference_address": "http://0.0.0.0:8080",
     "management_address": "http://127.0.0.1:8081",
     "metrics_address": "http://127.0.0.1:8082",
@@ -31,185 +31,191 @@ DEFAULTS = {
     "disable_system_metrics": "true",
     "metrics_mode": "prometheus",
 }
-_TUNED = {*SERVER_KEYS.values(), "models", "vmargs", "load_models"}
-#: By setting: its keys in an archive's own model-config.yaml.
-IN_ARCHIVE = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
-#: What may change a rate, and is no matter of the place.
-MATTERS = {*known.INTEGERS, *known.BOOLEANS, "cpu_launcher_args", "vmargs"} - known.OWNED
-MATTERS -= {"token_expiration_min", "initial_worker_port", "initial_distribution_port"}
+_TUNED_KEYS = {*SERVER_KEYS.values(), "models", "vmargs", "load_models"}
+#: Settings that an archive's model-config.yaml can hold, with their keys there.
+ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
+#: Properties that may change a rate and do not depend on the host.
+RATE_PROPERTIES = {*INTEGER_KEYS, *BOOLEAN_KEYS, "cpu_launcher_args", "vmargs"} - SET_BY_SERVETUNE
+RATE_PROPERTIES -= {"token_expiration_min", "initial_worker_port", "initial_distribution_port"}
 
 
 @dataclass(frozen=True)
 class DeploymentTarget:
-    """Where a configuration will serve.
+    """The properties of the place in which a configuration will serve.
 
     Attributes:
-        base: the config.properties that is in use there, as text. Its lines and comments stay,
-            but for those that the configuration speaks of.
-        given: properties of the place by key, which beat the base's and `DEFAULTS`.
+        base: text of the config.properties in use there. Its comments stay, and so do its
+            lines, unless the configuration sets the same key.
+        given: properties by key that override the base and `DEFAULT_PROPERTIES`.
+
+    Raises:
+        ConfigError: `given` has a key of the configuration, or an invalid property.
     """
 
     base: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wrong = []
+        problems = []
         for key, text in self.given.items():
-            if key in _TUNED:
-                wrong.append(f"{key} belongs to the configuration, which was measured with its own")
-            elif problem := known.check(key, text):
-                wrong.append(problem)
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+            if key in _TUNED_KEYS:
+                problems.append(f"{key} is part of the measured configuration and cannot be set")
+            elif problem := check_property(key, text):
+                problems.append(problem)
+        if problems:
+            raise ConfigError("; ".join(problems))
 
     def properties_text(self, config: ServerConfig, archive: Archive) -> str:
-        """The whole config.properties of this configuration here.
+        """Return the whole config.properties of this configuration in this place.
 
         Raises:
-            ConfigError: what is given here is a setting of the configuration, or the base is no
-                file of Java properties.
+            ConfigError: `given` has a key that the configuration sets, or the base is not valid.
         """
-        if tuned := sorted(self.given.keys() & config.properties.keys()):
-            raise ConfigError(f"{tuned[0]} belongs to the configuration, which sets it itself")
+        if conflicts := sorted(self.given.keys() & config.properties.keys()):
+            raise ConfigError(
+                f"{conflicts[0]} is part of the measured configuration and cannot be set"
+            )
         if self.base is None:
-            return config.properties_text(archive, {**DEFAULTS, **self.given})
+            return config.properties_text(archive, {**DEFAULT_PROPERTIES, **self.given})
         lines: dict[str, str | None] = dict.fromkeys(SERVER_KEYS.values())
         lines |= config.lines(archive)
-        lines["models"] = _models(self._held().get("models", "{}"), archive, lines.get("models"))
+        base_models = self._base_properties().get("models", "{}")
+        lines["models"] = _merge_models(base_models, archive, lines.get("models"))
         lines |= self.given
-        return edited(self.base, lines, {"load_models": archive.path.name})
+        return edit_properties(self.base, lines, {"load_models": archive.path.name})
 
     def kept(self, config: ServerConfig) -> dict[str, str]:
-        """What here may change the rate, and the configuration was not measured with."""
-        spoken = {*SERVER_KEYS.values(), *config.properties, *(["vmargs"] if config.jvm else [])}
-        held = {**self._held(), **self.given}
-        return {key: held[key] for key in sorted(held.keys() & MATTERS - spoken)}
+        """Return the properties that may change the rate and stay, but were not measured."""
+        replaced = {*SERVER_KEYS.values(), *config.properties, *(["vmargs"] if config.jvm else [])}
+        present = {**self._base_properties(), **self.given}
+        return {key: present[key] for key in sorted(present.keys() & RATE_PROPERTIES - replaced)}
 
     def notes(self, config: ServerConfig, archive: Archive) -> list[str]:
-        """What whoever takes the file must know of the base."""
+        """Return notes for the user: properties that were not measured, an archive not loaded."""
         notes = [
-            f"{key}={text} stays, and the configuration was measured without it"
+            f"{key}={text} stays, but the configuration was measured without it"
             for key, text in self.kept(config).items()
         ]
-        loaded = self._held().get("load_models")
-        if loaded not in (None, "all", "ALL") and archive.path.name not in {
-            part.rpartition("=")[2].strip() for part in loaded.split(",")
+        load_models = self._base_properties().get("load_models")
+        if load_models not in (None, "all", "ALL") and archive.path.name not in {
+            part.rpartition("=")[2].strip() for part in load_models.split(",")
         }:
-            notes.append(f"load_models={loaded} does not load {archive.path.name}")
+            notes.append(f"load_models={load_models} does not load {archive.path.name}")
         return notes
 
-    def _held(self) -> dict[str, str]:
+    def _base_properties(self) -> dict[str, str]:
         try:
             return dict(javaproperties.loads(self.base or ""))
         except ValueError as error:
-            raise ConfigError(f"not a file of Java properties: {error}") from None
+            raise ConfigError(f"the text is not valid Java properties: {error}") from None
 
 
-def _models(held: str, archive: Archive, ours: str | None) -> str | None:
-    """The JSON of `models`, with this archive's entry replaced and the others as they were."""
+def _merge_models(base_models: str, archive: Archive, own_models: str | None) -> str | None:
+    """Return the JSON of `models` with this archive's entry replaced and all others unchanged."""
     try:
-        models: dict[str, dict[str, Any]] = json.loads(held)
+        models: dict[str, dict[str, Any]] = json.loads(base_models)
         versions = models.get(archive.name, {})
         versions.pop(archive.version, None)
     except (ValueError, AttributeError) as error:
         raise ConfigError(
-            f"property models is not the JSON that TorchServe reads: {error}"
+            f"property models must be JSON by model name and version: {error}"
         ) from None
-    versions = {**versions, **(json.loads(ours)[archive.name] if ours else {})}
+    versions = {**versions, **(json.loads(own_models)[archive.name] if own_models else {})}
     models = {**models, archive.name: versions}
     if not versions:
         del models[archive.name]
     return json.dumps(models, separators=(",", ":")) if models else None
 
 
-def edited(
+def edit_properties(
     text: str, lines: Mapping[str, str | None], missing: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """A config.properties with other lines: all else in it stays as it is written.
+    """Return a config.properties with some lines replaced and all others unchanged.
 
     Args:
-        lines: by key; None takes a line out.
-        missing: added where the text has no such line.
+        lines: new values by key; None removes a line.
+        missing: values by key that are added if the text does not have them.
     """
-    return "".join(_edited(text, lines, missing))
+    return "".join(_edited_lines(text, lines, missing))
 
 
-def _edited(
+def _edited_lines(
     base: str, lines: Mapping[str, str | None], missing: Mapping[str, str]
 ) -> Iterator[str]:
-    held = set()
+    seen = set()
     for element in javaproperties.parse(base):
         source = element.source if element.source.endswith("\n") else element.source + "\n"
         if not isinstance(element, javaproperties.KeyValue):
             yield source
             continue
-        key, is_first = element.key, element.key not in held
-        held.add(key)
-        if key not in lines or _same(element.value, lines[key]):
+        key, is_first = element.key, element.key not in seen
+        seen.add(key)
+        if key not in lines or _is_equal(element.value, lines[key]):
             yield source
         elif is_first and (text := lines[key]) is not None:
-            yield f"{key}={escaped(text)}\n"
-    for key, text in {**missing, **lines}.items():
-        if key not in held and text is not None:
-            yield f"{key}={escaped(text)}\n"
+            yield f"{key}={escape_property(text)}\n"
+    for key, value in {**missing, **lines}.items():
+        if key not in seen and value is not None:
+            yield f"{key}={escape_property(value)}\n"
 
 
-def _same(before: str, now: str | None) -> bool:
+def _is_equal(before: str, after: str | None) -> bool:
+    """Return whether two values are equal as text or as JSON."""
     try:
-        # As text again: 1 and true are equal in Python.
+        # Compared as JSON text, because 1 and true are equal in Python.
         first, second = (
-            json.dumps(json.loads(text), sort_keys=True) for text in (before, now or "")
+            json.dumps(json.loads(text), sort_keys=True) for text in (before, after or "")
         )
         return first == second
     except ValueError:
-        return before == now
+        return before == after
 
 
-def in_archive(config: ServerConfig) -> dict[str, int]:
-    """What of a configuration an archive's own model-config.yaml can hold, by its keys."""
-    found = {
+def archive_settings(config: ServerConfig) -> dict[str, int]:
+    """Return the settings that an archive's model-config.yaml can hold, by its keys."""
+    settings = {
         key: getattr(config, name)
-        for name, keys in IN_ARCHIVE.items()
+        for name, keys in ARCHIVE_KEYS.items()
         for key in keys
         if getattr(config, name) is not None
     }
-    extra = {k: int(v) for k, v in config.model_properties.items() if k == "startupTimeout"}
-    return {**found, **extra}
+    timeout = {k: int(v) for k, v in config.model_properties.items() if k == "startupTimeout"}
+    return {**settings, **timeout}
 
 
-def beside_archive(config: ServerConfig) -> ServerConfig:
-    """The rest of a configuration, which files beside the archive must hold.
+def without_archive_settings(config: ServerConfig) -> ServerConfig:
+    """Return the settings that an archive cannot hold, for files beside it.
 
-    The length of the job queue is in both: the server's own is for its other models.
+    job_queue_size is in both, because the server's value applies to its other models.
     """
     rest = {k: v for k, v in config.model_properties.items() if k == "runtimeType"}
     unset: dict[str, Any] = dict.fromkeys(MODEL_KEYS)
     return replace(config, **unset, model_properties=rest)
 
 
-def rebuild(archive: Archive, settings: Mapping[str, int], path: Path) -> str:
-    """Write the archive anew, with these settings in its model-config.yaml.
+def rebuild_archive(archive: Archive, settings: Mapping[str, int], path: Path) -> str:
+    """Write a copy of the archive to `path` with these settings in its model-config.yaml.
 
-    What else its model-config.yaml held stays.
+    Other settings in its model-config.yaml stay.
 
     Returns:
-        The new model-config.yaml.
+        The text of the new model-config.yaml.
 
     Raises:
-        ArchiveError: the archive's own model-config.yaml is none.
+        ArchiveError: the archive's model-config.yaml is not a YAML mapping.
     """
     with zipfile.ZipFile(archive.path) as old:
         manifest = json.loads(old.read(MANIFEST))
         name = manifest["model"].setdefault("configFile", "model-config.yaml")
-        held: Any = {}
+        old_settings: Any = {}
         if name in old.namelist():
             try:
-                held = yaml.safe_load(old.read(name)) or {}
+                old_settings = yaml.safe_load(old.read(name)) or {}
             except yaml.YAMLError as error:
-                raise ArchiveError(f"{archive.path}: {name} is not YAML: {error}") from None
-        if not isinstance(held, dict):
-            raise ArchiveError(f"{archive.path}: {name} holds no settings")
-        text: str = yaml.safe_dump({**held, **settings}, sort_keys=False)
+                raise ArchiveError(f"{archive.path}: {name} is not valid YAML: {error}") from None
+        if not isinstance(old_settings, dict):
+            raise ArchiveError(f"{archive.path}: {name} must be a mapping of settings")
+        text: str = yaml.safe_dump({**old_settings, **settings}, sort_keys=False)
         changed = {MANIFEST: json.dumps(manifest, indent=2), name: text}
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
             for entry in old.infolist():

@@ -1,12 +1,12 @@
 """The keys of config.properties that TorchServe 0.12.0 reads.
 
-TorchServe ignores a key that it does not know, so a misspelt one would measure nothing.
-Source: org.pytorch.serve.util.ConfigManager of that release.
+TorchServe ignores unknown keys, so a trial of a misspelt key would measure nothing.
+Source: org.pytorch.serve.util.ConfigManager of 0.12.0.
 """
 
 from __future__ import annotations
 
-INTEGERS = frozenset(
+INTEGER_KEYS = frozenset(
     [
         "default_response_timeout",
         "default_startup_timeout",
@@ -30,7 +30,7 @@ INTEGERS = frozenset(
     ]
 )
 
-BOOLEANS = frozenset(
+BOOLEAN_KEYS = frozenset(
     [
         "async_logging",
         "cpu_launcher_enable",
@@ -53,7 +53,7 @@ BOOLEANS = frozenset(
     ]
 )
 
-TEXTS = frozenset(
+TEXT_KEYS = frozenset(
     [
         "allowed_urls",
         "blacklist_env_vars",
@@ -94,11 +94,11 @@ TEXTS = frozenset(
     ]
 )
 
-KNOWN = INTEGERS | BOOLEANS | TEXTS
+KNOWN_KEYS = INTEGER_KEYS | BOOLEAN_KEYS | TEXT_KEYS
 
-#: Set by servetune for every configuration alike: where the server listens, what it loads,
-#: and how it is observed. A file's own values for these are overridden, and that is said.
-OWNED = frozenset(
+#: Keys that servetune sets in every configuration: addresses, model, metrics. The values of
+#: a file that is read are overridden and reported.
+SET_BY_SERVETUNE = frozenset(
     [
         "disable_system_metrics",
         "disable_token_authorization",
@@ -120,21 +120,21 @@ OWNED = frozenset(
 )
 
 
-def check(name: str, value: str) -> str | None:
-    """Return what is wrong with one property, or None.
+def check_property(name: str, value: str) -> str | None:
+    """Return the problem with one property, or None.
 
-    >>> check("job_queue_size", "ten")
-    "property job_queue_size must be an integer, got 'ten'"
+    >>> check_property("job_queue_size", "ten")
+    "property job_queue_size must be an integer (got 'ten')"
     """
-    if name not in KNOWN:
-        return f"property {name} is not known to TorchServe 0.12.0, which would ignore it"
-    if name in INTEGERS:
+    if name not in KNOWN_KEYS:
+        return f"property {name} is not known to TorchServe 0.12.0 and would be ignored"
+    if name in INTEGER_KEYS:
         try:
             int(value)
         except ValueError:
-            return f"property {name} must be an integer, got {value!r}"
-    if name in BOOLEANS and value not in ("true", "false"):
-        return f"property {name} must be true or false, got {value!r}"
+            return f"property {name} must be an integer (got {value!r})"
+    if name in BOOLEAN_KEYS and value not in ("true", "false"):
+        return f"property {name} must be true or false (got {value!r})"
     if "\n" in value or "\r" in value or value != value.strip():
-        return f"property {name} has a line break or a space at an end: {value!r}"
+        return f"property {name} has a line break or a space at an end (got {value!r})"
     return None

@@ -1,4 +1,4 @@
-"""Where a configuration is served: the archive, the installation, the limits."""
+"""The place in which configurations are served: archive, installation, limits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from serving.ports import LOOPBACK, Ports
 
 @dataclass(frozen=True)
 class Site:
-    """Where and under what limits a configuration is served; the same for all of a run.
+    """The part of a server's setup that is the same for all configurations of a run.
 
     Attributes:
-        ready_timeout_s: from the start until every worker is READY.
-        memory_limit_bytes: resident memory of the server and its workers, summed;
-            None is 85 % of what the host has for it at the moment.
-        ports: those asked for; the rest is chosen.
-        cores: what an unset number of workers or threads means.
-        address: of this host, where predictions are answered; all else stays on the loopback.
+        ready_timeout_s: time from the start until every worker must be ready, seconds.
+        memory_limit_bytes: budget for the resident memory of the server and its workers,
+            summed; None for 85 % of the memory available to it.
+        ports: TCP ports; 0 means any free port.
+        cores: number of workers or threads if a setting is not set.
+        address: local address that answers predictions; all else listens on the loopback.
     """
 
     archive: Archive

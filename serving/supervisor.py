@@ -1,11 +1,12 @@
-"""The small process that owns one TorchServe and outlives whoever asked for it.
+"""A small process that owns one server and ends it if the process that started it dies.
 
-Run as a script, with the standard library only. It reads one line of JSON from standard
-input: {"argv", "environment", "folder", "log", "home"}; starts `argv` in `folder` with its
-output in the file `log`, and prints lines of JSON: {"pid"} or {"error"}, later {"exit"}.
-A line `stop` asks for an orderly end. When standard input closes, for whatever reason, the
-server and everything that it started is killed, the folder `home` is removed, and the
-supervisor ends. Its own end closes its standard output: whoever listens can tell.
+The file runs as a script and imports the standard library only.
+
+Protocol: standard input receives one line of JSON, {"argv", "environment", "folder", "log",
+"home"}. The supervisor starts `argv` in `folder`, appends its output to the file `log`, and
+writes lines of JSON to standard output: {"pid"} or {"error"}, later {"exit"}. The line `stop`
+stops the server gracefully. When standard input closes, the supervisor kills the server and
+all its descendants, removes the folder `home` and exits, which closes standard output.
 """
 
 from __future__ import annotations
@@ -22,22 +23,24 @@ import sys
 import time
 from typing import Any
 
-ORDERLY_STOP_S = 1.0
+#: Time from SIGTERM to SIGKILL.
+STOP_GRACE_S = 1.0
+_KILL_LIMIT_S = 10.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> None:
     request = json.loads(sys.stdin.readline())
-    # Leave the asker's children: Ray kills those of a worker that ends, this one first.
+    # No longer a child of the caller: Ray kills the children of a worker that exits.
     if os.fork():
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        # Not SIG_IGN: the server would inherit that, and ignore an orderly stop.
+        # Not SIG_IGN, which the server would inherit and then ignore SIGTERM.
         signal.signal(number, lambda *_: None)
     libc = ctypes.CDLL(None)
-    # Orphans of the server become children of this process, so that none is missed.
+    # Orphans of the server become children of this process, which then finds and kills them.
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    _note(request["home"], "supervisor", os.getpid())
+    _write_pid_file(request["home"], "supervisor", os.getpid())
     server = None
     try:
         with open(request["log"], "ab") as log:  # noqa: PTH123
@@ -51,49 +54,49 @@ def main() -> None:
                 process_group=0,
                 preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
             )
-        _note(request["home"], "server", server.pid)
-        _say(pid=server.pid)
-        _watch(server)
+        _write_pid_file(request["home"], "server", server.pid)
+        _report(pid=server.pid)
+        _supervise(server)
     except OSError as error:
-        _say(error=str(error))
+        _report(error=str(error))
         sys.stdin.read()
     finally:
-        _end_all(server)
+        _kill_all(server)
         shutil.rmtree(request["home"], ignore_errors=True)
 
 
-def _watch(server: subprocess.Popen[bytes]) -> None:
-    """Return when the asker is gone or has closed its end."""
-    said_exit = False
+def _supervise(server: subprocess.Popen[bytes]) -> None:
+    """Obey commands and report the server's exit; return when standard input closes."""
+    is_exit_reported = False
     kill_at = float("inf")
     while True:
         readable, _, _ = select.select([0], [], [], 0.1)
         if readable:
-            # os.read, not sys.stdin: a buffered line would never wake select again.
+            # Not sys.stdin: select does not see what it has buffered.
             data = os.read(0, 4096)
             if not data:
                 return
             if b"stop" in data and server.poll() is None:
                 server.send_signal(signal.SIGTERM)
-                kill_at = time.monotonic() + ORDERLY_STOP_S
+                kill_at = time.monotonic() + STOP_GRACE_S
         if server.poll() is None and time.monotonic() > kill_at:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
-        if server.poll() is not None and not said_exit:
-            _end_all(server)
-            _say(exit=server.returncode)
-            said_exit = True
+        if server.poll() is not None and not is_exit_reported:
+            _kill_all(server)
+            _report(exit=server.returncode)
+            is_exit_reported = True
 
 
-def _end_all(server: subprocess.Popen[bytes] | None) -> None:
-    """SIGKILL the server's group and every descendant, and reap them."""
+def _kill_all(server: subprocess.Popen[bytes] | None) -> None:
+    """Kill the server's process group and all descendants of this process, and reap them."""
     if server is not None and server.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-    give_up = time.monotonic() + 10
-    while (left := _descendants(os.getpid())) and time.monotonic() < give_up:
-        for pid in left:
+    deadline = time.monotonic() + _KILL_LIMIT_S
+    while (remaining := _descendants(os.getpid())) and time.monotonic() < deadline:
+        for pid in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -103,27 +106,28 @@ def _end_all(server: subprocess.Popen[bytes] | None) -> None:
 
 
 def _descendants(root: int) -> list[int]:
+    """Return the process ids of all descendants of `root`."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError, IndexError):
                 with open(f"/proc/{name}/stat") as stat:  # noqa: PTH123
                     parents[int(name)] = int(stat.read().rpartition(")")[2].split()[1])
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found[1:]
+    tree = [root]
+    for pid in tree:
+        tree += [child for child, parent in parents.items() if parent == pid]
+    return tree[1:]
 
 
-def _note(home: str, role: str, pid: int) -> None:
-    """Leave the pid and its start time in the folder, for the sweep of what was left behind."""
+def _write_pid_file(home: str, role: str, pid: int) -> None:
+    """Write the identity of a process for serving.leftovers, which removes stale folders."""
     with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
-        started = stat.read().rpartition(")")[2].split()[19]
-    with open(os.path.join(home, f"{role}.pid"), "w") as note:  # noqa: PTH118, PTH123
-        note.write(f"{pid} {started}")
+        start_ticks = stat.read().rpartition(")")[2].split()[19]
+    with open(os.path.join(home, f"{role}.pid"), "w") as file:  # noqa: PTH118, PTH123
+        file.write(f"{pid} {start_ticks}")
 
 
-def _say(**message: Any) -> None:
+def _report(**message: Any) -> None:
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(message).encode() + b"\n")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from search.cluster import janitor
-from serving.identity import identity, is_alive
+from serving.identity import is_alive, process_identity
 
 RAY_PREFIX, HOST_PREFIX = "servetune.ray-", "servetune.host-"
 
@@ -40,7 +40,7 @@ def temporary_folder(prefix: str, message_if_killed: str = "") -> Iterator[Path]
 def create_owned_folder(prefix: str) -> Path:
     """Return a new folder owned by this process; see `remove_stale_folders`."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
-    (folder / janitor.OWNER).write_text(identity(os.getpid()))
+    (folder / janitor.OWNER).write_text(process_identity(os.getpid()))
     return folder
 
 

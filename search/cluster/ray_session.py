@@ -19,7 +19,7 @@ from search.cluster.placement import SERVING_RESOURCE
 from search.cluster.ray_token import cluster_token_file, token_is_configured
 from search.environment import environment
 from search.errors import ClusterError, RunError, first_line
-from serving.leftovers import sweep
+from serving.leftovers import remove_leftovers
 
 OBJECT_STORE_BYTES = 80 << 20
 _CLEANUP_S, _CONNECT_TIMEOUT_S = 30, 5.0
@@ -60,7 +60,7 @@ def ray_cluster(
     elif not token_is_configured() and os.environ.get("RAY_AUTH_MODE") != "disabled":
         # Ray would create the file with permissions for every user.
         cluster_token_file(None, create=True)
-    sweep()
+    remove_leftovers()
     remove_stale_folders()
     with (
         environment(_RAY_VARIABLES),

@@ -15,7 +15,7 @@ from search.spec.schema import StudySpec
 from serving.archive import Archive
 from serving.errors import ArchiveError, ConfigError, ServerError
 from serving.installation import find_java, find_torchserve
-from serving.ports import is_free
+from serving.ports import is_port_free
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class HostFacts:
 
     cores: int
     cpu_count: int
-    is_port_free: Callable[[int], bool] = is_free
+    is_port_free: Callable[[int], bool] = is_port_free
 
     @classmethod
     def of_this_host(cls) -> HostFacts:

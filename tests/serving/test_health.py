@@ -1,0 +1,165 @@
+"""Checks against this process instead of a JVM, and a log that the test writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from servetune.errors import FailureKind
+from serving.errors import ServerError
+from serving.health import ServerHealth
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "torchserve.log"
+    path.write_text("first line\n")
+    return path
+
+
+@pytest.fixture
+def health(log: Path, monkeypatch: pytest.MonkeyPatch) -> ServerHealth:
+    """Checks of this process on a host whose kernel kills nothing."""
+    set_oom_kills(monkeypatch, 3)
+    made = ServerHealth(log, memory_limit_bytes=None)
+    made.pid = os.getpid()
+    made.record_baseline()
+    return made
+
+
+def set_oom_kills(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr("serving.health.oom_kills", lambda: number)
+
+
+def test_check_memory_records_peak(health: ServerHealth) -> None:
+    health.check_memory()
+    assert health.peak_rss_bytes > 10 << 20
+
+
+def test_check_memory_names_use_and_budget(log: Path) -> None:
+    limited = ServerHealth(log, memory_limit_bytes=1 << 20)
+    limited.pid = os.getpid()
+    with pytest.raises(ServerError, match=r"used \d+ MiB, more than .* of 1 MiB") as caught:
+        limited.check_memory()
+    assert caught.value.kind is FailureKind.MEMORY_BUDGET
+    assert caught.value.log == "first line"
+
+
+def test_check_memory_of_server_before_its_start_is_zero(log: Path) -> None:
+    health = ServerHealth(log, memory_limit_bytes=None)
+    health.check_memory()
+    assert health.peak_rss_bytes == 0
+
+
+def test_check_gpu_reads_each_complete_line_once(
+    health: ServerHealth, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.health.gpu_used_bytes", lambda: 300 << 20)
+    message = "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
+    with log.open("a") as file:
+        file.write(message[:20])
+        file.flush()
+        health.check_gpu()
+        file.write(message[20:])
+    with pytest.raises(ServerError, match=r"could not allocate GPU memory .* 300 MiB") as caught:
+        health.check_gpu()
+    assert caught.value.kind is FailureKind.OUT_OF_GPU_MEMORY
+    health.check_gpu()
+
+
+@pytest.mark.parametrize(
+    ("kills", "kind"),
+    [
+        pytest.param(3, FailureKind.WORKER_DIED, id="no new kill by the kernel"),
+        pytest.param(4, FailureKind.OUT_OF_MEMORY, id="killed by the kernel"),
+    ],
+)
+def test_check_workers_names_lost_worker(
+    health: ServerHealth, monkeypatch: pytest.MonkeyPatch, kills: int, kind: FailureKind
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    health.check_workers([os.getpid()])
+    set_oom_kills(monkeypatch, kills)
+    with pytest.raises(ServerError, match=f"worker {process.pid} exited") as caught:
+        health.check_workers([os.getpid(), process.pid])
+    assert caught.value.kind is kind
+
+
+async def test_check_loading_names_kill_by_kernel(
+    health: ServerHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await health.check_loading()
+    set_oom_kills(monkeypatch, 4)
+    with pytest.raises(ServerError, match="out of memory: the kernel killed a worker"):
+        await health.check_loading()
+
+
+async def test_check_loading_names_handler_after_two_failures(
+    health: ServerHealth, log: Path
+) -> None:
+    with log.open("a") as file:
+        file.write("Backend worker process died.\n")
+        file.flush()
+        await health.check_loading()
+        file.write("Backend worker process died.\n")
+    with pytest.raises(ServerError, match="the handler raised while loading the model"):
+        await health.check_loading()
+
+
+@pytest.mark.parametrize(
+    ("status", "kills", "line", "sentence", "host_fault"),
+    [
+        pytest.param(1, 3, "", "no start: TorchServe exited with status 1", False, id="status"),
+        pytest.param(1, 4, "", "out of memory: the kernel killed TorchServe", False, id="memory"),
+        pytest.param(None, 4, "", "server died: its supervisor", True, id="supervisor"),
+        pytest.param(1, 4, "Address already in use", "port in use: another", True, id="port"),
+    ],
+)
+def test_exit_during_start_names_reason(
+    health: ServerHealth,
+    log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int | None,
+    kills: int,
+    line: str,
+    sentence: str,
+    host_fault: bool,
+) -> None:
+    set_oom_kills(monkeypatch, kills)
+    log.write_text(line)
+    error = health.exit_during_start(status)
+    assert str(error).startswith(sentence)
+    assert error.host_fault is host_fault
+
+
+@pytest.mark.parametrize(
+    ("status", "kills", "sentence"),
+    [
+        pytest.param(-9, 3, "server died: TorchServe exited with status -9", id="status"),
+        pytest.param(-9, 4, "out of memory: TorchServe exited with status -9", id="memory"),
+        pytest.param(None, 4, "server died: its supervisor process was killed", id="supervisor"),
+    ],
+)
+def test_exit_while_running_names_reason(
+    health: ServerHealth,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int | None,
+    kills: int,
+    sentence: str,
+) -> None:
+    set_oom_kills(monkeypatch, kills)
+    error = health.exit_while_running(status)
+    assert str(error) == sentence
+    assert error.host_fault is (status is None)
+
+
+def test_log_tail_returns_last_lines(health: ServerHealth, log: Path) -> None:
+    log.write_text("".join(f"line {number}\n" for number in range(20)))
+    assert health.log_tail().splitlines() == [f"line {number}" for number in range(8, 20)]
+    log.unlink()
+    assert health.log_tail() == ""
