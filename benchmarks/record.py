@@ -30,7 +30,7 @@ from loadgen.schedule import Closed
 from search.trial.host_lock import exclusive_host
 from serving.archive import Archive
 from serving.config import ServerConfig
-from serving.demo.build import pack
+from serving.demo.build import pack_archive
 from serving.errors import ServerError
 from serving.installation import find_installation
 from serving.server import TorchServe
@@ -53,7 +53,7 @@ def archive_of(handler: str, folder: Path) -> Archive:
     content = folder / "content"
     content.mkdir()
     shutil.copy(HANDLERS / f"{handler}.py", content)
-    return Archive.read(pack(handler, f"{handler}.py:handle", content, folder))
+    return Archive.read(pack_archive(handler, f"{handler}.py:handle", content, folder))
 
 
 def study_of(handler: str, folder: Path, **sections: Any) -> Path:

@@ -1,1 +1,1 @@
-"""The bundled model: a small CodeGen that is built on the spot, with nothing downloaded."""
+"""The bundled model: a small CodeGen, built locally without downloads."""

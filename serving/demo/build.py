@@ -1,4 +1,4 @@
-"""Builds the bundled model's archive, and requests to send to it."""
+"""Build of the bundled model's archive and of requests for it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MODEL_NAME = "codegen"
-#: Tokens of a prompt and its completion together. Every bundled prompt has PROMPT_TOKENS, so
-#: that a completion always has the same 16 and a request always the same cost.
+#: Tokens of a prompt with its completion. Every bundled prompt has PROMPT_TOKENS tokens, so every
+#: completion has 16 and every request costs the same.
 MAX_TOKENS = 50
 PROMPT_TOKENS = 34
 
-#: By variant: the options of the tokeniser and of the model's `generate`.
+#: Options of the tokenizer and of the model's `generate`, by variant.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
         "tokenize": {"padding": "longest"},
@@ -36,65 +36,70 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "torch-model-archiver")
-_NO_EXTRA = "the bundled model needs the extra 'demo': pip install 'servetune[demo]'"
+_MISSING_EXTRA = "the bundled model requires the extra 'demo'; run pip install 'servetune[demo]'"
 
 
 def build(folder: Path, variant: str = "fast") -> Path:
-    """Write the archive of a variant and `requests.jsonl` into folder, and return the archive.
+    """Write the archive of a variant and `requests.jsonl` into `folder`; return the archive's path.
 
     The archive is codegen.mar (fast) or codegen-original.mar; the model's name is codegen in both.
-    Nothing is done where both files are there and the archive was built from the same sources and
-    library versions. It takes some ten seconds otherwise, and no file is ever seen half written.
+    A build takes about 10 s. It is skipped if both files exist and the archive was built from the
+    same sources and library versions. Both files are written atomically.
 
     Raises:
-        DemoError: an unknown variant, or libraries that are not installed.
+        DemoError: the variant is unknown, or a library is not installed.
     """
     if variant not in VARIANTS:
-        raise DemoError(f"no variant {variant!r} of the bundled model: {', '.join(VARIANTS)}")
+        raise DemoError(
+            f"variant of the bundled model must be one of {', '.join(VARIANTS)} (got {variant!r})"
+        )
     suffix = "" if variant == "fast" else f"-{variant}"
     archive = folder / f"{MODEL_NAME}{suffix}.mar"
     requests = folder / "requests.jsonl"
     try:
-        stamp = _fingerprint()
-        if requests.is_file() and _stamp_of(archive) == stamp:
+        fingerprint = _fingerprint()
+        if requests.is_file() and _archived_fingerprint(archive) == fingerprint:
             return archive
         from serving.demo import codegen
-    except ImportError as missing:
-        raise DemoError(_NO_EXTRA) from missing
-    except FileNotFoundError as missing:
-        raise DemoError(str(missing)) from missing
+    except ImportError as error:
+        raise DemoError(_MISSING_EXTRA) from error
+    except FileNotFoundError as error:
+        raise DemoError(str(error)) from error
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = codegen.train_tokenizer()
-    # Inside folder, since a rename is atomic only within one file system.
+    # Inside `folder`, because a rename is atomic only within one file system.
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as temporary:
         content = Path(temporary) / "content"
         codegen.save(content, tokenizer)
         shutil.copy(Path(__file__).with_name("handler.py"), content)
-        described = {"name": variant, "built_from": stamp, "variants": VARIANTS}
-        (content / "variant.json").write_text(json.dumps(described, indent=2), "utf-8")
-        packed = pack(MODEL_NAME, "handler.py", content, Path(temporary))
-        listed = Path(temporary) / requests.name
-        listed.write_text(request_lines(tokenizer), "utf-8")
-        # The archive last: its stamp vouches for the requests, too.
-        listed.replace(requests)
-        packed.replace(archive)
+        description = {"name": variant, "built_from": fingerprint, "variants": VARIANTS}
+        (content / "variant.json").write_text(json.dumps(description, indent=2), "utf-8")
+        new_archive = pack_archive(MODEL_NAME, "handler.py", content, Path(temporary))
+        new_requests = Path(temporary) / requests.name
+        new_requests.write_text(request_lines(tokenizer), "utf-8")
+        # The archive last, because its fingerprint stands for the requests, too.
+        new_requests.replace(requests)
+        new_archive.replace(archive)
     return archive
 
 
 def request_lines(tokenizer: Tokenizer) -> str:
-    """One request a line: its JSON body, and what a good answer contains."""
+    """Return the bundled requests, one line of JSON each: the body and the expected answer."""
     return "".join(
         json.dumps(
-            {"body": {"prompt": cut(prompt, tokenizer)}, "expect": {"contains": "completion"}}
+            {
+                "body": {"prompt": truncate_prompt(prompt, tokenizer)},
+                "expect": {"contains": "completion"},
+            }
         )
         + "\n"
         for prompt in PROMPTS
     )
 
 
-def cut(prompt: str, tokenizer: Tokenizer) -> str:
-    """The longest beginning of prompt that has no more than PROMPT_TOKENS."""
+def truncate_prompt(prompt: str, tokenizer: Tokenizer) -> str:
+    """Return the longest beginning of `prompt` that has at most PROMPT_TOKENS tokens."""
     end = len(prompt)
     while len(tokenizer.encode(prompt[:end]).ids) > PROMPT_TOKENS:
         end -= 1
@@ -102,7 +107,7 @@ def cut(prompt: str, tokenizer: Tokenizer) -> str:
 
 
 def _fingerprint() -> str:
-    """A hash of all that shapes the archives: this package, its corpus, the libraries.
+    """Return a hash of all inputs of a build: this package, its corpus, library versions.
 
     Raises:
         ImportError: a library is not installed.
@@ -115,30 +120,32 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _stamp_of(archive: Path) -> str | None:
-    """The fingerprint that an archive was built from; None where there is none to be read."""
+def _archived_fingerprint(archive: Path) -> str | None:
+    """Return the fingerprint in an archive; None if it cannot be read."""
     try:
         with zipfile.ZipFile(archive) as file:
-            described = json.loads(file.read("variant.json"))
+            description = json.loads(file.read("variant.json"))
     except (OSError, zipfile.BadZipFile, KeyError, ValueError):
         return None
-    stamp: str | None = described.get("built_from")
-    return stamp
+    fingerprint: str | None = description.get("built_from")
+    return fingerprint
 
 
-def pack(name: str, handler: str, content: Path, target: Path) -> Path:
-    """Pack the folder content as the archive of a model of this name in the folder target.
+def pack_archive(name: str, handler: str, content: Path, folder: Path) -> Path:
+    """Write FOLDER/NAME.mar from the files in `content`, uncompressed, and return its path.
 
-    handler is the file in it, with `:FUNCTION` where it is no class.
+    The archiver's own `generate_model_archive` is not used: it copies all files to a fixed path
+    in TMPDIR and deletes the files that are there.
 
-    Only the archiver's manifest and writer are used: its `generate_model_archive` first copies
-    everything to a fixed path in TMPDIR, and deletes what it finds there.
+    Args:
+        name: the name of the model.
+        handler: the handler's file in `content`, with `:FUNCTION` if it is not a class.
     """
     from model_archiver.model_archiver_config import ModelArchiverConfig
     from model_archiver.model_packaging_utils import ModelExportUtils
 
     config = ModelArchiverConfig(model_name=name, handler=handler, version="1.0")
     manifest = ModelExportUtils.generate_manifest_json(config)
-    # Stored, not compressed: random weights do not shrink.
-    ModelExportUtils.archive(str(target), name, str(content), manifest, "zip-store")
-    return target / f"{name}.mar"
+    # Random weights do not compress.
+    ModelExportUtils.archive(str(folder), name, str(content), manifest, "zip-store")
+    return folder / f"{name}.mar"

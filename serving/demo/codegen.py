@@ -1,6 +1,6 @@
-"""A CodeGen model with random weights, and a tokeniser trained on Python's own sources.
+"""A CodeGen model with random weights, and a tokenizer trained on Python's standard library.
 
-Nothing is downloaded, and a second run with the same library versions gives the same files.
+Nothing is downloaded. Equal library versions give equal files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _END = "<|endoftext|>"
 
 
 def train_tokenizer() -> Tokenizer:
-    """A byte-level BPE tokeniser of VOCABULARY entries; the end of text is entry 0."""
+    """Return a byte-level BPE tokenizer with VOCABULARY entries; entry 0 is the end of text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -36,10 +36,9 @@ def train_tokenizer() -> Tokenizer:
 
 
 def make_model() -> CodeGenForCausalLM:
-    """Four layers of width 256: small enough for a laptop's CPU, large enough to gain by batches.
+    """Return a model with four layers of width 256, which a laptop's CPU serves in batches.
 
-    It has no end token. One drawn by chance (random weights know no better) would make a request
-    cheaper than the next.
+    It has no end token: with random weights, a random end would make requests cost differently.
     """
     config = CodeGenConfig(
         vocab_size=VOCABULARY,
@@ -58,14 +57,14 @@ def make_model() -> CodeGenForCausalLM:
 
 
 def save(folder: Path, tokenizer: Tokenizer) -> None:
-    """Write the model and tokenizer into folder, as the handler reads them."""
+    """Write the model and the tokenizer into `folder` for the handler."""
     logging.disable_progress_bar()
     make_model().save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=_END,
         pad_token=_END,
-        # Both on the left: a completion continues the end of its prompt.
+        # On the left, because a completion continues the end of its prompt.
         padding_side="left",
         truncation_side="left",
     ).save_pretrained(folder)

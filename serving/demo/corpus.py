@@ -1,4 +1,4 @@
-"""The text that the bundled tokeniser learns from: Python's own standard library."""
+"""The training text of the bundled tokenizer: Python's standard library."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ SIZE_BYTES = 1_500_000
 
 
 def modules() -> list[Path]:
-    """The library's modules in the order of their names, until they hold SIZE_BYTES.
+    """Return the library's first modules by name, SIZE_BYTES or slightly more in all.
 
-    Names that begin with an underscore are left out: some are written when Python is built.
+    Names that begin with an underscore are left out, because builds of Python generate some.
 
     Raises:
-        FileNotFoundError: this Python came without its sources.
+        FileNotFoundError: this Python has no sources of its standard library.
     """
     library = Path(sysconfig.get_path("stdlib"))
     chosen: list[Path] = []
@@ -24,4 +24,4 @@ def modules() -> list[Path]:
             return chosen
         chosen.append(path)
         size_bytes += path.stat().st_size
-    raise FileNotFoundError(f"{library} does not hold the sources of Python's standard library")
+    raise FileNotFoundError(f"{library} has too few sources of Python's standard library")

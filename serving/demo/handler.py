@@ -1,9 +1,9 @@
 """A TorchServe handler for a CodeGen model, packed into the model's archive.
 
-It stands alone there, so it imports nothing of the package it lies in here. What sets the two
-variants apart is data: `variant.json`, beside it in the archive, holds the options of the
-tokeniser and of `generate` of both, and which one is the archive's; the environment variable
-CODEGEN_VARIANT names the other. TorchServe picks the handler by taking the only class in this file.
+It imports nothing from this package, which is not in the archive. `variant.json` in the archive
+has the options of the tokenizer and of `generate` by variant, and the name of the archive's
+variant; the environment variable CODEGEN_VARIANT selects another one. TorchServe uses the only
+class in this file.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-#: Token ids and attention masks, a row per prompt, all rows of one width.
+#: Token ids and attention masks: one row per prompt, all rows of equal length.
 Batch = tuple[list[list[int]], list[list[int]]]
 
 
 def read_prompt(request: dict[str, Any], content_type: str) -> str:
-    """The prompt of one request: a JSON object's "prompt", or the whole of a text body.
+    """Return the prompt of one request: "prompt" of a JSON object, or the whole text body.
 
-    TorchServe hands over a JSON body as the object and one that it could not read as bytes.
+    TorchServe passes a JSON body as an object, and a body that it could not read as bytes.
 
     Raises:
-        ValueError: there is no prompt in it; the message tells the client why.
+        ValueError: the request has no prompt; the message is sent to the client.
     """
     body = request.get("body", request.get("data"))
     try:
@@ -35,7 +35,7 @@ def read_prompt(request: dict[str, Any], content_type: str) -> str:
             body = body.get("prompt")
         if not isinstance(body, str):
             raise ValueError('the body must be text or a JSON object like {"prompt": "def f(x):"}')
-        # JSON can spell half a character, on which the tokeniser would fail the whole batch.
+        # JSON may contain a lone surrogate, which would make the whole batch fail.
         body.encode("utf-8")
     except UnicodeError:
         raise ValueError("the prompt is not valid UTF-8 text") from None
@@ -47,12 +47,12 @@ def read_prompt(request: dict[str, Any], content_type: str) -> str:
 
 
 class CodeGenHandler:
-    """Answers each request of a batch with one completion, or with its own error."""
+    """Handler that answers each request of a batch with a completion or an error."""
 
     def initialize(self, context: Any) -> None:
-        """Load tokeniser and model from the unpacked archive, once per worker."""
-        # Read by the libraries when they are imported, so set before that. The tokeniser's own
-        # thread pool would ignore OMP_NUM_THREADS, the number of threads a worker may use.
+        """Load tokenizer and model from the unpacked archive, once per worker."""
+        # Set before the imports, which read them. The tokenizer's thread pool would ignore
+        # OMP_NUM_THREADS, the number of threads of a worker.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         import torch
@@ -66,20 +66,20 @@ class CodeGenHandler:
         gpu_id = properties.get("gpu_id")
         on_gpu = gpu_id is not None and torch.cuda.is_available()
         self.device = torch.device("cuda", int(gpu_id)) if on_gpu else torch.device("cpu")
-        described = json.loads((folder / "variant.json").read_text("utf-8"))
-        variant = described["variants"][os.environ.get("CODEGEN_VARIANT") or described["name"]]
+        description = json.loads((folder / "variant.json").read_text("utf-8"))
+        variant = description["variants"][os.environ.get("CODEGEN_VARIANT") or description["name"]]
         self.encode_options: dict[str, Any] = variant["tokenize"]
         self.generate_options: dict[str, Any] = variant["generate"]
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         self.model = CodeGenForCausalLM.from_pretrained(folder).eval().to(self.device)
 
     def handle(self, requests: list[dict[str, Any]], context: Any) -> list[dict[str, str]]:
-        """One JSON object per request, in their order: a completion, or the error of a 400."""
+        """Return one JSON object per request, in order: a completion, or the error of a 400."""
         prompts, problems = self.preprocess(requests, context)
         batch, too_long = self.encode(prompts)
         completions = self.inference(*batch) if batch else []
-        answered = (index for index in prompts if index not in too_long)
-        answers = {i: {"completion": text} for i, text in zip(answered, completions, strict=True)}
+        indices = (index for index in prompts if index not in too_long)
+        answers = {i: {"completion": text} for i, text in zip(indices, completions, strict=True)}
         for index, problem in (problems | too_long).items():
             context.set_response_status(400, "Bad Request", index)
             answers[index] = {"error": problem}
@@ -90,14 +90,18 @@ class CodeGenHandler:
     def preprocess(
         self, requests: list[dict[str, Any]], context: Any
     ) -> tuple[dict[int, str], dict[int, str]]:
-        """The prompts that could be read and, for the other requests, why not; by index."""
+        """Return the valid prompts and the problems of the other requests, by index."""
         prompts: dict[int, str] = {}
         problems: dict[int, str] = {}
         for index, request in enumerate(requests):
-            # TorchServe files the headers of the body under its name, among those of the request,
-            # where a header of that name would hide them.
-            part = context.get_request_header(index, "body" if "body" in request else "data")
-            content_type = part.get("content-type", "") if isinstance(part, dict) else ""
+            # TorchServe stores the headers of the body under the name of the body, among the
+            # request's headers, so a request header of that name hides them.
+            body_headers = context.get_request_header(
+                index, "body" if "body" in request else "data"
+            )
+            content_type = (
+                body_headers.get("content-type", "") if isinstance(body_headers, dict) else ""
+            )
             try:
                 prompts[index] = read_prompt(request, content_type)
             except ValueError as error:
@@ -105,10 +109,10 @@ class CodeGenHandler:
         return prompts, problems
 
     def encode(self, prompts: dict[int, str]) -> tuple[Batch | None, dict[int, str]]:
-        """The batch to complete, if any, and why the other prompts cannot be; by index.
+        """Return the batch to complete, if any, and the problems of the other prompts, by index.
 
-        A prompt that leaves no room for a new token makes `generate` fail, and the whole batch
-        with it, so the others are encoded again without it.
+        A prompt without room for a new token would make `generate` fail for the whole batch, so
+        the others are encoded again without it.
         """
         if not prompts:
             return None, {}
@@ -126,7 +130,7 @@ class CodeGenHandler:
         return batch, too_long
 
     def inference(self, ids: list[list[int]], masks: list[list[int]]) -> list[str]:
-        """What the model adds to each prompt, as text."""
+        """Return the completion of each prompt."""
         import torch
 
         with torch.inference_mode():
@@ -135,7 +139,7 @@ class CodeGenHandler:
                 attention_mask=torch.tensor(masks, device=self.device),
                 **self.generate_options,
             )
-        # The prompts are padded on the left, so that all of them end in the same column.
-        added = output[:, len(ids[0]) :]
-        completions: list[str] = self.tokenizer.batch_decode(added, skip_special_tokens=True)
+        # The prompts are padded on the left, so all of them end in the same column.
+        new_tokens = output[:, len(ids[0]) :]
+        completions: list[str] = self.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         return completions

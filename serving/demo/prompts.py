@@ -1,7 +1,6 @@
-"""What the demo's users ask: 36 beginnings of Python functions, all different.
+"""The bundled prompts: 36 different beginnings of Python functions.
 
-Each is longer than the tokens that one request may carry, and the builder cuts all of them to the
-same number of tokens, so that every request costs the same.
+The build truncates all of them to the same number of tokens, so every request costs the same.
 """
 
 _TEXT = '''
@@ -211,7 +210,7 @@ def gcd(first, second):
 
 
 def _split(text: str) -> tuple[str, ...]:
-    """The prompts of text: one begins at each line that starts with a statement."""
+    """Return the prompts in `text`; each line that starts with a definition begins one."""
     prompts: list[str] = []
     for line in text.strip("\n").splitlines():
         if line.startswith(("def ", "async def ", "class ")):
