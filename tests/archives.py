@@ -1,4 +1,4 @@
-"""Small model archives for tests, made from a handler's source."""
+"""Small model archives for tests, built from a handler's source."""
 
 import json
 import zipfile
@@ -13,7 +13,11 @@ def handle(data, context):
 
 
 def make_archive(folder: Path, source: str = ECHO, name: str = "echo", **extra: str) -> Path:
-    """Write FOLDER/NAME.mar with a handler module; `extra` files by name, dots as `__`."""
+    """Write FOLDER/NAME.mar with a handler; return its path.
+
+    Args:
+        extra: further files: `model_config__yaml="…"` is model-config.yaml.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.mar"
     manifest = {

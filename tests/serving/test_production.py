@@ -1,4 +1,4 @@
-"""Files for production: an existing config.properties, the archive's own settings."""
+from __future__ import annotations
 
 import json
 import zipfile
@@ -11,14 +11,18 @@ import yaml
 from serving.archive import MANIFEST, Archive
 from serving.config import ServerConfig
 from serving.errors import ConfigError
-from serving.production import DeploymentTarget, beside_archive, in_archive, rebuild
-from tests.archives import make_archive
+from serving.production import (
+    DeploymentTarget,
+    archive_settings,
+    rebuild_archive,
+    without_archive_settings,
+)
 
 TUNED = ServerConfig(
     workers=2, batch_size=16, max_batch_delay_ms=50, netty_threads=4, mkl_threads=1
 )
-IN_USE = """\
-# The team's own words.
+PROPERTIES_IN_USE = """\
+# A comment of the team.
 inference_address=https://0.0.0.0:8443
 private_key_file=/etc/tls/key.pem
 
@@ -29,26 +33,21 @@ load_models=all
 io_ratio=70"""
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    return Archive.read(make_archive(tmp_path))
-
-
-def test_a_file_in_use_keeps_all_but_what_was_tuned(archive: Archive) -> None:
-    target = DeploymentTarget(IN_USE, {"disable_token_authorization": "true"})
+def test_properties_text_keeps_lines_that_are_not_tuned(archive: Archive) -> None:
+    target = DeploymentTarget(PROPERTIES_IN_USE, {"disable_token_authorization": "true"})
     lines = target.properties_text(TUNED, archive).splitlines()
-    kept = ["# The team's own words.", "inference_address=https://0.0.0.0:8443"]
     assert lines[:5] == [
-        *kept,
+        "# A comment of the team.",
+        "inference_address=https://0.0.0.0:8443",
         "private_key_file=/etc/tls/key.pem",
         "",
         "number_of_netty_threads=4",
     ]
     assert "load_models=all" in lines and "io_ratio=70" in lines
     assert lines[-1] == "disable_token_authorization=true"
-    held = javaproperties.loads("\n".join(lines))
-    assert "job_queue_size" not in held, "the trial ran with TorchServe's own"
-    models = json.loads(held["models"])
+    written = javaproperties.loads("\n".join(lines))
+    assert "job_queue_size" not in written, "the trial ran with TorchServe's default"
+    models = json.loads(written["models"])
     assert models["other"] == {"1.0": {"minWorkers": 3}} and models["echo"]["2.0"] == {
         "batchSize": 2
     }
@@ -58,22 +57,25 @@ def test_a_file_in_use_keeps_all_but_what_was_tuned(archive: Archive) -> None:
     )
     assert parsed.to_dict() == {**TUNED.to_dict(), "properties": {**parsed.properties}}
     (note,) = target.notes(TUNED, archive)
-    assert note.startswith("io_ratio=70 stays"), "private_key_file is the place's"
+    assert note.startswith("io_ratio=70 stays"), "private_key_file does not change the rate"
 
 
-def test_a_file_that_says_the_same_stays_as_it_is(archive: Archive) -> None:
-    once = DeploymentTarget(IN_USE).properties_text(TUNED, archive)
-    assert DeploymentTarget(once).properties_text(TUNED, archive) == once
-    bare = DeploymentTarget("# nothing\n").properties_text(ServerConfig(), archive)
-    assert bare == f"# nothing\nload_models={archive.path.name}\n"
+def test_properties_text_is_idempotent(archive: Archive) -> None:
+    text = DeploymentTarget(PROPERTIES_IN_USE).properties_text(TUNED, archive)
+    assert DeploymentTarget(text).properties_text(TUNED, archive) == text
+    without_settings = DeploymentTarget("# nothing\n").properties_text(ServerConfig(), archive)
+    assert without_settings == f"# nothing\nload_models={archive.path.name}\n"
 
 
-def test_what_only_looks_the_same_is_changed(archive: Archive) -> None:
+def test_properties_text_replaces_1_by_true(archive: Archive) -> None:
     tuned = ServerConfig(properties={"cpu_launcher_enable": "true"})
     text = DeploymentTarget("cpu_launcher_enable=1\nload_models=my-echo.mar\n").properties_text(
         tuned, archive
     )
     assert "cpu_launcher_enable=true" in text.splitlines()
+
+
+def test_notes_reports_archive_that_is_not_loaded(archive: Archive) -> None:
     notes = DeploymentTarget("load_models=my-echo.mar\n").notes(ServerConfig(), archive)
     assert notes == [f"load_models=my-echo.mar does not load {archive.path.name}"]
 
@@ -81,14 +83,14 @@ def test_what_only_looks_the_same_is_changed(archive: Archive) -> None:
 @pytest.mark.parametrize(
     ("base", "given", "sentence"),
     [
-        (None, {"job_queue_size": "5"}, "job_queue_size belongs to the configuration"),
+        (None, {"job_queue_size": "5"}, "job_queue_size is part of the measured configuration"),
         (None, {"inference_adress": "x"}, "not known to TorchServe"),
-        (None, {"io_ratio": "60"}, "io_ratio belongs to the configuration"),
-        ("models={\n", {}, "property models is not the JSON"),
-        ("a=\\u00g0\n", {}, "not a file of Java properties"),
+        (None, {"io_ratio": "60"}, "io_ratio is part of the measured configuration"),
+        ("models={\n", {}, "property models must be JSON"),
+        ("a=\\u00g0\n", {}, "the text is not valid Java properties"),
     ],
 )
-def test_what_cannot_be_changed_so_is_refused(
+def test_deployment_target_refuses_invalid_properties(
     archive: Archive, base: str | None, given: dict[str, str], sentence: str
 ) -> None:
     config = ServerConfig(batch_size=2, properties={"io_ratio": "50"})
@@ -96,14 +98,14 @@ def test_what_cannot_be_changed_so_is_refused(
         DeploymentTarget(base, given).properties_text(config, archive)
 
 
-def test_an_archive_takes_its_settings_along(archive: Archive, tmp_path: Path) -> None:
+def test_rebuild_archive_replaces_settings(archive: Archive, tmp_path: Path) -> None:
     config = ServerConfig(
         workers=2, batch_size=16, job_queue_size=50, netty_threads=4, response_timeout_s=9
     )
-    first = rebuild(archive, {"minWorkers": 9, "maxWorkers": 9}, tmp_path / "first.mar")
+    first = rebuild_archive(archive, {"minWorkers": 9, "maxWorkers": 9}, tmp_path / "first.mar")
     assert yaml.safe_load(first) == {"minWorkers": 9, "maxWorkers": 9}
-    path = tmp_path / "again.mar"
-    text = rebuild(Archive.read(tmp_path / "first.mar"), in_archive(config), path)
+    path = tmp_path / "second.mar"
+    text = rebuild_archive(Archive.read(tmp_path / "first.mar"), archive_settings(config), path)
     with zipfile.ZipFile(path) as mar, zipfile.ZipFile(archive.path) as old:
         manifest = json.loads(mar.read(MANIFEST))
         assert mar.read(manifest["model"]["configFile"]).decode() == text
@@ -113,5 +115,5 @@ def test_an_archive_takes_its_settings_along(archive: Archive, tmp_path: Path) -
         **{"minWorkers": 2, "maxWorkers": 2, "batchSize": 16},
         **{"responseTimeout": 9, "jobQueueSize": 50},
     }
-    assert beside_archive(config).to_dict() == {"netty_threads": 4, "job_queue_size": 50}
+    assert without_archive_settings(config).to_dict() == {"netty_threads": 4, "job_queue_size": 50}
     assert Archive.read(path).name == archive.name

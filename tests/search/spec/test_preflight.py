@@ -26,7 +26,7 @@ from tests.specifications import write_spec
         ({"serving": {"baseline": "requests.jsonl"}}, "serving.baseline: .*not known to TorchServe"),
         ({"serving": {"java": "/no/java"}}, "serving.java: no Java: serving.java names /no/java"),
         ({"serving": {"python": "/no/python"}}, "serving.python: no Python: the interpreter /no/python"),
-        ({"serving": {"python": "/bin/true"}}, "serving.python: no Python: the interpreter /bin/true does not run: it is no Python"),
+        ({"serving": {"python": "/bin/true"}}, "serving.python: no Python: the interpreter /bin/true does not run: it is not a Python interpreter"),
     ],
 )  # fmt: skip
 def test_preflight_reports_a_problem_with_its_path(
