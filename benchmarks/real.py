@@ -24,7 +24,7 @@ from rich.table import Table
 
 from search.cli.live import LiveView
 from search.measure.configs import measure_configs
-from search.report.summary import describe
+from search.report.formatting import format_settings
 from search.spec.loading import load_spec
 from search.spec.space import Space
 from search.study import store
@@ -83,7 +83,7 @@ def main(
                     "run": f"{name} {number + 1}",
                     "trials": len(found.results),
                     "search_rps": best.sustained_rps if best else None,
-                    "config": describe(chosen[-1]),
+                    "config": format_settings(chosen[-1]),
                 }
             )
             if json_file:  # Hours of work are not lost with what comes after them.

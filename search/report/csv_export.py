@@ -9,17 +9,17 @@ import pandas as pd
 from search.study.diff import flat
 from search.trial.result import TrialResult
 
-#: Records whose figures become columns of their own name.
+#: Records whose figures become columns, without the record's name.
 _RECORDS = ("rate", "latency", "server", "timing")
 
 
 def trial_frame(results: list[TrialResult]) -> pd.DataFrame:
-    """Return settings and figures; column names are those of the trial's records."""
+    """Return settings and figures; columns have the names of the trial's records."""
     rows = []
     for result in results:
         row = _row(result)
         loads = result.to_dict()["loads"]
-        # A load's figures take the place of the trial's own.
+        # Figures of a load replace those of its trial.
         rows += [
             {**row, **flat(load), "warnings": _joined(load["warnings"])} for load in loads
         ] or [row]

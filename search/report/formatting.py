@@ -1,4 +1,4 @@
-"""How figures and tables are written. Pure."""
+"""Figures, settings and tables as text. Pure."""
 
 from __future__ import annotations
 
@@ -6,31 +6,44 @@ import math
 from collections.abc import Sequence
 
 from search.study.intervals import Interval
+from serving.config import ServerConfig
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
 
 
-def number(value: float | None) -> str:
-    """Three significant digits; nothing for None."""
+def format_number(value: float | None) -> str:
+    """Return three significant digits; an empty text for None."""
     return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def share(value: float) -> str:
-    """A share to a thousandth, never rounded up: 1 is all of it."""
+def format_share(value: float) -> str:
+    """Return a share with three decimals, rounded down: only 1 is "1"."""
     return "1" if value == 1 else f"{math.floor(1000 * value) / 1000:.3f}"
 
 
-def span(interval: Interval | None, form: str = "") -> str:
-    """The bounds of an interval; nothing for None."""
+def format_interval(interval: Interval | None, number_format: str = "") -> str:
+    """Return the bounds of an interval; an empty text for None."""
     if interval is None:
         return ""
     low, high = (
-        format(value, form) if form else number(value) for value in (interval.low, interval.high)
+        format(bound, number_format) if number_format else format_number(bound)
+        for bound in (interval.low, interval.high)
     )
     return f"{low} to {high}"
+
+
+def format_settings(config: ServerConfig) -> str:
+    """Return the settings of a configuration on one line."""
+    parts = []
+    for name, value in config.to_dict().items():
+        if isinstance(value, dict):
+            parts += [f"{key}={text}" for key, text in value.items()]
+        else:
+            parts.append(f"{name}={value}")
+    return ", ".join(parts) or "nothing set"

@@ -1,4 +1,4 @@
-"""A report as one page that opens from disk: text, tables and plots, and nothing from elsewhere."""
+"""A report as one HTML page with text, tables and plots. It loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ th { background: #f6f8fa; position: sticky; top: 0; }
 .many > div { min-width: 720px; }
 li { overflow-wrap: anywhere; }
 """
-#: Plots that need more width than a telephone has: they scroll.
-_MANY_AXES = ("All settings together", "Each setting", "Load curves of the best and the reference")
+#: Plots that are wider than the screen of a phone; they scroll sideways.
+_WIDE_PLOTS = ("All settings together", "Each setting", "Load curves of the best and the reference")
 
 
-def page(title: str, text: str, figures: Sequence[tuple[str, go.Figure]]) -> str:
-    """The whole page.
+def html_page(title: str, text: str, plots: Sequence[tuple[str, go.Figure]]) -> str:
+    """Return the page.
 
     Args:
-        title: of the browser's tab.
-        text: Markdown; HTML in it is shown as it is written.
-        figures: after the text, each with its heading.
+        title: title of the browser tab.
+        text: Markdown; HTML in it is escaped.
+        plots: shown after the text, each with its heading.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
     body = body.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )
-    drawn = "".join(
+    plots_html = "".join(
         f'<h2>{html.escape(heading)}</h2><div class="wide plot'
-        f'{" many" if heading in _MANY_AXES else ""}">{_div(figure)}</div>'
-        for heading, figure in figures
+        f'{" many" if heading in _WIDE_PLOTS else ""}">{_div(figure)}</div>'
+        for heading, figure in plots
     )
-    script = f"<script>{get_plotlyjs()}</script>" if figures else ""
+    script = f"<script>{get_plotlyjs()}</script>" if plots else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{script}</head>"
-        f"<body>{body}{drawn}</body></html>\n"
+        f"<body>{body}{plots_html}</body></html>\n"
     )
 
 

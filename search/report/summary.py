@@ -1,4 +1,4 @@
-"""What a run came to, as tables: on the terminal, report.md, report.html, trials.csv."""
+"""The report of a run: the tables on a terminal, report.md, report.html and trials.csv."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from rich.text import Text
 from loadgen.rate.result import StopReason
 from search.errors import first_line
 from search.report.csv_export import trial_frame
-from search.report.formatting import markdown, number, span
-from search.report.html_report import page
-from search.report.plots import plots
-from search.report.sweep_tables import held_settings, tables
+from search.report.formatting import (
+    format_interval,
+    format_number,
+    format_settings,
+    markdown_table,
+)
+from search.report.html_report import html_page
+from search.report.plots import build_plots
+from search.report.sweep_tables import fixed_settings, sweep_tables
 from search.study.confirm import Confirmation
 from search.study.intervals import mean_interval, prediction_interval
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from search.trial.result import PHASES, TrialResult, TrialState
-from serving.config import ServerConfig
 
 #: Eleven columns fit into 80 characters only without rules between them.
 _TIGHT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
-SETTINGS = (
+#: Settings with a column, and its title.
+_SETTING_COLUMNS = (
     ("workers", "workers"),
     ("batch_size", "batch"),
     ("max_batch_delay_ms", "delay"),
@@ -33,209 +38,225 @@ SETTINGS = (
     ("netty_client_threads", "client"),
     ("mkl_threads", "mkl"),
 )
+_PHASES_TITLE = "/".join(PHASES)
 
 
-def write_report(found: Outcome) -> None:
+def write_report(outcome: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder."""
-    folder = found.run.folder
-    trial_frame(found.results).to_csv(folder / "trials.csv", index=False)
-    is_sweep = found.spec.sweep is not None
-    text = "\n\n".join(_sweep_sections(found) if is_sweep else _sections(found)) + "\n"
+    folder = outcome.run.folder
+    trial_frame(outcome.results).to_csv(folder / "trials.csv", index=False)
+    is_sweep = outcome.spec.sweep is not None
+    sections = _sweep_sections(outcome) if is_sweep else _search_sections(outcome)
+    text = "\n\n".join(sections) + "\n"
     (folder / "report.md").write_text(text)
-    (folder / "report.html").write_text(page(found.run.name, text, plots(found)))
+    (folder / "report.html").write_text(html_page(outcome.run.name, text, build_plots(outcome)))
 
 
-def _sweep_sections(found: Outcome) -> list[str]:
-    failed = [r for r in found.results if r.state is TrialState.FAILED]
-    held = ", ".join(f"{name}={value}" for name, value in held_settings(found.results).items())
+def _sweep_sections(outcome: Outcome) -> list[str]:
+    results = outcome.results
+    failed = [r for r in results if r.state is TrialState.FAILED]
+    fixed = ", ".join(f"{name}={value}" for name, value in fixed_settings(results).items())
     return [
-        f"# {found.run.name}",
-        ending(found),
-        f"Everywhere: {held or 'nothing set'}.",
-        "Each cell is the median over the repeats, each in a fresh server, with the least and "
-        "the greatest; bold if it is better with 95 % confidence than every other point that "
-        "answered everything in each of several repeats. A request that failed or was not sent "
-        "counts in the latencies as the time-out at least.",
+        f"# {outcome.run.name}",
+        ending(outcome),
+        f"Fixed settings: {fixed or 'none'}.",
+        "Each cell is the median over the repeats (minimum to maximum), each in a fresh server. "
+        "A value is bold if it is better with 95 % confidence than that of every other point; "
+        "points count that answered every request in each of several repeats. A request that "
+        "failed or was not sent counts in the latencies as at least the timeout.",
         *(
             part
-            for table in tables(found.results)
+            for table in sweep_tables(results)
             for part in (f"## {table.kind}", table.markdown())
         ),
-        *_bullets("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
-        *_bullets("## Warnings", [(r.number, _warnings_of_loads(r)) for r in found.results]),
-        "## Where",
-        markdown(("what", "value"), _where(found.run)),
+        *_bullet_section("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
+        *_bullet_section("## Warnings", [(r.number, _load_warnings(r)) for r in results]),
+        *_environment_section(outcome.run),
     ]
 
 
-def _sections(found: Outcome) -> list[str]:
-    header, rows = _rows(found.results)
-    importance = [(name, f"{share:.0%}") for name, share in found.importance.items()]
+def _search_sections(outcome: Outcome) -> list[str]:
+    results = outcome.results
+    header, rows = _trial_table(results)
+    importance = [(name, f"{share:.0%}") for name, share in outcome.importance.items()]
     return [
-        f"# {found.run.name}",
-        headline(found),
-        ending(found),
-        *_confirmation(found),
-        "Rates of trials are their own, each measured once and unconfirmed: "
-        "the best of many noisy numbers is on average too high.",
+        f"# {outcome.run.name}",
+        headline(outcome),
+        ending(outcome),
+        *_confirmation_section(outcome.confirmation),
+        "Each trial was measured once, and its rate is unconfirmed. "
+        "The highest of many noisy rates is on average too high.",
         "## Trials",
-        markdown(header, rows),
-        _spent(found.results),
-        *_bullets(
-            "## Why they are slow or fast", [(r.number, r.explanations) for r in found.results]
+        markdown_table(header, rows),
+        _lost_time(results),
+        *_bullet_section(
+            "## Why trials are slow or fast", [(r.number, r.explanations) for r in results]
         ),
-        *_bullets("## Warnings", [(r.number, r.warnings) for r in found.results]),
+        *_bullet_section("## Warnings", [(r.number, r.warnings) for r in results]),
         "## Importance of each setting",
-        markdown(("setting", "share of the rates' variation"), importance)
+        markdown_table(("setting", "share of the rates' variation"), importance)
         if importance
-        else "Too few trials were measured to tell.",
-        "## Where",
-        markdown(("what", "value"), _where(found.run)),
+        else "Unknown: too few trials were measured.",
+        *_environment_section(outcome.run),
     ]
 
 
-def render(found: Outcome, explained: Sequence[TrialResult] | None = None) -> RenderableType:
-    """The same for a terminal; it fits 80 columns.
+def render(outcome: Outcome, explained: Sequence[TrialResult] | None = None) -> RenderableType:
+    """Return the report for a terminal; it fits 80 columns.
 
     Args:
-        explained: the trials that are explained; the best and the reference where not given.
+        explained: the trials to explain; the best and the reference if None.
     """
-    if found.spec.sweep is not None:
-        failed = [r for r in found.results if r.state is TrialState.FAILED]
-        return Group(
-            *[table.rich() for table in tables(found.results)],
-            *[Text(f"Trial {r.number} failed: {first_line(r.cause)}") for r in failed],
-            Text(ending(found)),
-        )
+    failures = [
+        Text(f"Trial {r.number} failed: {first_line(r.cause)}")
+        for r in outcome.results
+        if r.state is TrialState.FAILED
+    ]
+    if outcome.spec.sweep is not None:
+        tables = [table.rich() for table in sweep_tables(outcome.results)]
+        return Group(*tables, *failures, Text(ending(outcome)))
     if explained is None:
-        both = {r.number: r for r in (found.reference, found.chosen) if r}
-        explained = list(both.values())
-    table = Table(title=f"Trials of {found.run.name}", title_justify="left", **_TIGHT)
+        explained = [
+            *{r.number: r for r in (outcome.reference, outcome.chosen) if r}.values(),
+        ]
+    importance = ", ".join(f"{name} {share:.0%}" for name, share in outcome.importance.items())
+    lines = [
+        Text(f"seconds: {_PHASES_TITLE}", style="dim"),
+        *failures,
+        Text(headline(outcome), style="bold"),
+    ]
+    if outcome.confirmation:
+        lines.append(Text(confirmation_text(outcome.confirmation), style="bold"))
+    lines += [
+        Text(f"Trial {r.number}: {'; '.join(r.explanations)}.") for r in explained if r.explanations
+    ]
+    lines += [
+        Text(f"Trial {r.number}, warning: {warning}.") for r in explained for warning in r.warnings
+    ]
+    if lost_time := _lost_time(outcome.results):
+        lines.append(Text(lost_time))
+    lines.append(Text(f"Importance: {importance or 'unknown, too few trials'}."))
+    return Group(_terminal_table(outcome), *lines, Text(ending(outcome)))
+
+
+def _terminal_table(outcome: Outcome) -> Table:
+    table = Table(title=f"Trials of {outcome.run.name}", title_justify="left", **_TIGHT)
     table.add_column("#", justify="right")
-    table.add_column("why")
-    for title in (*(title for _, title in SETTINGS), "rps", "p99 s", "seconds"):
+    table.add_column("origin")
+    for title in (*(title for _, title in _SETTING_COLUMNS), "rps", "p99 s", "seconds"):
         table.add_column(title, justify="right", no_wrap=True)
-    for result in found.results:
-        rate = number(result.sustained_rps) or str(result.state).lower()
-        settings = [_setting(getattr(result.config, name)) for name, _ in SETTINGS]
-        row = (str(result.number), str(result.origin), *settings, rate, number(result.p99_s))
-        is_best = found.chosen is not None and result.number == found.chosen.number
-        style = "bold green" if is_best else ""
-        table.add_row(*row, _seconds(result), style=style)
-    failed = [r for r in found.results if r.state is TrialState.FAILED]
-    importance = ", ".join(f"{name} {share:.0%}" for name, share in found.importance.items())
-    return Group(
-        table,
-        Text("seconds: start/warm-up/incumbent probe/narrowing/stop", style="dim"),
-        *[Text(f"Trial {r.number} failed: {first_line(r.cause)}") for r in failed],
-        Text(headline(found), style="bold"),
-        *([Text(confirmed(found.confirmation), style="bold")] if found.confirmation else []),
-        *[
-            Text(f"Trial {r.number}: {'; '.join(r.explanations)}.")
-            for r in explained
-            if r.explanations
-        ],
-        *[
-            Text(f"Trial {r.number}, warning: {warning}.")
-            for r in explained
-            for warning in r.warnings
-        ],
-        *[Text(line) for line in (_spent(found.results),) if line],
-        Text(f"Importance: {importance or 'too few trials to tell'}."),
-        Text(ending(found)),
-    )
+    for result in outcome.results:
+        rate = format_number(result.sustained_rps) or str(result.state).lower()
+        cells = (
+            *(str(result.number), str(result.origin), *_setting_cells(result)),
+            *(rate, format_number(result.p99_s), _phase_seconds(result)),
+        )
+        is_chosen = outcome.chosen is not None and result.number == outcome.chosen.number
+        table.add_row(*cells, style="bold green" if is_chosen else "")
+    return table
 
 
-def ending(found: Outcome) -> str:
-    """Why the run ended, and what of its confirmation is missing."""
-    if not found.reason:
+def ending(outcome: Outcome) -> str:
+    """Return why the run ended, and how many rounds its confirmation lacks."""
+    if not outcome.reason:
         return "The run has not ended."
-    sentence = f"The run ended because {found.reason}."
-    wanted = found.spec.confirm
-    made = found.confirmation.rounds.count if found.confirmation else 0
-    if wanted is not None and made < wanted.rounds and not found.failed:
-        sentence += f" Of the confirmation's {wanted.rounds} rounds {made or 'none'} were measured."
-    return " ".join([sentence, *[f"{note}." for note in found.notes]])
+    sentences = [f"The run ended because {outcome.reason}."]
+    planned = outcome.spec.confirm.rounds if outcome.spec.confirm else 0
+    measured = outcome.confirmation.rounds.count if outcome.confirmation else 0
+    if measured < planned and not outcome.failed:
+        sentences.append(f"The confirmation measured {measured} of {planned} rounds.")
+    return " ".join([*sentences, *[f"{note}." for note in outcome.notes]])
 
 
-def headline(found: Outcome) -> str:
-    """Best against baseline, in a sentence or two."""
-    best, reference = found.best, found.reference
-    if not found.results:
-        return "Nothing was measured to its end yet."
+def headline(outcome: Outcome) -> str:
+    """Return the best trial compared with the reference, in one or two sentences."""
+    best, reference = outcome.best, outcome.reference
+    if not outcome.results:
+        return "No trial has finished yet."
     if best is None:
         return "No configuration sustained any rate."
-    title = "The search's best" if found.confirmation else "Best"
+    title = "Best of the search" if outcome.confirmation else "Best"
     sentence = (
-        f"{title}: trial {best.number} sustains {number(best.sustained_rps)} rps at 100 % success "
-        f"({describe(best.config)}), p99 {number(best.p99_s)} s."
+        f"{title}: trial {best.number} sustains {format_number(best.sustained_rps)} rps at "
+        f"100 % success ({format_settings(best.config)}), p99 {format_number(best.p99_s)} s."
     )
     if reference is None or reference.number == best.number:
         return sentence
     name = f"The {reference.origin} configuration (trial {reference.number})"
     if not reference.sustained_rps:
-        return f"{sentence} {name} sustained none: {first_line(reference.cause)}."
+        return f"{sentence} {name} sustained no rate: {first_line(reference.cause)}."
     ratio = (best.sustained_rps or 0.0) / reference.sustained_rps
-    return f"{sentence} {name} sustains {number(reference.sustained_rps)} rps: {ratio:.1f} times."
+    return (
+        f"{sentence} {name} sustains {format_number(reference.sustained_rps)} rps; "
+        f"the best sustains {ratio:.1f} times that rate."
+    )
 
 
-def _warnings_of_loads(result: TrialResult) -> list[str]:
-    return [f"{load.load}: {warning}" for load in result.loads for warning in load.warnings]
-
-
-def confirmed(found: Confirmation) -> str:
-    """What the confirmation says of its winner, in a few sentences."""
-    rounds, requests, winner = found.rounds, found.plan.requests, found.winner
+def confirmation_text(confirmation: Confirmation) -> str:
+    """Return the result of a confirmation in a few sentences."""
+    rounds, requests, winner = confirmation.rounds, confirmation.plan.requests, confirmation.winner
     request = requests[winner]
+    rates = rounds.positive_rates(winner)
+    prediction = prediction_interval(rates)
     sentences = []
-    served = rounds.served(winner)
-    expected = prediction_interval(served)
-    if expected is None:
-        rate = f"{number(served[0])} rps" if served else "no rate"
+    if prediction is None:
+        rate = f"{format_number(rates[0])} rps" if rates else "no rate"
         in_rounds = "one round" if rounds.count == 1 else f"{rounds.count} rounds"
         sentences.append(f"Trial {request.number} sustains {rate}, measured again in {in_rounds}")
     else:
         sentences.append(
             f"Confirmed in {rounds.count} rounds: trial {request.number} sustains "
-            f"{number(expected.mean)} rps, and one more measurement of it "
-            f"{span(expected)} with 95 % probability (its search said {number(request.known_rps)})"
+            f"{format_number(prediction.mean)} rps (95 % prediction interval of one more "
+            f"measurement: {format_interval(prediction)} rps; the search measured "
+            f"{format_number(request.known_rps)} rps)"
         )
     if winner != 0:
-        ratio = mean_interval(rounds.ratios(winner))
-        against = f"the reference, trial {requests[0].number}"
-        lost = rounds.rates(0).count(0.0)
-        if not rounds.served(0):
-            sentences.append(f"{against}, sustained no rate".capitalize())
-        elif lost:
-            sentences.append(f"{against}, sustained no rate in {lost} of the rounds".capitalize())
-        if ratio is not None:
-            told = "" if ratio.excludes_one else ": they are not told apart"
-            sentences.append(f"It is {ratio.mean:.2f} times {against} ({span(ratio, '.2f')}){told}")
-    if served and (failed := rounds.rates(winner).count(0.0)):
+        sentences += _comparison_with_reference(confirmation)
+    if rates and (failed := rounds.rates(winner).count(0.0)):
         sentences.append(f"It sustained no rate in {failed} of {rounds.count} rounds")
-    for other in rounds.indistinguishable_from(winner, found.plan.finalists):
-        faster, slower = rounds.comparison_p99_s(winner), rounds.comparison_p99_s(other)
+    for other in rounds.indistinguishable_from(winner, confirmation.plan.finalists):
         sentences.append(
-            f"Trial {requests[other].number} is not told apart from it by its rate: p99 "
-            f"{number(slower)} s against {number(faster)} s at {number(request.comparison_rps)} rps"
+            f"Trial {requests[other].number} has a statistically indistinguishable rate, and a "
+            f"p99 of {format_number(rounds.comparison_p99_s(other))} s against "
+            f"{format_number(rounds.comparison_p99_s(winner))} s at "
+            f"{format_number(request.comparison_rps)} rps"
         )
     return ". ".join(sentences) + "."
 
 
-def _confirmation(found: Outcome) -> list[str]:
-    """The confirmation's part of report.md."""
-    if (told := found.confirmation) is None:
+def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
+    rounds, winner = confirmation.rounds, confirmation.winner
+    reference = f"the reference, trial {confirmation.plan.requests[0].number}"
+    sentences = []
+    if not rounds.positive_rates(0):
+        sentences.append(f"{reference}, sustained no rate".capitalize())
+    elif failed := rounds.rates(0).count(0.0):
+        sentences.append(
+            f"{reference}, sustained no rate in {failed} of {rounds.count} rounds".capitalize()
+        )
+    ratio = mean_interval(rounds.ratios(winner))
+    if ratio is not None:
+        significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
+        sentences.append(
+            f"It is {ratio.mean:.2f} times as fast as {reference} "
+            f"(95 % interval: {format_interval(ratio, '.2f')}){significance}"
+        )
+    return sentences
+
+
+def _confirmation_section(confirmation: Confirmation | None) -> list[str]:
+    if confirmation is None:
         return []
-    rounds = told.rounds
+    rounds, requests = confirmation.rounds, confirmation.plan.requests
     header = (
-        *("trial", "search's own rps", "rps by round", "mean", "one more measurement, 95 %"),
-        *("÷ reference", "95 %", "p99 s at the common rate", "failed there"),
+        *("trial", "rps in the search", "rps by round", "mean", "95 % prediction interval"),
+        *("÷ reference", "95 %", "p99 s at the comparison rate", "failures at that rate"),
     )
     rows = []
-    for index, request in enumerate(told.plan.requests):
-        expected = prediction_interval(rounds.served(index))
+    for index, request in enumerate(requests):
+        prediction = prediction_interval(rounds.positive_rates(index))
         ratio = mean_interval(rounds.ratios(index)) if index else None
-        failed = [
+        failures = [
             r.latency.comparison_failed
             for r in rounds.results[index]
             if r.latency.comparison_failed is not None
@@ -243,81 +264,79 @@ def _confirmation(found: Outcome) -> list[str]:
         rows.append(
             (
                 f"{request.number}{' (reference)' if index == 0 else ''}",
-                number(request.known_rps),
-                ", ".join(number(r.sustained_rps) or "none" for r in rounds.results[index]),
-                number(expected.mean) if expected else "",
-                span(expected),
+                format_number(request.known_rps),
+                ", ".join(format_number(r.sustained_rps) or "none" for r in rounds.results[index]),
+                format_number(prediction.mean) if prediction else "",
+                format_interval(prediction),
                 f"{ratio.mean:.2f}" if ratio else "",
-                span(ratio, ".2f"),
-                number(rounds.comparison_p99_s(index)),
-                str(sum(failed)) if failed else "",
+                format_interval(ratio, ".2f"),
+                format_number(rounds.comparison_p99_s(index)),
+                str(sum(failures)) if failures else "",
             )
         )
-    common = next(
-        (request.comparison_rps for request in told.plan.requests if request.comparison_rps), None
+    comparison_rps = next((r.comparison_rps for r in requests if r.comparison_rps), None)
+    hosts = [r.host for results in rounds.results for r in results]
+    note = (
+        f"The comparison rate is {format_number(comparison_rps)} rps, with Poisson arrivals. "
+        f"At most, the hypervisor took {_maximum(host.steal for host in hosts)} of the CPU time, "
+        f"and other processes used {_maximum(host.other_cpu for host in hosts)}."
     )
-    shares = [r for row in rounds.results for r in row]
-    about = (
-        f"The common rate is {number(common)} rps, of Poisson arrivals. Meanwhile the hypervisor "
-        f"took {_most(r.host.steal for r in shares)} of the CPU time at most, other processes "
-        f"{_most(r.host.other_cpu for r in shares)}."
-    )
-    return ["## Confirmation", confirmed(told), markdown(header, rows), about]
+    return ["## Confirmation", confirmation_text(confirmation), markdown_table(header, rows), note]
 
 
-def _most(values: Iterable[float | None]) -> str:
-    return f"{max((value or 0.0 for value in values), default=0.0):.1%}"
+def _maximum(shares: Iterable[float | None]) -> str:
+    return f"{max((share or 0.0 for share in shares), default=0.0):.1%}"
 
 
-def describe(config: ServerConfig) -> str:
-    """The settings that are set, in a line."""
-    parts = []
-    for name, value in config.to_dict().items():
-        if isinstance(value, dict):
-            parts += [f"{key}={text}" for key, text in value.items()]
-        else:
-            parts.append(f"{name}={value}")
-    return ", ".join(parts) or "nothing set"
-
-
-def _rows(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the header and the rows of the table of trials in report.md."""
+    has_hosts = len({r.host.name for r in results}) > 1
     header = (
-        *("trial", "why"),
-        *(title for _, title in SETTINGS),
-        *("other settings", "state", "sustained rps", "not above", "width", "capacity", "p99 s"),
-        *("success by batch ≥", "s", "start/warm-up/probe/narrowing/stop"),
-        *(("host",) if (several := len({r.host.name for r in results}) > 1) else ()),
+        *("trial", "origin", *(title for _, title in _SETTING_COLUMNS), "other settings", "state"),
+        *("sustained rps", "not sustained rps", "width", "capacity rps", "p99 s"),
+        *("success by batch ≥", "seconds", _PHASES_TITLE),
+        *(("host",) if has_hosts else ()),
         "cause",
     )
     rows = []
     for result in results:
-        bound = result.rate.success_bound_by_batch
-        extra = {k: v for k, v in result.config.to_dict().items() if k not in dict(SETTINGS)}
-        cause = "" if result.rate.stop_reason is StopReason.CONVERGED else first_line(result.cause)
+        rate = result.rate
+        bound = rate.success_bound_by_batch
+        other = {
+            name: value
+            for name, value in result.config.to_dict().items()
+            if name not in dict(_SETTING_COLUMNS)
+        }
+        cause = "" if rate.stop_reason is StopReason.CONVERGED else first_line(result.cause)
         rows.append(
             (
                 str(result.number),
                 str(result.origin),
-                *(_setting(getattr(result.config, name)) for name, _ in SETTINGS),
-                ", ".join(f"{key}={value}" for key, value in extra.items()),
+                *_setting_cells(result),
+                ", ".join(f"{name}={value}" for name, value in other.items()),
                 str(result.state),
-                number(result.sustained_rps),
-                number(result.rate.upper_rps),
-                f"{result.rate.width:.0%}" if result.rate.width else "",
-                number(result.capacity_rps),
-                number(result.p99_s),
+                format_number(result.sustained_rps),
+                format_number(rate.upper_rps),
+                f"{rate.width:.0%}" if rate.width else "",
+                format_number(result.capacity_rps),
+                format_number(result.p99_s),
                 f"{bound:.1%}" if bound else "",
                 f"{result.duration_s:.0f}",
-                _seconds(result),
-                *((result.host.name,) if several else ()),
+                _phase_seconds(result),
+                *((result.host.name,) if has_hosts else ()),
                 cause,
             )
         )
     return header, rows
 
 
-def _seconds(result: TrialResult) -> str:
-    """Where a trial's seconds went; of an older record all in one."""
+def _setting_cells(result: TrialResult) -> list[str]:
+    values = [getattr(result.config, name) for name, _ in _SETTING_COLUMNS]
+    return ["–" if value is None else str(value) for value in values]
+
+
+def _phase_seconds(result: TrialResult) -> str:
+    """Return the seconds of each phase; the whole duration if the record has no phases."""
     if not result.timing.phases_s:
         return f"{result.duration_s:.0f}"
     return "/".join(
@@ -326,27 +345,30 @@ def _seconds(result: TrialResult) -> str:
     )
 
 
-def _spent(results: Sequence[TrialResult]) -> str:
-    """What the trials took, and how much of it went to those that could not win."""
+def _lost_time(results: Sequence[TrialResult]) -> str:
+    """Return the share of the time that trials without a rate took."""
     total_s = sum(r.duration_s for r in results)
     lost_s = sum(r.duration_s for r in results if r.state is not TrialState.COMPLETE)
     if not total_s:
         return ""
-    share = lost_s / total_s
-    return f"Of the trials' {total_s:.0f} s, {share:.0%} went to those pruned or failed."
+    return f"Pruned and failed trials took {lost_s / total_s:.0%} of {total_s:.0f} s."
 
 
-def _bullets(title: str, sentences: Sequence[tuple[int, Sequence[str]]]) -> list[str]:
-    lines = [f"- trial {number}: {'; '.join(told)}" for number, told in sentences if told]
-    return [title, "\n".join(lines)] if lines else []
+def _load_warnings(result: TrialResult) -> list[str]:
+    return [f"{load.load}: {warning}" for load in result.loads for warning in load.warnings]
 
 
-def _where(run: Run) -> list[tuple[str, str]]:
+def _bullet_section(title: str, sentences: Sequence[tuple[int, Sequence[str]]]) -> list[str]:
+    """Return a title and a bullet for each trial that has sentences; nothing without any."""
+    bullets = [f"- trial {number}: {'; '.join(texts)}" for number, texts in sentences if texts]
+    return [title, "\n".join(bullets)] if bullets else []
+
+
+def _environment_section(run: Run) -> list[str]:
     recorded = run.recorded()
-    parts = ("host", "versions", "placement")
-    facts = {name: value for part in parts for name, value in recorded.get(part, {}).items()}
-    return [(name, str(value)) for name, value in facts.items()]
-
-
-def _setting(value: int | None) -> str:
-    return "–" if value is None else str(value)
+    facts = [
+        (name, str(value))
+        for part in ("host", "versions", "placement")
+        for name, value in recorded.get(part, {}).items()
+    ]
+    return ["## Environment", markdown_table(("name", "value"), list(dict(facts).items()))]

@@ -1,21 +1,21 @@
-"""A sweep's tables: every load at every point, the median with its spread over the repeats."""
+"""Tables of a sweep: each load at each point, as median and range over the repeats."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from rich.table import Table
 
-from search.report.formatting import markdown, number, share
+from search.report.formatting import format_number, format_share, markdown_table
 from search.study.diff import flat
 from search.study.intervals import Interval, mean_interval
 from search.trial.load_result import LoadResult
 from search.trial.result import TrialResult, TrialState
 
-#: By kind of load: its columns, and whether more or less is better, where one of both is.
+#: The columns of each kind of load. 1: more is better; -1: less is better; 0: neither.
 COLUMNS: dict[str, dict[str, int]] = {
     "burst": {
         "completion_s": -1,
@@ -58,14 +58,17 @@ COLUMNS: dict[str, dict[str, int]] = {
     },
 }
 COLUMNS["serial"] = COLUMNS["burst"]
-#: By kind of load: the figure that says most of it.
-SHOWN = {
+#: The main figure of each kind of load.
+MAIN_COLUMN = {
     "burst": "completion_s",
     "serial": "completion_s",
     "interval": "achieved_rps",
     "closed": "achieved_rps",
     "sustained": "sustained_rps",
 }
+
+#: The settings of a configuration, as pairs of name and value.
+Point = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -77,72 +80,82 @@ class SweepTable:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """The table for report.md."""
-        return markdown(self.header, self.rows)
+        """Return the table for report.md."""
+        return markdown_table(self.header, self.rows)
 
     def rich(self) -> Table:
-        """The table for a terminal."""
+        """Return the table for a terminal."""
         table = Table(*self.header, title=self.kind, title_justify="left")
         for row in self.rows:
             table.add_row(*row)
         return table
 
 
-def tables(results: Sequence[TrialResult]) -> list[SweepTable]:
-    """One table for each kind of load, points in the order of their settings."""
-    points = _points(results)
-    names = list(varied_settings(results))
-    seen = [load for r in results for load in r.loads]
-    found = []
-    for kind in dict.fromkeys(load.kind for load in seen):
+def sweep_tables(results: Sequence[TrialResult]) -> list[SweepTable]:
+    """Return one table for each kind of load, with points in the order of their settings."""
+    points = _repeats_by_point(results)
+    setting_names = list(varied_settings(results))
+    all_loads = [load for r in results for load in r.loads]
+    tables = []
+    for kind in dict.fromkeys(load.kind for load in all_loads):
         columns = COLUMNS[kind]
-        rows = []
-        for name in dict.fromkeys(load.load for load in seen if load.kind == kind):
-            there = {
-                point: [load for r in repeats for load in r.loads if load.load == name]
-                for point, repeats in points.items()
-            }
-            whole = {
-                point: loads for point, loads in there.items() if len(loads) == len(points[point])
-            }
-            best = {column: _best(whole, column, way) for column, way in columns.items() if way}
-            for point, loads in there.items():
-                settings = dict(point)
-                cells = [
-                    _cell(
-                        column, [getattr(load, column) for load in loads], best.get(column) == point
-                    )
-                    for column in columns
-                ]
-                lost = _lost(points[point])
-                rows.append((name, *(settings.get(n, "–") for n in names), *cells, lost))
-        found.append(SweepTable(kind, ("load", *names, *columns, "repeats"), tuple(rows)))
-    return found
+        rows: list[tuple[str, ...]] = []
+        for name in dict.fromkeys(load.load for load in all_loads if load.kind == kind):
+            rows += _rows(name, columns, points, setting_names)
+        header = ("load", *setting_names, *columns, "repeats")
+        tables.append(SweepTable(kind, header, tuple(rows)))
+    return tables
 
 
-Point = tuple[tuple[str, str], ...]
+def _rows(
+    load_name: str,
+    columns: Mapping[str, int],
+    points: Mapping[Point, Sequence[TrialResult]],
+    setting_names: Sequence[str],
+) -> list[tuple[str, ...]]:
+    """Return the rows of one load, one for each point."""
+    loads_at = {
+        point: [load for r in repeats for load in r.loads if load.load == load_name]
+        for point, repeats in points.items()
+    }
+    measured_in_all = {p: loads for p, loads in loads_at.items() if len(loads) == len(points[p])}
+    best = {
+        column: _best_point(measured_in_all, column, direction)
+        for column, direction in columns.items()
+        if direction
+    }
+    rows = []
+    for point, loads in loads_at.items():
+        settings = dict(point)
+        cells = [
+            _cell(column, [getattr(load, column) for load in loads], best.get(column) == point)
+            for column in columns
+        ]
+        values = [settings.get(name, "–") for name in setting_names]
+        rows.append((load_name, *values, *cells, _repeats_text(points[point])))
+    return rows
 
 
-def _points(results: Sequence[TrialResult]) -> dict[Point, list[TrialResult]]:
-    """The repeats of each point; points in the order of their settings' values."""
+def _repeats_by_point(results: Sequence[TrialResult]) -> dict[Point, list[TrialResult]]:
+    """Return the repeats of each point, with points in the order of their settings' values."""
     points: dict[Point, list[TrialResult]] = {}
     settings = {r.number: flat(r.config.to_dict()) for r in results}
     for r in sorted(results, key=lambda r: [str(v).rjust(9) for v in settings[r.number].values()]):
-        key = tuple((name, str(value)) for name, value in settings[r.number].items())
-        points.setdefault(key, []).append(r)
+        point = tuple((name, str(value)) for name, value in settings[r.number].items())
+        points.setdefault(point, []).append(r)
     return points
 
 
 def varied_settings(results: Sequence[TrialResult]) -> dict[str, list[Any]]:
-    """Each setting that differs between these, with its values; None where it is not set."""
-    rows = [flat(r.config.to_dict()) for r in results]
-    names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: [row.get(name) for row in rows] for name in names}
-    return {name: values for name, values in found.items() if len(set(map(str, values))) > 1}
+    """Return each setting that differs, with its value in each result; None if it is not set."""
+    configs = [flat(r.config.to_dict()) for r in results]
+    names = dict.fromkeys(name for config in configs for name in config)
+    settings = {name: [config.get(name) for config in configs] for name in names}
+    return {name: values for name, values in settings.items() if len(set(map(str, values))) > 1}
 
 
-def held_settings(results: Sequence[TrialResult]) -> dict[str, Any]:
-    """Each setting that is set and the same in all these, with its value."""
+def fixed_settings(results: Sequence[TrialResult]) -> dict[str, Any]:
+    """Return each setting that has the same value in all results."""
     first = flat(results[0].config.to_dict()) if results else {}
     varied = varied_settings(results)
     return {name: value for name, value in first.items() if name not in varied}
@@ -152,33 +165,40 @@ def _cell(column: str, values: Sequence[float | None], is_best: bool) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "none" if values else ""
-    write = share if column == "success_rate" else number
-    text = write(median(known))
+    format_value = format_share if column == "success_rate" else format_number
+    text = format_value(median(known))
     if len(known) > 1 and min(known) != max(known):
-        text += f" ({write(min(known))} to {write(max(known))})"
+        text += f" ({format_value(min(known))} to {format_value(max(known))})"
     return f"**{text}**" if is_best else text
 
 
-def _best(there: dict[Point, list[LoadResult]], column: str, way: int) -> Point | None:
-    """The point that is beyond doubt better than all that can be compared; None where none is."""
-    intervals: dict[Point, Interval | None] = {}
-    for point, loads in there.items():
+def _best_point(
+    loads_at: Mapping[Point, Sequence[LoadResult]], column: str, direction: int
+) -> Point | None:
+    """Return the point whose interval is better than that of every comparable point, or None.
+
+    A point is comparable if it was measured more than once and answered every request.
+
+    Args:
+        direction: 1 if more is better, -1 if less is.
+    """
+    intervals: dict[Point, Interval] = {}
+    for point, loads in loads_at.items():
         known = [value for load in loads if (value := getattr(load, column))]
-        whole = len(known) == len(loads) and all(load.success_rate == 1 for load in loads)
-        intervals[point] = mean_interval(known) if whole else None
-    sure = {point: interval for point, interval in intervals.items() if interval}
-    if len(sure) < 2:
+        is_complete = len(known) == len(loads) and all(load.success_rate == 1 for load in loads)
+        if is_complete and (interval := mean_interval(known)):
+            intervals[point] = interval
+    if len(intervals) < 2:
         return None
-    best = max(sure, key=lambda point: way * sure[point].mean)
-    # A point where something failed, or that was measured once, is no rival to be compared.
-    apart = all(
-        (sure[best].low > other.high) if way > 0 else (sure[best].high < other.low)
-        for point, other in sure.items()
+    best = max(intervals, key=lambda point: direction * intervals[point].mean)
+    is_separate = all(
+        (intervals[best].low > other.high) if direction > 0 else (intervals[best].high < other.low)
+        for point, other in intervals.items()
         if point != best
     )
-    return best if apart else None
+    return best if is_separate else None
 
 
-def _lost(repeats: Sequence[TrialResult]) -> str:
+def _repeats_text(repeats: Sequence[TrialResult]) -> str:
     failed = [r for r in repeats if r.state is TrialState.FAILED]
     return f"{len(repeats)}, {len(failed)} failed" if failed else str(len(repeats))
