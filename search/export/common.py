@@ -1,0 +1,86 @@
+"""Types and helpers that the export formats share."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from serving.archive import Archive
+from serving.config import ServerConfig
+from serving.production import DeploymentTarget
+
+#: The file with the claimed settings and rate, for `servetune verify`.
+CLAIM_FILE = "trial.json"
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+class ExportFormat(enum.StrEnum):
+    """The form in which the configuration is exported."""
+
+    PROPERTIES = "properties"
+    MODEL_CONFIG = "model-config"
+    COMPOSE = "compose"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and to which folder.
+
+    Attributes:
+        target: addresses and existing settings of the deployment.
+        image: the container image for `ExportFormat.COMPOSE`.
+    """
+
+    folder: Path
+    config: ServerConfig
+    archive: Archive
+    target: DeploymentTarget
+    image: str
+
+
+@dataclass(frozen=True)
+class FormatFiles:
+    """The part of an export that depends on the format.
+
+    Attributes:
+        properties_text: the content of config.properties.
+        command: the command that starts the server.
+        environment_use: a sentence on what reads the file `environment`.
+        key_file_place: the place where TorchServe writes its tokens.
+        readme_items: more list items for the README.
+        notes: what the user must know about this format.
+    """
+
+    properties_text: str
+    command: str
+    environment_use: str = "`start.sh` reads it; for systemd it is an EnvironmentFile."
+    key_file_place: str = "in the folder that it is started in"
+    readme_items: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def fill_template(name: str, **values: str) -> str:
+    """Return `templates/NAME.txt` with its placeholders replaced."""
+    return Template((_TEMPLATES / f"{name}.txt").read_text()).substitute(values)
+
+
+def write_start_script(request: ExportRequest, otherwise: str) -> None:
+    """Write start.sh.
+
+    Args:
+        otherwise: the shell expansion for a MODEL_STORE that is not set.
+    """
+    # The CPU launcher starts the `python` on PATH; without torch in it, workers run unbound.
+    needs_python = request.config.properties.get("cpu_launcher_enable") == "true"
+    script = request.folder / "start.sh"
+    script.write_text(
+        fill_template(
+            "start.sh",
+            archive=request.archive.path.name,
+            otherwise=otherwise,
+            check=fill_template("check_python") if needs_python else "",
+        )
+    )
+    script.chmod(0o755)

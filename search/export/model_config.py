@@ -1,0 +1,40 @@
+"""Export as a model archive that carries the settings of its model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from search.export.common import ExportRequest, FormatFiles, write_start_script
+from search.report.formatting import format_settings
+from serving.config import ServerConfig
+from serving.production import archive_settings, rebuild_archive, without_archive_settings
+
+
+def write_model_config(request: ExportRequest) -> FormatFiles:
+    """Write the archive, its model-config.yaml, and start.sh for the rest of the configuration.
+
+    Raises:
+        ArchiveError: the model-config.yaml of the original archive cannot be extended.
+    """
+    name = request.archive.path.name
+    text = rebuild_archive(request.archive, archive_settings(request.config), request.folder / name)
+    (request.folder / "model-config.yaml").write_text(text)
+    write_start_script(request, '-$(dirname "$0")')
+    outside = without_archive_settings(request.config)
+    only_outside = replace(outside, job_queue_size=None)  # The archive carries it as well.
+    notes = []
+    if only_outside != ServerConfig():
+        notes.append(
+            f"an archive cannot carry {format_settings(only_outside)}: if you deploy the archive "
+            "alone, TorchServe uses its defaults for these"
+        )
+    return FormatFiles(
+        request.target.properties_text(outside, request.archive),
+        command="./start.sh",
+        readme_items=(
+            f"- `{name}`: the archive with `model-config.yaml` inside. TorchServe prefers these\n"
+            "  settings to the model's settings in any config.properties. A copy of\n"
+            "  `model-config.yaml` is in this folder for reading.\n"
+        ),
+        notes=tuple(notes),
+    )
