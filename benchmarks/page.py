@@ -24,8 +24,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from rich.console import Console
 from rich.table import Table
 
-from search.service.app import Service, Settings
-from search.service.job_queue import Queue, Status
+from search.service.app import Service, ServiceOptions
+from search.service.job_queue import JobQueue, ProcessStatus
 from search.service.jobs import Job, JobState, JobStore
 from search.study.observer import EventObserver
 from search.study.run_folder import Run
@@ -56,8 +56,8 @@ class _Nothing:
 
     def submit(self, job: Job) -> None: ...
 
-    def status(self, job: Job) -> Status:
-        return Status.RUNNING
+    def status(self, job: Job) -> ProcessStatus:
+        return ProcessStatus.RUNNING
 
     def kill(self, job: Job) -> None: ...
 
@@ -127,7 +127,7 @@ async def _costs(jobs: int, trials: int, times: int) -> dict[str, list[float]]:
         for _ in range(jobs - 1):
             _job(store, 30, is_over=True)
         job, run = _job(store, trials)
-        service = Service(store, Queue(store, _Nothing()), Settings((Path(folder),), None))
+        service = Service(store, JobQueue(store, _Nothing()), ServiceOptions((Path(folder),), None))
         found: dict[str, list[float]] = {}
         async with TestClient(TestServer(service.app())) as client:
 

@@ -1,1 +1,1 @@
-"""Tuning jobs over HTTP: their folders, their queue, Ray's Jobs API, the page."""
+"""Tuning jobs over HTTP: job folders, the queue, Ray's Jobs API, and the web page."""

@@ -1,4 +1,4 @@
-"""Events of a job as lines of a file that others follow while it grows. Pure file work."""
+"""The events of a job, as lines of a growing file. Only reads and writes files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.study.observer import StudyEvent
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """One line of the file.
+    """One event in the file.
 
     Attributes:
         id: the offset at which the line ends; reading continues there.
@@ -30,7 +30,7 @@ class LoggedEvent:
 
 
 class EventLog:
-    """The file; several processes may append to it."""
+    """The file of events; several processes may append to it."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -56,7 +56,7 @@ class EventLog:
 
         Args:
             after: an event's id; 0 for all.
-            max_bytes: bytes that are read at once; must hold more than one event.
+            max_bytes: bytes to read at most; must be more than one event has.
 
         Raises:
             RunError: the file has another format version.

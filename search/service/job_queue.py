@@ -1,4 +1,4 @@
-"""Who runs next: one job on a serving host at a time, the others in the order that they came."""
+"""Start queued jobs in the order of submission, one for each serving host at a time."""
 
 from __future__ import annotations
 
@@ -10,116 +10,121 @@ from typing import Protocol
 
 from search.service.jobs import Job, JobState, JobStore
 
-LOOK_S = 1.0
-#: An orderly end stops a TorchServe and the load processes first.
+POLL_S = 1.0
+#: Seconds that a job has to stop its TorchServe and its load generator processes.
 STOP_LIMIT_S = 90.0
 _LOG = logging.getLogger(__name__)
 
 
-class Status(enum.Enum):
-    """A job's process: never heard of, at work, or ended."""
+class ProcessStatus(enum.Enum):
+    """The state of a job's process."""
 
     UNKNOWN = "unknown"
     RUNNING = "running"
     OVER = "over"
 
 
-class Runner(Protocol):
-    """Starts jobs' processes and knows which have ended; every call may block."""
+class JobRunner(Protocol):
+    """Runs the processes of jobs; every call may block."""
 
     def submit(self, job: Job) -> None:
-        """Start the process of the job's present attempt."""
+        """Start the process of the job's current attempt."""
 
-    def status(self, job: Job) -> Status:
-        """What is known of that process."""
+    def status(self, job: Job) -> ProcessStatus:
+        """Return the state of that process; UNKNOWN if it was never submitted."""
         ...
 
     def kill(self, job: Job) -> None:
-        """End it at once."""
+        """End that process at once."""
 
 
-class Queue:
-    """Keeps jobs going; all it knows lies in their folders, so that a new one goes on with it.
+class JobQueue:
+    """The queue of jobs. Its state is in their folders, so that a new queue continues it.
 
     Args:
-        store: the jobs.
-        runner: of their processes.
-        at_once: jobs that may run at the same time: the serving hosts.
+        max_running: number of jobs that may run at the same time: the number of serving hosts.
     """
 
-    def __init__(self, store: JobStore, runner: Runner, at_once: int = 1):
-        self._store, self._runner, self._at_once = store, runner, at_once
-        self._changed = asyncio.Event()
+    def __init__(self, store: JobStore, runner: JobRunner, max_running: int = 1):
+        self._store, self._runner, self._max_running = store, runner, max_running
+        self._wakeup = asyncio.Event()
 
     def wake(self) -> None:
-        """A job was added, or is to stop: look now."""
-        self._changed.set()
+        """Poll at once, because a job was added, or asked to stop."""
+        self._wakeup.set()
 
     def waiting(self) -> list[Job]:
-        """The jobs that wait, the next one first."""
-        queued = [(job.record(), job) for job in self._store.all()]
+        """Return the queued jobs, the next one first."""
+        records = [(job.record(), job) for job in self._store.all()]
         return [
             job
-            for record, job in sorted(queued, key=lambda pair: pair[0].queued_s)
+            for record, job in sorted(records, key=lambda pair: pair[0].queued_s)
             if record.state is JobState.QUEUED
         ]
 
+    def positions(self) -> dict[str, int]:
+        """Return the position of each queued job by its id, from 1."""
+        return {job.id: position for position, job in enumerate(self.waiting(), 1)}
+
     async def run(self) -> None:
-        """Look after the jobs until cancelled."""
+        """Poll until cancelled."""
         while True:
             try:
-                await self.look()
-            except Exception as error:  # Ray may be away for a moment: the next look tells.
-                _LOG.warning("the queue could not look after its jobs: %s", error)
+                await self.poll()
+            except Exception as error:  # Ray may be unreachable for a moment.
+                _LOG.warning("the job queue could not be updated and tries again: %s", error)
             try:
-                await asyncio.wait_for(self._changed.wait(), LOOK_S)
+                await asyncio.wait_for(self._wakeup.wait(), POLL_S)
             except TimeoutError:
                 continue
-            self._changed.clear()
+            self._wakeup.clear()
 
-    async def look(self) -> None:
-        """Settle what has ended, end what takes too long to, start what is next."""
+    async def poll(self) -> None:
+        """Record jobs that ended, kill jobs that do not stop in time, start the next jobs."""
         running = 0
         for job in self._store.all():
-            record = job.record()
-            if record.state not in (JobState.RUNNING, JobState.STOPPING):
-                continue
-            status = await asyncio.to_thread(self._runner.status, job)
-            if status is Status.OVER or (status is Status.UNKNOWN and job.ended()):
-                self._settle(job)
-                continue
-            running += 1
-            if status is Status.UNKNOWN:
-                # The service ended before it had said so, or the cluster is a new one.
-                await self._submit(job)
-            asked_s = job.stop_path.stat().st_mtime if job.stop_path.exists() else time.time()
-            if time.time() - asked_s > STOP_LIMIT_S:
-                await asyncio.to_thread(self._runner.kill, job)
-        for job in self.waiting()[: max(self._at_once - running, 0)]:
-            record = job.record()
+            if job.record().state in (JobState.RUNNING, JobState.STOPPING):
+                running += await self._check(job)
+        for job in self.waiting()[: max(self._max_running - running, 0)]:
             job.change(
                 state=JobState.RUNNING,
-                attempt=record.attempt + 1,
+                attempt=job.record().attempt + 1,
                 started_s=time.time(),
                 ended_s=None,
                 reason=None,
             )
             await self._submit(job)
 
+    async def _check(self, job: Job) -> bool:
+        """Return whether a job that was started is still running."""
+        status = await asyncio.to_thread(self._runner.status, job)
+        if status is ProcessStatus.OVER or (status is ProcessStatus.UNKNOWN and job.ended()):
+            self._record_end(job)
+            return False
+        if status is ProcessStatus.UNKNOWN:
+            # The service ended before the submission, or the cluster is a new one.
+            await self._submit(job)
+        stop_asked_s = job.stop_path.stat().st_mtime if job.stop_path.exists() else time.time()
+        if time.time() - stop_asked_s > STOP_LIMIT_S:
+            await asyncio.to_thread(self._runner.kill, job)
+        return True
+
     async def _submit(self, job: Job) -> None:
         try:
             await asyncio.to_thread(self._runner.submit, job)
         except Exception as error:
-            self._end(job, JobState.FAILED, f"Ray did not take the job: {error}")
+            self._end(job, JobState.FAILED, f"Ray did not accept the job: {error}")
 
-    def _settle(self, job: Job) -> None:
+    def _record_end(self, job: Job) -> None:
         if (ended := job.ended()) is not None:
             state, reason = ended
         elif job.stop_path.exists():
             state, reason = JobState.STOPPED, "it was stopped"
         else:
             state = JobState.FAILED
-            reason = "its process was lost; what it had measured is kept, and resume goes on"
+            reason = (
+                "its process was lost; finished trials are kept, and resuming the job continues"
+            )
         self._end(job, state, reason)
 
     @staticmethod
@@ -128,17 +133,17 @@ class Queue:
         job.change(state=state, reason=reason, ended_s=time.time())
 
 
-def stop(job: Job) -> None:
-    """Ask a job to end; one that waits ends at once."""
+def stop_job(job: Job) -> None:
+    """Ask a running job to stop; a queued job is stopped at once."""
     if job.record().state is JobState.QUEUED:
         job.change(
-            state=JobState.STOPPED, reason="it was stopped before it began", ended_s=time.time()
+            state=JobState.STOPPED, reason="it was stopped before it started", ended_s=time.time()
         )
     else:
         job.stop_path.touch()
         job.change(state=JobState.STOPPING)
 
 
-def resume(job: Job) -> None:
-    """Put a job that is over at the queue's end again."""
+def requeue_job(job: Job) -> None:
+    """Put a job that is over at the end of the queue."""
     job.change(state=JobState.QUEUED, queued_s=time.time(), ended_s=None, reason=None)

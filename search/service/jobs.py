@@ -1,4 +1,4 @@
-"""Jobs as folders: what was asked for, what happens, how it ended. Pure file work."""
+"""The folders of jobs: specification, events, result. Only reads and writes files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 import yaml
 
 from search.service.events import EventLog
-from search.study.run_folder import Run, write_whole
+from search.study.run_folder import Run, write_atomically
 
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
 
 class JobState(enum.StrEnum):
-    """Where a job is on its way."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -32,19 +32,19 @@ class JobState(enum.StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether the job stays as it is until it is resumed."""
         return self in (JobState.FINISHED, JobState.STOPPED, JobState.FAILED)
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What the service knows of a job.
+    """The record of a job.
 
     Attributes:
-        name: the specification's.
-        state, reason: where it is, and why it ended.
+        name: the name of the specification.
+        reason: why the job ended.
         created_s, queued_s, started_s, ended_s: seconds since 1970; queued_s orders the queue.
-        attempt: how often it was submitted; each has a name of its own in Ray.
+        attempt: number of submissions to Ray.
     """
 
     name: str
@@ -58,7 +58,7 @@ class JobRecord:
 
 
 class Job:
-    """One job's folder: job.json, spec.yaml, uploads/, events.jsonl, runs/, stop, end.json."""
+    """The folder of a job: job.json, spec.yaml, uploads/, events.jsonl, runs/, stop, end.json."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -67,45 +67,45 @@ class Job:
 
     @property
     def spec_path(self) -> Path:
-        """What was asked for."""
+        """The submitted specification."""
         return self.folder / "spec.yaml"
 
     @property
     def stop_path(self) -> Path:
-        """There as long as the job is to stop."""
+        """A file that exists while the job is asked to stop."""
         return self.folder / "stop"
 
     @property
     def submission_id(self) -> str:
-        """What Ray calls this attempt."""
+        """The name of the current attempt in Ray."""
         return f"servetune-{self.id}-{self.record().attempt}"
 
     def record(self) -> JobRecord:
-        """What is known of it."""
+        """Return the job's record."""
         data = json.loads((self.folder / "job.json").read_text())
         return JobRecord(**{**data, "state": JobState(data["state"])})
 
     def change(self, **changes: Any) -> JobRecord:
-        """Change what is known; a new state is an event."""
-        before = self.record()
-        now = replace(before, **changes)
-        write_json(self.folder / "job.json", asdict(now))
-        if now.state is not before.state:
-            self.events.append("state", state=now.state, reason=now.reason)
-        return now
+        """Change fields of the record; a new state is also written as an event."""
+        old = self.record()
+        new = replace(old, **changes)
+        write_json(self.folder / "job.json", asdict(new))
+        if new.state is not old.state:
+            self.events.append("state", state=new.state, reason=new.reason)
+        return new
 
     def run(self) -> Run | None:
-        """Its run, where it has begun."""
-        found = sorted(self.folder.glob("runs/*/spec.yaml"))
-        return Run(found[0].parent) if found else None
+        """Return the job's run; None if it has not started."""
+        paths = sorted(self.folder.glob("runs/*/spec.yaml"))
+        return Run(paths[0].parent) if paths else None
 
     def end(self, state: JobState, reason: str) -> None:
-        """The job's own process says how this attempt ended."""
+        """Record how the current attempt ended; called by the job's process."""
         end = {"attempt": self.record().attempt, "state": state, "reason": reason}
         write_json(self.folder / "end.json", end)
 
     def ended(self) -> tuple[JobState, str] | None:
-        """How the present attempt ended, where its process could say so."""
+        """Return how the current attempt ended; None if its process recorded nothing."""
         try:
             end = json.loads((self.folder / "end.json").read_text())
         except OSError:
@@ -116,20 +116,20 @@ class Job:
 
 
 class JobStore:
-    """All jobs under one folder."""
+    """The jobs in a folder."""
 
     def __init__(self, folder: Path):
         self._folder = folder / "jobs"
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def new_folder(self) -> Path:
-        """A folder for a job that is not one yet: `add` makes it one."""
+        """Create a folder for a job; `add` turns it into a job."""
         folder = self._folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         folder.mkdir(mode=0o700)
         return folder
 
     def add(self, folder: Path, name: str, spec: Mapping[str, Any]) -> Job:
-        """Make a folder a job, last in the queue."""
+        """Turn a folder into a job, last in the queue."""
         job = Job(folder)
         job.spec_path.write_text(yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True))
         now = time.time()
@@ -138,16 +138,16 @@ class JobStore:
         return job
 
     def get(self, job_id: str) -> Job | None:
-        """The job of this name."""
+        """Return the job with this id; None if there is none."""
         folder = self._folder / job_id
-        is_one = _ID.fullmatch(job_id) is not None and (folder / "job.json").is_file()
-        return Job(folder) if is_one else None
+        is_job = _ID.fullmatch(job_id) is not None and (folder / "job.json").is_file()
+        return Job(folder) if is_job else None
 
     def all(self) -> list[Job]:
-        """Every job, oldest first."""
+        """Return every job, the oldest first."""
         return [Job(path.parent) for path in sorted(self._folder.glob("*/job.json"))]
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write plain data whole or not at all."""
-    write_whole(path, json.dumps(data, indent=1) + "\n")
+    """Write JSON data atomically."""
+    write_atomically(path, json.dumps(data, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The API's OpenAPI document, out of the views and one table of operations."""
+"""The API's OpenAPI document, from the views and a table of operations."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pydantic.json_schema import models_json_schema
 from search.service.views import ErrorView, JobsView, JobView, TrialDetailView, TrialsView
 from search.spec.schema import StudySpec
 
-_REF = "#/components/schemas/{model}"
-_ID = {
+_SCHEMA_REF = "#/components/schemas/{model}"
+_ID_PARAMETER = {
     "name": "id",
     "in": "path",
     "required": True,
     "schema": {"type": "string", "pattern": r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{6}$"},
 }
-_NUMBER = {
+_NUMBER_PARAMETER = {
     "name": "number",
     "in": "path",
     "required": True,
     "schema": {"type": "integer", "minimum": 0},
 }
-_FORMAT = {
+_FORMAT_PARAMETER = {
     "name": "format",
     "in": "query",
     "schema": {"type": "string", "enum": ["html", "md"], "default": "html"},
 }
-_LAST = {
+_LAST_EVENT_PARAMETER = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "the id of the last event that was seen",
+    "description": "id of the last event that the client received",
     "schema": {"type": "integer", "minimum": 0},
 }
 _BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
@@ -42,76 +42,126 @@ _BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
 
 @dataclass(frozen=True)
 class _Operation:
+    """One operation.
+
+    Attributes:
+        success: the status, and the model or the content type of the body.
+        error_statuses: besides 401, which every operation may return.
+    """
+
     method: str
     path: str
     name: str
     summary: str
-    status: int
-    answer: type[BaseModel] | str
-    refusals: tuple[int, ...] = ()
+    success: tuple[int, type[BaseModel] | str]
+    error_statuses: tuple[int, ...] = ()
     parameters: tuple[dict[str, Any], ...] = ()
-    body: bool = False
+    has_body: bool = False
 
 
 _OPERATIONS = (
-    _Operation("get", "/v1/jobs", "list_jobs", "All jobs, the newest first.", 200, JobsView),
     _Operation(
-        *(
-            "post",
-            "/v1/jobs",
-            "submit_job",
-            "Check a specification, and put a job last in the queue.",
-        ),
-        *(201, JobView, (400, 413, 422)),
-        body=True,
-    ),
-    _Operation("get", "/v1/jobs/{id}", "show_job", "One job now.", 200, JobView, (404,), (_ID,)),
-    _Operation(
-        *("delete", "/v1/jobs/{id}", "stop_job", "Stop a job; what was measured is kept."),
-        *(202, JobView, (404, 409), (_ID,)),
+        "get",
+        "/v1/jobs",
+        "list_jobs",
+        "List all jobs, the newest first.",
+        (200, JobsView),
     ),
     _Operation(
-        *("post", "/v1/jobs/{id}/resume", "resume_job", "Go on with a job that is over."),
-        *(202, JobView, (404, 409), (_ID,)),
+        "post",
+        "/v1/jobs",
+        "submit_job",
+        "Check a specification and queue a job.",
+        (201, JobView),
+        (400, 413, 422),
+        has_body=True,
     ),
     _Operation(
-        *("get", "/v1/jobs/{id}/trials", "list_trials", "The finished trials, by number."),
-        *(200, TrialsView, (404,), (_ID,)),
+        "get",
+        "/v1/jobs/{id}",
+        "show_job",
+        "Show a job.",
+        (200, JobView),
+        (404,),
+        (_ID_PARAMETER,),
     ),
     _Operation(
-        *("get", "/v1/jobs/{id}/trials/{number}", "show_trial", "All that is known of a trial."),
-        *(200, TrialDetailView, (404,), (_ID, _NUMBER)),
+        "delete",
+        "/v1/jobs/{id}",
+        "stop_job",
+        "Stop a job; finished trials are kept.",
+        (202, JobView),
+        (404, 409),
+        (_ID_PARAMETER,),
     ),
     _Operation(
-        *("get", "/v1/jobs/{id}/events", "follow_job"),
-        "What happens, as server-sent events: state, trial, phase, window, result, round, "
-        "confirmed, stopping. Ends when the job is over.",
-        200,
-        "text/event-stream",
+        "post",
+        "/v1/jobs/{id}/resume",
+        "resume_job",
+        "Continue a job that is over.",
+        (202, JobView),
+        (404, 409),
+        (_ID_PARAMETER,),
+    ),
+    _Operation(
+        "get",
+        "/v1/jobs/{id}/trials",
+        "list_trials",
+        "List the finished trials, by number.",
+        (200, TrialsView),
+        (404,),
+        (_ID_PARAMETER,),
+    ),
+    _Operation(
+        "get",
+        "/v1/jobs/{id}/trials/{number}",
+        "show_trial",
+        "Show a trial with its full record and its files.",
+        (200, TrialDetailView),
+        (404,),
+        (_ID_PARAMETER, _NUMBER_PARAMETER),
+    ),
+    _Operation(
+        "get",
+        "/v1/jobs/{id}/events",
+        "follow_job",
+        "Stream the events of a job as server-sent events: state, trial, phase, window, result, "
+        "round, confirmed, stopping. The stream ends when the job is over.",
+        (200, "text/event-stream"),
         (400, 404),
-        (_ID, _LAST),
+        (_ID_PARAMETER, _LAST_EVENT_PARAMETER),
     ),
     _Operation(
-        *("get", "/v1/jobs/{id}/report", "show_report", "The report, as it is now."),
-        *(200, "text/html", (400, 404), (_ID, _FORMAT)),
+        "get",
+        "/v1/jobs/{id}/report",
+        "show_report",
+        "Download the current report.",
+        (200, "text/html"),
+        (400, 404),
+        (_ID_PARAMETER, _FORMAT_PARAMETER),
     ),
     _Operation(
-        *("get", "/v1/jobs/{id}/best.tar.gz", "fetch_best", "The files for production."),
-        *(200, "application/gzip", (404,), (_ID,)),
+        "get",
+        "/v1/jobs/{id}/best.tar.gz",
+        "fetch_best",
+        "Download the files for production.",
+        (200, "application/gzip"),
+        (404,),
+        (_ID_PARAMETER,),
     ),
 )
 
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole document, version 3.1."""
+    """Return the OpenAPI 3.1 document."""
     views = (JobsView, JobView, TrialsView, TrialDetailView, ErrorView)
     modes: list[Any] = [(view, "serialization") for view in views]
     modes.append((StudySpec, "validation"))
-    _, schemas = models_json_schema(modes, ref_template=_REF)
+    _, schemas = models_json_schema(modes, ref_template=_SCHEMA_REF)
     paths: dict[str, dict[str, Any]] = {}
     for operation in _OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _described(operation)
+        paths.setdefault(operation.path, {})[operation.method] = _describe(operation)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -128,32 +178,33 @@ def document() -> dict[str, Any]:
     }
 
 
-def _described(operation: _Operation) -> dict[str, Any]:
-    if isinstance(operation.answer, str):
-        kinds = [operation.answer]
+def _describe(operation: _Operation) -> dict[str, Any]:
+    status, body = operation.success
+    if isinstance(body, str):
+        content_types = [body]
         if operation.name == "show_report":
-            kinds.append("text/markdown")
-        content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in kinds}
+            content_types.append("text/markdown")
+        content: dict[str, Any] = {t: {"schema": {"type": "string"}} for t in content_types}
     else:
-        content = {"application/json": {"schema": _reference(operation.answer)}}
-    answers: dict[str, Any] = {
-        str(operation.status): {"description": operation.summary, "content": content}
+        content = {"application/json": {"schema": _reference(body)}}
+    responses: dict[str, Any] = {
+        str(status): {"description": operation.summary, "content": content}
     }
-    refusals = {
-        "description": "refused; the body says why",
+    error_response = {
+        "description": "the request was rejected; the body has the reason",
         "content": {"application/json": {"schema": _reference(ErrorView)}},
     }
-    answers |= {str(status): refusals for status in (401, *operation.refusals)}
-    found: dict[str, Any] = {
+    responses |= {str(status): error_response for status in (401, *operation.error_statuses)}
+    description: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "responses": answers,
+        "responses": responses,
     }
     if operation.parameters:
-        found["parameters"] = list(operation.parameters)
-    if operation.body:
-        found["requestBody"] = _body()
-    return found
+        description["parameters"] = list(operation.parameters)
+    if operation.has_body:
+        description["requestBody"] = _body()
+    return description
 
 
 def _body() -> dict[str, Any]:
@@ -163,8 +214,8 @@ def _body() -> dict[str, Any]:
         "required": ["spec"],
         "properties": {
             "spec": {"type": "string", "description": "the specification, YAML or JSON"},
-            "archive": {**_BINARY, "description": "in the place of model.archive"},
-            "requests": {**_BINARY, "description": "in the place of model.requests"},
+            "archive": {**_BINARY, "description": "replaces model.archive"},
+            "requests": {**_BINARY, "description": "replaces model.requests"},
         },
     }
     return {
@@ -178,4 +229,4 @@ def _body() -> dict[str, Any]:
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:
-    return {"$ref": _REF.format(model=model.__name__)}
+    return {"$ref": _SCHEMA_REF.format(model=model.__name__)}

@@ -1,4 +1,4 @@
-"""Ray's Jobs API: on the cluster that the service is given, or on one that it starts here."""
+"""Run jobs through Ray's Jobs API, on a given cluster or on one started on this host."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from search.cluster.node import free_ports
 from search.errors import ServiceError
-from search.service.job_queue import Status
+from search.service.job_queue import ProcessStatus
 from search.service.jobs import Job, write_json
-from serving.identity import identity, is_alive
+from serving.identity import is_alive, process_identity
 
 _START_S, _STOP_S = 60.0, 30.0
 _POLL_S = 0.3
-#: A Ray that lives answers within this, also on a busy host.
+#: Seconds within which a live Ray answers, even on a busy host.
 _FIND_S = 15.0
-#: More load processes than any specification may ask for.
-_LOADGENS = 64
+#: More load generator processes than any specification may have.
+_LOADGEN_PROCESSES = 64
 
 
-class Cluster:
-    """Where jobs run.
+class RayJobs:
+    """A `JobRunner` on a Ray cluster.
 
     Args:
-        address: of Ray's dashboard, `http://HOST:PORT`.
+        address: URL of Ray's dashboard, `http://HOST:PORT`.
 
     Raises:
-        ServiceError: nothing answers there.
+        ServiceError: no dashboard answers there.
     """
 
     def __init__(self, address: str):
@@ -50,9 +50,9 @@ class Cluster:
             ) from None
 
     def submit(self, job: Job) -> None:
-        """Start a job's process."""
+        """See `JobRunner.submit`."""
         self._client.submit_job(
-            # Ray gives it to a shell.
+            # Ray passes the entry point to a shell.
             entrypoint=shlex.join(
                 [sys.executable, "-P", "-m", "search.service.worker", str(job.folder)]
             ),
@@ -60,88 +60,92 @@ class Cluster:
             metadata={"servetune_job": job.id},
         )
 
-    def status(self, job: Job) -> Status:
-        """What Ray knows of the job's present attempt."""
+    def status(self, job: Job) -> ProcessStatus:
+        """See `JobRunner.status`."""
         try:
             status = self._client.get_job_status(job.submission_id)
         except RuntimeError as error:
             if "does not exist" in str(error):
-                return Status.UNKNOWN
+                return ProcessStatus.UNKNOWN
             raise
         is_over = status in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
-        return Status.OVER if is_over else Status.RUNNING
+        return ProcessStatus.OVER if is_over else ProcessStatus.RUNNING
 
     def kill(self, job: Job) -> None:
-        """End a job's process at once."""
+        """See `JobRunner.kill`."""
         self._client.stop_job(job.submission_id)
 
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """A cluster of this host alone, which outlives whoever started it.
+    """A Ray cluster on this host, which outlives the process that started it.
 
     Attributes:
-        holder: the identity of the `servetune up` that holds it together.
-        address: of its dashboard.
+        process: the identity of its `servetune up` process.
+        address: URL of its dashboard.
     """
 
-    holder: str
+    process: str
     address: str
 
     @classmethod
     def find(cls, root: Path) -> LocalCluster | None:
-        """The one that an earlier service left; None where it is gone, and then all of it is."""
+        """Return the cluster that an earlier service started.
+
+        If it does not answer, stop all of it and return None.
+        """
         try:
-            found = cls(**json.loads((root / "cluster.json").read_text()))
+            cluster = cls(**json.loads((root / "cluster.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
         deadline = time.monotonic() + _FIND_S
-        while is_alive(found.holder) and time.monotonic() < deadline:
-            if _answers(found.address):
-                return found
+        while is_alive(cluster.process) and time.monotonic() < deadline:
+            if _answers(cluster.address):
+                return cluster
             time.sleep(_POLL_S)
-        found.stop()
+        cluster.stop()
         return None
 
     @classmethod
     def start(cls, root: Path) -> LocalCluster:
-        """Start one, and remember it in `root`.
+        """Start a cluster, and record it in `root`.
 
         Raises:
-            ServiceError: it did not come up.
+            ServiceError: it did not start in time.
         """
-        port, dashboard = free_ports(2)
-        log = (root / "cluster.log").open("wb")
-        with log:
+        port, dashboard_port = free_ports(2)
+        log_path = root / "cluster.log"
+        with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "servetune", "up", "--head", "--any-ports"),
-                    *("--role", "serving", "--role", "loadgen", "--processes", str(_LOADGENS)),
+                    *("--role", "serving", "--role", "loadgen"),
+                    *("--processes", str(_LOADGEN_PROCESSES)),
                     *("--address", "127.0.0.1", "--port", str(port)),
-                    *("--dashboard-port", str(dashboard)),
+                    *("--dashboard-port", str(dashboard_port)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        found = cls(identity(process.pid), f"http://127.0.0.1:{dashboard}")
-        write_json(root / "cluster.json", vars(found))
+        cluster = cls(process_identity(process.pid), f"http://127.0.0.1:{dashboard_port}")
+        write_json(root / "cluster.json", vars(cluster))
         deadline = time.monotonic() + _START_S
-        while not _answers(found.address):
+        while not _answers(cluster.address):
             if process.poll() is not None or time.monotonic() > deadline:
-                found.stop()
+                cluster.stop()
                 raise ServiceError(
-                    f"Ray did not start within {_START_S:.0f} s; {root / 'cluster.log'} says why"
+                    f"Ray did not start within {_START_S:.0f} s; see the reason in {log_path}"
                 )
             time.sleep(_POLL_S)
-        return found
+        return cluster
 
     def stop(self) -> None:
-        """End it, and all that it started."""
+        """Stop the cluster and every process that it started."""
         with contextlib.suppress(psutil.Error):
-            process = psutil.Process(int(self.holder.split()[0]))
-            if is_alive(self.holder):
+            process = psutil.Process(int(self.process.split()[0]))
+            if is_alive(self.process):
                 process.send_signal(signal.SIGTERM)
                 process.wait(timeout=_STOP_S)
 
@@ -151,6 +155,6 @@ def _answers(address: str) -> bool:
         with urllib.request.urlopen(f"{address}/api/version", timeout=2):
             return True
     except urllib.error.HTTPError:
-        return True  # It asks for its token.
+        return True  # It requires its token.
     except OSError:
         return False

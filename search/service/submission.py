@@ -1,4 +1,4 @@
-"""What may become a job: a specification and files, checked before anything is queued."""
+"""Check a submitted specification and its files before a job is queued."""
 
 from __future__ import annotations
 
@@ -9,128 +9,135 @@ from typing import Any
 
 import yaml
 
-from search.errors import SpecError
+from search.errors import SpecError, SpecProblem
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
 
-#: Where a specification names files that are read.
-_FILES = (
-    ("model", "archive"),
-    ("model", "requests"),
-    ("serving", "baseline"),
-    ("search", "warm_start"),
-)
-#: What is the service's own to choose: programs that are run, places that are written.
-_OWN = (("serving", "java"), ("serving", "python"), ("serving", "ports"), ("output",))
+#: Paths of a specification that name files to read.
+_FILE_PATHS = ("model.archive", "model.requests", "serving.baseline", "search.warm_start")
+#: Paths that only the service sets: programs to run, and places to write to.
+_RESERVED_PATHS = ("serving.java", "serving.python", "serving.ports", "output")
+_OUTSIDE = "is outside the folders that the service may read"
 
 
 def parse(text: bytes) -> dict[str, Any]:
-    """A specification as YAML, of which JSON is a part.
+    """Parse a specification in YAML, or in its subset JSON.
 
     Raises:
-        SpecError: it is neither, or no mapping.
+        SpecError: the text is neither, is not a mapping, or contains an alias.
     """
     try:
         aliases = [e for e in yaml.parse(text, yaml.SafeLoader) if isinstance(e, yaml.AliasEvent)]
-        # Aliases of aliases are small as text and endless as data.
+        # Nested aliases are short as text and huge as data.
         data = None if aliases else yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError([f"not YAML and not JSON: {error}"]) from None
+        raise SpecError([f"the specification is neither YAML nor JSON: {error}"]) from None
     if aliases:
-        raise SpecError(["an alias (*name) is not taken: write the value where it belongs"])
+        raise SpecError(["aliases (*name) are not allowed: repeat the value instead"])
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise SpecError(["the body holds no specification: a mapping with `model:` is needed"])
+        raise SpecError(["the specification must be a mapping with `model:`"])
     return data
 
 
 def accept(
-    data: dict[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
+    data: Mapping[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
 ) -> tuple[dict[str, Any], StudySpec]:
-    """Check a whole specification.
+    """Check a submitted specification.
 
     Args:
-        data: as it was sent; relative paths count from the first root.
-        uploads: files that came along, by "archive" and "requests": they stand where the
-            specification names none.
-        roots: folders that a path must lie in.
+        data: the parsed specification; relative paths start at the first root.
+        uploads: uploaded files by "archive" and "requests"; they override the paths in `data`.
+        roots: folders that the specification's paths must be inside.
 
     Returns:
-        The specification with whole paths, and as it was understood.
+        The specification with absolute paths, as data and as parsed.
 
     Raises:
-        SpecError: with every problem that was found.
+        SpecError: with every problem.
     """
-    data = dict(data)
-    if uploads:
-        model = data.get("model") or {}
-        if not isinstance(model, dict):
-            raise SpecError([f"model: must be a mapping, got {model!r}"])
-        data["model"] = {**model, **{name: str(path) for name, path in uploads.items()}}
-    if misplaced := dict(_misplaced(data, uploads, roots)):
-        paths = [".".join(place) for place in misplaced]
-        rest = {
-            name: {k: v for k, v in held.items() if (name, k) not in misplaced}
-            if isinstance(held, dict)
-            else held
-            for name, held in data.items()
-            if (name,) not in misplaced
-        }
-        found = [f"{path}: {why}" for path, why in zip(paths, misplaced.values(), strict=True)]
-        try:
-            accept(rest, {}, roots)
-        except SpecError as error:  # Without what is misplaced; that it is missing is no news.
-            found += [text for text in error.problems if not text.startswith(tuple(paths))]
-        raise SpecError(found)
+    data = _with_uploads(data, uploads)
+    if misplaced := list(_misplaced(data, uploads, roots)):
+        paths = [problem.path for problem in misplaced]
+        raise SpecError([*misplaced, *_other_problems(data, paths, roots)])
     data.setdefault("name", "job")
-    for place in _FILES:
-        if isinstance(text := _at(data, place), str):
-            section = {**data[place[0]], place[1]: str((roots[0] / text).resolve())}
-            data[place[0]] = section
+    for path in _FILE_PATHS:
+        section, name = path.split(".")
+        if isinstance(file := _value_at(data, path), str):
+            data[section] = {**data[section], name: str((roots[0] / file).resolve())}
     spec = parse_spec(data, roots[0])
     preflight(spec, allow_fixed_space="sweep" in data)
-    if problems := list(_stray_payloads(spec.model.requests, roots, uploads)):
+    if problems := list(_payload_problems(spec.model.requests, roots, uploads)):
         raise SpecError(problems)
     return data, spec
 
 
+def _with_uploads(data: Mapping[str, Any], uploads: Mapping[str, Path]) -> dict[str, Any]:
+    if not uploads:
+        return dict(data)
+    model = data.get("model") or {}
+    if not isinstance(model, dict):
+        raise SpecError([SpecProblem("model", f"must be a mapping, got {model!r}")])
+    return {**data, "model": {**model, **{name: str(path) for name, path in uploads.items()}}}
+
+
+def _other_problems(
+    data: Mapping[str, Any], misplaced: Sequence[str], roots: Sequence[Path]
+) -> list[SpecProblem]:
+    """Return the problems of a specification without the misplaced entries."""
+    rest: dict[str, Any] = {}
+    for name, section in data.items():
+        if name in misplaced:
+            continue
+        if isinstance(section, dict):
+            section = {k: v for k, v in section.items() if f"{name}.{k}" not in misplaced}
+        rest[name] = section
+    try:
+        accept(rest, {}, roots)
+    except SpecError as error:
+        # That a misplaced entry is now missing is not a problem of its own.
+        return [p for p in error.records if not any(p.is_inside(path) for path in misplaced)]
+    return []
+
+
 def _misplaced(
     data: Mapping[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    for place in _OWN:
-        if _at(data, place) is not None:
-            yield place, "is the service's own to choose; leave it out"
-    for place in _FILES:
-        text = _at(data, place)
-        uploaded = place[0] == "model" and place[1] in uploads
-        if isinstance(text, str) and not uploaded and not _is_inside(roots[0] / text, roots):
-            yield place, f"{text!r} does not lie in a folder that the service may read"
+) -> Iterator[SpecProblem]:
+    for path in _RESERVED_PATHS:
+        if _value_at(data, path) is not None:
+            yield SpecProblem(path, "is set by the service; remove it")
+    uploaded = {f"model.{name}" for name in uploads}
+    for path in _FILE_PATHS:
+        file = _value_at(data, path)
+        if (
+            isinstance(file, str)
+            and path not in uploaded
+            and not _is_inside(roots[0] / file, roots)
+        ):
+            yield SpecProblem(path, f"{file!r} {_OUTSIDE}")
 
 
-def _stray_payloads(
+def _payload_problems(
     requests: Path, roots: Sequence[Path], uploads: Mapping[str, Path]
-) -> Iterator[str]:
-    """Files that requests send, outside the roots."""
+) -> Iterator[SpecProblem]:
+    """Yield the payload files, named in a requests file, that are outside the roots."""
     allowed = [requests.parent] if "requests" in uploads else roots
     for number, line in enumerate(requests.read_text().splitlines(), 1):
         name = json.loads(line).get("file") if line.strip() else None
         if isinstance(name, str) and not _is_inside(requests.parent / name, allowed):
-            yield (
-                f"model.requests: line {number}: {name!r} does not lie in a folder that the "
-                "service may read"
-            )
+            yield SpecProblem("model.requests", f"line {number}: {name!r} {_OUTSIDE}")
 
 
-def _at(data: Mapping[str, Any], place: Sequence[str]) -> Any:
-    found: Any = data
-    for name in place:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
+def _value_at(data: Mapping[str, Any], path: str) -> Any:
+    value: Any = data
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _is_inside(path: Path, roots: Sequence[Path]) -> bool:
     try:
-        whole = path.expanduser().resolve()
+        absolute = path.expanduser().resolve()
     except (OSError, RuntimeError, ValueError):
         return False
-    return any(whole.is_relative_to(root) for root in roots)
+    return any(absolute.is_relative_to(root) for root in roots)

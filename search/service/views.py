@@ -1,4 +1,4 @@
-"""What the API answers, as its OpenAPI document describes it."""
+"""The responses of the API; the OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from search.trial.result import TrialResult
 
 T = TypeVar("T")
 
-#: Of a log so much is shown.
+#: Maximum length of a log in a response.
 _LOG_CHARACTERS = 1 << 15
 
 
 class ErrorView(BaseModel):
-    """Why a request was refused; of a specification, each problem with its path."""
+    """Why a request was rejected; `problems` lists those of a submitted specification."""
 
     error: str
     problems: list[str] = []
 
 
 class RateView(BaseModel):
-    """A trial and what it sustains, requests per second."""
+    """A trial and its sustained rate, requests/s."""
 
     number: int
     origin: str
@@ -42,10 +42,13 @@ class RateView(BaseModel):
 
 
 class ProgressView(BaseModel):
-    """How far a job is.
+    """The progress of a job.
 
-    max_trials is the greatest number of trials; trial, phase and rate_rps say what happens now; of the
-    confirmation, round counts from 0.
+    Attributes:
+        max_trials: maximum number of trials; null for a sweep.
+        trial, phase, rate_rps: the running trial, its phase, and the rate in requests/s.
+        round: the running round of the confirmation, from 0.
+        rounds: rounds of the confirmation.
     """
 
     trials_done: int
@@ -59,11 +62,16 @@ class ProgressView(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job. queue_position counts from 1 while the job waits; times are seconds since 1970.
+    """A job.
 
-    ratio is the best's rate ÷ the baseline's; of a confirmed job, both are the confirmation's.
-    events_from is the event behind which the present trial's events lie. links lead to other
-    views of it that run at the moment.
+    Attributes:
+        kind: search or sweep.
+        queue_position: from 1 while the job waits, else null.
+        created_s, started_s, ended_s: seconds since 1970.
+        best, baseline: those of the confirmation if the job is confirmed.
+        ratio: the rate of `best` ÷ the rate of `baseline`.
+        events_from: id of the event after which the running trial's events start.
+        links: addresses of related pages by name.
     """
 
     id: str
@@ -112,17 +120,18 @@ class TrialsView(BaseModel):
 
 
 class TrialDetailView(TrialView):
-    """All that is known of a trial.
+    """A trial with its full record and its files.
 
     Attributes:
         explanations: why the configuration is slow or fast.
-        record: every figure, the server's own among them.
-        config_properties, default_properties: its file and that of the run's first trial, which
-            sets nothing, as text, to be compared; of a sweep the first trial is one of many.
-        environment: the other half of the configuration.
-        windows: offered and answered rate, latency quantiles, the server's account, in order.
-        probes: the verdicts on those at an offered rate.
-        log: the server's last lines.
+        record: every figure of the trial, including the server's metrics.
+        config_properties: the trial's config.properties.
+        default_properties: config.properties of the run's first trial, for comparison. In a
+            search that trial sets nothing; in a sweep it is any of the points.
+        environment: the trial's environment variables.
+        windows: offered and answered rate, latency quantiles and server metrics, in order.
+        probes: the verdicts on the windows at an offered rate.
+        log: the last lines of the server's log.
     """
 
     explanations: list[str]
@@ -135,61 +144,61 @@ class TrialDetailView(TrialView):
     log: str
 
 
-class Views:
-    """Makes views; what has not changed is not read again."""
+class ViewBuilder:
+    """Builds views; caches what it read until a file changes."""
 
     def __init__(self, links: Mapping[str, str]):
         self._links = links
-        self._known: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
-        self._results: dict[Path, ResultReader] = {}
-        self._over: dict[str, JobView] = {}
+        self._parsed: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
+        self._readers: dict[Path, ResultReader] = {}
+        self._ended_jobs: dict[str, JobView] = {}
 
     def results(self, run: Run | None) -> list[TrialResult]:
-        """The finished trials."""
+        """Return the finished trials of a run."""
         if run is None:
             return []
-        return self._results.setdefault(run.folder, ResultReader(run)).read()
+        return self._readers.setdefault(run.folder, ResultReader(run)).read()
 
-    def _read(self, what: str, path: Path, read: Callable[[], T]) -> T | None:
-        """What is read out of a file, once for each state of it; None where there is none."""
+    def _parse(self, name: str, path: Path, parse: Callable[[], T]) -> T | None:
+        """Return the result of `parse`, cached until the file changes; None without the file."""
         try:
             stat = path.stat()
         except OSError:
             return None
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        known = self._known.get((what, path))
-        if known is None or known[0] != stamp:
-            known = self._known[what, path] = stamp, read()
-        found: T = known[1]
-        return found
+        version = (stat.st_mtime_ns, stat.st_size)
+        cached = self._parsed.get((name, path))
+        if cached is None or cached[0] != version:
+            cached = self._parsed[name, path] = version, parse()
+        result: T = cached[1]
+        return result
 
     def job(self, job: Job, queue_position: int | None = None) -> JobView:
-        """The job now."""
+        """Return the view of a job."""
         record, run = job.record(), job.run()
         links = {**self._links, **(links_of(run) if run else {})}
-        view = self._over.get(job.id)
-        # What is over stays as it is until it is resumed.
+        view = self._ended_jobs.get(job.id)
+        # A job that is over does not change until it is resumed.
         if view is None or view.ended_s != record.ended_s or not record.state.is_over:
-            view = self._over[job.id] = self._job(job, record, run)
+            view = self._ended_jobs[job.id] = self._build_job(job, record, run)
         return view.model_copy(update={"queue_position": queue_position, "links": links})
 
-    def _job(self, job: Job, record: JobRecord, run: Run | None) -> JobView:
+    def _build_job(self, job: Job, record: JobRecord, run: Run | None) -> JobView:
         results = self.results(run)
         spec: Mapping[str, Any] = {}
         confirmed = None
         if run is not None:
-            spec = self._read("spec", run.folder / "spec.yaml", run.specified) or {}
+            spec = self._parse("spec", run.folder / "spec.yaml", run.specified) or {}
             if record.state.is_over and spec.get("confirm"):
                 confirmed = confirmed_rates(run)
         best, baseline = confirmed or (_rate(best_of(results)), _rate(reference_of(results)))
         ratio = None
         if best and baseline and best.sustained_rps and baseline.sustained_rps:
             ratio = best.sustained_rps / baseline.sustained_rps
-        now: dict[str, Any] = {}
+        current: dict[str, Any] = {}
         events_from = 0
         if not record.state.is_over:
-            told = self._read("now", job.events.path, partial(_now, job))
-            now, events_from = told or (now, events_from)
+            parsed = self._parse("current", job.events.path, partial(_current_step, job))
+            current, events_from = parsed or (current, events_from)
         return JobView(
             id=job.id,
             name=record.name,
@@ -200,7 +209,7 @@ class Views:
             created_s=record.created_s,
             started_s=record.started_s,
             ended_s=record.ended_s,
-            progress=_progress(results, spec, now),
+            progress=_progress(results, spec, current),
             best=best,
             baseline=baseline,
             ratio=ratio,
@@ -211,13 +220,13 @@ class Views:
 
     @staticmethod
     def trial(run: Run, result: TrialResult) -> TrialDetailView:
-        """All that is known of a trial; what its folder has lost is empty."""
+        """Return the full view of a trial; missing files are empty texts."""
         folder = run.trial_folder(result.number)
-        shown = ("goodput_rps", "scheduled", "succeeded", "errors", "latency_s", "server")
+        names = ("goodput_rps", "scheduled", "succeeded", "errors", "latency_s", "server")
         windows = [
             {
                 "offered_rps": window["schedule"].get("rate_rps"),
-                **{name: window[name] for name in shown},
+                **{name: window[name] for name in names},
             }
             for window in run.windows(result.number)
         ]
@@ -234,23 +243,23 @@ class Views:
         )
 
 
-def _now(job: Job) -> tuple[dict[str, Any], int]:
-    """What it does, and the event behind which the present trial's lie."""
-    now: dict[str, Any] = {}
-    before = begun = 0
+def _current_step(job: Job) -> tuple[dict[str, Any], int]:
+    """Return the running trial, phase, rate and round, and the id that its events follow."""
+    step: dict[str, Any] = {}
+    previous_id = events_from = 0
     for event in job.events.tail():
         if event.kind in ("trial", "round"):
-            begun = before
-            now["round"] = event.data.get("round")
+            events_from = previous_id
+            step["round"] = event.data.get("round")
         elif event.kind == "phase":
-            now["trial"] = event.data["number"]
-            now["phase"], now["rate_rps"] = event.data["name"], event.data["rate_rps"]
-        before = event.id
-    return now, begun
+            step["trial"] = event.data["number"]
+            step["phase"], step["rate_rps"] = event.data["name"], event.data["rate_rps"]
+        previous_id = event.id
+    return step, events_from
 
 
 def _progress(
-    results: list[TrialResult], spec: Mapping[str, Any], now: Mapping[str, Any]
+    results: list[TrialResult], spec: Mapping[str, Any], current: Mapping[str, Any]
 ) -> ProgressView:
     search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
     return ProgressView(
@@ -258,36 +267,41 @@ def _progress(
         max_trials=None if spec.get("sweep") else search.get("trials"),
         rounds=confirm.get("rounds"),
         time_budget_s=search.get("time_budget_s"),
-        **now,
+        **current,
     )
 
 
 def confirmed_rates(run: Run) -> tuple[RateView, RateView | None] | None:
-    """The confirmation's winner and its reference, with mean rates; None where there is none."""
-    found = read_outcome(run)
-    if found.confirmation is None or found.chosen is None:
+    """Return the confirmation's winner and reference with mean rates; None if unconfirmed."""
+    outcome = read_outcome(run)
+    if outcome.confirmation is None or outcome.chosen is None:
         return None
-    rounds, requests = found.confirmation.rounds, found.confirmation.plan.requests
+    rounds, requests = outcome.confirmation.rounds, outcome.confirmation.plan.requests
 
-    def rate(index: int) -> RateView:
-        interval, served = mean_interval(rounds.positive_rates(index)), rounds.positive_rates(index)
+    def mean_rate(index: int) -> RateView:
+        rates = rounds.positive_rates(index)
+        interval = mean_interval(rates)
         return RateView(
             number=requests[index].number,
             origin=requests[index].origin,
-            sustained_rps=interval.mean if interval else (served[0] if served else None),
+            sustained_rps=interval.mean if interval else (rates[0] if rates else None),
             settings=requests[index].config.to_dict(),
         )
 
-    return rate(found.confirmation.winner), rate(0)
+    return mean_rate(outcome.confirmation.winner), mean_rate(0)
 
 
 def links_of(run: Run) -> dict[str, str]:
-    """The dashboards of a run that run at the moment, as `servetune dashboard` left word."""
+    """Return the addresses of the dashboards that `servetune dashboard` runs for a run."""
     try:
-        noted = json.loads((run.folder / "dashboards.json").read_text())
+        dashboards = json.loads((run.folder / "dashboards.json").read_text())
     except (OSError, ValueError):
         return {}
-    return {name: each["url"] for name, each in noted.items() if psutil.pid_exists(each["pid"])}
+    return {
+        name: dashboard["url"]
+        for name, dashboard in dashboards.items()
+        if psutil.pid_exists(dashboard["pid"])
+    }
 
 
 def _rate(result: TrialResult | None) -> RateView | None:
@@ -309,5 +323,5 @@ def _text(path: Path) -> str:
 
 
 def trial_view(result: TrialResult) -> TrialView:
-    """A trial in a list."""
+    """Return the view of a trial in a list."""
     return TrialView(**summary_of(result))

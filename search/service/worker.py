@@ -1,6 +1,6 @@
-"""A job's own process, which Ray starts: `python -m search.service.worker FOLDER`.
+"""The process of a job, started by Ray: `python -m search.service.worker FOLDER`.
 
-It outlives the service, and leaves in the job's folder all that the service needs to know.
+It outlives the service, and writes everything that the service needs into the job's folder.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import yaml
 
-from loadgen.errors import PayloadError
-from search.errors import ClusterError, CommandError, RecordError, RunError, SpecError
 from search.export.files import export
 from search.report.summary import write_report
 from search.service.jobs import Job, JobState
@@ -26,48 +25,37 @@ from search.study.observer import EventObserver
 from search.study.outcome import Outcome
 from search.study.reading import recording
 from search.study.run_folder import Run
-from serving.errors import ArchiveError, ConfigError, ServerError
+from servetune.errors import ServetuneError
 
-_LOOK_S = 0.5
-_MISTAKES = (
-    SpecError,
-    ClusterError,
-    RecordError,
-    RunError,
-    CommandError,
-    ConfigError,
-    ArchiveError,
-    PayloadError,
-    ServerError,
-)
+_POLL_S = 0.5
 
 
-def carry_out(job: Job) -> Outcome:
-    """Begin the job's run, or go on with it."""
+def run_job(job: Job) -> Outcome:
+    """Start the job's run, or continue it."""
     run = job.run()
     if run is None:
         data = yaml.safe_load(job.spec_path.read_text())
         data["output"] = {"folder": str(job.folder / "runs")}
-        # The cluster that this process was started on.
+        # Ray started this process on the cluster that is to be used.
         data["cluster"] = {**(data.get("cluster") or {}), "address": "auto"}
         spec = parse_spec(data, job.folder)
         preflight(spec, allow_fixed_space=True)
         run = create_run(spec)
-    found = run_study(Run.open(run.folder), EventObserver(job.events.record))
-    with recording(found.run):
-        write_report(found)
-        if found.chosen is not None:
-            export(found.run, found.chosen, found.spec.archive(), found.confirmation)
-    return found
+    outcome = run_study(Run.open(run.folder), EventObserver(job.events.record))
+    with recording(outcome.run):
+        write_report(outcome)
+        if outcome.chosen is not None:
+            export(outcome.run, outcome.chosen, outcome.spec.archive(), outcome.confirmation)
+    return outcome
 
 
 def main(folder: Path) -> None:
-    """Carry out a job, and leave word of its end."""
+    """Run a job, and record how it ended."""
     job = Job(folder)
-    threading.Thread(target=_stop_when_asked, args=(job,), daemon=True).start()
+    threading.Thread(target=_interrupt_when_asked, args=(job,), daemon=True).start()
     try:
-        found = carry_out(job)
-    except _MISTAKES as error:
+        outcome = run_job(job)
+    except ServetuneError as error:
         job.end(JobState.FAILED, str(error))
     except BaseException as error:
         if job.stop_path.exists():
@@ -76,16 +64,17 @@ def main(folder: Path) -> None:
         job.end(JobState.FAILED, f"internal error: {type(error).__name__}: {error}")
         raise
     else:
-        reason = found.reason or INTERRUPTED
-        state = JobState.FAILED if found.failed else JobState.FINISHED
-        job.end(JobState.STOPPED if found.interrupted else state, reason)
+        if outcome.interrupted:
+            state = JobState.STOPPED
+        else:
+            state = JobState.FAILED if outcome.failed else JobState.FINISHED
+        job.end(state, outcome.reason or INTERRUPTED)
 
 
-def _stop_when_asked(job: Job) -> None:
-    """End the run in order, as Ctrl-C does, once the file says so."""
-    asked = threading.Event()
+def _interrupt_when_asked(job: Job) -> None:
+    """End the run gracefully, as Ctrl-C does, when the stop file appears."""
     while not job.stop_path.exists():
-        asked.wait(_LOOK_S)
+        time.sleep(_POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
