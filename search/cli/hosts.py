@@ -17,15 +17,20 @@ from servetune.errors import ExitStatus
 
 
 def doctor(
-    python: Annotated[str | None, typer.Option(help="the handler's interpreter")] = None,
-    java: Annotated[str | None, typer.Option(help="the Java to run")] = None,
-    cluster: Annotated[str | None, typer.Option(help="a Ray cluster: its hosts instead")] = None,
+    python: Annotated[
+        str | None, typer.Option(help="path of the handler's Python interpreter")
+    ] = None,
+    java: Annotated[str | None, typer.Option(help="path of the java executable")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="address of a Ray cluster whose hosts are checked instead of this one"),
+    ] = None,
 ) -> None:
-    """Say what this host has, or the hosts of a cluster, and what is missing."""
+    """Check this host, or the hosts of a cluster, and show how to fix each problem."""
     from search.cluster.doctor import check_cluster, check_host
 
     findings = check_cluster(cluster, python, java) if cluster else check_host(python, java)
-    table = Table("", "what", "found", "mend with")
+    table = Table("", "check", "found", "fix")
     for finding in findings:
         table.add_row("ok" if finding.ok else "✗", finding.subject, finding.found, finding.remedy)
     Console().print(table)
@@ -34,23 +39,40 @@ def doctor(
 
 
 def up(
-    head: Annotated[bool, typer.Option("--head", help="begin a cluster")] = False,
-    join: Annotated[str | None, typer.Option(help="the head's address, HOST:PORT")] = None,
+    head: Annotated[bool, typer.Option("--head", help="start a new cluster on this host")] = False,
+    join: Annotated[
+        str | None, typer.Option(help="address of the cluster's head to join, HOST:PORT")
+    ] = None,
     role: Annotated[
-        list[str] | None, typer.Option(help="serving or loadgen; both where given twice")
+        list[str] | None,
+        typer.Option(help="role of this host: serving or loadgen; repeat the option for both"),
     ] = None,
-    address: Annotated[str | None, typer.Option(help="this host's, in the cluster")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="address of this host inside the cluster")
+    ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="of load; as many as there are cores")
+        int | None,
+        typer.Option(
+            min=1,
+            help="maximum number of load generator processes; the default is one for each core",
+        ),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="of the head")] = None,
-    dashboard_port: Annotated[int, typer.Option(help="of Ray's dashboard, on the head")] = 8265,
+    port: Annotated[int | None, typer.Option(help="port of the cluster's head")] = None,
+    dashboard_port: Annotated[
+        int, typer.Option(help="port of Ray's dashboard on the cluster's head")
+    ] = 8265,
     any_ports: Annotated[
-        bool, typer.Option("--any-ports", help="Ray may choose the others: several nodes on a host")
+        bool,
+        typer.Option(
+            "--any-ports",
+            help="use any free ports for Ray's other services, for several nodes on one host",
+        ),
     ] = False,
-    token_file: Annotated[Path | None, typer.Option(help="the cluster's token")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="path of the file that holds the cluster's token")
+    ] = None,
 ) -> None:
-    """Start this host's node of a Ray cluster; Ctrl-C ends it."""
+    """Start this host's node of a Ray cluster; stop it with Ctrl-C."""
     from search.cluster.node import (
         CLIENT_PORT,
         HEAD_PORT,
@@ -62,16 +84,16 @@ def up(
     )
 
     if head == (join is not None):
-        raise CommandError("name one of --head and --join HOST:PORT")
+        raise CommandError("pass one of --head and --join HOST:PORT")
     serves, loadgen = parse_roles(role or [], processes)
     token = cluster_token_file(token_file, create=head)
     ports = {} if any_ports else dict(PORTS)
     if head:
-        client = free_ports(1)[0] if any_ports else CLIENT_PORT
-        ports |= {"dashboard-port": dashboard_port, "ray-client-server-port": client}
+        client_port = free_ports(1)[0] if any_ports else CLIENT_PORT
+        ports |= {"dashboard-port": dashboard_port, "ray-client-server-port": client_port}
     options = NodeOptions(join, address, serves, loadgen, port or HEAD_PORT, token, ports)
     console = Console(highlight=False, soft_wrap=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with RunningNode(options) as node:
             console.print(node.start_message())
@@ -79,27 +101,31 @@ def up(
                 pass
             raise RunError(f"Ray ended on this host:\n{node.log_tail()}")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="the file to write")] = Path("servetune.yaml"),
+    path: Annotated[Path, typer.Argument(help="path of the file to write")] = Path(
+        "servetune.yaml"
+    ),
 ) -> None:
-    """Write a commented starter specification for your own model."""
+    """Write a commented starter specification for your model."""
     if path.exists():
-        raise CommandError(f"{path} exists already; name another file")
+        raise CommandError(f"{path} already exists; choose another name")
     try:
         path.write_text(STARTER_PATH.read_text())
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-    Console().print(f"wrote {path}: name your archive and your requests in it", highlight=False)
+    Console().print(f"wrote {path}: enter your archive and your requests in it", highlight=False)
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="where to build it")] = Path("build/demo"),
-    variant: Annotated[str, typer.Option(help="fast or original")] = "fast",
+    folder: Annotated[Path, typer.Argument(help="folder to write the files to")] = Path(
+        "build/demo"
+    ),
+    variant: Annotated[str, typer.Option(help="variant of the handler: fast or original")] = "fast",
 ) -> None:
-    """Build the bundled model's archive and its requests; no download."""
+    """Build the archive and the requests of the bundled model; downloads nothing."""
     from serving.demo.build import VARIANTS, build
 
     if variant not in VARIANTS:

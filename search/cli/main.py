@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         print(metadata.version("servetune"))
         raise typer.Exit
 
@@ -52,19 +52,19 @@ for _command in (
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process and exit."""
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run a command line and return its exit status."""
+    """Run a command line and return its exit status; errors go to standard error."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         with ray_environment(ray_output="--ray-output" in arguments):
             app(arguments)
         return ExitStatus.OK
-    except SystemExit as end:
-        return int(end.code or ExitStatus.OK)
+    except SystemExit as request:
+        return int(request.code or ExitStatus.OK)
     except SpecError as error:
         for problem in error.problems:
             errors.print(problem, markup=False)

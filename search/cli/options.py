@@ -7,21 +7,34 @@ from typing import Annotated
 
 import typer
 
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="the study's YAML file")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")]
-PlainOption = Annotated[bool, typer.Option("--plain", help="lines instead of a live panel")]
-RayOption = Annotated[bool, typer.Option("--ray-output", help="let Ray print what it prints")]
-TrialsOption = Annotated[int | None, typer.Option(min=1, help="instead of search.trials")]
+SpecArgument = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="path of the specification, a YAML file")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="path of the run's folder")]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="print plain lines instead of a live panel")
+]
+RayOption = Annotated[bool, typer.Option("--ray-output", help="also print the output of Ray")]
+TrialsOption = Annotated[
+    int | None, typer.Option(min=1, help="maximum number of trials; overrides search.trials")
+]
 BudgetOption = Annotated[
     float | None,
-    typer.Option(min=1, help="instead of search.time_budget_s: for all, from the run's beginning"),
+    typer.Option(
+        min=1,
+        help="seconds for all trials, from the first start of the run; overrides "
+        "search.time_budget_s",
+    ),
 ]
 ConfirmOption = Annotated[
     int | None,
-    typer.Option(min=2, max=50, help="rounds of the best against what is in use, at the end"),
+    typer.Option(min=2, max=50, help="rounds of the confirmation; overrides confirm.rounds"),
 ]
 ClusterOption = Annotated[
     str | None,
-    typer.Option("--cluster", help="instead of cluster.address: a Ray cluster of this host's"),
+    typer.Option(
+        "--cluster",
+        help="address of a Ray cluster that this host belongs to; overrides cluster.address",
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON alone on standard output")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print only JSON on standard output")]

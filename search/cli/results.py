@@ -11,93 +11,103 @@ from rich.console import Console
 from rich.table import Table
 
 from search.cli.options import JsonOption, RunArgument
-from search.cli.running import _phase, _run
+from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError, RunError
 from servetune.errors import ExitStatus
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print a run's trials, best against baseline, and the importance of each setting."""
-    found = _outcome(run)
+    outcome = _read_outcome(run)
     if as_json:
-        best, reference = found.best, found.reference
+        best, reference = outcome.best, outcome.reference
         data = {
-            "run": found.run.name,
-            "ended": found.reason,
+            "run": outcome.run.name,
+            "ended": outcome.reason,
             "best": best.to_dict() if best else None,
             "reference": reference.to_dict() if reference else None,
-            "chosen": found.chosen.to_dict() if found.chosen else None,
-            "confirmation": found.confirmation.summary() if found.confirmation else None,
-            "importance": dict(found.importance),
-            "trials": [result.to_dict() for result in found.results],
+            "chosen": outcome.chosen.to_dict() if outcome.chosen else None,
+            "confirmation": outcome.confirmation.summary() if outcome.confirmation else None,
+            "importance": dict(outcome.importance),
+            "trials": [result.to_dict() for result in outcome.results],
         }
         print(json.dumps(data))
     else:
         from search.report.summary import render, write_report
 
-        write_report(found)
-        Console().print(render(found))
+        write_report(outcome)
+        Console().print(render(outcome))
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="two runs or more")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN…", help="paths of two or more runs' folders")
+    ],
 ) -> None:
-    """Put runs side by side: what differs between them, their figures, the ratios."""
+    """Compare runs: what differs between them, their rates, and the ratios."""
     if len(runs) < 2:
-        raise CommandError("compare needs two runs or more")
-    from search.report.compare import compare as compared
+        raise CommandError("compare needs at least two runs")
+    from search.report.compare import compare as compare_outcomes
 
-    text = compared([_outcome(run) for run in runs])
+    text = compare_outcomes([_read_outcome(run) for run in runs])
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def export(
     run: RunArgument,
-    trial: Annotated[int | None, typer.Option(help="another trial than the best")] = None,
-    form: Annotated[
-        str, typer.Option("--format", help="properties, model-config or compose")
+    trial: Annotated[
+        int | None, typer.Option(help="number of the trial to export instead of the best")
+    ] = None,
+    export_format: Annotated[
+        str,
+        typer.Option("--format", help="form of the files: properties, model-config or compose"),
     ] = "properties",
     base: Annotated[
         Path | None,
-        typer.Option(help="the config.properties in use: its lines stay but for what was tuned"),
+        typer.Option(
+            help="path of the config.properties in use; lines that were not tuned are kept"
+        ),
     ] = None,
-    given: Annotated[
+    properties: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="a property of the place, as TLS files"),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="property of the deployment, such as the path of a TLS key; may be repeated",
+        ),
     ] = None,
-    image: Annotated[str | None, typer.Option(help="of the compose file")] = None,
+    image: Annotated[str | None, typer.Option(help="container image for --format compose")] = None,
 ) -> None:
-    """Write the files that production takes into RUN/best, or RUN/best-FORMAT."""
-    from search.export.files import IMAGE, ExportFormat
+    """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
+    from search.export.common import ExportFormat
+    from search.export.compose import DEFAULT_IMAGE
     from search.export.files import export as write_files
     from serving.production import DeploymentTarget
 
-    if form not in set(ExportFormat):
-        raise CommandError(f"--format must be one of {', '.join(ExportFormat)}, got {form!r}")
-    pairs = [text.partition("=") for text in given or ()]
-    if odd := [name for name, equals, _ in pairs if not equals]:
-        raise CommandError(f"--set takes KEY=VALUE, got {odd[0]!r}")
-    target = DeploymentTarget(_text_of(base), {name: text for name, _, text in pairs})
-    found = _outcome(run)
-    results = {result.number: result for result in found.results}
+    if export_format not in set(ExportFormat):
+        known = ", ".join(ExportFormat)
+        raise CommandError(f"--format must be one of {known}, got {export_format!r}")
+    pairs = [text.partition("=") for text in properties or ()]
+    if invalid := [name for name, equals, _ in pairs if not equals]:
+        raise CommandError(f"--set must be KEY=VALUE, got {invalid[0]!r}")
+    target = DeploymentTarget(_read_text(base), {name: text for name, _, text in pairs})
+    outcome = _read_outcome(run)
+    results = {result.number: result for result in outcome.results}
     if trial is not None and trial not in results:
         raise RunError(f"{run} has no trial {trial}")
-    chosen = found.chosen if trial is None else results[trial]
-    if found.spec.sweep:
-        raise RunError(f"{run} is a sweep, which chooses nothing; tune searches for the best")
+    chosen = outcome.chosen if trial is None else results[trial]
+    if outcome.spec.sweep:
+        raise RunError(f"{run} is a sweep, which chooses no configuration; run servetune tune")
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
-    archive = found.spec.archive()
     written = write_files(
-        *(
-            found.run,
-            chosen,
-            archive,
-            found.confirmation,
-            ExportFormat(form),
-            target,
-            image or IMAGE,
-        )
+        outcome.run,
+        chosen,
+        outcome.spec.archive(),
+        outcome.confirmation,
+        ExportFormat(export_format),
+        target,
+        image or DEFAULT_IMAGE,
     )
     console = Console(highlight=False, soft_wrap=True)
     console.print(written.diff, end="", markup=False)
@@ -107,47 +117,56 @@ def export(
 
 
 def verify(
-    files: Annotated[Path, typer.Argument(metavar="FILES", help="a folder that export wrote")],
+    files: Annotated[
+        Path, typer.Argument(metavar="FILES", help="path of a folder that servetune export wrote")
+    ],
     against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="the run that they come from")
+        Path | None,
+        typer.Option(metavar="RUN", help="path of the run's folder that the files come from"),
     ] = None,
-    requests: Annotated[Path | None, typer.Option(help="what to ask, where not the run's")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="path of the requests file, if not that of the run")
+    ] = None,
     model_store: Annotated[
-        Path | None, typer.Option(help="the folder of the archive, where not the run's")
+        Path | None, typer.Option(help="path of the archive's folder, if not that of the run")
     ] = None,
-    windows: Annotated[int, typer.Option(min=1, help="at the claimed rate; most must hold")] = 3,
+    windows: Annotated[
+        int,
+        typer.Option(
+            min=1, help="number of windows at the claimed rate; more than half must sustain it"
+        ),
+    ] = 3,
 ) -> None:
-    """Start exported files, and compare settings and rate with what was measured."""
-    from search.export.verify import verify as verified
+    """Start exported files, and compare settings and rate with the trial they come from."""
+    from search.export.verify import verify as check_files
     from search.study.run_folder import Run
 
     console = Console(highlight=False)
 
-    def progress(name: str, rate: float) -> None:
-        console.print(_phase(name, rate), style="dim")
+    def on_phase(name: str, rate_rps: float) -> None:
+        console.print(format_phase(name, rate_rps), style="dim")
 
     run = Run.open(against) if against else None
-    checks = _run(verified(files, run, requests, model_store, windows, progress))
-    table = Table("", "what", "found")
+    checks = run_coroutine(check_files(files, run, requests, model_store, windows, on_phase))
+    table = Table("", "check", "found")
     for check in checks:
-        table.add_row("ok" if check.passed else "✗", check.what, check.told)
+        table.add_row("ok" if check.passed else "✗", check.what, check.found)
     console.print(table)
-    wrong = [check for check in checks if not check.passed]
-    console.print(f"FAIL: {', '.join(check.what for check in wrong)}" if wrong else "PASS")
-    if wrong:
+    failed = [check.what for check in checks if not check.passed]
+    console.print(f"FAIL: {', '.join(failed)}" if failed else "PASS")
+    if failed:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def _text_of(path: Path | None) -> str | None:
+def _read_text(path: Path | None) -> str | None:
     try:
         return path.read_text("latin-1") if path else None
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _outcome(folder: Path) -> Any:
+def _read_outcome(folder: Path) -> Any:
     from search.study.reading import read_outcome
     from search.study.run_folder import Run
 
-    run = Run.open(folder)
-    return read_outcome(run)
+    return read_outcome(Run.open(folder))

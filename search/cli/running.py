@@ -1,4 +1,4 @@
-"""Run a coroutine from a command."""
+"""Run a coroutine from a command, and format its progress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def _phase(name: str, rate_rps: float) -> str:
+def format_phase(name: str, rate_rps: float) -> str:
+    """Return a phase and its rate, if it has one."""
     return f"{name} at {rate_rps:.1f} rps" if rate_rps else name
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C and SIGTERM cancel it, and what it started is stopped first."""
+def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end.
+
+    Ctrl-C and SIGTERM cancel it, so that it stops what it started.
+
+    Raises:
+        KeyboardInterrupt: it was cancelled.
+    """
 
     async def main() -> T:
         loop = asyncio.get_running_loop()

@@ -23,6 +23,9 @@ from search.spec.preflight import preflight
 from servetune.errors import ExitStatus, FailureKind
 from serving.errors import ServerError
 
+#: A line that may be long and is printed as it is.
+_LINE: dict[str, Any] = {"highlight": False, "soft_wrap": True}
+
 
 def tune(
     spec: SpecArgument,
@@ -34,13 +37,13 @@ def tune(
     ray_output: RayOption = False,
 ) -> None:
     """Search for the best configuration."""
-    found = load_spec(spec).on_cluster(cluster)
-    preflight(found)
-    if found.sweep is not None:
-        raise CommandError(f"{spec} describes a sweep; run it with servetune sweep")
-    run = _new_run(found)
+    loaded = load_spec(spec).on_cluster(cluster)
+    preflight(loaded)
+    if loaded.sweep is not None:
+        raise CommandError(f"{spec} describes a sweep; run servetune sweep")
+    run = _create_run(loaded)
     run.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
-    _execute(run, plain, ray_output)
+    _run_and_report(run, plain, ray_output)
 
 
 def sweep(
@@ -49,12 +52,12 @@ def sweep(
     plain: PlainOption = False,
     ray_output: RayOption = False,
 ) -> None:
-    """Measure every point of a space under chosen loads, in random order."""
-    found = load_spec(spec).on_cluster(cluster)
-    preflight(found, allow_fixed_space=True)
-    if found.sweep is None:
-        raise CommandError(f"{spec} has no section `sweep`; tune searches it")
-    _execute(_new_run(found), plain, ray_output)
+    """Measure every point of a space under the listed loads, in random order."""
+    loaded = load_spec(spec).on_cluster(cluster)
+    preflight(loaded, allow_fixed_space=True)
+    if loaded.sweep is None:
+        raise CommandError(f"{spec} has no section `sweep`; run servetune tune")
+    _run_and_report(_create_run(loaded), plain, ray_output)
 
 
 def resume(
@@ -65,61 +68,64 @@ def resume(
     plain: PlainOption = False,
     ray_output: RayOption = False,
 ) -> None:
-    """Go on with a run that was interrupted, or with one whose budget was made larger."""
+    """Continue a run that was interrupted, or extend the budget of one that ended."""
     from search.study.run_folder import Run
 
     opened = Run.open(run)
     if opened.spec().sweep and (trials or confirm):
-        raise CommandError("a sweep has its points: --trials and --confirm are a search's")
+        raise CommandError("a sweep measures fixed points: --trials and --confirm are for tune")
     with opened.locked():
         opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
-    _execute(opened, plain, ray_output)
+    _run_and_report(opened, plain, ray_output)
 
 
-def _new_run(spec: Any) -> Any:
+def _create_run(spec: Any) -> Any:
     from search.study.driver import create_run
     from search.trial.host_lock import exclusive_host
 
     if spec.cluster.address is None:
         with exclusive_host():
-            pass  # Refused before there is a folder.
+            pass  # Refuse a busy host before a folder is created.
     return create_run(spec)
 
 
-def _execute(run: Any, plain: bool, ray_output: bool) -> None:
+def _run_with_view(run: Any, spec: Any, console: Console, plain: bool, ray_output: bool) -> Any:
     from search.cli.live import LiveView
-    from search.report.summary import render, write_report
     from search.study.driver import run_study
-    from search.study.reading import recording
     from search.study.warm_start import warm_start_differences
+
+    plain = plain or ray_output or not console.is_terminal
+    console.print(f"run {run.folder}", **_LINE)
+    for difference in warm_start_differences(run, spec):
+        console.print(f"difference from the run of the warm start: {difference}", highlight=False)
+    rounds = spec.confirm.rounds if spec.confirm else 0
+    trials = len(spec.points()) if spec.sweep else spec.search.trials
+    with LiveView(console, trials, spec.search.time_budget_s, plain, rounds) as view:
+        return run_study(run, view, ray_output)
+
+
+def _run_and_report(run: Any, plain: bool, ray_output: bool) -> None:
+    from search.report.summary import render, write_report
+    from search.study.reading import recording
 
     spec = run.spec()
     console = Console()
-    plain = plain or ray_output or not console.is_terminal
-    console.print(f"run {run.folder}", highlight=False, soft_wrap=True)
-    for difference in warm_start_differences(run, spec):
-        console.print(f"the warm start's run differs: {difference}", highlight=False)
-    rounds = spec.confirm.rounds if spec.confirm else 0
-    search = spec.search
-    trials = len(spec.points()) if spec.sweep else search.trials
-    with LiveView(console, trials, search.time_budget_s, plain, rounds) as view:
-        found = run_study(run, view, ray_output)
+    outcome = _run_with_view(run, spec, console, plain, ray_output)
     with recording(run):
-        write_report(found)
-    if found.failed:
-        raise ServerError(FailureKind.BASELINE_FAILED, found.reason or "")
-    console.print(render(found))
-    if spec.sweep and not found.interrupted and not any(r.loads for r in found.results):
+        write_report(outcome)
+    if outcome.failed:
+        raise ServerError(FailureKind.BASELINE_FAILED, outcome.reason or "")
+    console.print(render(outcome))
+    if spec.sweep and not outcome.interrupted and not any(r.loads for r in outcome.results):
         raise ServerError(FailureKind.NO_RATE, "no point of the sweep could be measured")
-    if spec.sweep is None and found.best is None and not found.interrupted:
+    if spec.sweep is None and outcome.best is None and not outcome.interrupted:
         raise ServerError(FailureKind.NO_RATE, "no configuration sustained any rate")
-    if found.chosen is not None:
-        from search.export.files import export as write_files
+    if outcome.chosen is not None:
+        from search.export.files import export
 
         with recording(run):
-            write_files(run, found.chosen, spec.archive(), found.confirmation)
-        where = run.folder / "best"
-        console.print(f"The files for production: {where}", highlight=False, soft_wrap=True)
-    if found.interrupted:
-        console.print(f"servetune resume {run.folder} goes on.", highlight=False, soft_wrap=True)
+            export(run, outcome.chosen, spec.archive(), outcome.confirmation)
+        console.print(f"Files for production: {run.folder / 'best'}", **_LINE)
+    if outcome.interrupted:
+        console.print(f"Continue with: servetune resume {run.folder}", **_LINE)
         raise typer.Exit(ExitStatus.INTERRUPTED)
