@@ -23,6 +23,8 @@ BY_PATH = {
     "search/service": "processes",
     "test_fuzz.py": "processes",
     "test_architecture.py": "processes",
+    "servetune": "processes",
+    "test_wheel.py": "processes",
 }
 
 

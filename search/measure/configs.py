@@ -1,4 +1,4 @@
-"""Measuring without searching: given configurations of one model, interleaved."""
+"""Measure given configurations of one model, interleaved, without a search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loadgen.fleet import Fleet
 from loadgen.ray_process import ray_processes
 from search.cluster.ray_session import ray_cluster
 from search.spec.schema import StudySpec
-from search.study.rounds import Rounds, order
+from search.study.rounds import Rounds, measurement_order
 from search.trial.host_lock import exclusive_host
 from search.trial.observation import Phase, WindowSummary
 from search.trial.request import TrialOrigin, TrialRequest
@@ -27,41 +27,46 @@ async def measure_configs(
     side_by_side: bool = False,
     keep: Path | None = None,
 ) -> Rounds:
-    """Measure each configuration once a round, each time in a fresh server.
+    """Measure each configuration once per round, each time in a new server.
 
     Args:
-        progress: is told round, configuration and phase.
-        side_by_side: a round's servers run at the same time and are measured by turns, a window
-            each. What the host does meanwhile happens to all of them, and their ratio is surer.
-        keep: where each measurement leaves its files, every window among them, in a folder
-            `ROUND-CONFIGURATION`, both counted from 0; nowhere where not given.
+        progress: receives the round, the configuration's index and the phase.
+        side_by_side: run a round's servers at the same time, one window at a time in turn.
+            Disturbances of the host then affect all of them, so that their ratios vary less.
+        keep: receives the files of each measurement, with every window, in a folder
+            `ROUND-CONFIGURATION`, both counted from 0; None keeps no files.
     """
     site, goal = spec.site(spec.installation()), spec.rate_goal()
     load, payloads = spec.load, spec.payloads()
-    abreast = len(configs) if side_by_side else 1
-    with exclusive_host(), ray_cluster(processes=abreast * load.process_limit) as folder:
+    concurrent = len(configs) if side_by_side else 1
+    with exclusive_host(), ray_cluster(processes=concurrent * load.process_limit) as folder:
         spawn = ray_processes(payloads, load.cores)
-        fleets = [Fleet(spawn, load.processes, load.process_limit) for _ in range(abreast)]
+        fleets = [Fleet(spawn, load.processes, load.process_limit) for _ in range(concurrent)]
 
-        async def measure(number: int, index: int, turn: asyncio.Lock) -> TrialResult:
-            def tell(told: Phase | WindowSummary) -> None:
-                if isinstance(told, Phase):
-                    progress(number, index, told)
+        async def measure(round_number: int, index: int, turn: asyncio.Lock) -> TrialResult:
+            def report_phase(event: Phase | WindowSummary) -> None:
+                if isinstance(event, Phase):
+                    progress(round_number, index, event)
 
-            request = TrialRequest(number, TrialOrigin.DEFAULT, configs[index])
-            where = (keep or folder / "measure") / f"{number}-{index}"
-            fleet = fleets[index % abreast]
-            return await run_trial_with_retry(request, site, goal, fleet, where, tell, turn)
+            return await run_trial_with_retry(
+                TrialRequest(round_number, TrialOrigin.DEFAULT, configs[index]),
+                site,
+                goal,
+                fleets[index % concurrent],
+                (keep or folder / "measure") / f"{round_number}-{index}",
+                report_phase,
+                turn,
+            )
 
         results: list[dict[int, TrialResult]] = []
         try:
             for number in range(rounds):
-                indices, turn = order(number, len(configs)), asyncio.Lock()
+                indices, turn = measurement_order(number, len(configs)), asyncio.Lock()
                 if side_by_side:
-                    found = await asyncio.gather(*[measure(number, i, turn) for i in indices])
+                    measured = await asyncio.gather(*[measure(number, i, turn) for i in indices])
                 else:
-                    found = [await measure(number, i, turn) for i in indices]
-                results.append(dict(zip(indices, found, strict=True)))
+                    measured = [await measure(number, i, turn) for i in indices]
+                results.append(dict(zip(indices, measured, strict=True)))
         finally:
             for fleet in fleets:
                 fleet.close()

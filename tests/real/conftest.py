@@ -1,7 +1,8 @@
-"""What the tests with a real TorchServe and a real Ray share."""
+"""Helpers and fixtures of the tests with a real TorchServe and a real Ray."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -17,12 +18,15 @@ import yaml
 
 from serving.archive import Archive
 from serving.installation import find_installation
+from serving.metrics import ServerCounters
+from serving.server import TorchServe
 from serving.site import Site
 from tests.archives import ECHO, make_archive
 
 ROOT = Path(__file__).parents[2]
+#: Parts of the command lines of a server, its workers and its supervisor.
 OURS = ("org.pytorch.serve.ModelServer", "model_service_worker", "supervisor.py")
-#: 100 ms a batch, whatever its size: a light model with a capacity that batching raises.
+#: A light model that takes 100 ms per batch of any size, so that batching raises its capacity.
 BATCHED = """
 import time
 
@@ -35,43 +39,58 @@ def handle(data, context):
 
 
 def processes(*marks: str) -> list[int]:
-    """The live processes whose command line has one of these marks."""
-    found = []
+    """Return the live processes whose command line contains one of these texts."""
+    pids = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
         if any(mark in line for mark in marks) and process.info["status"] != "zombie":
-            found.append(process.pid)
-    return found
+            pids.append(process.pid)
+    return pids
 
 
 def folders() -> set[Path]:
+    """Return the temporary folders of all servers, clusters and hosts."""
     return {
         path for prefix in ("servetune-", "servetune.") for path in Path("/tmp").glob(f"{prefix}*")
     }
 
 
-def wait_for(what: Callable[[], Any], seconds: float, why: str) -> Any:
-    """What `what` returns once it is true; fails after so many seconds."""
+def wait_for(condition: Callable[[], Any], seconds: float, description: str) -> Any:
+    """Return the first true value of `condition`; fail if there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := what():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.1)
-    pytest.fail(f"not within {seconds} s: {why}")
+    pytest.fail(f"not within {seconds} s: {description}")
+
+
+async def counted(server: TorchServe, answered: int, batches: int) -> ServerCounters:
+    """Return the counters once they have reached these values; TorchServe counts after it answers.
+
+    Args:
+        batches: one more for each worker, since TorchServe counts the loading of the model.
+    """
+    for _ in range(600):
+        counters = await server.counters()
+        if counters and counters.answered >= answered and counters.batches >= batches:
+            return counters
+        await asyncio.sleep(0.1)
+    pytest.fail(f"TorchServe has not counted {answered} answers in {batches} batches")
 
 
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> Iterator[None]:
-    """No test here may leave a process or a folder."""
+    """Fail if a test leaves a process or a folder."""
     before = folders()
     yield
-    wait_for(lambda: not processes(*OURS), 30, "processes are gone")
+    wait_for(lambda: not processes(*OURS), 30, "all processes have ended")
     assert folders() <= before
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Callable[..., Site]:
-    """Makes a site that serves a handler's source."""
+    """Return a function that makes a site from the source of a handler."""
 
     def make(source: str = ECHO, files: dict[str, str] | None = None, **more: Any) -> Site:
         archive = Archive.read(make_archive(tmp_path, source, **(files or {})))
@@ -82,7 +101,7 @@ def site(tmp_path: Path) -> Callable[..., Site]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a small study of a light model; returns its file."""
+    """Return a function that writes the specification of a small study of a light model."""
 
     def write(source: str = BATCHED, **sections: Any) -> Path:
         make_archive(tmp_path, source)
@@ -121,7 +140,7 @@ def study(tmp_path: Path) -> Callable[..., Path]:
 
 
 def servetune(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Start the command in a process group of its own."""
+    """Start the command `servetune` in a new session."""
     process = subprocess.Popen(
         [sys.executable, "-m", "servetune", *map(str, arguments)],
         cwd=ROOT,
@@ -141,7 +160,7 @@ _started: list[subprocess.Popen[str]] = []
 
 @pytest.fixture(autouse=True)
 def no_command_outlives_its_test(nothing_stays_behind: None) -> Iterator[None]:
-    """A test that failed must not leave its command to disturb the others."""
+    """End the commands of a failed test, so that they do not disturb other tests."""
     yield
     while _started:
         process = _started.pop()
@@ -155,6 +174,6 @@ def no_command_outlives_its_test(nothing_stays_behind: None) -> Iterator[None]:
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGINT, seconds: float = 60) -> str:
-    """Send a signal and wait; everything that it printed."""
+    """Send a signal, wait for the end and return the output."""
     process.send_signal(number)
     return process.communicate(timeout=seconds)[0]

@@ -36,4 +36,4 @@ async def test_processes_share_one_schedule_and_are_merged(cluster: None) -> Non
         fleet.close()
     assert measured.scheduled == measured.sent == measured.succeeded == 200
     assert len(measured.latency) == 200
-    assert 50 <= ended.scheduled < 1000
+    assert 50 <= ended.scheduled < 100 * 30

@@ -84,7 +84,7 @@ def measured(path: Path) -> tuple[int, dict[str, Any] | None, str]:
         (LEAKS, "memory budget: the server used"),
         (FAILS, "status 50[03]"),
         (HANGS, "timeout"),
-        (DIES, "worker died: worker [0-9]+ ended while it was measured"),
+        (DIES, "worker died: worker [0-9]+ exited during the measurement"),
     ],
     ids=["leaks", "fails", "hangs", "dies"],
 )

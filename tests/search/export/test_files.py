@@ -3,8 +3,10 @@
 import asyncio
 import json
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from search.report.summary import describe
 from search.study.outcome import Outcome
 from serving.errors import ArchiveError, ConfigError
 from serving.production import DeploymentTarget
+from tests.simulated import SimulatedFleet
 
 
 def written(
@@ -126,6 +129,32 @@ def test_files_that_do_not_start_here_do_not_pass(found: Outcome) -> None:
     folder = written(found, ExportFormat.COMPOSE).folder
     checks = asyncio.run(verify(folder, found.run, None, None, 1, lambda name, rate: None))
     assert wrong(checks) == {"running": "not started: compose.yaml needs a container"}
+
+
+@pytest.mark.parametrize(
+    ("service_s", "holds"), [(1 / 300, True), (1 / 100, False)], ids=["faster", "slower"]
+)
+def test_verify_offers_the_claimed_rate(
+    found: Outcome, monkeypatch: pytest.MonkeyPatch, service_s: float, holds: bool
+) -> None:
+    server = MagicMock(url="http://simulated/", headers={}, worker_pids={1}, batch_capacity=1)
+    server.differences.return_value = []
+    server.guard = lambda work: work
+    started = MagicMock()
+    started.return_value.__aenter__.return_value = server
+    module = "search.export.verify"
+    monkeypatch.setattr(f"{module}.ExportedServer", started)
+    monkeypatch.setattr(f"{module}.Site", MagicMock())
+    # Nothing is measured on this host: another servetune may run.
+    monkeypatch.setattr(f"{module}.exclusive_host", nullcontext)
+    monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: SimulatedFleet(service_s))
+    monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
+    folder = written(found, ExportFormat.PROPERTIES).folder
+    checks = asyncio.run(verify(folder, found.run, None, None, 3, lambda name, rate: None))
+    rate = checks[-1]
+    assert (rate.what, rate.passed) == ("claimed rate", holds)
+    assert f"held in {3 if holds else 0} of 3 windows" in rate.told
+    assert wrong(checks[:-1]) == {}
 
 
 def test_nothing_is_started_where_settings_differ(found: Outcome) -> None:
