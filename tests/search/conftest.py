@@ -14,9 +14,8 @@ from search.study.rounds import Rounds
 from search.study.run_folder import Run
 from search.trial.result import TrialState
 from serving.config import ServerConfig
-from tests.archives import make_archive
-from tests.results import trial_result
-from tests.specifications import write_spec
+from tests.results import result_for
+from tests.specifications import make_model_files, write_spec
 
 SERVER_METRICS = {
     "queue_s": 0.8,
@@ -27,28 +26,22 @@ SERVER_METRICS = {
     "batch_capacity": 2,
     "facts": {"cores": 2},
 }
-
-
 PHASES_S = {"start": 8.4, "warm-up": 15.0, "incumbent probe": 20.0, "bracketing": 60.0, "stop": 5.9}
-
-
 RATES = {"p50_s": 0.2, "p99_s": 0.5, "requests_without_failure": 1200, "success_bound": 0.9975}
-
-
 BEST = ServerConfig(workers=2, batch_size=64, mkl_threads=1, jvm={"-Xmx": "2g"})
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    make_archive(tmp_path)
-    (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
+    make_model_files(tmp_path)
     return create_run(load_spec(write_spec(tmp_path, output={"folder": str(tmp_path / "runs")})))
 
 
 @pytest.fixture
-def found(run: Run) -> Outcome:
-    study = open_store(run, run.spec())
-    study.begin()
+def outcome(run: Run) -> Outcome:
+    """Five trials: the default, two complete, one pruned, one failed; trial 3 is the best."""
+    store = open_store(run, run.spec())
+    store.begin()
     for rps, config, state in (
         (5.0, None, TrialState.COMPLETE),
         (60.0, None, TrialState.COMPLETE),
@@ -56,49 +49,33 @@ def found(run: Run) -> Outcome:
         (250.0, BEST, TrialState.COMPLETE),
         (None, None, TrialState.FAILED),
     ):
-        trial, request = study.ask() or pytest.fail("nothing asked")
-        more = RATES if rps else {"cause": "worker died: worker 7 ended\nthe log"}
-        told = trial_result(
-            request.number,
+        trial, request = store.ask() or pytest.fail("the study proposes no trial")
+        figures = RATES if rps else {"cause": "worker died: worker 7 ended\nthe log"}
+        result = result_for(
+            replace(request, config=config or request.config),
             rps,
-            config or request.config,
-            request.origin,
             state=state,
             capacity_rps=rps or 40.0,
             upper_rps=rps and rps * 1.04,
             **SERVER_METRICS if request.number < 4 else {},
-            **more,
+            **figures,
             duration_s=109.3 if rps else 23.4,
             phases_s=PHASES_S if rps else dict(list(PHASES_S.items())[:2]),
         )
-        study.tell(trial, told)
-        run.append(told)
-    study.end("all 5 trials were run")
-    return outcome_of(run, run.spec(), study)
+        store.tell(trial, result)
+        run.append(result)
+    store.end("all 5 trials were run")
+    return outcome_of(run, run.spec(), store)
 
 
 @pytest.fixture
-def confirmed(found: Outcome) -> Outcome:
-    assert found.reference is not None
-    plan = Plan.of(found.results, found.reference, 2)
+def confirmed(outcome: Outcome) -> Outcome:
+    """The outcome with a confirmation of two rounds; the reference fails in the second."""
+    assert outcome.reference is not None
+    plan = Plan.of(outcome.results, outcome.reference, 2)
     rates = {0: (5.0, None), 3: (230.0, 240.0)}
-    columns = []
-    for request in plan.requests:
-        state = {
-            rate: TrialState.COMPLETE if rate else TrialState.FAILED
-            for rate in rates[request.number]
-        }
-        columns.append(
-            tuple(
-                trial_result(
-                    request.number,
-                    rate,
-                    request.config,
-                    request.origin,
-                    state=state[rate],
-                    comparison_p99_s=0.4,
-                )
-                for rate in rates[request.number]
-            )
-        )
-    return replace(found, confirmation=Confirmation(plan, Rounds(tuple(columns))))
+    columns = [
+        tuple(result_for(request, rps, comparison_p99_s=0.4) for rps in rates[request.number])
+        for request in plan.requests
+    ]
+    return replace(outcome, confirmation=Confirmation(plan, Rounds(tuple(columns))))

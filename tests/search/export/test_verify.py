@@ -1,0 +1,145 @@
+"""Checks of exported files, with a simulated server."""
+
+import asyncio
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+from search.errors import RunError
+from search.export.common import ExportFormat
+from search.export.verify import Check, ExportedFiles, compare_settings, verify
+from search.study.outcome import Outcome
+from serving.errors import ArchiveError
+from serving.production import DeploymentTarget
+from tests.search.export.conftest import export_best
+from tests.simulated import SimulatedFleet
+
+
+def check_settings(outcome: Outcome, folder: Path) -> list[Check]:
+    assert outcome.best is not None
+    files = ExportedFiles.read(folder, outcome.spec.model.archive.parent)
+    return compare_settings(files, outcome.best.config.to_dict())
+
+
+def run_verify(
+    folder: Path, outcome: Outcome | None, store: Path | None = None, windows: int = 1
+) -> list[Check]:
+    run = outcome.run if outcome else None
+    return asyncio.run(verify(folder, run, None, store, windows, lambda name, rate_rps: None))
+
+
+def failures(checks: list[Check]) -> dict[str, str]:
+    return {check.what: check.found for check in checks if not check.passed}
+
+
+@pytest.mark.parametrize("export_format", ExportFormat)
+def test_compare_settings_passes_unchanged_files(
+    outcome: Outcome, export_format: ExportFormat
+) -> None:
+    checks = check_settings(outcome, export_best(outcome, export_format).folder)
+    assert failures(checks) == {}
+    names = {check.what for check in checks}
+    assert {"archive", "workers", "batch_size", "mkl_threads", "jvm.-Xmx"} <= names
+
+
+def test_compare_settings_reports_changed_files(outcome: Outcome) -> None:
+    folder = export_best(outcome, ExportFormat.PROPERTIES).folder
+    path = folder / "config.properties"
+    text = path.read_text()
+    path.write_text(text.replace('"batchSize":', '"batchSize":1') + "io_ratio=70\n")
+    (folder / "environment").write_text("MKL_NUM_THREADS=3\nOMP_NUM_THREADS=3\n")
+    failed = failures(check_settings(outcome, folder))
+    assert set(failed) == {"batch_size", "properties.io_ratio", "mkl_threads"}
+    assert failed["mkl_threads"] == "3; the trial had 1"
+
+
+def test_compare_settings_accepts_settings_kept_from_the_file_in_use(outcome: Outcome) -> None:
+    target = DeploymentTarget("io_ratio=70\nprivate_key_file=/etc/key.pem\n")
+    folder = export_best(outcome, ExportFormat.PROPERTIES, target).folder
+    checks = check_settings(outcome, folder)
+    assert failures(checks) == {}
+    assert [check.found for check in checks if check.what == "properties.io_ratio"] == [
+        "70; the trial did not set it"
+    ]
+    path = folder / "config.properties"
+    path.write_text(path.read_text().replace("io_ratio=70", "io_ratio=80"))
+    assert set(failures(check_settings(outcome, folder))) == {"properties.io_ratio"}
+
+
+def test_verify_does_not_pass_files_for_a_container(outcome: Outcome) -> None:
+    folder = export_best(outcome, ExportFormat.COMPOSE).folder
+    assert failures(run_verify(folder, outcome)) == {
+        "running": "not started: compose.yaml needs a container"
+    }
+
+
+def test_verify_starts_no_server_if_settings_differ(outcome: Outcome) -> None:
+    folder = export_best(outcome, ExportFormat.PROPERTIES).folder
+    (folder / "environment").write_text("")
+    failed = failures(run_verify(folder, outcome))
+    assert failed["running"] == "not started, because a check above failed"
+
+
+@pytest.mark.parametrize(
+    ("service_s", "passes"), [(1 / 300, True), (1 / 100, False)], ids=["faster", "slower"]
+)
+def test_verify_offers_the_claimed_rate(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch, service_s: float, passes: bool
+) -> None:
+    server = MagicMock(url="http://simulated/", headers={}, worker_pids={1}, batch_capacity=1)
+    server.differences.return_value = []
+    server.guard = lambda work: work
+    exported_server = MagicMock()
+    exported_server.return_value.__aenter__.return_value = server
+    module = "search.export.verify"
+    monkeypatch.setattr(f"{module}.ExportedServer", exported_server)
+    monkeypatch.setattr(f"{module}.Site", MagicMock())
+    # Nothing is measured on this host: another servetune may run.
+    monkeypatch.setattr(f"{module}.exclusive_host", nullcontext)
+    monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: SimulatedFleet(service_s))
+    monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
+    folder = export_best(outcome, ExportFormat.PROPERTIES).folder
+    checks = run_verify(folder, outcome, windows=3)
+    rate = checks[-1]
+    assert (rate.what, rate.passed) == ("claimed rate", passes)
+    assert f"250.0 rps sustained in {3 if passes else 0} of 3 windows" in rate.found
+    assert failures(checks[:-1]) == {}
+
+
+def test_verify_refuses_missing_inputs(outcome: Outcome, tmp_path: Path) -> None:
+    folder = export_best(outcome, ExportFormat.PROPERTIES).folder
+    with pytest.raises(ArchiveError, match="does not exist"):
+        run_verify(folder, None, tmp_path / "nowhere")
+    with pytest.raises(RunError, match="no requests to send: pass --against RUN or --requests"):
+        run_verify(folder, None, outcome.spec.model.archive.parent)
+    (folder / "trial.json").unlink()
+    with pytest.raises(RunError, match="does not hold files that servetune exported"):
+        run_verify(folder, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"run": "another"}, "was exported from another, not "),
+        ({"format_version": 99}, "trial.json has format_version 99, .* servetune reads 2"),
+    ],
+    ids=["another run", "a later version"],
+)
+def test_verify_refuses_claim(outcome: Outcome, changes: dict[str, object], sentence: str) -> None:
+    folder = export_best(outcome, ExportFormat.PROPERTIES).folder
+    claim = json.loads((folder / "trial.json").read_text())
+    (folder / "trial.json").write_text(json.dumps({**claim, **changes}))
+    with pytest.raises(RunError, match=sentence):
+        run_verify(folder, outcome)
+
+
+def test_verify_refuses_claim_without_version(outcome: Outcome) -> None:
+    folder = export_best(outcome, ExportFormat.PROPERTIES).folder
+    claim = json.loads((folder / "trial.json").read_text())
+    del claim["format_version"]
+    (folder / "trial.json").write_text(json.dumps(claim))
+    with pytest.raises(RunError, match=r"format_version 1, .* servetune reads 2"):
+        run_verify(folder, outcome)
