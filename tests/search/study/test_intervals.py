@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from search.study.intervals import mean_interval, prediction_interval
+from search.study.intervals import mean_interval, prediction_interval, ratio_interval
 
 
 def test_intervals_cover_in_95_percent_of_samples() -> None:
@@ -23,3 +23,15 @@ def test_intervals_cover_in_95_percent_of_samples() -> None:
 
 def test_intervals_are_none_for_fewer_than_two_values() -> None:
     assert mean_interval([100.0]) is None and prediction_interval([]) is None
+
+
+def test_ratio_interval_covers_the_ratio_in_95_percent_of_unpaired_samples() -> None:
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(500):
+        ours, theirs = (np.exp(random.normal(mean, 0.1, 5)) for mean in (0.5, 0.0))
+        interval = ratio_interval(list(ours), list(theirs))
+        assert interval is not None
+        covered += interval.low <= np.exp(0.5) <= interval.high
+    assert covered / 500 == pytest.approx(0.95, abs=0.03)
+    assert ratio_interval([1.0], [2.0, 2.1]) is None

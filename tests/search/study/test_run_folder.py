@@ -10,6 +10,7 @@ import pytest
 
 from search.errors import RunError
 from search.spec.space import build_space
+from search.study.outcome import Outcome
 from search.study.run_folder import ResultReader, Run
 from search.trial.request import TrialOrigin
 from tests.results import trial_result
@@ -109,3 +110,10 @@ def test_run_spec_refuses_damaged_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "spec.yaml").write_text(text)
     with pytest.raises(RunError, match=r"spec\.yaml"):
         Run.open(tmp_path).spec()
+
+
+def test_run_rebuild_replaces_damaged_file_by_equal_results(outcome: Outcome) -> None:
+    assert outcome.run.results() == outcome.results
+    (outcome.run.folder / "trials.jsonl").write_text("half a li")
+    outcome.run.rebuild(outcome.results)
+    assert outcome.run.results() == outcome.results
