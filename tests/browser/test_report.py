@@ -8,6 +8,7 @@ import pytest
 
 from search.report.summary import write_report
 from search.study.outcome import Outcome
+from tests.search.conftest import confirmed, outcome, run  # noqa: F401
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -15,11 +16,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
 ]
-HEADINGS = ("The search", "All settings together", "Each setting", "Where the seconds went")
+HEADINGS = ("The search", "All settings together", "Each setting", "Seconds by phase")
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_opens_from_disk(confirmed: Outcome, width: int) -> None:
+def test_the_page_opens_from_disk(confirmed: Outcome, width: int) -> None:  # noqa: F811
     write_report(confirmed)
     page_path = confirmed.run.folder / "report.html"
     said: list[str] = []

@@ -1,0 +1,51 @@
+"""The view of a running study."""
+
+import io
+
+from rich.console import Console
+
+from search.cli.live import LiveView
+from search.trial.request import TrialOrigin, TrialRequest
+from search.trial.result import TrialState
+from serving.config import ServerConfig
+from tests.results import result_for
+
+
+def test_live_view_prints_lines_without_terminal() -> None:
+    out = io.StringIO()
+    with LiveView(Console(file=out, width=60), 3, 60.0, plain=True) as view:
+        for number, (origin, rps) in enumerate(
+            [(TrialOrigin.DEFAULT, 5.0), (TrialOrigin.RECOMMENDED, 60.0)]
+        ):
+            request = TrialRequest(number, origin, ServerConfig(workers=number + 1))
+            view.started(request)
+            view.phase(number, "bracketing", 10.0)
+            result = result_for(request, rps, state=TrialState.COMPLETE, p99_s=0.5)
+            view.finished(result, result)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "trial 0 (default): workers=1"
+    assert "best 60.0 rps (trial 1), 12.0 × the default's 5.0" in lines[3]
+    assert len(lines) == 4
+
+
+def test_live_view_shows_trial_phase_rate_best_and_time_left() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=True)
+    with LiveView(console, 3, 600.0, plain=False, rounds=5) as view:
+        view.started(TrialRequest(1, TrialOrigin.SAMPLED, ServerConfig()))
+        view.phase(1, "bracketing", 42.0)
+        console.print(view._render())
+        view.confirming(1, TrialRequest(1, TrialOrigin.CONFIRMATION, ServerConfig()))
+        console.print(view._render())
+        view.stopping()
+        console.print(view._render())
+    text = out.getvalue()
+    for part in (
+        "trial 1, sampled (at most 3 trials)",
+        "bracketing at 42.0 rps",
+        "best",
+        "at most about 10 min left",
+        "trial 1, confirmation, round 2 of 5: start",
+        "round 2 of 5: stopping",
+    ):
+        assert part in text
