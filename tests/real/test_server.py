@@ -318,19 +318,19 @@ def test_torchserve_ends_with_killed_parent(site: MakeSite, tmp_path: Path, vict
     here = site()
     before = folders()
     command = [sys.executable, "-c", STARTER, str(here.archive.path), str(tmp_path / "trial")]
-    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout and parent.stdout.readline() == "ready\n"
-    assert len(processes("model_service_worker")) == 2
-    if victims != "parent":
-        (home,) = [f for f in folders() - before if (f / "supervisor.pid").exists()]
-        os.kill(supervisor_of(home), signal.SIGKILL)
-    parent.kill()
-    parent.wait()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout and parent.stdout.readline() == "ready\n"
+            assert len(processes("model_service_worker")) == 2
+            if victims != "parent":
+                (home,) = [f for f in folders() - before if (f / "supervisor.pid").exists()]
+                os.kill(supervisor_of(home), signal.SIGKILL)
+        finally:
+            parent.kill()
     wait_for(lambda: not processes(*OURS), 30, "every process has ended")
     if victims != "parent":
         remove_leftovers()
     wait_for(lambda: folders() <= before, 30, "the folder is removed")
-    parent.stdout.close()
 
 
 async def test_remove_leftovers_keeps_running_server(site: MakeSite, tmp_path: Path) -> None:
