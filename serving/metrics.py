@@ -19,7 +19,8 @@ class ServerCounters:
     Attributes:
         queue_us: waiting time of all requests until their batch was complete, microseconds.
         inference_us: time from arrival to answer of all requests, microseconds.
-        batches: number of batches that the workers processed.
+        batches: number of batches that the workers processed; the load of the model is one more
+            for each worker.
         answered: number of requests that the handler answered.
     """
 

@@ -134,7 +134,7 @@ def _archived_fingerprint(archive: Path) -> str | None:
 def pack_archive(name: str, handler: str, content: Path, folder: Path) -> Path:
     """Write FOLDER/NAME.mar from the files in `content`, uncompressed, and return its path.
 
-    The archiver's own `generate_model_archive` is not used: it copies all files to a fixed path
+    The archiver's `generate_model_archive` is not used: it copies all files to a fixed path
     in TMPDIR and deletes the files that are there.
 
     Args:
