@@ -83,7 +83,7 @@ def find_java(path: str | None = None) -> Java:
             problem = f"is version {java.version}" if java else "does not run"
             raise ServerError(
                 FailureKind.NO_JAVA,
-                f"serving.java: {path} {problem}; give a Java {OLDEST_JAVA} or newer",
+                f"{path} {problem}; give a Java {OLDEST_JAVA} or newer in serving.java",
             )
         return java
     candidates = []

@@ -24,7 +24,7 @@ from tests.specifications import write_spec
         ({"search": {"warm_start": "."}}, "search.warm_start: .* is not a run folder"),
         ({"serving": {"baseline": "no.properties"}}, "serving.baseline: .*does not exist"),
         ({"serving": {"baseline": "requests.jsonl"}}, "serving.baseline: .*not known to TorchServe"),
-        ({"serving": {"java": "/no/java"}}, "serving.java: no Java: serving.java names /no/java"),
+        ({"serving": {"java": "/no/java"}}, "serving.java: no Java: /no/java does not run"),
         ({"serving": {"python": "/no/python"}}, "serving.python: no Python: the interpreter /no/python"),
         ({"serving": {"python": "/bin/true"}}, "serving.python: no Python: the interpreter /bin/true does not run: it is not a Python interpreter"),
     ],
