@@ -114,7 +114,7 @@ async def run_trial(
         watch.enter(Phase("start"))
         async with _serving(server, turn, watch):
             if is_strict:
-                commands = [worker.command for worker in server.workers]
+                commands = [worker.command for worker in server.processes]
                 _refuse(find_unapplied_settings(request.config, commands), server.log_tail())
             await fleet.set_target(server.url)
             observed = ObservedGenerator(server, fleet, turn, progress)
@@ -277,7 +277,7 @@ def _server_record(server: TorchServe) -> ServerRecord:
         ready_s=round(server.ready_s, 2) or None,
         peak_rss_mb=server.peak_rss_bytes >> 20 or None,
         peak_gpu_mb=server.peak_gpu_bytes >> 20 or None,
-        processes=server.workers,
+        processes=server.processes,
     )
 
 
