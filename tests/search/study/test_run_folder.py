@@ -117,3 +117,10 @@ def test_run_rebuild_replaces_damaged_file_by_equal_results(outcome: Outcome) ->
     (outcome.run.folder / "trials.jsonl").write_text("half a li")
     outcome.run.rebuild(outcome.results)
     assert outcome.run.results() == outcome.results
+
+
+def test_run_open_refuses_folder_of_job(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").touch()
+    (tmp_path / "job.json").touch()
+    with pytest.raises(RunError, match="is a job folder"):
+        Run.open(tmp_path)

@@ -1,0 +1,90 @@
+"""Checks of submitted specifications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import SpecError
+from search.service.submission import accept, parse
+
+
+def test_accept_lists_other_problems_beside_misplaced_paths(
+    spec: dict[str, Any], root: Path
+) -> None:
+    invalid = {
+        **spec,
+        "model": {**spec["model"], "archive": "/etc/passwd"},
+        "serving": {"python": "/usr/bin/python3"},
+        "search": {"trials": 0},
+        "serch": {},
+    }
+    with pytest.raises(SpecError) as caught:
+        accept(invalid, {}, [root])
+    problems = sorted(caught.value.problems)
+    starts = (
+        "model.archive: '/etc/passwd' is outside the folders",
+        "search.trials: ",
+        "serch: ",
+        "serving.python: is set by the service; remove it",
+    )
+    assert len(problems) == 4, problems
+    for problem, start in zip(problems, starts, strict=True):
+        assert problem.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("section", "path", "message"),
+    [
+        (
+            {"model": {"archive": "../secret.mar", "requests": "requests.jsonl"}},
+            "model.archive",
+            "is outside the folders",
+        ),
+        (
+            {"model": {"archive": "/etc/passwd", "requests": "requests.jsonl"}},
+            "model.archive",
+            "is outside the folders",
+        ),
+        (
+            {"model": {"archive": "echo.mar", "requests": "link.jsonl"}},
+            "model.requests",
+            "is outside the folders",
+        ),
+        (
+            {"model": {"archive": "echo.mar", "requests": "stray.jsonl"}},
+            "model.requests",
+            "line 1: '../secret.mar' is outside the folders",
+        ),
+        ({"serving": {"python": "/bin/sh"}}, "serving.python", "is set by the service"),
+        ({"serving": {"baseline": "../a"}}, "serving.baseline", "is outside the folders"),
+        ({"output": {"folder": "/tmp/x"}}, "output", "is set by the service"),
+        ({"search": {"warm_start": "/"}}, "search.warm_start", "is outside the folders"),
+    ],
+)
+def test_accept_refuses_paths_outside_the_roots(
+    spec: dict[str, Any], root: Path, section: dict[str, Any], path: str, message: str
+) -> None:
+    (root.parent / "secret.mar").write_text("")
+    (root / "link.jsonl").symlink_to("/etc/hostname")
+    (root / "stray.jsonl").write_text('{"file": "../secret.mar"}\n')
+    with pytest.raises(SpecError) as caught:
+        accept({**spec, **section}, {}, [root])
+    first = caught.value.records[0]
+    assert first.path == path and message in first.message
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"- 1", "must be a mapping"),
+        (b"a: [", "neither YAML nor JSON"),
+        (b"\x00", "neither YAML nor JSON"),
+        (b"model: &m {}\nother: *m", "aliases .* are not allowed"),
+    ],
+)
+def test_parse_refuses_invalid_text(text: bytes, sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        parse(text)
