@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.conftest import nothing_stays_behind, study  # noqa: F401
-from tests.real.test_service import Running, service  # noqa: F401
+from tests.real.test_service import ServiceProcess, service  # noqa: F401
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -45,7 +45,7 @@ def shoot(page: sync_api.Page, name: str) -> None:
 
 def test_a_job_from_the_page_to_production(
     page: sync_api.Page,
-    service: Running,  # noqa: F811
+    service: ServiceProcess,  # noqa: F811
     study: WriteStudy,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -120,10 +120,10 @@ def test_a_job_from_the_page_to_production(
 
 def test_stop_and_resume_by_keyboard(
     page: sync_api.Page,
-    service: Running,  # noqa: F811
+    service: ServiceProcess,  # noqa: F811
     study: WriteStudy,  # noqa: F811
 ) -> None:
-    job_id = service.answer("submit", study()).split()[0]
+    job_id = service.run_command("submit", study()).split()[0]
     page.goto(f"http://127.0.0.1:{service.port}/#/jobs/{job_id}")
     page.get_by_label("Access token").fill((service.folder / "token").read_text().strip())
     page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""A configuration of a surface, recorded on a real TorchServe."""
+"""The recording of a configuration on a real TorchServe."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from serving.site import Site
 
 
 @pytest.mark.slow
-async def test_a_waiting_handler_takes_what_its_waits_allow(tmp_path: Path) -> None:
+async def test_record_measures_the_rate_that_a_waiting_handler_allows(tmp_path: Path) -> None:
     site = Site(archive_of("waits", tmp_path), find_installation())
     (tmp_path / "requests.jsonl").write_text('{"body": {"n": 1}}\n')
     fleet = Fleet(local_processes(read_payloads(tmp_path / "requests.jsonl")))
     config = ServerConfig(workers=2, batch_size=4, max_batch_delay_ms=10, mkl_threads=1)
     try:
-        found = await record(config, site, fleet, tmp_path / "server")
+        recorded = await record(config, site, fleet, tmp_path / "server")
     finally:
         fleet.close()
-    assert found["failures"] == 0
-    assert found["closed_rps"] == pytest.approx(2 * 4 / (0.08 + 4 * 0.004), rel=0.3)
+    assert recorded["failures"] == 0
+    assert recorded["closed_rps"] == pytest.approx(2 * 4 / (0.08 + 4 * 0.004), rel=0.3)

@@ -1,4 +1,4 @@
-"""The service with a real Ray and a real TorchServe: a job outlives it."""
+"""The service with a real Ray and a real TorchServe."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WriteStudy = Callable[..., Path]
 
 
-class Running:
-    """`servetune serve` on a folder, started as often as a test likes."""
+class ServiceProcess:
+    """A `servetune serve` process on a folder; a test may start it several times."""
 
     def __init__(self, folder: Path, root: Path):
         self.folder, self.root, (self.port,) = folder, root, free_ports(1)
@@ -38,51 +38,55 @@ class Running:
             *(90, "the service has started"),
         )
 
-    def ask(self, *arguments: Any) -> subprocess.Popen[str]:
-        there = ("--server", f"http://127.0.0.1:{self.port}")
-        return servetune(*arguments, *there, "--token-file", self.folder / "token")
+    def start_command(self, *arguments: Any) -> subprocess.Popen[str]:
+        server = ("--server", f"http://127.0.0.1:{self.port}")
+        return servetune(*arguments, *server, "--token-file", self.folder / "token")
 
-    def answer(self, *arguments: Any) -> str:
-        process = self.ask(*arguments)
+    def run_command(self, *arguments: Any) -> str:
+        process = self.start_command(*arguments)
         output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output
         return str(output)
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Running]:
-    found = Running(tmp_path / "service", tmp_path)
-    found.start()
+def service(tmp_path: Path) -> Iterator[ServiceProcess]:
+    process = ServiceProcess(tmp_path / "service", tmp_path)
+    process.start()
     try:
-        yield found
+        yield process
     finally:
-        if found.process is not None:
-            found.process.send_signal(signal.SIGINT)
-            found.process.wait(60)
-        assert LocalCluster.find(found.folder) is None, "Ray ends with a service without jobs"
+        if process.process is not None:
+            process.process.send_signal(signal.SIGINT)
+            process.process.wait(60)
+        assert LocalCluster.find(process.folder) is None, "a service without jobs stops Ray"
 
 
-def test_a_job_outlives_the_service(service: Running, study: WriteStudy, tmp_path: Path) -> None:
+def test_job_continues_after_the_service_was_killed(
+    service: ServiceProcess, study: WriteStudy, tmp_path: Path
+) -> None:
     path = study()
-    job_id = service.answer("submit", path).split()[0]
+    job_id = service.run_command("submit", path).split()[0]
     store = JobStore(service.folder)
     job = store.get(job_id)
     assert job is not None
-    wait_for(lambda: any(e.kind == "window" for e in job.events.read()), 120, "a window was seen")
+    wait_for(
+        lambda: any(e.kind == "window" for e in job.events.read()), 120, "a window was measured"
+    )
     assert service.process is not None
     service.process.kill()
     service.process.wait()
     before = len(job.events.read())
-    wait_for(lambda: len(job.events.read()) > before + 3, 60, "the job goes on without it")
+    wait_for(lambda: len(job.events.read()) > before + 3, 60, "the job continues without it")
     service.start()
-    told = service.answer("watch", job_id, "--require-ratio", "1.2")
-    assert "finished: all 4 trials were run" in told
+    output = service.run_command("watch", job_id, "--require-ratio", "1.2")
+    assert "finished: all 4 trials were run" in output
     kinds = [event.kind for event in job.events.read()]
     assert kinds.count("result") == 4 and kinds.count("trial") == 4, "no event is lost"
     assert kinds.count("state") == 3
-    below = service.ask("watch", job_id, "--require-rps", "100000")
+    below = service.start_command("watch", job_id, "--require-rps", "100000")
     assert below.wait(60) == 3
-    service.answer("fetch", job_id, "--into", tmp_path / "out")
+    service.run_command("fetch", job_id, "--into", tmp_path / "out")
     verified = servetune(
         *("verify", tmp_path / "out" / "best", "--model-store", path.parent),
         *("--requests", path.parent / "requests.jsonl"),
@@ -94,8 +98,8 @@ def test_a_job_outlives_the_service(service: Running, study: WriteStudy, tmp_pat
             assert token not in file.read_bytes().decode(errors="replace"), file
 
 
-def test_a_job_is_stopped_and_taken_up_again(service: Running, study: WriteStudy) -> None:
-    job_id = service.answer("submit", study()).split()[0]
+def test_job_is_stopped_and_resumed(service: ServiceProcess, study: WriteStudy) -> None:
+    job_id = service.run_command("submit", study()).split()[0]
     job = JobStore(service.folder).get(job_id)
     assert job is not None
     wait_for(lambda: any(e.kind == "result" for e in job.events.read()), 180, "a trial is over")
@@ -107,22 +111,24 @@ def test_a_job_is_stopped_and_taken_up_again(service: Running, study: WriteStudy
         url = f"http://127.0.0.1:{service.port}/v1/jobs/{job_id}{path}"
         request = Request(url, method=method, headers={"Authorization": f"Bearer {token}"})
         with urlopen(request) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
+            view: dict[str, Any] = json.load(answer)
+        return view
 
     assert ask("DELETE", "")["state"] == "stopping"
-    wait_for(lambda: job.record().state is JobState.STOPPED, 60, "it has stopped in order")
+    wait_for(lambda: job.record().state is JobState.STOPPED, 60, "it stopped gracefully")
     run = job.run()
     assert run is not None
     kept = len(run.results())
     assert kept >= 1 and "interrupted" in (job.record().reason or "")
     ask("POST", "/resume")
-    wait_for(lambda: job.record().state.is_over, 240, "it was taken up again")
+    wait_for(lambda: job.record().state.is_over, 240, "it is over again")
     assert job.record().state is JobState.FINISHED and len(run.results()) == 4
-    assert [p for p in psutil.process_iter() if "search.service.worker" in " ".join(_line(p))] == []
+    assert [
+        p for p in psutil.process_iter() if "search.service.worker" in " ".join(_command_line(p))
+    ] == []
 
 
-def _line(process: psutil.Process) -> list[str]:
+def _command_line(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Whole runs with a real TorchServe, a real Ray and a light model."""
+"""Complete runs with a real TorchServe, a real Ray and a light model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.real.conftest import OURS, end, folders, processes, servetune, wait_f
 from tests.simulated import SimulatedFleet
 
 WriteStudy = Callable[..., Path]
-#: Light load processes and Ray's own agents; Ray may take longer to be gone than we may.
+#: Ray's processes, which may take longer to end than servetune's.
 RAY = ("servetune.ray-",)
 
 
@@ -39,31 +39,31 @@ def report(folder: Path) -> dict[str, Any]:
     process = servetune("report", folder, "--json")
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
-    found: dict[str, Any] = json.loads(output)
-    return found
+    summary: dict[str, Any] = json.loads(output)
+    return summary
 
 
-def test_a_run_from_the_specification_to_production(study: WriteStudy, tmp_path: Path) -> None:
+def test_tune_writes_report_and_files_that_serve(study: WriteStudy, tmp_path: Path) -> None:
     path = study()
     process = servetune("tune", path, "--plain")
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
     folder = run_folder(path)
-    found = trials(folder)
-    assert [t["number"] for t in found] == [0, 1, 2, 3]
-    assert found[0]["origin"] == "default" and found[0]["config"] == {}
-    assert found[0]["rate"]["capacity_rps"] > 0
-    best_rps = max(t["rate"]["sustained_rps"] or 0 for t in found)
+    records = trials(folder)
+    assert [t["number"] for t in records] == [0, 1, 2, 3]
+    assert records[0]["origin"] == "default" and records[0]["config"] == {}
+    assert records[0]["rate"]["capacity_rps"] > 0
+    best_rps = max(t["rate"]["sustained_rps"] or 0 for t in records)
     assert best_rps > 0
-    for t in found:
+    for t in records:
         rates = (t["rate"]["sustained_rps"], t["rate"]["capacity_rps"])
         assert max(rate or 0 for rate in rates) <= highest_rps(t)
-    told = report(folder)
-    assert told["best"]["rate"]["sustained_rps"] == best_rps
-    best = told["best"]["number"]
-    assert told["ended"] == "all 4 trials were run"
+    summary = report(folder)
+    assert summary["best"]["rate"]["sustained_rps"] == best_rps
+    best = summary["best"]["number"]
+    assert summary["ended"] == "all 4 trials were run"
     assert f"trial {best} sustains" in output
-    for t in found:
+    for t in records:
         names = {p.name for p in (folder / "trials" / str(t["number"])).iterdir()}
         assert names == {"config.properties", "environment", "torchserve.log", "measurements.json"}
     table = pd.read_csv(folder / "trials.csv")
@@ -80,18 +80,18 @@ def test_a_run_from_the_specification_to_production(study: WriteStudy, tmp_path:
     assert packed.wait(60) == 0
     files = folder / "best-model-config"
     verified = servetune("verify", files, "--against", folder)
-    said, _ = verified.communicate(timeout=180)
+    verification, _ = verified.communicate(timeout=180)
     # All settings are as claimed; whether the rate holds now depends on the host.
     verdict = "PASS" if verified.returncode == 0 else "FAIL: claimed rate"
-    assert said.splitlines()[-1] == verdict, said
-    assert "claimed rate" in said and not (files / "key_file.json").exists()
+    assert verification.splitlines()[-1] == verdict, verification
+    assert "claimed rate" in verification and not (files / "key_file.json").exists()
 
     measured = servetune("measure", path, "--config", exported / "config.properties", "--json")
     answer, _ = measured.communicate(timeout=120)
     assert measured.returncode == 0, answer
     assert "overridden: inference_address=http://0.0.0.0:8080" in answer
     result = json.loads(answer.splitlines()[-1])
-    assert result["server"]["batch_capacity"] == found[best]["server"]["batch_capacity"]
+    assert result["server"]["batch_capacity"] == records[best]["server"]["batch_capacity"]
     assert 0 < result["rate"]["sustained_rps"] <= highest_rps(result)
     assert 0 < result["rate"]["capacity_rps"] <= highest_rps(result)
 
@@ -159,20 +159,20 @@ def until_trial(folder: Callable[[], Path], number: int) -> Path:
         ready = path.exists() and "Torch worker started" in path.read_text()
         return folder() if runs and ready else None
 
-    found: Path = wait_for(measuring, 120, f"trial {number} is under way")
-    return found
+    run: Path = wait_for(measuring, 120, f"trial {number} is running")
+    return run
 
 
 def start(study: WriteStudy, number: int, **sections: Any) -> tuple[Any, Path, Path]:
-    """Start a run, and wait until its trial `number` is under way."""
+    """Start a run, and wait until its trial `number` is running."""
     path = study(**sections)
     process = servetune("tune", path, "--plain")
-    wait_for(lambda: list((path.parent / "runs").glob("*")), 60, "the run's folder is there")
+    wait_for(lambda: list((path.parent / "runs").glob("*")), 60, "the run's folder exists")
     folder = until_trial(lambda: run_folder(path), number)
     return process, path, folder
 
 
-def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(study: WriteStudy) -> None:
+def test_resume_continues_run_ended_by_ctrl_c(study: WriteStudy) -> None:
     before = folders()
     process, _, folder = start(study, 1)
     output = end(process, signal.SIGINT)
@@ -202,7 +202,7 @@ def kill(process: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStudy) -> None:
+def test_resume_loses_nothing_after_sigkill_of_the_driver(study: WriteStudy) -> None:
     process, _, folder = start(
         study, 1, search={"trials": 3}, confirm={"rounds": 2, "finalists": 1}
     )
@@ -215,7 +215,7 @@ def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStud
     process = servetune("resume", folder, "--plain")
     (first,) = wait_for(lambda: list(folder.glob("confirm/*/0-0")), 120, "it is being confirmed")
     wait_for(lambda: (first / "measurements.json").exists(), 60, "one was measured again")
-    wait_for(lambda: len(list(first.parent.iterdir())) > 1, 60, "the next one is under way")
+    wait_for(lambda: len(list(first.parent.iterdir())) > 1, 60, "the next one is running")
     kill(process)
     before = (first / "measurements.json").stat().st_mtime
     process = servetune("resume", folder, "--plain")
@@ -231,28 +231,30 @@ def test_sigkill_of_the_driver_leaves_nothing_and_loses_nothing(study: WriteStud
 #: As Ray names the processes of a running trial and of the load.
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["ResourceTrainable", "_LoadActor"])
-def test_sigkill_of_a_ray_worker_costs_one_trial_at_most(study: WriteStudy, victim: str) -> None:
+def test_tune_repeats_at_most_one_trial_after_sigkill_of_a_ray_worker(
+    study: WriteStudy, victim: str
+) -> None:
     process, _, folder = start(study, 1)
-    # A second load process may have been started where the first was late.
+    # A second load generator process may have been started if the first was late.
     pid, *_ = processes(f"ray::{victim}")
     os.kill(pid, signal.SIGKILL)
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
-    found = trials(folder)
+    records = trials(folder)
     lost = [
-        t for t in found if t["failure"] in ("trial process lost", "load generator process lost")
+        t for t in records if t["failure"] in ("trial process lost", "load generator process lost")
     ]
     assert len(lost) == (1 if victim == "ResourceTrainable" else 0)
     assert all(t["host_fault"] and t["state"] == "FAILED" for t in lost)
-    tried = [t["config"] for t in found if t["number"] > 0]
+    tried = [t["config"] for t in records if t["number"] > 0]
     assert not lost or tried.count(lost[0]["config"]) == 2, "it was tried once more"
-    assert "(raylet)" not in output, "the cause is told in our words alone"
+    assert "(raylet)" not in output, "only servetune's own words name the cause"
 
 
 RAISES = "raise ValueError('no weights here')\n"
 
 
-def test_a_default_that_cannot_serve_stops_the_run_at_once(study: WriteStudy) -> None:
+def test_tune_stops_at_once_if_the_default_cannot_serve(study: WriteStudy) -> None:
     path = study(source=RAISES)
     process = servetune("tune", path, "--plain")
     output = process.communicate(timeout=120)[0]
@@ -278,7 +280,7 @@ def handle(data, context):
 
 
 @pytest.mark.slow
-def test_a_configuration_that_fails_is_recorded_and_the_run_goes_on(study: WriteStudy) -> None:
+def test_tune_records_a_failed_configuration_and_continues(study: WriteStudy) -> None:
     path = study(
         source=FRAGILE,
         space={"batch_size": 4, "environment": {"BREAK": ["1", "0"]}},
@@ -288,17 +290,17 @@ def test_a_configuration_that_fails_is_recorded_and_the_run_goes_on(study: Write
     process = servetune("tune", path, "--plain")
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
-    found = trials(run_folder(path))
-    assert [t["origin"] for t in found[:2]] == ["default", "baseline"]
-    broken = [t for t in found if t["config"].get("environment") == {"BREAK": "1"}]
+    records = trials(run_folder(path))
+    assert [t["origin"] for t in records[:2]] == ["default", "baseline"]
+    broken = [t for t in records if t["config"].get("environment") == {"BREAK": "1"}]
     assert len(broken) == 1, "it was not proposed again"
     assert broken[0]["state"] == "FAILED"
     assert broken[0]["cause"].startswith("model does not load: the handler raised")
     assert "broken on purpose" in broken[0]["cause"]
     assert "no configuration was found that had not been tried" in output
-    told = report(run_folder(path))
-    assert told["reference"]["origin"] == "baseline"
-    assert told["best"]["number"] != broken[0]["number"]
+    summary = report(run_folder(path))
+    assert summary["reference"]["origin"] == "baseline"
+    assert summary["best"]["number"] != broken[0]["number"]
 
 
 @pytest.fixture
@@ -323,7 +325,7 @@ def measured_url(
 MeasuredUrl = Callable[[str], tuple[int, dict[str, Any]]]
 
 
-def test_a_url_is_measured_without_ray(measured_url: MeasuredUrl) -> None:
+def test_measure_url_finds_the_rate_without_ray(measured_url: MeasuredUrl) -> None:
     from tests.stub import stub
 
     # Latencies of half a second allow for a sender that its host delays by milliseconds.
@@ -336,7 +338,7 @@ def test_a_url_is_measured_without_ray(measured_url: MeasuredUrl) -> None:
     assert 0 < data["succeeded"] <= data["sent"] <= data["scheduled"]
 
 
-def test_a_measured_url_reports_the_searchs_rate(
+def test_measure_url_reports_the_rate_of_the_search(
     measured_url: MeasuredUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = SimulatedFleet(service_s=0.4, servers=64)
@@ -349,13 +351,13 @@ def test_a_measured_url_reports_the_searchs_rate(
     assert data["lower_rps"] <= data["upper_rps"]
 
 
-def test_measuring_a_url_does_not_load_ray() -> None:
+def test_measure_url_does_not_import_ray() -> None:
     code = "import sys, search.cli.main, search.measure.endpoint; print('ray' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout == "False\n"
 
 
-def test_a_url_that_nobody_serves_is_said(
+def test_measure_url_reports_refused_connection(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "requests.jsonl").write_text('{"body": {}}\n')

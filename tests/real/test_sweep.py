@@ -27,11 +27,17 @@ def sweep_of(study: Callable[..., Path], **sections: object) -> Path:
     )
 
 
-def test_a_sweep_is_measured_resumed_and_reported(study: Callable[..., Path]) -> None:
+def test_sweep_is_resumed_and_reported(study: Callable[..., Path]) -> None:
     path = sweep_of(study)
     process = servetune("sweep", path, "--plain")
-    wait_for(lambda: list((path.parent / "runs").glob("*/trials.jsonl")), 120, "one is measured")
-    wait_for(lambda: next((path.parent / "runs").glob("*/trials.jsonl")).read_text(), 60, "told")
+    wait_for(
+        lambda: list((path.parent / "runs").glob("*/trials.jsonl")), 120, "trials.jsonl exists"
+    )
+    wait_for(
+        lambda: next((path.parent / "runs").glob("*/trials.jsonl")).read_text(),
+        60,
+        "a trial was recorded",
+    )
     output = end(process)
     assert process.returncode == 130, output
     (folder,) = (path.parent / "runs").iterdir()

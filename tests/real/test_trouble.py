@@ -1,4 +1,4 @@
-"""What goes wrong in a run, made to happen: the cause by name, the run going on or told why not."""
+"""Faults during a run: each has a named cause, and the run continues or ends with a reason."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WriteStudy = Callable[..., Path]
 
 
-def counting(then: str) -> str:
-    """A handler that does this with the `count` of requests that it has had."""
+def counting_handler(statement: str) -> str:
+    """Return the source of a handler that runs a statement with the `count` of its requests."""
     return f"""
 import os, time
 count = 0
@@ -33,7 +33,7 @@ def handle(data, context):
     if data is None:
         return None
     count += len(data)
-    {then}
+    {statement}
     return [{{"ok": True}} for _ in data]
 """
 
@@ -47,11 +47,11 @@ def handle(data, context):
     kept.append(bytearray(40 << 20))
     return [{"ok": True} for _ in data]
 """
-FAILS = counting('assert count % 7, "every seventh"')
-HANGS = counting("time.sleep(1000 if count > 20 else 0)")
-SLOWER = counting("time.sleep(0.01 * 1.004**count)")
-DIES = counting("count > 20 and os._exit(1)")
-#: Every second attempt to load it fails.
+FAILS = counting_handler('assert count % 7, "every seventh"')
+HANGS = counting_handler("time.sleep(1000 if count > 20 else 0)")
+SLOWER = counting_handler("time.sleep(0.01 * 1.004**count)")
+DIES = counting_handler("count > 20 and os._exit(1)")
+#: The first, third, … attempt to load it fails.
 SOMETIMES = """
 import os, pathlib, time
 mark = pathlib.Path(os.environ["TMPDIR"]) / "tried"
@@ -68,18 +68,18 @@ def handle(data, context):
 """
 
 
-def measured(path: Path) -> tuple[int, dict[str, Any] | None, str]:
-    """Measure a study's model under TorchServe's defaults: exit status, result, what was said."""
+def measure_defaults(path: Path) -> tuple[int, dict[str, Any] | None, str]:
+    """Measure a study's model with TorchServe's defaults; return exit status, result and output."""
     config = path.with_name("config.properties")
     config.write_text("")
     process = servetune("measure", path, "--config", config, "--json")
-    said = process.communicate(timeout=200)[0]
-    lines = [line for line in said.splitlines() if line.startswith("{")]
-    return process.returncode, json.loads(lines[-1]) if lines else None, said
+    output = process.communicate(timeout=200)[0]
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    return process.returncode, json.loads(lines[-1]) if lines else None, output
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "cause"),
     [
         (LEAKS, "memory budget: the server used"),
         (FAILS, "status 50[03]"),
@@ -88,28 +88,30 @@ def measured(path: Path) -> tuple[int, dict[str, Any] | None, str]:
     ],
     ids=["leaks", "fails", "hangs", "dies"],
 )
-def test_a_handler_that_goes_wrong_is_named(study: WriteStudy, source: str, told: str) -> None:
+def test_measure_reports_cause_of_faulty_handler(
+    study: WriteStudy, source: str, cause: str
+) -> None:
     path = study(source, load={"timeout_s": 3}, serving={"memory_limit_mb": 1800})
-    status, result, said = measured(path)
-    assert status == 1 and result and not result["sustained_rps"], said
-    assert re.search(told, said), said
-    assert "Traceback" not in said.replace("MODEL_LOG - Traceback", "")
+    status, result, output = measure_defaults(path)
+    assert status == 1 and result and not result["rate"]["sustained_rps"], output
+    assert re.search(cause, output), output
+    assert "Traceback" not in output.replace("MODEL_LOG - Traceback", "")
 
 
-def test_a_handler_that_slows_down_is_not_certified_at_its_old_rate(study: WriteStudy) -> None:
-    _status, result, said = measured(study(SLOWER))
-    assert result, said
-    assert result["sustained_rps"] < 60, said  # It began with a hundred.
+def test_measure_does_not_report_initial_rate_of_handler_that_slows_down(study: WriteStudy) -> None:
+    _status, result, output = measure_defaults(study(SLOWER))
+    assert result, output
+    assert result["rate"]["sustained_rps"] < 60, output  # It started at about 100 rps.
 
 
-def test_a_model_that_loads_only_sometimes_serves_or_is_named(study: WriteStudy) -> None:
-    status, _result, said = measured(study(SOMETIMES))
-    assert status == 0 or "model does not load" in said, said
+def test_measure_serves_or_reports_model_that_loads_only_sometimes(study: WriteStudy) -> None:
+    status, _result, output = measure_defaults(study(SOMETIMES))
+    assert status == 0 or "model does not load" in output, output
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 megabytes."""
+    """A file system of 8 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
@@ -121,8 +123,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def started(path: Path) -> tuple[subprocess.Popen[str], Path]:
-    """Start a search, and wait for its first trial."""
+def start_tuning(path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Start a search, wait for its first result, and return its process and folder."""
     process = servetune("tune", path, "--plain")
     runs = Path(yaml.safe_load(path.read_text())["output"]["folder"])
     lines = wait_for(
@@ -132,14 +134,12 @@ def started(path: Path) -> tuple[subprocess.Popen[str], Path]:
     return process, lines[0].parent
 
 
-def count(folder: Path) -> int:
+def count_trials(folder: Path) -> int:
     return len((folder / "trials.jsonl").read_text().splitlines())
 
 
-def test_a_disk_that_fills_up_ends_the_run_in_a_sentence(
-    study: WriteStudy, small_disk: Path
-) -> None:
-    process, folder = started(study(output={"folder": str(small_disk)}))
+def test_tune_ends_with_a_message_if_the_disk_is_full(study: WriteStudy, small_disk: Path) -> None:
+    process, folder = start_tuning(study(output={"folder": str(small_disk)}))
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -147,64 +147,64 @@ def test_a_disk_that_fills_up_ends_the_run_in_a_sentence(
                 file.write(bytes(4096))
         except OSError:
             pass
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 1 and "Traceback" not in said, said
-    assert "cannot be written" in said and "servetune resume" in said
-    kept = count(folder)
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert "cannot be written" in output and "servetune resume" in output
+    kept = count_trials(folder)
     assert kept >= 1
     with filler.open("ab") as file:
         file.truncate(5 << 20)
     again = servetune("resume", folder, "--plain")
-    said = again.communicate(timeout=300)[0]
-    assert again.returncode == 1 and "Traceback" not in said, said
-    assert "cannot be written" in said, "report.html is larger than what is left"
-    assert count(folder) == 4
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 1 and "Traceback" not in output, output
+    assert "cannot be written" in output, "report.html is larger than what is left"
+    assert count_trials(folder) == 4
     filler.unlink()
     again = servetune("resume", folder, "--plain")
-    said = again.communicate(timeout=300)[0]
-    assert again.returncode == 0 and count(folder) == 4, said
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 0 and count_trials(folder) == 4, output
 
 
-def test_a_study_that_is_locked_for_a_while_is_waited_for(study: WriteStudy) -> None:
-    process, folder = started(study())
+def test_tune_waits_for_a_locked_study(study: WriteStudy) -> None:
+    process, folder = start_tuning(study())
     other = sqlite3.connect(folder / "study.db", isolation_level=None)
-    other.run_study("BEGIN EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
     try:
         process.wait(timeout=40)
     except subprocess.TimeoutExpired:
-        other.run_study("COMMIT")
+        other.execute("COMMIT")
     other.close()
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == 0 and count(folder) == 4, said
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0 and count_trials(folder) == 4, output
 
 
-def test_a_study_that_is_gone_is_taken_up_from_the_record(study: WriteStudy) -> None:
-    process, folder = started(study())
+def test_resume_restores_missing_study_from_trials_jsonl(study: WriteStudy) -> None:
+    process, folder = start_tuning(study())
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=100)
     kept = (folder / "trials.jsonl").read_text()
     (folder / "study.db").unlink()
     again = servetune("resume", folder, "--plain")
-    said = again.communicate(timeout=300)[0]
-    assert again.returncode == 0, said
-    assert (folder / "trials.jsonl").read_text().startswith(kept) and count(folder) == 4
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, output
+    assert (folder / "trials.jsonl").read_text().startswith(kept) and count_trials(folder) == 4
 
 
-def test_without_its_raylet_a_run_ends_and_goes_on_later(study: WriteStudy) -> None:
+def test_resume_continues_run_whose_raylet_was_killed(study: WriteStudy) -> None:
     before = folders()
-    process, folder = started(study())
+    process, folder = start_tuning(study())
     (raylet,) = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
         if "raylet/raylet" in " ".join(child.cmdline())
     ]
     os.kill(raylet.pid, signal.SIGKILL)
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode != 0, said
-    assert "its Ray was killed; earlier results are kept" in said
-    assert "Traceback" not in said and "(raylet)" not in said
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode != 0, output
+    assert "its Ray was killed; earlier results are kept" in output
+    assert "Traceback" not in output and "(raylet)" not in output
     wait_for(lambda: folders() <= before, 60, "no folder is left")
-    kept = count(folder)
+    kept = count_trials(folder)
     again = servetune("resume", folder, "--plain")
-    said = again.communicate(timeout=300)[0]
-    assert again.returncode == 0 and count(folder) >= max(kept, 4), said
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 0 and count_trials(folder) >= max(kept, 4), output
