@@ -15,7 +15,12 @@ from typing import Any
 import yaml
 
 from search.errors import RunError, SpecError, first_line
-from search.formats import SPEC_VERSION, TRIALS_VERSION, check_version
+from search.formats import (
+    MEASUREMENTS_VERSION,
+    SPEC_VERSION,
+    TRIALS_VERSION,
+    check_version,
+)
 from search.spec.loading import parse_spec
 from search.spec.schema import StudySpec
 from search.trial.result import TrialResult
@@ -131,7 +136,11 @@ class Run:
         return self.folder / "trials" / str(number)
 
     def windows(self, number: int) -> list[dict[str, Any]]:
-        """Return the windows of a trial as plain data; empty if its files are missing."""
+        """Return the windows of a trial as plain data; empty if its files are missing.
+
+        Raises:
+            RunError: measurements.json has another format version.
+        """
         return self._measurements(number, "windows")
 
     def probes(self, number: int) -> list[dict[str, Any]]:
@@ -142,7 +151,9 @@ class Run:
         path = self.trial_folder(number) / "measurements.json"
         if not path.is_file():
             return []
-        entries: list[dict[str, Any]] = json.loads(path.read_text())[key]
+        data = json.loads(path.read_text())
+        check_version(data, MEASUREMENTS_VERSION, path)
+        entries: list[dict[str, Any]] = data[key]
         return entries
 
     @contextlib.contextmanager

@@ -124,3 +124,14 @@ def test_run_open_refuses_folder_of_job(tmp_path: Path) -> None:
     (tmp_path / "job.json").touch()
     with pytest.raises(RunError, match="is a job folder"):
         Run.open(tmp_path)
+
+
+def test_run_windows_refuses_measurements_of_other_version(outcome: Outcome) -> None:
+    folder = outcome.run.trial_folder(3)
+    folder.mkdir(parents=True)
+    path = folder / "measurements.json"
+    path.write_text('{"format_version": 2, "windows": [{}], "probes": []}')
+    assert outcome.run.windows(3) == [{}] and outcome.run.probes(3) == []
+    path.write_text('{"windows": [], "probes": []}')
+    with pytest.raises(RunError, match=r"measurements.json has format_version 1, .* reads 2"):
+        outcome.run.windows(3)
