@@ -95,7 +95,7 @@ def _other_problems(
     try:
         accept(rest, {}, roots)
     except SpecError as error:
-        # That a misplaced entry is now missing is not a problem of its own.
+        # A misplaced entry was removed above: do not report it as missing.
         return [p for p in error.records if not any(p.is_inside(path) for path in misplaced)]
     return []
 
