@@ -22,7 +22,7 @@ tune: setup
 
 # Lint, types, documentation and the tests that need only Python; less than 90 seconds.
 check: lint docs
-	$(VENV)/bin/python -m pytest -m unit
+	$(VENV)/bin/python -m pytest -m unit --numprocesses 2
 
 test: setup
 	$(VENV)/bin/python -m pytest -m "not slow"

@@ -18,7 +18,7 @@ class Case:
     Attributes:
         name: what --case selects.
         arrivals: "constant" or "poisson".
-        faults: what goes wrong; times count from the narrowing's first window.
+        faults: what goes wrong; times count from the first window of bracketing.
         expects: for a case with faults, what a search must not get wrong.
     """
 
@@ -112,7 +112,7 @@ FAULT_CASES = (
         "drift",
         _FAULTY,
         faults=Faults(slower_per_s=0.01, wait_for_arm=True),
-        expects="said as a doubt, or at most 3 % above the rate at the end",
+        expects="reported as a warning, or at most 3 % above the rate at the end",
     ),
 )
 

@@ -1,8 +1,9 @@
-"""Ways to search a space, servetune's own among them, behind one face: ask, tell, choose."""
+"""Search algorithms with a common interface, servetune's included: ask, tell, choose."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import Trial
 from scipy.stats.qmc import Sobol
 
+from search.environment import log_level
 from search.spec.space import Dimension, Space
 from search.study.sampler import distributions
 from search.study.store import StudyStore
@@ -22,31 +24,31 @@ from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
 Values = Mapping[str, Any]
-#: A pruned trial knows the closed loop's rate, which is off by about this much.
-_CAPACITY_OVER = 1.05
+#: Rate of the closed loop ÷ sustained rate, as a pruned trial measures it.
+_CAPACITY_RATIO = 1.05
 
 
 class Contestant(Protocol):
-    """One search in progress."""
+    """A search in progress."""
 
     def ask(self) -> Values | None:
-        """The next point; None where it has no more."""
+        """Return the next point; None if there is none."""
         ...
 
     def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
-        """What came of it: 0 where it failed, and what it said of that."""
+        """Record the measured rate of the last point, 0 for a failure, and its kind of failure."""
         ...
 
     def choice(self) -> Values | None:
-        """The point that it would choose now."""
+        """Return the point to choose after the trials so far; None before a success."""
         ...
 
 
-class Walk:
-    """Any walk, with the greatest rate that it saw as its choice."""
+class GeneratorContestant:
+    """A search as a generator of points that receives rates; chooses the greatest rate."""
 
-    def __init__(self, walk: Generator[Values, float, None]):
-        self._walk, self._asked = walk, next(walk, None)
+    def __init__(self, search: Generator[Values, float, None]):
+        self._search, self._asked = search, next(search, None)
         self._best: tuple[float, Values] | None = None
 
     def ask(self) -> Values | None:
@@ -59,7 +61,7 @@ class Walk:
         if rate_rps > 0 and (self._best is None or rate_rps > self._best[0]):
             self._best = rate_rps, self._asked
         try:
-            self._asked = self._walk.send(rate_rps)
+            self._asked = self._search.send(rate_rps)
         except StopIteration:
             self._asked = None
 
@@ -68,35 +70,35 @@ class Walk:
         return self._best[1] if self._best else None
 
 
-def first_points(space: Space) -> list[dict[str, Any]]:
-    """TorchServe's default and its guide's points: what whoever takes first points begins with."""
+def starting_points(space: Space) -> list[dict[str, Any]]:
+    """Return the starting points: TorchServe's default and the recommended ones."""
     points = [space.nearest_point(), *space.recommended_points()]
     return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
-def by_optuna(sampler: BaseSampler, space: Space) -> Generator[Values, float, None]:
-    """One of Optuna's samplers as it comes."""
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+def optuna_search(sampler: BaseSampler, space: Space) -> Generator[Values, float, None]:
+    """Search with one of Optuna's samplers in its default configuration."""
+    with log_level(["optuna"], logging.WARNING):
+        study = optuna.create_study(direction="maximize", sampler=sampler)
     if not isinstance(sampler, RandomSampler):
-        for point in first_points(space):
+        for point in starting_points(space):
             study.enqueue_trial(point)
-    searched = distributions(space)
+    search_space = distributions(space)
     while True:
-        trial = study.ask(searched)
+        trial = study.ask(search_space)
         study.tell(trial, (yield trial.params))
 
 
 def quasi_random(space: Space, seed: int) -> Generator[Values, float, None]:
-    """Sobol's points, scrambled, as Optuna's QMCSampler takes them too."""
+    """Search a scrambled Sobol sequence, as Optuna's QMCSampler does."""
     engine = Sobol(len(space.dimensions), seed=seed)
     while True:
-        place = engine.random(1)[0]
-        yield {d.name: _at(d, float(u)) for d, u in zip(space.dimensions, place, strict=True)}
+        unit = engine.random(1)[0]
+        yield {d.name: _value_at(d, float(u)) for d, u in zip(space.dimensions, unit, strict=True)}
 
 
-def _at(dimension: Dimension, u: float) -> Any:
-    """The value at this share of a dimension's own scale."""
-    d = dimension
+def _value_at(d: Dimension, u: float) -> Any:
+    """Return the value of a dimension at u in [0, 1) of its scale."""
     if d.choices:
         return d.choices[int(u * len(d.choices))]
     if d.log:
@@ -105,72 +107,75 @@ def _at(dimension: Dimension, u: float) -> Any:
 
 
 def grid(space: Space) -> Generator[Values, float, None]:
-    """As TorchServe's benchmarks/auto_benchmark.py: workers, and batch sizes within.
+    """Search as TorchServe's benchmarks/auto_benchmark.py: batch sizes for each number of workers.
 
-    Its template doubles both from 1; everything else stays as it is.
+    Both double from 1, as in its template; other settings keep their defaults.
     Source: benchmarks/benchmark_config_template.yaml and auto_benchmark.py of 0.12.0.
     """
     sizes = [2**power for power in range(8)]
     workers = [2**power for power in range(8) if 2**power <= 2 * space.cores]
-    seen = []
+    points = []
     for count, size in itertools.product(workers, sizes):
-        if (point := space.nearest_point(workers=count, batch_size=size)) not in seen:
-            seen.append(point)
+        if (point := space.nearest_point(workers=count, batch_size=size)) not in points:
+            points.append(point)
             yield point
 
 
 def hill_climbing(space: Space) -> Generator[Values, float, None]:
-    """As Model Analyzer's quick search: from the least of everything in doubling steps.
+    """Search as Model Analyzer's quick search: climb in doubling steps from the smallest values.
 
-    At each place the neighbours one step up are tried, a step is taken along all that were better,
-    as long as it leads up; where none is better, the neighbours one step down are tried too.
+    At each position, the neighbours one step up are measured. The search then moves along all
+    dimensions that improved the rate for as long as the rate increases. If no neighbour is better,
+    it measures the neighbours one step down.
     Source: docs/config_search.md of triton-inference-server/model_analyzer.
     """
     ladders = {d.name: d.choices or _doubling(d.low, d.high) for d in space.dimensions}
-    known: dict[tuple[int, ...], float] = {}
-    at = tuple(0 for _ in ladders)
+    measured: dict[tuple[int, ...], float] = {}
 
-    def values(place: Sequence[int]) -> dict[str, Any]:
-        return {name: ladders[name][i] for name, i in zip(ladders, place, strict=True)}
+    def values(position: Sequence[int]) -> dict[str, Any]:
+        return {name: ladders[name][i] for name, i in zip(ladders, position, strict=True)}
 
-    def moved(place: Sequence[int], steps: Sequence[int]) -> tuple[int, ...]:
+    def moved(position: Sequence[int], steps: Sequence[int]) -> tuple[int, ...]:
         tops = [len(ladder) - 1 for ladder in ladders.values()]
         return tuple(
-            min(max(i + step, 0), top) for i, step, top in zip(place, steps, tops, strict=True)
+            min(max(i + step, 0), top) for i, step, top in zip(position, steps, tops, strict=True)
         )
 
-    def rate(place: tuple[int, ...]) -> Generator[Values, float, float]:
-        if place not in known:
-            known[place] = yield values(place)
-        return known[place]
+    def rate(position: tuple[int, ...]) -> Generator[Values, float, float]:
+        if position not in measured:
+            measured[position] = yield values(position)
+        return measured[position]
 
-    here = yield from rate(at)
+    position = tuple(0 for _ in ladders)
+    position_rps = yield from rate(position)
     while True:
         for direction in (1, -1):
-            better = []
+            steps = []
             for index in range(len(ladders)):
                 unit = [direction * (i == index) for i in range(len(ladders))]
-                better.append(direction * int((yield from rate(moved(at, unit))) > here))
-            start = at
-            while any(better) and (place := moved(at, better)) != at:
-                if (there := (yield from rate(place))) <= here:
+                neighbour_rps = yield from rate(moved(position, unit))
+                steps.append(direction * int(neighbour_rps > position_rps))
+            start = position
+            while any(steps) and (target := moved(position, steps)) != position:
+                if (target_rps := (yield from rate(target))) <= position_rps:
                     break
-                at, here = place, there
-            if at == start and any(better):
-                # Together they lead down: the best one alone.
-                units = [
-                    moved(at, [step * (i == index) for i in range(len(ladders))])
-                    for index, step in enumerate(better)
+                position, position_rps = target, target_rps
+            if position == start and any(steps):
+                # All steps together reduce the rate: take the best single one.
+                neighbours = [
+                    moved(position, [step * (i == index) for i in range(len(ladders))])
+                    for index, step in enumerate(steps)
                 ]
-                at = max(units, key=lambda place: known.get(place, 0.0))
-                here = known[at]
-            if at != start:
+                position = max(neighbours, key=lambda p: measured.get(p, 0.0))
+                position_rps = measured[position]
+            if position != start:
                 break
         else:
             return
 
 
 def _doubling(low: int, high: int) -> list[int]:
+    """Return low, 2 × low, 4 × low … up to high."""
     steps = [low]
     while steps[-1] * 2 <= high:
         steps.append(steps[-1] * 2)
@@ -178,28 +183,28 @@ def _doubling(low: int, high: int) -> list[int]:
 
 
 class Servetune:
-    """The product's own study, told as its trials tell it."""
+    """servetune's study, with results as its trials report them."""
 
     def __init__(self, space: Space, seed: int):
-        self._study = StudyStore(space, InMemoryStorage(), "contest", seed)
-        self._study.begin()
+        self._store = StudyStore(space, InMemoryStorage(), "contest", seed)
+        self._store.begin()
         self._asked: tuple[Trial, TrialRequest] | None = None
 
     def ask(self) -> Values | None:
         """See `Contestant.ask`."""
-        self._asked = self._study.ask()
+        self._asked = self._store.ask()
         return self._values(self._asked[1].config) if self._asked else None
 
     def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
         """See `Contestant.tell`."""
         assert self._asked is not None
         trial, request = self._asked
-        state, sustained = TrialState.COMPLETE, rate_rps
+        state = TrialState.COMPLETE
         if rate_rps <= 0:
             state = TrialState.FAILED
         elif request.incumbent_rps is not None and rate_rps < request.incumbent_rps:
             state = TrialState.PRUNED
-        self._study.tell(
+        self._store.tell(
             trial,
             TrialResult(
                 number=request.number,
@@ -208,8 +213,8 @@ class Servetune:
                 state=state,
                 failure=failure,
                 rate=RateRecord(
-                    sustained_rps=sustained if state is TrialState.COMPLETE else None,
-                    capacity_rps=_CAPACITY_OVER * rate_rps or None,
+                    sustained_rps=rate_rps if state is TrialState.COMPLETE else None,
+                    capacity_rps=_CAPACITY_RATIO * rate_rps or None,
                     width=0.05,
                 ),
             ),
@@ -217,36 +222,36 @@ class Servetune:
 
     def choice(self) -> Values | None:
         """See `Contestant.choice`."""
-        best = self._study.best
+        best = self._store.best
         return self._values(best.config) if best else None
 
     def _values(self, config: ServerConfig) -> Values:
-        values = self._study.space.values(config)
-        # TorchServe's default may lie outside: the surface knows its nearest point.
-        return values if values is not None else self._study.space.nearest_point()
+        values = self._store.space.values(config)
+        # TorchServe's default may be outside of the space.
+        return values if values is not None else self._store.space.nearest_point()
 
 
 def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Space, int], Contestant]:
     def contestant(space: Space, seed: int) -> Contestant:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return Walk(by_optuna(make(seed), space))
+            return GeneratorContestant(optuna_search(make(seed), space))
 
     return contestant
 
 
 OURS = "servetune"
-#: By name: how one begins on a space, with a seed.
+#: By name: starts a search of a space with a seed.
 CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
     OURS: Servetune,
     "random": _optuna(lambda seed: RandomSampler(seed=seed)),
-    "quasi-random": lambda space, seed: Walk(quasi_random(space, seed)),
-    "auto_benchmark's grid": lambda space, seed: Walk(grid(space)),
-    "hill climbing": lambda space, seed: Walk(hill_climbing(space)),
+    "quasi-random": lambda space, seed: GeneratorContestant(quasi_random(space, seed)),
+    "auto_benchmark's grid": lambda space, seed: GeneratorContestant(grid(space)),
+    "hill climbing": lambda space, seed: GeneratorContestant(hill_climbing(space)),
     "Optuna's TPE": _optuna(lambda seed: TPESampler(seed=seed)),
     "Optuna's GP": _optuna(lambda seed: GPSampler(seed=seed)),
 }
-#: A run of this one takes much time: so many of them.
-SEEDS = {"Optuna's GP": 5}
-#: A proposal of this one takes up to a second: so many trials, and one machine of each kind.
-SLOW = {"Optuna's GP": 20}
+#: Maximum number of runs of slow contestants.
+MAX_SEEDS = {"Optuna's GP": 5}
+#: Maximum number of trials of slow contestants: a proposal takes up to a second.
+MAX_TRIALS = {"Optuna's GP": 20}

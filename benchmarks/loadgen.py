@@ -250,7 +250,7 @@ async def timers(url: str, seconds: float) -> dict[str, float | None]:
 
 
 async def peak_rss(url: str, requests: float) -> dict[str, float]:
-    """This process's peak memory over a closed window of so many requests, or a few more."""
+    """This process's peak memory over a closed window of at least N requests."""
     client = Client(PAYLOADS, url)
     window = asyncio.ensure_future(client.run(Load(Closed(CONNECTIONS), 900)))
     while not window.done():
@@ -267,7 +267,7 @@ async def peak_rss(url: str, requests: float) -> dict[str, float]:
 
 
 _Run = Callable[[str, float], Awaitable[Any]]
-#: What runs in a Python process of its own: what it is, and whether on uvloop.
+#: Parts that run in a separate Python process, and whether on uvloop.
 OWN: dict[str, tuple[_Run, bool]] = {
     "servetune": (lambda url, s: by_client(url, s, fast=True), True),
     "servetune, by session": (lambda url, s: by_client(url, s, fast=False), True),
@@ -284,7 +284,7 @@ _PARTS: dict[str, tuple[_Run, bool]] = {
 
 
 def part(name: str, url: str, amount: float) -> dict[str, Any]:
-    """Run one of this file's parts in a process of its own, and return what it prints."""
+    """Run one of this file's parts in a separate process, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.loadgen", "--part", name, url, str(amount)],
         cwd=Path(__file__).parents[1],

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-#: A window holds so many batches of each worker, within these limits.
+#: Batches of each worker in a window, within these limits.
 _ROUNDS, _LEAST_BATCHES, _MOST_BATCHES = 12, 60, 400
 _GROWTH = 0.02
 _STEPS = 7
-#: A batch that takes longer than the load's time-out answers nobody in time.
+#: A batch that takes longer than the load's timeout answers no request in time.
 TIMEOUT_S = 10.0
 
 
@@ -167,7 +167,7 @@ class _Server:
         return work * (computes * threaded + m.waits + m.device) + faults
 
     def _speed(self, busy: int, rate: float) -> float:
-        """Progress of each of so many batches, ÷ that of one with the machine for itself."""
+        """Return the progress of each of N concurrent batches ÷ that of one alone."""
         m = self._machine
         if busy == 0:
             return 1.0

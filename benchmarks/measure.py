@@ -1,6 +1,6 @@
 """How right the search for the sustained rate is, and what it costs: `make bench-measure`.
 
-Each case runs a stub of known law in a process of its own, and the search against it as
+Each case runs a stub of known law in a separate process, and the search against it as
 `servetune measure --url` does. The truth comes from the simulation in `truth`, of windows as long
 as the longest that was offered at the rate found.
 """
@@ -55,7 +55,7 @@ class Timed:
     fleet: Fleet
     #: Begin and end of each window on this process's clock, and whether users were waiting.
     spans: list[tuple[float, float, bool]] = field(default_factory=list)
-    #: Windows in which the load process was late, and which therefore say nothing.
+    #: Windows in which the load generator was late: no evidence.
     limited: int = 0
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
@@ -86,9 +86,9 @@ class Outcome:
         true_rps: the true rate; with faults, once they have done what they do.
         lower_rps, upper_rps: what was found; None where nothing was.
         probe_s, warmup_s: seconds of windows at offered rates, and of closed loops.
-        limited: in how many of the probes the load process was late.
+        limited: probes in which the load generator was late.
         held: for a case with faults, whether what it expects holds.
-        windows: each probe: rate, verdict, reason, begin and end since the narrowing began.
+        windows: each probe: rate, verdict, reason, begin and end since bracketing began.
     """
 
     case: str
@@ -128,7 +128,7 @@ async def run_ours(case: Case) -> Outcome:
             armed_at: list[float] = []
 
             def progress(phase: str, rate: float) -> None:
-                if phase == "narrowing" and not armed_at:
+                if phase == "bracketing" and not armed_at:
                     armed_at.append(time.perf_counter())
                     if case.faults.wait_for_arm:
                         stub.arm()
@@ -194,7 +194,7 @@ def _holds(
         holding = [w for w in windows if w["begun_s"] < begun < w["end_s"]]
         return within and bool(holding) and all(w["verdict"] != Verdict.PASS.value for w in holding)
     if faults.slower_per_s:
-        return within or any("drift" in doubt for doubt in found.warnings)
+        return within or any("drift" in warning for warning in found.warnings)
     return within
 
 
@@ -261,7 +261,7 @@ def main(
     case: Annotated[str | None, typer.Option(help="One case by its name.")] = None,
     only: Annotated[Only | None, typer.Option(help="One part of the whole.")] = None,
     simulated: Annotated[
-        int, typer.Option(help="So many runs of each case on no clock instead: how they vary.")
+        int, typer.Option(help="Simulate this many runs of each case, without a clock.")
     ] = 0,
 ) -> None:
     """Measure how right the search for the sustained rate is, and what it costs."""
@@ -289,7 +289,7 @@ def main(
         console.print(_table("The search against the truth", ours))
         console.print(summary([o.error for o in ours], [o.probe_s for o in ours]))
         console.print(
-            f"The load process was late in {sum(o.limited for o in ours)} of "
+            f"The load generator was late in {sum(o.limited for o in ours)} of "
             f"{sum(o.probes for o in ours)} probes."
         )
     if faults := [o for o in outcomes if o.held is not None]:

@@ -1,6 +1,6 @@
 """How others find a rate: each sees one function that offers a rate for some seconds.
 
-All begin with what a closed loop has told of the capacity, and count a window as passed where
+All begin with the capacity that a closed loop estimated, and count a window as passed where
 no request was lost; none looks at the backlog.
 """
 
@@ -91,7 +91,7 @@ async def ndr(offer: Offer, high_rps: float, limit_s: float = 150.0) -> float | 
 
 
 class _Measurer(MLRsearch.AbstractMeasurer):
-    """MLRsearch's view of `offer`: a blocking method, called in a thread of its own."""
+    """MLRsearch's view of `offer`: a blocking method, called in a separate thread."""
 
     def __init__(self, offer: Offer, limit_s: float):
         self._offer, self._loop = offer, asyncio.get_running_loop()

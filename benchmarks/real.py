@@ -1,7 +1,7 @@
 """servetune's search against random search for real: `python -m benchmarks.real SPEC`.
 
-Runs of equal time on a real TorchServe, by turns. Random search is the same machinery, pruning
-included, with Optuna's random sampler in place of ours and none of the guide's points. In the end
+Runs of equal time on a real TorchServe, interleaved. Random search is the same machinery, pruning
+included, with Optuna's random sampler and without the recommended starting points. In the end
 what each run chose is measured again, interleaved: a search's own best value is inflated.
 """
 
@@ -89,9 +89,9 @@ def main(
             if json_file:  # Hours of work are not lost with what comes after them.
                 json_file.write_text(json.dumps(shown, indent=1))
     if rounds:
-        told = asyncio.run(measure_configs(base, chosen, rounds, lambda *now: None))
+        measured = asyncio.run(measure_configs(base, chosen, rounds, lambda *now: None))
         for index, entry in enumerate(shown):
-            entry["measured_rps"] = told.rates(index)
+            entry["measured_rps"] = measured.rates(index)
     table = Table("run", "trials", "its own best rps", "measured again", "chosen")
     for entry in shown:
         again = ", ".join(f"{rate:.0f}" for rate in entry.get("measured_rps", []))

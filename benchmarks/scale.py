@@ -94,7 +94,7 @@ def _new_run(folder: Path, trials: int) -> Run:
 
 
 def measure(folder: Path, hosts: int, trials: int, seconds: float) -> _Clock:
-    """Run scripted trials on so many hosts."""
+    """Run scripted trials on `hosts` hosts."""
     run = _new_run(folder, trials)
     cluster = Cluster()
     for _ in range(hosts):

@@ -145,7 +145,7 @@ class Run:
 
 
 def runs(cases: Sequence[Case], seeds: int) -> list[Run]:
-    """So many searches of each case with the product's defaults, by all cores."""
+    """Run each case repeatedly with the product's defaults, on all cores."""
     with ProcessPoolExecutor() as pool:
         every = [(case, seed) for case in cases for seed in range(seeds)]
         return list(pool.map(_run, *zip(*every, strict=True), chunksize=seeds))

@@ -32,7 +32,7 @@ VICTIMS = {
     "JVM": ("org.pytorch.serve.ModelServer", 20),
     "TorchServe worker": ("model_service_worker", 20),
     "supervisor": ("supervisor.py", 10),
-    "load process": ("ray::_LoadActor", 20),
+    "load generator": ("ray::_LoadActor", 20),
     "trial's process": ("ray::ResourceTrainable", 10),
     "raylet": ("raylet/raylet", 5),
 }
@@ -205,7 +205,7 @@ def main(
             raise typer.Exit(1)
         assert soak.run is not None
         run = Run.open(soak.run)
-        # A driver that was killed between the study and the record mends that when it is resumed.
+        # A driver that was killed between the study and the record repairs that when it is resumed.
         run.rebuild(open_store(run, run.spec()).results)
         recorded = {result.number for result in run.results()}
         stored = {result.number for result in open_store(run, run.spec()).results}

@@ -1,10 +1,10 @@
-"""An HTTP server whose law is known by construction, in a process of its own.
+"""An HTTP server whose law is known by construction, in a separate process.
 
     with running(Law(workers=2, batch=8), Faults(fail_every=500)) as stub:
         ...  # POST anything to stub.url
         stub.accounts()
 
-The law runs on exact times of its own: a timer that fires late delays an answer and no batch.
+The law runs on exact times: a timer that fires late delays an answer and no batch.
 How late the answers left is part of the accounts.
 """
 
@@ -220,13 +220,13 @@ _OK = _answer("200 OK", b'{"ok": true}')
 
 
 async def serve(law: Law, faults: Faults, seed: int) -> None:
-    """Print the port, then serve until standard input ends: with whoever started this."""
+    """Print the port, then serve until standard input ends: with the process that started this."""
     server, loop = _Server(law, faults, seed), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGALRM, server.wake)
     listening = await loop.create_server(
         lambda: _Connection(server), "127.0.0.1", 0, backlog=socket.SOMAXCONN
     )
-    # What is accounted only grows; walking it for garbage would be a stall of its own.
+    # What is accounted only grows; walking it for garbage would be another stall.
     gc.freeze()
     gc.disable()
     print(listening.sockets[0].getsockname()[1], flush=True)
@@ -237,5 +237,5 @@ async def serve(law: Law, faults: Faults, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv[1])
-    uvloop.run(serve(Law(**told["law"]), Faults(**told["faults"]), told["seed"]))
+    arguments = json.loads(sys.argv[1])
+    uvloop.run(serve(Law(**arguments["law"]), Faults(**arguments["faults"]), arguments["seed"]))

@@ -198,12 +198,12 @@ _CORES = (2, 4, 8, 16, 32)
 _MB_PER_CORE = 1500.0
 
 
-def machines(seed: int, of_each: int = 3) -> list[Simulated]:
-    """So many machines of each kind, drawn at random."""
+def draw_machines(seed: int, per_kind: int = 3) -> list[Simulated]:
+    """Return `per_kind` machines of each kind, drawn at random."""
     chance = np.random.default_rng(seed)
     found = []
     for kind, ranges in KINDS.items():
-        for number in range(of_each):
+        for number in range(per_kind):
             drawn: dict[str, Any] = {
                 name: float(np.exp(chance.uniform(math.log(low), math.log(high))))
                 for name, (low, high) in {**_COMMON, **ranges}.items()
@@ -219,7 +219,7 @@ def machines(seed: int, of_each: int = 3) -> list[Simulated]:
 
 
 #: The machine of each recorded surface, its parameters found by trying.
-FITTED: Mapping[str, Machine] = {
+FITTED_MACHINES: Mapping[str, Machine] = {
     "codegen-2core": Machine("codegen", 2, 0.06, 0.0058, parallel=0.7, spin=4.0),
     "fixed-2core": Machine("fixed", 2, 0.1, 0.0005, parallel=0.37, spin=0.37, netty_s=1.4e-3),
     "memory-2core": Machine(
@@ -231,7 +231,7 @@ FITTED: Mapping[str, Machine] = {
 }
 
 
-def likeness(recorded: Recorded, machine: Machine) -> float:
+def rank_correlation(recorded: Recorded, machine: Machine) -> float:
     """Spearman's correlation of a machine's rates with the recorded ones."""
     usual = {**torchserve_defaults(machine.cores), "job_queue_size": 1000}
     names = [d.name for d in recorded.space.dimensions]

@@ -6,7 +6,7 @@ shares the parameters with the stub's line, and none of its code: the tests comp
 A rate is sustained where
 
 - at least half of the simulated windows see no request refused and none answered later than
-  the time-out; each begins empty and ends with its last answer;
+  the timeout; each begins empty and ends with its last answer;
 - the offered rate is not above what the workers serve in full batches (utilisation at most 1);
 - the mean number of requests outstanding in the window's last quarter is above that in its
   second quarter by less than 1 % of the requests offered, on the mean over all windows. Single
@@ -31,7 +31,7 @@ GROWTH = 0.01
 WIDTH = 0.005
 _STEP = 0.9
 _LOWEST = 0.005
-#: Simulated windows of a random law; one of a law without chance tells all.
+#: Simulated windows of a random law; one is enough for a law without chance.
 _WINDOWS = 60
 
 
@@ -40,7 +40,7 @@ class Window:
     """How long requests are offered, and how.
 
     Attributes:
-        least_s, cycles: its length is least_s, but at least so many rounds of full batches.
+        least_s, cycles: its length is least_s, but at least `cycles` rounds of full batches.
         poisson: arrivals are independent; else their distance is constant.
         timeout_s: a later answer is a loss.
     """
@@ -64,7 +64,7 @@ class Served:
     answered: Floats
 
     def refused(self, queue: int) -> bool:
-        """Whether a request came while so many before it still waited."""
+        """Whether a request came while `queue` earlier ones still waited."""
         return bool(np.any(self.dequeued[:-queue] > self.arrived[queue:]))
 
     def growth(self, length_s: float) -> float:

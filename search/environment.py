@@ -1,4 +1,4 @@
-"""Change the process's environment and loggers for the duration of a context only."""
+"""Context managers that change the process's environment variables and log levels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str], override: bool = True) -> Iterator[None]:
-    """Set environment variables, and restore them afterwards.
+    """Set environment variables in the context.
 
     Args:
-        override: whether variables that are set already are changed.
+        override: whether to change variables that are set already.
     """
     before = {name: os.environ.get(name) for name in variables}
     for name, value in variables.items():
@@ -31,7 +31,7 @@ def environment(variables: Mapping[str, str], override: bool = True) -> Iterator
 
 @contextlib.contextmanager
 def log_level(names: Sequence[str], level: int) -> Iterator[None]:
-    """Set the level of these loggers, and restore it afterwards."""
+    """Set the level of loggers in the context."""
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Errors of the package that searches; every message tells what to do."""
+"""The errors of the `search` package."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class SpecProblem:
 
 
 class SpecError(InputError):
-    """Every problem of a specification.
+    """A specification with problems.
 
     Args:
-        problems: records, or sentences about the file as a whole.
+        problems: records, or messages about the file as a whole.
 
     Attributes:
         records: the problems as records.
-        problems: one sentence for each, with its path in the file.
+        problems: one sentence for each record, with its path in the file.
     """
 
     def __init__(self, problems: Iterable[SpecProblem | str]):
@@ -53,27 +53,27 @@ class CommandError(InputError):
 
 
 class RunError(InputError):
-    """A run's folder that is not one, or is not in the state that the command needs."""
+    """A folder that is not a run folder, or is not in the state that a command requires."""
 
 
 class ClusterError(ServetuneError):
-    """A cluster that no longer has what a run needs."""
+    """A cluster that no longer has the hosts or resources that a run needs."""
 
 
 class ServiceError(ServetuneError):
-    """A service that cannot be started or reached, or that refuses a request."""
+    """A service that cannot be started or reached, or that refused a request."""
 
 
 class RecordError(ServetuneError):
-    """The results of a run cannot be written any more."""
+    """The results of a run can no longer be written."""
 
 
 class RequirementError(ServetuneError):
-    """The result is below what the command requires."""
+    """A result below the requirement of a command."""
 
     exit_status = ExitStatus.BELOW_REQUIREMENT
 
 
 def first_line(text: object) -> str:
-    """Return the first line of a message, without the log that may follow it."""
+    """Return the first line of a message, without a log that follows it."""
     return str(text).partition("\n")[0]

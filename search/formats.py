@@ -1,4 +1,4 @@
-"""Versions of the files that servetune writes, and the check on reading them. Pure."""
+"""The versions of the files that servetune writes, and the check when they are read. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.errors import RunError
 #: 1: the specification with every default written out, and `recorded`.
 #: 2: `cluster.heterogeneous_hosts` instead of `unlike_hosts`; `recorded.host` unchanged.
 SPEC_VERSION = 2
-#: trials.jsonl, a line for each finished trial.
+#: trials.jsonl, one line for each finished trial.
 #: 1: one flat record.
 #: 2: nested records `rate`, `latency`, `server`, `host`, `timing`; `failure`, `origin`, `warnings`.
 TRIALS_VERSION = 2
@@ -19,9 +19,9 @@ TRIALS_VERSION = 2
 #: 1: `why` and `narrowing`.
 #: 2: `origin` and `bracketing`.
 EVENTS_VERSION = 2
-#: trial.json, what exported files claim.
+#: trial.json, the measured figures beside exported files.
 #: 1: no version.
-#: 2: unchanged but for the version.
+#: 2: the same with a version.
 CLAIM_VERSION = 2
 #: measurements.json of a trial: `result`, `probes`, `windows`.
 #: 1: no version, `result` flat.
@@ -29,20 +29,20 @@ CLAIM_VERSION = 2
 MEASUREMENTS_VERSION = 2
 
 
-def check_version(data: Mapping[str, Any], known: int, what: object) -> None:
-    """Refuse data of another version.
+def check_version(data: Mapping[str, Any], known: int, source: object) -> None:
+    """Check the version of data that was read.
 
     Args:
-        data: carries its version as `format_version`; without one it is of version 1.
+        data: the data; its version is `format_version`, or 1 without this key.
         known: the version that this servetune reads.
-        what: the file, for the message.
+        source: the file, for the message.
 
     Raises:
-        RunError: another version.
+        RunError: the data has another version.
     """
-    found = data.get("format_version", 1)
-    if found != known:
+    version = data.get("format_version", 1)
+    if version != known:
         raise RunError(
-            f"{what} has format_version {found!r}, and this servetune reads {known}; "
-            "use the servetune that wrote it"
+            f"{source} has format_version {version!r}, but this servetune reads {known}; "
+            "use the version of servetune that wrote it"
         )

@@ -340,7 +340,7 @@ class RateSearch:
         least_requests = self._least_requests()
         repeated = False
         while True:
-            # Each window of a rate has arrivals of its own.
+            # Each window of a rate has separate arrivals.
             seed = goal.seed + len(self._probes)
             schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
             wanted_s = max(self.left_s, self.thresholds.last * self._least_s)

@@ -135,7 +135,8 @@ class _Stopper(ExcludedFromSnapshots, tune.Stopper):
         if is_interrupted := self._budget.interrupted.is_set():
             self._observer.stopping()
         if self._searcher.error is None and (reason := self._placement_error()):
-            self._searcher.error = ClusterError(f"the cluster no longer has room for a trial: {reason}")
+            message = f"the cluster no longer has room for a trial: {reason}"
+            self._searcher.error = ClusterError(message)
         return is_interrupted or self._searcher.error is not None
 
 

@@ -1,4 +1,4 @@
-"""CPU time of this host, by who used it."""
+"""The CPU time of this host, by user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import psutil
 
 @dataclass(frozen=True)
 class CpuShares:
-    """Shares of all cores' time: taken by the hypervisor, and used by other processes."""
+    """Shares of the CPU time of all cores, 0 to 1.
+
+    Attributes:
+        steal: taken by the hypervisor.
+        other_cpu: used by processes other than the server and the load generator.
+    """
 
     steal: float
     other_cpu: float
@@ -18,7 +23,7 @@ class CpuShares:
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """CPU seconds of all cores since the host started."""
+    """CPU time of all cores since the host started, in seconds."""
 
     busy_s: float
     steal_s: float
@@ -26,17 +31,17 @@ class CpuTimes:
 
     @classmethod
     def now(cls) -> Self:
-        """Return the present counts."""
+        """Return the current times."""
         times = psutil.cpu_times()
-        # Linux counts a guest's time within user and nice as well.
+        # On Linux, user and nice include the time of guests.
         total_s = sum(times) - times.guest - times.guest_nice
         return cls(total_s - times.idle - times.iowait - times.steal, times.steal, total_s)
 
     def shares_since(self, before: CpuTimes, own_s: float) -> CpuShares:
-        """Return who else used the CPU since an earlier reading.
+        """Return the shares since an earlier reading.
 
         Args:
-            own_s: CPU seconds of the server and the load generators, which are not others'.
+            own_s: CPU seconds of the server and the load generator.
         """
         total_s = max(self.total_s - before.total_s, 1e-9)
         other_s = self.busy_s - before.busy_s - own_s

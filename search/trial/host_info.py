@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""Facts of the host and the software versions that a result was measured with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import psutil
 from serving.gpu import find_gpus
 from serving.installation import Installation
 
-PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp", "MLRsearch")
+_PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp", "MLRsearch")
 
 
 def describe_host() -> dict[str, Any]:
-    """Name, processor, cores, memory in MiB, kernel and GPUs, where it has any, of this host."""
+    """Return name, CPU, cores, memory in MiB, kernel and, if any, GPUs of this host."""
     gpus = [gpu.name for gpu in find_gpus()]
     return {
         **({"gpus": ", ".join(gpus)} if gpus else {}),
@@ -31,10 +31,10 @@ def describe_host() -> dict[str, Any]:
 
 
 def describe_versions(installation: Installation) -> dict[str, Any]:
-    """The versions that matter to a result, the workers' interpreter and Java among them."""
+    """Return the versions of packages, of the workers' Python and torch, and of Java."""
     java = installation.java
     return {
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
         "python": installation.python_version,
         "torch": installation.torch_version,
         "java": f"{java.version} ({java.source})",

@@ -1,4 +1,4 @@
-"""One measurement at a time on a host."""
+"""A lock for one measurement at a time on a host."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from search.errors import RunError
 
 @contextlib.contextmanager
 def exclusive_host() -> Iterator[None]:
-    """Keep this host to one measurement: two at once would measure each other.
+    """Hold the lock of this host, because two measurements at once would disturb each other.
 
     Raises:
-        RunError: there is another.
+        RunError: another process holds the lock.
     """
-    # A name that the kernel takes back from a process that ends, however it ends.
-    with socket.socket(socket.AF_UNIX) as name:
+    # The kernel releases the address when the process ends, even if it is killed.
+    with socket.socket(socket.AF_UNIX) as lock:
         try:
-            name.bind("\0servetune")
+            lock.bind("\0servetune")
         except OSError:
             raise RunError(
-                "another servetune measures on this host, and two would disturb each other; "
-                "wait until it has ended"
+                "another servetune is measuring on this host, and two would disturb each other; "
+                "wait until it ends"
             ) from None
         yield

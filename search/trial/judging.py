@@ -1,4 +1,4 @@
-"""From what was measured to the result of a trial. Pure."""
+"""Derive the result of a trial from its measurements. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHER_CPU_LIMIT = 0.2
 
 
 def probe_record(probe: Probe) -> dict[str, Any]:
-    """Return plain JSON data of a probe, without its measurement."""
+    """Return a probe as plain JSON data, without its measurement."""
     return {"rate_rps": probe.rate_rps, "verdict": probe.verdict.value, "reason": probe.reason}
 
 
@@ -45,8 +45,9 @@ def judge_trial(
     """Return the result of a trial from what its rate search found.
 
     Args:
-        windows: every window of the trial, in order.
-        server: what is known of the server apart from its metrics.
+        windows: all windows of the trial, in order.
+        server: the facts of the server; its metrics are added.
+        host: the facts of the host; its CPU shares are added.
     """
     best = found.best
     failure = None
@@ -78,7 +79,7 @@ def judge_trial(
 
 
 def judge_load(load: SweepLoad, found: SustainedRate, windows: Sequence[Measurement]) -> LoadResult:
-    """Return the result of a rate search that is one load of a sweep."""
+    """Return the result of a load of a sweep that is a rate search."""
     best = found.best
     metrics = _server_metrics(windows, best)
     latency = best.measurement.latency if best else None

@@ -1,4 +1,4 @@
-"""What was observed beside the load generator while a window was open."""
+"""Measurement windows with the metrics of the server and the host."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from search.trial.cpu_times import CpuTimes
 from serving.metrics import ServerWindow
 from serving.server import TorchServe
 
-#: An `asyncio.Lock`, or a context that does nothing.
+#: An `asyncio.Lock` that trials on the same host share, or a context that does nothing.
 Turn = AbstractAsyncContextManager[None, bool | None]
 
 
 @dataclass(frozen=True)
 class WindowObservation:
-    """The server's and the host's side of a window; attached to its `Measurement`.
+    """The metrics of server and host in a window; attached to its `Measurement`.
 
     Attributes:
-        server: TorchServe's own metrics; None if it was too busy to answer.
-        steal: share of the host's CPU time that the hypervisor took.
-        other_cpu: share used by other processes than the server and the load generators.
+        server: TorchServe's metrics; None if it was too busy to report them.
+        steal, other_cpu: see `CpuShares`.
     """
 
     server: ServerWindow | None
@@ -32,18 +31,20 @@ class WindowObservation:
 
 
 def observation_of(measurement: Measurement) -> WindowObservation | None:
-    """Return what was observed beside a window; None if nothing was."""
+    """Return the observation that is attached to a window; None without one."""
     attached = measurement.observation
     return attached if isinstance(attached, WindowObservation) else None
 
 
 @dataclass(frozen=True)
 class WindowSummary:
-    """One window in a few figures.
+    """The main figures of a window.
 
     Attributes:
-        offered_rps: None in a closed loop.
-        failed: requests that were sent and not answered correctly in time.
+        offered_rps: offered rate; None in a closed loop.
+        answered_rps: rate of correct answers.
+        failed: requests that were sent but not answered correctly in time.
+        p99_s: p99 latency in seconds; None without a request.
     """
 
     offered_rps: float | None
@@ -54,22 +55,22 @@ class WindowSummary:
 
 @dataclass(frozen=True)
 class Phase:
-    """The phase that a trial is in, and the rate offered in it (0 if none is)."""
+    """The current phase of a trial, and the offered rate (0 without one)."""
 
     name: str
     rate_rps: float = 0.0
 
 
-#: Receives each phase as it begins, and each window as it ends.
+#: Receives each phase when it begins, and each window when it ends.
 TrialProgress = Callable[[Phase | WindowSummary], None]
 
 
 class ObservedGenerator:
-    """A load generator whose windows carry the server's metrics; stops if the server fails.
+    """A load generator whose windows have the server's metrics attached.
 
     Args:
         turn: held while a window is open.
-        progress: receives a summary of each window.
+        progress: receives the summary of each window.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ObservedGenerator:
         self.windows: list[Measurement] = []
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
-        """Offer `load`.
+        """Offer a load; stop if the server fails.
 
         Raises:
             ServerError: the server failed during the window.

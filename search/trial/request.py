@@ -1,4 +1,4 @@
-"""One configuration to be measured, and why it is tried."""
+"""A request for one trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search.trial.serializing import JsonConfig
 
 
 class TrialOrigin(enum.StrEnum):
-    """Why a configuration is tried."""
+    """Why a configuration is measured."""
 
     DEFAULT = "default"
     BASELINE = "baseline"
@@ -26,20 +26,20 @@ class TrialOrigin(enum.StrEnum):
 
     @property
     def is_reference(self) -> bool:
-        """Whether other trials are compared with this one."""
+        """Whether other trials are compared with a trial of this origin."""
         return self in (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """One configuration to be measured.
+    """A configuration to measure.
 
     Attributes:
         number: of the trial.
-        incumbent_rps: the rate to beat; None if the trial is measured to its end however slow
-            it is, as references are.
-        known_rps: what an earlier search found; None if there was none.
-        comparison_rps: the rate at which latencies are compared; None if they are not.
+        incumbent_rps: the rate to beat; a slower trial is pruned. None for a trial that is never
+            pruned, such as a reference.
+        known_rps: the rate that an earlier search found; None without one.
+        comparison_rps: the rate at which latencies are compared; None without a comparison.
     """
 
     number: int
@@ -56,7 +56,7 @@ class TrialRequest:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialRequest:
-        """Read what `to_dict` returned; other keys are ignored."""
+        """Read the data that `to_dict` returns; other keys are ignored."""
         return _ADAPTER.validate_python(data)
 
 

@@ -1,4 +1,4 @@
-"""The result of a trial: the record that the study, the files and the reports share. Pure."""
+"""The result of a trial, as the study stores it and the reports read it. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servetune.errors import FailureKind
 from serving.health import WorkerProcess
 from serving.metrics import ServerWindow
 
-#: The phases of a trial, in order; a pruned trial ends early.
+#: The phases of a trial, in order. A pruned trial skips the later ones.
 PHASES = ("start", "warm-up", "incumbent probe", "bracketing", "stop")
 
 
@@ -32,18 +32,18 @@ class TrialState(enum.StrEnum):
 
 @dataclass(frozen=True)
 class RateRecord:
-    """What the rate search found.
+    """The outcome of a rate search.
 
     Attributes:
-        sustained_rps: the highest rate that passed; None unless the trial is COMPLETE.
-        upper_rps: the lowest rate that did not pass, if any.
+        sustained_rps: highest rate that passed; None unless the trial is COMPLETE.
+        upper_rps: lowest rate that did not pass; None without one.
         capacity_rps: throughput of the closed loop, an estimate; None if nothing was served.
-        width: relative distance of the bounds that the search aimed at.
+        width: relative distance of the bounds at which the search stops.
         stop_reason: why the search ended.
-        requests_without_failure: requests at sustained_rps, none of which failed.
-        success_bound: the success probability that these show at 95 % confidence.
-        success_bound_by_batch: the same if failures come by the batch.
-        scheduled, sent, succeeded: requests of all windows at an offered rate.
+        requests_without_failure: number of requests at sustained_rps, none of which failed.
+        success_bound: lower bound of the success probability with 95 % confidence.
+        success_bound_by_batch: the same bound if all requests of a batch fail together.
+        scheduled, sent, succeeded: number of requests in all windows at an offered rate.
     """
 
     sustained_rps: float | None = None
@@ -61,14 +61,14 @@ class RateRecord:
 
 @dataclass(frozen=True)
 class LatencyRecord:
-    """Latencies from the due time, seconds.
+    """Latencies from the due time, in seconds.
 
     Attributes:
         p50_s, p99_s: at the sustained rate.
-        p99_excess: least p99 of any window ÷ the goal's limit − 1; 0 without a limit.
-        comparison_rps: the rate at which finalists are compared, with Poisson arrivals.
-        comparison_p99_s: p99 at that rate.
-        comparison_failed: requests that failed at that rate.
+        p99_excess: lowest p99 of any window ÷ the limit of the goal − 1; 0 without a limit.
+        comparison_rps: comparison rate of the finalists, with Poisson arrivals.
+        comparison_p99_s: p99 at the comparison rate.
+        comparison_failed: number of requests that failed at the comparison rate.
     """
 
     p50_s: float | None = None
@@ -81,17 +81,17 @@ class LatencyRecord:
 
 @dataclass(frozen=True)
 class ServerRecord:
-    """The server's side of a trial.
+    """Facts and metrics of the server in a trial.
 
     Attributes:
-        workers_ready: workers that were ready.
-        batch_capacity: requests that all workers take at once.
-        ready_s: seconds from the start until every worker was ready.
-        peak_rss_mb: peak memory of the server and its workers, MiB.
-        peak_gpu_mb: peak memory on all GPUs, MiB.
-        queue_s, inference_s, mean_batch_fill, busy_workers: TorchServe's own metrics of the
-            longest window at the sustained rate, else of the last one; see `ServerWindow`.
-        processes: the processes under the JVM.
+        workers_ready: number of workers that became ready.
+        batch_capacity: number of requests that all workers together accept at once.
+        ready_s: time from the start until every worker was ready, in seconds.
+        peak_rss_mb: peak memory of the server and its workers, in MiB.
+        peak_gpu_mb: peak memory on all GPUs, in MiB.
+        queue_s, inference_s, mean_batch_fill, busy_workers: TorchServe's metrics in the longest
+            window at the sustained rate, otherwise in the last window; see `ServerWindow`.
+        processes: the worker processes.
     """
 
     workers_ready: int | None = None
@@ -107,7 +107,7 @@ class ServerRecord:
 
     @property
     def window(self) -> ServerWindow | None:
-        """TorchServe's own metrics as a `ServerWindow`; None if it reported none."""
+        """TorchServe's metrics as a `ServerWindow`; None if it reported none."""
         if self.queue_s is None or self.inference_s is None:
             return None
         return ServerWindow(self.queue_s, self.inference_s, self.mean_batch_fill, self.busy_workers)
@@ -115,11 +115,11 @@ class ServerRecord:
 
 @dataclass(frozen=True)
 class HostRecord:
-    """Where a trial ran.
+    """The host of a trial.
 
     Attributes:
         facts: name, address in the cluster, processor, cores, memory, versions.
-        steal, other_cpu: see `WindowObservation`; the mean over all windows.
+        steal, other_cpu: see `CpuShares`; mean over all windows.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -128,22 +128,22 @@ class HostRecord:
 
     @property
     def name(self) -> str:
-        """The host's address in a cluster, else its name."""
+        """The address in the cluster, otherwise the host name."""
         return str(self.facts.get("address") or self.facts.get("host") or "")
 
     @property
     def cores(self) -> int | None:
-        """Cores that the trial could use."""
+        """Number of cores that the trial could use."""
         return self.facts.get("cores")
 
 
 @dataclass(frozen=True)
 class TimingRecord:
-    """Where the seconds of a trial went.
+    """Durations in seconds.
 
     Attributes:
-        duration_s: the whole trial.
-        phases_s: by the phases that it went through, see `PHASES`.
+        duration_s: duration of the whole trial.
+        phases_s: duration by phase, see `PHASES`.
     """
 
     duration_s: float = 0.0
@@ -152,14 +152,14 @@ class TimingRecord:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial.
+    """The result of one trial.
 
     Attributes:
-        failure: the kind of failure; None unless the trial is FAILED.
-        cause: why the trial failed or was pruned; for a complete one why its search ended.
+        failure: kind of failure; None unless the trial is FAILED.
+        cause: why the trial failed or was pruned, or why its search stopped.
         host_fault: whether the host, not the configuration, caused the failure.
-        warnings: what makes these figures less certain than they look, one sentence each.
-        loads: of a sweep, the result of each load, in their order.
+        warnings: reasons why the figures are less certain, one sentence each.
+        loads: in a sweep, the result of each load, in order.
     """
 
     number: int
@@ -188,7 +188,7 @@ class TrialResult:
         host: HostRecord | None = None,
         timing: TimingRecord | None = None,
     ) -> TrialResult:
-        """Return the result of a trial that failed before it could be judged."""
+        """Return the result of a trial that failed without a judgment."""
         return cls(
             number=request.number,
             origin=request.origin,
@@ -224,12 +224,12 @@ class TrialResult:
 
     @property
     def is_inconclusive(self) -> bool:
-        """Whether the trial failed for a reason that is not the configuration's."""
+        """Whether the trial failed for a reason other than its configuration."""
         return self.host_fault or self.failure is FailureKind.GENERATOR_LIMITED
 
     @property
     def explanations(self) -> tuple[str, ...]:
-        """Why this configuration is slow or fast, as far as the server's metrics show it."""
+        """Why this configuration is slow or fast; see `explain`."""
         cores, workers = self.host.cores, self.server.workers_ready
         batch_capacity = self.server.batch_capacity
         if not cores or (self.server.window is None and not self.capacity_rps):

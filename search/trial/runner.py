@@ -22,7 +22,7 @@ from search.formats import MEASUREMENTS_VERSION
 from search.spec.sweep_loads import SweepLoad
 from search.trial.host_info import describe_host, describe_versions
 from search.trial.judging import judge_load, judge_trial, probe_record
-from search.trial.load_result import LoadResult, result_of
+from search.trial.load_result import LoadResult
 from search.trial.observation import (
     ObservedGenerator,
     Phase,
@@ -131,7 +131,7 @@ async def run_trial(
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
             )
             if loads:
-                # Each repeat has arrivals of its own.
+                # Each repeat has separate arrivals.
                 seed = goal.seed + request.number
                 await _offer_loads(loads, load_results, new_search, observed, goal, seed)
             else:
@@ -207,7 +207,8 @@ async def _offer_loads(
         while measured.generator_limited and await observed.add_capacity(measured):
             measured = await observed.measure(offered)
         observation = observation_of(measured)
-        results.append(result_of(load, measured, observation.server if observation else None))
+        server = observation.server if observation else None
+        results.append(LoadResult.from_window(load, measured, server))
 
 
 def _judge_sweep(

@@ -1,4 +1,4 @@
-"""How a configuration is written into JSON: only the settings that are set."""
+"""The JSON form of a configuration: only the settings that are set."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from pydantic import PlainSerializer
 
 from serving.config import ServerConfig
 
-#: A `ServerConfig` field of a dataclass that pydantic reads and writes.
+#: The type of a `ServerConfig` field in a dataclass that pydantic reads and writes.
 JsonConfig = Annotated[ServerConfig, PlainSerializer(ServerConfig.to_dict)]

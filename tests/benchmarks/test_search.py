@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.contestants import CONTESTANTS, Walk, grid, hill_climbing
+from benchmarks.contestants import CONTESTANTS, GeneratorContestant, grid, hill_climbing
 from benchmarks.machine import Machine
 from benchmarks.search import contest, trials_to
 from benchmarks.surfaces import (
-    FITTED,
+    FITTED_MACHINES,
     RECORDED,
     Recorded,
-    likeness,
-    machines,
+    draw_machines,
+    rank_correlation,
     read_recorded,
 )
 from search.spec.space import Dimension, Space, build_space
@@ -85,14 +85,14 @@ def test_an_accelerator_is_shared_and_does_not_wait_for_threads() -> None:
 
 
 def test_machines_of_one_seed_are_the_same_and_differ_by_seed() -> None:
-    ours, again, others = ([s.machine for s in machines(seed)] for seed in (3, 3, 4))
+    ours, again, others = ([s.machine for s in draw_machines(seed)] for seed in (3, 3, 4))
     assert ours == again and ours != others
     assert len(ours) >= 24
 
 
 def test_a_machine_ranks_as_the_recorded_server_does() -> None:
     recorded = read_recorded(CODEGEN)
-    assert likeness(recorded, FITTED[recorded.name]) >= 0.8
+    assert rank_correlation(recorded, FITTED_MACHINES[recorded.name]) >= 0.8
 
 
 def test_a_recorded_surface_is_what_was_measured() -> None:
@@ -131,7 +131,7 @@ def rate_of(values: dict[str, int]) -> float:
 
 
 def test_the_grid_doubles_workers_and_batches_and_ends() -> None:
-    walk, seen = Walk(grid(SPACE)), []
+    walk, seen = GeneratorContestant(grid(SPACE)), []
     while (point := walk.ask()) is not None:
         seen.append((point["workers"], point["batch_size"]))
         walk.tell(rate_of(dict(point)), "")
@@ -140,7 +140,7 @@ def test_the_grid_doubles_workers_and_batches_and_ends() -> None:
 
 
 def test_hill_climbing_finds_the_top_of_one_hill() -> None:
-    walk, asked = Walk(hill_climbing(SPACE)), 0
+    walk, asked = GeneratorContestant(hill_climbing(SPACE)), 0
     while (point := walk.ask()) is not None:
         walk.tell(rate_of(dict(point)), "")
         asked += 1

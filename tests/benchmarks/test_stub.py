@@ -25,7 +25,7 @@ def offer(stub: Stub, schedule: Burst | Constant, timeout_s: float = 30.0) -> Me
 
 
 def post(stub: Stub, body: bytes = b"{}") -> tuple[int, float]:
-    """One request on a connection of its own: the status, and seconds."""
+    """One request on a new connection: the status, and seconds."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(stub.url).netloc, timeout=10)
     with contextlib.closing(connection):
         begun = time.perf_counter()

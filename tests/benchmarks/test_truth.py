@@ -47,7 +47,7 @@ POISSON = Window(poisson=True)
             Window(least_s=20, timeout_s=0.05),
             99.5,
             100,
-            id="no time-out before the backlog grows",
+            id="no timeout before the backlog grows",
         ),
         pytest.param(Law(service_s=0.2), Window(timeout_s=0.1), 0, 0, id="always too late: none"),
     ],

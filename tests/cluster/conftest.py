@@ -73,7 +73,7 @@ class Lab:
         return f"{self.address('head')}:6379"
 
     def build(self) -> None:
-        """Wire the hosts to a bridge, which has a namespace of its own."""
+        """Wire the hosts to a bridge, in a separate namespace."""
         self.home.mkdir()  # Every host sees it: the token is in it.
         bridge = self.space("net")
         ip("netns", "add", bridge)
@@ -106,7 +106,7 @@ class Lab:
             subprocess.run(["ip", "netns", "del", self.space(host)], capture_output=True)
 
     def start(self, host: str, *command: object, **options: object) -> subprocess.Popen[str]:
-        """Start a command on a host, in a process group of its own.
+        """Start a command on a host, in a new process group.
 
         Only the head sees the driver's files: elsewhere there is an empty folder in their place.
         """

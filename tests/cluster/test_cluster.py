@@ -1,4 +1,4 @@
-"""Runs over the wire: hosts with addresses of their own."""
+"""Runs over the wire: hosts with separate addresses."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_cluster_that_cannot_place_a_trial_is_refused(
     refused = lab.servetune("head", "tune", path)
     said = refused.communicate(timeout=120)[0]
     assert refused.returncode == 2 and "Traceback" not in said
-    assert "asks for 9 load processes and there is room for 4" in said
+    assert "load.max_processes is 9, but there is room for 4" in said
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
     elsewhere = lab.servetune("head", "tune", path, "--cluster", "10.77.0.99:6379")
     said = elsewhere.communicate(timeout=120)[0]
@@ -200,8 +200,8 @@ def test_a_slow_host_is_left_out(lab: Lab, study: WriteStudy, tmp_path: Path) ->
     ended(lab.servetune("head", "tune", written(study, lab, trials=3, keep=False)))
     assert {r["host"]["address"] for r in results(tmp_path)} == {"10.77.0.11"}
     (report,) = tmp_path.glob("runs/*/report.md")
-    told = r"10\.77\.0\.12 \(serve2\) has \d+% of the others' speed and is left out"
-    assert re.search(told, report.read_text())
+    expected = r"10\.77\.0\.12 \(serve2\) has \d+% of the others' speed and is left out"
+    assert re.search(expected, report.read_text())
 
 
 def test_a_load_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
@@ -222,9 +222,9 @@ def test_what_the_network_adds_is_seen_and_the_verdict_holds(lab: Lab, tmp_path:
     if shutil.which("iptables") is None:
         pytest.skip("no iptables on PATH")
     law = Law(workers=1, batch=8, service_s=0.1, queue=1000)
-    told = json.dumps({"law": asdict(law), "faults": asdict(Faults()), "seed": 0})
+    expected = json.dumps({"law": asdict(law), "faults": asdict(Faults()), "seed": 0})
     server = lab.start(
-        "serve1", sys.executable, "-m", "benchmarks.stub", told, stdin=subprocess.PIPE
+        "serve1", sys.executable, "-m", "benchmarks.stub", expected, stdin=subprocess.PIPE
     )
     assert server.stdout is not None
     port = int(server.stdout.readline())
@@ -238,8 +238,8 @@ def test_what_the_network_adds_is_seen_and_the_verdict_holds(lab: Lab, tmp_path:
         assert relay.stdout is not None and relay.stdout.readline() == "relays\n"
         url = f"http://{lab.address('serve1')}:{relayed}/predictions/stub"
         asked = lab.servetune("load1", "measure", "--url", url, "--requests", requests, "--json")
-        told: dict[str, Any] = json.loads(ended(asked, 200).splitlines()[-1])
-        return told
+        expected: dict[str, Any] = json.loads(ended(asked, 200).splitlines()[-1])
+        return expected
 
     near, far = measured(9001, 0.0), measured(9002, 0.02)
     assert far["p50_s"] - near["p50_s"] > 0.03, "there and back"

@@ -75,7 +75,7 @@ async def test_failures_are_counted_by_cause(server: dict, timeout_s: float, cau
     assert measured.errors.get(cause, 0) > 0
     assert measured.succeeded + measured.failed == measured.sent == measured.scheduled
     worst = measured.latency.quantile(1.0)
-    assert worst and worst >= 0.998 * timeout_s, "a failed request counts as the time-out at least"
+    assert worst and worst >= 0.998 * timeout_s, "a failed request counts as the timeout at least"
 
 
 async def test_a_wrong_body_is_a_failure() -> None:

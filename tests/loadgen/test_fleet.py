@@ -1,4 +1,4 @@
-"""Load processes on this host, against a server in another process."""
+"""Load generator processes on this host, against a server in another process."""
 
 import asyncio
 import gc
@@ -265,7 +265,9 @@ async def test_a_starved_process_gets_a_priority_until_the_next_aim() -> None:
             await fleet.set_target(url)
             measured = await fleet.measure(Load(Closed(2), 0.5))
             starved = replace(measured, client_cpu=0.1, client_run_delay=0.3)
-            assert await fleet.add_capacity(starved) == "load generator processes of a higher priority"
+            assert (
+                await fleet.add_capacity(starved) == "load generator processes of a higher priority"
+            )
             (pid,) = pids(fleet)
             assert os.getpriority(os.PRIO_PROCESS, pid) < 0
             assert await fleet.add_capacity(starved) == "2 load generator processes"
@@ -291,7 +293,10 @@ async def test_relieve_depends_on_the_cause_of_the_limit(
     fleet = Fleet(lambda index: FakeProcess(may_raise=may_raise), 1, most)
     await fleet.set_target("http://127.0.0.1/")
     limited = late(0.05, client_cpu=cpu, client_run_delay=run_delay)
-    words = {"priority": "load generator processes of a higher priority", "process": "2 load generator processes"}
+    words = {
+        "priority": "load generator processes of a higher priority",
+        "process": "2 load generator processes",
+    }
     for step in steps:
         assert await fleet.add_capacity(limited) == words[step]
     assert await fleet.add_capacity(limited) is None
@@ -368,7 +373,7 @@ def slow_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualClock]:
 
 
 class InThisProcess:
-    """A load process that is a `Client` on the event loop of the test."""
+    """A load generator process that is a `Client` on the event loop of the test."""
 
     def __init__(self) -> None:
         self._client = Client([SlowToCheck(b"{}", contains="ok")])
@@ -383,11 +388,11 @@ class InThisProcess:
 
 
 async def probe(most: int) -> tuple[RateSearch, Verdict, int]:
-    """Offer 2000 rps; return the search, its verdict, and the number of load processes."""
+    """Offer 2000 rps; return the search, its verdict, and the number of load generator processes."""
     fleet = Fleet(lambda index: InThisProcess(), 1, most)
     await fleet.set_target("http://127.0.0.1/")
     search = RateSearch(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
-    verdict = await search._probe("narrowing", 2000)
+    verdict = await search._probe("bracketing", 2000)
     return search, verdict, len(fleet._processes)
 
 
@@ -398,7 +403,7 @@ def test_a_server_faster_than_one_client_gets_another(slow_checks: VirtualClock)
     assert first.verdict is Verdict.GENERATOR_LIMITED
     assert "the load generator used" in first.reason
     assert count == 2
-    assert any("2 load generator processes" in doubt for doubt in search._warnings)
+    assert any("2 load generator processes" in warning for warning in search._warnings)
 
 
 def test_what_the_client_cannot_offer_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:

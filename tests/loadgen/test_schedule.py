@@ -157,7 +157,7 @@ def test_a_requests_file_is_read(tmp_path: Path) -> None:
         ({}, "line 2: either 'body' or 'file'"),
         ({"file": "missing.bin"}, "line 2: .*missing.bin"),
         ({"body": "a", "expect": {"status": 200}}, "unknown key expect.status"),
-        ({"body": "a", "expect": {"matches": "("}}, "no regular expression"),
+        ({"body": "a", "expect": {"matches": "("}}, "is not a regular expression"),
         ([1], "line 2"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Load processes in a real local Ray, against a server of known capacity."""
+"""Load generator processes in a real local Ray, against a server of known capacity."""
 
 from collections.abc import Iterator
 

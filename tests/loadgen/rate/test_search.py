@@ -228,7 +228,7 @@ async def test_a_server_that_slows_down_is_not_certified_at_its_old_rate() -> No
     generator.measure = slower  # type: ignore[method-assign]
     found = await find(generator)
     assert found.lower_rps is not None and found.lower_rps <= 52
-    assert any(doubt.startswith("drift: ") for doubt in found.warnings)
+    assert any(warning.startswith("drift: ") for warning in found.warnings)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ while isinstance(config := searcher.suggest("x"), dict):
 """
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(180)
 def test_run_loses_no_result_if_driver_is_killed(tmp_path: Path) -> None:
     chance, recorded = random.Random(0), set()

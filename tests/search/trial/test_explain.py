@@ -133,7 +133,7 @@ def test_a_result_explains_itself_without_storing_it() -> None:
     dead = trial_result(
         0, None, config, TrialOrigin.DEFAULT, state=TrialState.FAILED, facts={"cores": 2}
     )
-    assert dead.explanations == (), "a server that never served says nothing"
+    assert dead.explanations == (), "a server that never served has no explanation"
 
 
 def test_the_servers_account_of_a_window() -> None:
@@ -143,7 +143,7 @@ def test_the_servers_account_of_a_window() -> None:
         'WorkerThreadTime_count{Level="Host",} 3.0\nQueueTime_count{Level="Host",} 10.0\n'
     )
     after = ServerCounters(5e6, 15e6, batches=8.0, answered=30.0)
-    # 20 requests in 5 batches waited 4 s and took 12 s, all told: 0.4 s of work a batch.
+    # 20 requests in 5 batches waited 4 s and took 12 s, in total: 0.4 s of work a batch.
     window = after.since(before, 4.0)
     assert window is not None
     assert vars(window) == pytest.approx(vars(ServerWindow(0.2, 0.6, 4.0, 0.5)))
