@@ -19,6 +19,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from search.environment import environment
 from search.errors import CommandError, RequirementError, ServiceError
 from servetune.errors import ExitStatus
 
@@ -76,10 +77,23 @@ def serve(
     ] = False,
 ) -> None:
     """Start the service: jobs over HTTP, and a web page that shows them live."""
+    # Ray reads it when it is imported.
+    token_mode = {"RAY_AUTH_MODE": "token"} if address is None else {}
+    with environment(token_mode, override=False):
+        _run_service(host, port, folder, root, address, upload_mb, no_token)
+
+
+def _run_service(
+    host: str,
+    port: int,
+    folder: Path,
+    root: list[Path] | None,
+    address: str | None,
+    upload_mb: int,
+    no_token: bool,
+) -> None:
     from aiohttp import web
 
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported.
     from search.service.app import Service, ServiceOptions, read_token
     from search.service.job_queue import JobQueue
     from search.service.jobs import JobState, JobStore

@@ -21,14 +21,13 @@ from search.cluster.node import free_ports
 from search.errors import ServiceError
 from search.service.job_queue import ProcessStatus
 from search.service.jobs import Job, write_json
+from search.spec.schema import MAX_LOAD_PROCESSES
 from serving.identity import is_alive, process_identity
 
 _START_S, _STOP_S = 60.0, 30.0
 _POLL_S = 0.3
 #: Seconds within which a live Ray answers, even on a busy host.
 _FIND_S = 15.0
-#: More load generator processes than any specification may have.
-_LOADGEN_PROCESSES = 64
 
 
 class RayJobs:
@@ -120,7 +119,7 @@ class LocalCluster:
                 [
                     *(sys.executable, "-P", "-m", "servetune", "up", "--head", "--any-ports"),
                     *("--role", "serving", "--role", "loadgen"),
-                    *("--processes", str(_LOADGEN_PROCESSES)),
+                    *("--processes", str(MAX_LOAD_PROCESSES)),
                     *("--address", "127.0.0.1", "--port", str(port)),
                     *("--dashboard-port", str(dashboard_port)),
                 ],
