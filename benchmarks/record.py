@@ -20,7 +20,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from benchmarks.surfaces import SETTINGS
+from benchmarks.surfaces import SURFACE_SETTINGS
 from loadgen.errors import GeneratorLostError
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
@@ -45,7 +45,7 @@ GRID = {
 }
 WARMUP_S, WINDOW_S = 3.0, 4.0
 TIMEOUT_S = 20.0
-COLUMNS = ("pass", *SETTINGS, "ready_s", "closed_rps", "p50_s", "p99_s", "failures")
+COLUMNS = ("pass", *SURFACE_SETTINGS, "ready_s", "closed_rps", "p50_s", "p99_s", "failures")
 
 
 def archive_of(handler: str, folder: Path) -> Archive:

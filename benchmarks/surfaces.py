@@ -20,7 +20,7 @@ from serving.config import ServerConfig
 
 RECORDED = Path(__file__).parent / "recorded"
 #: The columns of a recorded surface that are settings; others say what was measured.
-SETTINGS = ("workers", "batch_size", "max_batch_delay_ms", "mkl_threads")
+SURFACE_SETTINGS = ("workers", "batch_size", "max_batch_delay_ms", "mkl_threads")
 _RATE = "closed_rps"
 _QUEUE = Dimension("job_queue_size", 10, 10_000, log=True)
 _RANDOM_POINTS = 400
@@ -92,9 +92,9 @@ def read_recorded(path: Path) -> Recorded:
     """
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    if not rows or (missing := {*SETTINGS, _RATE, "failures"} - set(rows[0])):
+    if not rows or (missing := {*SURFACE_SETTINGS, _RATE, "failures"} - set(rows[0])):
         raise ValueError(f"{path}: no rows, or no columns {sorted(missing) if rows else ''}")
-    axes = {name: tuple(sorted({int(row[name]) for row in rows})) for name in SETTINGS}
+    axes = {name: tuple(sorted({int(row[name]) for row in rows})) for name in SURFACE_SETTINGS}
     varied = {name: axis for name, axis in axes.items() if len(axis) > 1}
     passes: dict[str, dict[tuple[Any, ...], float]] = {}
     for row in rows:

@@ -18,7 +18,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_each_tool_is_read_in_its_own_words(tool: loadgen.Tool) -> None:
+def test_tools_output_is_parsed(tool: loadgen.Tool) -> None:
     costs = {
         "wrk": Cost(136900, 1.9),
         "ab": Cost(28211, 1.9),
@@ -30,7 +30,7 @@ def test_each_tool_is_read_in_its_own_words(tool: loadgen.Tool) -> None:
         counted(tool, "refused", 1.9)
 
 
-def test_the_cheapest_comes_first_by_its_median() -> None:
+def test_table_lists_the_cheapest_first() -> None:
     console = Console(width=100, record=True)
     console.print(table({"dear": [50.0, 40.0, 90.0], "cheap": [99.0, 20.0, 25.0]}))
     rows = console.export_text().splitlines()
@@ -39,7 +39,7 @@ def test_the_cheapest_comes_first_by_its_median() -> None:
     assert "dear" in dear and "50.0" in dear and "50.0, 40.0, 90.0" in dear
 
 
-def test_without_nginx_it_says_so(
+def test_main_names_missing_nginx(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loadgen.os, "sched_getaffinity", lambda _: {0, 1})
@@ -53,7 +53,7 @@ def test_without_nginx_it_says_so(
 @pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None, reason="needs nginx"
 )
-def test_its_own_parts_measure_a_real_nginx(tmp_path: Path) -> None:
+def test_parts_measure_a_real_nginx(tmp_path: Path) -> None:
     core = min(loadgen.os.sched_getaffinity(0))
     with nginx(tmp_path, core) as url:
         for name in ("servetune", "aiohttp", "bare protocol, uvloop"):

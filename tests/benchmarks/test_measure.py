@@ -39,7 +39,7 @@ class Loses:
         return Measurement(load, *counts, *histograms, nothing, nothing, nothing)
 
 
-async def test_a_ladder_stops_at_the_last_step_without_losses() -> None:
+async def test_ladder_stops_at_the_last_step_without_losses() -> None:
     offer = Loses()
     assert await ladder(offer, 125.0) == 100.0
     assert offer.offered[-1] == (112.5, 5.0)
@@ -56,7 +56,7 @@ async def test_ndr_ends_within_half_a_percent() -> None:
     assert found and 0.99 * CAPACITY_RPS <= found <= CAPACITY_RPS
 
 
-async def test_ndr_says_what_it_knows_when_its_time_is_over(
+async def test_ndr_reports_its_bounds_when_time_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, cut = Loses(), Loses(seconds=1.0)
@@ -67,7 +67,7 @@ async def test_ndr_says_what_it_knows_when_its_time_is_over(
     assert (found or 0) <= CAPACITY_RPS
 
 
-def test_the_cases_cover_what_they_should() -> None:
+def test_cases_cover_every_kind_of_server() -> None:
     for case in CASES:
         assert 20 <= case.law.capacity_rps <= 2000, case.name
         assert case.law.batch <= case.law.queue <= 10_000 or case.law.batch == 1, case.name
@@ -90,12 +90,12 @@ def test_the_cases_cover_what_they_should() -> None:
         pytest.param(97.0, False, True, id="a fault not seen"),
     ],
 )
-def test_a_bad_outcome_is_known(lower: float | None, held: bool | None, is_bad: bool) -> None:
+def test_outcome_knows_a_bad_result(lower: float | None, held: bool | None, is_bad: bool) -> None:
     outcome = Outcome("x", "servetune", 100.0, lower, None, 30.0, 4.0, 6, 0, held=held)
     assert outcome.is_bad == is_bad
 
 
-def test_the_summary_counts_shares() -> None:
+def test_summary_counts_shares() -> None:
     text = summary([-0.04, -0.07, 0.01], [30.0, 40.0, 90.0])
     assert "Median error 4.0 %" in text
     assert "within 5 %: 2 of 3; within 10 %: 3 of 3" in text
@@ -107,7 +107,7 @@ DETERMINISTIC = [case for case in CASES if not case.law.exponential and case.arr
 
 
 @pytest.mark.parametrize("case", DETERMINISTIC, ids=[case.name for case in DETERMINISTIC])
-async def test_a_simulated_server_takes_its_true_rate_and_no_more(case: Case) -> None:
+async def test_simulated_server_sustains_its_true_rate_and_no_more(case: Case) -> None:
     true_rps = sustained_rps(case.law, case.window)
     server = Served(case.law, seed=0)
     passed, overloaded = [
@@ -118,7 +118,7 @@ async def test_a_simulated_server_takes_its_true_rate_and_no_more(case: Case) ->
     assert overloaded.errors or overloaded.overload.fraction > 0.05
 
 
-async def test_a_simulated_closed_loop_finds_the_capacity() -> None:
+async def test_simulated_closed_loop_finds_the_capacity() -> None:
     for case in CASES:
         window = await Served(case.law, seed=0).measure(Load(Closed(case.users), 15.0))
         assert window.goodput_rps == pytest.approx(case.law.capacity_rps, rel=0.2), case.name

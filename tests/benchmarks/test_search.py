@@ -44,11 +44,11 @@ CODEGEN = RECORDED / "codegen-2core.csv"
         pytest.param({"mkl_threads": 2}, 1 / (0.11 * 0.6), id="threads divide 0.8 of the work"),
     ],
 )
-def test_a_machine_takes_what_arithmetic_says(changes: dict[str, int], rate: float) -> None:
+def test_machine_capacity_follows_arithmetic(changes: dict[str, int], rate: float) -> None:
     assert MACHINE.sustained_rps({**ONE, **changes}) == pytest.approx(rate, rel=0.04)
 
 
-def test_too_many_threads_are_worse_than_enough() -> None:
+def test_machine_is_slower_with_too_many_threads() -> None:
     spinning = replace(MACHINE, spin=1.0)
     enough, many = (
         spinning.sustained_rps({**ONE, "workers": 2, "batch_size": 8, "mkl_threads": threads})
@@ -57,7 +57,7 @@ def test_too_many_threads_are_worse_than_enough() -> None:
     assert 0 < many < 0.8 * enough
 
 
-def test_a_short_queue_costs_rate_and_little_memory_all() -> None:
+def test_machine_loses_rate_to_a_short_queue_and_all_to_little_memory() -> None:
     batched = {**ONE, "batch_size": 32}
     assert (
         0
@@ -67,7 +67,7 @@ def test_a_short_queue_costs_rate_and_little_memory_all() -> None:
     assert replace(MACHINE, item_mb=1000.0).sustained_rps(batched) == 0
 
 
-def test_the_front_end_is_a_limit_of_its_own() -> None:
+def test_machine_is_limited_by_its_front_end() -> None:
     fast = replace(MACHINE, fixed_s=1e-4, each_s=1e-5, netty_s=0.001, client_s=0.0005, cores=8)
     crowd = {**ONE, "workers": 4, "batch_size": 32}
     narrow, wide = (fast.sustained_rps({**crowd, "netty_threads": n}) for n in (1, 4))
@@ -75,7 +75,7 @@ def test_the_front_end_is_a_limit_of_its_own() -> None:
     assert wide > 1.5 * narrow
 
 
-def test_an_accelerator_is_shared_and_does_not_wait_for_threads() -> None:
+def test_machine_accelerator_is_shared_and_ignores_threads() -> None:
     gpu = Machine("gpu", 8, fixed_s=0.01, each_s=0.0005, device=0.9, streams=1)
     one, two, many = (
         gpu.sustained_rps({**ONE, "workers": workers, "batch_size": 32}) for workers in (1, 2, 8)
@@ -90,12 +90,12 @@ def test_machines_of_one_seed_are_the_same_and_differ_by_seed() -> None:
     assert len(ours) >= 24
 
 
-def test_a_machine_ranks_as_the_recorded_server_does() -> None:
+def test_machine_ranks_as_the_recorded_server() -> None:
     recorded = read_recorded(CODEGEN)
     assert rank_correlation(recorded, FITTED_MACHINES[recorded.name]) >= 0.8
 
 
-def test_a_recorded_surface_is_what_was_measured() -> None:
+def test_recorded_surface_returns_what_was_measured() -> None:
     recorded = read_recorded(CODEGEN)
     values = {"workers": 1, "batch_size": 1, "max_batch_delay_ms": 10, "mkl_threads": 1}
     chance = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_a_recorded_surface_is_what_was_measured() -> None:
     assert 300 < recorded.optimum_rps < 360
 
 
-def test_a_pass_of_a_faster_day_is_brought_to_the_first_ones_level(tmp_path: Path) -> None:
+def test_recorded_surface_scales_a_faster_pass_to_the_first(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     rows = [(1, 1, 100), (1, 2, 200), (1, 4, 300), (2, 1, 150), (2, 2, 300), (2, 4, 540)]
     lines = [f"{number},{workers},1,10,1,{rate},0" for number, workers, rate in rows]
@@ -115,7 +115,7 @@ def test_a_pass_of_a_faster_day_is_brought_to_the_first_ones_level(tmp_path: Pat
     assert recorded.rates == {(1,): [100, 100], (2,): [200, 200], (4,): [300, 360]}
 
 
-def test_a_file_that_is_no_surface_is_refused(tmp_path: object) -> None:
+def test_read_recorded_refuses_a_file_that_is_no_surface(tmp_path: object) -> None:
     path = RECORDED.parent / "recorded" / "nothing.csv"
     with pytest.raises((OSError, ValueError)):
         read_recorded(path)
@@ -130,7 +130,7 @@ def rate_of(values: dict[str, int]) -> float:
     return 100 * 0.8 ** (far + math.log2(values["mkl_threads"]))
 
 
-def test_the_grid_doubles_workers_and_batches_and_ends() -> None:
+def test_grid_doubles_workers_and_batches_and_ends() -> None:
     walk, seen = GeneratorContestant(grid(SPACE)), []
     while (point := walk.ask()) is not None:
         seen.append((point["workers"], point["batch_size"]))
@@ -151,7 +151,7 @@ def test_hill_climbing_finds_the_top_of_one_hill() -> None:
 
 
 @pytest.mark.parametrize("name", list(CONTESTANTS))
-def test_every_contestant_searches_a_surface_the_same_way_again(name: str) -> None:
+def test_contestants_are_reproducible(name: str) -> None:
     axes = {"workers": (1, 2, 3), "batch_size": (1, 8, 64)}
     space = Space(tuple(Dimension(n, choices=a) for n, a in axes.items()), ServerConfig(), 2)
     rates = {(w, b): (10.0 * w * b**0.5,) for w in axes["workers"] for b in axes["batch_size"]}
@@ -163,6 +163,6 @@ def test_every_contestant_searches_a_surface_the_same_way_again(name: str) -> No
     assert (np.diff(first) >= 0).all()
 
 
-def test_the_trials_to_enough_are_the_first_that_are() -> None:
+def test_trials_to_counts_the_first_sufficient_trial() -> None:
     shares = np.array([[0.1, 0.96, 0.9], [0.95, 0.95, 0.95], [0.1, 0.2, 0.3]])
     assert trials_to(shares).tolist() == [2, 1, math.inf]

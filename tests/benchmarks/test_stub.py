@@ -35,7 +35,7 @@ def post(stub: Stub, body: bytes = b"{}") -> tuple[int, float]:
         return answer.status, time.perf_counter() - begun
 
 
-def test_every_request_is_in_the_accounts() -> None:
+def test_stub_accounts_for_every_request() -> None:
     law = Law(workers=2, batch=8, delay_s=0.005, service_s=0.01, each_s=0.001)
     with running(law) as stub:
         measured = offer(stub, Constant(200))
@@ -47,21 +47,21 @@ def test_every_request_is_in_the_accounts() -> None:
     assert accounts.connections >= 1
 
 
-def test_batches_fill_from_what_waits() -> None:
+def test_stub_batches_fill_from_the_queue() -> None:
     # A batch that is not full waits longer than a client does.
     with running(Law(batch=8, delay_s=60.0, service_s=0.01)) as stub:
         assert offer(stub, Burst(32)).succeeded == 32
         assert [n for n, _ in stub.accounts().batches] == [8] * 4
 
 
-def test_a_lone_request_waits_for_the_delay_and_its_service() -> None:
+def test_stub_lone_request_waits_for_delay_and_service() -> None:
     with running(Law(batch=8, delay_s=0.2, service_s=0.1)) as stub:
         status, seconds = post(stub)
         assert status == 200 and seconds >= 0.3
         assert stub.accounts().batches == ((1, 0.1),)
 
 
-def test_what_the_queue_does_not_hold_is_refused() -> None:
+def test_stub_refuses_what_the_queue_does_not_hold() -> None:
     line: Line[int] = Line(Law(service_s=0.5, queue=3))
     assert [line.arrive(0.0, number) for number in range(10)] == [True] * 4 + [False] * 6
     assert sum(len(tokens) for _, tokens in line.advance(2.0)) == 4
@@ -73,13 +73,13 @@ def test_what_the_queue_does_not_hold_is_refused() -> None:
     assert (accounts.requests, accounts.answered, accounts.refused) == (10, 0, 6)
 
 
-def test_every_kth_request_fails() -> None:
+def test_stub_fails_every_kth_request() -> None:
     with running(Law(batch=8, service_s=0.001), Faults(fail_every=5)) as stub:
         assert offer(stub, Constant(100)).errors == {"status 500": 10}
         assert stub.accounts().failed == 10
 
 
-def test_every_kth_connection_is_reset() -> None:
+def test_stub_resets_every_kth_connection() -> None:
     with running(Law(service_s=0.001), Faults(reset_every=3)) as stub:
         statuses = []
         for _ in range(6):
@@ -91,7 +91,7 @@ def test_every_kth_connection_is_reset() -> None:
         assert stub.accounts().reset == 2
 
 
-def test_a_stall_holds_everything_until_it_is_over() -> None:
+def test_stub_stall_delays_everything_until_its_end() -> None:
     line: Line[int] = Line(Law(service_s=0.01), Faults(stall_s=0.5, wait_for_arm=True))
     for now in (0.0, 1.1, 2.0):
         line.advance(now)
@@ -103,7 +103,7 @@ def test_a_stall_holds_everything_until_it_is_over() -> None:
     assert after == pytest.approx(0.01)
 
 
-def test_a_capacity_is_halved_once_its_time_has_come() -> None:
+def test_stub_halves_its_capacity_at_the_given_time() -> None:
     with running(Law(service_s=0.01), Faults(halved_at_s=0.0, wait_for_arm=True)) as stub:
         post(stub)
         stub.arm()
@@ -138,7 +138,7 @@ def test_exponential_service_has_its_mean() -> None:
     assert max(seconds) > 0.05
 
 
-def test_a_connection_is_kept_and_a_body_may_come_in_pieces() -> None:
+def test_stub_keeps_a_connection_and_accepts_a_body_in_pieces() -> None:
     with running(Law(service_s=0.001)) as stub:
         host = urllib.parse.urlsplit(stub.url).netloc
         with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
@@ -155,13 +155,13 @@ def test_a_connection_is_kept_and_a_body_may_come_in_pieces() -> None:
     assert accounts.connections == 2, "one of them asks for the accounts"
 
 
-def test_the_process_ends_with_its_context() -> None:
+def test_stub_process_ends_with_its_context() -> None:
     with running(Law()) as stub, ThreadPoolExecutor() as pool:
         assert {status for status, _ in pool.map(lambda _: post(stub), range(4))} == {200}
         assert psutil.pid_exists(stub.pid)
     assert not psutil.pid_exists(stub.pid)
 
 
-def test_an_impossible_law_is_refused() -> None:
+def test_law_refuses_impossible_values() -> None:
     with pytest.raises(ValueError, match="impossible law"):
         Law(workers=0)

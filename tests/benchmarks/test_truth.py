@@ -52,11 +52,11 @@ POISSON = Window(poisson=True)
         pytest.param(Law(service_s=0.2), Window(timeout_s=0.1), 0, 0, id="always too late: none"),
     ],
 )
-def test_a_known_rate_is_found(law: Law, window: Window, low: float, high: float) -> None:
+def test_truth_finds_a_known_rate(law: Law, window: Window, low: float, high: float) -> None:
     assert low <= sustained_rps(law, window) <= high
 
 
-def test_a_short_queue_of_poisson_arrivals_overflows_as_theory_says() -> None:
+def test_truth_of_a_short_queue_agrees_with_theory() -> None:
     """M/M/1/K loses a share (1 − ρ) ρ^K ÷ (1 − ρ^(K+1)); half of the windows lose none."""
     law, window = Law(exponential=True, service_s=0.01, queue=5), POISSON
     load = sustained_rps(law, window) * law.service_s
@@ -67,7 +67,7 @@ def test_a_short_queue_of_poisson_arrivals_overflows_as_theory_says() -> None:
     assert 0.4 < refused < 2.5
 
 
-def test_measured_service_times_replace_the_nominal_ones() -> None:
+def test_truth_uses_measured_service_times() -> None:
     law = Law(service_s=0.01)
     noise = noise_of(law, [(1, 0.02)] * 10)
     assert sustained_rps(law, noise=noise) == pytest.approx(50, rel=0.01)
@@ -86,9 +86,7 @@ LAWS = st.builds(
 
 @settings(max_examples=200, deadline=None)
 @given(LAWS, st.floats(1.0, 300.0), st.integers(0, 5))
-def test_the_stubs_line_and_the_simulation_form_the_same_batches(
-    law: Law, rate: float, seed: int
-) -> None:
+def test_truth_forms_the_same_batches_as_the_stub(law: Law, rate: float, seed: int) -> None:
     arrived = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, 200))
     served = simulate(law, arrived, [1.0] * len(arrived))
     line: Line[int] = Line(law)
@@ -102,7 +100,7 @@ def test_the_stubs_line_and_the_simulation_form_the_same_batches(
 
 @settings(max_examples=100, deadline=None)
 @given(LAWS, st.integers(1, 20), st.floats(10.0, 500.0))
-def test_the_first_refusal_is_seen_by_both(law: Law, queue: int, rate: float) -> None:
+def test_truth_and_stub_see_the_same_first_refusal(law: Law, queue: int, rate: float) -> None:
     arrived = np.cumsum(np.random.default_rng(1).exponential(1 / rate, 200))
     served = simulate(law, arrived, [1.0] * len(arrived))
     line: Line[int] = Line(replace(law, queue=queue))

@@ -43,7 +43,7 @@ def shoot(page: sync_api.Page, name: str) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def test_a_job_from_the_page_to_production(
+def test_page_takes_a_job_to_production(
     page: sync_api.Page,
     service: ServiceProcess,  # noqa: F811
     study: WriteStudy,  # noqa: F811
@@ -118,7 +118,7 @@ def test_a_job_from_the_page_to_production(
     assert not any((service.folder / "token").read_text().strip() in url for url in asked)
 
 
-def test_stop_and_resume_by_keyboard(
+def test_page_stops_and_resumes_by_keyboard(
     page: sync_api.Page,
     service: ServiceProcess,  # noqa: F811
     study: WriteStudy,  # noqa: F811

@@ -20,7 +20,7 @@ HEADINGS = ("The search", "All settings together", "Each setting", "Seconds by p
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_opens_from_disk(confirmed: Outcome, width: int) -> None:  # noqa: F811
+def test_report_opens_from_disk(confirmed: Outcome, width: int) -> None:  # noqa: F811
     write_report(confirmed)
     page_path = confirmed.run.folder / "report.html"
     said: list[str] = []

@@ -54,7 +54,9 @@ def ended(process: subprocess.Popen[str], seconds: float = 500) -> str:
     return said
 
 
-def test_a_run_on_two_serving_hosts(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+def test_cluster_runs_trials_on_two_serving_hosts(
+    lab: Lab, study: WriteStudy, tmp_path: Path
+) -> None:
     shown = ended(lab.servetune("head", "doctor", "--cluster", lab.cluster), 120)
     assert "10.77.0.11 (serve1)" in shown and "loadgen (2)" in shown
     before = lab.bytes_through("serve1")
@@ -97,7 +99,7 @@ def reaches(lab: Lab, host: str, port: int) -> bool:
     return not said
 
 
-def test_only_predictions_are_in_reach(lab: Lab, study: WriteStudy) -> None:
+def test_cluster_exposes_only_predictions(lab: Lab, study: WriteStudy) -> None:
     run = lab.servetune("head", "tune", written(study, lab))
     host = lab.address("serve1")
 
@@ -112,7 +114,7 @@ def test_only_predictions_are_in_reach(lab: Lab, study: WriteStudy) -> None:
     ended(run)
 
 
-def test_a_cluster_that_cannot_place_a_trial_is_refused(
+def test_cluster_that_cannot_place_a_trial_is_refused(
     lab: Lab, study: WriteStudy, tmp_path: Path
 ) -> None:
     path = study(load={"max_processes": 9}, cluster={"address": lab.cluster})
@@ -144,7 +146,9 @@ def settings(result: dict[str, Any]) -> str:
     return json.dumps(result["config"], sort_keys=True)
 
 
-def test_a_serving_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+def test_cluster_survives_the_loss_of_a_serving_host(
+    lab: Lab, study: WriteStudy, tmp_path: Path
+) -> None:
     run = lab.servetune("head", "tune", written(study, lab, trials=10))
     wait_for(lambda: len(results(tmp_path)) > 1, 300, "trials were measured")
     cut_off(lab, "serve1")
@@ -160,7 +164,9 @@ def test_a_serving_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: P
     assert len(again) >= 2 and not again[-1]["host_fault"], "it was repeated"
 
 
-def test_a_cluster_without_a_serving_host(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+def test_cluster_without_a_serving_host_ends_the_run(
+    lab: Lab, study: WriteStudy, tmp_path: Path
+) -> None:
     leave(lab, "serve2")
     run = lab.servetune("head", "tune", written(study, lab, trials=3), "--confirm", "2")
     wait_for(lambda: results(tmp_path), 300, "a trial was measured")
@@ -194,7 +200,7 @@ def leave(lab: Lab, host: str) -> None:
     wait_for(lambda: lab.address(host) not in shown(), 120, "the head has seen it leave")
 
 
-def test_a_slow_host_is_left_out(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+def test_cluster_leaves_out_a_slow_host(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
     leave(lab, "serve2")
     lab.up("serve2", cores="0")
     ended(lab.servetune("head", "tune", written(study, lab, trials=3, keep=False)))
@@ -204,7 +210,9 @@ def test_a_slow_host_is_left_out(lab: Lab, study: WriteStudy, tmp_path: Path) ->
     assert re.search(expected, report.read_text())
 
 
-def test_a_load_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: Path) -> None:
+def test_cluster_survives_the_loss_of_a_load_host(
+    lab: Lab, study: WriteStudy, tmp_path: Path
+) -> None:
     leave(lab, "serve2")  # The one trial's load is then on one host.
     run = lab.servetune("head", "tune", written(study, lab, trials=4))
     wait_for(lambda: results(tmp_path), 300, "a trial was measured")
@@ -218,7 +226,7 @@ def test_a_load_host_that_is_cut_off(lab: Lab, study: WriteStudy, tmp_path: Path
     assert len([r for r in found if not r["host_fault"]]) >= 3
 
 
-def test_what_the_network_adds_is_seen_and_the_verdict_holds(lab: Lab, tmp_path: Path) -> None:
+def test_cluster_measures_network_delay_and_keeps_the_verdict(lab: Lab, tmp_path: Path) -> None:
     if shutil.which("iptables") is None:
         pytest.skip("no iptables on PATH")
     law = Law(workers=1, batch=8, service_s=0.1, queue=1000)

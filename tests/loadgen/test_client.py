@@ -20,7 +20,7 @@ from tests.virtual_time import simulate
 PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
 
-async def test_every_scheduled_request_is_accounted_for() -> None:
+async def test_client_accounts_for_every_scheduled_request() -> None:
     with stub(service_s=0.005, batch=8) as url:
         measured = await Client(PAYLOADS, url).run(Load(Constant(100), 2.0))
     assert measured.scheduled == measured.sent == measured.succeeded == 200
@@ -31,7 +31,7 @@ async def test_every_scheduled_request_is_accounted_for() -> None:
     assert latency and service and 0.005 <= service <= latency
 
 
-async def test_shares_are_parts_of_one_schedule() -> None:
+async def test_client_shares_are_parts_of_one_schedule() -> None:
     with stub(service_s=0.001, batch=8) as url:
         load, shares = Load(Constant(51), 1.0), (Share(0, 2), Share(1, 2))
         runs = [Client(PAYLOADS, url).run(load, share) for share in shares]
@@ -39,7 +39,7 @@ async def test_shares_are_parts_of_one_schedule() -> None:
     assert [part.scheduled for part in parts] == [26, 25]
 
 
-async def test_a_closed_loop_offers_no_more_than_its_users_wait_for() -> None:
+async def test_client_closed_loop_has_at_most_its_users_outstanding() -> None:
     with stub(service_s=0.02, batch=4) as url:
         measured = await Client(PAYLOADS, url).run(Load(Closed(8), 2.0))
     assert measured.success_rate == 1
@@ -47,14 +47,14 @@ async def test_a_closed_loop_offers_no_more_than_its_users_wait_for() -> None:
     assert measured.goodput_rps <= 210
 
 
-def test_a_closed_loop_offers_what_the_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_closed_loop_offers_what_the_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = simulate(monkeypatch, service_s=0.04)
     measured = clock.run(Client(PAYLOADS).run(Load(Closed(8), 1.99)))
     assert measured.scheduled == measured.succeeded == 400
     assert measured.goodput_rps == pytest.approx(200, abs=8)
 
 
-async def test_a_burst_is_sent_at_once() -> None:
+async def test_client_sends_a_burst_at_once() -> None:
     with stub(service_s=0.05, batch=10) as url:
         measured = await Client(PAYLOADS, url).run(Load(Burst(30), 0.5))
     assert measured.succeeded == 30
@@ -69,7 +69,7 @@ async def test_a_burst_is_sent_at_once() -> None:
         ({"reset_every": 10}, 30.0, "reset"),
     ],
 )
-async def test_failures_are_counted_by_cause(server: dict, timeout_s: float, cause: str) -> None:
+async def test_client_counts_failures_by_cause(server: dict, timeout_s: float, cause: str) -> None:
     with stub(**server) as url:
         measured = await Client(PAYLOADS, url).run(Load(Constant(40), 1.0, timeout_s))
     assert measured.errors.get(cause, 0) > 0
@@ -78,7 +78,7 @@ async def test_failures_are_counted_by_cause(server: dict, timeout_s: float, cau
     assert worst and worst >= 0.998 * timeout_s, "a failed request counts as the timeout at least"
 
 
-async def test_a_wrong_body_is_a_failure() -> None:
+async def test_client_counts_a_wrong_body_as_a_failure() -> None:
     with stub() as url:
         measured = await Client([Payload(b"{}", contains="never")], url).run(
             Load(Constant(20), 0.5)
@@ -86,7 +86,7 @@ async def test_a_wrong_body_is_a_failure() -> None:
     assert measured.errors == {"wrong body": 10}
 
 
-async def test_a_closed_port_is_refused_by_name() -> None:
+async def test_client_names_a_refused_connection() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
@@ -95,7 +95,7 @@ async def test_a_closed_port_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-async def test_both_ways_of_posting_count_alike(fast: bool) -> None:
+async def test_client_counts_alike_with_both_posters(fast: bool) -> None:
     with stub(service_s=0.01, batch=8, fail_every=10) as url:
         measured = await Client(PAYLOADS, url, fast=fast).run(Load(Constant(50), 1.0))
     assert (measured.sent, measured.succeeded) == (50, 45)
@@ -104,7 +104,7 @@ async def test_both_ways_of_posting_count_alike(fast: bool) -> None:
     assert len(measured.service) == 45
 
 
-async def test_no_request_goes_out_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_sends_no_request_before_its_due_time(monkeypatch: pytest.MonkeyPatch) -> None:
     early = []
     noted = _Window.sent
 
@@ -120,7 +120,7 @@ async def test_no_request_goes_out_before_its_time(monkeypatch: pytest.MonkeyPat
     assert not any(early)
 
 
-async def test_an_answer_after_the_timeout_is_none() -> None:
+async def test_client_counts_a_late_answer_as_a_timeout() -> None:
     """Deadlines are coarse; what is counted is not."""
     window = _Window(Load(Constant(1), 10.0, timeout_s=20.0))
     window.succeeded(-1.0, window.sent(-1.0))
@@ -133,7 +133,7 @@ async def test_an_answer_after_the_timeout_is_none() -> None:
     assert worst and worst >= 30
 
 
-async def test_a_long_window_needs_no_more_memory() -> None:
+async def test_client_needs_no_more_memory_for_a_long_window() -> None:
     def record(window: _Window, requests: int) -> int:
         for _ in range(requests):
             due = window.now()
@@ -153,7 +153,9 @@ async def test_a_long_window_needs_no_more_memory() -> None:
     assert window.result().succeeded == 310_000
 
 
-async def test_what_runs_out_of_files_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_counts_requests_without_a_file_descriptor_as_unsent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The client's own limit is no failure of the server."""
 
     class NoFiles:
@@ -170,7 +172,7 @@ async def test_what_runs_out_of_files_is_not_sent(monkeypatch: pytest.MonkeyPatc
     assert measured.generator_limited == "10 of 10 requests were not sent"
 
 
-async def test_one_after_another_ends_with_the_last_request() -> None:
+async def test_client_serial_load_ends_with_the_last_request() -> None:
     with stub(workers=4, service_s=0.02) as url:
         measured = await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0))
         crowd = await Client(PAYLOADS, url).run(Load(Closed(4, 10), 30.0))

@@ -170,7 +170,7 @@ def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )  # fmt: skip
-def test_both_see_the_same(
+def test_posters_return_the_same(
     run: Run, fast: bool, sentence: str, steps: list[Any], outcome: Outcome, connections: int
 ) -> None:
     async def scenario() -> None:
@@ -195,7 +195,7 @@ def test_both_see_the_same(
         ("u:p@127.0.0.1", "/#part", Payload(b"x", {"Accept-Encoding": "gzip"})),
     ],
 )
-def test_both_send_the_same(run: Run, host: str, rest: str, payload: Payload) -> None:
+def test_posters_send_the_same(run: Run, host: str, rest: str, payload: Payload) -> None:
     async def scenario() -> None:
         sent = []
         for fast in (True, False):
@@ -212,7 +212,7 @@ def test_both_send_the_same(run: Run, host: str, rest: str, payload: Payload) ->
     run(scenario())
 
 
-def test_tls_is_checked_and_works(
+def test_posters_check_tls(
     run: Run, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
@@ -239,14 +239,14 @@ def test_tls_is_checked_and_works(
     run(scenario())
 
 
-def test_a_refused_connection_and_an_unknown_host(run: Run, fast: bool) -> None:
+def test_posters_raise_for_a_refused_connection_and_an_unknown_host(run: Run, fast: bool) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
         assert run(outcomes(url, fast, posts=1)) == ["connection refused"]
 
 
-def test_a_cancelled_post_closes_its_connection(run: Run, fast: bool) -> None:
+def test_connections_close_after_a_cancelled_post(run: Run, fast: bool) -> None:
     async def scenario() -> None:
         server = Server([60.0])
         async with serving(server) as port:
@@ -264,7 +264,7 @@ def test_a_cancelled_post_closes_its_connection(run: Run, fast: bool) -> None:
     run(scenario())
 
 
-def test_many_at_once_each_get_their_own_answer(run: Run) -> None:
+def test_connections_match_concurrent_answers_to_their_posts(run: Run) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
@@ -282,12 +282,14 @@ def test_many_at_once_each_get_their_own_answer(run: Run) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Expect": "100-continue"}, {"Transfer-Encoding": "chunked"}])
-async def test_a_payload_that_is_sent_otherwise_goes_by_session(headers: dict[str, str]) -> None:
+async def test_connections_to_uses_a_session_for_special_payloads(headers: dict[str, str]) -> None:
     async with connections_to("http://127.0.0.1:1/", [PAYLOAD, Payload(b"", headers)]) as poster:
         assert isinstance(poster, Sessions)
 
 
-async def test_another_aiohttp_is_met_by_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_to_uses_a_session_with_another_aiohttp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert supported()
     loadgen.connection.supported.cache_clear()
     monkeypatch.delattr("aiohttp.client_proto.ResponseHandler.should_close")
@@ -299,7 +301,7 @@ async def test_another_aiohttp_is_met_by_a_session(monkeypatch: pytest.MonkeyPat
         loadgen.connection.supported.cache_clear()
 
 
-async def test_a_header_cannot_smuggle_another(fast: bool) -> None:
+async def test_connections_refuse_a_header_with_a_line_break(fast: bool) -> None:
     smuggled = Payload(b"", {"X": "a\r\nY: b"})
     server = Server([OK])
     async with serving(server) as port:
@@ -312,7 +314,7 @@ async def test_a_header_cannot_smuggle_another(fast: bool) -> None:
     ("within_s", "cancel", "raised"),
     [(0.0, False, TimeoutError), (60.0, True, asyncio.CancelledError)],
 )
-async def test_a_deadline_is_told_from_a_cancellation(
+async def test_deadlines_differ_from_a_cancellation(
     within_s: float, cancel: bool, raised: type[BaseException]
 ) -> None:
     with Deadlines() as deadlines:
@@ -335,7 +337,7 @@ async def test_a_deadline_is_told_from_a_cancellation(
             await task
 
 
-async def test_a_task_that_was_ended_by_its_deadline_goes_on() -> None:
+async def test_deadlines_leave_a_task_usable() -> None:
     """Its cancellation is taken back, so that the next wait is not met by it."""
     with Deadlines() as deadlines:
         task: Any = asyncio.current_task()

@@ -51,7 +51,7 @@ def pids(fleet: Fleet) -> list[int]:
     return found
 
 
-async def test_until_ends_a_window_and_what_is_outstanding_is_awaited() -> None:
+async def test_fleet_until_ends_a_window_and_awaits_outstanding_requests() -> None:
     async with fleet_of(2) as fleet:
         with stub(service_s=0.3, batch=100) as url:
             await fleet.set_target(url)
@@ -71,7 +71,7 @@ class Opened(asyncio.Event):
         return False
 
 
-async def test_a_window_that_is_given_up_leaves_no_exception_behind() -> None:
+async def test_fleet_cancelled_window_leaves_no_exception() -> None:
     said: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, what: said.append(what))
     async with fleet_of(2) as fleet:
@@ -120,7 +120,7 @@ def faketime() -> str:
 
 
 @pytest.mark.parametrize("clocks", ["one", "apart"])
-async def test_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fleet_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     preload = faketime() if clocks != "one" else ""
 
     def spawn(index: int) -> LocalProcess:
@@ -205,7 +205,7 @@ class FakeProcess:
         pass
 
 
-async def test_the_common_start_uses_the_quickest_clock_reading(
+async def test_fleet_common_start_uses_the_quickest_clock_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # There and back of five readings for each process; only the third takes as long both ways.
@@ -220,7 +220,7 @@ async def test_the_common_start_uses_the_quickest_clock_reading(
     assert first == pytest.approx(clock.now + _LEAD_S + 2 * 0.02)
 
 
-async def test_a_lost_process_makes_the_window_invalid_and_is_replaced() -> None:
+async def test_fleet_replaces_a_lost_process() -> None:
     async with fleet_of(2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
@@ -234,7 +234,9 @@ async def test_a_lost_process_makes_the_window_invalid_and_is_replaced() -> None
     assert again.scheduled == again.succeeded == 50
 
 
-async def test_a_process_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fleet_gives_up_a_process_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with fleet_of(1) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
@@ -246,7 +248,7 @@ async def test_a_process_that_does_not_answer_is_lost(monkeypatch: pytest.Monkey
             assert (await fleet.measure(Load(Constant(50), 1.0))).succeeded == 50
 
 
-async def test_what_one_process_cannot_offer_gets_another() -> None:
+async def test_fleet_adds_a_process_if_one_is_not_enough() -> None:
     async with fleet_of(1, most=2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
@@ -257,7 +259,7 @@ async def test_what_one_process_cannot_offer_gets_another() -> None:
     assert both.scheduled == 20
 
 
-async def test_a_starved_process_gets_a_priority_until_the_next_aim() -> None:
+async def test_fleet_raises_the_priority_until_the_next_target() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may raise a priority")
     async with fleet_of(1, most=2) as fleet:
@@ -287,7 +289,7 @@ async def test_a_starved_process_gets_a_priority_until_the_next_aim() -> None:
         pytest.param(0.95, 0.0, False, 1, [], id="nothing is possible"),
     ],
 )
-async def test_relieve_depends_on_the_cause_of_the_limit(
+async def test_fleet_add_capacity_depends_on_the_cause(
     cpu: float, run_delay: float, may_raise: bool, most: int, steps: list[str]
 ) -> None:
     fleet = Fleet(lambda index: FakeProcess(may_raise=may_raise), 1, most)
@@ -324,7 +326,7 @@ def late(late_s: float, latency_s: float = 0.01, **more: float) -> Measurement:
         pytest.param(0.05, 4.0, 0.1, 0.3, None, id="late, but by little beside the latency"),
     ],
 )  # fmt: skip
-def test_a_window_is_generator_limited_only_if_requests_were_late(
+def test_generator_limited_only_if_requests_were_late(
     late_s: float, latency_s: float, cpu: float, run_delay: float, why: str | None
 ) -> None:
     limited = late(late_s, latency_s, client_cpu=cpu, client_run_delay=run_delay).generator_limited
@@ -332,7 +334,7 @@ def test_a_window_is_generator_limited_only_if_requests_were_late(
     assert limited == expected
 
 
-async def test_a_load_process_that_was_stopped_is_the_limit() -> None:
+async def test_generator_limited_if_a_process_was_stopped() -> None:
     async with fleet_of(1) as fleet:
         stopped = False
 
@@ -396,7 +398,7 @@ async def probe(most: int) -> tuple[RateSearch, Verdict, int]:
     return search, verdict, len(fleet._processes)
 
 
-def test_a_server_faster_than_one_client_gets_another(slow_checks: VirtualClock) -> None:
+def test_fleet_adds_a_process_for_a_fast_server(slow_checks: VirtualClock) -> None:
     """One process cannot check 2000 answers a second; two are asked before anything is said."""
     search, _, count = slow_checks.run(probe(most=2))
     first = search._probes[0]
@@ -406,7 +408,7 @@ def test_a_server_faster_than_one_client_gets_another(slow_checks: VirtualClock)
     assert any("2 load generator processes" in warning for warning in search._warnings)
 
 
-def test_what_the_client_cannot_offer_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:
+def test_fleet_limit_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:
     search, verdict, _ = slow_checks.run(probe(most=1))
     assert verdict is Verdict.GENERATOR_LIMITED
     assert search._bounds() == (None, 2000)
@@ -424,7 +426,7 @@ def spinning(core: int) -> Iterator[None]:
             spinner.kill()
 
 
-def test_run_delay_grows_while_another_process_has_the_core() -> None:
+def test_client_run_delay_grows_while_another_process_has_the_core() -> None:
     """Two processes spin on one core: each waits for the other sooner or later."""
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("this kernel does not report run delay")
@@ -441,7 +443,7 @@ def test_run_delay_grows_while_another_process_has_the_core() -> None:
 
 
 @pytest.mark.timeout(60)
-async def test_long_messages_arrive_whole() -> None:
+async def test_local_process_passes_long_messages_whole() -> None:
     """What a window of hours has counted does not fit into a pipe at once."""
     async with fleet_of(1) as fleet:
         with stub(batch=8) as url:

@@ -35,7 +35,7 @@ async def find(
 
 
 @pytest.mark.parametrize(("service_s", "servers"), [(0.01, 1), (0.08, 16), (0.4, 128)])
-async def test_the_rate_is_the_servers_capacity(service_s: float, servers: int) -> None:
+async def test_search_finds_the_capacity(service_s: float, servers: int) -> None:
     generator = Simulated(service_s, servers)
     found = await find(generator)
     assert found.lower_rps is not None and found.upper_rps is not None
@@ -44,7 +44,7 @@ async def test_the_rate_is_the_servers_capacity(service_s: float, servers: int) 
     assert found.best is not None and found.best.verdict is Verdict.PASS
 
 
-async def test_a_search_shorter_than_one_window_says_what_it_saw() -> None:
+async def test_search_shorter_than_one_window_reports_its_window() -> None:
     found = await find(Simulated(3.0, 4), search_limit_s=5)
     assert found.lower_rps is None and found.probes
     assert found.reason.startswith("no sustained rate: at ")
@@ -64,7 +64,7 @@ class Falling(Simulated):
 
 
 @pytest.mark.parametrize("at", range(1, 16))
-async def test_a_capacity_that_fell_is_never_certified_at_its_old_rate(at: int) -> None:
+async def test_search_never_certifies_the_old_rate_of_a_server_whose_capacity_fell(at: int) -> None:
     generator = Falling(at)
     found = await find(generator)
     assert found.lower_rps is not None
@@ -83,7 +83,7 @@ class Rarely(Simulated):
         return replace(seen, succeeded=seen.succeeded - 1, errors={"status 503": 1})
 
 
-async def test_a_failure_that_is_rarer_than_a_window_can_show_leaves_a_rate() -> None:
+async def test_search_finds_a_rate_despite_very_rare_failures() -> None:
     generator = Rarely(0.001)
     found = await find(generator, window_s=9)
     assert any(probe.measurement.failed == 1 for probe in found.probes)
@@ -91,7 +91,7 @@ async def test_a_failure_that_is_rarer_than_a_window_can_show_leaves_a_rate() ->
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_the_first_rate_after_a_failed_one_is_near_the_estimate(seed: int) -> None:
+async def test_search_goes_near_the_estimate_after_a_failed_rate(seed: int) -> None:
     """A window that ended early shows a greater overload than there is: its queue filled."""
     law = Law(workers=4, batch=64, service_s=0.25)
     found = await find(Batches(law, varies=0.5, seed=seed))
@@ -100,28 +100,28 @@ async def test_the_first_rate_after_a_failed_one_is_near_the_estimate(seed: int)
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_server_whose_batches_vary_has_a_rate(seed: int) -> None:
+async def test_search_finds_a_rate_of_varying_batches(seed: int) -> None:
     law = Law(workers=2, batch=64, delay_s=0.01, service_s=0.106, each_s=0.0125)
     found = await find(Batches(law, varies=0.15, seed=seed))
     assert found.lower_rps is not None
     assert 0.75 * law.capacity_rps <= found.lower_rps <= 1.05 * law.capacity_rps
 
 
-async def test_a_slow_server_gets_a_coarser_width() -> None:
+async def test_search_widens_the_bounds_of_a_slow_server() -> None:
     generator = Simulated(1.6, 4)
     found = await find(generator)
     assert found.width > 0.05
     assert found.lower_rps == pytest.approx(2.5, rel=found.width)
 
 
-async def test_a_server_that_answers_once_in_its_warm_up_has_a_rate() -> None:
+async def test_search_finds_the_rate_of_one_answer_in_the_warm_up() -> None:
     generator = Simulated(3.0, 4)
     found = await RateSearch(Goal(warmup_limit_s=4), generator, 4, users=4).find()
     assert found.lower_rps == pytest.approx(generator.capacity_rps, rel=0.1)
 
 
 @pytest.mark.parametrize(("service_s", "fail_every"), [(0.005, 100), (0.005, 500), (0.05, 100)])
-async def test_one_failure_in_some_hundred_is_no_rate_at_all(
+async def test_search_finds_no_rate_if_one_request_in_hundreds_fails(
     service_s: float, fail_every: int
 ) -> None:
     found = await find(Simulated(service_s, fail_every=fail_every))
@@ -130,7 +130,7 @@ async def test_one_failure_in_some_hundred_is_no_rate_at_all(
     assert failed and all("status 500" in probe.reason for probe in failed)
 
 
-async def test_little_capacity_is_pruned_without_a_window_at_a_rate() -> None:
+async def test_search_prunes_by_capacity_without_a_window() -> None:
     generator = Simulated(0.01)
     found = await find(generator, incumbent_rps=200)
     assert found.pruned is not None and "capacity" in found.pruned
@@ -138,27 +138,27 @@ async def test_little_capacity_is_pruned_without_a_window_at_a_rate() -> None:
     assert len(generator.calls) == 1
 
 
-async def test_what_fails_at_the_incumbents_rate_is_pruned_there() -> None:
+async def test_search_prunes_what_fails_at_the_incumbents_rate() -> None:
     generator = Simulated(0.01)
     found = await find(generator, incumbent_rps=115)
     assert found.pruned is not None and "115" in found.pruned
     assert {load.rate_rps for load in generator.calls[1:]} == {115}
 
 
-async def test_what_beats_the_incumbent_is_measured() -> None:
+async def test_search_measures_what_beats_the_incumbent() -> None:
     found = await find(Simulated(0.01), incumbent_rps=80)
     assert found.pruned is None
     assert found.lower_rps == pytest.approx(100, rel=0.07)
 
 
 @pytest.mark.timeout(60)
-async def test_a_range_of_one_width_ends() -> None:
+async def test_search_ends_on_a_range_of_one_width() -> None:
     """MLRsearch 1.2.1 loops for ever where the greatest load is one width above the least."""
     found = await find(Simulated(1 / 102), incumbent_rps=100, width=0.2)
     assert found.lower_rps == pytest.approx(100, rel=0.2)
 
 
-async def test_a_late_generator_is_raised_and_never_certifies() -> None:
+async def test_search_strengthens_a_late_generator_and_certifies_nothing() -> None:
     generator = Simulated(0.01, late_s=0.05)
     found = await find(generator)
     assert generator.raised
@@ -167,20 +167,20 @@ async def test_a_late_generator_is_raised_and_never_certifies() -> None:
     assert any(p.verdict is Verdict.GENERATOR_LIMITED for p in found.probes)
 
 
-async def test_a_late_generator_is_not_called_the_servers_fault() -> None:
+async def test_search_does_not_blame_the_server_for_a_late_generator() -> None:
     for incumbent_rps in (20.0, 90.0):
         found = await find(Simulated(0.01, late_s=0.05), incumbent_rps=incumbent_rps)
         assert found.pruned is None and found.lower_rps is None
 
 
-async def test_a_lost_load_process_costs_its_window_only() -> None:
+async def test_search_repeats_the_window_of_a_lost_process() -> None:
     found = await find(Simulated(0.01, lose=[0, 3]))
     assert found.lower_rps == pytest.approx(100, rel=0.07)
     with pytest.raises(GeneratorLostError):
         await find(Simulated(0.01, lose=[2, 3]))
 
 
-async def test_nothing_is_offered_above_the_limit() -> None:
+async def test_search_offers_nothing_above_the_limit() -> None:
     generator = Simulated(0.001)
     found = await find(generator, max_rate_rps=50)
     assert found.lower_rps == 50
@@ -188,7 +188,7 @@ async def test_nothing_is_offered_above_the_limit() -> None:
     assert found.stop_reason is StopReason.MAX_RATE
 
 
-async def test_an_overloaded_window_ends_early() -> None:
+async def test_early_stop_ends_an_overloaded_window() -> None:
     generator = Simulated(0.01)
     load = Load(Constant(150), 20)
     search = RateSearch(GOAL, generator)
@@ -196,7 +196,7 @@ async def test_an_overloaded_window_ends_early() -> None:
     assert search._probes[0].measurement.span_s < 5
 
 
-async def test_a_latency_limit_lowers_the_rate() -> None:
+async def test_search_lowers_the_rate_for_a_latency_limit() -> None:
     """Poisson arrivals at a server of 100 rps: the queue's wait grows with the rate."""
     free = await find(Simulated(0.01), arrivals="poisson")
     kept = await find(Simulated(0.01), arrivals="poisson", p99_s=0.03)
@@ -208,13 +208,13 @@ async def test_a_latency_limit_lowers_the_rate() -> None:
     assert kept.p99_excess <= 0 == free.p99_excess
 
 
-async def test_a_latency_limit_that_nothing_keeps_is_no_rate_and_a_constraint() -> None:
+async def test_search_reports_the_excess_of_a_latency_limit_that_nothing_meets() -> None:
     found = await find(Simulated(0.08, 16), p99_s=0.04)
     assert found.lower_rps is None
     assert found.p99_excess == pytest.approx(1.0, abs=0.2)
 
 
-async def test_a_server_that_slows_down_is_not_certified_at_its_old_rate() -> None:
+async def test_search_does_not_certify_the_old_rate_of_a_slowing_server() -> None:
     generator = Simulated(0.01)
     measure, begun = generator.measure, []
 
@@ -235,7 +235,7 @@ async def test_a_server_that_slows_down_is_not_certified_at_its_old_rate() -> No
     ("rate", "verdict"),
     [(90, Verdict.PASS), (98, Verdict.PASS), (104, Verdict.FAIL), (200, Verdict.FAIL)],
 )
-async def test_the_verdict_of_a_full_window(rate: float, verdict: Verdict) -> None:
+async def test_judge_returns_the_verdict_of_a_full_window(rate: float, verdict: Verdict) -> None:
     measured = await Simulated(0.01).measure(Load(Constant(rate), 10))
     assert judge(measured, GOAL, 0.05)[0] is verdict
 
@@ -252,7 +252,7 @@ async def test_the_verdict_of_a_full_window(rate: float, verdict: Verdict) -> No
         ((100, 100, 100, 110), "PPFF", (), (100, 110), "the odd one out is outvoted"),
     ],
 )
-async def test_the_bounds_are_votes(
+async def test_search_bounds_are_majorities(
     rates: tuple[float, ...],
     verdicts: str,
     left_out: tuple[int, ...],
@@ -270,7 +270,7 @@ async def test_the_bounds_are_votes(
     assert search._bounds() == bounds, sentence
 
 
-async def test_parts_of_a_window_add_up() -> None:
+async def test_merge_adds_up_the_parts_of_a_window() -> None:
     one = await Simulated(0.01).measure(Load(Constant(50), 10))
     both = merge([one, one])
     assert (both.scheduled, both.succeeded) == (2 * one.scheduled, 2 * one.succeeded)
@@ -278,14 +278,14 @@ async def test_parts_of_a_window_add_up() -> None:
     assert len(both.latency) == 2 * len(one.latency)
 
 
-def test_zero_failures_have_a_confidence() -> None:
+def test_success_bound_is_that_of_zero_failures() -> None:
     assert success_bound(459, 0.99) == pytest.approx(0.99, abs=1e-4)
     assert success_bound(4603, 0.99) == pytest.approx(0.999, abs=1e-4)
     assert success_bound(0) == 0
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0, 1.1, 1.6])
-async def test_from_a_known_rate_it_walks_to_the_capacity(share: float) -> None:
+async def test_search_goes_from_a_known_rate_to_the_capacity(share: float) -> None:
     generator = Simulated(0.08, 16)
     found = await find(generator, known_rps=share * generator.capacity_rps)
     assert found.lower_rps is not None and found.upper_rps is not None
@@ -295,19 +295,19 @@ async def test_from_a_known_rate_it_walks_to_the_capacity(share: float) -> None:
         assert len(found.probes) <= 3, "what is known costs little"
 
 
-async def test_a_walk_ends_at_the_greatest_rate() -> None:
+async def test_search_from_a_known_rate_ends_at_the_highest_rate() -> None:
     found = await find(Simulated(0.08, 16), known_rps=80.0, max_rate_rps=100.0)
     assert (found.lower_rps, found.upper_rps) == (100.0, None)
     assert found.stop_reason is StopReason.MAX_RATE
 
 
-async def test_a_walk_that_is_out_of_time_still_finds_what_holds() -> None:
+async def test_search_from_a_known_rate_finds_what_holds_when_time_is_over() -> None:
     generator = Simulated(0.4, 128)
     found = await find(generator, known_rps=4 * generator.capacity_rps, search_limit_s=5)
     assert found.lower_rps is None or found.lower_rps <= 1.03 * generator.capacity_rps
 
 
-async def test_latencies_are_compared_at_a_common_rate() -> None:
+async def test_search_measures_latency_at_the_comparison_rate() -> None:
     found = await find(Simulated(0.08, 16), known_rps=200.0, comparison_rps=120.0)
     assert found.comparison is not None and found.comparison.load.rate_rps == 120.0
     assert found.comparison.span_s >= 5 and found.comparison.latency.quantile(0.99) > 0

@@ -100,20 +100,20 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
         ),
     ],
 )
-def test_the_servers_account_is_put_into_words(
+def test_explain_describes_server_metrics(
     config: ServerConfig, window: ServerWindow | None, rate_rps: float, sentences: list[str]
 ) -> None:
     assert list(explain(config, window, 2, rate_rps)) == sentences
 
 
-def test_what_the_server_reported_beats_torchserves_defaults() -> None:
+def test_explain_prefers_reported_settings_to_defaults() -> None:
     window = ServerWindow(0.1, 0.2, 8.0, 1.0)
     assert explain(ServerConfig(mkl_threads=1), window, 2, 80.0, workers=1, batch_size=8) == (
         "batches hold 8.0 of 8",
     )
 
 
-def test_a_result_explains_itself_without_storing_it() -> None:
+def test_result_explanations_are_not_stored() -> None:
     given: dict[str, Any] = {"queue_s": 0.1, "inference_s": 0.2, "mean_batch_fill": 8.0}
     config = ServerConfig(workers=9, mkl_threads=1)
     result = trial_result(
@@ -136,7 +136,7 @@ def test_a_result_explains_itself_without_storing_it() -> None:
     assert dead.explanations == (), "a server that never served has no explanation"
 
 
-def test_the_servers_account_of_a_window() -> None:
+def test_server_counters_since_returns_the_window() -> None:
     before = ServerCounters.parse(
         'ts_queue_latency_microseconds{a="b",} 1.0E6\n'
         'ts_inference_latency_microseconds{a="b",} 3.0E6\n'
