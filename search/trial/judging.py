@@ -103,6 +103,38 @@ def judge_load(load: SweepLoad, found: SustainedRate, windows: Sequence[Measurem
     )
 
 
+def judge_sweep(
+    request: TrialRequest,
+    loads: Sequence[LoadResult],
+    server: ServerRecord,
+    host: HostRecord,
+    timing: TimingRecord,
+) -> TrialResult:
+    """Return the result of a trial of a sweep; it is COMPLETE if any request succeeded."""
+    if any(load.answered for load in loads):
+        return TrialResult(
+            number=request.number,
+            origin=request.origin,
+            config=request.config,
+            state=TrialState.COMPLETE,
+            server=server,
+            host=host,
+            timing=timing,
+            loads=tuple(loads),
+        )
+    causes = [cause for load in loads for cause in (*load.errors, *load.warnings)]
+    reason = ", ".join(dict.fromkeys(causes)) or "no answer at all"
+    failed = TrialResult.failed(
+        request,
+        FailureKind.NO_RATE,
+        f"no request succeeded: {reason}",
+        server=server,
+        host=host,
+        timing=timing,
+    )
+    return replace(failed, loads=tuple(loads))
+
+
 def with_metrics(server: ServerRecord, metrics: ServerWindow | None) -> ServerRecord:
     """Return the record with TorchServe's own metrics of a window."""
     if metrics is None:
@@ -170,16 +202,16 @@ def _mean_share(
 ) -> float | None:
     """Return the mean of a share over all windows, weighted by their length."""
     observed = [(w.span_s, o) for w in windows if (o := observation_of(w)) is not None]
-    span_s = sum(seconds for seconds, _ in observed)
-    if not span_s:
+    total_s = sum(span_s for span_s, _ in observed)
+    if not total_s:
         return None
-    return round(sum(seconds * share(each) for seconds, each in observed) / span_s, 4)
+    return round(sum(span_s * share(o) for span_s, o in observed) / total_s, 4)
 
 
 def _server_metrics(windows: Sequence[Measurement], best: Probe | None) -> ServerWindow | None:
-    """Return the metrics of the best probe's window, else of the last one that has any."""
+    """Return the metrics of the best probe's window, otherwise of the last window with metrics."""
     if best is not None:
         observed = observation_of(best.measurement)
         return observed.server if observed else None
-    every = [observed.server for w in windows if (observed := observation_of(w)) is not None]
-    return next((server for server in reversed(every) if server is not None), None)
+    observations = [observation_of(window) for window in reversed(windows)]
+    return next((o.server for o in observations if o is not None and o.server is not None), None)

@@ -1,4 +1,4 @@
-"""One configuration → one result: start a TorchServe, measure it, stop it."""
+"""Run a trial: start TorchServe with a configuration, measure it, stop it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loadgen.rate.search import RateSearch
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.sweep_loads import SweepLoad
 from search.trial.host_info import describe_host, describe_versions
-from search.trial.judging import judge_load, judge_trial, probe_record
+from search.trial.judging import judge_load, judge_sweep, judge_trial, probe_record
 from search.trial.load_result import LoadResult
 from search.trial.observation import (
     ObservedGenerator,
@@ -36,7 +36,6 @@ from search.trial.result import (
     ServerRecord,
     TimingRecord,
     TrialResult,
-    TrialState,
 )
 from servetune.errors import FailureKind
 from serving.errors import ServerError
@@ -45,13 +44,13 @@ from serving.ports import LOOPBACK
 from serving.server import TorchServe
 from serving.site import Site
 
-#: A closed loop has at most this many users.
-MAX_USERS = 2000
+#: Maximum number of users of a closed loop.
+_MAX_USERS = 2000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Stopwatch:
-    """Seconds by phase; passes each phase on as it begins."""
+    """Measures the duration of each phase, and reports each phase when it begins."""
 
     def __init__(self, progress: TrialProgress):
         self._progress = progress
@@ -66,7 +65,7 @@ class _Stopwatch:
         self._progress(phase)
 
     def read(self) -> TimingRecord:
-        """Return the seconds so far."""
+        """Return the durations so far."""
         self._lap()
         return TimingRecord(
             duration_s=round(self._since - self._started, 2),
@@ -90,15 +89,15 @@ async def run_trial(
     turn: Turn | None = None,
     loads: Sequence[SweepLoad] = (),
 ) -> TrialResult:
-    """Measure one configuration: its sustained rate, or each of these loads.
+    """Measure the sustained rate of a configuration, or its behaviour under each of `loads`.
 
-    Every failure ends in a FAILED result with its kind and cause; nothing is raised.
+    A failure is not raised; it results in a FAILED result with its kind and cause.
 
     Args:
-        folder: receives config.properties, environment, torchserve.log, measurements.json.
-        progress: receives each phase as it begins, and each window as it ends.
+        folder: folder for config.properties, environment, torchserve.log and measurements.json.
+        progress: receives each phase when it begins, and each window when it ends.
         turn: held while the server starts, while a window is open, and while the server stops,
-            so that of several trials on a host one is active at a time.
+            so that only one of several trials on a host is active at a time.
     """
     turn = turn or contextlib.nullcontext()
     watch = _Stopwatch(progress)
@@ -107,7 +106,7 @@ async def run_trial(
     probes: list[dict[str, Any]] = []
     load_results: list[LoadResult] = []
     try:
-        # The baseline is measured as it is, with settings that TorchServe ignores.
+        # The baseline is measured as it is, even if TorchServe ignores some of its settings.
         is_strict = request.origin is not TrialOrigin.BASELINE
         if is_strict:
             _refuse(find_ignored_settings(request.config, site.installation, site.archive))
@@ -131,7 +130,7 @@ async def run_trial(
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
             )
             if loads:
-                # Each repeat has separate arrivals.
+                # The repeats of a point differ in their arrival times.
                 seed = goal.seed + request.number
                 await _offer_loads(loads, load_results, new_search, observed, goal, seed)
             else:
@@ -139,12 +138,12 @@ async def run_trial(
                 probes = [probe_record(probe) for probe in found.probes]
         records = _server_record(server), _host_record(server), watch.read()
         if loads:
-            result = _judge_sweep(request, load_results, *records)
+            result = judge_sweep(request, load_results, *records)
         else:
             result = judge_trial(request, found, windows, *records)
     except Exception as error:
         if not isinstance(error, ServerError | GeneratorLostError):
-            # A defect of servetune is one trial's failure, not the run's.
+            # A defect of servetune fails the trial, not the whole run.
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "error.txt").write_text(traceback.format_exc())
@@ -165,23 +164,23 @@ async def run_trial(
 
 
 async def run_trial_with_retry(*arguments: Any) -> TrialResult:
-    """Run a trial, and once more if it failed through the host's fault; see `run_trial`."""
+    """Run a trial; repeat it once if the host caused its failure; see `run_trial`."""
     first = await run_trial(*arguments)
     if not first.host_fault:
         return first
-    again = await run_trial(*arguments)
-    total_s = first.duration_s + again.duration_s
-    return replace(again, timing=replace(again.timing, duration_s=total_s))
+    second = await run_trial(*arguments)
+    total_s = first.duration_s + second.duration_s
+    return replace(second, timing=replace(second.timing, duration_s=total_s))
 
 
-def _refuse(ignored: str | None, log: str = "") -> None:
-    if ignored:
-        raise ServerError(FailureKind.SETTING_IGNORED, ignored, log)
+def _refuse(problem: str | None, log: str = "") -> None:
+    if problem:
+        raise ServerError(FailureKind.SETTING_IGNORED, problem, log)
 
 
 def _users(batch_capacity: int, queue_size: int) -> int:
-    """Return users enough to fill every batch twice, without overflowing the queue."""
-    return max(2, min(2 * batch_capacity, batch_capacity + queue_size, MAX_USERS))
+    """Return the users that fill every batch twice, or fewer if the queue would overflow."""
+    return max(2, min(2 * batch_capacity, batch_capacity + queue_size, _MAX_USERS))
 
 
 async def _offer_loads(
@@ -192,54 +191,23 @@ async def _offer_loads(
     goal: Goal,
     seed: int,
 ) -> None:
-    """Offer one load after another to a warm server; append to `results`."""
-    warm = new_search()
+    """Offer the loads one after another, and append to `results`; warm the server up first."""
+    warm_search = new_search()
     if any(load.kind != "sustained" for load in loads):
-        await warm.warm_up()
+        await warm_search.warm_up()
     for load in loads:
         if load.kind == "sustained":
             found = await new_search().find()
             results.append(judge_load(load, found, observed.windows))
             continue
-        warm.progress("bracketing", load.rate_rps or 0.0)
-        offered = load.load(goal.arrivals, goal.timeout_s, seed, warm.cycle_requests)
+        warm_search.progress("bracketing", load.rate_rps or 0.0)
+        offered = load.load(goal.arrivals, goal.timeout_s, seed, warm_search.cycle_requests)
         measured = await observed.measure(offered)
         while measured.generator_limited and await observed.add_capacity(measured):
             measured = await observed.measure(offered)
         observation = observation_of(measured)
         server = observation.server if observation else None
         results.append(LoadResult.from_window(load, measured, server))
-
-
-def _judge_sweep(
-    request: TrialRequest,
-    loads: Sequence[LoadResult],
-    server: ServerRecord,
-    host: HostRecord,
-    timing: TimingRecord,
-) -> TrialResult:
-    if any(load.answered for load in loads):
-        return TrialResult(
-            number=request.number,
-            origin=request.origin,
-            config=request.config,
-            state=TrialState.COMPLETE,
-            server=server,
-            host=host,
-            timing=timing,
-            loads=tuple(loads),
-        )
-    causes = [cause for load in loads for cause in (*load.errors, *load.warnings)]
-    reason = ", ".join(dict.fromkeys(causes)) or "no answer at all"
-    failed = TrialResult.failed(
-        request,
-        FailureKind.NO_RATE,
-        f"no request succeeded: {reason}",
-        server=server,
-        host=host,
-        timing=timing,
-    )
-    return replace(failed, loads=tuple(loads))
 
 
 @contextlib.asynccontextmanager
@@ -256,7 +224,7 @@ async def _serving(server: TorchServe, turn: Turn, watch: _Stopwatch) -> AsyncIt
 
 
 def _classify(error: Exception, folder: Path) -> tuple[FailureKind, str, bool]:
-    """Return the kind of a failure, its cause, and whether it is the host's fault."""
+    """Return the kind of a failure, its cause, and whether the host caused it."""
     if isinstance(error, ServerError):
         log = f"\n{error.log}" if error.log else ""
         return error.kind, f"{error}{log}", error.host_fault
@@ -265,8 +233,7 @@ def _classify(error: Exception, folder: Path) -> tuple[FailureKind, str, bool]:
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         cause = f"disk full: {folder} cannot be written: {error.strerror}"
         return FailureKind.DISK_FULL, cause, True
-    what = f"{type(error).__name__}: {error}"
-    cause = f"internal error: {what} ({folder / 'error.txt'})"
+    cause = f"internal error: {type(error).__name__}: {error} ({folder / 'error.txt'})"
     return FailureKind.INTERNAL_ERROR, cause, False
 
 
@@ -305,7 +272,7 @@ def _write_measurements(
         "probes": probes,
         "windows": summaries,
     }
-    # If the disk is full, the driver reports it; it has the result anyway.
+    # The caller has the result anyway, and the driver reports a full disk.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data, indent=1))
