@@ -34,9 +34,9 @@ def trial_result(
     state: TrialState | None = None,
     **figures: Any,
 ) -> TrialResult:
-    """Make a result; a figure goes into the record that has a field of its name.
+    """Return a result with each figure in the record that has a field of this name.
 
-    The state is COMPLETE with a rate, else FAILED, unless it is given.
+    The default state is COMPLETE with a rate, FAILED without one.
     """
     if state is None:
         state = TrialState.COMPLETE if sustained_rps else TrialState.FAILED
@@ -51,5 +51,5 @@ def trial_result(
 def result_for(
     request: TrialRequest, sustained_rps: float | None = None, **figures: Any
 ) -> TrialResult:
-    """Make the result of a request; see `trial_result`."""
+    """Return a result of a request; see `trial_result`."""
     return trial_result(request.number, sustained_rps, request.config, request.origin, **figures)

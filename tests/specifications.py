@@ -13,7 +13,7 @@ MODEL = {"archive": "echo.mar", "requests": "requests.jsonl"}
 
 
 def make_model_files(folder: Path) -> Path:
-    """Write the files that MODEL names."""
+    """Write the files that MODEL names, and return the folder."""
     make_archive(folder)
     (folder / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
     return folder

@@ -1,4 +1,4 @@
-"""From the windows of a trial to its result."""
+"""The result of a trial from its windows."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from serving.metrics import ServerWindow
 from tests.simulated import Simulated
 
 
-def observed(window: Measurement, queue_s: float | None) -> Measurement:
+def with_server_metrics(window: Measurement, queue_s: float | None) -> Measurement:
     server = None if queue_s is None else ServerWindow(queue_s, 9.0, None)
     return replace(window, observation=WindowObservation(server))
 
@@ -26,12 +26,22 @@ def observed(window: Measurement, queue_s: float | None) -> Measurement:
     ("lower_rps", "pruned", "state", "queue_s"),
     [
         pytest.param(
-            20.0, None, TrialState.COMPLETE, 2.0, id="the longest that passed at the rate"
+            20.0,
+            None,
+            TrialState.COMPLETE,
+            2.0,
+            id="complete: the longest window that passed at the rate",
         ),
         pytest.param(
-            None, "too slow", TrialState.PRUNED, 4.0, id="the last window with server metrics"
+            None,
+            "too slow",
+            TrialState.PRUNED,
+            4.0,
+            id="pruned: the last window with server metrics",
         ),
-        pytest.param(None, None, TrialState.FAILED, 4.0, id="of a failed trial too"),
+        pytest.param(
+            None, None, TrialState.FAILED, 4.0, id="failed: the last window with server metrics"
+        ),
     ],
 )
 async def test_judge_trial_takes_the_metrics_of_the_deciding_window(
@@ -40,7 +50,7 @@ async def test_judge_trial_takes_the_metrics_of_the_deciding_window(
     server = Simulated(0.01)
     loads = ((20.0, 1.0, 1.0), (20.0, 2.0, 2.0), (30.0, 1.0, 4.0), (25.0, 1.0, None))
     windows = [
-        observed(await server.measure(Load(Constant(rate), span_s)), metric)
+        with_server_metrics(await server.measure(Load(Constant(rate), span_s)), metric)
         for rate, span_s, metric in loads
     ]
     verdicts = (Verdict.PASS, Verdict.PASS, Verdict.FAIL, Verdict.FAIL)

@@ -3,7 +3,7 @@
 import json
 
 from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialResult
+from search.trial.result import TrialResult, TrialState
 from serving.config import ServerConfig
 from tests.results import result_for
 
@@ -11,15 +11,34 @@ CONFIG = ServerConfig(workers=2, environment={"A": "1"})
 REQUEST = TrialRequest(3, TrialOrigin.RECOMMENDED, CONFIG, 8.0)
 
 
-def test_trial_request_survives_json() -> None:
+def test_trial_request_reads_its_own_data_and_ignores_other_keys() -> None:
     data = json.loads(json.dumps(REQUEST.to_dict()))
     assert TrialRequest.from_dict({**data, "folder": "x"}) == REQUEST
 
 
-def test_trial_result_survives_dict() -> None:
+def test_trial_result_reads_its_own_data_with_more_or_fewer_keys() -> None:
     phases_s = {"start": 5.0, "stop": 2.5}
-    written = result_for(REQUEST, 10.0, facts={"cores": 2}, p99_s=0.5, phases_s=phases_s)
-    assert TrialResult.from_dict(written.to_dict()) == written
-    assert TrialResult.from_dict({**written.to_dict(), "a_later_field": 1}) == written
-    older = {key: value for key, value in written.to_dict().items() if key != "timing"}
-    assert TrialResult.from_dict(older).timing.phases_s == {}
+    result = result_for(REQUEST, 10.0, facts={"cores": 2}, p99_s=0.5, phases_s=phases_s)
+    assert TrialResult.from_dict(result.to_dict()) == result
+    assert TrialResult.from_dict({**result.to_dict(), "a_later_field": 1}) == result
+    without_timing = {key: value for key, value in result.to_dict().items() if key != "timing"}
+    assert TrialResult.from_dict(without_timing).timing.phases_s == {}
+
+
+def test_trial_result_explanations_are_not_stored() -> None:
+    request = TrialRequest(0, TrialOrigin.DEFAULT, ServerConfig(workers=9, mkl_threads=1))
+    result = result_for(
+        request,
+        state=TrialState.PRUNED,
+        queue_s=0.1,
+        inference_s=0.2,
+        mean_batch_fill=8.0,
+        workers_ready=1,
+        batch_capacity=8,
+        facts={"cores": 2},
+    )
+    assert result.explanations == ("batches hold 8.0 of 8",)
+    assert "explanations" not in result.to_dict()
+    assert TrialResult.from_dict(result.to_dict()).explanations == result.explanations
+    never_served = result_for(request, state=TrialState.FAILED, facts={"cores": 2})
+    assert never_served.explanations == ()

@@ -1,0 +1,19 @@
+"""TorchServe's counters, and the figures of a window between two samples of them."""
+
+import pytest
+
+from serving.metrics import ServerCounters, ServerWindow
+
+
+def test_server_counters_since_returns_the_window() -> None:
+    before = ServerCounters.parse(
+        'ts_queue_latency_microseconds{a="b",} 1.0E6\n'
+        'ts_inference_latency_microseconds{a="b",} 3.0E6\n'
+        'WorkerThreadTime_count{Level="Host",} 3.0\nQueueTime_count{Level="Host",} 10.0\n'
+    )
+    after = ServerCounters(5e6, 15e6, batches=8.0, answered=30.0)
+    # 20 requests in 5 batches waited 4 s and took 12 s in total: 0.4 s of work per batch.
+    window = after.since(before, 4.0)
+    assert window is not None
+    assert vars(window) == pytest.approx(vars(ServerWindow(0.2, 0.6, 4.0, 0.5)))
+    assert after.since(after, 4.0) is None, "a window without answers has no figures"
