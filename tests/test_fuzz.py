@@ -1,6 +1,7 @@
-"""Input that a machine makes up: a sentence and exit status 2, never a traceback, nothing changed.
+"""Generated input: every command ends with a message and exit status 2, and changes no file.
 
-`FUZZ_EXAMPLES` says how many inputs of each kind; the API's are in tests/service/test_openapi.py.
+`FUZZ_EXAMPLES` is the number of inputs of each kind. The requests to the API are generated in
+tests/search/service/test_openapi.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from search.cli.main import run_command
 from search.errors import RunError
-from tests.archives import make_archive
+from tests.specifications import make_model_files
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
 fuzz = settings(
@@ -74,72 +75,72 @@ values = st.recursive(
 )
 
 
-def paths(data: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in nested data."""
+def key_paths(data: Any, parent: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every key and index in nested data."""
     entries = data.items() if isinstance(data, dict) else enumerate(data)
     for key, value in entries:
-        yield (*here, key)
+        yield (*parent, key)
         if isinstance(value, dict | list):
-            yield from paths(value, (*here, key))
+            yield from key_paths(value, (*parent, key))
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> dict[str, Any]:
-    """A specification in which some places hold something else, are gone, or are new."""
+def mutated_specifications(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a specification with one to three values replaced, removed or added."""
     data = copy.deepcopy(draw(st.sampled_from([VALID, SWEEP])))
     for _ in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from(list(paths(data)) or [("name",)]))
-        inside: Any = data
-        for key in way:
-            inside = inside[key]
+        *parent, last = draw(st.sampled_from(list(key_paths(data)) or [("name",)]))
+        section: Any = data
+        for key in parent:
+            section = section[key]
         match draw(st.sampled_from(["replace", "replace", "remove", "add"])):
             case "replace":
-                inside[last] = draw(values)
+                section[last] = draw(values)
             case "remove":
-                del inside[last]
-            case _ if isinstance(inside, dict):
-                inside[draw(st.text(max_size=8))] = draw(values)
+                del section[last]
+            case _ if isinstance(section, dict):
+                section[draw(st.text(max_size=8))] = draw(values)
     return data
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a model in it, in which no run is begun."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model; a valid specification in it is refused instead of run."""
 
-    def accepted(spec: object) -> None:
+    def refuse(spec: object) -> None:
         raise RunError("accepted")
 
-    make_archive(tmp_path)
-    (tmp_path / "requests.jsonl").write_text('{"body": {"a": 1}}\n')
-    monkeypatch.setattr("search.study.driver.create_run", accepted)
+    make_model_files(tmp_path)
+    monkeypatch.setattr("search.study.driver.create_run", refuse)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refused(capsys: pytest.CaptureFixture[str], place: Path, *arguments: str) -> str:
-    """Carry out a command that may only refuse; what it said."""
-    before = contents(place)
+def assert_refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> None:
+    """Run a command; it must refuse with a message and leave the folder as it is."""
+    files = read_files(folder)
     status = run_command(list(arguments))
-    said = capsys.readouterr().err
-    assert status == 2, said
-    assert said.strip() and "Traceback" not in said and len(said) < 20_000
-    assert contents(place) == before
-    return said
+    message = capsys.readouterr().err
+    assert status == 2, message
+    assert message.strip() and "Traceback" not in message and len(message) < 20_000
+    assert read_files(folder) == files
 
 
 @fuzz
-@given(data=mutated())
-def test_specifications(place: Path, capsys: pytest.CaptureFixture[str], data: Any) -> None:
+@given(data=mutated_specifications())
+def test_run_command_refuses_a_mutated_specification(
+    folder: Path, capsys: pytest.CaptureFixture[str], data: Any
+) -> None:
     try:
         text = yaml.safe_dump(data, allow_unicode=True).encode(errors="surrogatepass")
     except yaml.YAMLError:
         return
-    (place / "study.yaml").write_bytes(text)
-    refused(capsys, place, "sweep" if "sweep" in data else "tune", "study.yaml")
+    (folder / "study.yaml").write_bytes(text)
+    assert_refused(capsys, folder, "sweep" if "sweep" in data else "tune", "study.yaml")
 
 
 @fuzz
@@ -148,11 +149,11 @@ def test_specifications(place: Path, capsys: pytest.CaptureFixture[str], data: A
         st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode(errors="replace"))
     )
 )
-def test_files_that_are_no_specification(
-    place: Path, capsys: pytest.CaptureFixture[str], text: bytes
+def test_run_command_refuses_a_file_that_is_no_specification(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: bytes
 ) -> None:
-    (place / "study.yaml").write_bytes(text)
-    refused(capsys, place, "tune", "study.yaml")
+    (folder / "study.yaml").write_bytes(text)
+    assert_refused(capsys, folder, "tune", "study.yaml")
 
 
 models = json.dumps({"echo": {"1.0": {"minWorkers": 1, "maxWorkers": 1, "batchSize": 4}}})
@@ -183,14 +184,14 @@ lines = st.one_of(
 
 @fuzz
 @given(text=st.lists(lines, max_size=5).map("\n".join), variables=st.text(max_size=60))
-def test_configurations_in_use(
-    place: Path, capsys: pytest.CaptureFixture[str], text: str, variables: str
+def test_run_command_refuses_a_generated_baseline(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, variables: str
 ) -> None:
-    (place / "config.properties").write_bytes(text.encode(errors="replace"))
-    (place / "environment").write_bytes(variables.encode(errors="replace"))
+    (folder / "config.properties").write_bytes(text.encode(errors="replace"))
+    (folder / "environment").write_bytes(variables.encode(errors="replace"))
     data = {**VALID, "serving": {"baseline": "config.properties"}}
-    (place / "study.yaml").write_text(yaml.safe_dump(data))
-    refused(capsys, place, "tune", "study.yaml")
+    (folder / "study.yaml").write_text(yaml.safe_dump(data))
+    assert_refused(capsys, folder, "tune", "study.yaml")
 
 
 requests = st.one_of(
@@ -212,7 +213,9 @@ requests = st.one_of(
 
 @fuzz
 @given(text=st.lists(requests, max_size=4).map("\n".join))
-def test_requests(place: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    (place / "requests.jsonl").write_bytes(text.encode(errors="replace"))
-    (place / "study.yaml").write_text(yaml.safe_dump(VALID))
-    refused(capsys, place, "tune", "study.yaml")
+def test_run_command_refuses_generated_requests(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (folder / "requests.jsonl").write_bytes(text.encode(errors="replace"))
+    (folder / "study.yaml").write_text(yaml.safe_dump(VALID))
+    assert_refused(capsys, folder, "tune", "study.yaml")
