@@ -12,7 +12,8 @@ def main() -> None:
     try:
         check_packages()
     except ShadowedPackageError as error:
-        sys.exit(f"servetune: {error}")
+        print(f"servetune: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
     from search.cli.main import main as run
 
     run()
