@@ -1,4 +1,4 @@
-"""A cluster of hosts that are network namespaces: a bridge, a head, two that serve, two that load."""
+"""A cluster of network namespaces: a head, two serving hosts, two load generator hosts, a bridge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.real.conftest import (  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "10.77.0"
-#: Each host's last number in the network, and its part.
+#: The last part of each host's address, and the options of its node.
 HOSTS = {
     "head": (1, ()),
     "serve1": (11, ("--role", "serving")),
@@ -30,15 +30,15 @@ HOSTS = {
 }
 
 
-def _missing() -> str | None:
-    """Why there can be no such cluster here."""
+def _unavailable() -> str | None:
+    """Return why the cluster cannot be created on this machine; None if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if missing := [name for name in ("ip", "unshare", "taskset") if shutil.which(name) is None]:
         return f"no {missing[0]} on PATH"
-    made = subprocess.run(["ip", "netns", "add", "servetune-try"], capture_output=True, text=True)
+    added = subprocess.run(["ip", "netns", "add", "servetune-try"], capture_output=True, text=True)
     subprocess.run(["ip", "netns", "del", "servetune-try"], capture_output=True, check=False)
-    return f"network namespaces cannot be made here: {made.stderr}" if made.returncode else None
+    return f"network namespaces cannot be created: {added.stderr}" if added.returncode else None
 
 
 def ip(*arguments: str) -> None:
@@ -46,10 +46,14 @@ def ip(*arguments: str) -> None:
 
 
 class Lab:
-    """The hosts; whatever is started on one is ended with it.
+    """The hosts, and the processes that were started on them.
 
     Args:
-        folder: of the driver's files, which no other host sees.
+        folder: the driver's files; only the head can see them.
+
+    Attributes:
+        home: the home directory on every host; it contains the cluster's token.
+        nodes: the process of `servetune up` on each host.
     """
 
     def __init__(self, folder: Path):
@@ -58,41 +62,41 @@ class Lab:
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self._started: list[subprocess.Popen[str]] = []
 
-    def space(self, host: str) -> str:
-        """The name of a host's namespace."""
+    def namespace(self, host: str) -> str:
+        """Return the name of a host's namespace."""
         return f"{self._name}-{host}"
 
     @staticmethod
     def address(host: str) -> str:
-        """A host's address."""
+        """Return a host's address."""
         return f"{NETWORK}.{HOSTS[host][0]}"
 
     @property
     def cluster(self) -> str:
-        """The head, as the others name it."""
+        """The head's address and port."""
         return f"{self.address('head')}:6379"
 
     def build(self) -> None:
-        """Wire the hosts to a bridge, in a separate namespace."""
-        self.home.mkdir()  # Every host sees it: the token is in it.
-        bridge = self.space("net")
+        """Create the hosts and connect them to a bridge, which has a separate namespace."""
+        self.home.mkdir()
+        bridge = self.namespace("net")
         ip("netns", "add", bridge)
         ip("-n", bridge, "link", "add", "br0", "type", "bridge")
         ip("-n", bridge, "link", "set", "br0", "up")
         for host, (number, _) in HOSTS.items():
-            space = self.space(host)
-            ip("netns", "add", space)
+            namespace = self.namespace(host)
+            ip("netns", "add", namespace)
             ip(
-                *("-n", space, "link", "add", "eth0", "type", "veth"),
+                *("-n", namespace, "link", "add", "eth0", "type", "veth"),
                 *("peer", "name", f"p{number}", "netns", bridge),
             )
             ip("-n", bridge, "link", "set", f"p{number}", "master", "br0", "up")
-            ip("-n", space, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
-            ip("-n", space, "link", "set", "eth0", "up")
-            ip("-n", space, "link", "set", "lo", "up")
+            ip("-n", namespace, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
+            ip("-n", namespace, "link", "set", "eth0", "up")
+            ip("-n", namespace, "link", "set", "lo", "up")
 
     def destroy(self) -> None:
-        """End what was started, and take the hosts down."""
+        """End the started processes, and delete the hosts."""
         for process in self._started:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -103,18 +107,18 @@ class Lab:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
         for host in [*HOSTS, "net"]:
-            subprocess.run(["ip", "netns", "del", self.space(host)], capture_output=True)
+            subprocess.run(["ip", "netns", "del", self.namespace(host)], capture_output=True)
 
     def start(self, host: str, *command: object, **options: object) -> subprocess.Popen[str]:
         """Start a command on a host, in a new process group.
 
-        Only the head sees the driver's files: elsewhere there is an empty folder in their place.
+        On other hosts than the head, an empty folder hides the driver's files.
         """
-        hidden = "" if host == "head" else f"mount -t tmpfs none {self.folder} && "
-        script = f'hostname {host} && {hidden}exec "$@"'
-        inside = ["unshare", "--mount", "--uts", "sh", "-c", script, "sh"]
+        hide = "" if host == "head" else f"mount -t tmpfs none {self.folder} && "
+        script = f'hostname {host} && {hide}exec "$@"'
+        unshare = ["unshare", "--mount", "--uts", "sh", "-c", script, "sh"]
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.space(host), *inside, *map(str, command)],
+            ["ip", "netns", "exec", self.namespace(host), *unshare, *map(str, command)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -127,47 +131,51 @@ class Lab:
         return process
 
     def servetune(self, host: str, *arguments: object) -> subprocess.Popen[str]:
-        """Start the command on a host."""
-        return self.start(host, sys.executable, "-m", "servetune", *arguments)
+        """Start a servetune command on a host."""
+        return self.start(host, sys.executable, "-P", "-m", "servetune", *arguments)
 
-    def up(self, host: str, cores: str = "0-1023") -> None:
-        """Start a host's node, and wait for it; it has these of this machine's cores."""
-        where = ("--head",) if host == "head" else ("--join", self.cluster)
-        command = ("taskset", "--cpu-list", cores, sys.executable, "-m", "servetune", "up")
-        arguments = (*where, "--address", self.address(host), *HOSTS[host][1])
+    def start_node(self, host: str, cores: str = "0-1023") -> None:
+        """Start a host's node, and wait until it is part of the cluster.
+
+        Args:
+            cores: of this machine that the node may use, as `taskset` accepts them.
+        """
+        membership = ("--head",) if host == "head" else ("--join", self.cluster)
+        command = ("taskset", "--cpu-list", cores, sys.executable, "-P", "-m", "servetune", "up")
+        arguments = (*membership, "--address", self.address(host), *HOSTS[host][1])
         node = self.nodes[host] = self.start(host, *command, *arguments)
         assert node.stdout is not None
-        said = node.stdout.readline()
-        assert "head" in said or "joined" in said, said + node.stdout.read()
+        line = node.stdout.readline()
+        assert "head" in line or "joined" in line, line + node.stdout.read()
 
-    def inside(self, host: str, *command: str) -> str:
-        """Carry out a command on a host; what it printed."""
-        whole = ["ip", "netns", "exec", self.space(host), *command]
-        return subprocess.run(whole, check=True, capture_output=True, text=True).stdout
+    def run(self, host: str, *command: str) -> str:
+        """Run a command on a host; return its output."""
+        inside = ["ip", "netns", "exec", self.namespace(host), *command]
+        return subprocess.run(inside, check=True, capture_output=True, text=True).stdout
 
-    def link(self, host: str, state: str) -> None:
-        """Take a host's interface `down`, or `up` again."""
-        ip("-n", self.space(host), "link", "set", "eth0", state)
+    def set_link(self, host: str, state: str) -> None:
+        """Set a host's interface `down` or `up`."""
+        ip("-n", self.namespace(host), "link", "set", "eth0", state)
 
     def bytes_through(self, host: str) -> tuple[int, int]:
-        """What has crossed a host's interface: received, sent."""
-        text = self.inside(host, "cat", "/proc/net/dev")
+        """Return the bytes that a host's interface has received and sent."""
+        text = self.run(host, "cat", "/proc/net/dev")
         (line,) = [line for line in text.splitlines() if "eth0:" in line]
-        numbers = line.partition(":")[2].split()
-        return int(numbers[0]), int(numbers[8])
+        fields = line.partition(":")[2].split()
+        return int(fields[0]), int(fields[8])
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A cluster that is up, with all five hosts."""
-    if why := _missing():
-        pytest.skip(why)
-    found = Lab(tmp_path)
+    """A running cluster with all five hosts."""
+    if reason := _unavailable():
+        pytest.skip(reason)
+    hosts = Lab(tmp_path)
     try:
-        found.build()
+        hosts.build()
         for host in HOSTS:
-            found.up(host)
-        yield found
+            hosts.start_node(host)
+        yield hosts
     finally:
-        found.destroy()
-        shutil.rmtree(found.home, ignore_errors=True)
+        hosts.destroy()
+        shutil.rmtree(hosts.home, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""A TCP relay that holds every byte for a while: `relay.py ADDRESS PORT TARGET_PORT DELAY_S`.
+"""A TCP relay that delays every byte: `relay.py ADDRESS PORT TARGET_PORT DELAY_S`.
 
-It forwards to the loopback, each way with that delay, in order.
+It forwards to the loopback, with the delay in both directions.
 """
 
 from __future__ import annotations
@@ -9,28 +9,30 @@ import asyncio
 import sys
 
 
-async def pass_on(
+async def forward(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float
 ) -> None:
-    """Forward one way until its end."""
+    """Forward one direction of a connection until its end."""
     loop = asyncio.get_running_loop()
 
-    def forward(data: bytes) -> None:
+    def write(data: bytes) -> None:
         if not writer.is_closing():
             writer.write(data) if data else writer.close()
 
     while data := await reader.read(1 << 16):
-        loop.call_later(delay_s, forward, data)
-    loop.call_later(delay_s, forward, b"")
+        loop.call_later(delay_s, write, data)
+    loop.call_later(delay_s, write, b"")
 
 
-async def main(address: str, port: int, target: int, delay_s: float) -> None:
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", target)
-        await asyncio.gather(pass_on(reader, back, delay_s), pass_on(there, writer, delay_s))
+async def main(address: str, port: int, target_port: int, delay_s: float) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target_reader, target_writer = await asyncio.open_connection("127.0.0.1", target_port)
+        await asyncio.gather(
+            forward(reader, target_writer, delay_s), forward(target_reader, writer, delay_s)
+        )
 
-    server = await asyncio.start_server(connected, address, port)
-    print("relays", flush=True)
+    server = await asyncio.start_server(relay, address, port)
+    print("ready", flush=True)
     await server.serve_forever()
 
 
