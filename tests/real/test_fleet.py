@@ -18,22 +18,23 @@ PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
+    """A Ray cluster with room for two load generator processes."""
     with ray_cluster(processes=2):
         yield
 
 
-async def test_processes_share_one_schedule_and_are_merged(cluster: None) -> None:
+async def test_ray_processes_share_one_schedule(cluster: None) -> None:
     fleet = Fleet(ray_processes(PAYLOADS), processes=2)
     try:
         with stub(batch=8, service_s=0.01) as url:
             await fleet.set_target(url)
-            measured = await fleet.measure(Load(Constant(100), 2.0))
-            ended = await fleet.measure(
-                Load(Constant(100), 30.0), lambda so_far: so_far.scheduled >= 50
+            whole = await fleet.measure(Load(Constant(100), 2.0))
+            ended_early = await fleet.measure(
+                Load(Constant(100), 30.0), until=lambda so_far: so_far.scheduled >= 50
             )
         assert len(processes("ray::_LoadActor")) == 2
     finally:
         fleet.close()
-    assert measured.scheduled == measured.sent == measured.succeeded == 200
-    assert len(measured.latency) == 200
-    assert 50 <= ended.scheduled < 100 * 30
+    assert whole.scheduled == whole.sent == whole.succeeded == 200
+    assert len(whole.latency) == 200
+    assert 50 <= ended_early.scheduled < 100 * 30
