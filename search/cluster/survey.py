@@ -83,12 +83,12 @@ class Survey:
         """
         hosts = {str(report.node): dict(report.host) for report in self.serving}
         load = [str(node) for node in self._loadgen_nodes(processes)]
-        where = "on the server's host" if set(load) == set(hosts) else f"on {', '.join(load)}"
+        location = "on the server's host" if set(load) == set(hosts) else f"on {', '.join(load)}"
         return {
             "host": dict(self.serving[0].host),
             "hosts": hosts,
             "versions": dict(self.serving[0].versions),
-            "placement": {"load": where},
+            "placement": {"load": location},
         }
 
     def prepare_hosts(
