@@ -1,7 +1,7 @@
-"""What a request costs servetune's load client, against its peers: `python -m benchmarks.loadgen`.
+"""CPU time per request of servetune and other load generators: `python -m benchmarks.loadgen`.
 
-One nginx on one core answers from memory; each client in turn has another core. Only CPU time is
-compared (user and system, of the client's process), so a slow server costs nobody anything.
+An nginx on one core answers from memory; the load generators run one after another on a second
+core. Only their CPU time is compared (user and system), which a slow server does not change.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ def stop(environment, **_):
 """
 
 
-class Unavailable(RuntimeError):
-    """Something that the benchmark needs is not on this host; the message says what."""
+class UnavailableError(RuntimeError):
+    """This host lacks something that the benchmark needs; the message names it."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a client did, and what CPU time it took."""
+    """The requests of a load generator, and their CPU time in seconds."""
 
     requests: int
     cpu_s: float
@@ -99,9 +99,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Tool:
-    """A load generator that is a program: how it is called, where it says what it did.
+    """A load generator that is a separate program.
 
-    Where `requests` is None it prints a `Cost` as JSON, since its start is no small part.
+    Attributes:
+        command: returns the command for a URL, a duration in seconds and a folder of files.
+        requests: pattern of the number of requests in its output. If None, the program prints a
+            `Cost` as JSON, because its start would dominate the CPU time of the process.
     """
 
     name: str
@@ -151,25 +154,25 @@ TOOLS = [
 ]
 
 
-def counted(tool: Tool, output: str, cpu_s: float) -> Cost:
-    """What a program did by its own output.
+def parse_cost(tool: Tool, output: str, cpu_s: float) -> Cost:
+    """Return the cost of a program from its output.
 
     Raises:
-        ValueError: it says of no request.
+        ValueError: the output reports no request.
     """
     if tool.requests is None:
         lines = [line for line in output.splitlines() if line.startswith('{"requests"')]
         cost = Cost(**json.loads(lines[-1])) if lines else Cost(0, 0.0)
     else:
-        found = re.search(tool.requests, output)
-        cost = Cost(int(found[1]) if found else 0, cpu_s)
+        match = re.search(tool.requests, output)
+        cost = Cost(int(match[1]) if match else 0, cpu_s)
     if cost.requests == 0:
         raise ValueError(f"{tool.name} reports no request: {output[-500:]!r}")
     return cost
 
 
-async def by_client(url: str, seconds: float, fast: bool) -> Cost:
-    """servetune's client in a closed loop."""
+async def run_client(url: str, seconds: float, fast: bool) -> Cost:
+    """Run servetune's load generator in a closed loop."""
     client = Client(PAYLOADS, url, fast=fast)
     before = _cpu_s()
     measured = await client.run(Load(Closed(CONNECTIONS), seconds))
@@ -178,8 +181,8 @@ async def by_client(url: str, seconds: float, fast: bool) -> Cost:
     return Cost(measured.succeeded, _cpu_s() - before)
 
 
-async def by_aiohttp(url: str, seconds: float) -> Cost:
-    """The least that a user of aiohttp would write."""
+async def run_aiohttp(url: str, seconds: float) -> Cost:
+    """Run the shortest closed loop that a user of aiohttp would write."""
     before, end, done = _cpu_s(), time.perf_counter() + seconds, 0
 
     async def user(session: aiohttp.ClientSession) -> None:
@@ -194,8 +197,8 @@ async def by_aiohttp(url: str, seconds: float) -> Cost:
     return Cost(done, _cpu_s() - before)
 
 
-class _Bare(asyncio.Protocol):
-    """Posts again as soon as bytes come; it neither parses nor checks them."""
+class _BareProtocol(asyncio.Protocol):
+    """Posts again as soon as bytes arrive; it neither parses nor checks them."""
 
     def __init__(self, request: bytes):
         self._request, self.done = request, 0
@@ -209,13 +212,15 @@ class _Bare(asyncio.Protocol):
         self._transport.write(self._request)
 
 
-async def by_protocol(url: str, seconds: float) -> Cost:
-    """A bare asyncio protocol: what the loop and the kernel cost on this host, and nothing else."""
+async def run_bare_protocol(url: str, seconds: float) -> Cost:
+    """Run a bare asyncio protocol, which costs only the event loop and the kernel."""
     before, loop, parts = _cpu_s(), asyncio.get_running_loop(), URL(url)
     head = f"POST / HTTP/1.1\r\nHost: {parts.authority}\r\nContent-Length: {len(BODY)}\r\n\r\n"
     request = head.encode() + BODY
     opened = [
-        await loop.create_connection(lambda: _Bare(request), str(parts.host), parts.port or 80)
+        await loop.create_connection(
+            lambda: _BareProtocol(request), str(parts.host), parts.port or 80
+        )
         for _ in range(CONNECTIONS)
     ]
     await asyncio.sleep(seconds)
@@ -224,8 +229,8 @@ async def by_protocol(url: str, seconds: float) -> Cost:
     return Cost(sum(protocol.done for _, protocol in opened), _cpu_s() - before)
 
 
-async def paced(url: str, seconds: float) -> dict[str, float | None]:
-    """How late requests go out at a moderate rate."""
+async def measure_lateness(url: str, seconds: float) -> dict[str, float | None]:
+    """Measure how late requests are sent at a moderate rate."""
     measured = await Client(PAYLOADS, url).run(Load(Constant(PACED_RPS), seconds))
     if measured.succeeded != measured.scheduled:
         raise RuntimeError(f"{measured.unsent} unsent, failed {dict(measured.errors)}")
@@ -238,8 +243,8 @@ async def paced(url: str, seconds: float) -> dict[str, float | None]:
     }
 
 
-async def timers(url: str, seconds: float) -> dict[str, float | None]:
-    """How late a timer is at the same pace where nothing is sent: the host's own part."""
+async def measure_timer_lateness(url: str, seconds: float) -> dict[str, float | None]:
+    """Measure how late timers are at the same rate if nothing is sent: the host's share."""
     late, start = Histogram(), time.perf_counter()
     for number in range(round(PACED_RPS * seconds)):
         due = start + number / PACED_RPS
@@ -249,8 +254,8 @@ async def timers(url: str, seconds: float) -> dict[str, float | None]:
     return {"p50_lateness_s": late.quantile(0.5), "p99_lateness_s": late.quantile(0.99)}
 
 
-async def peak_rss(url: str, requests: float) -> dict[str, float]:
-    """This process's peak memory over a closed window of at least N requests."""
+async def measure_peak_memory(url: str, requests: float) -> dict[str, float]:
+    """Measure this process's peak memory, MB, over a closed window of at least `requests`."""
     client = Client(PAYLOADS, url)
     window = asyncio.ensure_future(client.run(Load(Closed(CONNECTIONS), 900)))
     while not window.done():
@@ -267,24 +272,24 @@ async def peak_rss(url: str, requests: float) -> dict[str, float]:
 
 
 _Run = Callable[[str, float], Awaitable[Any]]
-#: Parts that run in a separate Python process, and whether on uvloop.
-OWN: dict[str, tuple[_Run, bool]] = {
-    "servetune": (lambda url, s: by_client(url, s, fast=True), True),
-    "servetune, by session": (lambda url, s: by_client(url, s, fast=False), True),
-    "aiohttp": (by_aiohttp, False),
-    "aiohttp, uvloop": (by_aiohttp, True),
-    "bare protocol, uvloop": (by_protocol, True),
+#: Load generators that run in a separate Python process, and whether on uvloop.
+PYTHON_GENERATORS: dict[str, tuple[_Run, bool]] = {
+    "servetune": (lambda url, s: run_client(url, s, fast=True), True),
+    "servetune, by session": (lambda url, s: run_client(url, s, fast=False), True),
+    "aiohttp": (run_aiohttp, False),
+    "aiohttp, uvloop": (run_aiohttp, True),
+    "bare protocol, uvloop": (run_bare_protocol, True),
 }
 _PARTS: dict[str, tuple[_Run, bool]] = {
-    **OWN,
-    "paced": (paced, True),
-    "timers": (timers, True),
-    "rss": (peak_rss, True),
+    **PYTHON_GENERATORS,
+    "paced": (measure_lateness, True),
+    "timers": (measure_timer_lateness, True),
+    "rss": (measure_peak_memory, True),
 }
 
 
-def part(name: str, url: str, amount: float) -> dict[str, Any]:
-    """Run one of this file's parts in a separate process, and return what it prints."""
+def run_part(name: str, url: str, amount: float) -> dict[str, Any]:
+    """Run a part of this file in a separate process and return its JSON output."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.loadgen", "--part", name, url, str(amount)],
         cwd=Path(__file__).parents[1],
@@ -298,26 +303,28 @@ def part(name: str, url: str, amount: float) -> dict[str, Any]:
 
 
 def run_tool(tool: Tool, url: str, seconds: float, folder: Path) -> Cost:
-    """Run a program and take its CPU time from the kernel."""
+    """Run a program; return its cost, with the CPU time from the kernel."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         tool.command(url, seconds, folder), capture_output=True, text=True, timeout=seconds + 60
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return counted(tool, done.stdout + done.stderr, cpu_s)
+    return parse_cost(tool, done.stdout + done.stderr, cpu_s)
 
 
 @contextmanager
 def nginx(folder: Path, core: int) -> Iterator[str]:
-    """An nginx of one process on one core; yields its URL.
+    """Run an nginx with one process on one core; yield its URL.
 
     Raises:
-        Unavailable: there is none, or it did not start.
+        UnavailableError: nginx is not installed or did not start.
     """
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
-        raise Unavailable("nginx is not on PATH, and the benchmark needs it as its server.")
+        raise UnavailableError(
+            "nginx is not on PATH; install it, the benchmark uses it as its server."
+        )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -331,7 +338,9 @@ def nginx(folder: Path, core: int) -> Iterator[str]:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             if process.poll() is not None:
-                raise Unavailable(f"nginx ended with status {process.returncode} as it started.")
+                raise UnavailableError(
+                    f"nginx ended with status {process.returncode} while starting."
+                )
             time.sleep(0.05)
         yield f"http://127.0.0.1:{port}/"
     finally:
@@ -342,37 +351,39 @@ def nginx(folder: Path, core: int) -> Iterator[str]:
 def compare(
     url: str, seconds: float, rounds: int, folder: Path, tools: Sequence[Tool]
 ) -> dict[str, list[float]]:
-    """µs of CPU a request by client, one figure for each round; the rounds are interleaved."""
-    found: dict[str, list[float]] = {}
+    """Return µs of CPU per request by load generator, one per round; they run interleaved."""
+    costs: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for name in OWN:
-            cost = Cost(**part(name, url, seconds))
-            found.setdefault(name, []).append(cost.us_per_request)
+        for name in PYTHON_GENERATORS:
+            cost = Cost(**run_part(name, url, seconds))
+            costs.setdefault(name, []).append(cost.us_per_request)
         for tool in tools:
             cost = run_tool(tool, url, seconds, folder)
-            found.setdefault(tool.name, []).append(cost.us_per_request)
-    return found
+            costs.setdefault(tool.name, []).append(cost.us_per_request)
+    return costs
 
 
-def table(costs: dict[str, list[float]]) -> Table:
-    """The medians, cheapest first, with all rounds."""
-    shown = Table(title=f"CPU of a request, {CONNECTIONS} connections, {len(BODY)} bytes posted")
-    for heading in ("client", "µs (median)", "requests per CPU second", "rounds, µs"):
-        shown.add_column(heading, justify="left" if heading == "client" else "right")
-    for name, each in sorted(costs.items(), key=lambda item: statistics.median(item[1])):
-        median = statistics.median(each)
-        rounds = ", ".join(f"{us:.1f}" for us in each)
-        shown.add_row(name, f"{median:.1f}", f"{1e6 / median:,.0f}", rounds)
-    return shown
+def cost_table(costs: dict[str, list[float]]) -> Table:
+    """Return a table of the medians, cheapest first, with all rounds."""
+    table = Table(title=f"CPU per request, {CONNECTIONS} connections, {len(BODY)} bytes posted")
+    for heading in ("load generator", "µs (median)", "requests per CPU second", "rounds, µs"):
+        table.add_column(heading, justify="left" if heading == "load generator" else "right")
+    for name, costs_us in sorted(costs.items(), key=lambda item: statistics.median(item[1])):
+        median = statistics.median(costs_us)
+        rounds = ", ".join(f"{us:.1f}" for us in costs_us)
+        table.add_row(name, f"{median:.1f}", f"{1e6 / median:,.0f}", rounds)
+    return table
 
 
 def benchmark(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """All of it; returns what `--json` writes."""
+    """Run and print everything; return the data for `--json`."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise Unavailable("Two cores are needed: one for the server, one for the client.")
-    present = [tool for tool in TOOLS if shutil.which(tool.name)]
-    if absent := [tool.name for tool in TOOLS if tool not in present]:
+        raise UnavailableError(
+            f"The benchmark needs two cores, for server and load generator (got {len(cores)})."
+        )
+    installed = [tool for tool in TOOLS if shutil.which(tool.name)]
+    if absent := [tool.name for tool in TOOLS if tool not in installed]:
         console.print(f"Not on PATH, left out: {', '.join(absent)}")
     with tempfile.TemporaryDirectory() as name, nginx(Path(name), cores[1]) as url:
         folder = Path(name)
@@ -381,55 +392,61 @@ def benchmark(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
         (folder / "locustfile.py").write_text(_LOCUST)
         os.sched_setaffinity(0, {cores[0]})
         try:
-            costs = compare(url, arguments.seconds, arguments.rounds, folder, present)
-            console.print(table(costs))
-            late = part("paced", url, arguments.paced_seconds)
-            alone = part("timers", url, arguments.paced_seconds)
+            costs = compare(url, arguments.seconds, arguments.rounds, folder, installed)
+            console.print(cost_table(costs))
+            paced = run_part("paced", url, arguments.paced_seconds)
+            timers = run_part("timers", url, arguments.paced_seconds)
             console.print(
                 f"At {PACED_RPS} rps from one process for {arguments.paced_seconds:g} s: "
-                f"{_lateness(late)}; it waited for its core {late['waited_for_core']:.0%} of the "
-                f"time. Timers alone, nothing sent: {_lateness(alone)}"
+                f"{_lateness(paced)}; it waited for its core {paced['waited_for_core']:.0%} of the "
+                f"time. Timers without requests: {_lateness(timers)}"
             )
-            few, many = (part("rss", url, n) for n in (10_000, arguments.requests))
+            few, many = (run_part("rss", url, n) for n in (10_000, arguments.requests))
             console.print(
                 f"Peak memory of a window of {many['requests']:,} requests: {many['peak_mb']:.1f} "
-                f"MB, {many['peak_mb'] - few['peak_mb']:.1f} MB more than one of "
+                f"MB, {many['peak_mb'] - few['peak_mb']:.1f} MB more than for "
                 f"{few['requests']:,}"
             )
         finally:
             os.sched_setaffinity(0, cores)
     return {
         "us_per_request": costs,
-        "paced": late,
-        "timers": alone,
+        "paced": paced,
+        "timers": timers,
         "rss": [few, many],
         "absent": absent,
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loadgen", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3, help="of each client in each round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--paced-seconds", type=float, default=10)
-    parser.add_argument("--requests", type=int, default=1_000_000, help="of the memory's window")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument(
+        "--seconds", type=float, default=3, help="duration of each load generator in each round"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, interleaved")
+    parser.add_argument(
+        "--paced-seconds", type=float, default=10, help="duration of the lateness measurement"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=1_000_000, help="requests of the memory measurement"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.part:
         name, url, amount = arguments.part
         run, fast_loop = _PARTS[name]
 
-        async def running() -> Any:
+        async def run_once() -> Any:
             return await run(url, float(amount))
 
-        found = uvloop.run(running()) if fast_loop else asyncio.run(running())
-        print(json.dumps(vars(found) if isinstance(found, Cost) else found))
+        result = uvloop.run(run_once()) if fast_loop else asyncio.run(run_once())
+        print(json.dumps(vars(result) if isinstance(result, Cost) else result))
         return 0
     try:
         figures = benchmark(arguments, Console())
-    except Unavailable as error:
+    except UnavailableError as error:
         print(error, file=sys.stderr)
         return 1
     if arguments.json:
@@ -437,8 +454,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _lateness(late: dict[str, Any]) -> str:
-    p50, p99 = (1000 * late[f"{name}_lateness_s"] for name in ("p50", "p99"))
+def _lateness(figures: dict[str, Any]) -> str:
+    p50, p99 = (1000 * figures[f"{name}_lateness_s"] for name in ("p50", "p99"))
     return f"lateness p99 {p99:.2f} ms, p50 {p50:.2f} ms"
 
 

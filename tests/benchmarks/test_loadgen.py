@@ -1,4 +1,4 @@
-"""What the comparison of load generators reads and says; the comparison itself is no test."""
+"""Tests of the comparison of load generators; the comparison itself is a benchmark."""
 
 import shutil
 from pathlib import Path
@@ -7,9 +7,18 @@ import pytest
 from rich.console import Console
 
 from benchmarks import loadgen
-from benchmarks.loadgen import OWN, TOOLS, Cost, counted, main, nginx, part, table
+from benchmarks.loadgen import (
+    PYTHON_GENERATORS,
+    TOOLS,
+    Cost,
+    cost_table,
+    main,
+    nginx,
+    parse_cost,
+    run_part,
+)
 
-SAID = {
+OUTPUT = {
     "wrk": "  2 threads and 64 connections\n  136900 requests in 2.00s, 21.67MB read\n",
     "ab": "Concurrency Level:      64\nComplete requests:      28211\nFailed requests:        0\n",
     "hey": "Status code distribution:\n  [200]\t14467 responses\n",
@@ -18,21 +27,21 @@ SAID = {
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_tools_output_is_parsed(tool: loadgen.Tool) -> None:
+def test_parse_cost_reads_the_output_of_each_tool(tool: loadgen.Tool) -> None:
     costs = {
         "wrk": Cost(136900, 1.9),
         "ab": Cost(28211, 1.9),
         "hey": Cost(14467, 1.9),
         "locust": Cost(5000, 1.5),
     }
-    assert counted(tool, SAID[tool.name], 1.9) == costs[tool.name]
+    assert parse_cost(tool, OUTPUT[tool.name], 1.9) == costs[tool.name]
     with pytest.raises(ValueError, match="reports no request: 'refused'"):
-        counted(tool, "refused", 1.9)
+        parse_cost(tool, "refused", 1.9)
 
 
-def test_table_lists_the_cheapest_first() -> None:
+def test_cost_table_lists_the_cheapest_first() -> None:
     console = Console(width=100, record=True)
-    console.print(table({"dear": [50.0, 40.0, 90.0], "cheap": [99.0, 20.0, 25.0]}))
+    console.print(cost_table({"dear": [50.0, 40.0, 90.0], "cheap": [99.0, 20.0, 25.0]}))
     rows = console.export_text().splitlines()
     cheap, dear = [row for row in rows if row.count(",") > 2]
     assert "cheap" in cheap and "25.0" in cheap and "40,000" in cheap
@@ -45,25 +54,25 @@ def test_main_names_missing_nginx(
     monkeypatch.setattr(loadgen.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(loadgen.shutil, "which", lambda *_, **__: None)
     assert main([]) == 1
-    said = capsys.readouterr()
-    assert said.err == "nginx is not on PATH, and the benchmark needs it as its server.\n"
-    assert "left out: wrk, ab, hey, locust" in " ".join(said.out.split())
+    output = capsys.readouterr()
+    assert output.err == "nginx is not on PATH; install it, the benchmark uses it as its server.\n"
+    assert "left out: wrk, ab, hey, locust" in " ".join(output.out.split())
 
 
 @pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None, reason="needs nginx"
 )
-def test_parts_measure_a_real_nginx(tmp_path: Path) -> None:
+def test_run_part_measures_a_real_nginx(tmp_path: Path) -> None:
     core = min(loadgen.os.sched_getaffinity(0))
     with nginx(tmp_path, core) as url:
         for name in ("servetune", "aiohttp", "bare protocol, uvloop"):
-            assert name in OWN
-            cost = Cost(**part(name, url, 0.2))
+            assert name in PYTHON_GENERATORS
+            cost = Cost(**run_part(name, url, 0.2))
             assert cost.requests > 0
             assert 1 < cost.us_per_request < 100_000
         for name in ("paced", "timers"):
-            late = part(name, url, 0.2)
+            late = run_part(name, url, 0.2)
             assert late["p99_lateness_s"] >= late["p50_lateness_s"] > 0
-        rss = part("rss", url, 500)
+        rss = run_part("rss", url, 500)
         assert rss["requests"] >= 500
         assert rss["peak_mb"] > 10
