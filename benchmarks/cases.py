@@ -1,4 +1,4 @@
-"""What the search is measured on: laws from 20 to 2000 rps, and servers with faults."""
+"""Cases of the rate search benchmark: laws from 20 to 2000 rps, and servers with faults."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Case:
     """A server, and how requests arrive at it.
 
     Attributes:
-        name: what --case selects.
+        name: the name for --case.
         arrivals: "constant" or "poisson".
-        faults: what goes wrong; times count from the first window of bracketing.
-        expects: for a case with faults, what a search must not get wrong.
+        faults: times count from the first window of bracketing.
+        expects: for a case with faults, the expected result of a search.
     """
 
     name: str
@@ -35,9 +35,9 @@ class Case:
 
     @property
     def users(self) -> int:
-        """Of the closed loop, as many as a trial takes."""
-        round_ = self.cycle_requests
-        return max(2, min(2 * round_, round_ + self.law.queue, MAX_USERS))
+        """Users of the closed loop, as many as a trial has."""
+        cycle = self.cycle_requests
+        return max(2, min(2 * cycle, cycle + self.law.queue, MAX_USERS))
 
     @property
     def window(self) -> Window:
@@ -45,8 +45,8 @@ class Case:
         return Window(poisson=self.arrivals == "poisson")
 
     @property
-    def law_at_last(self) -> Law:
-        """The law once capacity has fallen, where it falls at once."""
+    def final_law(self) -> Law:
+        """The law after the capacity was halved; the same without that fault."""
         if self.faults.halved_at_s is None:
             return self.law
         law = self.law
@@ -84,7 +84,7 @@ CASES = (
     ),
 )
 
-#: On these the others are tried too: a short queue, a long one, and chance.
+#: Cases for the other methods too: a short queue, a long queue, and random service times.
 COMPARED = ("batch 8 short", "batch 64 fast", "serial exp")
 
 _FAULTY = Law(workers=2, batch=8, service_s=0.08, queue=100)
@@ -100,7 +100,7 @@ FAULT_CASES = (
         "stall",
         _FAULTY,
         faults=Faults(stall_at_s=12, stall_s=2, wait_for_arm=True),
-        expects="no window that holds the stall passes",
+        expects="no window that contains the stall passes",
     ),
     Case(
         "halved",
@@ -118,7 +118,7 @@ FAULT_CASES = (
 
 
 def whole_product() -> tuple[Case, ...]:
-    """Every law with every batch size, queue and kind of arrivals."""
+    """Return every law with every batch size, queue and kind of arrivals."""
     shapes = {"constant": (0.0, False), "exponential": (0.0, True), "cost": (0.5, False)}
     sizes = {1: (1, 0.01), 8: (2, 0.04), 64: (2, 0.128)}
     cases = []

@@ -1,8 +1,8 @@
-"""A server's law: workers that take batches from one bounded queue, as TorchServe's do.
+"""The law of a server: workers that take batches from one bounded queue, as TorchServe's do.
 
-A worker takes the model's one lock and waits for a first request. The batch delay begins when
-that one is dequeued; until the batch is full or the delay is over the worker takes what comes.
-Then it releases the lock and serves the batch: one batch in flight for each worker.
+A worker takes the model's only lock and waits for a first request. The batch delay begins when
+that request is dequeued. Until the batch is full or the delay is over, the worker takes further
+requests. Then it releases the lock and serves the batch, one batch at a time.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ Token = TypeVar("Token")
 
 @dataclass(frozen=True)
 class Law:
-    """What a server can do.
+    """The capacity and the timing of a server.
 
     Attributes:
-        workers: how many batches are served at once.
-        batch: requests that a batch holds at most.
-        delay_s: how long a worker waits for more once it has a first request.
-        service_s, each_s: a batch of n takes service_s + n × each_s.
-        exponential: whether that is the mean of an exponential distribution.
-        queue: requests that wait at most, those in batches not counted; more are refused.
+        workers: batches that are served at once.
+        batch: greatest number of requests in a batch.
+        delay_s: how long a worker waits for further requests after the first, seconds.
+        service_s, each_s: a batch of n takes service_s + n × each_s seconds.
+        exponential: whether service times are exponentially distributed with that mean.
+        queue: greatest number of waiting requests, without those in batches; further ones are
+            refused.
     """
 
     workers: int = 1
@@ -39,29 +40,33 @@ class Law:
 
     def __post_init__(self) -> None:
         if min(self.workers, self.batch, self.queue) < 1 or not self.mean_s(1) > 0:
-            raise ValueError(f"impossible law: {self}")
+            raise ValueError(
+                f"a law needs a worker, a batch and a queue of at least 1, and a positive "
+                f"service time: {self}"
+            )
 
     def mean_s(self, n: int) -> float:
-        """The mean service time of a batch of n, seconds."""
+        """Return the mean service time of a batch of n, seconds."""
         return self.service_s + n * self.each_s
 
     @property
     def capacity_rps(self) -> float:
-        """Requests per second where every batch is full; a short queue may sustain less."""
+        """Requests per second if every batch is full; a short queue may sustain less."""
         return self.workers * self.batch / self.mean_s(self.batch)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong. Times count from the first request, or from `armed` where that is awaited.
+    """Faults of a server. Times count from the first request, or from `Stub.arm`.
 
     Attributes:
-        fail_every: every so-many-th request is answered 500 at once; 0 is never.
-        reset_every: the connection of every so-many-th request is reset; 0 is never.
-        stall_at_s, stall_s: all workers stand still for stall_s.
-        slower_per_s: service times grow by this share of their first length each second.
-        halved_at_s: from then on service takes twice as long.
-        wait_for_arm: the times count from an explicit sign, not from the first request.
+        fail_every: each request whose number is a multiple of this is answered 500 at once; 0
+            for none.
+        reset_every: the same for a reset of the connection.
+        stall_at_s, stall_s: all workers stop for stall_s seconds, from stall_at_s on.
+        slower_per_s: growth of service times per second, as a share of their first value.
+        halved_at_s: from this time on, service takes twice as long; None for never.
+        wait_for_arm: whether times count from `Stub.arm` instead of the first request.
     """
 
     fail_every: int = 0
@@ -72,8 +77,8 @@ class Faults:
     halved_at_s: float | None = None
     wait_for_arm: bool = False
 
-    def lasts_s(self, work_s: float, at_s: float) -> float:
-        """How long a batch of work_s lasts that begins at at_s; before 0 nothing goes wrong."""
+    def batch_duration_s(self, work_s: float, at_s: float) -> float:
+        """Return how long a batch of work_s lasts if it begins at at_s; no faults before 0."""
         if at_s < 0:
             return work_s
         work_s *= 1 + self.slower_per_s * at_s
@@ -85,11 +90,11 @@ class Faults:
         return work_s
 
 
-class Line(Generic[Token]):
-    """Requests that wait, form batches and are served; on whatever clock its callers read.
+class BatchServer(Generic[Token]):
+    """Requests that wait, form batches and are served, on any clock of the caller.
 
-    Everything happens at exact times: a caller that looks late changes nothing of them, so
-    that errors of timers do not add up.
+    Events have exact times. A late call of `advance` does not change them, so that errors of
+    timers do not add up.
     """
 
     def __init__(self, law: Law, faults: Faults = Faults(), seed: int = 0):
@@ -106,11 +111,11 @@ class Line(Generic[Token]):
 
     @property
     def next_s(self) -> float:
-        """When something happens next by itself; infinite where nothing does."""
+        """The time of the next event; infinite without one."""
         return min(self._serving[0][0] if self._serving else float("inf"), self._deadline)
 
     def advance(self, now: float) -> list[tuple[float, list[Token]]]:
-        """Let happen what is due by now; return the batches served, each with its end."""
+        """Process the events due by now; return the batches served, each with its end."""
         served = []
         while (at := self.next_s) <= now:
             if self._serving and self._serving[0][0] == at:
@@ -123,8 +128,8 @@ class Line(Generic[Token]):
         return served
 
     def arrive(self, now: float, token: Token) -> bool:
-        """Take a request in; False where the queue is full. `advance` to now comes before."""
-        # Where a worker could take it at once nothing waits, and the queue is not full.
+        """Accept a request; return False if the queue is full. Call `advance` to now first."""
+        # If a worker is free, nothing waits and the queue is not full.
         if len(self._waiting) >= self.law.queue:
             return False
         self._waiting.append(token)
@@ -132,7 +137,7 @@ class Line(Generic[Token]):
         return True
 
     def _form(self, now: float) -> None:
-        """One worker at a time holds the lock and takes what waits."""
+        """Fill batches: one worker at a time holds the lock and takes waiting requests."""
         while self._waiting and (self._forming or self._idle):
             if not self._forming:
                 self._idle -= 1
@@ -147,7 +152,7 @@ class Line(Generic[Token]):
         work_s = self.law.mean_s(n)
         if self.law.exponential:
             work_s *= self._random.expovariate(1.0)
-        lasts_s = self.faults.lasts_s(work_s, now - self.faults_begin_s)
-        heapq.heappush(self._serving, (now + lasts_s, len(self.batches), self._forming))
-        self.batches.append((n, lasts_s))
+        duration_s = self.faults.batch_duration_s(work_s, now - self.faults_begin_s)
+        heapq.heappush(self._serving, (now + duration_s, len(self.batches), self._forming))
+        self.batches.append((n, duration_s))
         self._forming, self._deadline = [], float("inf")

@@ -1,8 +1,8 @@
-"""How right the search for the sustained rate is, and what it costs: `make bench-measure`.
+"""The error and the cost of the rate search: `make bench-measure`.
 
-Each case runs a stub of known law in a separate process, and the search against it as
-`servetune measure --url` does. The truth comes from the simulation in `truth`, of windows as long
-as the longest that was offered at the rate found.
+Each case runs a stub of known law in a separate process, and the rate search against it as
+`servetune measure --url` does. The true rate comes from the simulation in `truth`, with windows
+as long as the longest that was offered at the rate found.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rich.table import Table
 
 from benchmarks.cases import CASES, COMPARED, FAULT_CASES, Case, whole_product
 from benchmarks.others import Offer, bisection, ladder, ndr
-from benchmarks.simulated import Run, runs
-from benchmarks.stub import Stub, running
+from benchmarks.simulated import SearchResult, search_all
+from benchmarks.stub import Stub, running_stub
 from benchmarks.truth import noise_of, sustained_rps
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
@@ -49,17 +49,17 @@ _OTHERS = {"ladder": ladder, "bisection": bisection, "MLRsearch NDR": ndr}
 
 
 @dataclass
-class Timed:
-    """A fleet that notes how long each window took, its drain included."""
+class TimedFleet:
+    """A fleet that records how long each window took with its drain."""
 
     fleet: Fleet
-    #: Begin and end of each window on this process's clock, and whether users were waiting.
+    #: Begin and end of each window on this process's clock, and whether it was a closed loop.
     spans: list[tuple[float, float, bool]] = field(default_factory=list)
-    #: Windows in which the load generator was late: no evidence.
+    #: Windows in which the load generator was the limit.
     limited: int = 0
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
-        """As the fleet does."""
+        """See `LoadGenerator.measure`."""
         begun = time.perf_counter()
         try:
             measured = await self.fleet.measure(load, until)
@@ -70,25 +70,25 @@ class Timed:
             self.spans.append((begun, time.perf_counter(), closed))
 
     async def add_capacity(self, limited: Measurement) -> str | None:
-        """As the fleet does."""
+        """See `LoadGenerator.add_capacity`."""
         return await self.fleet.add_capacity(limited)
 
     def seconds(self, closed: bool) -> float:
-        """The time of all closed loops, or of all windows at an offered rate."""
+        """Return the seconds of all closed loops, or of all windows at offered rates."""
         return sum(end - begun for begun, end, was_closed in self.spans if was_closed == closed)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a method found in a case.
+class CaseResult:
+    """The result of a method in a case.
 
     Attributes:
-        true_rps: the true rate; with faults, once they have done what they do.
-        lower_rps, upper_rps: what was found; None where nothing was.
+        true_rps: the true rate; with faults, the one at the end.
+        lower_rps, upper_rps: the bounds found; None for none.
         probe_s, warmup_s: seconds of windows at offered rates, and of closed loops.
-        limited: probes in which the load generator was late.
-        held: for a case with faults, whether what it expects holds.
-        windows: each probe: rate, verdict, reason, begin and end since bracketing began.
+        limited: windows in which the load generator was the limit.
+        as_expected: for a case with faults, whether the result is the expected one.
+        windows: rate, verdict, reason, begin and end of each probe since bracketing began.
     """
 
     case: str
@@ -102,29 +102,29 @@ class Outcome:
     limited: int
     reason: str = ""
     warnings: tuple[str, ...] = ()
-    held: bool | None = None
+    as_expected: bool | None = None
     windows: tuple[dict[str, Any], ...] = ()
 
     @property
     def error(self) -> float:
-        """How far the lower bound is above the truth, as a share of it; −1 where none is."""
+        """Lower bound ÷ true rate − 1; −1 without a lower bound."""
         return (self.lower_rps or 0.0) / self.true_rps - 1
 
     @property
     def is_bad(self) -> bool:
-        """Whether it is far off, too high, or not what a fault case expects."""
-        if self.held is not None:
-            return not self.held
+        """Whether the rate is far off or too high, or a case with faults not as expected."""
+        if self.as_expected is not None:
+            return not self.as_expected
         return abs(self.error) > _OFF or self.error > _TOO_HIGH
 
 
-async def run_ours(case: Case) -> Outcome:
-    """The product's search with its own defaults."""
-    with running(case.law, case.faults) as stub:
+async def run_servetune(case: Case) -> CaseResult:
+    """Run the rate search with its defaults."""
+    with running_stub(case.law, case.faults) as stub:
         fleet = Fleet(local_processes(_PAYLOADS), most=MAX_PROCESSES)
         try:
             await fleet.set_target(stub.url)
-            timed = Timed(fleet)
+            timed = TimedFleet(fleet)
             armed_at: list[float] = []
 
             def progress(phase: str, rate: float) -> None:
@@ -137,14 +137,14 @@ async def run_ours(case: Case) -> Outcome:
             search = RateSearch(goal, timed, case.cycle_requests, case.users, progress=progress)
             async with asyncio.timeout(_CASE_LIMIT_S):
                 found = await search.find()
-            return _outcome(case, stub, found, timed, armed_at)
+            return _case_result(case, stub, found, timed, armed_at)
         finally:
             fleet.close()
 
 
-def _outcome(
-    case: Case, stub: Stub, found: SustainedRate, timed: Timed, armed_at: Sequence[float]
-) -> Outcome:
+def _case_result(
+    case: Case, stub: Stub, found: SustainedRate, timed: TimedFleet, armed_at: Sequence[float]
+) -> CaseResult:
     zero = armed_at[0] if armed_at else 0.0
     offered = [(begun - zero, end - zero) for begun, end, closed in timed.spans if not closed]
     windows = tuple(
@@ -157,14 +157,14 @@ def _outcome(
         }
         for probe, (begun, end) in zip(found.probes, offered, strict=True)
     )
-    noise = noise_of(case.law, stub.accounts().batches) if not case.expects else None
-    law = case.law_at_last
-    slower = 1 + case.faults.slower_per_s * (offered[-1][1] if offered else 0.0)
-    # The truth depends on the window: a longer one meets more chance, and fills the server less.
+    noise = noise_of(case.law, stub.counts().batches) if not case.expects else None
+    slowdown = 1 + case.faults.slower_per_s * (offered[-1][1] if offered else 0.0)
+    # The true rate depends on the window: a longer one is exposed to more chance, and filling the
+    # server weighs less in it.
     lasted_s = [p.measurement.span_s for p in found.probes if p.rate_rps == found.lower_rps]
     window = replace(case.window, least_s=max(lasted_s, default=case.window.least_s))
-    true_rps = sustained_rps(law, window, noise) / slower
-    return Outcome(
+    true_rps = sustained_rps(case.final_law, window, noise) / slowdown
+    return CaseResult(
         case=case.name,
         method="servetune",
         true_rps=true_rps,
@@ -176,12 +176,12 @@ def _outcome(
         limited=timed.limited,
         reason=found.reason,
         warnings=found.warnings,
-        held=_holds(case, found, windows, true_rps) if case.expects else None,
+        as_expected=_is_as_expected(case, found, windows, true_rps) if case.expects else None,
         windows=windows,
     )
 
 
-def _holds(
+def _is_as_expected(
     case: Case, found: SustainedRate, windows: Sequence[dict[str, Any]], true_rps: float
 ) -> bool:
     faults, lower = case.faults, found.lower_rps or 0.0
@@ -189,31 +189,30 @@ def _holds(
     if faults.fail_every:
         return found.lower_rps is None and "status 500" in found.reason
     if faults.stall_s:
-        begun = faults.stall_at_s
-        # A window that ended in the stall saw it too.
-        holding = [w for w in windows if w["begun_s"] < begun < w["end_s"]]
-        return within and bool(holding) and all(w["verdict"] != Verdict.PASS.value for w in holding)
+        # A window that ended during the stall contains it too.
+        stalled = [w for w in windows if w["begun_s"] < faults.stall_at_s < w["end_s"]]
+        return within and bool(stalled) and all(w["verdict"] != Verdict.PASS.value for w in stalled)
     if faults.slower_per_s:
         return within or any("drift" in warning for warning in found.warnings)
     return within
 
 
-async def run_other(case: Case, method: str, true_rps: float) -> Outcome:
-    """How others would find the rate, from the same closed loop's estimate."""
-    with running(case.law) as stub:
+async def run_other_method(case: Case, method: str, true_rps: float) -> CaseResult:
+    """Run another method, beginning with the estimate of a closed loop too."""
+    with running_stub(case.law) as stub:
         fleet = Fleet(local_processes(_PAYLOADS), most=MAX_PROCESSES)
         try:
             await fleet.set_target(stub.url)
-            timed = Timed(fleet)
+            timed = TimedFleet(fleet)
             warmup = await timed.measure(Load(Closed(case.users), 5.0))
-            found = await _OTHERS[method](_offer(timed, case), 1.25 * warmup.goodput_rps)
+            lower_rps = await _OTHERS[method](_offer(timed, case), 1.25 * warmup.goodput_rps)
         finally:
             fleet.close()
-    return Outcome(
+    return CaseResult(
         case=case.name,
         method=method,
         true_rps=true_rps,
-        lower_rps=found,
+        lower_rps=lower_rps,
         upper_rps=None,
         probe_s=timed.seconds(closed=False),
         warmup_s=timed.seconds(closed=True),
@@ -222,7 +221,7 @@ async def run_other(case: Case, method: str, true_rps: float) -> Outcome:
     )
 
 
-def _offer(timed: Timed, case: Case) -> Offer:
+def _offer(timed: TimedFleet, case: Case) -> Offer:
     async def offer(rate_rps: float, duration_s: float) -> Measurement:
         number = len(timed.spans)
         poisson = case.arrivals == "poisson"
@@ -234,7 +233,7 @@ def _offer(timed: Timed, case: Case) -> Offer:
 
 @contextmanager
 def _busy_process() -> Iterator[None]:
-    """Another process that wants a core all the time; it ends with this one."""
+    """Run a process that keeps a core busy; it ends with this one."""
     code = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
     process = subprocess.Popen([sys.executable, "-c", code, str(os.getpid())])
     try:
@@ -244,8 +243,8 @@ def _busy_process() -> Iterator[None]:
         process.wait()
 
 
-class Only(StrEnum):
-    """A part of the whole."""
+class Part(StrEnum):
+    """A part of the benchmark."""
 
     OURS = "ours"
     FAULTS = "faults"
@@ -253,91 +252,93 @@ class Only(StrEnum):
 
 
 def main(
-    full: Annotated[bool, typer.Option(help="Every law, batch size, queue and arrivals.")] = False,
-    busy: Annotated[bool, typer.Option(help="Beside another busy process.")] = False,
+    full: Annotated[
+        bool, typer.Option(help="Run every law, batch size, queue and arrivals.")
+    ] = False,
+    busy: Annotated[bool, typer.Option(help="Keep a core busy with another process.")] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where everything is written.")
+        Path | None, typer.Option("--json", help="Write all results to this file.")
     ] = None,
-    case: Annotated[str | None, typer.Option(help="One case by its name.")] = None,
-    only: Annotated[Only | None, typer.Option(help="One part of the whole.")] = None,
+    case: Annotated[str | None, typer.Option(help="Run only the case of this name.")] = None,
+    only: Annotated[Part | None, typer.Option(help="Run only this part.")] = None,
     simulated: Annotated[
-        int, typer.Option(help="Simulate this many runs of each case, without a clock.")
+        int, typer.Option(help="Simulate this number of searches of each case instead.")
     ] = 0,
 ) -> None:
-    """Measure how right the search for the sustained rate is, and what it costs."""
+    """Measure the error and the cost of the search for the sustained rate."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     cases = [c for c in (whole_product() if full else CASES) if case in (None, c.name)]
     faulty = [c for c in FAULT_CASES if case in (None, c.name)]
     if not cases and not faulty:
         known = ", ".join(c.name for c in (*CASES, *FAULT_CASES))
-        raise typer.BadParameter(f"no case {case!r}; known are {known}")
+        raise typer.BadParameter(f"unknown case {case!r}; known cases are {known}")
     if simulated:
         if not cases:
-            raise typer.BadParameter("--simulated knows no faults")
+            raise typer.BadParameter("--simulated does not support cases with faults")
         if busy or json_file or only:
-            raise typer.BadParameter("--simulated goes with --case and --full alone")
-        every = runs(cases, simulated)
-        console.print(_spread_table(every))
-        console.print(summary([run.error for run in every], [run.probe_s for run in every]))
+            raise typer.BadParameter("--simulated can be combined only with --case and --full")
+        found = search_all(cases, simulated)
+        console.print(_spread_table(found))
+        console.print(summary([r.error for r in found], [r.probe_s for r in found]))
         return
     host = describe_host()
     console.print(f"{host['cpu']}, {host['cores']} cores{', another process busy' if busy else ''}")
     with _busy_process() if busy else nullcontext():
-        outcomes = asyncio.run(_run(console, cases, faulty, only))
-    ours = [o for o in outcomes if o.method == "servetune" and o.held is None]
+        results = asyncio.run(_run(console, cases, faulty, only))
+    ours = [r for r in results if r.method == "servetune" and r.as_expected is None]
     if ours:
-        console.print(_table("The search against the truth", ours))
-        console.print(summary([o.error for o in ours], [o.probe_s for o in ours]))
+        console.print(_table("Rate search and true rates", ours))
+        console.print(summary([r.error for r in ours], [r.probe_s for r in ours]))
         console.print(
-            f"The load generator was late in {sum(o.limited for o in ours)} of "
-            f"{sum(o.probes for o in ours)} probes."
+            f"The load generator was late in {sum(r.limited for r in ours)} of "
+            f"{sum(r.probes for r in ours)} probes."
         )
-    if faults := [o for o in outcomes if o.held is not None]:
-        console.print(_fault_table(faults))
-    if any(o.method != "servetune" for o in outcomes):
-        compared = [o for o in outcomes if o.case in COMPARED]
-        console.print(_table("How others do it", compared, methods=True))
-    _print_bad(console, outcomes)
+    if with_faults := [r for r in results if r.as_expected is not None]:
+        console.print(_fault_table(with_faults))
+    if any(r.method != "servetune" for r in results):
+        compared = [r for r in results if r.case in COMPARED]
+        console.print(_table("Other methods", compared, methods=True))
+    _print_bad(console, results)
     if json_file:
         data = {
             "host": host,
             "busy": busy,
-            "outcomes": [{**asdict(o), "error": o.error} for o in outcomes],
+            "outcomes": [{**asdict(r), "error": r.error} for r in results],
         }
         json_file.write_text(json.dumps(data, indent=1))
 
 
 async def _run(
-    console: Console, cases: Sequence[Case], faulty: Sequence[Case], only: Only | None
-) -> list[Outcome]:
-    outcomes = []
+    console: Console, cases: Sequence[Case], faulty: Sequence[Case], only: Part | None
+) -> list[CaseResult]:
+    results = []
 
-    def note(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        lower = outcome.lower_rps or 0.0
+    def add(result: CaseResult) -> None:
+        results.append(result)
+        lower = result.lower_rps or 0.0
         console.print(
-            f"{outcome.method}, {outcome.case}: {lower:.1f} of {outcome.true_rps:.1f} rps, "
-            f"{outcome.probe_s:.0f} s",
+            f"{result.method}, {result.case}: {lower:.1f} of {result.true_rps:.1f} rps, "
+            f"{result.probe_s:.0f} s",
             style="dim",
         )
 
-    if only in (None, Only.OURS):
+    if only in (None, Part.OURS):
         for case in cases:
-            note(await run_ours(case))
-    if only in (None, Only.FAULTS):
+            add(await run_servetune(case))
+    if only in (None, Part.FAULTS):
         for case in faulty:
-            note(await run_ours(case))
-    if only in (None, Only.OTHERS):
+            add(await run_servetune(case))
+    if only in (None, Part.OTHERS):
         for case in cases:
             if case.name in COMPARED:
-                truth = sustained_rps(case.law, case.window)
+                true_rps = sustained_rps(case.law, case.window)
                 for method in _OTHERS:
-                    note(await run_other(case, method, truth))
-    return outcomes
+                    add(await run_other_method(case, method, true_rps))
+    return results
 
 
 def summary(errors: Sequence[float], seconds: Sequence[float]) -> str:
-    """The figures that the targets are about, in words."""
+    """Return the errors and the cost in a sentence."""
 
     def share(within: float) -> str:
         return f"{sum(abs(error) <= within for error in errors)} of {len(errors)}"
@@ -351,19 +352,19 @@ def summary(errors: Sequence[float], seconds: Sequence[float]) -> str:
     )
 
 
-def _spread_table(every: Sequence[Run]) -> Table:
-    table = Table("case", title="Many runs on no clock: error, %", title_justify="left")
+def _spread_table(results: Sequence[SearchResult]) -> Table:
+    table = Table("case", title="Simulated searches: error, %", title_justify="left")
     for name in ("least", "median", "most", "probe s, median", "probe s, most"):
         table.add_column(name, justify="right")
-    for case in dict.fromkeys(run.case for run in every):
-        errors = [100 * run.error for run in every if run.case == case]
-        seconds = [run.probe_s for run in every if run.case == case]
+    for case in dict.fromkeys(r.case for r in results):
+        errors = [100 * r.error for r in results if r.case == case]
+        seconds = [r.probe_s for r in results if r.case == case]
         rates = (f"{error:+.1f}" for error in (min(errors), median(errors), max(errors)))
         table.add_row(case, *rates, f"{median(seconds):.0f}", f"{max(seconds):.0f}")
     return table
 
 
-def _table(title: str, outcomes: Sequence[Outcome], methods: bool = False) -> Table:
+def _table(title: str, results: Sequence[CaseResult], methods: bool = False) -> Table:
     table = Table("case", *(["method"] if methods else []), title=title, title_justify="left")
     for name in (
         "true rps",
@@ -376,51 +377,51 @@ def _table(title: str, outcomes: Sequence[Outcome], methods: bool = False) -> Ta
         "limited",
     ):
         table.add_column(name, justify="right")
-    for o in sorted(outcomes, key=lambda o: COMPARED.index(o.case)) if methods else outcomes:
+    for r in sorted(results, key=lambda r: COMPARED.index(r.case)) if methods else results:
         table.add_row(
-            o.case,
-            *([o.method] if methods else []),
-            f"{o.true_rps:.1f}",
-            _rate(o.lower_rps),
-            _rate(o.upper_rps),
-            f"{100 * o.error:+.1f}",
-            f"{o.probe_s:.0f}",
-            f"{o.warmup_s:.0f}",
-            str(o.probes),
-            str(o.limited),
+            r.case,
+            *([r.method] if methods else []),
+            f"{r.true_rps:.1f}",
+            _rate(r.lower_rps),
+            _rate(r.upper_rps),
+            f"{100 * r.error:+.1f}",
+            f"{r.probe_s:.0f}",
+            f"{r.warmup_s:.0f}",
+            str(r.probes),
+            str(r.limited),
         )
     return table
 
 
-def _fault_table(outcomes: Sequence[Outcome]) -> Table:
+def _fault_table(results: Sequence[CaseResult]) -> Table:
     table = Table(
-        *("case", "expected", "held", "true rps at last", "lower", "upper", "probe s"),
+        *("case", "expected", "as expected", "true rps at the end", "lower", "upper", "probe s"),
         "reason and warnings",
         title="Servers with faults",
         title_justify="left",
     )
     expects = {case.name: case.expects for case in FAULT_CASES}
-    for o in outcomes:
+    for r in results:
         table.add_row(
-            o.case,
-            expects[o.case],
-            "yes" if o.held else "NO",
-            f"{o.true_rps:.1f}",
-            _rate(o.lower_rps),
-            _rate(o.upper_rps),
-            f"{o.probe_s:.0f}",
-            "; ".join((o.reason, *o.warnings)),
+            r.case,
+            expects[r.case],
+            "yes" if r.as_expected else "NO",
+            f"{r.true_rps:.1f}",
+            _rate(r.lower_rps),
+            _rate(r.upper_rps),
+            f"{r.probe_s:.0f}",
+            "; ".join((r.reason, *r.warnings)),
         )
     return table
 
 
-def _print_bad(console: Console, outcomes: Sequence[Outcome]) -> None:
-    for o in outcomes:
-        if o.method == "servetune" and o.is_bad:
-            console.print(f"\n{o.case}: {_rate(o.lower_rps)} of {o.true_rps:.1f} rps; {o.reason}")
-            for warning in o.warnings:
+def _print_bad(console: Console, results: Sequence[CaseResult]) -> None:
+    for r in results:
+        if r.method == "servetune" and r.is_bad:
+            console.print(f"\n{r.case}: {_rate(r.lower_rps)} of {r.true_rps:.1f} rps; {r.reason}")
+            for warning in r.warnings:
                 console.print(f"  warning: {warning}")
-            for w in o.windows:
+            for w in r.windows:
                 console.print(
                     f"  {w['begun_s']:6.1f} to {w['end_s']:6.1f} s  {w['rate_rps']:8.1f} rps  "
                     f"{w['verdict']}: {w['reason']}"

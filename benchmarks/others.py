@@ -1,7 +1,7 @@
-"""How others find a rate: each sees one function that offers a rate for some seconds.
+"""Other methods of finding a sustained rate. Each receives a function that offers a rate.
 
-All begin with the capacity that a closed loop estimated, and count a window as passed where
-no request was lost; none looks at the backlog.
+All begin with the capacity that a closed loop estimated. A window passes if no request was lost;
+none of the methods observes the backlog.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Offer = Callable[[float, float], Awaitable[Measurement]]
 _STEPS = 10
 _LADDER_WINDOW_S = 5.0
 _SHORT_WINDOW_S = 1.0
-_MOST_DOUBLINGS = 4
+_MAX_DOUBLINGS = 4
 _LOWEST = 0.01
 
 
 def lost(measurement: Measurement) -> int:
-    """Requests that were due and got no good answer."""
+    """Return the number of requests that were due and got no correct answer."""
     return measurement.scheduled - measurement.succeeded
 
 
 async def ladder(offer: Offer, high_rps: float) -> float | None:
-    """Ten equal steps up, 5 s each, to the first that loses a request."""
+    """Go up in ten equal steps of 5 s, to the first that loses a request."""
     best = None
     for step in range(1, _STEPS + 1):
         rate = high_rps * step / _STEPS
@@ -41,9 +41,9 @@ async def ladder(offer: Offer, high_rps: float) -> float | None:
 
 
 async def bisection(offer: Offer, high_rps: float, width: float = 0.05) -> float | None:
-    """Halve what lies between a rate without and a rate with losses; 1 s each."""
+    """Bisect between a rate without and a rate with losses, 1 s each."""
     low, high = 0.0, high_rps
-    for _ in range(_MOST_DOUBLINGS):
+    for _ in range(_MAX_DOUBLINGS):
         if lost(await offer(high, _SHORT_WINDOW_S)):
             break
         low, high = high, 2 * high
@@ -57,9 +57,10 @@ async def bisection(offer: Offer, high_rps: float, width: float = 0.05) -> float
 
 
 async def ndr(offer: Offer, high_rps: float, limit_s: float = 150.0) -> float | None:
-    """The MLRsearch package at FD.io's settings for a rate without drops.
+    """Search with the MLRsearch package at FD.io's settings for a rate without drops.
 
-    Where limit_s is over before it ends, the highest rate below the lowest that mostly lost.
+    If limit_s is over before the search ends, return the highest rate that mostly passed below
+    the lowest that mostly lost.
     """
     goal = MLRsearch.SearchGoal(
         loss_ratio=0.0,
@@ -72,7 +73,7 @@ async def ndr(offer: Offer, high_rps: float, limit_s: float = 150.0) -> float | 
     )
     config = MLRsearch.Config()
     config.goals = [goal]
-    # Before max_load: each is checked against the other's value. It never ends where the
+    # Before max_load: each is checked against the other's value. MLRsearch never ends if the
     # range is exactly one width.
     config.min_load = 0.05 * high_rps
     config.max_load = 2 * high_rps
@@ -86,8 +87,8 @@ async def ndr(offer: Offer, high_rps: float, limit_s: float = 150.0) -> float | 
         return measurer.best_rps()
     finally:
         measurer.closed = True
-    found = results[goal].conditional_throughput
-    return None if found is None else float(found)
+    rate = results[goal].conditional_throughput
+    return None if rate is None else float(rate)
 
 
 class _Measurer(MLRsearch.AbstractMeasurer):

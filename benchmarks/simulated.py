@@ -1,6 +1,6 @@
-"""The search against servers on no clock: many runs of each case in the time of one.
+"""Rate searches against simulated servers, which take no time: many searches of each case.
 
-Where chance is at work one run says little. Each window is served by a fresh line, as the stub's.
+A single search of a random case shows little. Each window is served by a new `BatchServer`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cases import Case
-from benchmarks.law import Law, Line
+from benchmarks.law import BatchServer, Law
 from benchmarks.truth import sustained_rps
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement, Until
@@ -28,43 +28,43 @@ from loadgen.schedule import Closed, due_times
 
 Floats = npt.NDArray[np.float64]
 
-_FIRST_LOOK_S, _LOOK_S = 0.5, 0.25
-#: A user who is refused asks again after this time, as the load client does.
-_AGAIN_S = 0.01
+_FIRST_CHECK_S, _CHECK_S = 0.5, 0.25
+#: A refused user sends again after this time, as the load generator does.
+_RETRY_S = 0.01
 _AFTER_ALL_S = 1e9
-#: Truths are computed for windows as long as these.
+#: True rates are computed for windows of multiples of this duration.
 _ROUNDED_S = 5.0
 
 
-class Simulation:
-    """A generator whose windows take no time; what its server does is up to `times`."""
+class SimulatedGenerator:
+    """A load generator whose windows take no time; subclasses define the server by `times`."""
 
     def __init__(self) -> None:
         self.calls: list[Load] = []
 
     async def add_capacity(self, limited: Measurement) -> str | None:
-        """There is nothing to relieve: a simulated client is never late."""
+        """Return None: a simulated generator is never late."""
         return None
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
-        """See `Generator.measure`."""
+        """See `LoadGenerator.measure`."""
         self.calls.append(load)
         due, done = self.times(load)
-        span = _FIRST_LOOK_S if until else load.duration_s
+        span = _FIRST_CHECK_S if until else load.duration_s
         while until and span < load.duration_s and not until(self.window(load, due, done, span)):
-            span += _LOOK_S
+            span += _CHECK_S
         return self.window(load, due, done, min(span, load.duration_s), drained=True)
 
     def times(self, load: Load) -> tuple[Floats, Floats]:
-        """When each request is due, ascending, and answered; NaN where it is refused."""
+        """Return when each request is due, ascending, and when answered; NaN if refused."""
         raise NotImplementedError
 
     def window(
         self, load: Load, due: Floats, done: Floats, span: float, drained: bool = False
     ) -> Measurement:
-        """What is measured of the window up to span, at once or after its drain."""
-        seen = due < span
-        due, done = due[seen], done[seen]
+        """Return the measurement of the window up to `span`, before or after its drain."""
+        in_span = due < span
+        due, done = due[in_span], done[in_span]
         refused = np.isnan(done)
         late = (done - due > load.timeout_s) & (drained | (due + load.timeout_s < span))
         answered = ~refused & ~late & (drained | (done < span))
@@ -91,76 +91,81 @@ class Simulation:
         )
 
 
-class Served(Simulation):
-    """A server of known law."""
+class SimulatedStub(SimulatedGenerator):
+    """A server of known law, without faults."""
 
     def __init__(self, law: Law, seed: int):
         super().__init__()
         self._law, self._seed = law, seed
 
     def times(self, load: Load) -> tuple[Floats, Floats]:
-        """See `Simulation.times`."""
-        line: Line[int] = Line(self._law, seed=1000 * self._seed + len(self.calls))
+        """See `SimulatedGenerator.times`."""
+        server: BatchServer[int] = BatchServer(self._law, seed=1000 * self._seed + len(self.calls))
         if isinstance(load.schedule, Closed):
-            return _closed(line, load.schedule.users, load.duration_s)
+            return _closed(server, load.schedule.users, load.duration_s)
         due = np.array(list(due_times(load.schedule, load.duration_s)))
-        return due, _open(line, due)
+        return due, _open(server, due)
 
 
-def _open(line: Line[int], due: Floats) -> Floats:
+def _open(server: BatchServer[int], due: Floats) -> Floats:
     done = np.full(len(due), np.nan)
     for number, at in enumerate([*due.tolist(), _AFTER_ALL_S]):
-        for end, numbers in line.advance(at):
+        for end, numbers in server.advance(at):
             done[numbers] = end
-        line.arrive(at, number)
+        server.arrive(at, number)
     return done
 
 
-def _closed(line: Line[int], users: int, duration_s: float) -> tuple[Floats, Floats]:
-    asks = [0.0] * users
+def _closed(server: BatchServer[int], users: int, duration_s: float) -> tuple[Floats, Floats]:
+    sends = [0.0] * users
     due: list[float] = []
     done: list[float] = []
-    while (at := min(asks[0] if asks else math.inf, line.next_s)) < math.inf:
-        for end, numbers in line.advance(at):
+    while (at := min(sends[0] if sends else math.inf, server.next_s)) < math.inf:
+        for end, numbers in server.advance(at):
             for number in numbers:
                 done[number] = end
-                heapq.heappush(asks, end)
-        while asks and asks[0] <= at:
-            heapq.heappop(asks)
+                heapq.heappush(sends, end)
+        while sends and sends[0] <= at:
+            heapq.heappop(sends)
             if at < duration_s:
                 due.append(at)
                 done.append(math.nan)
-                if not line.arrive(at, len(due) - 1):
-                    heapq.heappush(asks, at + _AGAIN_S)
+                if not server.arrive(at, len(due) - 1):
+                    heapq.heappush(sends, at + _RETRY_S)
     return np.array(due), np.array(done)
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one search found: how far it is above the truth, as a share, and what it took."""
+class SearchResult:
+    """The result of one search.
+
+    Attributes:
+        error: rate found ÷ true rate − 1.
+        probe_s: seconds of windows at offered rates.
+    """
 
     case: str
     error: float
     probe_s: float
 
 
-def runs(cases: Sequence[Case], seeds: int) -> list[Run]:
-    """Run each case repeatedly with the product's defaults, on all cores."""
+def search_all(cases: Sequence[Case], seeds: int) -> list[SearchResult]:
+    """Search each case with `seeds` seeds and the product's defaults, on all cores."""
     with ProcessPoolExecutor() as pool:
-        every = [(case, seed) for case in cases for seed in range(seeds)]
-        return list(pool.map(_run, *zip(*every, strict=True), chunksize=seeds))
+        pairs = [(case, seed) for case in cases for seed in range(seeds)]
+        return list(pool.map(_search, *zip(*pairs, strict=True), chunksize=seeds))
 
 
-def _run(case: Case, seed: int) -> Run:
+def _search(case: Case, seed: int) -> SearchResult:
     goal = Goal(arrivals=case.arrivals, seed=1000 * seed)
-    server = Served(case.law, seed)
+    server = SimulatedStub(case.law, seed)
     found = asyncio.run(RateSearch(goal, server, case.cycle_requests, case.users).find())
     lasted_s = [p.measurement.span_s for p in found.probes if p.rate_rps == found.lower_rps]
-    true_rps = _truth(case, _ROUNDED_S * max(round(max(lasted_s, default=0) / _ROUNDED_S), 1))
+    true_rps = _true_rps(case, _ROUNDED_S * max(round(max(lasted_s, default=0) / _ROUNDED_S), 1))
     probe_s = sum(duration_s(probe.measurement) for probe in found.probes)
-    return Run(case.name, (found.lower_rps or 0.0) / true_rps - 1, probe_s)
+    return SearchResult(case.name, (found.lower_rps or 0.0) / true_rps - 1, probe_s)
 
 
 @cache
-def _truth(case: Case, window_s: float) -> float:
+def _true_rps(case: Case, window_s: float) -> float:
     return sustained_rps(case.law, replace(case.window, least_s=window_s))

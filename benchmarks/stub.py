@@ -1,11 +1,11 @@
 """An HTTP server whose law is known by construction, in a separate process.
 
-    with running(Law(workers=2, batch=8), Faults(fail_every=500)) as stub:
+    with running_stub(Law(workers=2, batch=8), Faults(fail_every=500)) as stub:
         ...  # POST anything to stub.url
-        stub.accounts()
+        stub.counts()
 
-The law runs on exact times: a timer that fires late delays an answer and no batch.
-How late the answers left is part of the accounts.
+Batches have exact times: a timer that fires late delays an answer but no batch. The counts
+include how late the answers were sent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import uvloop
 
-from benchmarks.law import Faults, Law, Line
+from benchmarks.law import BatchServer, Faults, Law
 
 _ROOT = Path(__file__).parents[1]
 _RESET = struct.pack("ii", 1, 0)
@@ -36,15 +36,16 @@ _LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Accounts:
-    """What a stub has done so far.
+class Counts:
+    """The counts of a stub so far.
 
     Attributes:
-        requests: of these, how many were answered 200, refused (503), failed (500), reset.
-        connections: how many were accepted.
-        batches: size and service time of each, seconds.
-        late_mean_s, late_max_s: how long after its batch's end an answer left.
-        cpu_s: the process's CPU time.
+        requests: requests received.
+        answered, refused, failed, reset: of these, answered 200, 503 or 500, or reset.
+        connections: connections accepted.
+        batches: size and service time of each batch, seconds.
+        late_mean_s, late_max_s: time from the end of a batch to the sending of its answers.
+        cpu_s: CPU time of the process, seconds.
     """
 
     requests: int
@@ -61,21 +62,26 @@ class Accounts:
 
 @dataclass(frozen=True)
 class Stub:
-    """One that runs: where to post, and what can be asked of it."""
+    """A running stub.
+
+    Attributes:
+        url: accepts any POST.
+        pid: the process.
+    """
 
     url: str
     pid: int
 
-    def accounts(self) -> Accounts:
-        """What it has done so far."""
-        data = self._ask("GET", "/accounts")
-        return Accounts(**{**data, "batches": tuple((n, s) for n, s in data["batches"])})
+    def counts(self) -> Counts:
+        """Return the counts so far."""
+        data = self._send("GET", "/counts")
+        return Counts(**{**data, "batches": tuple((n, s) for n, s in data["batches"])})
 
     def arm(self) -> None:
-        """Let the times of its faults count from now."""
-        self._ask("POST", "/arm")
+        """Let the times of the faults count from now."""
+        self._send("POST", "/arm")
 
-    def _ask(self, method: str, path: str) -> Any:
+    def _send(self, method: str, path: str) -> Any:
         host = self.url.rsplit("/", 2)[0]
         request = urllib.request.Request(host + path, method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -83,8 +89,8 @@ class Stub:
 
 
 @contextmanager
-def running(law: Law, faults: Faults = Faults(), seed: int = 0) -> Iterator[Stub]:
-    """Run one for as long as the context lasts."""
+def running_stub(law: Law, faults: Faults = Faults(), seed: int = 0) -> Iterator[Stub]:
+    """Run a stub in a child process until the context ends."""
     arguments = json.dumps({"law": asdict(law), "faults": asdict(faults), "seed": seed})
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.stub", arguments],
@@ -103,19 +109,19 @@ def running(law: Law, faults: Faults = Faults(), seed: int = 0) -> Iterator[Stub
 
 
 class _Server:
-    """The line on the wall clock, and what is accounted beside it."""
+    """A `BatchServer` on the wall clock, with its counts."""
 
     def __init__(self, law: Law, faults: Faults, seed: int):
-        self.line: Line[asyncio.Transport] = Line(law, faults, seed)
+        self.batching: BatchServer[asyncio.Transport] = BatchServer(law, faults, seed)
         self.requests = self.answered = self.refused = self.failed = self.reset = 0
         self.connections = 0
         self._late_s = self._latest_s = 0.0
         self._timer_s = float("inf")
 
     def arm(self) -> None:
-        self.line.faults_begin_s = time.perf_counter()
+        self.batching.faults_begin_s = time.perf_counter()
 
-    def accounts(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         return {
             "requests": self.requests,
             "answered": self.answered,
@@ -123,14 +129,14 @@ class _Server:
             "failed": self.failed,
             "reset": self.reset,
             "connections": self.connections,
-            "batches": self.line.batches,
+            "batches": self.batching.batches,
             "late_mean_s": self._late_s / max(self.answered, 1),
             "late_max_s": self._latest_s,
             "cpu_s": time.process_time(),
         }
 
     def request(self, transport: asyncio.Transport) -> None:
-        faults = self.line.faults
+        faults = self.batching.faults
         self.requests += 1
         if self.requests == 1 and not faults.wait_for_arm:
             self.arm()
@@ -143,15 +149,15 @@ class _Server:
             self.failed += 1
             transport.write(_answer("500 Internal Server Error", b"{}"))
         else:
-            self.look()
-            if not self.line.arrive(time.perf_counter(), transport):
+            self.answer_served()
+            if not self.batching.arrive(time.perf_counter(), transport):
                 self.refused += 1
                 transport.write(_answer("503 Service Unavailable", b"{}"))
-            self._wake_in_time()
+            self._set_timer()
 
-    def look(self) -> None:
-        """Answer what has been served by now."""
-        for end, transports in self.line.advance(time.perf_counter()):
+    def answer_served(self) -> None:
+        """Answer the requests of batches that have been served by now."""
+        for end, transports in self.batching.advance(time.perf_counter()):
             late_s = time.perf_counter() - end
             self._late_s += late_s * len(transports)
             self._latest_s = max(self._latest_s, late_s)
@@ -160,15 +166,14 @@ class _Server:
                 if not transport.is_closing():
                     transport.write(_OK)
 
-    def wake(self) -> None:
-        """The timer has fired."""
+    def timer_fired(self) -> None:
         self._timer_s = float("inf")
-        self.look()
-        self._wake_in_time()
+        self.answer_served()
+        self._set_timer()
 
-    def _wake_in_time(self) -> None:
-        # The loop's own timers count whole milliseconds, longer than a batch may take.
-        next_s = self.line.next_s
+    def _set_timer(self) -> None:
+        # The event loop's timers count whole milliseconds, longer than a batch may take.
+        next_s = self.batching.next_s
         if next_s < self._timer_s:
             wait_s = min(max(next_s - time.perf_counter(), 1e-6), _LONGEST_WAIT_S)
             signal.setitimer(signal.ITIMER_REAL, wait_s)
@@ -176,7 +181,7 @@ class _Server:
 
 
 class _Connection(asyncio.Protocol):
-    """Requests with a Content-Length, one after another, on a connection that is kept."""
+    """A keep-alive connection; requests need a Content-Length and follow one another."""
 
     def __init__(self, server: _Server):
         self._server = server
@@ -194,8 +199,8 @@ class _Connection(asyncio.Protocol):
             if len(self._received) < body_end:
                 return
             self._received = self._received[body_end:]
-            if head.startswith(b"GET /accounts "):
-                self._write(self._server.accounts())
+            if head.startswith(b"GET /counts "):
+                self._write(self._server.counts())
             elif head.startswith(b"POST /arm "):
                 self._server.arm()
                 self._write({"armed": True})
@@ -220,18 +225,18 @@ _OK = _answer("200 OK", b'{"ok": true}')
 
 
 async def serve(law: Law, faults: Faults, seed: int) -> None:
-    """Print the port, then serve until standard input ends: with the process that started this."""
+    """Print the port, then serve until standard input ends, with the parent process."""
     server, loop = _Server(law, faults, seed), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGALRM, server.wake)
+    loop.add_signal_handler(signal.SIGALRM, server.timer_fired)
     listening = await loop.create_server(
         lambda: _Connection(server), "127.0.0.1", 0, backlog=socket.SOMAXCONN
     )
-    # What is accounted only grows; walking it for garbage would be another stall.
+    # The counts only grow; collecting garbage among them would be another stall.
     gc.freeze()
     gc.disable()
     print(listening.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
-    # Nothing is ever written to it: it becomes readable when it ends.
+    # Nothing is written to standard input: it becomes readable when it ends.
     loop.add_reader(sys.stdin.fileno(), ended.set)
     await ended.wait()
 

@@ -1,16 +1,16 @@
-"""The true zero-loss rate of a law: an event simulation, on no clock.
+"""The true zero-loss rate of a law, by an event simulation without a clock.
 
-Batches are simulated as they form; the rest follows from when each request was dequeued. It
-shares the parameters with the stub's line, and none of its code: the tests compare the two.
+Batches are simulated as they form; the rest follows from when each request was dequeued. The
+simulation shares the parameters of `law.BatchServer` and none of its code: tests compare the two.
 
-A rate is sustained where
+A rate is sustained if
 
 - at least half of the simulated windows see no request refused and none answered later than
   the timeout; each begins empty and ends with its last answer;
-- the offered rate is not above what the workers serve in full batches (utilisation at most 1);
-- the mean number of requests outstanding in the window's last quarter is above that in its
-  second quarter by less than 1 % of the requests offered, on the mean over all windows. Single
-  windows of a random law grow or shrink by chance.
+- the offered rate is at most the workers' rate with full batches (utilisation at most 1);
+- the mean number of outstanding requests in the window's last quarter exceeds that in its second
+  quarter by less than 1 % of the requests offered, averaged over all windows. Single windows of a
+  random law grow or shrink by chance.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ _WINDOWS = 60
 
 @dataclass(frozen=True)
 class Window:
-    """How long requests are offered, and how.
+    """The duration and the arrivals of a window.
 
     Attributes:
-        least_s, cycles: its length is least_s, but at least `cycles` rounds of full batches.
-        poisson: arrivals are independent; else their distance is constant.
+        least_s, cycles: the window lasts least_s seconds, and at least `cycles` rounds of full
+            batches.
+        poisson: whether arrivals are independent; otherwise their distance is constant.
         timeout_s: a later answer is a loss.
     """
 
@@ -50,42 +51,45 @@ class Window:
     poisson: bool = False
     timeout_s: float = 10.0
 
-    def length_s(self, law: Law, rate_rps: float) -> float:
-        """Its length at a rate, seconds."""
+    def duration_s(self, law: Law, rate_rps: float) -> float:
+        """Return the duration at a rate, seconds."""
         return max(self.least_s, self.cycles * law.workers * law.batch / rate_rps)
 
 
 @dataclass(frozen=True)
-class Served:
-    """One simulated window; one entry for each request."""
+class ServedWindow:
+    """One simulated window: when each request arrived, was dequeued and answered, seconds."""
 
     arrived: Floats
     dequeued: Floats
     answered: Floats
 
     def refused(self, queue: int) -> bool:
-        """Whether a request came while `queue` earlier ones still waited."""
+        """Return whether a request arrived while `queue` earlier ones waited."""
         return bool(np.any(self.dequeued[:-queue] > self.arrived[queue:]))
 
-    def growth(self, length_s: float) -> float:
-        """Mean outstanding in the last quarter less that in the second, ÷ requests offered."""
+    def growth(self, duration_s: float) -> float:
+        """Return the growth of the mean outstanding requests ÷ the requests offered.
+
+        The growth is that from the second to the last quarter of the window.
+        """
 
         def outstanding(begin: float, end: float) -> float:
             inside = np.clip(self.answered, begin, end) - np.clip(self.arrived, begin, end)
             return float(inside.sum()) / (end - begin)
 
-        last = outstanding(0.75 * length_s, length_s)
-        second = outstanding(0.25 * length_s, 0.5 * length_s)
+        last = outstanding(0.75 * duration_s, duration_s)
+        second = outstanding(0.25 * duration_s, 0.5 * duration_s)
         return (last - second) / max(len(self.arrived), 1)
 
 
-def simulate(law: Law, arrived: Floats, noise: Sequence[float]) -> Served:
-    """Serve these arrivals with a queue without bound.
+def simulate(law: Law, arrived: Floats, noise: Sequence[float]) -> ServedWindow:
+    """Serve arrivals with an unbounded queue.
 
-    Up to the first refusal a bounded queue does the same, and a window with one has failed.
+    A bounded queue behaves the same up to the first refusal, and a window with one has failed.
 
     Args:
-        noise: the service time ÷ its mean of each batch, as many as there are requests.
+        noise: service time ÷ mean of each batch, one value per request.
     """
     arrivals = arrived.tolist()
     mean_s = [law.mean_s(n) for n in range(law.batch + 1)]
@@ -107,28 +111,28 @@ def simulate(law: Law, arrived: Floats, noise: Sequence[float]) -> Served:
         first = after
     sizes = np.diff([*firsts, len(arrivals)])
     dequeued = np.maximum(np.repeat(taken_at, sizes), arrived)
-    return Served(arrived, dequeued, np.repeat(ends, sizes))
+    return ServedWindow(arrived, dequeued, np.repeat(ends, sizes))
 
 
 def noise_of(law: Law, batches: Sequence[tuple[int, float]]) -> Floats:
-    """Measured service times ÷ their law's means, for `sustained_rps` to draw from."""
+    """Return measured service times ÷ the means of the law, for `sustained_rps`."""
     return np.array([seconds / law.mean_s(n) for n, seconds in batches])
 
 
 def sustained_rps(
     law: Law, window: Window = Window(), noise: Floats | None = None, seed: int = 0
 ) -> float:
-    """The highest rate that is sustained, to 0.5 %; 0 where none is.
+    """Return the highest sustained rate, to 0.5 %; 0 if there is none.
 
     Args:
-        noise: service times ÷ their means that were measured; else the law's own.
+        noise: measured service times ÷ their means; by the law if None.
     """
     high = law.capacity_rps
     if noise is not None:
         high /= float(noise.mean())
     if _is_sustained(law, window, noise, seed, high):
         return high
-    # Not every rate below a sustained one is sustained too: look from above.
+    # A rate below a sustained one is not always sustained, so the search comes from above.
     low = high * _STEP
     while not _is_sustained(law, window, noise, seed, low):
         high, low = low, low * _STEP
@@ -146,20 +150,20 @@ def sustained_rps(
 def _is_sustained(
     law: Law, window: Window, noise: Floats | None, seed: int, rate_rps: float
 ) -> bool:
-    length_s = window.length_s(law, rate_rps)
-    varied = law.exponential if noise is None else len(set(noise.tolist())) > 1
-    windows = _WINDOWS if window.poisson or varied else 1
+    duration_s = window.duration_s(law, rate_rps)
+    is_random = law.exponential if noise is None else len(set(noise.tolist())) > 1
+    windows = _WINDOWS if window.poisson or is_random else 1
     growths: list[float] = []
-    lost = 0
-    # The same draws at every rate: the difference of two rates is not that of their luck.
+    lossy = 0
+    # The same draws at every rate, so that two rates do not differ by chance.
     for generator in np.random.default_rng(seed).spawn(windows):
-        served = simulate(law, *_draw(law, window, noise, generator, rate_rps, length_s))
+        served = simulate(law, *_draw(law, window, noise, generator, rate_rps, duration_s))
         late = served.answered - served.arrived > window.timeout_s
         if served.refused(law.queue) or late.any():
-            lost += 1
-        if 2 * lost > windows:
+            lossy += 1
+        if 2 * lossy > windows:
             return False
-        growths.append(served.growth(length_s))
+        growths.append(served.growth(duration_s))
     return float(np.mean(growths)) < GROWTH
 
 
@@ -169,16 +173,16 @@ def _draw(
     noise: Floats | None,
     generator: np.random.Generator,
     rate_rps: float,
-    length_s: float,
+    duration_s: float,
 ) -> tuple[Floats, list[float]]:
     times, services = generator.spawn(2)
     if window.poisson:
-        expected = rate_rps * length_s
+        expected = rate_rps * duration_s
         count = int(expected + 6 * expected**0.5 + 10)
         arrived = np.cumsum(times.exponential(1.0, count)) / rate_rps
-        arrived = arrived[arrived < length_s]
+        arrived = arrived[arrived < duration_s]
     else:
-        arrived = np.arange(0.0, length_s, 1 / rate_rps)
+        arrived = np.arange(0.0, duration_s, 1 / rate_rps)
     if noise is not None:
         drawn = services.choice(noise, len(arrived))
     elif law.exponential:

@@ -1,4 +1,4 @@
-"""A generator whose server is simulated: windows take no time and follow a known law."""
+"""Load generators with simulated servers: windows take no time and follow a known law."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.law import Law
-from benchmarks.simulated import Floats, Simulation
+from benchmarks.simulated import Floats, SimulatedGenerator
 from benchmarks.truth import simulate
 from loadgen.errors import GeneratorLostError
 from loadgen.histogram import Histogram
@@ -17,13 +17,15 @@ from loadgen.measurement import Load, Measurement, Until
 from loadgen.schedule import Closed, Constant, due_times
 
 
-class Simulated(Simulation):
-    """`servers` that each answer a request `service_s` after they took it; first come first served.
+class SimulatedServers(SimulatedGenerator):
+    """Servers that each serve one request at a time, in the order of arrival.
 
     Args:
-        fail_every: every so-many-th request fails.
-        late_s: how late each request is sent.
-        lose: these measure calls, counted from 0, lose a load generator process.
+        service_s: service time of a request, seconds.
+        servers: the number of servers.
+        fail_every: one failed request per this number; 0 for none.
+        late_s: how late each request is sent, seconds.
+        lose: numbers of the measure calls, from 0, that lose a load generator process.
     """
 
     def __init__(
@@ -77,20 +79,20 @@ class Simulated(Simulation):
     def window(
         self, load: Load, due: Floats, done: Floats, span: float, drained: bool = False
     ) -> Measurement:
-        seen = super().window(load, due, done, span, drained)
-        failed = seen.scheduled // self.fail_every if self.fail_every else 0
+        window = super().window(load, due, done, span, drained)
+        failed = window.scheduled // self.fail_every if self.fail_every else 0
         lateness = Histogram()
-        lateness.record(self.late_s, max(seen.scheduled, 1))
+        lateness.record(self.late_s, max(window.scheduled, 1))
         return replace(
-            seen,
-            succeeded=seen.succeeded - failed,
+            window,
+            succeeded=window.succeeded - failed,
             errors={"status 500": failed} if failed else {},
             lateness=lateness,
         )
 
 
-class SimulatedFleet(Simulated):
-    """A simulated generator in place of a `Fleet`: it offers load to no URL."""
+class SimulatedFleet(SimulatedServers):
+    """A simulated generator with the interface of a `Fleet`; it ignores the URL."""
 
     async def set_target(self, url: str) -> None:
         """See `Fleet.set_target`."""
@@ -99,25 +101,26 @@ class SimulatedFleet(Simulated):
         """See `Fleet.close`."""
 
 
-class Batches(Simulated):
-    """Workers that form batches, whose times vary by chance; its queue has no bound.
+class SimulatedBatches(SimulatedServers):
+    """Workers that form batches of random duration, with an unbounded queue.
 
-    A closed loop is taken for an open one at a tenth above the capacity.
+    A closed loop is simulated as constant arrivals at 1.1 times the capacity.
 
     Args:
-        varies: the standard deviation of a batch's time ÷ its mean.
-        seed: of that chance.
+        variation: standard deviation of the logarithm of a batch's duration ÷ its mean.
+        seed: of the random durations.
     """
 
-    def __init__(self, law: Law, varies: float, seed: int):
-        held = law.workers * law.batch
-        super().__init__(held / law.capacity_rps, held)
-        self._law, self._varies, self._chance = law, varies, np.random.default_rng(seed)
+    def __init__(self, law: Law, variation: float, seed: int):
+        places = law.workers * law.batch
+        super().__init__(places / law.capacity_rps, places)
+        self._law, self._variation = law, variation
+        self._generator = np.random.default_rng(seed)
 
     def times(self, load: Load) -> tuple[Floats, Floats]:
         schedule = load.schedule
         if isinstance(schedule, Closed):
             schedule = Constant(1.1 * self.capacity_rps)
         due = np.array(list(due_times(schedule, load.duration_s)))
-        noise = np.exp(self._chance.normal(0, self._varies, len(due)))
+        noise = np.exp(self._generator.normal(0, self._variation, len(due)))
         return due, simulate(self._law, due, noise.tolist()).answered

@@ -1,4 +1,4 @@
-"""The benchmarks' stub server, by the few settings that most tests need."""
+"""The stub server of the benchmarks, with the settings that most tests need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.law import Faults, Law
-from benchmarks.stub import running
+from benchmarks.stub import running_stub
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def stub(
     fail_every: int = 0,
     reset_every: int = 0,
 ) -> Iterator[str]:
-    """Run one, and yield its URL."""
+    """Run a stub and yield its URL."""
     law = Law(workers=workers, batch=batch, service_s=service_s, queue=queue)
-    with running(law, Faults(fail_every=fail_every, reset_every=reset_every)) as server:
+    with running_stub(law, Faults(fail_every=fail_every, reset_every=reset_every)) as server:
         yield server.url

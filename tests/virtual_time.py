@@ -1,4 +1,4 @@
-"""Run the load generator on a virtual clock: timers fire at once, and only code moves the clock."""
+"""A virtual clock for the load generator: timers fire at once and advance the clock."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ class VirtualClock(selectors.DefaultSelector):
         self.cpu_s = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        """Return ready files; without one, advance to the next timer."""
+        """Return ready files; without any, advance to the next timer."""
         ready = super().select(None if timeout is None else 0)
         if not ready and timeout:
             self.now += timeout
         return ready
 
     def work(self, seconds: float) -> None:
-        """Use the CPU for this long: nothing else runs meanwhile."""
+        """Use the CPU for `seconds`, during which nothing else runs."""
         self.now += seconds
         self.cpu_s += seconds
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end on an event loop that reads this clock."""
+        """Run a coroutine on an event loop that reads this clock; return its result."""
 
         def loop() -> asyncio.AbstractEventLoop:
-            made = asyncio.SelectorEventLoop(self)
-            made.time = lambda: self.now  # type: ignore[method-assign]
-            return made
+            event_loop = asyncio.SelectorEventLoop(self)
+            event_loop.time = lambda: self.now  # type: ignore[method-assign]
+            return event_loop
 
         with asyncio.Runner(loop_factory=loop) as runner:
             return runner.run(main)
 
 
-def simulate(monkeypatch: pytest.MonkeyPatch, service_s: float) -> VirtualClock:
-    """Let clients and fleets read a virtual clock, and answer each post after `service_s`."""
+def use_virtual_clock(monkeypatch: pytest.MonkeyPatch, service_s: float) -> VirtualClock:
+    """Make clients and fleets read a virtual clock; answer each post after `service_s`."""
     clock = VirtualClock()
 
     class Poster:

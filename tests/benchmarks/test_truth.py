@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.law import Law, Line
+from benchmarks.law import BatchServer, Law
 from benchmarks.truth import Window, noise_of, simulate, sustained_rps
 
 POISSON = Window(poisson=True)
@@ -89,12 +89,12 @@ LAWS = st.builds(
 def test_truth_forms_the_same_batches_as_the_stub(law: Law, rate: float, seed: int) -> None:
     arrived = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, 200))
     served = simulate(law, arrived, [1.0] * len(arrived))
-    line: Line[int] = Line(law)
+    server: BatchServer[int] = BatchServer(law)
     ends = {}
     for number, at in enumerate(arrived.tolist()):
-        ends.update({token: end for end, tokens in line.advance(at) for token in tokens})
-        assert line.arrive(at, number)
-    ends.update({token: end for end, tokens in line.advance(1e6) for token in tokens})
+        ends.update({token: end for end, tokens in server.advance(at) for token in tokens})
+        assert server.arrive(at, number)
+    ends.update({token: end for end, tokens in server.advance(1e6) for token in tokens})
     assert [ends[number] for number in range(200)] == pytest.approx(served.answered.tolist())
 
 
@@ -103,9 +103,9 @@ def test_truth_forms_the_same_batches_as_the_stub(law: Law, rate: float, seed: i
 def test_truth_and_stub_see_the_same_first_refusal(law: Law, queue: int, rate: float) -> None:
     arrived = np.cumsum(np.random.default_rng(1).exponential(1 / rate, 200))
     served = simulate(law, arrived, [1.0] * len(arrived))
-    line: Line[int] = Line(replace(law, queue=queue))
+    server: BatchServer[int] = BatchServer(replace(law, queue=queue))
     admitted = []
     for number, at in enumerate(arrived.tolist()):
-        line.advance(at)
-        admitted.append(line.arrive(at, number))
+        server.advance(at)
+        admitted.append(server.arrive(at, number))
     assert served.refused(queue) == (not all(admitted))

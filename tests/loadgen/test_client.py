@@ -15,7 +15,7 @@ from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Burst, Closed, Constant, Share
 from tests.stub import stub
-from tests.virtual_time import simulate
+from tests.virtual_time import use_virtual_clock
 
 PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
@@ -48,7 +48,7 @@ async def test_client_closed_loop_has_at_most_its_users_outstanding() -> None:
 
 
 def test_client_closed_loop_offers_what_the_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = simulate(monkeypatch, service_s=0.04)
+    clock = use_virtual_clock(monkeypatch, service_s=0.04)
     measured = clock.run(Client(PAYLOADS).run(Load(Closed(8), 1.99)))
     assert measured.scheduled == measured.succeeded == 400
     assert measured.goodput_rps == pytest.approx(200, abs=8)

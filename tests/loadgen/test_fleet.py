@@ -29,7 +29,7 @@ from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant
 from tests.stub import stub
-from tests.virtual_time import VirtualClock, simulate
+from tests.virtual_time import VirtualClock, use_virtual_clock
 
 PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
@@ -369,7 +369,7 @@ class SlowToCheck(Payload):
 @pytest.fixture
 def slow_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualClock]:
     """The clock of a server that answers after 2 ms, faster than a client can check answers."""
-    SlowToCheck.clock = simulate(monkeypatch, service_s=0.002)
+    SlowToCheck.clock = use_virtual_clock(monkeypatch, service_s=0.002)
     yield SlowToCheck.clock
     del SlowToCheck.clock
 

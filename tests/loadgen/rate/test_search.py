@@ -11,13 +11,13 @@ from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict, judge, success_bound
 from loadgen.schedule import Constant
-from tests.simulated import Batches, Simulated
+from tests.simulated import SimulatedBatches, SimulatedServers
 
 GOAL = Goal()
 
 
 async def find(
-    generator: Simulated,
+    generator: SimulatedServers,
     incumbent_rps: float | None = None,
     known_rps: float | None = None,
     comparison_rps: float | None = None,
@@ -36,7 +36,7 @@ async def find(
 
 @pytest.mark.parametrize(("service_s", "servers"), [(0.01, 1), (0.08, 16), (0.4, 128)])
 async def test_search_finds_the_capacity(service_s: float, servers: int) -> None:
-    generator = Simulated(service_s, servers)
+    generator = SimulatedServers(service_s, servers)
     found = await find(generator)
     assert found.lower_rps is not None and found.upper_rps is not None
     assert 0.93 * generator.capacity_rps <= found.lower_rps <= 1.03 * generator.capacity_rps
@@ -45,12 +45,12 @@ async def test_search_finds_the_capacity(service_s: float, servers: int) -> None
 
 
 async def test_search_shorter_than_one_window_reports_its_window() -> None:
-    found = await find(Simulated(3.0, 4), search_limit_s=5)
+    found = await find(SimulatedServers(3.0, 4), search_limit_s=5)
     assert found.lower_rps is None and found.probes
     assert found.reason.startswith("no sustained rate: at ")
 
 
-class Falling(Simulated):
+class Falling(SimulatedServers):
     """Loses a sixth of its capacity before the window with this number."""
 
     def __init__(self, at: int):
@@ -71,7 +71,7 @@ async def test_search_never_certifies_the_old_rate_of_a_server_whose_capacity_fe
     assert found.lower_rps <= 1.03 * generator.capacity_rps
 
 
-class Rarely(Simulated):
+class Rarely(SimulatedServers):
     """Refuses one request of each window above 0.97 of its capacity."""
 
     def window(
@@ -94,7 +94,7 @@ async def test_search_finds_a_rate_despite_very_rare_failures() -> None:
 async def test_search_goes_near_the_estimate_after_a_failed_rate(seed: int) -> None:
     """A window that ended early shows a greater overload than there is: its queue filled."""
     law = Law(workers=4, batch=64, service_s=0.25)
-    found = await find(Batches(law, varies=0.5, seed=seed))
+    found = await find(SimulatedBatches(law, variation=0.5, seed=seed))
     assert found.probes[0].verdict is Verdict.FAIL
     assert found.probes[1].rate_rps == pytest.approx(found.capacity_rps, rel=0.1)
 
@@ -102,20 +102,20 @@ async def test_search_goes_near_the_estimate_after_a_failed_rate(seed: int) -> N
 @pytest.mark.parametrize("seed", range(3))
 async def test_search_finds_a_rate_of_varying_batches(seed: int) -> None:
     law = Law(workers=2, batch=64, delay_s=0.01, service_s=0.106, each_s=0.0125)
-    found = await find(Batches(law, varies=0.15, seed=seed))
+    found = await find(SimulatedBatches(law, variation=0.15, seed=seed))
     assert found.lower_rps is not None
     assert 0.75 * law.capacity_rps <= found.lower_rps <= 1.05 * law.capacity_rps
 
 
 async def test_search_widens_the_bounds_of_a_slow_server() -> None:
-    generator = Simulated(1.6, 4)
+    generator = SimulatedServers(1.6, 4)
     found = await find(generator)
     assert found.width > 0.05
     assert found.lower_rps == pytest.approx(2.5, rel=found.width)
 
 
 async def test_search_finds_the_rate_of_one_answer_in_the_warm_up() -> None:
-    generator = Simulated(3.0, 4)
+    generator = SimulatedServers(3.0, 4)
     found = await RateSearch(Goal(warmup_limit_s=4), generator, 4, users=4).find()
     assert found.lower_rps == pytest.approx(generator.capacity_rps, rel=0.1)
 
@@ -124,14 +124,14 @@ async def test_search_finds_the_rate_of_one_answer_in_the_warm_up() -> None:
 async def test_search_finds_no_rate_if_one_request_in_hundreds_fails(
     service_s: float, fail_every: int
 ) -> None:
-    found = await find(Simulated(service_s, fail_every=fail_every))
+    found = await find(SimulatedServers(service_s, fail_every=fail_every))
     assert found.lower_rps is None
     failed = [probe for probe in found.probes if probe.measurement.errors]
     assert failed and all("status 500" in probe.reason for probe in failed)
 
 
 async def test_search_prunes_by_capacity_without_a_window() -> None:
-    generator = Simulated(0.01)
+    generator = SimulatedServers(0.01)
     found = await find(generator, incumbent_rps=200)
     assert found.pruned is not None and "capacity" in found.pruned
     assert found.lower_rps is None
@@ -139,14 +139,14 @@ async def test_search_prunes_by_capacity_without_a_window() -> None:
 
 
 async def test_search_prunes_what_fails_at_the_incumbents_rate() -> None:
-    generator = Simulated(0.01)
+    generator = SimulatedServers(0.01)
     found = await find(generator, incumbent_rps=115)
     assert found.pruned is not None and "115" in found.pruned
     assert {load.rate_rps for load in generator.calls[1:]} == {115}
 
 
 async def test_search_measures_what_beats_the_incumbent() -> None:
-    found = await find(Simulated(0.01), incumbent_rps=80)
+    found = await find(SimulatedServers(0.01), incumbent_rps=80)
     assert found.pruned is None
     assert found.lower_rps == pytest.approx(100, rel=0.07)
 
@@ -154,12 +154,12 @@ async def test_search_measures_what_beats_the_incumbent() -> None:
 @pytest.mark.timeout(60)
 async def test_search_ends_on_a_range_of_one_width() -> None:
     """MLRsearch 1.2.1 loops for ever where the greatest load is one width above the least."""
-    found = await find(Simulated(1 / 102), incumbent_rps=100, width=0.2)
+    found = await find(SimulatedServers(1 / 102), incumbent_rps=100, width=0.2)
     assert found.lower_rps == pytest.approx(100, rel=0.2)
 
 
 async def test_search_strengthens_a_late_generator_and_certifies_nothing() -> None:
-    generator = Simulated(0.01, late_s=0.05)
+    generator = SimulatedServers(0.01, late_s=0.05)
     found = await find(generator)
     assert generator.raised
     assert found.lower_rps is None
@@ -169,19 +169,19 @@ async def test_search_strengthens_a_late_generator_and_certifies_nothing() -> No
 
 async def test_search_does_not_blame_the_server_for_a_late_generator() -> None:
     for incumbent_rps in (20.0, 90.0):
-        found = await find(Simulated(0.01, late_s=0.05), incumbent_rps=incumbent_rps)
+        found = await find(SimulatedServers(0.01, late_s=0.05), incumbent_rps=incumbent_rps)
         assert found.pruned is None and found.lower_rps is None
 
 
 async def test_search_repeats_the_window_of_a_lost_process() -> None:
-    found = await find(Simulated(0.01, lose=[0, 3]))
+    found = await find(SimulatedServers(0.01, lose=[0, 3]))
     assert found.lower_rps == pytest.approx(100, rel=0.07)
     with pytest.raises(GeneratorLostError):
-        await find(Simulated(0.01, lose=[2, 3]))
+        await find(SimulatedServers(0.01, lose=[2, 3]))
 
 
 async def test_search_offers_nothing_above_the_limit() -> None:
-    generator = Simulated(0.001)
+    generator = SimulatedServers(0.001)
     found = await find(generator, max_rate_rps=50)
     assert found.lower_rps == 50
     assert found.upper_rps is None
@@ -189,7 +189,7 @@ async def test_search_offers_nothing_above_the_limit() -> None:
 
 
 async def test_early_stop_ends_an_overloaded_window() -> None:
-    generator = Simulated(0.01)
+    generator = SimulatedServers(0.01)
     load = Load(Constant(150), 20)
     search = RateSearch(GOAL, generator)
     assert await search._probe("bracketing", load.rate_rps or 0) is Verdict.FAIL
@@ -198,8 +198,8 @@ async def test_early_stop_ends_an_overloaded_window() -> None:
 
 async def test_search_lowers_the_rate_for_a_latency_limit() -> None:
     """Poisson arrivals at a server of 100 rps: the queue's wait grows with the rate."""
-    free = await find(Simulated(0.01), arrivals="poisson")
-    kept = await find(Simulated(0.01), arrivals="poisson", p99_s=0.03)
+    free = await find(SimulatedServers(0.01), arrivals="poisson")
+    kept = await find(SimulatedServers(0.01), arrivals="poisson", p99_s=0.03)
     assert free.lower_rps and kept.lower_rps and kept.best and kept.upper_rps
     assert kept.lower_rps < 0.85 * free.lower_rps
     p99_s = kept.best.measurement.latency.quantile(0.99)
@@ -209,13 +209,13 @@ async def test_search_lowers_the_rate_for_a_latency_limit() -> None:
 
 
 async def test_search_reports_the_excess_of_a_latency_limit_that_nothing_meets() -> None:
-    found = await find(Simulated(0.08, 16), p99_s=0.04)
+    found = await find(SimulatedServers(0.08, 16), p99_s=0.04)
     assert found.lower_rps is None
     assert found.p99_excess == pytest.approx(1.0, abs=0.2)
 
 
 async def test_search_does_not_certify_the_old_rate_of_a_slowing_server() -> None:
-    generator = Simulated(0.01)
+    generator = SimulatedServers(0.01)
     measure, begun = generator.measure, []
 
     async def slower(load: Load, until: Until | None = None) -> Measurement:
@@ -236,7 +236,7 @@ async def test_search_does_not_certify_the_old_rate_of_a_slowing_server() -> Non
     [(90, Verdict.PASS), (98, Verdict.PASS), (104, Verdict.FAIL), (200, Verdict.FAIL)],
 )
 async def test_judge_returns_the_verdict_of_a_full_window(rate: float, verdict: Verdict) -> None:
-    measured = await Simulated(0.01).measure(Load(Constant(rate), 10))
+    measured = await SimulatedServers(0.01).measure(Load(Constant(rate), 10))
     assert judge(measured, GOAL, 0.05)[0] is verdict
 
 
@@ -259,9 +259,9 @@ async def test_search_bounds_are_majorities(
     bounds: tuple[float | None, float],
     sentence: str,
 ) -> None:
-    search = RateSearch(GOAL, Simulated(0.01))
+    search = RateSearch(GOAL, SimulatedServers(0.01))
     by_letter = {verdict.name[0]: verdict for verdict in Verdict}
-    measured = await Simulated(0.01).measure(Load(Constant(50), 1))
+    measured = await SimulatedServers(0.01).measure(Load(Constant(50), 1))
     search._probes += [
         Probe(rate, by_letter[letter], "", measured)
         for rate, letter in zip(rates, verdicts, strict=True)
@@ -271,7 +271,7 @@ async def test_search_bounds_are_majorities(
 
 
 async def test_merge_adds_up_the_parts_of_a_window() -> None:
-    one = await Simulated(0.01).measure(Load(Constant(50), 10))
+    one = await SimulatedServers(0.01).measure(Load(Constant(50), 10))
     both = merge([one, one])
     assert (both.scheduled, both.succeeded) == (2 * one.scheduled, 2 * one.succeeded)
     assert both.goodput_rps == pytest.approx(2 * one.goodput_rps)
@@ -286,7 +286,7 @@ def test_success_bound_is_that_of_zero_failures() -> None:
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0, 1.1, 1.6])
 async def test_search_goes_from_a_known_rate_to_the_capacity(share: float) -> None:
-    generator = Simulated(0.08, 16)
+    generator = SimulatedServers(0.08, 16)
     found = await find(generator, known_rps=share * generator.capacity_rps)
     assert found.lower_rps is not None and found.upper_rps is not None
     assert 0.93 * generator.capacity_rps <= found.lower_rps <= 1.03 * generator.capacity_rps
@@ -296,19 +296,19 @@ async def test_search_goes_from_a_known_rate_to_the_capacity(share: float) -> No
 
 
 async def test_search_from_a_known_rate_ends_at_the_highest_rate() -> None:
-    found = await find(Simulated(0.08, 16), known_rps=80.0, max_rate_rps=100.0)
+    found = await find(SimulatedServers(0.08, 16), known_rps=80.0, max_rate_rps=100.0)
     assert (found.lower_rps, found.upper_rps) == (100.0, None)
     assert found.stop_reason is StopReason.MAX_RATE
 
 
 async def test_search_from_a_known_rate_finds_what_holds_when_time_is_over() -> None:
-    generator = Simulated(0.4, 128)
+    generator = SimulatedServers(0.4, 128)
     found = await find(generator, known_rps=4 * generator.capacity_rps, search_limit_s=5)
     assert found.lower_rps is None or found.lower_rps <= 1.03 * generator.capacity_rps
 
 
 async def test_search_measures_latency_at_the_comparison_rate() -> None:
-    found = await find(Simulated(0.08, 16), known_rps=200.0, comparison_rps=120.0)
+    found = await find(SimulatedServers(0.08, 16), known_rps=200.0, comparison_rps=120.0)
     assert found.comparison is not None and found.comparison.load.rate_rps == 120.0
     assert found.comparison.span_s >= 5 and found.comparison.latency.quantile(0.99) > 0
     assert 120.0 not in [probe.rate_rps for probe in found.probes], "it is no verdict"

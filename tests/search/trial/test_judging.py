@@ -14,7 +14,7 @@ from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialState
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
-from tests.simulated import Simulated
+from tests.simulated import SimulatedServers
 
 
 def with_server_metrics(window: Measurement, queue_s: float | None) -> Measurement:
@@ -47,7 +47,7 @@ def with_server_metrics(window: Measurement, queue_s: float | None) -> Measureme
 async def test_judge_trial_takes_the_metrics_of_the_deciding_window(
     lower_rps: float | None, pruned: str | None, state: TrialState, queue_s: float
 ) -> None:
-    server = Simulated(0.01)
+    server = SimulatedServers(0.01)
     loads = ((20.0, 1.0, 1.0), (20.0, 2.0, 2.0), (30.0, 1.0, 4.0), (25.0, 1.0, None))
     windows = [
         with_server_metrics(await server.measure(Load(Constant(rate), span_s)), metric)
