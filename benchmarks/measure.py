@@ -121,7 +121,7 @@ class CaseResult:
 async def run_servetune(case: Case) -> CaseResult:
     """Run the rate search with its defaults."""
     with running_stub(case.law, case.faults) as stub:
-        fleet = Fleet(local_processes(_PAYLOADS), most=MAX_PROCESSES)
+        fleet = Fleet(local_processes(_PAYLOADS), max_processes=MAX_PROCESSES)
         try:
             await fleet.set_target(stub.url)
             timed = TimedFleet(fleet)
@@ -200,7 +200,7 @@ def _is_as_expected(
 async def run_other_method(case: Case, method: str, true_rps: float) -> CaseResult:
     """Run another method, beginning with the estimate of a closed loop too."""
     with running_stub(case.law) as stub:
-        fleet = Fleet(local_processes(_PAYLOADS), most=MAX_PROCESSES)
+        fleet = Fleet(local_processes(_PAYLOADS), max_processes=MAX_PROCESSES)
         try:
             await fleet.set_target(stub.url)
             timed = TimedFleet(fleet)

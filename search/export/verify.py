@@ -219,7 +219,7 @@ async def _check_server(
             found = "; ".join(differences) or f"{len(server.worker_pids)} workers, as claimed"
             checks = [Check("running", not differences, found)]
             authorized = [replace(p, headers={**p.headers, **server.headers}) for p in payloads]
-            fleet = Fleet(local_processes(authorized), most=MAX_PROCESSES)
+            fleet = Fleet(local_processes(authorized), max_processes=MAX_PROCESSES)
             try:
                 await fleet.set_target(server.url)
                 users = max(2, 2 * server.batch_capacity)

@@ -36,7 +36,7 @@ async def measure_url(
         progress: receives each phase's name and rate as it begins.
     """
     with exclusive_host():
-        fleet = Fleet(local_processes(payloads), most=MAX_PROCESSES)
+        fleet = Fleet(local_processes(payloads), max_processes=MAX_PROCESSES)
         try:
             await fleet.set_target(url)
             return await RateSearch(

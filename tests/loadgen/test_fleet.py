@@ -19,7 +19,7 @@ from aiohttp import web
 
 from loadgen.client import Client, _thread_times
 from loadgen.errors import GeneratorLostError
-from loadgen.fleet import _LEAD_S, Fleet, _reading
+from loadgen.fleet import _LEAD_S, Fleet, _read_clock
 from loadgen.histogram import Histogram
 from loadgen.local_process import LocalProcess, local_processes
 from loadgen.measurement import Load, Measurement
@@ -35,8 +35,8 @@ PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
 
 
 @asynccontextmanager
-async def fleet_of(processes: int, most: int = 0) -> AsyncIterator[Fleet]:
-    fleet = Fleet(local_processes(PAYLOADS), processes, most)
+async def fleet_of(processes: int, max_processes: int = 1) -> AsyncIterator[Fleet]:
+    fleet = Fleet(local_processes(PAYLOADS), processes, max_processes)
     try:
         yield fleet
     finally:
@@ -135,14 +135,14 @@ async def test_fleet_processes_start_together(clocks: str, monkeypatch: pytest.M
             await fleet.set_target(url)
             readings = []
             for index, process in enumerate(fleet._processes):
-                offset_s, way_s = await _reading(process)
+                offset_s, round_trip_s = await _read_clock(process)
                 asked = time.perf_counter()
                 theirs = await process.call("clock")
                 answered = time.perf_counter()
                 assert (abs(offset_s) > 3000) is bool(index == 1 and preload)
                 # A reading's error is at most half its way, however late the answers come.
-                assert asked - way_s / 2 <= theirs - offset_s <= answered + way_s / 2
-                readings.append((offset_s, way_s))
+                assert asked - round_trip_s / 2 <= theirs - offset_s <= answered + round_trip_s / 2
+                readings.append((offset_s, round_trip_s))
             starts: list[float] = []
             common_start = fleet._common_start
 
@@ -158,8 +158,8 @@ async def test_fleet_processes_start_together(clocks: str, monkeypatch: pytest.M
         fleet.close()
     assert measured.scheduled == measured.succeeded == 40
     # Their phases interleave: the second's requests are due 50 ms after the first's.
-    for index, (offset_s, way_s) in enumerate(readings):
-        earliest = starts[index] - offset_s - way_s / 2
+    for index, (offset_s, round_trip_s) in enumerate(readings):
+        earliest = starts[index] - offset_s - round_trip_s / 2
         for number, arrived in enumerate(times[str(index).encode()]):
             assert arrived >= earliest + (2 * number + index) / 20
 
@@ -241,7 +241,7 @@ async def test_fleet_gives_up_a_process_that_does_not_answer(
         with stub(batch=8) as url:
             await fleet.set_target(url)
             os.kill(pids(fleet)[0], signal.SIGSTOP)
-            monkeypatch.setattr("loadgen.fleet._SILENT_S", 0.5)
+            monkeypatch.setattr("loadgen.fleet._ANSWER_TIMEOUT_S", 0.5)
             with pytest.raises(GeneratorLostError, match="did not answer for"):
                 await fleet.measure(Load(Constant(50), 1.0))
             monkeypatch.undo()
@@ -249,7 +249,7 @@ async def test_fleet_gives_up_a_process_that_does_not_answer(
 
 
 async def test_fleet_adds_a_process_if_one_is_not_enough() -> None:
-    async with fleet_of(1, most=2) as fleet:
+    async with fleet_of(1, max_processes=2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
             busy = replace(await fleet.measure(Load(Closed(2), 0.5)), client_cpu=0.95)
@@ -262,7 +262,7 @@ async def test_fleet_adds_a_process_if_one_is_not_enough() -> None:
 async def test_fleet_raises_the_priority_until_the_next_target() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may raise a priority")
-    async with fleet_of(1, most=2) as fleet:
+    async with fleet_of(1, max_processes=2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
             measured = await fleet.measure(Load(Closed(2), 0.5))
