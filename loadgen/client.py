@@ -29,15 +29,15 @@ from loadgen.schedule import Closed, Share, due_times
 MAX_OUTSTANDING = 8000
 #: A late sender yields after this many requests, so that answers are read.
 _YIELD_EVERY = 32
-#: Times that are collected before they are counted.
-_NOTED = 8192
+#: Times that are buffered before they are counted.
+_BUFFERED = 8192
 _PRIORITY = -10
 #: This process ran out of files or ports: the request was not sent.
 _OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)
 
 
 class Client:
-    """Drive one URL from one process; all methods are coroutines, so that a fleet can call them.
+    """Drives one URL from one process. All methods are coroutines, so that a fleet can call them.
 
     Args:
         payloads: the requests, sent as a seeded mix.
@@ -125,19 +125,19 @@ class Client:
             if wait_s <= 0 and count % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
             while wait_s > 0 and not window.stop.is_set():
-                await window.stopped_within(wait_s)
+                await window.wait_for_stop(wait_s)
                 wait_s = due - window.now()
             if window.stop.is_set():
                 break
             window.scheduled()
             if len(tasks) >= MAX_OUTSTANDING:
-                window.unsent()
+                window.count_unsent()
                 continue
             task = asyncio.create_task(self._request(window, poster, next(requests), due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         else:
-            await window.stopped_within(window.load.duration_s - window.now())
+            await window.wait_for_stop(window.load.duration_s - window.now())
         window.close()
         while tasks:
             await asyncio.wait(tasks)
@@ -169,7 +169,7 @@ class Client:
         tasks = [asyncio.create_task(user()) for _ in range(users)]
         if left <= 0:
             window.stop.set()
-        await window.stopped_within(window.load.duration_s)
+        await window.wait_for_stop(window.load.duration_s)
         window.stop.set()
         window.close()
         if tasks:
@@ -187,9 +187,9 @@ class Client:
             cause = "timeout"
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _OWN_LIMITS:
-                window.not_sent()
+                window.take_back_sent()
                 return
-            cause = _cause(error)
+            cause = failure_cause(error)
         if cause:
             window.failed(due, cause)
             # A closed loop whose requests are refused at once must not spin.
@@ -221,15 +221,15 @@ class _Window:
     def now(self) -> float:
         return time.perf_counter() - self._start
 
-    async def stopped_within(self, seconds: float) -> None:
-        """Sleep, but wake if the window is stopped."""
+    async def wait_for_stop(self, seconds: float) -> None:
+        """Sleep for `seconds`, or until the window is stopped."""
         if seconds > 0.05:
             try:
                 await asyncio.wait_for(self.stop.wait(), seconds)
             except TimeoutError:
                 return
         elif seconds > 0:
-            # Timers have milliseconds, and some round down: no request is sent before its due time.
+            # Timers count milliseconds and may round down: no request is sent before its due time.
             await asyncio.sleep(math.ceil(seconds * 1000) / 1000)
 
     def scheduled(self) -> None:
@@ -240,18 +240,19 @@ class _Window:
         self._sent += 1
         self._sends.append(due)
         self._sends.append(now)
-        if len(self._sends) > _NOTED:
-            self._digest()
+        if len(self._sends) > _BUFFERED:
+            self._count_buffered()
         return now
 
-    def unsent(self) -> None:
+    def count_unsent(self) -> None:
+        """Count a request that was due and is not sent."""
         self._latency.record(self.load.timeout_s)
 
-    def not_sent(self) -> None:
+    def take_back_sent(self) -> None:
         """Take back a request that did not leave this process."""
         self._sent -= 1
         self._count(self._done, self.now())
-        self.unsent()
+        self.count_unsent()
 
     def succeeded(self, due: float, sent: float) -> None:
         now = self.now()
@@ -260,11 +261,11 @@ class _Window:
             return
         self._succeeded += 1
         self._answers.extend((due, sent, now))
-        if len(self._answers) > _NOTED:
-            self._digest()
+        if len(self._answers) > _BUFFERED:
+            self._count_buffered()
 
-    def _digest(self) -> None:
-        """Count the collected times; one by one that would cost more than sending."""
+    def _count_buffered(self) -> None:
+        """Count the buffered times; one by one that would cost more than sending."""
         due, sent = np.array(self._sends).reshape(-1, 2).T
         self._lateness.record_all(sent - due)
         self._count_all(self._begun, sent)
@@ -284,20 +285,22 @@ class _Window:
 
     def close(self) -> None:
         """End the schedule; only the drain follows."""
-        self._cpu, self._run_delay = self._shares()
+        self._cpu, self._run_delay = self._cpu_shares()
         self._span_s = min(self.now(), self.load.duration_s)
 
-    def _shares(self) -> tuple[float, float]:
+    def _cpu_shares(self) -> tuple[float, float]:
         """Return this thread's CPU time and its wait for a core, ÷ the time since the start."""
         cpu_s, delay_s = _thread_times()
         elapsed = max(self.now(), 1e-9)
         return (cpu_s - self._cpu_s) / elapsed, (delay_s - self._delay_s) / elapsed
 
     def result(self, final: bool = False) -> Measurement:
-        self._digest()
+        self._count_buffered()
         span_s = self._span_s if self._span_s is not None else self.now()
-        cpu, run_delay = self._shares() if self._span_s is None else (self._cpu, self._run_delay)
-        copy = (lambda x: x) if final else (lambda x: x.copy())
+        cpu, run_delay = (
+            self._cpu_shares() if self._span_s is None else (self._cpu, self._run_delay)
+        )
+        copy = (lambda bins: bins) if final else (lambda bins: bins.copy())
         return Measurement(
             load=self.load,
             scheduled=self._scheduled,
@@ -330,7 +333,8 @@ class _Window:
         bins += np.bincount(index[index < len(bins)], minlength=len(bins))
 
 
-def _cause(error: Exception) -> str:
+def failure_cause(error: Exception) -> str:
+    """Return the name under which a failed post is counted."""
     match error:
         case aiohttp.ClientConnectorError():
             return (

@@ -26,7 +26,7 @@ from loadgen.deadlines import Deadlines
 from loadgen.payloads import Payload
 
 #: Not sent unless a payload has it: compressing answers would add to the server's work.
-_SKIPPED = frozenset({"Accept-Encoding"})
+_OMITTED_HEADERS = frozenset({"Accept-Encoding"})
 #: These change how a body is sent, not only the head.
 _BODY_HEADERS = {"transfer-encoding", "expect"}
 #: A longer body is written separately from its head, so that it is not kept twice.
@@ -37,7 +37,7 @@ class Poster(Protocol):
     """Posts a payload and returns the answer's status and whole body."""
 
     async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
-        """Post once; no redirect is followed, nothing is repeated.
+        """Post once; follow no redirect and repeat nothing.
 
         Raises:
             TimeoutError: no whole answer within `within_s` seconds.
@@ -50,10 +50,10 @@ class Poster(Protocol):
 async def connections_to(
     url: str, payloads: Sequence[Payload], fast: bool = True
 ) -> AsyncIterator[Poster]:
-    """Keep-alive connections to one URL, as many as there are posts at once.
+    """Open keep-alive connections to one URL, one per concurrent post.
 
     Args:
-        payloads: what will be posted.
+        payloads: the payloads that will be posted.
         fast: False for a plain `ClientSession`, which is also used if a payload or the
             installed aiohttp needs it.
     """
@@ -62,8 +62,8 @@ async def connections_to(
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        takes_ours = hasattr(session.connector, "_factory")
-        if not (fast and takes_ours and _fit(url, payloads) and supported()):
+        has_factory = hasattr(session.connector, "_factory")
+        if not (fast and has_factory and _fits_connections(url, payloads) and supported()):
             yield Sessions(session, url)
             return
         with Deadlines() as deadlines:
@@ -88,7 +88,7 @@ class Sessions:
                 self._url,
                 data=payload.body,
                 headers=payload.headers,
-                skip_auto_headers=_SKIPPED,
+                skip_auto_headers=_OMITTED_HEADERS,
                 allow_redirects=False,
             ) as answer,
         ):
@@ -135,7 +135,7 @@ class Connections:
         self._prepared: dict[int, tuple[Payload, list[bytes]]] = {}
 
     async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
-        """See `Poster.post`. One coroutine, since each further one costs at high rates."""
+        """See `Poster.post`. A single coroutine, because further ones cost CPU at high rates."""
         task: Any = asyncio.current_task(self._loop)
         self._deadlines.set(task, within_s)
         connection = None
@@ -197,7 +197,7 @@ class Connections:
             "POST",
             self._url,
             headers=payload.headers,
-            skip_auto_headers=_SKIPPED,
+            skip_auto_headers=_OMITTED_HEADERS,
             data=payload.body,
             loop=self._loop,
             session=self._session,
@@ -208,7 +208,7 @@ class Connections:
         lines = [f"POST {request.url.raw_path_qs} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
         if any(c in line for line in lines for c in "\r\n\0"):
-            raise ValueError(f"a header holds a line break: {payload.headers}")
+            raise ValueError(f"a header must not contain a line break: {payload.headers}")
         head = "\r\n".join([*lines, "", ""]).encode()
         joined = len(payload.body) <= _JOINED_BYTES
         pieces = [head + payload.body] if joined else [head, payload.body]
@@ -216,35 +216,38 @@ class Connections:
         return prepared
 
 
-def _fit(url: str, payloads: Sequence[Payload]) -> bool:
+def _fits_connections(url: str, payloads: Sequence[Payload]) -> bool:
+    """Return whether `Connections` can post these payloads to this URL."""
     names = {name.lower() for payload in payloads for name in payload.headers}
     return URL(url).scheme in ("http", "https") and not names & _BODY_HEADERS
 
 
 @cache
 def supported() -> bool:
-    """Return whether aiohttp's internals are as `Connections` expects, tried in memory."""
+    """Return whether the installed aiohttp has the internals that `Connections` uses."""
     try:
-        return _rehearsed()
+        return _internals_work()
     except Exception:
         return False
 
 
-def _rehearsed() -> bool:
-    class Silent(asyncio.Transport):
+def _internals_work() -> bool:
+    """Return whether a `_Handler` parses two answers as expected."""
+
+    class NullTransport(asyncio.Transport):
         def is_closing(self) -> bool:
             return False
 
     protocol = _Handler(asyncio.get_running_loop())
-    protocol.connection_made(Silent())
+    protocol.connection_made(NullTransport())
     protocol.set_response_params(read_until_eof=True)
     for body in (
         b"Content-Length: 2\r\n\r\nok",
         b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     ):
-        waiting = protocol.answer()
+        answer = protocol.answer()
         protocol.data_received(b"HTTP/1.1 200 OK\r\n" + body)
-        message, payload = waiting.result()
+        message, payload = answer.result()
         if message.code != 200 or not payload.is_eof() or payload.exception() is not None:
             return False
         if b"".join(payload._buffer) != b"ok":

@@ -10,14 +10,14 @@ SWEEP_S = 0.02
 
 
 class Deadlines:
-    """Cancel tasks at their deadlines, which must be set in about ascending order.
+    """Cancels tasks at their deadlines, which must be set in about ascending order.
 
     A context manager. A task calls `set`, and at its end `clear`, which returns whether the task
     was cancelled here. asyncio.timeout would set one timer for each task.
     """
 
     def __init__(self) -> None:
-        self._times: dict[asyncio.Task[object], float] = {}
+        self._deadlines: dict[asyncio.Task[object], float] = {}
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -29,22 +29,22 @@ class Deadlines:
 
     def set(self, task: asyncio.Task[object], within_s: float) -> None:
         """Cancel the task unless it is cleared within `within_s` seconds."""
-        self._times[task] = self._loop.time() + within_s
+        self._deadlines[task] = self._loop.time() + within_s
 
     def clear(self, task: asyncio.Task[object]) -> bool:
         """Forget the task; return whether its deadline, and nothing else, cancelled it."""
-        if self._times.pop(task, None) is not None:
+        if self._deadlines.pop(task, None) is not None:
             return False
         return task.uncancel() == 0
 
     def _sweep(self) -> None:
         now = self._loop.time()
         overdue = []
-        for task, time in self._times.items():
-            if time > now:
+        for task, deadline in self._deadlines.items():
+            if deadline > now:
                 break
             overdue.append(task)
         for task in overdue:
-            del self._times[task]
+            del self._deadlines[task]
             task.cancel()
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)

@@ -28,11 +28,11 @@ class RayProcess:
         self._actor = actor
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call one of its methods; raises GeneratorLostError if the actor is gone."""
+        """Call a method of the `Client`; raise GeneratorLostError if the actor is gone."""
         try:
             return await getattr(self._actor, method).remote(*arguments)
         except RayTaskError:
-            raise  # The method raised it; the actor lives.
+            raise  # Raised by the method: the actor lives.
         except RayError as error:
             raise GeneratorLostError(str(error).partition("\n")[0]) from error
 

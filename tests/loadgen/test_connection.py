@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 import loadgen.connection
-from loadgen.client import _cause
+from loadgen.client import failure_cause
 from loadgen.connection import Connections, Sessions, connections_to, supported
 from loadgen.deadlines import Deadlines
 from loadgen.payloads import Payload
@@ -111,7 +111,7 @@ async def outcomes(
             except TimeoutError:
                 found.append("timeout")
             except Exception as error:
-                found.append(_cause(error))
+                found.append(failure_cause(error))
             if server is not None:
                 await server.settled()
     return found
