@@ -43,15 +43,15 @@ def overload(
     """Return the overload of a window.
 
     Args:
-        outstanding: requests sent and not yet answered at the end of each bin.
-        bin_s: a bin's length.
+        outstanding: requests sent and not yet answered, at the end of each bin.
+        bin_s: the length of a bin, seconds.
         rate_rps: the rate at which requests were due.
-        cycle_s: the time of one round of batches. Within it the number outstanding rises and
-            falls as a saw; only means over whole cycles show a trend.
+        cycle_s: the time of one round of batches. Within it the number of outstanding requests
+            is a sawtooth; only means over whole cycles show a trend.
 
-    The trend is a line through the means of blocks of whole cycles; its error comes from a
-    bootstrap of runs of neighbouring residuals, since neighbours resemble each other: the more,
-    the longer the runs (E. Carlstein, Annals of Statistics 14, 1986, for a process whose
+    The trend is a line through the means of blocks of whole cycles. Its error comes from a
+    bootstrap of runs of neighbouring residuals, because neighbours are correlated; the run length
+    grows with the correlation (E. Carlstein, Annals of Statistics 14, 1986, for a process whose
     neighbours correlate).
     """
     steady = outstanding[int(len(outstanding) * SETTLING) :]
@@ -65,7 +65,7 @@ def overload(
     slope = float(time @ means / (time @ time))
     residuals = means - means.mean() - slope * time
     run = _run_length(residuals)
-    # The line took two degrees of freedom from the residuals' spread, the runs take their own.
+    # Degrees of freedom: two for the line, and `run` for the runs.
     residuals *= np.sqrt(blocks / (blocks - 2 - run))
     draws = np.random.default_rng(0).integers(0, blocks, (_RESAMPLES, -(-blocks // run)))
     index = (draws[:, :, None] + np.arange(run)).reshape(_RESAMPLES, -1)[:, :blocks] % blocks
@@ -75,9 +75,10 @@ def overload(
 
 
 def _run_length(residuals: npt.NDArray[np.float64]) -> int:
+    """Return the length of bootstrap runs for the correlation of neighbours."""
     count = len(residuals)
     spread = float(residuals @ residuals)
-    alike = float(residuals[1:] @ residuals[:-1]) / spread if spread > 0 else 0.0
-    alike = min(max(alike, 0.0), 0.95)
-    length = (6**0.5 * alike / (1 - alike**2)) ** (2 / 3) * count ** (1 / 3)
+    correlation = float(residuals[1:] @ residuals[:-1]) / spread if spread > 0 else 0.0
+    correlation = min(max(correlation, 0.0), 0.95)
+    length = (6**0.5 * correlation / (1 - correlation**2)) ** (2 / 3) * count ** (1 / 3)
     return min(max(2, round(float(length))), count // 3)

@@ -32,8 +32,8 @@ class Histogram:
         bits = np.frexp(us | counts.sub_bucket_mask)[1]
         bucket = bits - counts.sub_bucket_half_count_magnitude - 1
         index = (bucket << counts.sub_bucket_half_count_magnitude) + (us >> bucket)
-        every = self._array()
-        every += np.bincount(index, minlength=len(every))
+        all_counts = self._array()
+        all_counts += np.bincount(index, minlength=len(all_counts))
         counts.total_count += len(us)
         counts.min_value = min(counts.min_value, int(us.min()))
         counts.max_value = max(counts.max_value, int(us.max()))
@@ -50,13 +50,13 @@ class Histogram:
         if not len(self):
             return None
         # The library's own lookup walks all 23,552 counts in Python, which would delay sends.
-        wanted = max(1, int(q * len(self) + 0.5))
-        index = int(np.searchsorted(np.cumsum(self._array()), wanted))
+        rank = max(1, int(q * len(self) + 0.5))
+        index = int(np.searchsorted(np.cumsum(self._array()), rank))
         value = self._counts.get_value_from_index(index)
         return float(self._counts.get_highest_equivalent_value(value)) / 1e6
 
-    def above(self, seconds: float) -> int:
-        """Return how many durations were longer."""
+    def count_above(self, seconds: float) -> int:
+        """Return the number of durations longer than `seconds`."""
         index = self._counts._counts_index_for(_us(seconds))
         return int(self._array()[index + 1 :].sum())
 
@@ -85,7 +85,7 @@ class Histogram:
         return histogram
 
     @classmethod
-    def _of(cls, indices: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Self:
+    def _from_counts(cls, indices: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Self:
         histogram = cls()
         if len(indices):
             inner = histogram._counts
@@ -100,7 +100,7 @@ class Histogram:
     def __reduce__(self) -> tuple[Any, ...]:
         # Twenty times as fast as `encode`: histograms are sent while requests are.
         indices = np.nonzero(self._array())[0]
-        return Histogram._of, (indices, self._array()[indices])
+        return Histogram._from_counts, (indices, self._array()[indices])
 
 
 def _us(seconds: float) -> int:

@@ -66,7 +66,7 @@ class Measurement:
         client_run_delay: longest wait of a load generator process for a core ÷ span.
         last_answer_s: when the last correct answer came, from the start; 0 without one.
         start_offset_s: how long after the common start the last load generator process began.
-        observation: what a wrapper observed beside the window; opaque to this package.
+        observation: a wrapper's observations of the window; opaque to this package.
     """
 
     load: Load
@@ -121,8 +121,8 @@ class Measurement:
         """
         rate = self.load.rate_rps or self.goodput_rps or 1.0
         full = self.load.cycle_requests / rate
-        seen = self.latency.quantile(0.5)
-        return max(full if seen is None else min(full, seen), 1 / rate, BIN_S)
+        median_s = self.latency.quantile(0.5)
+        return max(full if median_s is None else min(full, median_s), 1 / rate, BIN_S)
 
     @cached_property
     def overload(self) -> Overload:
@@ -138,18 +138,19 @@ class Measurement:
     def generator_limited(self) -> str | None:
         """Why this window is no evidence about the server; None if it is.
 
-        More than one request in a hundred was sent too late, beyond chance: during a short window
-        the host may have paused for a moment. A closed loop has no due times and is never late.
+        A window is limited if significantly more than one request in a hundred was sent too late.
+        The margin allows for a short pause of the host. A closed loop has no due times and is
+        never late.
         """
         if isinstance(self.load.schedule, Closed | Burst):
             return None
         if self.unsent:
             return f"{self.unsent} of {self.scheduled} requests were not sent"
-        late, typical = self.lateness.quantile(0.99), self.latency.quantile(0.5)
-        if late is None or typical is None:
+        p99_late_s, median_s = self.lateness.quantile(0.99), self.latency.quantile(0.5)
+        if p99_late_s is None or median_s is None:
             return None
-        too_late = self.lateness.above(max(LATE_S, LATE_SHARE * typical))
-        if too_late <= _by_chance(self.sent):
+        too_late = self.lateness.count_above(max(LATE_S, LATE_SHARE * median_s))
+        if too_late <= _max_late_by_chance(self.sent):
             return None
         if self.client_cpu > BUSY_CPU:
             why = f"the load generator used {self.client_cpu:.0%} of its core"
@@ -157,12 +158,12 @@ class Measurement:
             why = f"starved: it waited for a core {self.client_run_delay:.0%} of the time"
         else:
             why = "the load generator was late"
-        return f"p99 lateness was {1000 * late:.1f} ms; {why}"
+        return f"p99 lateness was {1000 * p99_late_s:.1f} ms; {why}"
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON data: counts, derived figures, encoded histograms."""
         schedule = self.load.schedule
-        over = self.overload
+        bounds = self.overload
         return {
             "schedule": {"kind": type(schedule).__name__.lower(), **vars(schedule)},
             "timeout_s": self.load.timeout_s,
@@ -173,7 +174,7 @@ class Measurement:
             "errors": dict(self.errors),
             "success_rate": self.success_rate,
             "goodput_rps": self.goodput_rps,
-            "overload": None if over is UNKNOWN else [over.low, over.fraction, over.high],
+            "overload": None if bounds is UNKNOWN else [bounds.low, bounds.fraction, bounds.high],
             "latency_s": _quantiles(self.latency),
             "service_s": _quantiles(self.service),
             "lateness_s": _quantiles(self.lateness),
@@ -225,7 +226,7 @@ Until = Callable[[Measurement], bool]
 
 
 class LoadGenerator(Protocol):
-    """Offers a load and measures it: one client, or a fleet."""
+    """Offers a load and measures it; a `Fleet` does."""
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
         """Offer `load`; end it early once `until` is true of the window so far."""
@@ -240,8 +241,8 @@ class LoadGenerator(Protocol):
         ...
 
 
-def _by_chance(requests: int) -> float:
-    """Return how many late requests chance explains at 95 %, if one in a hundred is late."""
+def _max_late_by_chance(requests: int) -> float:
+    """Return the number of late requests that chance explains, at 95 % and one in a hundred."""
     expected = requests / 100
     return expected + 1.645 * sqrt(expected) + 1
 

@@ -1,4 +1,4 @@
-"""When an open window has shown enough. Pure."""
+"""Rules for ending an open window early. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from loadgen.rate.verdict import Verdict, judge, least_window_s
 
 @dataclass
 class EarlyStop:
-    """Decide whether an open window may end. Called again and again with the window so far.
+    """Decides whether an open window may end; called repeatedly with the window so far.
 
-    Checks are few and get rarer: checking often finds by chance what it looks for.
+    Checks are few and get rarer: frequent checks find by chance what they look for.
     """
 
     goal: Goal
@@ -63,8 +63,8 @@ def stable_rate(
     if not bins or rate <= 0:
         return None
     parts = thresholds.stable_windows
-    wanted = max(thresholds.completions, 2 * measurement.load.cycle_requests)
-    size = max(int(wanted / rate / BIN_S), int(1.0 / BIN_S))
+    answers = max(thresholds.completions, 2 * measurement.load.cycle_requests)
+    size = max(int(answers / rate / BIN_S), int(1.0 / BIN_S))
     ends = [bins - 1 - size * back for back in range(parts, -1, -1)]
     if ends[0] < 0:
         return None

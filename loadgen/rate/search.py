@@ -1,6 +1,6 @@
 """The search for the sustained rate: warm-up, capacity, incumbent probe, bracketing.
 
-It sees one method, `measure`, and knows nothing of HTTP or TorchServe.
+It uses one interface, `LoadGenerator`, and is independent of HTTP and TorchServe.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class RateSearch:
         """Run a closed loop until its throughput is stable, or its time is over."""
         self.progress("warm-up", 0.0)
         load = self._load(Closed(self.users), self.goal.warmup_limit_s)
-        return await self._measure(load, self._warm)
+        return await self._measure(load, self._is_warm)
 
     async def find(self) -> SustainedRate:
         """Run the search to its end.
@@ -106,7 +106,7 @@ class RateSearch:
                 why = f"its capacity of about {capacity:.1f} rps is below the best's {best:.1f}"
                 return self._result(warmup, StopReason.PRUNED_BY_CAPACITY, pruned=why)
             verdict = await self._probe("incumbent probe", best)
-            if verdict is not Verdict.PASS and self._marginal():
+            if verdict is not Verdict.PASS and self._failed_marginally():
                 verdict = await self._probe("incumbent probe", best)
             if verdict is Verdict.GENERATOR_LIMITED:
                 reason = "generator limited at the incumbent's rate"
@@ -149,10 +149,10 @@ class RateSearch:
         least_rps = warmup.succeeded / max(warmup.span_s, BIN_S)
         self._capacity = stable_rate(warmup, self.thresholds) or warmup.goodput_rps or least_rps
         if warmup.succeeded:
-            self._coarsen(warmup, self._capacity)
+            self._adapt_to_slow_server(warmup, self._capacity)
         return warmup
 
-    def _coarsen(self, warmup: Measurement, capacity: float) -> None:
+    def _adapt_to_slow_server(self, warmup: Measurement, capacity: float) -> None:
         """Adapt the goal to a server whose windows take long, so that the search stays short."""
         load = self._load(Constant(capacity), self.goal.window_limit_s)
         least_s = least_window_s(replace(warmup, load=load), self.goal, self.thresholds)
@@ -169,7 +169,7 @@ class RateSearch:
         factor = min(max(least_s / self._window_limit_s, 1.0), self.thresholds.coarsest)
         self._width = min(factor * self.goal.width, 0.4)
 
-    def _warm(self, so_far: Measurement) -> bool:
+    def _is_warm(self, so_far: Measurement) -> bool:
         """Return whether the closed loop has shown enough."""
         if stable_rate(so_far, self.thresholds) is not None:
             return True
@@ -190,7 +190,7 @@ class RateSearch:
             verdict = await self._probe("bracketing", rate_rps)
             # The share that the server could not take shows MLRsearch where to go next. A window
             # that did not pass must not look as if almost nothing had been lost.
-            return 0.0 if verdict is Verdict.PASS else self._lost()
+            return 0.0 if verdict is Verdict.PASS else self._lost_share()
 
         def is_out_of_time() -> bool:
             return bool(self._probes) and self.is_late()
@@ -343,14 +343,12 @@ class RateSearch:
             # Each window of a rate has separate arrivals.
             seed = goal.seed + len(self._probes)
             schedule = Poisson(rate, seed) if goal.arrivals == "poisson" else Constant(rate)
-            wanted_s = max(self.left_s, self.thresholds.last * self._least_s)
+            allowed_s = max(self.left_s, self.thresholds.last * self._least_s)
             if (needed_s := least_requests / rate) <= self._window_limit_s:
-                wanted_s = max(wanted_s, needed_s)
-            limit_s = min(self._window_limit_s, wanted_s)
-            most_s = max(
-                limit_s, min(self.thresholds.longer * limit_s, self.left_s - goal.window_s)
-            )
-            load = self._load(schedule, most_s)
+                allowed_s = max(allowed_s, needed_s)
+            limit_s = min(self._window_limit_s, allowed_s)
+            max_s = max(limit_s, min(self.thresholds.longer * limit_s, self.left_s - goal.window_s))
+            load = self._load(schedule, max_s)
             stop = EarlyStop(goal, self._width, least_requests, limit_s, self.thresholds)
             measurement = await self._measure(load, stop)
             self._spent_s += duration_s(measurement)
@@ -363,8 +361,8 @@ class RateSearch:
             self._probes.append(Probe(rate, verdict, reason, measurement))
             if verdict is not Verdict.GENERATOR_LIMITED:
                 return verdict
-            if done := await self.generator.add_capacity(measurement):
-                self._warn(f"{reason}; measured again with {done}")
+            if addition := await self.generator.add_capacity(measurement):
+                self._warn(f"{reason}; measured again with {addition}")
             elif repeated:
                 return verdict
             else:
@@ -398,22 +396,22 @@ class RateSearch:
             if probe.measurement.failed and not probe.measurement.overload.low > self._width / 2
         ]
         failures = sum(measurement.failed for measurement in failed)
-        each = sum(measurement.scheduled for measurement in failed) / max(failures, 1)
-        wanted = 3 * each
+        per_failure = sum(measurement.scheduled for measurement in failed) / max(failures, 1)
+        needed = 3 * per_failure
         if all(cause in _REFUSALS for measurement in failed for cause in measurement.errors):
-            wanted = min(wanted, self.thresholds.shown_at * self._capacity * self._window_limit_s)
-        return max(self.thresholds.completions, wanted)
+            needed = min(needed, self.thresholds.shown_at * self._capacity * self._window_limit_s)
+        return max(self.thresholds.completions, needed)
 
-    def _lost(self) -> float:
+    def _lost_share(self) -> float:
         """Estimate the share of the last window's requests that the server could not take."""
         last = self._probes[-1]
         growth = last.measurement.overload.fraction
-        guess = 1 - self._capacity / last.rate_rps
+        estimate = 1 - self._capacity / last.rate_rps
         # A window that ended early has filled the server, which looks like a greater overload.
-        lost = min(growth, guess) if growth == growth else guess
+        lost = min(growth, estimate) if growth == growth else estimate
         return min(max(lost, self._width / 2), 0.9)
 
-    def _marginal(self) -> bool:
+    def _failed_marginally(self) -> bool:
         """Return whether the last window failed by so little that it may have been chance."""
         last = self._probes[-1].measurement
         return last.failed <= max(1, 0.01 * last.scheduled) and not last.overload.low > self._width
@@ -427,8 +425,10 @@ class RateSearch:
                 votes[probe.rate_rps] = votes.get(probe.rate_rps, 0) + vote
         limited = {p.rate_rps for p in self._probes} - set(votes)
         failed = {rate for rate, vote in votes.items() if vote <= 0} | self._revoked
-        least = min(failed, default=math.inf)
-        lower = max((r for r, vote in votes.items() if vote > 0 and r < least), default=None)
+        lowest_failed = min(failed, default=math.inf)
+        lower = max(
+            (r for r, vote in votes.items() if vote > 0 and r < lowest_failed), default=None
+        )
         # A window limited by the generator is no bound below a rate that passed.
         above = [rate for rate in failed | limited if lower is None or rate > lower]
         return lower, min(above, default=None)
@@ -439,7 +439,7 @@ class RateSearch:
         lower, upper = self._bounds()
         reason = reason or self._describe(stop)
         if lower is None and self._probes and pruned is None:
-            reason = f"{self._why_none()}; {reason}"
+            reason = f"{self._reason_for_no_rate()}; {reason}"
         self._warn_of_drift()
         self._warn_of_failed_windows(lower)
         return SustainedRate(
@@ -457,7 +457,7 @@ class RateSearch:
             comparison=self._comparison,
         )
 
-    def _why_none(self) -> str:
+    def _reason_for_no_rate(self) -> str:
         # A window in which requests failed shows more than one that was too short.
         failed = [probe for probe in self._probes if probe.measurement.errors]
         last = min(failed or self._probes, key=lambda probe: probe.rate_rps)
@@ -468,8 +468,8 @@ class RateSearch:
     def _p99_excess(self) -> float:
         if self.goal.p99_s is None:
             return 0.0
-        seen = [probe.measurement.latency.quantile(0.99) for probe in self._probes]
-        return min((p99 for p99 in seen if p99), default=self.goal.p99_s) / self.goal.p99_s - 1
+        p99s = [probe.measurement.latency.quantile(0.99) for probe in self._probes]
+        return min((p99 for p99 in p99s if p99), default=self.goal.p99_s) / self.goal.p99_s - 1
 
     def _warn(self, sentence: str) -> None:
         if sentence not in self._warnings:
@@ -477,10 +477,10 @@ class RateSearch:
 
     def _warn_of_failed_windows(self, lower: float | None) -> None:
         windows = [probe for probe in self._probes if probe.rate_rps == lower]
-        for failed in windows:
-            if failed.verdict is Verdict.FAIL:
+        for window in windows:
+            if window.verdict is Verdict.FAIL:
                 share = f"one of {len(windows)} windows at {lower:.1f} rps"
-                self._warn(f"{share} did not pass: {failed.reason}")
+                self._warn(f"{share} did not pass: {window.reason}")
 
     def _warn_of_drift(self) -> None:
         """Warn if the server sustained a rate at one time and not a lower one at another."""
