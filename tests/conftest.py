@@ -18,6 +18,7 @@ BY_PATH = {
     "loadgen/test_client.py": "processes",
     "loadgen/test_connection.py": "processes",
     "loadgen/test_fleet.py": "processes",
+    "loadgen/test_local_process.py": "processes",
     "benchmarks/test_loadgen.py": "processes",
     "benchmarks/test_stub.py": "processes",
     "search/service": "processes",

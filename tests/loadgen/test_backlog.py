@@ -1,9 +1,11 @@
-"""The overload of a window from its backlog."""
+"""Tests of the overload of a window from its backlog."""
 
 import numpy as np
 import pytest
 
 from loadgen.backlog import UNKNOWN, overload
+
+BIN_S = 0.02
 
 
 def outstanding(
@@ -19,9 +21,6 @@ def outstanding(
     )
 
 
-BIN_S = 0.02
-
-
 @pytest.mark.parametrize("growth", [0.0, 0.02, 0.1])
 def test_overload_is_the_growth_of_the_backlog(growth: float) -> None:
     found = overload(outstanding(100 * growth, 10, noise=2, saw=30), BIN_S, 100, 0.4)
@@ -35,7 +34,7 @@ def test_overload_ignores_a_sawtooth_within_a_cycle() -> None:
 
 
 def test_overload_bounds_cover_as_stated() -> None:
-    """Of windows without growth, about one in ten has it excluded: a bound of 5 % each side."""
+    """About one in ten windows without growth excludes 0: each bound is wrong in 5 %."""
     generator = np.random.default_rng(3)
     wrong = 0
     for _ in range(200):

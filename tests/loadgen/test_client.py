@@ -1,16 +1,20 @@
-"""The load client against a real HTTP server in another process."""
+"""Tests of one load generator process, against an HTTP server in another process."""
 
 import asyncio
 import errno
 import gc
+import os
 import socket
+import subprocess
+import sys
 import tracemalloc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 
-from loadgen.client import Client, _Window
+from loadgen.client import Client, _thread_times, _Window
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Burst, Closed, Constant, Share
@@ -75,7 +79,7 @@ async def test_client_counts_failures_by_cause(server: dict, timeout_s: float, c
     assert measured.errors.get(cause, 0) > 0
     assert measured.succeeded + measured.failed == measured.sent == measured.scheduled
     worst = measured.latency.quantile(1.0)
-    assert worst and worst >= 0.998 * timeout_s, "a failed request counts as the timeout at least"
+    assert worst and worst >= 0.998 * timeout_s, "a failed request counts as at least the timeout"
 
 
 async def test_client_counts_a_wrong_body_as_a_failure() -> None:
@@ -95,7 +99,7 @@ async def test_client_names_a_refused_connection() -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-async def test_client_counts_alike_with_both_posters(fast: bool) -> None:
+async def test_client_counts_the_same_with_both_posters(fast: bool) -> None:
     with stub(service_s=0.01, batch=8, fail_every=10) as url:
         measured = await Client(PAYLOADS, url, fast=fast).run(Load(Constant(50), 1.0))
     assert (measured.sent, measured.succeeded) == (50, 45)
@@ -106,10 +110,10 @@ async def test_client_counts_alike_with_both_posters(fast: bool) -> None:
 
 async def test_client_sends_no_request_before_its_due_time(monkeypatch: pytest.MonkeyPatch) -> None:
     early = []
-    noted = _Window.sent
+    original = _Window.sent
 
     def sent(window: _Window, due: float) -> float:
-        now = noted(window, due)
+        now = original(window, due)
         early.append(now < due)
         return now
 
@@ -121,7 +125,7 @@ async def test_client_sends_no_request_before_its_due_time(monkeypatch: pytest.M
 
 
 async def test_client_counts_a_late_answer_as_a_timeout() -> None:
-    """Deadlines are coarse; what is counted is not."""
+    """Deadlines are coarse; the count of timeouts is exact."""
     window = _Window(Load(Constant(1), 10.0, timeout_s=20.0))
     window.succeeded(-1.0, window.sent(-1.0))
     window.succeeded(-30.0, window.sent(-30.0))
@@ -156,7 +160,7 @@ async def test_client_needs_no_more_memory_for_a_long_window() -> None:
 async def test_client_counts_requests_without_a_file_descriptor_as_unsent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The client's own limit is no failure of the server."""
+    """A limit of the load generator process is no failure of the server."""
 
     class NoFiles:
         async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
@@ -175,13 +179,40 @@ async def test_client_counts_requests_without_a_file_descriptor_as_unsent(
 async def test_client_serial_load_ends_with_the_last_request() -> None:
     with stub(workers=4, service_s=0.02) as url:
         measured = await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0))
-        crowd = await Client(PAYLOADS, url).run(Load(Closed(4, 10), 30.0))
+        four_users = await Client(PAYLOADS, url).run(Load(Closed(4, 10), 30.0))
         parts = [
             await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0), Share(index, 2))
             for index in range(2)
         ]
     assert (measured.scheduled, measured.succeeded) == (10, 10)
     assert 0.2 <= measured.span_s < 30
-    assert (crowd.scheduled, crowd.succeeded) == (10, 10)
-    assert [part.scheduled for part in parts] == [10, 0], "who has no user has no request"
+    assert (four_users.scheduled, four_users.succeeded) == (10, 10)
+    assert [part.scheduled for part in parts] == [10, 0], "a process without a user has no request"
     assert parts[1].span_s < 30
+
+
+@contextmanager
+def spinning(core: int) -> Iterator[None]:
+    """Run a process that keeps a core busy."""
+    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile os.getppid() != 1: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as spinner:
+        try:
+            yield
+        finally:
+            spinner.kill()
+
+
+def test_thread_times_include_the_wait_for_a_core() -> None:
+    """Two processes spin on one core, so that each waits for the other."""
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel does not report run delay")
+    cores = os.sched_getaffinity(0)
+    cpu_s, delay_s = _thread_times()
+    try:
+        os.sched_setaffinity(0, {max(cores)})
+        with spinning(max(cores)):
+            while _thread_times()[1] < delay_s + 0.01:
+                pass
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert _thread_times()[0] > cpu_s

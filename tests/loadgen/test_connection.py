@@ -1,4 +1,4 @@
-"""The prepared requests against a session, in a table of servers: both must see the same."""
+"""Tests of both posters, which must return the same for each server in a table."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import subprocess
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import uvloop
 import loadgen.connection
 from loadgen.client import failure_cause
 from loadgen.connection import Connections, Sessions, connections_to, supported
-from loadgen.deadlines import Deadlines
 from loadgen.payloads import Payload
 
 PAYLOAD = Payload(b'{"a": 1}', {"Content-Type": "application/json", "X-Own": "y"})
@@ -32,7 +31,10 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 class Server:
-    """Does the same steps for every request: bytes are written, a number is waited for."""
+    """A server that performs the same steps for every request.
+
+    Bytes are written, a float is a pause in seconds; "close" and "reset" end the connection.
+    """
 
     def __init__(self, steps: list[Any]):
         self.steps, self.connections, self.requests = steps, 0, list[bytes]()
@@ -59,8 +61,8 @@ class Server:
                             return
                         case "reset":
                             await asyncio.sleep(0.01)
-                            made = writer.get_extra_info("socket")
-                            made.setsockopt(
+                            connection = writer.get_extra_info("socket")
+                            connection.setsockopt(
                                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                             )
                             writer.transport.abort()
@@ -78,7 +80,7 @@ class Server:
         self.ended.put_nowait(None)
 
     async def settled(self) -> None:
-        """Wait until the client can know that the server has ended the last connection."""
+        """Wait until the poster can know that the server has ended the last connection."""
         if self.steps[-1] in ("close", "reset"):
             await self.ended.get()
         for _ in range(10):
@@ -87,6 +89,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(server: Server, host: str = "127.0.0.1", **options: Any):
+    """Run a server; yield its port."""
     listening = await asyncio.start_server(server, host, 0, **options)
     try:
         yield listening.sockets[0].getsockname()[1]
@@ -102,19 +105,20 @@ async def outcomes(
     server: Server | None = None,
     within_s: float = 30.0,
 ):
-    found: list[Outcome] = []
+    """Post and return each answer, or the cause of its failure."""
+    answers: list[Outcome] = []
     async with connections_to(url, [payload], fast) as poster:
         assert type(poster) is (Connections if fast else Sessions)
         for _ in range(posts):
             try:
-                found.append(await poster.post(payload, within_s))
+                answers.append(await poster.post(payload, within_s))
             except TimeoutError:
-                found.append("timeout")
+                answers.append("timeout")
             except Exception as error:
-                found.append(failure_cause(error))
+                answers.append(failure_cause(error))
             if server is not None:
                 await server.settled()
-    return found
+    return answers
 
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -137,22 +141,22 @@ def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
     [
         ("a connection is kept", [OK], (200, b"ok"), 1),
         ("chunks are joined", [CHUNKED + b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n"], (200, b"ok"), 1),
-        ("chunks may come apart", [CHUNKED + b"1\r\no", 0.02, b"\r\n1\r\nk\r\n0\r\n", 0.02, b"\r\n"], (200, b"ok"), 1),
+        ("chunks may be split", [CHUNKED + b"1\r\no", 0.02, b"\r\n1\r\nk\r\n0\r\n", 0.02, b"\r\n"], (200, b"ok"), 1),
         ("an answer may come byte by byte", [bytes([b]) for b in OK], (200, b"ok"), 1),
-        ("a large body comes in pieces", [answer("200 OK", LARGE)[:70000], 0.02, answer("200 OK", LARGE)[70000:]], (200, LARGE), 1),
-        ("a large chunked body too", [CHUNKED, *[b"1000\r\n" + LARGE[i : i + 4096] + b"\r\n" for i in range(0, len(LARGE), 4096)], b"0\r\n\r\n"], (200, LARGE), 1),
+        ("a large body may arrive in pieces", [answer("200 OK", LARGE)[:70000], 0.02, answer("200 OK", LARGE)[70000:]], (200, LARGE), 1),
+        ("a large chunked body may arrive in pieces", [CHUNKED, *[b"1000\r\n" + LARGE[i : i + 4096] + b"\r\n" for i in range(0, len(LARGE), 4096)], b"0\r\n\r\n"], (200, LARGE), 1),
         ("204 has no body", [b"HTTP/1.1 204 No Content\r\n\r\n"], (204, b""), 1),
-        ("304 has none, whatever its length says", [b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"], (304, b""), 1),
+        ("304 has no body despite its length", [b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"], (304, b""), 1),
         ("a body may be empty", [answer("200 OK")], (200, b""), 1),
         ("4xx is a status", [answer("404 Not Found", b"no")], (404, b"no"), 1),
         ("5xx is a status", [answer("503 Busy", b"later")], (503, b"later"), 1),
         ("a redirect is not followed", [answer("302 Found", b"", "Location: /elsewhere")], (302, b""), 1),
-        ("Connection: close is obeyed", [answer("200 OK", b"ok", "Connection: close"), "close"], (200, b"ok"), 2),
-        ("it is obeyed where the server does not", [answer("200 OK", b"ok", "Connection: close")], (200, b"ok"), 2),
+        ("Connection: close ends the connection", [answer("200 OK", b"ok", "Connection: close"), "close"], (200, b"ok"), 2),
+        ("Connection: close ends it even if the server does not", [answer("200 OK", b"ok", "Connection: close")], (200, b"ok"), 2),
         ("HTTP/1.0 closes", [b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "close"], (200, b"ok"), 2),
-        ("a body without a length lasts to the end", [b"HTTP/1.1 200 OK\r\n\r\no", 0.02, b"k", "close"], (200, b"ok"), 2),
+        ("a body without a length ends with the connection", [b"HTTP/1.1 200 OK\r\n\r\no", 0.02, b"k", "close"], (200, b"ok"), 2),
         ("a kept connection that was closed while idle is replaced", [OK, "close"], (200, b"ok"), 2),
-        ("one that was reset while idle too", [OK, "reset"], (200, b"ok"), 2),
+        ("a kept connection that was reset while idle is replaced", [OK, "reset"], (200, b"ok"), 2),
         ("closed before the answer", ["close"], "disconnected", 2),
         ("closed in the head", [b"HTTP/1.1 200 OK\r\nConte", "close"], "disconnected", 2),
         ("reset before the answer", ["reset"], "reset", 2),
@@ -165,8 +169,8 @@ def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
         ("a chunk without a length", [CHUNKED + b"x\r\n"], "malformed answer", 2),
         ("100 is not the answer", [b"HTTP/1.1 100 Continue\r\n\r\n" + OK], (200, b"ok"), 1),
         ("103 is not the answer", [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 0.02, OK], (200, b"ok"), 1),
-        ("what is packed is unpacked", [answer("200 OK", PACKED, "Content-Encoding: gzip")], (200, b"ok"), 1),
-        ("a second answer behind the first ends the connection", [OK + OK], (200, b"ok"), 2),
+        ("a compressed body is decompressed", [answer("200 OK", PACKED, "Content-Encoding: gzip")], (200, b"ok"), 1),
+        ("an unrequested second answer ends the connection", [OK + OK], (200, b"ok"), 2),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )  # fmt: skip
@@ -206,7 +210,7 @@ def test_posters_send_the_same(run: Run, host: str, rest: str, payload: Payload)
                 assert await outcomes(url, fast, payload) == [(200, b"ok")] * 2
                 sent.append([r.replace(str(port).encode(), b"PORT") for r in server.requests])
         assert sent[0] == sent[1]
-        assert b"Cookie" not in sent[0][1], "an answer's cookie is not sent back"
+        assert b"Cookie" not in sent[0][1], "a cookie of an answer must not be sent back"
         assert sent[0][0].endswith(payload.body)
 
     run(scenario())
@@ -239,7 +243,7 @@ def test_posters_check_tls(
     run(scenario())
 
 
-def test_posters_raise_for_a_refused_connection_and_an_unknown_host(run: Run, fast: bool) -> None:
+def test_posters_raise_for_a_refused_connection(run: Run, fast: bool) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
@@ -308,46 +312,3 @@ async def test_connections_refuse_a_header_with_a_line_break(fast: bool) -> None
         async with connections_to(f"http://127.0.0.1:{port}/", [smuggled], fast) as poster:
             with pytest.raises(ValueError):
                 await poster.post(smuggled, 1)
-
-
-@pytest.mark.parametrize(
-    ("within_s", "cancel", "raised"),
-    [(0.0, False, TimeoutError), (60.0, True, asyncio.CancelledError)],
-)
-async def test_deadlines_differ_from_a_cancellation(
-    within_s: float, cancel: bool, raised: type[BaseException]
-) -> None:
-    with Deadlines() as deadlines:
-
-        async def waiting() -> None:
-            task: Any = asyncio.current_task()
-            deadlines.set(task, within_s)
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if deadlines.clear(task):
-                    raise TimeoutError from None
-                raise
-
-        task = asyncio.create_task(waiting())
-        await asyncio.sleep(0)
-        if cancel:
-            task.cancel()
-        with pytest.raises(raised):
-            await task
-
-
-async def test_deadlines_leave_a_task_usable() -> None:
-    """Its cancellation is taken back, so that the next wait is not met by it."""
-    with Deadlines() as deadlines:
-        task: Any = asyncio.current_task()
-        waits: list[Callable[[], Awaitable[Any]]] = [asyncio.Event().wait] * 2
-        for wait in waits:
-            deadlines.set(task, 0.0)
-            with pytest.raises(asyncio.CancelledError):
-                await wait()
-            assert deadlines.clear(task)
-        deadlines.set(task, 60.0)
-        await asyncio.sleep(0)
-        assert not deadlines.clear(task)
-        assert task.cancelling() == 0

@@ -1,26 +1,22 @@
-"""Load generator processes on this host, against a server in another process."""
+"""Tests of fleets of load generator processes, against a server in another process."""
 
 import asyncio
 import gc
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from aiohttp import web
 
-from loadgen.client import Client, _thread_times
+from loadgen.client import Client
 from loadgen.errors import GeneratorLostError
 from loadgen.fleet import _LEAD_S, Fleet, _read_clock
-from loadgen.histogram import Histogram
 from loadgen.local_process import LocalProcess, local_processes
 from loadgen.measurement import Load, Measurement
 from loadgen.payloads import Payload
@@ -28,27 +24,17 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant
+from tests.loadgen.conftest import fleet_of, late_window
 from tests.stub import stub
 from tests.virtual_time import VirtualClock, use_virtual_clock
 
-PAYLOADS = [Payload(b"{}", {"Content-Type": "application/json"}, contains="ok")]
-
-
-@asynccontextmanager
-async def fleet_of(processes: int, max_processes: int = 1) -> AsyncIterator[Fleet]:
-    fleet = Fleet(local_processes(PAYLOADS), processes, max_processes)
-    try:
-        yield fleet
-    finally:
-        fleet.close()
-
 
 def pids(fleet: Fleet) -> list[int]:
-    found = []
+    process_ids = []
     for process in fleet._processes:
         assert isinstance(process, LocalProcess) and process._process.pid
-        found.append(process._process.pid)
-    return found
+        process_ids.append(process._process.pid)
+    return process_ids
 
 
 async def test_fleet_until_ends_a_window_and_awaits_outstanding_requests() -> None:
@@ -63,7 +49,7 @@ async def test_fleet_until_ends_a_window_and_awaits_outstanding_requests() -> No
     assert measured.span_s < 30
 
 
-class Opened(asyncio.Event):
+class OpenedEvent(asyncio.Event):
     """An `until` that never ends a window; set once the window is open in every process."""
 
     def __call__(self, so_far: Measurement) -> bool:
@@ -72,12 +58,12 @@ class Opened(asyncio.Event):
 
 
 async def test_fleet_cancelled_window_leaves_no_exception() -> None:
-    said: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: said.append(what))
+    reports: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
     async with fleet_of(2) as fleet:
         with stub() as url:
             await fleet.set_target(url)
-            opened = Opened()
+            opened = OpenedEvent()
             window = asyncio.create_task(fleet.measure(Load(Constant(20), 30.0), opened))
             await opened.wait()
             window.cancel()
@@ -86,12 +72,12 @@ async def test_fleet_cancelled_window_leaves_no_exception() -> None:
     del window
     gc.collect()
     await asyncio.sleep(0)
-    assert not said
+    assert not reports
 
 
 @asynccontextmanager
 async def arrivals() -> AsyncIterator[tuple[str, dict[bytes, list[float]]]]:
-    """A server that notes when each request arrives, by its body."""
+    """Run a server; yield its URL, and when requests arrived by their bodies."""
     times: dict[bytes, list[float]] = {}
 
     async def answer(request: web.Request) -> web.Response:
@@ -112,16 +98,20 @@ async def arrivals() -> AsyncIterator[tuple[str, dict[bytes, list[float]]]]:
         await runner.cleanup()
 
 
-def faketime() -> str:
-    found = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
-    if not found:
+def faketime_library() -> str:
+    paths = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
+    if not paths:
         pytest.skip("libfaketime is not installed")
-    return str(found[0])
+    return str(paths[0])
 
 
-@pytest.mark.parametrize("clocks", ["one", "apart"])
-async def test_fleet_processes_start_together(clocks: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    preload = faketime() if clocks != "one" else ""
+@pytest.mark.parametrize(
+    "clocks_differ", [pytest.param(False, id="one clock"), pytest.param(True, id="clocks differ")]
+)
+async def test_fleet_processes_start_together(
+    clocks_differ: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preload = faketime_library() if clocks_differ else ""
 
     def spawn(index: int) -> LocalProcess:
         if index == 1 and preload:
@@ -136,12 +126,12 @@ async def test_fleet_processes_start_together(clocks: str, monkeypatch: pytest.M
             readings = []
             for index, process in enumerate(fleet._processes):
                 offset_s, round_trip_s = await _read_clock(process)
-                asked = time.perf_counter()
-                theirs = await process.call("clock")
-                answered = time.perf_counter()
+                sent = time.perf_counter()
+                remote = await process.call("clock")
+                received = time.perf_counter()
                 assert (abs(offset_s) > 3000) is bool(index == 1 and preload)
-                # A reading's error is at most half its way, however late the answers come.
-                assert asked - round_trip_s / 2 <= theirs - offset_s <= answered + round_trip_s / 2
+                # The error of a reading is at most half its round trip.
+                assert sent - round_trip_s / 2 <= remote - offset_s <= received + round_trip_s / 2
                 readings.append((offset_s, round_trip_s))
             starts: list[float] = []
             common_start = fleet._common_start
@@ -157,7 +147,7 @@ async def test_fleet_processes_start_together(clocks: str, monkeypatch: pytest.M
     finally:
         fleet.close()
     assert measured.scheduled == measured.succeeded == 40
-    # Their phases interleave: the second's requests are due 50 ms after the first's.
+    # The shares interleave: the second process's requests are due 50 ms after the first's.
     for index, (offset_s, round_trip_s) in enumerate(readings):
         earliest = starts[index] - offset_s - round_trip_s / 2
         for number, arrived in enumerate(times[str(index).encode()]):
@@ -165,25 +155,25 @@ async def test_fleet_processes_start_together(clocks: str, monkeypatch: pytest.M
 
 
 class FakeClock:
-    """A clock that advances by the next of `ways_s` with each message, there or back."""
+    """A clock that advances by the next of `delays_s` with each message, in either direction."""
 
-    def __init__(self, ways_s: list[float]):
-        self.now, self._ways_s = 100.0, iter(ways_s)
+    def __init__(self, delays_s: list[float]):
+        self.now, self._delays_s = 100.0, iter(delays_s)
 
     def perf_counter(self) -> float:
         return self.now
 
     def travel(self) -> None:
-        self.now += next(self._ways_s)
+        self.now += next(self._delays_s)
 
 
 class FakeProcess:
     """A `fleet.Process` that answers at once and records its calls.
 
     Args:
-        clock: that of the host.
-        ahead_s: how far its own clock is ahead of the host's.
-        may_raise: whether it may raise its priority.
+        clock: the clock of the host.
+        ahead_s: how far the process's clock is ahead of the host's.
+        may_raise: whether the process may raise its priority.
     """
 
     def __init__(
@@ -196,9 +186,9 @@ class FakeProcess:
         self.calls.append(method)
         if method == "clock" and self._clock is not None:
             self._clock.travel()
-            theirs = self._clock.now + self._ahead_s
+            remote = self._clock.now + self._ahead_s
             self._clock.travel()
-            return theirs
+            return remote
         return self._may_raise if method == "raise_priority" else None
 
     def end(self) -> None:
@@ -208,9 +198,9 @@ class FakeProcess:
 async def test_fleet_common_start_uses_the_quickest_clock_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # There and back of five readings for each process; only the third takes as long both ways.
-    ways_s = [0.03, 0.01, 0.5, 0.0, 0.01, 0.01, 0.0, 0.4, 0.02, 0.3]
-    clock = FakeClock(2 * ways_s)
+    # Both directions of five readings for each process; only the third has equal delays.
+    delays_s = [0.03, 0.01, 0.5, 0.0, 0.01, 0.01, 0.0, 0.4, 0.02, 0.3]
+    clock = FakeClock(2 * delays_s)
     monkeypatch.setattr("loadgen.fleet.time", clock)
     processes = [FakeProcess(clock), FakeProcess(clock, ahead_s=3600.0)]
     fleet = Fleet(lambda index: processes[index], 2)
@@ -224,7 +214,7 @@ async def test_fleet_replaces_a_lost_process() -> None:
     async with fleet_of(2) as fleet:
         with stub(batch=8) as url:
             await fleet.set_target(url)
-            opened = Opened()
+            opened = OpenedEvent()
             window = asyncio.ensure_future(fleet.measure(Load(Constant(50), 20.0), opened))
             await opened.wait()
             os.kill(pids(fleet)[1], signal.SIGKILL)
@@ -279,62 +269,32 @@ async def test_fleet_raises_the_priority_until_the_next_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu", "run_delay", "may_raise", "most", "steps"),
+    ("cpu", "run_delay", "may_raise", "max_processes", "steps"),
     [
         pytest.param(0.5, 0.3, True, 2, ["priority", "process"], id="starved: priority first"),
         pytest.param(0.95, 0.3, True, 2, ["process", "priority"], id="busy: a process first"),
         pytest.param(0.5, 0.01, True, 2, ["process", "priority"], id="late: a process first"),
-        pytest.param(0.5, 0.3, False, 2, ["process"], id="not permitted: a process alone"),
-        pytest.param(0.95, 0.0, True, 1, ["priority"], id="no process left: priority"),
-        pytest.param(0.95, 0.0, False, 1, [], id="nothing is possible"),
+        pytest.param(0.5, 0.3, False, 2, ["process"], id="priority not permitted: only a process"),
+        pytest.param(0.95, 0.0, True, 1, ["priority"], id="greatest number of processes: priority"),
+        pytest.param(0.95, 0.0, False, 1, [], id="neither is possible"),
     ],
 )
 async def test_fleet_add_capacity_depends_on_the_cause(
-    cpu: float, run_delay: float, may_raise: bool, most: int, steps: list[str]
+    cpu: float, run_delay: float, may_raise: bool, max_processes: int, steps: list[str]
 ) -> None:
-    fleet = Fleet(lambda index: FakeProcess(may_raise=may_raise), 1, most)
+    fleet = Fleet(lambda index: FakeProcess(may_raise=may_raise), 1, max_processes)
     await fleet.set_target("http://127.0.0.1/")
-    limited = late(0.05, client_cpu=cpu, client_run_delay=run_delay)
-    words = {
+    limited = late_window(0.05, client_cpu=cpu, client_run_delay=run_delay)
+    additions = {
         "priority": "load generator processes of a higher priority",
         "process": "2 load generator processes",
     }
     for step in steps:
-        assert await fleet.add_capacity(limited) == words[step]
+        assert await fleet.add_capacity(limited) == additions[step]
     assert await fleet.add_capacity(limited) is None
 
 
-def late(late_s: float, latency_s: float = 0.01, **more: float) -> Measurement:
-    """A window of 1000 requests, of which 100 were sent `late_s` late."""
-    latency, lateness, nothing = Histogram(), Histogram(), np.zeros(1, np.int64)
-    latency.record(latency_s, 1000)
-    lateness.record(0.0, 900)
-    lateness.record(late_s, 100)
-    counts = (1000, 1000, 1000, {}, 5.0)
-    load = Load(Constant(200), 5.0)
-    return Measurement(load, *counts, latency, latency, lateness, nothing, nothing, nothing, **more)
-
-
-@pytest.mark.parametrize(
-    ("late_s", "latency_s", "cpu", "run_delay", "why"),
-    [
-        pytest.param(0.05, 0.01, 0.1, 0.3, "starved: it waited for a core 30% of the time", id="starved"),
-        pytest.param(0.05, 0.01, 0.95, 0.3, "the load generator used 95% of its core", id="busy, and starved by it"),
-        pytest.param(0.05, 0.01, 0.1, 0.01, "the load generator was late", id="late for no known cause"),
-        pytest.param(0.004, 0.01, 0.1, 0.49, None, id="on time, although it waited for a core"),
-        pytest.param(0.004, 0.01, 0.95, 0.49, None, id="on time, although it was busy"),
-        pytest.param(0.05, 4.0, 0.1, 0.3, None, id="late, but by little beside the latency"),
-    ],
-)  # fmt: skip
-def test_generator_limited_only_if_requests_were_late(
-    late_s: float, latency_s: float, cpu: float, run_delay: float, why: str | None
-) -> None:
-    limited = late(late_s, latency_s, client_cpu=cpu, client_run_delay=run_delay).generator_limited
-    expected = None if why is None else f"p99 lateness was {1000 * late_s:.1f} ms; {why}"
-    assert limited == expected
-
-
-async def test_generator_limited_if_a_process_was_stopped() -> None:
+async def test_fleet_reports_a_stopped_process_as_the_limit() -> None:
     async with fleet_of(1) as fleet:
         stopped = False
 
@@ -357,7 +317,7 @@ async def test_generator_limited_if_a_process_was_stopped() -> None:
 
 
 class SlowToCheck(Payload):
-    """A request whose answer takes the client a millisecond of CPU, on a virtual clock."""
+    """A request whose answer takes a millisecond of CPU to check, on a virtual clock."""
 
     clock: VirtualClock
 
@@ -368,7 +328,7 @@ class SlowToCheck(Payload):
 
 @pytest.fixture
 def slow_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualClock]:
-    """The clock of a server that answers after 2 ms, faster than a client can check answers."""
+    """The clock of a server that answers faster than one process can check answers."""
     SlowToCheck.clock = use_virtual_clock(monkeypatch, service_s=0.002)
     yield SlowToCheck.clock
     del SlowToCheck.clock
@@ -389,9 +349,9 @@ class InThisProcess:
         pass
 
 
-async def probe(most: int) -> tuple[RateSearch, Verdict, int]:
+async def probe(max_processes: int) -> tuple[RateSearch, Verdict, int]:
     """Offer 2000 rps; return the search, its verdict, and the number of load generator processes."""
-    fleet = Fleet(lambda index: InThisProcess(), 1, most)
+    fleet = Fleet(lambda index: InThisProcess(), 1, max_processes)
     await fleet.set_target("http://127.0.0.1/")
     search = RateSearch(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
     verdict = await search._probe("bracketing", 2000)
@@ -399,8 +359,8 @@ async def probe(most: int) -> tuple[RateSearch, Verdict, int]:
 
 
 def test_fleet_adds_a_process_for_a_fast_server(slow_checks: VirtualClock) -> None:
-    """One process cannot check 2000 answers a second; two are asked before anything is said."""
-    search, _, count = slow_checks.run(probe(most=2))
+    """One process cannot check 2000 answers a second; a second one is started before a verdict."""
+    search, _, count = slow_checks.run(probe(max_processes=2))
     first = search._probes[0]
     assert first.verdict is Verdict.GENERATOR_LIMITED
     assert "the load generator used" in first.reason
@@ -409,47 +369,7 @@ def test_fleet_adds_a_process_for_a_fast_server(slow_checks: VirtualClock) -> No
 
 
 def test_fleet_limit_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:
-    search, verdict, _ = slow_checks.run(probe(most=1))
+    search, verdict, _ = slow_checks.run(probe(max_processes=1))
     assert verdict is Verdict.GENERATOR_LIMITED
     assert search._bounds() == (None, 2000)
     assert search._is_limited(2000)
-
-
-@contextmanager
-def spinning(core: int) -> Iterator[None]:
-    """A process that keeps a core busy."""
-    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile os.getppid() != 1: pass"
-    with subprocess.Popen([sys.executable, "-c", code]) as spinner:
-        try:
-            yield
-        finally:
-            spinner.kill()
-
-
-def test_client_run_delay_grows_while_another_process_has_the_core() -> None:
-    """Two processes spin on one core: each waits for the other sooner or later."""
-    if not Path("/proc/self/schedstat").exists():
-        pytest.skip("this kernel does not report run delay")
-    cores = os.sched_getaffinity(0)
-    cpu_s, delay_s = _thread_times()
-    try:
-        os.sched_setaffinity(0, {max(cores)})
-        with spinning(max(cores)):
-            while _thread_times()[1] < delay_s + 0.01:
-                pass
-    finally:
-        os.sched_setaffinity(0, cores)
-    assert _thread_times()[0] > cpu_s
-
-
-@pytest.mark.timeout(60)
-async def test_local_process_passes_long_messages_whole() -> None:
-    """What a window of hours has counted does not fit into a pipe at once."""
-    async with fleet_of(1) as fleet:
-        with stub(batch=8) as url:
-            await fleet.set_target(url)
-            measured = await fleet.measure(
-                Load(Constant(20), 5000.0), lambda so_far: so_far.scheduled >= 5
-            )
-    assert len(measured.begun) > 200_000
-    assert measured.succeeded == measured.scheduled >= 5

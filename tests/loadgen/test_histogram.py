@@ -1,4 +1,4 @@
-"""Histograms of durations."""
+"""Tests of histograms of durations."""
 
 import pickle
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loadgen.histogram import Histogram
 
 
-def test_histogram_quantiles_equal_the_librarys() -> None:
+def test_histogram_quantiles_equal_those_of_the_library() -> None:
     histogram = Histogram()
     for i in range(1, 2001):
         histogram.record(i / 1000)
@@ -22,13 +22,13 @@ def test_histogram_quantiles_equal_the_librarys() -> None:
 
 @given(st.lists(st.floats(-1, 5000), min_size=1, max_size=50))
 def test_histogram_counts_many_durations_as_one_by_one(durations: list[float]) -> None:
-    each, together = Histogram(), Histogram()
+    single, together = Histogram(), Histogram()
     for duration in durations:
-        each.record(duration)
+        single.record(duration)
     together.record_all(np.array(durations))
-    assert together.encode() == each.encode()
-    assert len(together) == len(each) == len(durations)
-    assert together.quantile(1.0) == each.quantile(1.0)
+    assert together.encode() == single.encode()
+    assert len(together) == len(single) == len(durations)
+    assert together.quantile(1.0) == single.quantile(1.0)
     together.record_all(np.array([]))
     assert len(together) == len(durations)
 

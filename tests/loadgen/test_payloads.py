@@ -1,4 +1,4 @@
-"""Requests files, and correct answers."""
+"""Tests of requests files and of correct answers."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When requests are due."""
+"""Tests of the due times of requests."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def test_due_times_of_a_burst_are_all_zero() -> None:
 
 
 def test_due_times_of_a_long_schedule_are_drawn_lazily() -> None:
-    """A million requests need no million numbers in memory: the first comes at once."""
+    """A million due times are not kept in memory: the first is available at once."""
     assert next(due_times(Poisson(1e6, 0), 1e6)) < 1
     assert next(due_times(Constant(1e6), 1e9)) == 0
 
