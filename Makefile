@@ -51,7 +51,7 @@ lint: setup
 bench-measure: setup
 	$(VENV)/bin/python -m benchmarks.measure $(ARGS)
 
-# What a request costs the load client, beside wrk, ab, hey and locust; about 4 minutes.
+# What a request costs the load generator, beside wrk, ab, hey and locust; about 4 minutes.
 bench-loadgen: setup
 	$(VENV)/bin/python -m benchmarks.loadgen $(ARGS)
 
