@@ -1,9 +1,9 @@
-"""A simulated TorchServe on a simulated machine: the rate that a configuration sustains.
+"""Simulate TorchServe on a host: the rate that a configuration sustains.
 
-A discrete-event simulation of how 0.12.0 forms batches (one lock for all workers of a model; the
-delay runs from the first request that is dequeued) over workers that share cores and perhaps an
-accelerator. Requests arrive at a constant rate, so that only batches are events. The parameters
-are drawn at random from stated ranges; the product never imports this.
+A discrete-event simulation of how TorchServe 0.12.0 forms batches: all workers of a model share one
+lock, and the batch delay starts with the first request that is dequeued. Workers share cores and
+optionally an accelerator. Requests arrive at a constant rate, so only batches are events. The
+parameters are drawn at random from stated ranges. The product does not import this module.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-#: Batches of each worker in a window, within these limits.
-_ROUNDS, _LEAST_BATCHES, _MOST_BATCHES = 12, 60, 400
-_GROWTH = 0.02
-_STEPS = 7
-#: A batch that takes longer than the load's timeout answers no request in time.
+#: Batches in a window: for each worker, then the limits of their total.
+_BATCHES_PER_WORKER, _MIN_BATCHES, _MAX_BATCHES = 12, 60, 400
+#: Maximum growth of the backlog in a window that passes, ÷ half of its requests.
+_MAX_GROWTH = 0.02
+_BISECTION_STEPS = 7
+#: Timeout of a request, seconds: a batch that takes longer fails.
 TIMEOUT_S = 10.0
 
 
@@ -27,21 +28,20 @@ TIMEOUT_S = 10.0
 class Machine:
     """A host and a model.
 
-    A batch of n takes fixed_s + n × each_s on one thread with the machine for itself, more
-    where its items leave the cache (n² × spill_s), or where more than one of them asks the kernel
-    for fresh pages (n × fault_s, which threads neither divide nor wait for).
+    A batch of n items takes fixed_s + n × each_s on one thread of an idle host. It takes
+    n² × spill_s more for items that exceed the cache, and, with more than one item, n × fault_s
+    more for memory that the kernel allocates; threads do not divide the latter.
 
     Attributes:
-        name: what is printed.
+        name: shown in the output.
         cores: of the host.
-        parallel: the share of a batch's computation that threads divide (Amdahl).
-        spin: how much worse than fair sharing it is where threads outnumber cores: progress is
-            (cores ÷ threads) ** (1 + spin).
-        waits: the share of a batch's time that is neither core nor accelerator.
-        device: the share of a batch's time on the accelerator, 0 without one.
-        streams: how many batches the accelerator serves at full speed at once.
-        netty_s, client_s: CPU seconds that a request costs the front end's two thread pools.
-        worker_mb, item_mb, memory_mb: what a worker and an item of its batch take, of how much.
+        parallel: share of a batch's computation that threads divide (Amdahl).
+        spin: penalty for more threads than cores: progress is (cores ÷ threads) ** (1 + spin).
+        waits: share of a batch's time that needs neither core nor accelerator.
+        device: share of a batch's time on the accelerator, 0 without one.
+        streams: number of batches that the accelerator serves at full speed at once.
+        netty_s, client_s: CPU seconds per request in the two thread pools of the front end.
+        worker_mb, item_mb, memory_mb: memory of a worker, of an item of its batch, of the host.
         noise: standard deviation of a measurement ÷ its mean.
     """
 
@@ -64,7 +64,7 @@ class Machine:
     noise: float = 0.05
 
     def sustained_rps(self, config: Mapping[str, Any]) -> float:
-        """The highest constant rate without a loss; 0 where there is none.
+        """Return the highest constant rate without a failure, requests/s; 0 if there is none.
 
         Args:
             config: workers, batch_size, max_batch_delay_ms, netty_threads,
@@ -77,7 +77,7 @@ class Machine:
         if server.sustains(high):
             return high
         low = 0.0
-        for _ in range(_STEPS):
+        for _ in range(_BISECTION_STEPS):
             middle = (low + high) / 2 if low else high * 0.75
             if server.sustains(middle):
                 low = middle
@@ -86,13 +86,13 @@ class Machine:
         return low
 
     def lacks_memory(self, config: Mapping[str, Any]) -> bool:
-        """Whether the workers with their batches take more than there is."""
-        each_mb = self.worker_mb + self.item_mb * config["batch_size"]
-        return bool(config["workers"] * each_mb > self.memory_mb)
+        """Return whether the workers and their batches exceed the memory."""
+        loaded_worker_mb = self.worker_mb + self.item_mb * config["batch_size"]
+        return bool(config["workers"] * loaded_worker_mb > self.memory_mb)
 
 
 class _Server:
-    """One configuration on a machine."""
+    """A configuration on a machine."""
 
     def __init__(self, machine: Machine, config: Mapping[str, Any]):
         self._machine = m = machine
@@ -102,63 +102,65 @@ class _Server:
         self._threads = int(config["mkl_threads"])
         pools = min(config["netty_threads"], m.cores), min(config["netty_client_threads"], m.cores)
         self._front_rps = min(pools[0] / m.netty_s, pools[1] / m.client_s)
-        # Threads beyond the cores cost a little even where they only wait.
-        many = (config["netty_threads"] + config["netty_client_threads"]) / (4 * m.cores)
-        self._front_s = (m.netty_s + m.client_s) * (1 + 0.1 * many)
+        # Idle threads have a small cost too.
+        crowding = (config["netty_threads"] + config["netty_client_threads"]) / (4 * m.cores)
+        self._front_s = (m.netty_s + m.client_s) * (1 + 0.1 * crowding)
 
     @property
     def capacity_rps(self) -> float:
-        """What full batches and the front end allow, all workers busy."""
-        # The front end's cores are not the workers': a few rounds settle how many are left.
+        """The rate with full batches and all workers busy, requests/s."""
+        # A fixed-point iteration: the front end's use of the cores depends on the rate.
         rate = 0.0
         for _ in range(6):
-            slowed = self._alone_s(self.batch) / self._speed(self.workers, rate)
-            found = min(self.workers * self.batch / slowed, self._front_rps)
-            rate = (rate + found) / 2 if rate else found
+            batch_s = self._idle_host_s(self.batch) / self._speed(self.workers, rate)
+            next_rate = min(self.workers * self.batch / batch_s, self._front_rps)
+            rate = (rate + next_rate) / 2 if rate else next_rate
         return rate
 
     def sustains(self, rate: float) -> bool:
-        """Whether a window at this rate overflows no queue, and ends with none growing."""
-        batches = min(max(_ROUNDS * self.workers, _LEAST_BATCHES), _MOST_BATCHES)
-        now, taken, begun = 0.0, 0, 0
-        #: Work that is left of each batch in service, seconds at full speed.
-        left: list[float] = []
+        """Return whether a window at this rate ends without an overflow or a growing backlog."""
+        batches = min(max(_BATCHES_PER_WORKER * self.workers, _MIN_BATCHES), _MAX_BATCHES)
+        now, dequeued, started = 0.0, 0, 0
+        #: Remaining work of each batch in service, seconds at full speed.
+        remaining: list[float] = []
+        #: When the batch that is being formed closes, and its number of items.
         forming: tuple[float, int] | None = None
-        waiting: list[float] = []
-        while begun < batches:
-            if forming is None and len(left) < self.workers:
-                first = max(now, taken / rate)
-                behind = first * rate - taken
-                if behind > self._queue:
+        backlogs: list[float] = []
+        while started < batches:
+            if forming is None and len(remaining) < self.workers:
+                first = max(now, dequeued / rate)
+                backlog = first * rate - dequeued
+                if backlog > self._queue:
                     return False
-                waiting.append(behind)
-                full = (taken + self.batch - 1) / rate
+                backlogs.append(backlog)
+                full = (dequeued + self.batch - 1) / rate
                 closes = min(max(full, first), first + self._delay_s)
-                count = min(self.batch, int(closes * rate + 1e-9) + 1 - taken)
+                count = min(self.batch, int(closes * rate + 1e-9) + 1 - dequeued)
                 forming = closes, count
-            speed = self._speed(len(left), rate)
-            ends = now + min(left) / speed if left else math.inf
+            speed = self._speed(len(remaining), rate)
+            ends = now + min(remaining) / speed if remaining else math.inf
             closes = forming[0] if forming else math.inf
-            at = min(ends, closes)
-            left = [work - (at - now) * speed for work in left]
-            now = at
+            event = min(ends, closes)
+            remaining = [work - (event - now) * speed for work in remaining]
+            now = event
             if forming and closes <= ends:
                 count = forming[1]
-                work = self._alone_s(count)
-                if work / self._speed(len(left) + 1, rate) > TIMEOUT_S:
+                work = self._idle_host_s(count)
+                if work / self._speed(len(remaining) + 1, rate) > TIMEOUT_S:
                     return False
-                left.append(work)
-                taken += count
-                begun += 1
+                remaining.append(work)
+                dequeued += count
+                started += 1
                 forming = None
             else:
-                left.remove(min(left))
-        half, quarter = len(waiting) // 2, len(waiting) // 4
-        earlier = float(np.mean(waiting[quarter:half] or [0.0]))
-        growth = float(np.mean(waiting[-quarter:] or [0.0])) - earlier
-        return growth <= max(_GROWTH * taken / 2, 1.0)
+                remaining.remove(min(remaining))
+        half, quarter = len(backlogs) // 2, len(backlogs) // 4
+        earlier = float(np.mean(backlogs[quarter:half] or [0.0]))
+        growth = float(np.mean(backlogs[-quarter:] or [0.0])) - earlier
+        return growth <= max(_MAX_GROWTH * dequeued / 2, 1.0)
 
-    def _alone_s(self, count: int) -> float:
+    def _idle_host_s(self, count: int) -> float:
+        """Return the duration of a batch of this many items on an idle host, seconds."""
         m = self._machine
         work = m.fixed_s + count * m.each_s + count**2 * m.spill_s
         computes = 1 - m.waits - m.device
@@ -167,23 +169,25 @@ class _Server:
         return work * (computes * threaded + m.waits + m.device) + faults
 
     def _speed(self, busy: int, rate: float) -> float:
-        """Return the progress of each of N concurrent batches ÷ that of one alone."""
+        """Return the speed of each of N concurrent batches, ÷ that of one on an idle host."""
         m = self._machine
         if busy == 0:
             return 1.0
         cores = max(m.cores - rate * self._front_s, 0.1 * m.cores)
         computes = 1 - m.waits - m.device
         threaded = computes * ((1 - m.parallel) + m.parallel / min(self._threads, m.cores))
-        alone = threaded + m.waits + m.device
-        whole = self._alone_s(self.batch)
-        faults = self.batch * m.fault_s / whole if self.batch > 1 else 0.0
+        total = threaded + m.waits + m.device
+        batch_s = self._idle_host_s(self.batch)
+        faults = self.batch * m.fault_s / batch_s if self.batch > 1 else 0.0
         threaded, waits, device = (
-            (1 - faults) * part / alone for part in (threaded, m.waits, m.device)
+            (1 - faults) * part / total for part in (threaded, m.waits, m.device)
         )
-        # Threads that wait for each other spin, and want a core all the while.
-        wanted = busy * (self._threads * threaded + faults)
-        crowd = max(1.0, wanted / cores)
+        # Threads that wait for each other spin, and use a core.
+        busy_threads = busy * (self._threads * threaded + faults)
+        contention = max(1.0, busy_threads / cores)
         spin = m.spin if self._threads > 1 else 0.0
-        queued = max(1.0, busy * device / m.streams)
-        slower: float = threaded * crowd ** (1 + spin) + faults * crowd + waits + device * queued
-        return 1 / slower
+        queueing = max(1.0, busy * device / m.streams)
+        slowdown: float = (
+            threaded * contention ** (1 + spin) + faults * contention + waits + device * queueing
+        )
+        return 1 / slowdown

@@ -1,8 +1,8 @@
-"""What an update of the page costs the service: `python -m benchmarks.page`.
+"""Measure the cost of the page's requests: `python -m benchmarks.page`.
 
-Fifty jobs, one of them at work, with five hundred trials; CPU milliseconds of the service and of
-the client that asks, which share a process here. Where playwright and a Chromium are, its table of
-trials is scrolled in that: milliseconds from frame to frame, trials ending meanwhile.
+Fifty jobs, one of them running, with 500 trials. Prints the CPU milliseconds per request of the
+service and its client, which share a process. With playwright and Chromium installed, it also
+scrolls the table of trials while trials end, and prints the milliseconds between frames.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from search.trial.result import (
 )
 from serving.config import ServerConfig
 
-FRAMES = "a frame of scrolling, ms on the clock"
-#: From the top of the table to its end, so far at each frame; answers the times of the frames.
+FRAMES = "a frame of scrolling, elapsed ms"
+#: Scrolls the table of trials by 60 pixels per frame to its end; returns the frames' times, ms.
 SCROLL = """async () => {
-  const box = document.querySelector("table").closest(".scroll"), times = [];
+  const box = document.querySelector(".scroll"), times = [];
   while (box.scrollTop + box.clientHeight < box.scrollHeight - 1) {
     box.scrollTop += 60;
     times.push(await new Promise(requestAnimationFrame));
@@ -51,8 +51,8 @@ SCROLL = """async () => {
 }"""
 
 
-class _Nothing:
-    """Runs no job: these only lie there."""
+class _IdleRunner:
+    """Reports every job as running, without a process."""
 
     def submit(self, job: Job) -> None: ...
 
@@ -75,7 +75,7 @@ def _result(number: int) -> TrialResult:
     )
 
 
-def _job(store: JobStore, trials: int, is_over: bool = False) -> tuple[Job, Run]:
+def _create_job(store: JobStore, trials: int, is_over: bool = False) -> tuple[Job, Run]:
     data = {"name": "model", "search": {"trials": 1000, "time_budget_s": None}}
     job = store.add(store.new_folder(), "model", data)
     job.change(state=JobState.RUNNING, started_s=time.time(), attempt=1)
@@ -83,13 +83,13 @@ def _job(store: JobStore, trials: int, is_over: bool = False) -> tuple[Job, Run]
     run.folder.mkdir(parents=True)
     (run.folder / "spec.yaml").write_text(yaml.safe_dump(data))
     for number in range(trials):
-        _measured(job, run, number)
+        _record_trial(job, run, number)
     if is_over:
         job.change(state=JobState.FINISHED, ended_s=time.time())
     return job, run
 
 
-def _measured(job: Job, run: Run, number: int) -> None:
+def _record_trial(job: Job, run: Run, number: int) -> None:
     result, recorder = _result(number), EventObserver(job.events.record)
     recorder.started(TrialRequest(number, result.origin, result.config))
     recorder.phase(number, "bracketing", 20.0)
@@ -97,7 +97,7 @@ def _measured(job: Job, run: Run, number: int) -> None:
     recorder.finished(result, result)
 
 
-async def _frames(home: str, trials: int, measured: Callable[[], None]) -> list[float]:
+async def _frame_times_ms(url: str, trials: int, end_trial: Callable[[], None]) -> list[float]:
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
@@ -105,69 +105,73 @@ async def _frames(home: str, trials: int, measured: Callable[[], None]) -> list[
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         page = await browser.new_page(viewport={"width": 1280, "height": 900})
-        await page.goto(home)
+        await page.goto(url)
         await page.get_by_role("row").nth(trials).wait_for()
         await page.wait_for_timeout(1000)
 
-        async def go_on() -> None:
+        async def end_trials() -> None:
             while True:
-                measured()
+                end_trial()
                 await asyncio.sleep(1.0)
 
-        others = asyncio.create_task(go_on())
-        found = await page.evaluate(SCROLL)
-        others.cancel()
+        task = asyncio.create_task(end_trials())
+        times_ms = await page.evaluate(SCROLL)
+        task.cancel()
         await browser.close()
-    return [after - before for before, after in pairwise(found)]
+    return [after - before for before, after in pairwise(times_ms)]
 
 
-async def _costs(jobs: int, trials: int, times: int) -> dict[str, list[float]]:
+async def _costs_ms(jobs: int, trials: int, repetitions: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         store = JobStore(Path(folder))
         for _ in range(jobs - 1):
-            _job(store, 30, is_over=True)
-        job, run = _job(store, trials)
-        service = Service(store, JobQueue(store, _Nothing()), ServiceOptions((Path(folder),), None))
-        found: dict[str, list[float]] = {}
+            _create_job(store, 30, is_over=True)
+        job, run = _create_job(store, trials)
+        service = Service(
+            store, JobQueue(store, _IdleRunner()), ServiceOptions((Path(folder),), None)
+        )
+        costs_ms: dict[str, list[float]] = {}
         async with TestClient(TestServer(service.app())) as client:
 
             async def get(path: str) -> None:
-                answer = await client.get(path)
-                assert answer.status == 200
-                await answer.read()
+                response = await client.get(path)
+                assert response.status == 200
+                await response.read()
 
-            async def cost(name: str, work: Callable[[], Awaitable[None]]) -> None:
-                await work()
-                for _ in range(times):
-                    _measured(job, run, len(run.results()))
-                    began = time.process_time()
-                    await work()
-                    found.setdefault(name, []).append(1000 * (time.process_time() - began))
+            async def measure(name: str, request: Callable[[], Awaitable[None]]) -> None:
+                await request()
+                for _ in range(repetitions):
+                    _record_trial(job, run, len(run.results()))
+                    start_s = time.process_time()
+                    await request()
+                    costs_ms.setdefault(name, []).append(1000 * (time.process_time() - start_s))
 
-            here = f"/v1/jobs/{job.id}"
-            await cost("all jobs, every 2 s", lambda: get("/v1/jobs"))
-            await cost("a job, after each trial", lambda: get(here))
-            await cost("its trials, when it is opened", lambda: get(f"{here}/trials"))
+            job_path = f"/v1/jobs/{job.id}"
+            await measure("all jobs, every 2 s", lambda: get("/v1/jobs"))
+            await measure("a job, after each trial", lambda: get(job_path))
+            await measure(
+                "the trials of a job, when it is opened", lambda: get(f"{job_path}/trials")
+            )
             if find_spec("playwright") and shutil.which("chromium"):
-                found[FRAMES] = await _frames(
+                costs_ms[FRAMES] = await _frame_times_ms(
                     str(client.make_url(f"/#/jobs/{job.id}")),
                     trials,
-                    lambda: _measured(job, run, len(run.results())),
+                    lambda: _record_trial(job, run, len(run.results())),
                 )
-    return found
+    return costs_ms
 
 
 def main(
-    jobs: Annotated[int, typer.Option(min=1)] = 50,
-    trials: Annotated[int, typer.Option(min=1, help="of one of the jobs")] = 500,
-    times: Annotated[int, typer.Option(min=1, help="each is asked for")] = 50,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of jobs.")] = 50,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the running job.")] = 500,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions of each request.")] = 50,
 ) -> None:
-    """Print what each kind of request costs after another trial has ended."""
-    table = Table(title=f"{jobs} jobs, {trials} trials: CPU ms a request", box=None)
-    for name in ("request", "median", "most"):
+    """Print the cost of each kind of request after a trial has ended."""
+    table = Table(title=f"{jobs} jobs, {trials} trials: CPU ms per request", box=None)
+    for name in ("request", "median", "maximum"):
         table.add_column(name, justify="left" if name == "request" else "right")
-    for name, costs in asyncio.run(_costs(jobs, trials, times)).items():
-        table.add_row(name, f"{median(costs):.1f}", f"{max(costs):.1f}")
+    for name, costs_ms in asyncio.run(_costs_ms(jobs, trials, times)).items():
+        table.add_row(name, f"{median(costs_ms):.1f}", f"{max(costs_ms):.1f}")
     Console().print(table)
 
 

@@ -1,8 +1,9 @@
-"""servetune's search against random search for real: `python -m benchmarks.real SPEC`.
+"""Compare servetune's search with random search: `python -m benchmarks.real SPEC`.
 
-Runs of equal time on a real TorchServe, interleaved. Random search is the same machinery, pruning
-included, with Optuna's random sampler and without the recommended starting points. In the end
-what each run chose is measured again, interleaved: a search's own best value is inflated.
+Interleaved runs of equal time on a real TorchServe. Random search uses the same code, pruning
+included, with Optuna's random sampler and without the recommended starting points. At the end, the
+chosen configuration of each run is measured again, because the best rate of a search is biased
+upwards.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from serving.config import ServerConfig
 
 @contextlib.contextmanager
 def random_search() -> Iterator[None]:
-    """Studies that begin in here know nothing but chance."""
+    """Replace the sampler by a random one, and remove the recommended starting points."""
 
     def sampler(space: Space, seed: int) -> RandomSampler:
         return RandomSampler(seed=seed)
 
     with (
         mock.patch.object(store, "CapacitySampler", sampler),
-        mock.patch.object(Space, "guide", lambda space: []),
+        mock.patch.object(Space, "recommended_points", lambda space: []),
     ):
         yield
 
@@ -53,57 +54,71 @@ SEARCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
 
 
 def main(
-    spec: Annotated[Path, typer.Argument(help="what is tuned")],
-    seconds: Annotated[float, typer.Option(min=60, help="of each run")] = 600,
-    runs: Annotated[int, typer.Option(min=1, help="of each search")] = 3,
-    rounds: Annotated[int, typer.Option(min=0, help="what was chosen, measured again")] = 2,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Where all is written.")] = None,
+    spec: Annotated[Path, typer.Argument(help="Specification of the study.")],
+    seconds: Annotated[float, typer.Option(min=60, help="Time budget of each run.")] = 600,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each search.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=0, help="Rounds in which the chosen configurations are measured.")
+    ] = 2,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the results, as JSON.")
+    ] = None,
 ) -> None:
-    """Compare by what is chosen in equal time."""
+    """Compare the configurations that are chosen in equal time."""
     console = Console()
     base = load_spec(spec)
     chosen: list[ServerConfig] = []
-    shown: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+
+    def save() -> None:
+        if json_file:
+            json_file.write_text(json.dumps(entries, indent=1))
+
     for number in range(runs):
-        # The order turns around, so that a drift of the host favours none.
+        # The order alternates, so that a drift of the host favours no search.
         for name in list(SEARCHES)[:: 1 if number % 2 == 0 else -1]:
-            search = {"time_budget_s": seconds, "trials": 1000, "seed": number}
-            ours = base.model_copy(
-                update={"search": base.search.model_copy(update=search), "confirm": None}
-            )
+            limits = {"time_budget_s": seconds, "trials": 1000, "seed": number}
+            search = base.search.model_copy(update=limits)
+            run_spec = base.model_copy(update={"search": search, "confirm": None})
             console.print(f"{name}, run {number + 1} of {runs}", style="bold")
             with SEARCHES[name](), LiveView(console, 1000, seconds, plain=True) as view:
-                found = run_study(create_run(ours), view)
-            if found.interrupted:
+                outcome = run_study(create_run(run_spec), view)
+            if outcome.interrupted:
                 raise typer.Exit(130)
-            best = found.best
+            best = outcome.best
             chosen.append(best.config if best else ServerConfig())
-            shown.append(
+            entries.append(
                 {
                     "run": f"{name} {number + 1}",
-                    "trials": len(found.results),
+                    "trials": len(outcome.results),
                     "search_rps": best.sustained_rps if best else None,
                     "config": format_settings(chosen[-1]),
                 }
             )
-            if json_file:  # Hours of work are not lost with what comes after them.
-                json_file.write_text(json.dumps(shown, indent=1))
+            save()  # Each run takes long: keep its result if a later step fails.
     if rounds:
-        measured = asyncio.run(measure_configs(base, chosen, rounds, lambda *now: None))
-        for index, entry in enumerate(shown):
+        measured = asyncio.run(measure_configs(base, chosen, rounds, lambda *progress: None))
+        for index, entry in enumerate(entries):
             entry["measured_rps"] = measured.rates(index)
-    table = Table("run", "trials", "its own best rps", "measured again", "chosen")
-    for entry in shown:
-        again = ", ".join(f"{rate:.0f}" for rate in entry.get("measured_rps", []))
-        best_rps = f"{entry['search_rps'] or 0:.0f}"
-        table.add_row(entry["run"], str(entry["trials"]), best_rps, again, entry["config"])
-    console.print(table)
+    console.print(_table(entries))
     if rounds:
         for name in SEARCHES:
-            rates = [median(e["measured_rps"] or [0.0]) for e in shown if e["run"].startswith(name)]
+            rates = [median(e["measured_rps"] or [0.0]) for e in entries if _is_of(e, name)]
             console.print(f"{name}: {', '.join(f'{r:.0f}' for r in rates)} rps, measured again")
-    if json_file:
-        json_file.write_text(json.dumps(shown, indent=1))
+    save()
+
+
+def _is_of(entry: dict[str, Any], search: str) -> bool:
+    return bool(entry["run"].rpartition(" ")[0] == search)
+
+
+def _table(entries: list[dict[str, Any]]) -> Table:
+    table = Table("run", "trials", "best rate of the search, rps", "measured again, rps", "chosen")
+    for entry in entries:
+        measured = ", ".join(f"{rate:.0f}" for rate in entry.get("measured_rps", []))
+        best_rps = f"{entry['search_rps'] or 0:.0f}"
+        table.add_row(entry["run"], str(entry["trials"]), best_rps, measured, entry["config"])
+    return table
 
 
 if __name__ == "__main__":

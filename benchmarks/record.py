@@ -1,7 +1,7 @@
 """Record a surface of a real TorchServe: `python -m benchmarks.record HANDLER FILE.csv`.
 
-Every configuration of a grid, in random order, each in a fresh server: closed-loop throughput in
-a window that follows a warm-up.
+Measures each configuration of a grid, in random order, in a fresh server: closed-loop throughput in
+a window after a warm-up.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ TIMEOUT_S = 20.0
 COLUMNS = ("pass", *SURFACE_SETTINGS, "ready_s", "closed_rps", "p50_s", "p99_s", "failures")
 
 
-def archive_of(handler: str, folder: Path) -> Archive:
-    """The archive of one of the handlers here."""
+def pack_handler(handler: str, folder: Path) -> Archive:
+    """Pack a handler of `benchmarks/handlers` into an archive in this folder."""
     content = folder / "content"
     content.mkdir()
     shutil.copy(HANDLERS / f"{handler}.py", content)
     return Archive.read(pack_archive(handler, f"{handler}.py:handle", content, folder))
 
 
-def study_of(handler: str, folder: Path, **sections: Any) -> Path:
-    """Write a specification for one of the handlers here; its runs go into FOLDER/runs."""
-    archive = archive_of(handler, folder)
+def write_study(handler: str, folder: Path, **sections: Any) -> Path:
+    """Write a specification for a handler; return its path. Its runs are in FOLDER/runs."""
+    archive = pack_handler(handler, folder)
     (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
     model = {"archive": str(archive.path), "requests": "requests.jsonl"}
     output = {"folder": str(folder / "runs")}
@@ -68,7 +68,7 @@ def study_of(handler: str, folder: Path, **sections: Any) -> Path:
 
 
 async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -> dict[str, Any]:
-    """One configuration; zeros where it fails."""
+    """Measure a configuration; return its columns, 0 and one failure if it cannot serve."""
     users = max(48, 2 * (config.workers or 1) * (config.batch_size or 1))
     server = TorchServe(config, site, folder)
     try:
@@ -76,23 +76,23 @@ async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -
             await fleet.set_target(server.url)
             for seconds in (WARMUP_S, WINDOW_S):
                 load = Load(Closed(users), seconds, TIMEOUT_S)
-                seen = await server.guard(fleet.measure(load))
+                measurement = await server.guard(fleet.measure(load))
     except (ServerError, GeneratorLostError):
         return {"ready_s": 0, "closed_rps": 0, "p50_s": 0, "p99_s": 0, "failures": 1}
     return {
         "ready_s": round(server.ready_s, 2),
-        "closed_rps": round(seen.goodput_rps, 3),
-        "p50_s": round(seen.service.quantile(0.5) or 0.0, 4),
-        "p99_s": round(seen.service.quantile(0.99) or 0.0, 4),
-        "failures": seen.failed,
+        "closed_rps": round(measurement.goodput_rps, 3),
+        "p50_s": round(measurement.service.quantile(0.5) or 0.0, 4),
+        "p99_s": round(measurement.service.quantile(0.99) or 0.0, 4),
+        "failures": measurement.failed,
     }
 
 
 async def _record_all(handler: str, path: Path, passes: int, console: Console) -> None:
-    chance = random.Random(0)
+    shuffler = random.Random(0)
     with exclusive_host(), tempfile.TemporaryDirectory(prefix="servetune-record-") as temporary:
         folder = Path(temporary)
-        site = Site(archive_of(handler, folder), find_installation())
+        site = Site(pack_handler(handler, folder), find_installation())
         (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
         fleet = Fleet(local_processes(read_payloads(folder / "requests.jsonl")))
         try:
@@ -101,7 +101,7 @@ async def _record_all(handler: str, path: Path, passes: int, console: Console) -
                 rows.writeheader()
                 for number in range(1, passes + 1):
                     points = list(itertools.product(*GRID.values()))
-                    chance.shuffle(points)
+                    shuffler.shuffle(points)
                     for point in points:
                         values: dict[str, Any] = dict(zip(GRID, point, strict=True))
                         config = ServerConfig(
@@ -110,23 +110,23 @@ async def _record_all(handler: str, path: Path, passes: int, console: Console) -
                             job_queue_size=1000,
                             **values,
                         )
-                        found = await record(config, site, fleet, folder / "server")
-                        rows.writerow({"pass": number, **values, **found})
+                        measured = await record(config, site, fleet, folder / "server")
+                        rows.writerow({"pass": number, **values, **measured})
                         file.flush()
-                        console.print(f"{values}: {found['closed_rps']} rps", highlight=False)
+                        console.print(f"{values}: {measured['closed_rps']} rps", highlight=False)
         finally:
             fleet.close()
 
 
 def main(
-    handler: Annotated[str, typer.Argument(help="waits, memory or fixed")],
-    path: Annotated[Path, typer.Argument(help="the CSV to write")],
-    passes: Annotated[int, typer.Option(min=1, help="over the grid")] = 2,
+    handler: Annotated[str, typer.Argument(help="One of waits, memory and fixed.")],
+    path: Annotated[Path, typer.Argument(help="CSV file to write.")],
+    passes: Annotated[int, typer.Option(min=1, help="Passes over the grid.")] = 2,
 ) -> None:
-    """Record the closed loop's rate over a grid of configurations."""
+    """Record the closed-loop throughput of a grid of configurations."""
     if not (HANDLERS / f"{handler}.py").is_file():
-        known = sorted(file.stem for file in HANDLERS.glob("*.py"))
-        raise typer.BadParameter(f"no handler {handler!r}; known are {known}")
+        known = ", ".join(sorted(file.stem for file in HANDLERS.glob("*.py")))
+        raise typer.BadParameter(f"unknown handler {handler!r}; choose from {known}")
     asyncio.run(_record_all(handler, path, passes, Console()))
 
 

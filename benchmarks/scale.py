@@ -1,7 +1,8 @@
-"""How a run's cost grows with hosts and with trials: `python -m benchmarks.scale`.
+"""Measure the overhead of a run by hosts and by trials: `python -m benchmarks.scale`.
 
-Trials are scripted: they wait, and report a rate that the configuration gives. Ray, Tune, the
-study, its sampler and its files are real; the hosts are nodes of one Ray cluster on this machine.
+The trials are simulated: each one waits, and reports a rate that depends on its configuration. Ray,
+Tune, the study, its sampler and its files are real. The hosts are nodes of a Ray cluster on this
+machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -23,7 +25,7 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.record import study_of
+from benchmarks.record import write_study
 from search.cluster.placement import SERVING_RESOURCE
 from search.service.events import EventLog
 from search.spec.loading import load_spec
@@ -37,22 +39,22 @@ from search.trial.request import TrialRequest
 from search.trial.result import HostRecord, RateRecord, TimingRecord, TrialResult, TrialState
 
 HOSTS = (1, 2, 4)
-AT = (10, 100, 1000)
+TABLE_TRIALS = (10, 100, 1000)
 
 
-class Scripted(tune.Trainable):
-    """A trial that takes `seconds`."""
+class SimulatedTrial(tune.Trainable):
+    """A trial that waits for `seconds`."""
 
     def setup(self, config: dict[str, Any], seconds: float = 0.0) -> None:
-        """Remember how long."""
+        """Keep the duration."""
         self._seconds = seconds
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next one."""
+        """Let Tune reuse the actor for the next trial."""
         return True
 
     def step(self) -> dict[str, Any]:
-        """All of it."""
+        """Wait, and return the result."""
         time.sleep(self._seconds)
         request = TrialRequest.from_dict(self.config)
         rate = 10.0 * (request.config.workers or 1) * (request.config.batch_size or 1) ** 0.5
@@ -69,91 +71,93 @@ class Scripted(tune.Trainable):
         return {"sustained_rps": rate, "record": record, "done": True}
 
 
-class _Clock(EventObserver):
-    """Notes when each trial ended, and how much memory the driver then held."""
+class _RecordingObserver(EventObserver):
+    """Records the time and the driver's memory at the end of each trial."""
 
     def __init__(self, log: EventLog):
         super().__init__(log.record)
-        self.ended_s: list[float] = []
+        self.end_times_s: list[float] = []
         self.memory_mb: list[float] = []
 
     def finished(self, result: TrialResult, best: TrialResult | None) -> None:
-        """A trial was recorded."""
+        """See `StudyObserver.finished`."""
         super().finished(result, best)
-        self.ended_s.append(time.monotonic())
+        self.end_times_s.append(time.monotonic())
         self.memory_mb.append(psutil.Process().memory_info().rss / (1 << 20))
 
 
-def _new_run(folder: Path, trials: int) -> Run:
+def _create_run(folder: Path, trials: int) -> Run:
     folder.mkdir()
     space = {"workers": {"low": 1, "high": 16}, "batch_size": {"low": 1, "high": 512}}
     search = {"trials": trials}
     return create_run(
-        load_spec(study_of("fixed", folder, name="scale", space=space, search=search))
+        load_spec(write_study("fixed", folder, name="scale", space=space, search=search))
     )
 
 
-def measure(folder: Path, hosts: int, trials: int, seconds: float) -> _Clock:
-    """Run scripted trials on `hosts` hosts."""
-    run = _new_run(folder, trials)
+def run_trials(folder: Path, hosts: int, trials: int, seconds: float) -> _RecordingObserver:
+    """Run simulated trials on a cluster with this number of hosts."""
+    run = _create_run(folder, trials)
     cluster = Cluster()
     for _ in range(hosts):
-        # One process of Ray's each: what a trial does is wait.
+        # One CPU per node: a trial only waits.
         cluster.add_node(num_cpus=1, resources={SERVING_RESOURCE: 1}, object_store_memory=80 << 20)
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    clock = _Clock(EventLog(folder / "events.jsonl"))
+    observer = _RecordingObserver(EventLog(folder / "events.jsonl"))
     try:
-        study = open_store(run, run.spec())
-        study.begin()
+        store = open_store(run, run.spec())
+        store.begin()
         trainable = tune.with_resources(
-            tune.with_parameters(Scripted, seconds=seconds),
+            tune.with_parameters(SimulatedTrial, seconds=seconds),
             tune.PlacementGroupFactory([{"CPU": 1.0, SERVING_RESOURCE: 1.0}]),
         )
-        tune_trials(run, study, Budget(run.spec(), study), clock, trainable, hosts)
+        tune_trials(run, store, Budget(run.spec(), store), observer, trainable, hosts)
     finally:
         ray.shutdown()
         cluster.shutdown()
-    return clock
+    return observer
 
 
-def _hosts(folder: Path, seconds: float, each: int) -> Table:
-    table = Table(title=f"Hosts, trials of {seconds:g} s, {each} on each", box=None)
+def _hosts_table(folder: Path, seconds: float, trials_per_host: int) -> Table:
+    title = f"Hosts, {trials_per_host} trials of {seconds:g} s on each"
+    table = Table(title=title, box=None)
     for name in ("hosts", "trials per hour", "efficiency"):
         table.add_column(name, justify="right")
-    first = 0.0
+    single_host_rate = 0.0
     for hosts in HOSTS:
-        ended = measure(folder / f"hosts-{hosts}", hosts, each * hosts, seconds).ended_s
-        # From the first round's end: before it, processes start, which is once a run.
-        after = ended[hosts - 1]
-        rate = 3600 * (len(ended) - hosts) / (ended[-1] - after)
-        first = first or rate
-        table.add_row(str(hosts), f"{rate:.0f}", f"{rate / first / hosts:.2f}")
+        observer = run_trials(folder / f"hosts-{hosts}", hosts, trials_per_host * hosts, seconds)
+        end_times_s = observer.end_times_s
+        # Leave out the first trial of each host: it includes the start of the processes.
+        start_s = end_times_s[hosts - 1]
+        rate = 3600 * (len(end_times_s) - hosts) / (end_times_s[-1] - start_s)
+        single_host_rate = single_host_rate or rate
+        table.add_row(str(hosts), f"{rate:.0f}", f"{rate / single_host_rate / hosts:.2f}")
     return table
 
 
-def _trials(folder: Path, seconds: float) -> Table:
-    clock = measure(folder / "trials", 1, max(AT), seconds)
-    spent = [b - a - seconds for a, b in zip(clock.ended_s, clock.ended_s[1:], strict=False)]
-    table = Table(title="One study: what a trial costs beside itself", box=None)
+def _trials_table(folder: Path, seconds: float) -> Table:
+    observer = run_trials(folder / "trials", 1, max(TABLE_TRIALS), seconds)
+    overheads_s = [after - before - seconds for before, after in pairwise(observer.end_times_s)]
+    table = Table(title="One study: overhead of a trial", box=None)
     for name in ("trial", "seconds, median of the last 10", "driver's memory, MiB"):
         table.add_column(name, justify="right")
-    for number in AT:
-        around = spent[max(number - 11, 0) : number - 1]  # Of each the gap before its end.
-        memory = clock.memory_mb[number - 1]
-        table.add_row(str(number), f"{median(around):.2f}", f"{memory:.0f}")
+    for number in TABLE_TRIALS:
+        last_10 = overheads_s[max(number - 11, 0) : number - 1]
+        memory_mb = observer.memory_mb[number - 1]
+        table.add_row(str(number), f"{median(last_10):.2f}", f"{memory_mb:.0f}")
     return table
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="of a trial, on several hosts")] = 5.0,
-    each: Annotated[int, typer.Option(help="trials for each host")] = 12,
+    seconds: Annotated[float, typer.Option(help="Duration of a trial on several hosts.")] = 5.0,
+    trials_per_host: Annotated[int, typer.Option("--each", help="Trials on each host.")] = 12,
 ) -> None:
-    """Print trials per hour by hosts, then the cost of a trial by those before it."""
+    """Print trials per hour by hosts, and the overhead of a trial by trials before it."""
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     console = Console()
     with tempfile.TemporaryDirectory(prefix="servetune-scale-") as folder:
-        console.print(_hosts(Path(folder), seconds, each))
-        console.print(_trials(Path(folder), 0.05))
+        console.print(_hosts_table(Path(folder), seconds, trials_per_host))
+        console.print(_trials_table(Path(folder), 0.05))
 
 
 if __name__ == "__main__":

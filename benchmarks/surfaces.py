@@ -1,4 +1,4 @@
-"""What the samplers are compared on: recorded servers, and machines drawn at random."""
+"""The surfaces of the comparison of searches: recorded servers and random machines."""
 
 from __future__ import annotations
 
@@ -19,57 +19,57 @@ from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
 RECORDED = Path(__file__).parent / "recorded"
-#: The columns of a recorded surface that are settings; others say what was measured.
+#: The columns of a recorded surface that are settings; the others are measurements.
 SURFACE_SETTINGS = ("workers", "batch_size", "max_batch_delay_ms", "mkl_threads")
-_RATE = "closed_rps"
-_QUEUE = Dimension("job_queue_size", 10, 10_000, log=True)
+_RATE_COLUMN = "closed_rps"
+_QUEUE_SIZE = Dimension("job_queue_size", 10, 10_000, log=True)
 _RANDOM_POINTS = 400
 
 Values = Mapping[str, Any]
 
 
 class Surface(Protocol):
-    """Rates by configuration, one true and many measured."""
+    """A server's rates by configuration: the true one, and random measurements of it."""
 
     name: str
     space: Space
 
     def true_rps(self, values: Values) -> float:
-        """The rate without noise; 0 where the configuration fails."""
+        """Return the rate without noise, requests/s; 0 if the configuration fails."""
         ...
 
-    def measure(self, values: Values, chance: np.random.Generator) -> float:
-        """What one trial says; 0 where the configuration fails."""
+    def measure(self, values: Values, random: np.random.Generator) -> float:
+        """Return the rate of one trial, requests/s; 0 if the configuration fails."""
         ...
 
     def failure(self, values: Values) -> FailureKind | None:
-        """The kind of failure, if a trial reports one."""
+        """Return the kind of failure; None if a trial reports none."""
         ...
 
     @property
     def optimum_rps(self) -> float:
-        """The greatest true rate, as far as is known."""
+        """The greatest known true rate, requests/s."""
         ...
 
 
 @dataclass
 class Recorded:
-    """Real trials of a real server; a measurement is one of those of its configuration."""
+    """Recorded trials of a real server; a measurement is a random one of its configuration."""
 
     name: str
     space: Space
     rates: Mapping[tuple[Any, ...], Sequence[float]]
 
     def true_rps(self, values: Values) -> float:
-        """The median of what was measured."""
+        """Return the median of the recorded rates, requests/s."""
         return median(self.rates[self._key(values)])
 
-    def measure(self, values: Values, chance: np.random.Generator) -> float:
+    def measure(self, values: Values, random: np.random.Generator) -> float:
         """See `Surface.measure`."""
-        return float(chance.choice(np.array(self.rates[self._key(values)])))
+        return float(random.choice(np.array(self.rates[self._key(values)])))
 
     def failure(self, values: Values) -> FailureKind | None:
-        """See `Surface.failure`; recorded surfaces hold no kinds of failure."""
+        """Return None: recordings have no kinds of failure."""
         return None
 
     @property
@@ -82,33 +82,34 @@ class Recorded:
 
 
 def read_recorded(path: Path) -> Recorded:
-    """Read a CSV with a column for each setting, one for the rate and one for the failures.
+    """Read a CSV file with a column for each setting, the rate and the number of failures.
 
-    Passes (column `pass`) may be of different days, on which the host was faster as a whole: each
-    is brought to the first one's level, and what is left between them is the measurements' noise.
+    The host may have been faster in some passes (column `pass`). The rates of each pass are divided
+    by their median ratio to the first pass; the remaining difference is noise.
 
     Raises:
         ValueError: a column is missing, or configurations are not a full grid.
     """
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    if not rows or (missing := {*SURFACE_SETTINGS, _RATE, "failures"} - set(rows[0])):
-        raise ValueError(f"{path}: no rows, or no columns {sorted(missing) if rows else ''}")
+    if not rows or (missing := {*SURFACE_SETTINGS, _RATE_COLUMN, "failures"} - set(rows[0])):
+        problem = f"lacks the columns {', '.join(sorted(missing))}" if rows else "has no rows"
+        raise ValueError(f"{path} {problem}")
     axes = {name: tuple(sorted({int(row[name]) for row in rows})) for name in SURFACE_SETTINGS}
     varied = {name: axis for name, axis in axes.items() if len(axis) > 1}
     passes: dict[str, dict[tuple[Any, ...], float]] = {}
     for row in rows:
-        rate = 0.0 if int(row["failures"]) else float(row[_RATE])
+        rate = 0.0 if int(row["failures"]) else float(row[_RATE_COLUMN])
         passes.setdefault(row.get("pass", ""), {})[tuple(int(row[name]) for name in varied)] = rate
     first = next(iter(passes.values()))
     rates: dict[tuple[Any, ...], list[float]] = {}
-    for found in passes.values():
-        both = [found[key] / first[key] for key in found if found[key] and first.get(key)]
-        level = median(both) if both else 1.0
-        for key, rate in found.items():
+    for measured in passes.values():
+        ratios = [rate / first[key] for key, rate in measured.items() if rate and first.get(key)]
+        level = median(ratios) if ratios else 1.0
+        for key, rate in measured.items():
             rates.setdefault(key, []).append(rate / level)
     if len(rates) != math.prod(len(axis) for axis in varied.values()):
-        raise ValueError(f"{path}: {len(rates)} configurations are no full grid of {axes}")
+        raise ValueError(f"{path} has {len(rates)} configurations, not the full grid of {axes}")
     dimensions = tuple(Dimension(name, choices=axis) for name, axis in varied.items())
     cores = max(axes["mkl_threads"])
     return Recorded(path.stem, Space(dimensions, ServerConfig(), cores), rates)
@@ -116,27 +117,27 @@ def read_recorded(path: Path) -> Recorded:
 
 @dataclass
 class Simulated:
-    """A machine; what was asked once is remembered."""
+    """A simulated machine; its rates are cached."""
 
     machine: Machine
     space: Space
-    _known: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    _rates: dict[tuple[Any, ...], float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The machine's."""
+        """The machine's name."""
         return self.machine.name
 
     def true_rps(self, values: Values) -> float:
         """See `Surface.true_rps`."""
         key = tuple(values[d.name] for d in self.space.dimensions)
-        if key not in self._known:
-            self._known[key] = self.machine.sustained_rps(values)
-        return self._known[key]
+        if key not in self._rates:
+            self._rates[key] = self.machine.sustained_rps(values)
+        return self._rates[key]
 
-    def measure(self, values: Values, chance: np.random.Generator) -> float:
+    def measure(self, values: Values, random: np.random.Generator) -> float:
         """See `Surface.measure`."""
-        return self.true_rps(values) * float(np.exp(chance.normal(0, self.machine.noise)))
+        return self.true_rps(values) * float(np.exp(random.normal(0, self.machine.noise)))
 
     def failure(self, values: Values) -> FailureKind | None:
         """See `Surface.failure`."""
@@ -144,24 +145,23 @@ class Simulated:
 
     @property
     def optimum_rps(self) -> float:
-        """The best of all that was ever asked; `explore` asks for enough."""
-        return max(self._known.values())
+        """The greatest rate of all points so far, requests/s; call `explore` first."""
+        return max(self._rates.values())
 
     def explore(self, seed: int = 0) -> None:
-        """Look for the optimum: random points, then the best ones' neighbours."""
-        chance = np.random.default_rng(seed)
-        points = self.space.draw(chance, _RANDOM_POINTS)
+        """Search for the optimum: random points, then the neighbours of the best ones."""
+        points = self.space.draw(np.random.default_rng(seed), _RANDOM_POINTS)
         for start in sorted(points, key=self.true_rps)[-3:]:
             best, rate = start, self.true_rps(start)
             while True:
-                tried = {self.true_rps(point): point for point in self.space.neighbours(best)}
-                if max(tried) <= rate * 1.001:
+                neighbours = {self.true_rps(point): point for point in self.space.neighbours(best)}
+                if max(neighbours) <= rate * 1.001:
                     break
-                rate = max(tried)
-                best = tried[rate]
+                rate = max(neighbours)
+                best = neighbours[rate]
 
 
-#: By kind of server: the ranges that its parameters are drawn from, uniform in the logarithm.
+#: By kind of server: the log-uniform ranges of its parameters.
 KINDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "language model": {"fixed_s": (0.02, 0.2), "each_s": (0.002, 0.02), "spin": (0.3, 4)},
     "small model": {"fixed_s": (0.001, 0.01), "each_s": (0.0005, 0.005)},
@@ -187,7 +187,8 @@ KINDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "item_mb": (10, 60),
     },
 }
-_COMMON = {
+#: Ranges of the parameters of all kinds.
+_COMMON_RANGES = {
     "parallel": (0.3, 0.95),
     "spin": (0.1, 1.5),
     "netty_s": (1e-4, 4e-4),
@@ -200,25 +201,25 @@ _MB_PER_CORE = 1500.0
 
 def draw_machines(seed: int, per_kind: int = 3) -> list[Simulated]:
     """Return `per_kind` machines of each kind, drawn at random."""
-    chance = np.random.default_rng(seed)
-    found = []
+    random = np.random.default_rng(seed)
+    machines = []
     for kind, ranges in KINDS.items():
         for number in range(per_kind):
             drawn: dict[str, Any] = {
-                name: float(np.exp(chance.uniform(math.log(low), math.log(high))))
-                for name, (low, high) in {**_COMMON, **ranges}.items()
+                name: float(np.exp(random.uniform(math.log(low), math.log(high))))
+                for name, (low, high) in {**_COMMON_RANGES, **ranges}.items()
             }
             if "streams" in drawn:
                 drawn["streams"] = round(drawn["streams"])
-            cores = int(chance.choice(_CORES))
+            cores = int(random.choice(_CORES))
             name = f"{kind} {seed}.{number}, {cores} cores"
             machine = Machine(name, cores, memory_mb=_MB_PER_CORE * cores + 4000, **drawn)
-            space = build_space({"job_queue_size": _QUEUE}, cores)
-            found.append(Simulated(machine, space))
-    return found
+            space = build_space({"job_queue_size": _QUEUE_SIZE}, cores)
+            machines.append(Simulated(machine, space))
+    return machines
 
 
-#: The machine of each recorded surface, its parameters found by trying.
+#: A machine for each recorded surface, with parameters fitted by hand.
 FITTED_MACHINES: Mapping[str, Machine] = {
     "codegen-2core": Machine("codegen", 2, 0.06, 0.0058, parallel=0.7, spin=4.0),
     "fixed-2core": Machine("fixed", 2, 0.1, 0.0005, parallel=0.37, spin=0.37, netty_s=1.4e-3),
@@ -232,14 +233,14 @@ FITTED_MACHINES: Mapping[str, Machine] = {
 
 
 def rank_correlation(recorded: Recorded, machine: Machine) -> float:
-    """Spearman's correlation of a machine's rates with the recorded ones."""
-    usual = {**torchserve_defaults(machine.cores), "job_queue_size": 1000}
+    """Return Spearman's correlation of a machine's rates with the recorded ones."""
+    defaults = {**torchserve_defaults(machine.cores), "job_queue_size": 1000}
     names = [d.name for d in recorded.space.dimensions]
     points = [dict(zip(names, key, strict=True)) for key in recorded.rates]
     rates = pd.DataFrame(
         {
             "recorded": [recorded.true_rps(point) for point in points],
-            "simulated": [machine.sustained_rps({**usual, **point}) for point in points],
+            "simulated": [machine.sustained_rps({**defaults, **point}) for point in points],
         }
     )
     ranks = rates.rank().to_numpy()

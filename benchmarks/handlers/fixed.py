@@ -1,4 +1,4 @@
-"""A handler whose cost is the batch's, however many items it holds, as padding makes it."""
+"""A handler with a fixed cost per batch: the batch is padded to 64 items."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""A handler whose items are large: the memory's bandwidth is what all workers share."""
+"""A handler with large items: all workers share the bandwidth of the memory."""
 
 from typing import Any
 
 import torch
 
-#: 16 MiB an item, far beyond the caches.
+#: Numbers per item: 16 MiB, more than the caches.
 SIZE = 4 << 20
 
 
@@ -12,5 +12,5 @@ def handle(data: Any, context: Any) -> list[dict[str, Any]] | None:
     if data is None:
         return None
     items = torch.ones(len(data), SIZE)
-    found = items.mul_(1.5).sum(dim=1)
-    return [{"sum": float(value)} for value in found]
+    sums = items.mul_(1.5).sum(dim=1)
+    return [{"sum": float(value)} for value in sums]

@@ -1,4 +1,4 @@
-"""A handler that waits for another service: a call a batch, and a little for each item."""
+"""A handler that waits for another service: 80 ms per batch and 4 ms per item."""
 
 import time
 from typing import Any
