@@ -155,7 +155,7 @@ class Measurement:
         if self.client_cpu > BUSY_CPU:
             why = f"the load generator used {self.client_cpu:.0%} of its core"
         elif self.client_run_delay > STARVED:
-            why = f"starved: it waited for a core {self.client_run_delay:.0%} of the time"
+            why = f"the load generator waited for a core {self.client_run_delay:.0%} of the time"
         else:
             why = "the load generator was late"
         return f"p99 lateness was {1000 * p99_late_s:.1f} ms; {why}"

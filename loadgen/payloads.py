@@ -64,7 +64,7 @@ def read_payloads(path: Path) -> list[Payload]:
             except (ValueError, OSError, TypeError, AttributeError) as error:
                 raise PayloadError(f"requests file {path}, line {number}: {error}") from None
     if not payloads:
-        raise PayloadError(f"requests file {path} holds no request")
+        raise PayloadError(f"requests file {path} contains no requests")
     return payloads
 
 
@@ -72,7 +72,7 @@ def _payload(data: Mapping[str, Any], folder: Path) -> Payload:
     if unknown := set(data) - _KEYS:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known keys are {sorted(_KEYS)}")
     if ("body" in data) == ("file" in data):
-        raise ValueError("either 'body' or 'file' is needed")
+        raise ValueError("exactly one of 'body' and 'file' is required")
     if "file" in data:
         body, kind = (folder / data["file"]).read_bytes(), "application/octet-stream"
     elif isinstance(data["body"], str):

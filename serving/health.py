@@ -106,7 +106,7 @@ class ServerHealth:
         if "Address already in use" in self._log_path.read_text(errors="replace"):
             return self.error(
                 FailureKind.PORT_IN_USE,
-                "another process took one of its ports during the start",
+                "another process took one of TorchServe's ports during the start",
                 host_fault=True,
             )
         if status is None:
@@ -128,7 +128,7 @@ class ServerHealth:
 
     def _supervisor_killed(self) -> ServerError:
         return self.error(
-            FailureKind.SERVER_DIED, "its supervisor process was killed", host_fault=True
+            FailureKind.SERVER_DIED, "TorchServe's supervisor was killed", host_fault=True
         )
 
     # --- checks ----------------------------------------------------------------------
@@ -144,7 +144,7 @@ class ServerHealth:
         if log.count("Backend worker process died") >= MAX_LOAD_FAILURES:
             await asyncio.sleep(_LOG_DELAY_S)  # The reason is the last line of the traceback.
             raise self.error(
-                FailureKind.MODEL_NOT_LOADED, "the handler raised while loading the model"
+                FailureKind.MODEL_NOT_LOADED, "the handler raised an error while loading the model"
             )
 
     def check_workers(self, pids: Iterable[int]) -> None:

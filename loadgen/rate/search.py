@@ -103,7 +103,10 @@ class RateSearch:
         margin = self.thresholds.capacity_margin
         if best is not None and capacity < best * margin**2:
             if margin * capacity < best:
-                why = f"its capacity of about {capacity:.1f} rps is below the best's {best:.1f}"
+                why = (
+                    f"its capacity of about {capacity:.1f} rps is too far below the incumbent's "
+                    f"{best:.1f} rps"
+                )
                 return self._result(warmup, StopReason.PRUNED_BY_CAPACITY, pruned=why)
             verdict = await self._probe("incumbent probe", best)
             if verdict is not Verdict.PASS and self._failed_marginally():
@@ -112,7 +115,8 @@ class RateSearch:
                 reason = "generator limited at the incumbent's rate"
                 return self._result(warmup, StopReason.GENERATOR_LIMITED, reason)
             if verdict is not Verdict.PASS:
-                why = f"it does not sustain the best's {best:.1f} rps: {self._probes[-1].reason}"
+                reason = self._probes[-1].reason
+                why = f"it does not sustain the incumbent's {best:.1f} rps: {reason}"
                 return self._result(warmup, StopReason.PRUNED_BY_INCUMBENT, pruned=why)
             passed = best
         if self.known_rps is not None:
@@ -123,7 +127,7 @@ class RateSearch:
             self._comparison = await self._measure_comparison(self.comparison_rps)
         lower, upper = self._bounds()
         if best is not None and (lower or 0.0) < best and not self._is_limited(upper):
-            why = f"it was not seen to sustain the best's {best:.1f} rps in every window"
+            why = f"it did not sustain the incumbent's {best:.1f} rps in every window"
             return self._result(warmup, stop, pruned=why)
         return self._result(warmup, stop)
 
@@ -139,7 +143,7 @@ class RateSearch:
         warmup = await self._begin()
         for _ in range(windows if warmup.succeeded else 0):
             self._spent_s = 0.0
-            await self._probe("bracketing", rate_rps)
+            await self._probe("window", rate_rps)
         return tuple(self._probes)
 
     async def _begin(self) -> Measurement:
@@ -245,7 +249,7 @@ class RateSearch:
     def _describe(self, stop: StopReason) -> str:
         """Return why the search ended, with its figures."""
         if stop is StopReason.TIME_LIMIT:
-            return f"the search's {self._spent_s + self.left_s:.0f} s were over"
+            return f"the search reached its time limit of {self._spent_s + self.left_s:.0f} s"
         upper = self._bounds()[1]
         if stop is StopReason.GENERATOR_LIMITED and upper is not None:
             return (
@@ -308,7 +312,7 @@ class RateSearch:
                         self._width, min(2 * self._width, self.thresholds.settled * self.goal.width)
                     )
         if self._bounds()[0] is None or not await self._holds():
-            self._warn("no rate was confirmed at the end before the time was over")
+            self._warn("time ran out before a last window confirmed the rate")
 
     async def _holds(self) -> bool:
         """Return whether the highest rate that passed still passes at the end of the search.
@@ -329,7 +333,7 @@ class RateSearch:
                 self._open.add(len(self._probes) - 1)
                 if self._bounds()[0] != lower:
                     return False
-                self._warn(f"it stayed undecided whether {lower:.1f} rps still held at the end")
+                self._warn(f"the last windows did not show whether {lower:.1f} rps still holds")
                 return True
         self._revoked.add(lower)
         return False

@@ -65,10 +65,10 @@ def judge(
         return Verdict.FAIL, f"p99 latency was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
     if measurement.scheduled < least_requests:
         none_failed = f"0 of {measurement.scheduled} failed"
-        return Verdict.UNDECIDED, f"{none_failed}, too few requests given the failures elsewhere"
+        return Verdict.UNDECIDED, f"{none_failed}, too few requests to show that none fails"
     if overload.high < width / 2:
         return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
-    return Verdict.UNDECIDED, "the window ended before it was clear whether the backlog grows"
+    return Verdict.UNDECIDED, "the window ended before it was clear whether the backlog grew"
 
 
 def format_errors(errors: Mapping[str, int]) -> str:

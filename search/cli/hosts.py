@@ -72,7 +72,7 @@ def up(
         Path | None, typer.Option(help="path of the file that holds the cluster's token")
     ] = None,
 ) -> None:
-    """Start this host's node of a Ray cluster; stop it with Ctrl-C."""
+    """Start a Ray node on this host; Ctrl-C stops it."""
     from search.cluster.node import (
         CLIENT_PORT,
         HEAD_PORT,
@@ -116,7 +116,7 @@ def init(
         path.write_text(STARTER_PATH.read_text())
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-    Console().print(f"wrote {path}: enter your archive and your requests in it", highlight=False)
+    Console().print(f"wrote {path}; set model.archive and model.requests in it", highlight=False)
 
 
 def demo(
@@ -131,4 +131,5 @@ def demo(
     if variant not in VARIANTS:
         raise CommandError(f"--variant must be {' or '.join(VARIANTS)}, got {variant!r}")
     archive = build(folder, variant)
-    Console().print(f"{archive} and {folder / 'requests.jsonl'}", highlight=False, soft_wrap=True)
+    requests = folder / "requests.jsonl"
+    Console().print(f"wrote {archive} and {requests}", highlight=False, soft_wrap=True)

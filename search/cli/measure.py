@@ -29,8 +29,8 @@ def measure(
     config: Annotated[
         list[Path] | None,
         typer.Option(
-            help="path of a config.properties to measure; repeat the option to compare several, "
-            "measured alternately"
+            help="path of a config.properties to measure; repeat the option to compare several "
+            "in interleaved rounds"
         ),
     ] = None,
     rounds: Annotated[
@@ -132,7 +132,7 @@ def _measure_spec(
             "median ratio",
             "mean ratio, 95 %",
             "variation of the ratios",
-            "steal, other CPU",
+            "CPU: steal, other processes",
         )
         for index, (name, results) in enumerate(zip(names, measured.results, strict=True)):
             ratios = measured.ratios(index)

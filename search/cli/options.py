@@ -22,13 +22,13 @@ BudgetOption = Annotated[
     float | None,
     typer.Option(
         min=1,
-        help="seconds for all trials, from the first start of the run; overrides "
-        "search.time_budget_s",
+        help="maximum time of the run in seconds, including the confirmation and earlier starts of "
+        "the run; overrides search.time_budget_s",
     ),
 ]
 ConfirmOption = Annotated[
     int | None,
-    typer.Option(min=2, max=50, help="rounds of the confirmation; overrides confirm.rounds"),
+    typer.Option(min=2, max=50, help="number of confirmation rounds; overrides confirm.rounds"),
 ]
 ClusterOption = Annotated[
     str | None,

@@ -17,7 +17,7 @@ from servetune.errors import ExitStatus
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Print a run's trials, best against baseline, and the importance of each setting."""
+    """Print a run's trials, the best and the reference, and the importance of each setting."""
     outcome = _read_outcome(run)
     if as_json:
         best, reference = outcome.best, outcome.reference
@@ -60,7 +60,7 @@ def export(
     ] = None,
     export_format: Annotated[
         str,
-        typer.Option("--format", help="form of the files: properties, model-config or compose"),
+        typer.Option("--format", help="format of the files: properties, model-config or compose"),
     ] = "properties",
     base: Annotated[
         Path | None,

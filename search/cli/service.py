@@ -42,11 +42,14 @@ TokenOption = Annotated[
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="id of the job")]
 RequireRpsOption = Annotated[
     float | None,
-    typer.Option(help="minimum rate of the best, requests/s; exit with status 3 if it is lower"),
+    typer.Option(help="minimum of the best rate, requests/s; exit with status 3 if it is lower"),
 ]
 RequireRatioOption = Annotated[
     float | None,
-    typer.Option(help="minimum ratio of best to baseline; exit with status 3 if it is lower"),
+    typer.Option(
+        help="minimum ratio of the best rate to that of the baseline, or of TorchServe's default "
+        "without one; exit with status 3 if it is lower"
+    ),
 ]
 console = Console(highlight=False, soft_wrap=True)
 
@@ -60,7 +63,7 @@ def serve(
     root: Annotated[
         list[Path] | None,
         typer.Option(
-            help="folder whose files specifications may name; may be repeated; by default the "
+            help="folder whose files a specification may use; may be repeated; the default is the "
             "current folder"
         ),
     ] = None,
@@ -126,7 +129,7 @@ def _run_service(
         token_note = f"; the token is in {folder / 'token'}" if token else ""
 
         async def print_address(app: web.Application) -> None:
-            console.print(f"servetune serves http://{host}:{port}{token_note}")
+            console.print(f"servetune is listening on http://{host}:{port}{token_note}")
 
         app.on_startup.append(print_address)
         try:
@@ -136,7 +139,7 @@ def _run_service(
         finally:
             active = (JobState.RUNNING, JobState.STOPPING)
             if count := sum(job.record().state in active for job in store.all()):
-                console.print(f"{count} running jobs continue; servetune serve finds them again")
+                console.print(f"{count} jobs are still running; the next service finds them")
             elif local_cluster is not None:
                 local_cluster.stop()
 
@@ -247,11 +250,11 @@ def jobs(
     table = Table()
     # Other commands need the whole id.
     table.add_column("job", no_wrap=True, min_width=max((len(j["id"]) for j in listed), default=0))
-    for title in ("name", "state", "trials", "best, rps", "÷ baseline", "reason"):
+    for title in ("name", "state", "trials", "best, rps", "÷ reference", "reason"):
         table.add_column(title)
     for job in listed:
         best, ratio = job["best"], job["ratio"]
-        position = f" ({job['queue_position']}.)" if job["queue_position"] else ""
+        position = f" (#{job['queue_position']})" if job["queue_position"] else ""
         table.add_row(
             *(job["id"], job["name"], job["state"] + position, str(job["progress"]["trials_done"])),
             f"{best['sustained_rps']:.1f}" if best and best["sustained_rps"] else "–",
@@ -281,11 +284,11 @@ def watch(
     ratio = view["ratio"]
     if require_ratio is not None and ratio is None:
         raise RequirementError(
-            "--require-ratio cannot be checked: the best or the baseline sustained no rate"
+            "--require-ratio cannot be checked: the best or the reference sustained no rate"
         )
     if require_ratio is not None and ratio < require_ratio:
         raise RequirementError(
-            f"the best rate, {ratio:.2f} × the baseline, is below --require-ratio {require_ratio:g}"
+            f"the best rate ÷ the reference is {ratio:.2f}, below --require-ratio {require_ratio:g}"
         )
     if not best_rps and view["kind"] == "search":
         raise typer.Exit(ExitStatus.FAILED)
@@ -316,7 +319,8 @@ async def _follow(job_id: str, server: str, token_file: Path | None) -> dict[str
 def _event_line(kind: str, data: dict[str, Any]) -> str | None:
     """Return the line that `watch` prints for an event; None if it prints nothing."""
     if kind == "trial":
-        return f"trial {data['number']} ({data['origin']}): {data['settings'] or 'nothing set'}"
+        settings = data["settings"] or "TorchServe's defaults"
+        return f"trial {data['number']} ({data['origin']}): {settings}"
     if kind in ("result", "confirmed"):
         rate = data["sustained_rps"]
         result = f"{rate:.1f} rps" if rate else f"{data['state'].lower()}: {data['cause']}"
@@ -339,7 +343,7 @@ def fetch(
             await client.fetch(job, into)
 
     asyncio.run(download())
-    console.print(f"{into / 'best'} and {into / 'report.html'}")
+    console.print(f"wrote {into / 'best'} and {into / 'report.html'}")
 
 
 def dashboard(

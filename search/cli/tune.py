@@ -73,7 +73,7 @@ def resume(
 
     opened = Run.open(run)
     if opened.spec().sweep and (trials or confirm):
-        raise CommandError("a sweep measures fixed points: --trials and --confirm are for tune")
+        raise CommandError("--trials and --confirm do not apply to a sweep; remove them")
     with opened.locked():
         opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
     _run_and_report(opened, plain, ray_output)
@@ -97,7 +97,7 @@ def _run_with_view(run: Any, spec: Any, console: Console, plain: bool, ray_outpu
     plain = plain or ray_output or not console.is_terminal
     console.print(f"run {run.folder}", **_LINE)
     for difference in warm_start_differences(run, spec):
-        console.print(f"difference from the run of the warm start: {difference}", highlight=False)
+        console.print(f"difference from the warm-start run: {difference}", highlight=False)
     rounds = spec.confirm.rounds if spec.confirm else 0
     trials = len(spec.points()) if spec.sweep else spec.search.trials
     with LiveView(console, trials, spec.search.time_budget_s, plain, rounds) as view:

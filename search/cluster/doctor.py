@@ -17,7 +17,7 @@ from serving.installation import TORCHSERVE_VERSION, find_installation, find_jav
 from serving.ports import Ports
 
 _MIN_MEMORY_MB, _MIN_DISK_MB, _MIN_CORES = 3000, 2000, 2
-_CLUSTER_FACTS = ("cores", "memory_mb")
+_FACT_UNITS = {"cores": "cores", "memory_mb": "MiB of memory"}
 _CLUSTER_VERSIONS = ("servetune", "torchserve", "torch", "java")
 
 
@@ -77,7 +77,7 @@ def check_cluster(address: str, python: str | None, java: str | None) -> list[Fi
         node, versions = report.node, report.versions
         roles = ["serving"] * node.serves + [f"loadgen ({node.loadgen})"] * bool(node.loadgen)
         facts = [", ".join(roles) or "no role"]
-        facts += [f"{report.host[name]} {name}" for name in _CLUSTER_FACTS if report.host]
+        facts += [f"{report.host[key]} {unit}" for key, unit in _FACT_UNITS.items() if report.host]
         facts += [f"{name} {versions[name]}" for name in _CLUSTER_VERSIONS if versions.get(name)]
         findings.append(Finding(str(node), "; ".join(facts), "; ".join(report.problems)))
     return findings + [

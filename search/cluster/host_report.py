@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.cluster.placement import SERVING_RESOURCE, Node
+from search.cluster.placement import Node
 
 #: Hosts whose speeds differ by more than this share are heterogeneous.
 SPEED_TOLERANCE = 0.1
@@ -53,7 +53,7 @@ def find_problems(reports: Sequence[HostReport], processes: int) -> list[Problem
         problems.append(
             Problem(
                 None,
-                f"no host has the resource {SERVING_RESOURCE} ({hosts}); "
+                f"no host has the role serving (hosts: {hosts}); "
                 "start one with servetune up --join ADDRESS --role serving",
             )
         )
@@ -64,7 +64,7 @@ def find_problems(reports: Sequence[HostReport], processes: int) -> list[Problem
             problems.append(
                 Problem(
                     None,
-                    f"the serving hosts differ in {name}: {versions}; "
+                    f"the serving hosts have different versions of {name}: {versions}; "
                     "install the same version on all of them",
                 )
             )
@@ -74,8 +74,8 @@ def find_problems(reports: Sequence[HostReport], processes: int) -> list[Problem
         problems.append(
             Problem(
                 None,
-                f"load.max_processes is {processes}, but there is room for {room} load generator "
-                f"processes ({room_by_host}); "
+                f"a trial may need {processes} load generator processes (load.max_processes), but "
+                f"the cluster has room for {room} ({room_by_host}); "
                 "add a host with servetune up --join ADDRESS --role loadgen",
             )
         )

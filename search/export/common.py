@@ -55,8 +55,8 @@ class FormatFiles:
 
     properties_text: str
     command: str
-    environment_use: str = "`start.sh` reads it; for systemd it is an EnvironmentFile."
-    key_file_place: str = "in the folder that it is started in"
+    environment_use: str = "`start.sh` reads it; in a systemd unit, use it as EnvironmentFile."
+    key_file_place: str = "in its working directory"
     readme_items: str = ""
     notes: tuple[str, ...] = ()
 

@@ -59,7 +59,7 @@ def _service(request: ExportRequest, published_port: str) -> dict[str, Any]:
         "volumes": [
             f"./config.properties:{_HOME}/config.properties:ro",
             f"./log4j2.xml:{_HOME}/log4j2.xml:ro",
-            f"${{MODEL_STORE:?names no folder; it must hold {request.archive.path.name}}}"
+            f"${{MODEL_STORE:?must name the folder of {request.archive.path.name}}}"
             f":{_HOME}/model-store:ro",
         ],
         "init": True,

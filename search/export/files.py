@@ -178,7 +178,7 @@ def _readme_figures(
         "confirmation": confirmation_text(confirmation) if confirmation else _UNCONFIRMED,
         "number": str(result.number),
         "sustained": f"{result.sustained_rps:.1f}",
-        "upper": f"{rate.upper_rps:.1f} rps" if rate.upper_rps else "none of the offered rates",
+        "upper": f"{rate.upper_rps:.1f} rps" if rate.upper_rps else "none",
         "requests": str(rate.requests_without_failure),
         "bound": f"{rate.success_bound or 0:.2%}",
         "by_batch": f"{rate.success_bound_by_batch or 0:.2%}",

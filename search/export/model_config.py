@@ -32,9 +32,9 @@ def write_model_config(request: ExportRequest) -> FormatFiles:
         request.target.properties_text(outside, request.archive),
         command="./start.sh",
         readme_items=(
-            f"- `{name}`: the archive with `model-config.yaml` inside. TorchServe prefers these\n"
-            "  settings to the model's settings in any config.properties. A copy of\n"
-            "  `model-config.yaml` is in this folder for reading.\n"
+            f"- `{name}`: the archive with `model-config.yaml` inside. These settings take\n"
+            "  precedence over the model's settings in any config.properties. A copy of\n"
+            "  `model-config.yaml` is in this folder for reference.\n"
         ),
         notes=tuple(notes),
     )

@@ -81,7 +81,7 @@ class ExportedFiles:
             exported = folder / name
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{folder} does not hold files that servetune exported: {CLAIM_FILE}: {error}"
+                f"{folder} contains no files exported by servetune: {CLAIM_FILE}: {error}"
             ) from None
         check_version(claim, CLAIM_VERSION, path)
         archive = exported if exported.is_file() else (model_store or folder) / name
@@ -179,7 +179,10 @@ async def verify(
         number = files.claim["trial"]
         results = {result.number: result for result in run.results()}
         if files.claim["run"] != run.name or number not in results:
-            raise RunError(f"{folder} was exported from {files.claim['run']}, not {run.folder}")
+            raise RunError(
+                f"{folder} was exported from trial {number} of {files.claim['run']}, "
+                f"which {run.folder} does not contain"
+            )
         claimed = results[number].config.to_dict()
     checks = compare_settings(files, claimed)
     if not (files.folder / START_SCRIPT).is_file():

@@ -31,8 +31,8 @@ def compare(outcomes: Sequence[Outcome]) -> str:
     for other in others:
         lines = [f"- {difference}" for difference in differences(first.run, other.run)]
         sections += [
-            f"**Differences of {other.run.name} from {first.run.name}**",
-            "\n".join(lines or ["- none that was recorded"]),
+            f"**What changed from {first.run.name} to {other.run.name}**",
+            "\n".join(lines or ["- nothing that was recorded"]),
         ]
     if all(any(r.loads for r in outcome.results) for outcome in outcomes):
         sections.append(_sweep_table(outcomes))

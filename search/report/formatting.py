@@ -46,4 +46,4 @@ def format_settings(config: ServerConfig) -> str:
             parts += [f"{key}={text}" for key, text in value.items()]
         else:
             parts.append(f"{name}={value}")
-    return ", ".join(parts) or "nothing set"
+    return ", ".join(parts) or "TorchServe's defaults"

@@ -59,7 +59,8 @@ def _styled(figure: go.Figure) -> go.Figure:
 
 def _label(result: TrialResult) -> str:
     lines = [f"{name}: {value}" for name, value in flat(result.config.to_dict()).items()]
-    return f"trial {result.number}, {result.origin}<br>" + "<br>".join(lines or ["nothing set"])
+    settings = "<br>".join(lines or ["TorchServe's defaults"])
+    return f"trial {result.number}, {result.origin}<br>{settings}"
 
 
 def _history(outcome: Outcome) -> go.Figure | None:
@@ -70,7 +71,7 @@ def _history(outcome: Outcome) -> go.Figure | None:
     groups: tuple[tuple[str, TrialState, Callable[[TrialResult], float], str, str], ...] = (
         ("sustained", TrialState.COMPLETE, lambda r: r.sustained_rps or 0.0, _BEST, "circle"),
         (
-            "pruned, at its capacity",
+            "pruned (estimated capacity)",
             TrialState.PRUNED,
             lambda r: r.capacity_rps or 0.0,
             _OTHER,
@@ -118,7 +119,7 @@ def _load_curves(outcome: Outcome) -> go.Figure | None:
     shown = list(newest.values())
     if outcome.reference is not None and outcome.reference.number not in [r.number for r in shown]:
         shown.append(outcome.reference)
-    figure = make_subplots(1, 2, subplot_titles=("answered, rps", "p99 latency, s"))
+    figure = make_subplots(1, 2, subplot_titles=("achieved rate, rps", "p99 latency, s"))
     colors = (_BEST, "#bf8700", "#8250df", _REFERENCE)
     has_curves = False
     for result, color in zip(shown, colors, strict=False):
@@ -142,7 +143,7 @@ def _load_curves(outcome: Outcome) -> go.Figure | None:
             )
     if not has_curves:
         return None
-    return figure.update_xaxes(title="offered, rps").update_yaxes(rangemode="tozero")
+    return figure.update_xaxes(title="offered rate, rps").update_yaxes(rangemode="tozero")
 
 
 def _medians_by_rate(run: Run, number: int) -> list[tuple[float, float, float]]:
@@ -241,7 +242,7 @@ def _importance(outcome: Outcome) -> go.Figure | None:
     shares = dict(sorted(outcome.importance.items(), key=lambda item: item[1]))
     figure = go.Figure(go.Bar(x=list(shares.values()), y=list(shares), orientation="h"))
     figure.update_traces(marker_color=_REFERENCE).update_layout(height=140 + 36 * len(shares))
-    return figure.update_xaxes(title="share of the rates' variation", tickformat=".0%")
+    return figure.update_xaxes(title="share of the variance of the rates", tickformat=".0%")
 
 
 def _phase_seconds(outcome: Outcome) -> go.Figure | None:

@@ -61,9 +61,9 @@ def _sweep_sections(outcome: Outcome) -> list[str]:
         ending(outcome),
         f"Fixed settings: {fixed or 'none'}.",
         "Each cell is the median over the repeats (minimum to maximum), each in a fresh server. "
-        "A value is bold if it is better with 95 % confidence than that of every other point; "
-        "points count that answered every request in each of several repeats. A request that "
-        "failed or was not sent counts in the latencies as at least the timeout.",
+        "A value is bold if it is better with 95 % confidence than that of every other point. Only "
+        "points that were measured several times and answered every request are compared. A "
+        "request that failed or was not sent counts as a latency of at least the timeout.",
         *(
             part
             for table in sweep_tables(results)
@@ -84,7 +84,7 @@ def _search_sections(outcome: Outcome) -> list[str]:
         headline(outcome),
         ending(outcome),
         *_confirmation_section(outcome.confirmation),
-        "Each trial was measured once, and its rate is unconfirmed. "
+        "Each trial below is a single measurement. "
         "The highest of many noisy rates is on average too high.",
         "## Trials",
         markdown_table(header, rows),
@@ -94,7 +94,7 @@ def _search_sections(outcome: Outcome) -> list[str]:
         ),
         *_bullet_section("## Warnings", [(r.number, r.warnings) for r in results]),
         "## Importance of each setting",
-        markdown_table(("setting", "share of the rates' variation"), importance)
+        markdown_table(("setting", "share of the variance of the rates"), importance)
         if importance
         else "Unknown: too few trials were measured.",
         *_environment_section(outcome.run),
@@ -164,7 +164,7 @@ def ending(outcome: Outcome) -> str:
     planned = outcome.spec.confirm.rounds if outcome.spec.confirm else 0
     measured = outcome.confirmation.rounds.count if outcome.confirmation else 0
     if measured < planned and not outcome.failed:
-        sentences.append(f"The confirmation measured {measured} of {planned} rounds.")
+        sentences.append(f"The confirmation completed {measured} of {planned} rounds.")
     return " ".join([*sentences, *[f"{note}." for note in outcome.notes]])
 
 
@@ -278,8 +278,8 @@ def _confirmation_section(confirmation: Confirmation | None) -> list[str]:
     hosts = [r.host for results in rounds.results for r in results]
     note = (
         f"The comparison rate is {format_number(comparison_rps)} rps, with Poisson arrivals. "
-        f"At most, the hypervisor took {_maximum(host.steal for host in hosts)} of the CPU time, "
-        f"and other processes used {_maximum(host.other_cpu for host in hosts)}."
+        f"The hypervisor took at most {_maximum(host.steal for host in hosts)} of the CPU time. "
+        f"Other processes used at most {_maximum(host.other_cpu for host in hosts)}."
     )
     return ["## Confirmation", confirmation_text(confirmation), markdown_table(header, rows), note]
 
@@ -293,7 +293,7 @@ def _trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tupl
     has_hosts = len({r.host.name for r in results}) > 1
     header = (
         *("trial", "origin", *(title for _, title in _SETTING_COLUMNS), "other settings", "state"),
-        *("sustained rps", "not sustained rps", "width", "capacity rps", "p99 s"),
+        *("sustained rps", "lowest rps not sustained", "width", "capacity rps", "p99 s"),
         *("success by batch ≥", "seconds", _PHASES_TITLE),
         *(("host",) if has_hosts else ()),
         "cause",

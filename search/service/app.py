@@ -78,7 +78,7 @@ def read_token(root: Path) -> str:
     create_secret_file(path)
     if token := path.read_text().strip():
         return token
-    raise ServiceError(f"{path} is empty; delete it, and the next start creates a new token")
+    raise ServiceError(f"{path} is empty; delete it and restart the service for a new token")
 
 
 class Service:
@@ -149,7 +149,7 @@ class Service:
     def _authorize(self, request: web.Request) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            raise RequestError(403, f"pages from {origin} must not send requests to this service")
+            raise RequestError(403, f"requests from pages of {origin} are not allowed")
         token = self._options.token
         is_public = request.path in _PATHS_WITHOUT_TOKEN or request.path.startswith("/static/")
         if token is None or is_public:
@@ -161,7 +161,7 @@ class Service:
         if scheme.lower() != "bearer" or not credentials:
             raise RequestError(401, "a token is required: Authorization: Bearer TOKEN")
         if not is_correct:
-            raise RequestError(401, "the token is not that of this service")
+            raise RequestError(401, "the token is wrong")
 
     # --- the page ----------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Service:
                     async for chunk in _chunks(part):
                         if (bytes_left := bytes_left - len(chunk)) < 0:
                             limit = self._options.max_request_bytes
-                            raise RequestError(413, f"the request has more than {limit} bytes")
+                            raise RequestError(413, f"the request is larger than {limit} bytes")
                         file.write(chunk)
                 uploads[part.name] = path
         except (HttpProcessingError, ValueError, OSError) as error:
@@ -333,7 +333,7 @@ class Service:
         if record.state.is_over:
             await self._write_missing(run, folder / "README.md", record.ended_s)
         if not folder.is_dir():
-            raise RequestError(404, "the job has no files for production: it chose no trial yet")
+            raise RequestError(404, "the job has no files for production: no trial is chosen yet")
         body = await asyncio.to_thread(_tar, folder)
         headers = {"Content-Disposition": f'attachment; filename="{run.name}-best.tar.gz"'}
         return web.Response(body=body, content_type="application/gzip", headers=headers)
@@ -362,7 +362,7 @@ class Service:
     def _job(self, request: web.Request) -> Job:
         job = self._store.get(request.match_info["id"])
         if job is None:
-            raise RequestError(404, f"no job {request.match_info['id']!r}")
+            raise RequestError(404, f"there is no job {request.match_info['id']!r}")
         return job
 
     @staticmethod
@@ -398,7 +398,7 @@ async def _read_specification(chunks: AsyncIterator[bytes]) -> bytes:
     async for chunk in chunks:
         text += chunk
         if len(text) > _MAX_SPEC_BYTES:
-            raise RequestError(413, f"the specification has more than {_MAX_SPEC_BYTES} bytes")
+            raise RequestError(413, f"the specification is larger than {_MAX_SPEC_BYTES} bytes")
     return text
 
 

@@ -72,7 +72,7 @@ class JobQueue:
             try:
                 await self.poll()
             except Exception as error:  # Ray may be unreachable for a moment.
-                _LOG.warning("the job queue could not be updated and tries again: %s", error)
+                _LOG.warning("the job queue could not be updated; retrying: %s", error)
             try:
                 await asyncio.wait_for(self._wakeup.wait(), POLL_S)
             except TimeoutError:
@@ -119,12 +119,10 @@ class JobQueue:
         if (ended := job.ended()) is not None:
             state, reason = ended
         elif job.stop_path.exists():
-            state, reason = JobState.STOPPED, "it was stopped"
+            state, reason = JobState.STOPPED, "a user stopped it"
         else:
             state = JobState.FAILED
-            reason = (
-                "its process was lost; finished trials are kept, and resuming the job continues"
-            )
+            reason = "its process was lost; finished trials are kept; resume the job to continue"
         self._end(job, state, reason)
 
     @staticmethod

@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
         job.end(JobState.FAILED, str(error))
     except BaseException as error:
         if job.stop_path.exists():
-            job.end(JobState.STOPPED, "it was stopped")
+            job.end(JobState.STOPPED, "a user stopped it")
             raise
         job.end(JobState.FAILED, f"internal error: {type(error).__name__}: {error}")
         raise

@@ -35,7 +35,8 @@ def load_spec(path: Path | str) -> StudySpec:
     except (yaml.YAMLError, ValueError) as error:  # An invalid date is a ValueError.
         mark = getattr(error, "problem_mark", None)
         at = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError([f"{path} is not YAML{at}: {getattr(error, 'problem', error)}"]) from None
+        problem = getattr(error, "problem", error)
+        raise SpecError([f"{path} is not valid YAML{at}: {problem}"]) from None
     if not isinstance(data, dict):
         raise SpecError([f"{path} is not a specification; it must be a mapping with `model:`"])
     data.setdefault("name", path.stem)

@@ -119,14 +119,14 @@ class LoadSection(Section):
         default=Goal.timeout_s,
         gt=0,
         description=(
-            "A request fails if it is not answered within this time of its due time, in seconds."
+            "A request fails if it is not answered within this time after its due time, in seconds."
         ),
     )
     processes: int = Field(
         default=1,
         ge=1,
         le=MAX_LOAD_PROCESSES,
-        description="Load generator processes at the start.",
+        description="Number of load generator processes to start with.",
     )
     max_processes: int = Field(
         default=2,
@@ -193,7 +193,7 @@ class GoalSection(Section):
         default=Goal.windows,
         ge=1,
         le=5,
-        description="Windows that must agree on whether a rate is sustained.",
+        description="Number of windows that must agree on whether a rate is sustained.",
     )
     max_rate_rps: float = Field(
         default=Goal.max_rate_rps,
@@ -340,7 +340,7 @@ class StudySpec(Section):
         ),
     )
     sweep: SweepSection | None = Field(
-        default=None, description="Makes this a file for `servetune sweep`."
+        default=None, description="The sweep; `servetune sweep` runs a file with this section."
     )
     cluster: ClusterSection = optional_section("The Ray cluster to use.")
     output: OutputSection = optional_section("Where results are written.")

@@ -94,36 +94,36 @@ class SettingsSection(Section):
 
     workers: NumberSetting = Field(
         default=None,
-        description="Worker processes of the model. Default range, 1 to 2 × cores.",
+        description="Worker processes of the model. Default range: 1 to 2 × cores.",
     )
     batch_size: NumberSetting = Field(
         default=None,
-        description="Maximum number of requests in a batch. Default range, 1 to 128, logarithmic.",
+        description="Maximum number of requests in a batch. Default range: 1 to 128, logarithmic.",
     )
     max_batch_delay_ms: NumberSetting = Field(
         default=None,
         description=(
-            "How long a worker waits for a batch to fill, in milliseconds. Default range, 1 to "
+            "How long a worker waits for a batch to fill, in milliseconds. Default range: 1 to "
             "200, logarithmic."
         ),
     )
     netty_threads: NumberSetting = Field(
         default=None,
         description=(
-            "Event loop threads of the HTTP front end. Default range, 1 to 2 × cores, logarithmic."
+            "Event loop threads of the HTTP front end. Default range: 1 to 2 × cores, logarithmic."
         ),
     )
     netty_client_threads: NumberSetting = Field(
         default=None,
         description=(
-            "Event loop threads between the front end and the workers. Default range, 1 to "
+            "Event loop threads between the front end and the workers. Default range: 1 to "
             "2 × cores, logarithmic."
         ),
     )
     mkl_threads: NumberSetting = Field(
         default=None,
         description=(
-            "`MKL_NUM_THREADS` and `OMP_NUM_THREADS` of every worker. Default range, 1 to the "
+            "`MKL_NUM_THREADS` and `OMP_NUM_THREADS` of every worker. Default range: 1 to the "
             "number of cores, logarithmic."
         ),
     )

@@ -84,7 +84,7 @@ class SweepSection(Section):
         default=3,
         ge=1,
         le=100,
-        description="How often each point is measured, each time in a fresh server.",
+        description="Number of times that each point is measured, each in a fresh server.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the random order.")
 

@@ -51,10 +51,10 @@ def _explain_batches(
     window: ServerWindow | None, batch_size: int, delay_s: float, rate_rps: float | None
 ) -> str | None:
     if batch_size == 1:
-        return "without batches a worker takes one request at a time"
+        return "with a batch size of 1, each worker handles one request at a time"
     if window is None or window.mean_batch_fill is None:
         return None
-    fill = f"batches hold {_figure(window.mean_batch_fill)} of {batch_size}"
+    fill = f"batches hold {_figure(window.mean_batch_fill)} of {batch_size} requests on average"
     if window.mean_batch_fill >= _FULL_BATCH * batch_size or rate_rps is None:
         return fill
     # The delay starts with the first request of a batch, so it only has to bring the others.
@@ -62,8 +62,8 @@ def _explain_batches(
     if arrivals >= batch_size - 1:
         return fill
     return (
-        f"{fill}: in the delay of {_time(delay_s)} only {_figure(arrivals)} more come "
-        f"at {_figure(rate_rps)} rps"
+        f"{fill}: at {_figure(rate_rps)} rps, only {_figure(arrivals)} more arrive within the "
+        f"delay of {_time(delay_s)}"
     )
 
 
@@ -84,9 +84,9 @@ def _explain_queue(window: ServerWindow | None, workers: int, delay_s: float) ->
     # A batch that waits for its delay shows the same metric. Only a longer wait is a queue.
     if window.queue_s <= max(work_s, delay_s):
         return None
-    waits = f"requests wait {_time(window.queue_s)} in the queue for {_time(work_s)} of work"
+    waits = f"requests wait {_time(window.queue_s)} in the queue for {_time(work_s)} of processing"
     if window.busy_workers is not None and window.busy_workers >= _BUSY_WORKERS * workers:
-        return f"{waits}: the workers are the limit"
+        return f"{waits}: the workers are the bottleneck"
     return waits
 
 
@@ -95,7 +95,7 @@ def _explain_idle_workers(busy: float | None, workers: int) -> str | None:
         return None
     if workers == 1:
         return f"the worker is idle {1 - busy:.0%} of the time"
-    return f"{_figure(workers - busy)} of {workers} workers are idle"
+    return f"{_figure(workers - busy)} of {workers} workers are idle on average"
 
 
 def _threads_per_worker(config: ServerConfig, cores: int) -> int | None:

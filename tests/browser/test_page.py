@@ -95,7 +95,7 @@ def test_page_takes_a_job_to_production(
     page.get_by_label("Filter").fill("")
 
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download deployment files").click()
+        page.get_by_role("button", name="Download files for production").click()
     download.value.save_as(tmp_path / "best.tar.gz")
     with tarfile.open(tmp_path / "best.tar.gz") as archive:
         assert "best/config.properties" in archive.getnames()

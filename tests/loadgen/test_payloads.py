@@ -36,7 +36,7 @@ def test_read_payloads_reads_every_form(tmp_path: Path) -> None:
     ("line", "sentence"),
     [
         ({"boddy": 1}, "line 2: unknown key 'boddy'"),
-        ({}, "line 2: either 'body' or 'file'"),
+        ({}, "line 2: exactly one of 'body' and 'file'"),
         ({"file": "missing.bin"}, "line 2: .*missing.bin"),
         ({"body": "a", "expect": {"status": 200}}, "unknown key expect.status"),
         ({"body": "a", "expect": {"matches": "("}}, "is not a regular expression"),
@@ -52,7 +52,7 @@ def test_read_payloads_names_the_line_of_a_mistake(
 
 
 def test_read_payloads_refuses_an_empty_or_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(PayloadError, match="holds no request"):
+    with pytest.raises(PayloadError, match="contains no requests"):
         read_payloads(write(tmp_path / "empty.jsonl"))
     with pytest.raises(PayloadError, match="cannot be read"):
         read_payloads(tmp_path / "missing.jsonl")

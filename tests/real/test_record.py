@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.record import archive_of, record
+from benchmarks.record import pack_handler, record
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
 from loadgen.payloads import read_payloads
@@ -15,7 +15,7 @@ from serving.site import Site
 
 @pytest.mark.slow
 async def test_record_measures_the_rate_that_a_waiting_handler_allows(tmp_path: Path) -> None:
-    site = Site(archive_of("waits", tmp_path), find_installation())
+    site = Site(pack_handler("waits", tmp_path), find_installation())
     (tmp_path / "requests.jsonl").write_text('{"body": {"n": 1}}\n')
     fleet = Fleet(local_processes(read_payloads(tmp_path / "requests.jsonl")))
     config = ServerConfig(workers=2, batch_size=4, max_batch_delay_ms=10, mkl_threads=1)

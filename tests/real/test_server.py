@@ -138,7 +138,7 @@ async def test_guard_raises_if_supervisor_dies(site: MakeSite, tmp_path: Path) -
     async with TorchServe(SMALL, site(), tmp_path / "trial") as server:
         os.kill(supervisor_of(server._home), signal.SIGKILL)
         with pytest.raises(
-            ServerError, match="server died: its supervisor process was killed"
+            ServerError, match="server died: TorchServe's supervisor was killed"
         ) as raised:
             await server.guard(forever())
         assert raised.value.host_fault

@@ -34,7 +34,7 @@ class ServiceProcess:
         )
         assert self.process.stdout is not None
         wait_for(
-            lambda: "servetune serves" in (self.process.stdout.readline()),  # type: ignore[union-attr]
+            lambda: "servetune is listening" in (self.process.stdout.readline()),  # type: ignore[union-attr]
             *(90, "the service has started"),
         )
 

@@ -107,7 +107,7 @@ async def test_check_loading_names_handler_after_two_failures(
         file.flush()
         await health.check_loading()
         file.write("Backend worker process died.\n")
-    with pytest.raises(ServerError, match="the handler raised while loading the model"):
+    with pytest.raises(ServerError, match="the handler raised an error while loading the model"):
         await health.check_loading()
 
 
@@ -116,7 +116,7 @@ async def test_check_loading_names_handler_after_two_failures(
     [
         pytest.param(1, 3, "", "no start: TorchServe exited with status 1", False, id="status"),
         pytest.param(1, 4, "", "out of memory: the kernel killed TorchServe", False, id="memory"),
-        pytest.param(None, 4, "", "server died: its supervisor", True, id="supervisor"),
+        pytest.param(None, 4, "", "server died: TorchServe's supervisor", True, id="supervisor"),
         pytest.param(1, 4, "Address already in use", "port in use: another", True, id="port"),
     ],
 )
@@ -142,7 +142,7 @@ def test_exit_during_start_names_reason(
     [
         pytest.param(-9, 3, "server died: TorchServe exited with status -9", id="status"),
         pytest.param(-9, 4, "out of memory: TorchServe exited with status -9", id="memory"),
-        pytest.param(None, 4, "server died: its supervisor process was killed", id="supervisor"),
+        pytest.param(None, 4, "server died: TorchServe's supervisor was killed", id="supervisor"),
     ],
 )
 def test_exit_while_running_names_reason(

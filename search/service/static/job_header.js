@@ -41,15 +41,15 @@ export function jobHeader(path, id, refresh) {
         keyFigure("trials", trialsDone(job, "of at most")),
         keyFigure(job.confirmed ? "best (confirmed)" : "best", rateText(best), " ",
           best ? el("a", { href: `#/jobs/${id}/trials/${best.number}`, class: "muted" }, `trial ${best.number}`) : ""),
-        keyFigure("baseline", rateText(baseline)),
-        keyFigure("best ÷ baseline", formatRatio(job.ratio))),
+        keyFigure("reference", rateText(baseline)),
+        keyFigure("best ÷ reference", formatRatio(job.ratio))),
       el("div", { class: "buttons" },
         button("Stop", () => request(path, { method: "DELETE" }),
           { danger: true, disabled: ended || job.state === "stopping" }),
         button("Resume", () => request(`${path}/resume`, { method: "POST" }), { disabled: !ended }),
         button("Download report", () => download(`${path}/report`, `${id}-report.html`),
           { disabled: !job.progress.trials_done }),
-        button("Download deployment files", () => download(`${path}/best.tar.gz`, `${id}-best.tar.gz`),
+        button("Download files for production", () => download(`${path}/best.tar.gz`, `${id}-best.tar.gz`),
           { disabled: !ended || !best })),
       el("p", {}, Object.entries(job.links).map(([name, url]) => [el("a", { href: url, rel: "noreferrer" }, name), " "])));
     // Redrawing replaces the buttons; keyboard focus stays on the same one.

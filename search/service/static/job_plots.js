@@ -39,7 +39,7 @@ export function drawTrialRates(node, trials, baselineRps) {
     line: { color: COLORS.accent, dash: "dash", width: 1 } }] : [];
   drawPlot(node, [
     points("sustained", "COMPLETE", (trial) => trial.sustained_rps, COLORS.good, "circle"),
-    points("pruned", "PRUNED", (trial) => trial.capacity_rps, COLORS.neutral, "x"),
+    points("pruned (estimated capacity)", "PRUNED", (trial) => trial.capacity_rps, COLORS.neutral, "x"),
     points("failed", "FAILED", () => 0, COLORS.bad, "triangle-down"),
     { name: "best so far", x: sorted.map((trial) => trial.number), y: bestSoFar, mode: "lines",
       line: { color: COLORS.good, shape: "hv", width: 1 }, hoverinfo: "skip" },

@@ -10,7 +10,7 @@ import { sleep } from "./sleep.js";
 const REFRESH_MS = 2000;
 const COLUMNS = [
   { title: "job" }, { title: "state" }, { title: "trials", numeric: true }, { title: "activity" },
-  { title: "best (rps)", numeric: true }, { title: "best ÷ baseline", numeric: true }, { title: "created" },
+  { title: "best (rps)", numeric: true }, { title: "best ÷ reference", numeric: true }, { title: "created" },
 ];
 
 // Show the list and refresh it until `signal` aborts.

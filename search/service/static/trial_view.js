@@ -11,8 +11,8 @@ const METRICS = [
   ["Mean requests per batch", (record) => record.server?.mean_batch_fill],
   ["Mean number of busy workers", (record) => record.server?.busy_workers],
   ["Workers ready", (record) => record.server?.workers_ready],
-  ["Peak memory (MB)", (record) => record.server?.peak_rss_mb],
-  ["Peak GPU memory (MB)", (record) => record.server?.peak_gpu_mb],
+  ["Peak memory (MiB)", (record) => record.server?.peak_rss_mb],
+  ["Peak GPU memory (MiB)", (record) => record.server?.peak_gpu_mb],
   ["Host CPU taken by the hypervisor (share)", (record) => record.host?.steal],
   ["Host CPU used by other processes (share)", (record) => record.host?.other_cpu],
 ];

@@ -33,9 +33,10 @@ def test_check_cluster_reports_each_host(reports: list[HostReport]) -> None:
     assert check_cluster("10.0.0.1:6379", None, None) == [
         Finding(
             "10.0.0.1 (host1)",
-            "serving; 2 cores; 4000 memory_mb; servetune 1; torchserve 0.12.0; torch 2; java 17",
+            "serving; 2 cores; 4000 MiB of memory; servetune 1; torchserve 0.12.0; torch 2; "
+            "java 17",
         ),
-        Finding("10.0.0.2 (host2)", "loadgen (2); 2 cores; 4000 memory_mb"),
+        Finding("10.0.0.2 (host2)", "loadgen (2); 2 cores; 4000 MiB of memory"),
     ]
 
 
@@ -43,8 +44,8 @@ def test_check_cluster_reports_each_problem_once(reports: list[HostReport]) -> N
     problem = "no TorchServe"
     reports.append(host_report(1, problems=(problem,)))
     host, *cluster = check_cluster("10.0.0.1:6379", None, None)
-    assert host == Finding("10.0.0.1 (host1)", "no role; 2 cores; 4000 memory_mb", problem)
+    assert host == Finding("10.0.0.1 (host1)", "no role; 2 cores; 4000 MiB of memory", problem)
     assert [(f.subject, f.found) for f in cluster] == [("the cluster", "cannot place a trial")] * 2
-    assert "no host has the resource serving_host" in cluster[0].remedy
-    assert "load.max_processes is 1, but there is room for 0" in cluster[1].remedy
+    assert "no host has the role serving" in cluster[0].remedy
+    assert "the cluster has room for 0" in cluster[1].remedy
     assert not any(finding.ok for finding in [host, *cluster])

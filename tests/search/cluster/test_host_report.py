@@ -19,30 +19,31 @@ def test_find_problems_accepts_cluster_with_room_for_a_trial() -> None:
         pytest.param(
             [LOADGEN],
             2,
-            "no host has the resource serving_host (10.0.0.2 (host2)); "
+            "no host has the role serving (hosts: 10.0.0.2 (host2)); "
             "start one with servetune up --join ADDRESS --role serving",
             id="no serving host",
         ),
         pytest.param(
             [SERVING],
             1,
-            "load.max_processes is 1, but there is room for 0 load generator processes "
-            "(0 on 10.0.0.1 (host1)); add a host with servetune up --join ADDRESS --role loadgen",
+            "a trial may need 1 load generator processes (load.max_processes), but the cluster has "
+            "room for 0 (0 on 10.0.0.1 (host1)); "
+            "add a host with servetune up --join ADDRESS --role loadgen",
             id="no load generator host",
         ),
         pytest.param(
             [SERVING, LOADGEN],
             3,
-            "load.max_processes is 3, but there is room for 2 load generator processes "
-            "(0 on 10.0.0.1 (host1), 2 on 10.0.0.2 (host2)); "
+            "a trial may need 3 load generator processes (load.max_processes), but the cluster has "
+            "room for 2 (0 on 10.0.0.1 (host1), 2 on 10.0.0.2 (host2)); "
             "add a host with servetune up --join ADDRESS --role loadgen",
             id="too few load generator processes",
         ),
         pytest.param(
             [SERVING, LOADGEN, host_report(3, serves=True, versions={**VERSIONS, "torch": "3"})],
             2,
-            "the serving hosts differ in torch: 2 on 10.0.0.1 (host1), 3 on 10.0.0.3 (host3); "
-            "install the same version on all of them",
+            "the serving hosts have different versions of torch: "
+            "2 on 10.0.0.1 (host1), 3 on 10.0.0.3 (host3); install the same version on all of them",
             id="different versions",
         ),
     ],

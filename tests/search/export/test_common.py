@@ -25,7 +25,7 @@ def test_write_start_script_checks_python_of_the_cpu_launcher(
         return subprocess.run([script], env=environment, capture_output=True, text=True)
 
     failed = start()
-    assert failed.returncode == 1 and "needs a command python with torch" in failed.stderr
+    assert failed.returncode == 1 and "needs a command 'python' with torch" in failed.stderr
     (tmp_path / "python").write_text("#!/bin/sh\n")
     assert start().stdout == "torchserve ran\n"
 
@@ -38,4 +38,4 @@ def test_write_start_script_requires_the_folder_of_the_archive(
     environment = {"PATH": "/usr/bin:/bin"}
     script = str(folder / "start.sh")
     failed = subprocess.run([script], env=environment, capture_output=True, text=True)
-    assert failed.returncode and "names no folder; the archive must be in it" in failed.stderr
+    assert failed.returncode and "must name the folder of the archive" in failed.stderr

@@ -116,14 +116,14 @@ def test_verify_refuses_missing_inputs(outcome: Outcome, tmp_path: Path) -> None
     with pytest.raises(RunError, match="no requests to send: pass --against RUN or --requests"):
         run_verify(folder, None, outcome.spec.model.archive.parent)
     (folder / "trial.json").unlink()
-    with pytest.raises(RunError, match="does not hold files that servetune exported"):
+    with pytest.raises(RunError, match="contains no files exported by servetune"):
         run_verify(folder, None)
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"run": "another"}, "was exported from another, not "),
+        ({"run": "another"}, "was exported from trial 3 of another, which "),
         ({"format_version": 99}, "trial.json has format_version 99, .* servetune reads 2"),
     ],
     ids=["another run", "a later version"],

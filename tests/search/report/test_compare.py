@@ -44,7 +44,7 @@ def sweep_of(outcome: Outcome, loads: list[LoadResult], batch_sizes: list[int]) 
 def test_compare_lists_differences_before_rates(outcome: Outcome, tmp_path: Path) -> None:
     text = compare([outcome, on_larger_host(outcome, tmp_path / "other")])
     differences, _, table = text.partition("| run |")
-    assert f"**Differences of other from {outcome.run.name}**" in differences
+    assert f"**What changed from {outcome.run.name} to other**" in differences
     assert "host.cores: " in differences and "→ 64" in differences
     assert "goal.width: 0.05 → 0.1" in differences
     rows = table.splitlines()[2:4]

@@ -48,7 +48,7 @@ def test_headline_reports_run_without_rate(run: Run) -> None:
 def test_ending_reports_rounds_that_the_confirmation_lacks(confirmed: Outcome) -> None:
     spec = confirmed.spec.model_copy(update={"confirm": ConfirmSection(rounds=5)})
     assert ending(replace(confirmed, spec=spec)) == (
-        "The run ended because all 5 trials were run. The confirmation measured 2 of 5 rounds."
+        "The run ended because all 5 trials were run. The confirmation completed 2 of 5 rounds."
     )
     assert ending(confirmed) == "The run ended because all 5 trials were run."
     assert ending(replace(confirmed, reason=None)) == "The run has not ended."
@@ -63,8 +63,8 @@ def test_render_fits_80_columns(outcome: Outcome) -> None:
     assert "The run ended because all 5 trials were run." in text
     assert "8/15/20/60/6" in text and "8/15/–/–/–" in text
     assert "Pruned and failed trials took 12% of 375 s." in text
-    assert "Trial 0: without batches a worker takes one request at a time;" in text
-    assert "Trial 3: without" in text and "Trial 1: without" not in text
+    assert "Trial 0: with a batch size of 1, each worker handles" in text
+    assert "Trial 3: with a" in text and "Trial 1: with a" not in text
 
 
 def test_render_shows_whole_duration_of_record_without_phases(outcome: Outcome) -> None:
@@ -88,8 +88,8 @@ def test_write_report_lists_every_trial(outcome: Outcome) -> None:
     assert "trial 3 sustains 250 rps" in page and "plotly" in page
     assert not re.search(r"<(script|img|link)[^>]*(src|href)=", page.replace(get_plotlyjs(), ""))
     for number in range(4):
-        assert f"- trial {number}: without batches" in text
-        assert f"trial {number}: without batches" in page
+        assert f"- trial {number}: with a batch size of 1" in text
+        assert f"trial {number}: with a batch size of 1" in page
     assert "trial 4: " not in text, "a trial without metrics has no explanation"
     assert "| 8/15/20/60/6 |" in text and "Pruned and failed trials took 12%" in text
 

@@ -23,7 +23,7 @@ async def test_job_queue_fails_a_job_whose_process_was_lost(
     runner.statuses[job.id] = ProcessStatus.OVER
     await wait_for_state(job, JobState.FAILED)
     reason = job.record().reason or ""
-    assert "its process was lost" in reason and "resuming the job continues" in reason
+    assert "its process was lost" in reason and "resume the job to continue" in reason
 
 
 async def test_job_queue_fails_a_job_that_ray_does_not_accept(

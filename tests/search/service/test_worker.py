@@ -47,4 +47,4 @@ def test_worker_records_stop_during_start(job: Job, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(worker, "run_job", Mock(side_effect=SystemExit(15)))
     with pytest.raises(SystemExit):
         worker.main(job.folder)
-    assert job.ended() == (JobState.STOPPED, "it was stopped")
+    assert job.ended() == (JobState.STOPPED, "a user stopped it")

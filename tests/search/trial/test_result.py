@@ -37,7 +37,7 @@ def test_trial_result_explanations_are_not_stored() -> None:
         batch_capacity=8,
         facts={"cores": 2},
     )
-    assert result.explanations == ("batches hold 8.0 of 8",)
+    assert result.explanations == ("batches hold 8.0 of 8 requests on average",)
     assert "explanations" not in result.to_dict()
     assert TrialResult.from_dict(result.to_dict()).explanations == result.explanations
     never_served = result_for(request, state=TrialState.FAILED, facts={"cores": 2})
