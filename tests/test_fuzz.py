@@ -22,7 +22,7 @@ from search.cli.main import run_command
 from search.errors import RunError
 from tests.specifications import make_model_files
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -21,7 +21,7 @@ from tests.search.service.conftest import TOKEN, FakeRunner
 from tests.specifications import make_model_files
 
 #: Generated requests for each of the ten operations.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500")) // 10
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200")) // 10
 
 
 @pytest.fixture(scope="module")
