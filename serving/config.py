@@ -30,6 +30,8 @@ MODEL_KEYS = {
     "max_batch_delay_ms": ("maxBatchDelay",),
     "response_timeout_s": ("responseTimeout",),
 }
+#: Settings that an archive's model-config.yaml can hold, with their keys there.
+ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
 SETTINGS = (*MODEL_KEYS, *SERVER_KEYS, "mkl_threads")
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 #: Keys in the JSON of `models` that are always written and are not settings.
@@ -181,7 +183,7 @@ class ServerConfig:
 
         Returns:
             The configuration, and by key the lines that are not part of it: servetune sets
-            them, or they are about another model.
+            them, they are about another model, or the archive's model-config.yaml overrides them.
 
         Raises:
             ConfigError: the text has a key that TorchServe does not know, or an invalid value.
@@ -209,6 +211,9 @@ class ServerConfig:
                 settings[name] = entry.pop(keys[0])
         if entry.get("maxWorkers") == settings.get("workers"):
             entry.pop("maxWorkers", None)
+        for name, keys in ARCHIVE_KEYS.items():
+            if name in settings and keys[0] in archive.settings:
+                overridden[keys[0]] = str(settings.pop(name))
         settings["model_properties"] = {
             key: value for key, value in entry.items() if key not in _MODEL_IDENTITY
         }

@@ -70,6 +70,9 @@ class ExportedServer(TorchServe):
         for file in (path, self.folder / path.name):
             file.write_text(text, "latin-1")
 
+    def _place_archive(self, path: Path) -> None:
+        path.symlink_to(self.site.archive.path)  # As exported, whatever it contains.
+
     def _command(self) -> list[str]:
         return [str(self._home / "work" / START_SCRIPT)]
 

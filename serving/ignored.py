@@ -12,9 +12,6 @@ from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.installation import Installation
 
-#: Settings of the server that a key of the archive's model-config.yaml overrides and that
-#: TorchServe does not report. Those that it reports are compared after its start.
-_OVERRIDDEN = {"job_queue_size": "jobQueueSize", "default_response_timeout": "responseTimeout"}
 LAUNCHER = "torch.backends.xeon.run_cpu"
 
 
@@ -22,15 +19,13 @@ def find_ignored_settings(
     config: ServerConfig, installation: Installation, archive: Archive
 ) -> str | None:
     """Return the reason why TorchServe would ignore a setting, before its start, or None."""
-    for name, key in _OVERRIDDEN.items():
-        configured = getattr(config, name, config.properties.get(name))
-        archived = archive.settings.get(key)
-        if configured is not None and archived is not None and str(configured) != str(archived):
-            return (
-                f"{name} is {configured} in the configuration, but the archive's "
-                f"model-config.yaml, which takes precedence, has {key}: {archived}; remove {key} "
-                f"from the archive, or leave {name} unset"
-            )
+    configured = config.properties.get("default_response_timeout")
+    archived = archive.settings.get("responseTimeout")
+    if configured is not None and archived is not None and configured != str(archived):
+        return (
+            f"default_response_timeout is {configured}, but the archive's model-config.yaml, which "
+            f"takes precedence, has responseTimeout: {archived}; set response_timeout_s instead"
+        )
     if config.properties.get("async_logging") == "true":
         return (
             "async_logging has no effect in TorchServe 0.12.0; use jvm: "

@@ -1,21 +1,18 @@
-"""Configurations in production: the config.properties in use and the settings of an archive."""
+"""Configurations in production: a config.properties in use, with the tuned lines changed."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import javaproperties
-import yaml
 
-from serving.archive import MANIFEST, Archive
-from serving.config import MODEL_KEYS, SERVER_KEYS, ServerConfig, escape_property
-from serving.errors import ArchiveError, ConfigError
+from serving.archive import Archive
+from serving.config import SERVER_KEYS, ServerConfig, escape_property
+from serving.errors import ConfigError
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
 
 #: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
@@ -32,8 +29,6 @@ DEFAULT_PROPERTIES = {
     "metrics_mode": "prometheus",
 }
 _TUNED_KEYS = {*SERVER_KEYS.values(), "models", "vmargs", "load_models"}
-#: Settings that an archive's model-config.yaml can hold, with their keys there.
-ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
 #: Properties that may change a rate and do not depend on the host.
 RATE_PROPERTIES = {*INTEGER_KEYS, *BOOLEAN_KEYS, "cpu_launcher_args", "vmargs"} - SET_BY_SERVETUNE
 RATE_PROPERTIES -= {"token_expiration_min", "initial_worker_port", "initial_distribution_port"}
@@ -169,58 +164,3 @@ def _is_equal(before: str, after: str | None) -> bool:
         return first == second
     except ValueError:
         return before == after
-
-
-def archive_settings(config: ServerConfig) -> dict[str, int]:
-    """Return the settings that an archive's model-config.yaml can hold, by its keys."""
-    settings = {
-        key: getattr(config, name)
-        for name, keys in ARCHIVE_KEYS.items()
-        for key in keys
-        if getattr(config, name) is not None
-    }
-    timeout = {k: int(v) for k, v in config.model_properties.items() if k == "startupTimeout"}
-    return {**settings, **timeout}
-
-
-def without_archive_settings(config: ServerConfig) -> ServerConfig:
-    """Return the settings that an archive cannot hold, for files beside it.
-
-    job_queue_size is in both, because the server's value applies to its other models.
-    """
-    rest = {k: v for k, v in config.model_properties.items() if k == "runtimeType"}
-    unset: dict[str, Any] = dict.fromkeys(MODEL_KEYS)
-    return replace(config, **unset, model_properties=rest)
-
-
-def rebuild_archive(archive: Archive, settings: Mapping[str, int], path: Path) -> str:
-    """Write a copy of the archive to `path` with these settings in its model-config.yaml.
-
-    Other settings in its model-config.yaml stay.
-
-    Returns:
-        The text of the new model-config.yaml.
-
-    Raises:
-        ArchiveError: the archive's model-config.yaml is not a YAML mapping.
-    """
-    with zipfile.ZipFile(archive.path) as old:
-        manifest = json.loads(old.read(MANIFEST))
-        name = manifest["model"].setdefault("configFile", "model-config.yaml")
-        old_settings: Any = {}
-        if name in old.namelist():
-            try:
-                old_settings = yaml.safe_load(old.read(name)) or {}
-            except yaml.YAMLError as error:
-                raise ArchiveError(f"{archive.path}: {name} is not valid YAML: {error}") from None
-        if not isinstance(old_settings, dict):
-            raise ArchiveError(f"{archive.path}: {name} must be a mapping of settings")
-        text: str = yaml.safe_dump({**old_settings, **settings}, sort_keys=False)
-        changed = {MANIFEST: json.dumps(manifest, indent=2), name: text}
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-            for entry in old.infolist():
-                if entry.filename not in changed:
-                    new.writestr(entry, old.read(entry))
-            for filename, content in changed.items():
-                new.writestr(filename, content)
-    return text

@@ -24,6 +24,7 @@ from serving.errors import ServerError
 from serving.health import ServerHealth, WorkerProcess
 from serving.leftovers import HOME_PREFIX, kill_group, remove_leftovers
 from serving.metrics import ServerCounters
+from serving.model_config import archive_settings, overrides, unpack_with_settings
 from serving.ports import LOOPBACK
 from serving.site import Site
 
@@ -54,7 +55,8 @@ class TorchServe:
     Args:
         config: the configuration to serve with.
         site: the archive, the installation and the limits.
-        folder: receives config.properties, environment and torchserve.log.
+        folder: receives config.properties, environment and torchserve.log; also the archive's
+            model-config.yaml if the configuration changes it.
 
     Attributes:
         worker_pids: process ids of the workers once they are ready.
@@ -168,13 +170,22 @@ class TorchServe:
         self._home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX, dir=root))
         for name in ("tmp", "store", "logs", "work"):
             (self._home / name).mkdir()
-        (self._home / "store" / self.site.archive.path.name).symlink_to(self.site.archive.path)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._place_archive(self._home / "store" / self.site.archive.path.name)
         (self.folder / "config.properties").write_text(
             self.config.properties_text(self.site.archive, self._site_properties())
         )
         (self.folder / "environment").write_text(self.config.environment_text())
         self._health.record_baseline()
+
+    def _place_archive(self, path: Path) -> None:
+        """Put the archive into the model store; its model-config.yaml must not win."""
+        archive = self.site.archive
+        if overrides(archive, self.config):
+            text = unpack_with_settings(archive, archive_settings(self.config), path)
+            (self.folder / "model-config.yaml").write_text(text)
+        else:
+            path.symlink_to(archive.path)
 
     def _site_properties(self) -> dict[str, str]:
         return {

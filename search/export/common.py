@@ -9,6 +9,7 @@ from string import Template
 
 from serving.archive import Archive
 from serving.config import ServerConfig
+from serving.model_config import archive_settings, overrides, rebuild_archive
 from serving.production import DeploymentTarget
 
 #: The file with the claimed settings and rate, for `servetune verify`.
@@ -64,6 +65,27 @@ class FormatFiles:
 def fill_template(name: str, **values: str) -> str:
     """Return `templates/NAME.txt` with its placeholders replaced."""
     return Template((_TEMPLATES / f"{name}.txt").read_text()).substitute(values)
+
+
+def write_archive_if_it_overrides(request: ExportRequest) -> str | None:
+    """Write a copy of the archive with the tuned settings if the original would override them.
+
+    Returns:
+        A note for the user; None if the original archive is served.
+
+    Raises:
+        ArchiveError: the archive's model-config.yaml cannot be changed.
+    """
+    archive, config = request.archive, request.config
+    if not overrides(archive, config):
+        return None
+    name = archive.path.name
+    settings = archive_settings(config)
+    rebuild_archive(archive, settings, request.folder / name)
+    return (
+        f"the archive has a model-config.yaml, which takes precedence over config.properties: "
+        f"{name} in this folder carries {', '.join(settings)}; deploy it in place of the original"
+    )
 
 
 def write_start_script(request: ExportRequest, otherwise: str) -> None:

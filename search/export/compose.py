@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import javaproperties
 import yaml
 
-from search.export.common import ExportRequest, FormatFiles
+from search.export.common import ExportRequest, FormatFiles, write_archive_if_it_overrides
 from serving.production import edit_properties
 
 DEFAULT_IMAGE = "pytorch/torchserve:0.12.0-cpu"
@@ -24,15 +24,17 @@ def write_compose(request: ExportRequest) -> FormatFiles:
     properties = javaproperties.loads(text)
     address = urlsplit(properties.get("inference_address", "http://127.0.0.1:8080"))
     port = address.port or (443 if address.scheme == "https" else 80)
-    services = {"torchserve": _service(request, _published_port(address, port))}
+    note = write_archive_if_it_overrides(request)
+    store = "." if note else f"${{MODEL_STORE:?must name the folder of {name}}}"
+    services = {"torchserve": _service(request, _published_port(address, port), store)}
     compose = yaml.safe_dump({"services": services}, sort_keys=False, width=1000)
     (request.folder / "compose.yaml").write_text(compose)
     return FormatFiles(
         edit_properties(text, {"inference_address": f"{address.scheme}://0.0.0.0:{port}"}),
-        command=f"MODEL_STORE=/folder/of/{name} docker compose up",
+        command="docker compose up" if note else f"MODEL_STORE=/folder/of/{name} docker compose up",
         environment_use="`compose.yaml` reads it.",
         key_file_place="in the container (`docker compose exec torchserve cat key_file.json`)",
-        notes=_notes(request.image, properties),
+        notes=(*([note] if note else []), *_notes(request.image, properties)),
     )
 
 
@@ -44,7 +46,7 @@ def _published_port(address: SplitResult, port: int) -> str:
     return f"{host}:{port}:{port}"
 
 
-def _service(request: ExportRequest, published_port: str) -> dict[str, Any]:
+def _service(request: ExportRequest, published_port: str, store: str) -> dict[str, Any]:
     return {
         "image": request.image,
         "entrypoint": [
@@ -59,8 +61,7 @@ def _service(request: ExportRequest, published_port: str) -> dict[str, Any]:
         "volumes": [
             f"./config.properties:{_HOME}/config.properties:ro",
             f"./log4j2.xml:{_HOME}/log4j2.xml:ro",
-            f"${{MODEL_STORE:?must name the folder of {request.archive.path.name}}}"
-            f":{_HOME}/model-store:ro",
+            f"{store}:{_HOME}/model-store:ro",
         ],
         "init": True,
         "restart": "unless-stopped",

@@ -97,7 +97,7 @@ def export(
         notes = (*request.target.notes(result.config, archive), *files.notes)
         claim = _claim(run, result, archive, confirmation)
         claim |= {"format": export_format, "kept": request.target.kept(result.config)}
-        if export_format is ExportFormat.MODEL_CONFIG:
+        if (new / archive.path.name).is_file():
             claim["archive_sha256"] = Archive.read(new / archive.path.name).sha256
         (new / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
         changes = _CHANGES_ITEM if request.target.base is not None else ""

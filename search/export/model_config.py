@@ -7,7 +7,7 @@ from dataclasses import replace
 from search.export.common import ExportRequest, FormatFiles, write_start_script
 from search.report.formatting import format_settings
 from serving.config import ServerConfig
-from serving.production import archive_settings, rebuild_archive, without_archive_settings
+from serving.model_config import archive_settings, rebuild_archive, without_archive_settings
 
 
 def write_model_config(request: ExportRequest) -> FormatFiles:

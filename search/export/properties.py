@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from search.export.common import ExportRequest, FormatFiles, write_start_script
+from search.export.common import (
+    ExportRequest,
+    FormatFiles,
+    write_archive_if_it_overrides,
+    write_start_script,
+)
 
 
 def write_properties(request: ExportRequest) -> FormatFiles:
-    """Write start.sh; the archive is in a folder that MODEL_STORE names."""
+    """Write start.sh; the archive is in a folder that MODEL_STORE names, or among the files."""
+    text = request.target.properties_text(request.config, request.archive)
+    if note := write_archive_if_it_overrides(request):
+        write_start_script(request, '-$(dirname "$0")')
+        return FormatFiles(text, command="./start.sh", notes=(note,))
     write_start_script(request, "?must name the folder of the archive")
-    return FormatFiles(
-        request.target.properties_text(request.config, request.archive),
-        command=f"MODEL_STORE=/folder/of/{request.archive.path.name} ./start.sh",
-    )
+    command = f"MODEL_STORE=/folder/of/{request.archive.path.name} ./start.sh"
+    return FormatFiles(text, command)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
@@ -19,17 +16,17 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from search.errors import RunError
-from search.export.common import CLAIM_FILE, ExportFormat
+from search.export.common import CLAIM_FILE
 from search.formats import CLAIM_VERSION, check_version
 from search.measure.endpoint import MAX_PROCESSES
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
-from serving.archive import MANIFEST, Archive
-from serving.config import ServerConfig, escape_property, parse_environment
+from serving.archive import Archive
+from serving.config import ARCHIVE_KEYS, ServerConfig, escape_property, parse_environment
 from serving.exported import START_SCRIPT, ExportedServer
 from serving.installation import Installation, find_installation
-from serving.production import ARCHIVE_KEYS, RATE_PROPERTIES
+from serving.production import RATE_PROPERTIES
 from serving.site import Site
 
 OnPhase = Callable[[str, float], None]
@@ -118,12 +115,10 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
     found = "as exported" if is_same else f"a different archive: SHA-256 {digest[:12]}…"
     checks = [Check("archive", is_same, found)]
     actual, kept = flat(files.config.to_dict()), flat(files.kept.to_dict())
-    is_in_archive = files.claim["format"] == ExportFormat.MODEL_CONFIG
-    archive_settings = _archive_settings(files.archive) if is_in_archive else {}
-    for name, keys in ARCHIVE_KEYS.items():
-        if {archive_settings.get(key) for key in keys} != {None}:
-            actual[name] = archive_settings[keys[0]]
     expected = flat(claimed)
+    for name, keys in ARCHIVE_KEYS.items():
+        if name in expected and keys[0] in files.archive.settings:
+            actual[name] = files.archive.settings[keys[0]]
     for path in sorted({*expected, *actual}):
         value, expected_value = actual.get(path), expected.get(path)
         if path in expected:
@@ -138,13 +133,6 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
             found = f"{value}; the trial did not set it"
             checks.append(Check(path, kept.get(path) == value, found))
     return checks
-
-
-def _archive_settings(archive: Archive) -> dict[str, Any]:
-    with zipfile.ZipFile(archive.path) as mar:
-        name = json.loads(mar.read(MANIFEST))["model"].get("configFile")
-        settings: dict[str, Any] = (yaml.safe_load(mar.read(name)) or {}) if name else {}
-    return settings
 
 
 async def verify(

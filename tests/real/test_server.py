@@ -66,6 +66,28 @@ async def test_torchserve_workers_have_only_configured_environment(
                 assert not {"CUDA_VISIBLE_DEVICES", "TS_CONFIG_FILE"} & environment.keys()
 
 
+@pytest.mark.parametrize(
+    "model_config",
+    [
+        "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\nmaxBatchDelay: 20\nresponseTimeout: 60\n",
+        "# only the batch\nbatchSize: 4\n",
+        "handler:\n  device: cpu\n",
+    ],
+    ids=["all settings", "batch size", "other keys"],
+)
+async def test_torchserve_applies_settings_to_an_archive_with_its_own(
+    site: MakeSite, tmp_path: Path, model_config: str
+) -> None:
+    config = replace(SMALL, workers=2, batch_size=2, max_batch_delay_ms=70, response_timeout_s=33)
+    here = site(files={"model_config__yaml": model_config})
+    async with TorchServe(config, here, tmp_path / "trial") as server:
+        assert (len(server.worker_pids), server.batch_capacity) == (2, 4)
+        assert (await ask(server.url))[0] == 200
+    # Without settings the archive is served as it is.
+    async with TorchServe(ServerConfig(netty_threads=1), here, tmp_path / "own") as server:
+        assert not (tmp_path / "own" / "model-config.yaml").exists()
+
+
 async def test_torchserve_applies_settings_of_two_concurrent_servers(
     site: MakeSite, tmp_path: Path
 ) -> None:
@@ -196,31 +218,23 @@ def handle(data, context):
 
 
 @pytest.mark.parametrize(
-    ("source", "files", "limits", "sentence", "log"),
+    ("source", "limits", "sentence", "log"),
     [
-        (RAISES, {}, {}, "model does not load: the handler raised", "no weights here"),
-        (HANGS, {}, {"ready_timeout_s": 12.0}, "not ready: .*not ready after 12 s", ""),
-        (GREEDY, {}, {"memory_limit_bytes": 800 << 20}, "memory budget: .*budget of 800 MiB", ""),
-        (
-            None,
-            {"model_config__yaml": "batchSize: 3\nminWorkers: 1\nmaxWorkers: 1\n"},
-            {},
-            "setting overruled: batch_size is 2 in the configuration, but TorchServe reports 3",
-            "",
-        ),
+        (RAISES, {}, "model does not load: the handler raised", "no weights here"),
+        (HANGS, {"ready_timeout_s": 12.0}, "not ready: .*not ready after 12 s", ""),
+        (GREEDY, {"memory_limit_bytes": 800 << 20}, "memory budget: .*budget of 800 MiB", ""),
     ],
-    ids=["handler raises", "handler hangs", "memory above budget", "setting in archive"],
+    ids=["handler raises", "handler hangs", "memory above budget"],
 )
 async def test_torchserve_names_reason_of_failed_start(
     site: MakeSite,
     tmp_path: Path,
-    source: str | None,
-    files: dict[str, str],
+    source: str,
     limits: dict[str, float],
     sentence: str,
     log: str,
 ) -> None:
-    here = site(files=files, **limits) if source is None else site(source, files, **limits)
+    here = site(source, **limits)
     with pytest.raises(ServerError, match=sentence) as caught:
         async with TorchServe(replace(SMALL, batch_size=2), here, tmp_path / "trial"):
             pytest.fail("it was ready")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,26 @@ def test_parse_returns_lines_outside_configuration() -> None:
     )
     assert read == ServerConfig(workers=3, model_properties={"maxWorkers": 5})
     assert set(overridden) == {"inference_address", "disable_token_authorization", "models"}
+
+
+@pytest.mark.parametrize(
+    ("archived", "kept"),
+    [
+        ({"batchSize": 4}, {"workers": 3, "job_queue_size": 10}),
+        ({"minWorkers": 1, "maxWorkers": 1}, {"batch_size": 8, "job_queue_size": 10}),
+        ({"jobQueueSize": 5, "handler": {}}, {"workers": 3, "batch_size": 8}),
+    ],
+)
+def test_parse_returns_lines_that_the_archive_overrides(
+    archived: dict[str, Any], kept: dict[str, int]
+) -> None:
+    text = (
+        "job_queue_size=10\n"
+        'models={"codegen":{"1.0":{"minWorkers":3,"maxWorkers":3,"batchSize":8}}}\n'
+    )
+    read, overridden = ServerConfig.parse(text, replace(ARCHIVE, settings=archived))
+    assert read.to_dict() == kept
+    assert len(overridden) == 1 and set(overridden) <= archived.keys()
 
 
 def test_parse_keeps_different_thread_counts_as_variables() -> None:

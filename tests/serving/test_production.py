@@ -1,22 +1,14 @@
 from __future__ import annotations
 
 import json
-import zipfile
-from pathlib import Path
 
 import javaproperties
 import pytest
-import yaml
 
-from serving.archive import MANIFEST, Archive
+from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.errors import ConfigError
-from serving.production import (
-    DeploymentTarget,
-    archive_settings,
-    rebuild_archive,
-    without_archive_settings,
-)
+from serving.production import DeploymentTarget
 
 TUNED = ServerConfig(
     workers=2, batch_size=16, max_batch_delay_ms=50, netty_threads=4, mkl_threads=1
@@ -96,24 +88,3 @@ def test_deployment_target_refuses_invalid_properties(
     config = ServerConfig(batch_size=2, properties={"io_ratio": "50"})
     with pytest.raises(ConfigError, match=sentence):
         DeploymentTarget(base, given).properties_text(config, archive)
-
-
-def test_rebuild_archive_replaces_settings(archive: Archive, tmp_path: Path) -> None:
-    config = ServerConfig(
-        workers=2, batch_size=16, job_queue_size=50, netty_threads=4, response_timeout_s=9
-    )
-    first = rebuild_archive(archive, {"minWorkers": 9, "maxWorkers": 9}, tmp_path / "first.mar")
-    assert yaml.safe_load(first) == {"minWorkers": 9, "maxWorkers": 9}
-    path = tmp_path / "second.mar"
-    text = rebuild_archive(Archive.read(tmp_path / "first.mar"), archive_settings(config), path)
-    with zipfile.ZipFile(path) as mar, zipfile.ZipFile(archive.path) as old:
-        manifest = json.loads(mar.read(MANIFEST))
-        assert mar.read(manifest["model"]["configFile"]).decode() == text
-        assert set(mar.namelist()) == {*old.namelist(), "model-config.yaml"}
-        assert len(mar.namelist()) == len(set(mar.namelist()))
-    assert yaml.safe_load(text) == {
-        **{"minWorkers": 2, "maxWorkers": 2, "batchSize": 16},
-        **{"responseTimeout": 9, "jobQueueSize": 50},
-    }
-    assert without_archive_settings(config).to_dict() == {"netty_threads": 4, "job_queue_size": 50}
-    assert Archive.read(path).name == archive.name

@@ -1,10 +1,13 @@
 """Export as a Docker Compose file."""
 
+from pathlib import Path
+
 import yaml
 
 from search.export.common import ExportFormat
 from search.study.outcome import Outcome
 from serving.production import DeploymentTarget
+from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 
 
@@ -18,3 +21,13 @@ def test_write_compose_publishes_the_inference_port_and_notes_paths(outcome: Out
     assert "inference_address=https://0.0.0.0:8443" in text and "vmargs=-Xmx2g" in text
     assert any("/tls/key.pem is a path in the container" in note for note in result.notes)
     assert not (result.folder / "start.sh").exists()
+
+
+def test_write_compose_mounts_an_archive_that_carries_the_settings(
+    outcome: Outcome, tmp_path: Path
+) -> None:
+    make_archive(tmp_path, model_config__yaml="batchSize: 4\n")
+    folder = export_best(outcome, ExportFormat.COMPOSE).folder
+    compose = yaml.safe_load((folder / "compose.yaml").read_text())
+    volumes = compose["services"]["torchserve"]["volumes"]
+    assert ".:/home/model-server/model-store:ro" in volumes and (folder / "echo.mar").is_file()

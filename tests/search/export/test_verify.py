@@ -12,8 +12,10 @@ from search.errors import RunError
 from search.export.common import ExportFormat
 from search.export.verify import Check, ExportedFiles, compare_settings, verify
 from search.study.outcome import Outcome
+from serving.archive import Archive
 from serving.errors import ArchiveError
 from serving.production import DeploymentTarget
+from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 from tests.simulated import SimulatedFleet
 
@@ -43,6 +45,23 @@ def test_compare_settings_passes_unchanged_files(
     assert failures(checks) == {}
     names = {check.what for check in checks}
     assert {"archive", "workers", "batch_size", "mkl_threads", "jvm.-Xmx"} <= names
+
+
+@pytest.mark.parametrize("export_format", ExportFormat)
+def test_compare_settings_reads_the_model_config_of_the_archive(
+    outcome: Outcome, tmp_path: Path, export_format: ExportFormat
+) -> None:
+    make_archive(tmp_path, model_config__yaml="batchSize: 4\nmaxBatchDelay: 9\n")
+    result = export_best(outcome, export_format)
+    assert failures(check_settings(outcome, result.folder)) == {}
+    archive = Archive.read(result.folder / "echo.mar")
+    assert archive.settings["batchSize"] == 64 and archive.settings["maxBatchDelay"] == 9
+    is_noted = any("takes precedence over config.properties" in note for note in result.notes)
+    assert is_noted is (export_format is not ExportFormat.MODEL_CONFIG)
+    # Without the exported archive, the original one overrides the setting.
+    (result.folder / "echo.mar").unlink()
+    failed = failures(check_settings(outcome, result.folder))
+    assert failed["batch_size"] == "4; the trial had 64"
 
 
 def test_compare_settings_reports_changed_files(outcome: Outcome) -> None:

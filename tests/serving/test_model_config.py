@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serving.archive import MANIFEST, Archive
+from serving.config import ServerConfig
+from serving.model_config import (
+    archive_settings,
+    overrides,
+    rebuild_archive,
+    unpack_with_settings,
+    without_archive_settings,
+)
+from tests.archives import make_archive
+
+CONFIG = ServerConfig(workers=2, batch_size=16, netty_threads=4)
+
+
+@pytest.mark.parametrize(
+    ("model_config", "config", "overridden"),
+    [
+        ("batchSize: 4\n", CONFIG, True),
+        ("handler: {}\n", CONFIG, True),
+        ("minWorkers: 2\nmaxWorkers: 2\nbatchSize: 16\n", CONFIG, False),
+        ("jobQueueSize: 50\n", ServerConfig(job_queue_size=1000), True),
+        ("batchSize: 4\n", ServerConfig(netty_threads=4), False),
+        ("batchSize: 4\n", ServerConfig(), False),
+        ("", CONFIG, False),
+    ],
+)
+def test_overrides_compares_settings_of_the_model(
+    tmp_path: Path, model_config: str, config: ServerConfig, overridden: bool
+) -> None:
+    archive = Archive.read(make_archive(tmp_path, model_config__yaml=model_config))
+    assert overrides(archive, config) is overridden
+
+
+@pytest.mark.parametrize(
+    "model_config",
+    [
+        "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\nhandler: {device: cpu}\n",
+        "# comment\nbatchSize: 4\nhandler:\n    device: cpu\n",
+        "base: &base {device: cpu}\nhandler: *base\n",
+        'handler: {"device": "cpu"}\nminWorkers: "3"\n',
+    ],
+)
+def test_unpack_with_settings_changes_only_tuned_keys(tmp_path: Path, model_config: str) -> None:
+    path = make_archive(tmp_path, model_config__yaml=model_config)
+    settings = archive_settings(CONFIG)
+    text = unpack_with_settings(Archive.read(path), settings, tmp_path / "store" / path.name)
+    folder = tmp_path / "store" / path.name
+    assert (folder / "model-config.yaml").read_text() == text
+    before, after = yaml.safe_load(model_config), yaml.safe_load(text)
+    assert after == {**before, **settings}
+    with zipfile.ZipFile(path) as mar:
+        for name in set(mar.namelist()) - {"model-config.yaml", MANIFEST}:
+            assert (folder / name).read_bytes() == mar.read(name)
+        assert json.loads((folder / MANIFEST).read_text()) == json.loads(mar.read(MANIFEST))
+
+
+def test_rebuild_archive_replaces_settings(archive: Archive, tmp_path: Path) -> None:
+    config = ServerConfig(
+        workers=2, batch_size=16, job_queue_size=50, netty_threads=4, response_timeout_s=9
+    )
+    first = rebuild_archive(archive, {"minWorkers": 9, "maxWorkers": 9}, tmp_path / "first.mar")
+    assert yaml.safe_load(first) == {"minWorkers": 9, "maxWorkers": 9}
+    path = tmp_path / "second.mar"
+    text = rebuild_archive(Archive.read(tmp_path / "first.mar"), archive_settings(config), path)
+    with zipfile.ZipFile(path) as mar, zipfile.ZipFile(archive.path) as old:
+        manifest = json.loads(mar.read(MANIFEST))
+        assert mar.read(manifest["model"]["configFile"]).decode() == text
+        assert set(mar.namelist()) == {*old.namelist(), "model-config.yaml"}
+        assert len(mar.namelist()) == len(set(mar.namelist()))
+    assert yaml.safe_load(text) == {
+        **{"minWorkers": 2, "maxWorkers": 2, "batchSize": 16},
+        **{"responseTimeout": 9, "jobQueueSize": 50},
+    }
+    assert without_archive_settings(config).to_dict() == {"netty_threads": 4, "job_queue_size": 50}
+    assert Archive.read(path).name == archive.name
