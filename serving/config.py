@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-import javaproperties
-
 from serving.archive import Archive
 from serving.errors import ConfigError
 from serving.properties import SET_BY_SERVETUNE, check_property
+from serving.reading import VARIABLES, read_model_int, read_models, read_properties
 
 #: Settings of the server and their keys in config.properties.
 SERVER_KEYS = {
@@ -38,7 +38,14 @@ THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _MODEL_IDENTITY = ("defaultVersion", "marName")
 _MODEL_PROPERTIES = ("startupTimeout", "runtimeType", "maxWorkers")
 _JVM_SIZE_FLAGS = ("-Xmx", "-Xms", "-Xmn", "-Xss")
-_JVM_ARGUMENT = re.compile(r"(-X(?:m[xsn]|ss))(.+)|(-[^=]+)(?:=(.*))?", re.DOTALL)
+#: Options whose value is the next word, and which may be repeated with another module.
+_TWO_WORDS = ("--add-opens", "--add-exports", "--add-modules", "--add-reads")
+_JVM_ARGUMENT = re.compile(
+    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|-[^=]+)(?:=(.*))?", re.DOTALL
+)
+#: Keys of a file that servetune sets itself; the snapshot holds the model's settings.
+_NOT_READ = SET_BY_SERVETUNE - {"model_snapshot"}
+_MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
 
 
 @dataclass(frozen=True)
@@ -89,11 +96,13 @@ class ServerConfig:
                 continue
             if type(value) is not int or not 1 <= value < 2**31:
                 note = "; TorchServe reads 0 as 100" if name == "max_batch_delay_ms" else ""
-                problems.append(f"{name} must be an integer ≥ 1 (got {value!r}){note}")
+                problems.append(f"{name} must be an integer of at least 1 (got {value!r}){note}")
         names = {key: name for name, key in SERVER_KEYS.items()}
         for key, text in self.properties.items():
             if key in names:
-                problems.append(f"property {key} must be set as the setting {names[key]}")
+                problems.append(
+                    f"property {key} cannot be set directly; use the setting {names[key]}"
+                )
             elif key in ("models", "vmargs"):
                 problems.append(f"property {key} is written from the other settings; remove it")
             elif key in SET_BY_SERVETUNE:
@@ -102,7 +111,10 @@ class ServerConfig:
                 problems.append(problem)
         for name, text in self.environment.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\n" in text:
-                problems.append(f"environment variable {name}={text!r} is not valid in a shell")
+                problems.append(
+                    f"environment variable {name}={text!r} needs a valid shell name and a value "
+                    "without line breaks"
+                )
             if name in THREAD_VARIABLES and self.mkl_threads is not None:
                 problems.append(
                     f"environment variable {name} and mkl_threads set the same thing; remove one"
@@ -183,19 +195,17 @@ class ServerConfig:
 
         Returns:
             The configuration, and by key the lines that are not part of it: servetune sets
-            them, they are about another model, or the archive's model-config.yaml overrides them.
+            them, they are about another model, TorchServe ignores them, or the archive's
+            model-config.yaml overrides them.
 
         Raises:
-            ConfigError: the text has a key that TorchServe does not know, or an invalid value.
+            ConfigError: TorchServe would not start with this text.
         """
-        try:
-            lines: dict[str, str] = dict(javaproperties.loads(text))
-        except ValueError as error:
-            raise ConfigError(f"the text is not valid Java properties: {error}") from None
-        overridden = {key: lines.pop(key) for key in list(lines) if key in SET_BY_SERVETUNE}
-        problems = [p for key, value in lines.items() if (p := check_property(key, value))]
-        if problems:
-            raise ConfigError("; ".join(problems))
+        variables = dict(environment or {})
+        lines, overridden = read_properties(text, variables)
+        if lines.get("enable_envvars_config") == "true":  # They are among the lines now.
+            variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
+        overridden |= {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
         settings: dict[str, Any] = {}
         for name, key in SERVER_KEYS.items():
             number = lines.pop(key, None)
@@ -203,9 +213,16 @@ class ServerConfig:
             if number is not None and (int(number) != 0 or name == "job_queue_size"):
                 settings[name] = int(number)
         settings["jvm"] = _parse_jvm(lines.pop("vmargs", ""))
-        entry, others = _model_entry(lines.pop("models", "{}"), archive)
+        models = lines.pop("models", "{}")
+        entry, others = read_models(lines.pop("model_snapshot", models), archive)
         if others:
-            overridden["models"] = others
+            overridden["models"] = ", ".join(others)
+        numbers = {
+            key: read_model_int(key, entry.pop(key))
+            for key in (*_MODEL_NUMBERS, "startupTimeout")
+            if key in entry
+        }
+        entry |= {key: number for key, number in numbers.items() if number is not None}
         for name, keys in MODEL_KEYS.items():
             if keys[0] in entry:
                 settings[name] = entry.pop(keys[0])
@@ -214,10 +231,12 @@ class ServerConfig:
         for name, keys in ARCHIVE_KEYS.items():
             if name in settings and keys[0] in archive.settings:
                 overridden[keys[0]] = str(settings.pop(name))
-        settings["model_properties"] = {
-            key: value for key, value in entry.items() if key not in _MODEL_IDENTITY
+        settings["model_properties"] = {k: v for k, v in entry.items() if k in _MODEL_PROPERTIES}
+        overridden |= {
+            key: str(value)
+            for key, value in entry.items()
+            if key not in (*_MODEL_PROPERTIES, *_MODEL_IDENTITY)
         }
-        variables = dict(environment or {})
         counts = {variables.get(name) for name in THREAD_VARIABLES}
         if len(counts) == 1 and (count := counts.pop()) and count.isdigit() and int(count) > 0:
             settings["mkl_threads"] = int(count)
@@ -278,30 +297,17 @@ def escape_property(text: str) -> str:
 
 def _parse_jvm(vmargs: str) -> dict[str, str]:
     arguments = {}
-    for argument in vmargs.split():
+    try:
+        words = shlex.split(vmargs)
+    except ValueError as error:
+        raise ConfigError(f"vmargs: {error}") from None
+    remaining = iter(words)
+    for argument in remaining:
+        if argument in _TWO_WORDS:
+            argument = f"{argument}={next(remaining, '')}"
         match = _JVM_ARGUMENT.fullmatch(argument)
         if match is None:
             raise ConfigError(f"vmargs: {argument!r} is not a JVM argument")
         flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
-        if flag in arguments:
-            raise ConfigError(f"vmargs: {flag} is given twice")
         arguments[flag] = value
     return arguments
-
-
-def _model_entry(models: str, archive: Archive) -> tuple[dict[str, Any], str]:
-    """Return the archive's entry in `models`, and the names of the other entries."""
-    try:
-        parsed = json.loads(models)
-        entries = {(name, v): e for name, versions in parsed.items() for v, e in versions.items()}
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"property models must be JSON by model name and version: {error}"
-        ) from None
-    entry = entries.pop((archive.name, archive.version), {})
-    if not isinstance(entry, dict):
-        raise ConfigError(
-            f"property models: the entry of {archive.name} {archive.version} must be a mapping"
-        )
-    others = ", ".join(f"{name} {version}" for name, version in entries)
-    return entry, others

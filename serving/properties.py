@@ -25,7 +25,6 @@ INTEGER_KEYS = frozenset(
         "netty_client_threads",
         "number_of_gpu",
         "number_of_netty_threads",
-        "token_expiration_min",
         "unregister_model_timeout",
     ]
 )
@@ -85,6 +84,7 @@ TEXT_KEYS = frozenset(
         "private_key_file",
         "service_envelope",
         "system_metrics_cmd",
+        "token_expiration_min",
         "ts_header_key_sequence_end",
         "ts_header_key_sequence_id",
         "ts_header_key_sequence_start",
@@ -136,5 +136,8 @@ def check_property(name: str, value: str) -> str | None:
     if name in BOOLEAN_KEYS and value not in ("true", "false"):
         return f"property {name} must be true or false (got {value!r})"
     if "\n" in value or "\r" in value or value != value.strip():
-        return f"property {name} has a line break or a space at an end (got {value!r})"
+        return (
+            f"property {name} must not contain line breaks, or leading or trailing spaces "
+            f"(got {value!r})"
+        )
     return None

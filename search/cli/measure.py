@@ -105,7 +105,7 @@ def _measure_spec(
         configs = [config for config, _ in read]
         for name, (_, overridden) in zip(names, read, strict=True):
             for key, value in overridden.items():
-                console.print(f"{name}: overridden: {key}={value}", highlight=False)
+                console.print(f"{name}: not used: {key}={value}", highlight=False)
     measured = run_coroutine(
         measure_configs(
             spec,
@@ -130,8 +130,8 @@ def _measure_spec(
             "sustained rps by round",
             "ratios to the first",
             "median ratio",
-            "mean ratio, 95 %",
-            "variation of the ratios",
+            "95 % interval of the mean ratio",
+            "coefficient of variation",
             "CPU: steal, other processes",
         )
         for index, (name, results) in enumerate(zip(names, measured.results, strict=True)):
@@ -172,9 +172,9 @@ def _measure_url(
     if requests is None:
         raise CommandError("--url requires --requests FILE")
     if arrivals not in ("constant", "poisson"):
-        raise CommandError(f"--arrivals must be constant or poisson, got {arrivals!r}")
+        raise CommandError(f"--arrivals must be constant or poisson (got {arrivals!r})")
     if not url.startswith(("http://", "https://")):
-        raise CommandError(f"--url must start with http:// or https://, got {url!r}")
+        raise CommandError(f"--url must start with http:// or https:// (got {url!r})")
     payloads = read_payloads(requests)
     goal = Goal(arrivals=arrivals, timeout_s=timeout_s)
     rate = run_coroutine(

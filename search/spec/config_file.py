@@ -16,10 +16,10 @@ def read_config(path: Path, archive: Archive) -> tuple[ServerConfig, dict[str, s
         The configuration, and the properties of the file that servetune sets itself.
 
     Raises:
-        ConfigError: a file cannot be read, or TorchServe does not know an entry.
+        ConfigError: a file cannot be read, or TorchServe would not start with it.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("latin-1")  # As Java reads it.
         environment = path.with_name("environment")
         variables = parse_environment(environment.read_text()) if environment.is_file() else {}
     except (OSError, UnicodeDecodeError) as error:

@@ -89,7 +89,7 @@ class ServingSection(Section):
         description=(
             "The `config.properties` in use today. servetune measures it and compares every "
             "result with it. A file `environment` (`NAME=value` lines) in the same folder "
-            "belongs to it."
+            "is read with it."
         ),
     )
     ready_timeout_s: float = Field(
@@ -205,7 +205,7 @@ class GoalSection(Section):
         gt=0,
         description=(
             "Latency limit in seconds. If set, the sustained rate is the highest rate whose p99 "
-            "latency stays below it."
+            "latency does not exceed it."
         ),
     )
 
@@ -213,7 +213,7 @@ class GoalSection(Section):
     @classmethod
     def _holds_a_window(cls, limit_s: float, info: ValidationInfo) -> float:
         if limit_s < (window_s := info.data.get("window_s", 0)):
-            raise ValueError(f"must be ≥ window_s {window_s}, got {limit_s}")
+            raise ValueError(f"must be at least window_s, which is {window_s} (got {limit_s})")
         return limit_s
 
 
@@ -303,7 +303,7 @@ def _is_study_name(name: str) -> str:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
         raise ValueError(
             "must consist of letters, digits, '-', '_' and '.', and not start with '.', because it "
-            f"names a folder; got {name!r}"
+            f"names a folder (got {name!r})"
         )
     return name
 
@@ -419,6 +419,17 @@ class StudySpec(Section):
         """Read the configuration in use today; None if the specification names none."""
         path = self.serving.baseline
         return read_config(path, self.archive())[0] if path else None
+
+    def baseline_notes(self) -> list[str]:
+        """Return a note on the entries of the baseline that are not measured with it."""
+        path = self.serving.baseline
+        unused = read_config(path, self.archive())[1] if path else {}
+        if path is None or not unused:
+            return []
+        return [
+            f"Without effect on the baseline, because TorchServe ignores them, they concern other "
+            f"models or servetune sets them: {', '.join(sorted(unused))} in {path.name}"
+        ]
 
     def archive(self) -> Archive:
         """Read the model archive."""

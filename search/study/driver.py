@@ -161,7 +161,7 @@ def _trial_setup(
             placement, inbox = survey.prepare_hosts(
                 site.archive, run.folder, keep_heterogeneous, load.process_limit
             )
-            store.record_notes(placement.warnings)
+        store.record_notes([*spec.baseline_notes(), *placement.warnings])
         yield TrialSetup(
             site=site,
             python=spec.serving.python,

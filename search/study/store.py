@@ -334,11 +334,11 @@ class StudyStore:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about the hosts."""
+        """Warnings about the hosts and the baseline."""
         return tuple(self._study.user_attrs.get("notes", ()))
 
     def record_notes(self, notes: Sequence[str]) -> None:
-        """Replace the warnings about the hosts."""
+        """Replace the warnings about the hosts and the baseline."""
         self._study.set_user_attr("notes", list(notes))
 
     @property

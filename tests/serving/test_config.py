@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,17 @@ def test_properties_text_does_not_escape_vmargs() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"batch_size": 0}, r"batch_size must be an integer ≥ 1 \(got 0\)"),
+        ({"batch_size": 0}, r"batch_size must be an integer of at least 1 \(got 0\)"),
         ({"max_batch_delay_ms": 0}, "TorchServe reads 0 as 100"),
         ({"workers": True}, "workers must be an integer"),
         ({"properties": {"async_loging": "true"}}, "async_loging is not known"),
         ({"properties": {"io_ratio": "many"}}, "io_ratio must be an integer"),
         ({"properties": {"ipex_enable": "yes"}}, "ipex_enable must be true or false"),
-        ({"properties": {"keystore": "x "}}, "space at an end"),
-        ({"properties": {"job_queue_size": "5"}}, "must be set as the setting job_queue_size"),
+        ({"properties": {"keystore": "x "}}, "trailing spaces"),
+        ({"properties": {"job_queue_size": "5"}}, "use the setting job_queue_size"),
         ({"properties": {"inference_address": "x"}}, "inference_address is set by servetune"),
         ({"properties": {"models": "{}"}}, "is written from the other settings"),
-        ({"environment": {"A B": "1"}}, "A B='1' is not valid in a shell"),
+        ({"environment": {"A B": "1"}}, "A B='1' needs a valid shell name"),
         ({"environment": {"OMP_NUM_THREADS": "1"}, "mkl_threads": 1}, "set the same thing"),
         ({"environment": {"TS_CONFIG_FILE": "x"}}, "TS_CONFIG_FILE is set by servetune"),
         ({"jvm": {"Xmx": "2g"}}, "must start with '-'"),
@@ -95,11 +96,18 @@ def test_config_refuses_invalid_setting(settings: dict[str, Any], sentence: str)
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("number_of_nety_threads=4", "number_of_nety_threads is not known"),
-        ("job_queue_size=0", "job_queue_size must be an integer ≥ 1"),
-        ("models=[]", "models must be JSON"),
+        ("job_queue_size=1_000", "must be an integer that Java reads .got '1_000'"),
+        ("job_queue_size=3000000000", "must be an integer that Java reads"),
+        ("job_queue_size= ten", "must be an integer that Java reads"),
+        ("max_request_size=10 ", "must be an integer that Java reads"),
+        ("number_of_netty_threads=$$THREADS$$", "the environment variable THREADS, which is not"),
+        ('models={"codegen":{"1.0":{"batchSize":"many"}}}', "batchSize must be an integer"),
+        ('models={"codegen":{"1.0":{"minWorkers":true}}}', "minWorkers must be an integer"),
+        ('models={\n  "codegen": {', "needs a backslash at the end of each line"),
+        ('vmargs=-Dname="x', "vmargs: No closing quotation"),
+        ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
+        ("models=[]", "models must be a JSON object"),
         ("vmargs=Xmx2g", "'Xmx2g' is not a JVM argument"),
-        ("vmargs=-Xmx2g -Xmx3g", "given twice"),
     ],
 )
 def test_parse_refuses_invalid_line(line: str, sentence: str) -> None:
@@ -117,6 +125,104 @@ def test_parse_returns_lines_outside_configuration() -> None:
     )
     assert read == ServerConfig(workers=3, model_properties={"maxWorkers": 5})
     assert set(overridden) == {"inference_address", "disable_token_authorization", "models"}
+
+
+def entry(**settings: Any) -> str:
+    return f"models={json.dumps({'codegen': {'1.0': settings}})}\n"
+
+
+SNAPSHOT_ENTRY = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "defaultVersion": True}
+SNAPSHOT = json.dumps(
+    {"name": "s.cfg", "modelCount": 1, "models": {"codegen": {"1.0": SNAPSHOT_ENTRY}}}
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "variables", "settings", "ignored"),
+    [
+        (f"model_snapshot={SNAPSHOT}\n", {}, {"workers": 3, "batch_size": 16}, set()),
+        (
+            f"{entry(batchSize=2)}model_snapshot={SNAPSHOT}\n",
+            {},
+            {"workers": 3, "batch_size": 16},
+            set(),
+        ),
+        ("metrics_format=prometheus\nNUM_WORKERS=1\n", {}, {}, {"metrics_format", "NUM_WORKERS"}),
+        (
+            "batch_size=8\nnumber_of_nety_threads=4\n",
+            {},
+            {},
+            {"batch_size", "number_of_nety_threads"},
+        ),
+        (
+            "prefer_direct_buffer=True\nenable_model_api=yes\n",
+            {},
+            {"properties": {"prefer_direct_buffer": "true", "enable_model_api": "false"}},
+            set(),
+        ),
+        (
+            entry(minWorkers="2", maxWorkers="2", batchSize=8.0),
+            {},
+            {"workers": 2, "batch_size": 8},
+            set(),
+        ),
+        (entry(batchSize=4, maxBatchDelay=0), {}, {"batch_size": 4}, set()),
+        (entry(batchSize=-1, maxBatchDelay=None), {}, {}, set()),
+        (entry(batchSize=4, batchDelay=3), {}, {"batch_size": 4}, {"batchDelay"}),
+        ('models={"codegen":{"1.0":{"batchSize":4,},},}\n', {}, {"batch_size": 4}, set()),
+        (
+            "number_of_netty_threads=$$THREADS$$\n",
+            {"THREADS": "3"},
+            {"netty_threads": 3, "environment": {"THREADS": "3"}},
+            set(),
+        ),
+        (
+            "token_expiration_min=0.25\n",
+            {},
+            {"properties": {"token_expiration_min": "0.25"}},
+            set(),
+        ),
+        ("# r\xe9glages\njob_queue_size=10\n", {}, {"job_queue_size": 10}, set()),
+        (
+            "\xef\xbb\xbf# settings\r\njob_queue_size=10\r\n",
+            {},
+            {"job_queue_size": 10},
+            {"\xef\xbb\xbf#"},
+        ),
+        (
+            "vmargs=-Xmx1g --add-opens java.base/java.lang=ALL-UNNAMED -Xmx2g\n",
+            {},
+            {"jvm": {"-Xmx": "2g", "--add-opens=java.base/java.lang": "ALL-UNNAMED"}},
+            set(),
+        ),
+        (
+            "enable_envvars_config=true\njob_queue_size=1\n",
+            {
+                "TS_JOB_QUEUE_SIZE": "7",
+                "TS_INFERENCE_ADDRESS": "http://0.0.0.0:80",
+                "TS_IO_RATIO": "9",
+            },
+            {
+                "job_queue_size": 7,
+                "properties": {"enable_envvars_config": "true"},
+                "environment": {"TS_IO_RATIO": "9"},
+            },
+            {"inference_address"},
+        ),
+        (
+            "job_queue_size=1\n",
+            {"TS_JOB_QUEUE_SIZE": "7"},
+            {"job_queue_size": 1, "environment": {"TS_JOB_QUEUE_SIZE": "7"}},
+            set(),
+        ),
+    ],
+)
+def test_parse_reads_as_torchserve_does(
+    written: str, variables: dict[str, str], settings: dict[str, Any], ignored: set[str]
+) -> None:
+    read, overridden = ServerConfig.parse(written, ARCHIVE, variables)
+    assert read.to_dict() == settings
+    assert set(overridden) == ignored
 
 
 @pytest.mark.parametrize(

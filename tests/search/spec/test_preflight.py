@@ -23,7 +23,7 @@ from tests.specifications import write_spec
         ({"load": {"cores": [4096]}}, "load.cores.0: this host has no core 4096"),
         ({"search": {"warm_start": "."}}, "search.warm_start: .* is not a run folder"),
         ({"serving": {"baseline": "no.properties"}}, "serving.baseline: .*does not exist"),
-        ({"serving": {"baseline": "requests.jsonl"}}, "serving.baseline: .*not known to TorchServe"),
+        ({"serving": {"baseline": "bad.properties"}}, "serving.baseline: .*an integer that Java reads"),
         ({"serving": {"java": "/no/java"}}, "serving.java: no Java: /no/java does not run"),
         ({"serving": {"python": "/no/python"}}, "serving.python: no Python: the interpreter /no/python"),
         ({"serving": {"python": "/bin/true"}}, "serving.python: no Python: the interpreter /bin/true does not run: it is not a Python interpreter"),
@@ -32,6 +32,7 @@ from tests.specifications import write_spec
 def test_preflight_reports_a_problem_with_its_path(
     folder: Path, sections: dict, sentence: str
 ) -> None:
+    (folder / "bad.properties").write_text("job_queue_size=1_000\n")
     with pytest.raises(SpecError, match=sentence) as caught:
         preflight(load_spec(write_spec(folder, **sections)))
     assert len(caught.value.problems) == 1, caught.value.problems

@@ -23,6 +23,16 @@ def test_build_space_searches_the_thread_variable_instead_of_mkl_threads(folder:
     assert "environment.OMP_NUM_THREADS" in names and "mkl_threads" not in names
 
 
+def test_baseline_notes_name_what_has_no_effect(folder: Path) -> None:
+    (folder / "config.properties").write_text("NUM_WORKERS=1\njob_queue_size=5\nsecret=x\n")
+    spec = load_spec(write_spec(folder, serving={"baseline": "config.properties"}))
+    (note,) = spec.baseline_notes()
+    assert note.endswith("NUM_WORKERS, secret in config.properties")
+    (folder / "config.properties").write_text("job_queue_size=5\n")
+    assert spec.baseline_notes() == []
+    assert load_spec(write_spec(folder)).baseline_notes() == []
+
+
 def test_baseline_reads_the_file_and_its_environment(folder: Path) -> None:
     (folder / "config.properties").write_text("number_of_netty_threads=8\n")
     (folder / "environment").write_text("OMP_NUM_THREADS=1\nMKL_NUM_THREADS=1\n")
