@@ -62,6 +62,6 @@ class Archive:
                 f"{path} is not a model archive: {error}; build one with torch-model-archiver"
             ) from error
         if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
-            raise ArchiveError(f"{path}: the manifest names no model, or no handler")
+            raise ArchiveError(f"{path}: the manifest has no modelName or no handler")
         name, version = str(model["modelName"]), str(model.get("modelVersion") or "1.0")
         return cls(path, name, version, settings if isinstance(settings, dict) else {})

@@ -37,8 +37,8 @@ class Ports:
             if port and (port in taken or not is_port_free(port, address)):
                 raise ServerError(
                     FailureKind.PORT_IN_USE,
-                    f"port {port} ({item.name}) is in use; give a free port in "
-                    f"serving.ports.{item.name}, or 0 for any free one",
+                    f"port {port} ({item.name}) is in use; set a free port in "
+                    f"serving.ports.{item.name}, or 0 for any free port",
                     host_fault=True,
                 )
             while not port:

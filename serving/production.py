@@ -88,7 +88,7 @@ class DeploymentTarget:
     def notes(self, config: ServerConfig, archive: Archive) -> list[str]:
         """Return notes for the user: properties that were not measured, an archive not loaded."""
         notes = [
-            f"{key}={text} stays, but the configuration was measured without it"
+            f"{key}={text} is kept, but the configuration was measured without it"
             for key, text in self.kept(config).items()
         ]
         load_models = self._base_properties().get("load_models")
@@ -113,7 +113,7 @@ def _merge_models(base_models: str, archive: Archive, own_models: str | None) ->
         versions.pop(archive.version, None)
     except (ValueError, AttributeError) as error:
         raise ConfigError(
-            f"property models must be JSON by model name and version: {error}"
+            f"property models must be a JSON object keyed by model name, then by version: {error}"
         ) from None
     versions = {**versions, **(json.loads(own_models)[archive.name] if own_models else {})}
     models = {**models, archive.name: versions}

@@ -84,7 +84,7 @@ def up(
     )
 
     if head == (join is not None):
-        raise CommandError("pass one of --head and --join HOST:PORT")
+        raise CommandError("pass either --head or --join HOST:PORT")
     serves, loadgen = parse_roles(role or [], processes)
     token = cluster_token_file(token_file, create=head)
     ports = {} if any_ports else dict(PORTS)
@@ -129,7 +129,7 @@ def demo(
     from serving.demo.build import VARIANTS, build
 
     if variant not in VARIANTS:
-        raise CommandError(f"--variant must be {' or '.join(VARIANTS)}, got {variant!r}")
+        raise CommandError(f"--variant must be {' or '.join(VARIANTS)} (got {variant!r})")
     archive = build(folder, variant)
     requests = folder / "requests.jsonl"
     Console().print(f"wrote {archive} and {requests}", highlight=False, soft_wrap=True)

@@ -145,7 +145,7 @@ class LiveView:
             estimates_s.append(trials_left * median(self._durations_s))
         if not estimates_s:
             return ""
-        return f", at most about {max(min(estimates_s), 0) / 60:.0f} min left"
+        return f", up to about {max(min(estimates_s), 0) / 60:.0f} min left"
 
     def _best_text(self) -> str:
         best, reference = self._best, self._reference

@@ -86,10 +86,10 @@ def export(
 
     if export_format not in set(ExportFormat):
         known = ", ".join(ExportFormat)
-        raise CommandError(f"--format must be one of {known}, got {export_format!r}")
+        raise CommandError(f"--format must be one of {known} (got {export_format!r})")
     pairs = [text.partition("=") for text in properties or ()]
     if invalid := [name for name, equals, _ in pairs if not equals]:
-        raise CommandError(f"--set must be KEY=VALUE, got {invalid[0]!r}")
+        raise CommandError(f"--set must be KEY=VALUE (got {invalid[0]!r})")
     target = DeploymentTarget(_read_text(base), {name: text for name, _, text in pairs})
     outcome = _read_outcome(run)
     results = {result.number: result for result in outcome.results}

@@ -48,7 +48,7 @@ RequireRatioOption = Annotated[
     float | None,
     typer.Option(
         help="minimum ratio of the best rate to that of the baseline, or of TorchServe's default "
-        "without one; exit with status 3 if it is lower"
+        "if there is no baseline; exit with status 3 if it is lower"
     ),
 ]
 console = Console(highlight=False, soft_wrap=True)
@@ -139,7 +139,9 @@ def _run_service(
         finally:
             active = (JobState.RUNNING, JobState.STOPPING)
             if count := sum(job.record().state in active for job in store.all()):
-                console.print(f"{count} jobs are still running; the next service finds them")
+                console.print(
+                    f"jobs still running: {count}; the next servetune serve reattaches to them"
+                )
             elif local_cluster is not None:
                 local_cluster.stop()
 
@@ -170,7 +172,7 @@ def _exclusive_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ServiceError(
-                f"another service uses {folder}; stop it, or choose another --folder"
+                f"another service is using {folder}; stop it, or choose another --folder"
             ) from None
         yield
 
@@ -185,7 +187,7 @@ def submit(
         bool,
         typer.Option("--by-path", help="let the service read the files itself, without an upload"),
     ] = False,
-    wait: Annotated[bool, typer.Option("--watch", help="follow the job until it is over")] = False,
+    wait: Annotated[bool, typer.Option("--watch", help="follow the job until it ends")] = False,
     require_rps: RequireRpsOption = None,
     require_ratio: RequireRatioOption = None,
 ) -> None:
@@ -250,7 +252,7 @@ def jobs(
     table = Table()
     # Other commands need the whole id.
     table.add_column("job", no_wrap=True, min_width=max((len(j["id"]) for j in listed), default=0))
-    for title in ("name", "state", "trials", "best, rps", "÷ reference", "reason"):
+    for title in ("name", "state", "trials", "best (rps)", "÷ reference", "reason"):
         table.add_column(title)
     for job in listed:
         best, ratio = job["best"], job["ratio"]

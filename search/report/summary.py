@@ -206,14 +206,16 @@ def confirmation_text(confirmation: Confirmation) -> str:
     else:
         sentences.append(
             f"Confirmed in {rounds.count} rounds: trial {request.number} sustains "
-            f"{format_number(prediction.mean)} rps (95 % prediction interval of one more "
+            f"{format_number(prediction.mean)} rps (95 % prediction interval for one more "
             f"measurement: {format_interval(prediction)} rps; the search measured "
             f"{format_number(request.known_rps)} rps)"
         )
     if winner != 0:
         sentences += _comparison_with_reference(confirmation)
     if rates and (failed := rounds.rates(winner).count(0.0)):
-        sentences.append(f"It sustained no rate in {failed} of {rounds.count} rounds")
+        sentences.append(
+            f"Trial {request.number} sustained no rate in {failed} of {rounds.count} rounds"
+        )
     for other in rounds.indistinguishable_from(winner, confirmation.plan.finalists):
         sentences.append(
             f"Trial {requests[other].number} has a statistically indistinguishable rate, and a "
@@ -238,7 +240,8 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
     if ratio is not None:
         significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
         sentences.append(
-            f"It is {ratio.mean:.2f} times as fast as {reference} "
+            f"Trial {confirmation.plan.requests[winner].number} is {ratio.mean:.2f} times as fast "
+            f"as {reference} "
             f"(95 % interval: {format_interval(ratio, '.2f')}){significance}"
         )
     return sentences
@@ -250,7 +253,7 @@ def _confirmation_section(confirmation: Confirmation | None) -> list[str]:
     rounds, requests = confirmation.rounds, confirmation.plan.requests
     header = (
         *("trial", "rps in the search", "rps by round", "mean", "95 % prediction interval"),
-        *("÷ reference", "95 %", "p99 s at the comparison rate", "failures at that rate"),
+        *("÷ reference", "95 % interval", "p99 s at the comparison rate", "failures at that rate"),
     )
     rows = []
     for index, request in enumerate(requests):

@@ -314,7 +314,7 @@ class Service:
         run = self._run(job)
         suffix = request.query.get("format", "html")
         if suffix not in ("html", "md"):
-            raise RequestError(400, f"format must be html or md, got {suffix!r}")
+            raise RequestError(400, f"format must be html or md (got {suffix!r})")
 
         path = run.folder / f"report.{suffix}"
         record = job.record()

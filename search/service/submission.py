@@ -77,7 +77,7 @@ def _with_uploads(data: Mapping[str, Any], uploads: Mapping[str, Path]) -> dict[
         return dict(data)
     model = data.get("model") or {}
     if not isinstance(model, dict):
-        raise SpecError([SpecProblem("model", f"must be a mapping, got {model!r}")])
+        raise SpecError([SpecProblem("model", f"must be a mapping (got {model!r})")])
     return {**data, "model": {**model, **{name: str(path) for name, path in uploads.items()}}}
 
 

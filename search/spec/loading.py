@@ -80,10 +80,10 @@ def _with_absolute_paths(spec: StudySpec, folder: Path) -> StudySpec:
 
 
 _BOUNDS = {
-    "greater_than_equal": ("≥", "ge"),
-    "greater_than": (">", "gt"),
-    "less_than_equal": ("≤", "le"),
-    "less_than": ("<", "lt"),
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("greater than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
 }
 _TYPES = {
     "int_type": "an integer",
@@ -110,15 +110,15 @@ def _problems(error: ValidationError) -> list[SpecProblem]:
             continue
         if kind in _BOUNDS:
             sign, key = _BOUNDS[kind]
-            problem = f"must be {sign} {context[key]}, got {value!r}"
+            problem = f"must be {sign} {context[key]} (got {value!r})"
         elif kind == "extra_forbidden":
             problem = f"unknown key; known keys are {', '.join(_known_keys(item['loc']))}"
         elif kind == "missing":
             problem = "is missing"
         elif kind in _TYPES:
-            problem = f"must be {_TYPES[kind]}, got {value!r}"
+            problem = f"must be {_TYPES[kind]} (got {value!r})"
         elif kind == "literal_error":
-            problem = f"must be {context['expected']}, got {value!r}"
+            problem = f"must be {context['expected']} (got {value!r})"
         elif kind == "too_short":
             problem = "is empty"
         else:

@@ -113,7 +113,7 @@ def _serving_problems(
         if port and not host.is_port_free(port):
             yield (
                 f"serving.ports.{name}",
-                f"port {port} is in use or not permitted; give a free port, or 0 for any free one",
+                f"port {port} is in use or not permitted; set a free port, or 0 for any free port",
             )
 
 
@@ -123,4 +123,7 @@ def _file_problem(path: Path) -> str | None:
             return None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    return f"{path} does not exist; relative paths are relative to the folder of the specification"
+    return (
+        f"{path} does not exist; relative paths are resolved against the folder of the "
+        "specification"
+    )

@@ -52,7 +52,7 @@ def _form_tag(value: Any) -> str:
 
 def _is_scalar(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str):
-        raise ValueError(f"must be a number, a string, true or false, got {value!r}")
+        raise ValueError(f"must be a number, a string, true or false (got {value!r})")
     return value
 
 

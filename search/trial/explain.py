@@ -62,8 +62,8 @@ def _explain_batches(
     if arrivals >= batch_size - 1:
         return fill
     return (
-        f"{fill}: at {_figure(rate_rps)} rps, only {_figure(arrivals)} more arrive within the "
-        f"delay of {_time(delay_s)}"
+        f"{fill}: at {_figure(rate_rps)} rps, only {_figure(arrivals)} more requests arrive "
+        f"during the batch delay of {_time(delay_s)}"
     )
 
 
@@ -84,7 +84,9 @@ def _explain_queue(window: ServerWindow | None, workers: int, delay_s: float) ->
     # A batch that waits for its delay shows the same metric. Only a longer wait is a queue.
     if window.queue_s <= max(work_s, delay_s):
         return None
-    waits = f"requests wait {_time(window.queue_s)} in the queue for {_time(work_s)} of processing"
+    waits = (
+        f"requests wait {_time(window.queue_s)} in the queue and take {_time(work_s)} to process"
+    )
     if window.busy_workers is not None and window.busy_workers >= _BUSY_WORKERS * workers:
         return f"{waits}: the workers are the bottleneck"
     return waits

@@ -49,7 +49,7 @@ def test_properties_text_keeps_lines_that_are_not_tuned(archive: Archive) -> Non
     )
     assert parsed.to_dict() == {**TUNED.to_dict(), "properties": {**parsed.properties}}
     (note,) = target.notes(TUNED, archive)
-    assert note.startswith("io_ratio=70 stays"), "private_key_file does not change the rate"
+    assert note.startswith("io_ratio=70 is kept"), "private_key_file does not change the rate"
 
 
 def test_properties_text_is_idempotent(archive: Archive) -> None:
@@ -78,7 +78,7 @@ def test_notes_reports_archive_that_is_not_loaded(archive: Archive) -> None:
         (None, {"job_queue_size": "5"}, "job_queue_size is part of the measured configuration"),
         (None, {"inference_adress": "x"}, "not known to TorchServe"),
         (None, {"io_ratio": "60"}, "io_ratio is part of the measured configuration"),
-        ("models={\n", {}, "property models must be JSON"),
+        ("models={\n", {}, "property models must be a JSON object"),
         ("a=\\u00g0\n", {}, "the text is not valid Java properties"),
     ],
 )

@@ -19,7 +19,7 @@ export const formatTime = (timestamp) =>
   timestamp == null ? MISSING : new Date(1000 * timestamp).toLocaleString();
 
 export const formatSettings = (settings) =>
-  flatten(settings).map(([key, value]) => `${key} ${value}`).join(", ") || "TorchServe's defaults";
+  flatten(settings).map(([key, value]) => `${key}=${value}`).join(", ") || "TorchServe's defaults";
 
 function flatten(settings, prefix = "") {
   return Object.entries(settings).flatMap(([key, value]) =>

@@ -38,7 +38,7 @@ export async function showTrial(signal, jobId, number) {
       keyFigure("latency (p50, p99)", `${formatSeconds(record.latency?.p50_s)} s, ${formatSeconds(record.latency?.p99_s)} s`),
       keyFigure("duration", `${trial.duration_s.toFixed(0)} s`)),
     el("p", {}, formatSettings(trial.settings)),
-    sentences("Why it is fast or slow", trial.explanations),
+    sentences("Why this trial is slow or fast", trial.explanations),
     sentences("Warnings", record.warnings),
     el("div", { class: "plots" }, ratePlot, latencyPlot, phasePlot),
     el("h2", {}, "Server metrics"), metricTable(record),

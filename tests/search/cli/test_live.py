@@ -44,7 +44,7 @@ def test_live_view_shows_trial_phase_rate_best_and_time_left() -> None:
         "trial 1, sampled (at most 3 trials)",
         "bracketing at 42.0 rps",
         "best",
-        "at most about 10 min left",
+        "up to about 10 min left",
         "trial 1, confirmation, round 2 of 5: start",
         "round 2 of 5: stopping",
     ):

@@ -90,4 +90,4 @@ def test_export_writes_changes_of_the_config_properties_in_use(outcome: Outcome)
     assert "-netty_client_threads=9" in result.diff and "+vmargs=-Xmx2g" in result.diff
     assert (result.folder / "changes.diff").read_text() == result.diff
     assert "changes.diff" in (result.folder / "README.md").read_text()
-    assert [note for note in result.notes if note.startswith("io_ratio=70 stays")]
+    assert [note for note in result.notes if note.startswith("io_ratio=70 is kept")]

@@ -27,25 +27,25 @@ def test_load_spec_resolves_paths_from_the_folder_of_the_file(folder: Path) -> N
 @pytest.mark.parametrize(
     ("sections", "sentence"),
     [
-        ({"space": {"batch_size": {"low": 0, "high": 4}}}, "space.batch_size.low: must be ≥ 1, got 0"),
+        ({"space": {"batch_size": {"low": 0, "high": 4}}}, "space.batch_size.low: must be at least 1 (got 0)"),
         ({"space": {"workers": {"low": 3, "high": 2}}}, "space.workers: low 3 is above high 2"),
         ({"space": {"workers": {"low": 3}}}, "space.workers.high: is missing"),
-        ({"space": {"workers": [2, 0]}}, "space.workers.1: must be ≥ 1, got 0"),
+        ({"space": {"workers": [2, 0]}}, "space.workers.1: must be at least 1 (got 0)"),
         ({"space": {"workers": []}}, "space.workers: is empty"),
-        ({"space": {"workers": "many"}}, "space.workers: must be an integer, got 'many'"),
-        ({"space": {"workers": 3_000_000_000}}, "space.workers: must be < 2147483648, got 3000000000"),
+        ({"space": {"workers": "many"}}, "space.workers: must be an integer (got 'many')"),
+        ({"space": {"workers": 3_000_000_000}}, "space.workers: must be less than 2147483648 (got 3000000000)"),
         ({"space": {"properties": {"io": 2}}}, "space.properties.io: property io is not known to TorchServe"),
         ({"space": {"environment": {"FOO": None}}}, "space.environment.FOO: must be a number, a string"),
         ({"space": {"mkl_threads": 1, "environment": {"OMP_NUM_THREADS": 2}}}, "space: environment variable OMP_NUM_THREADS"),
         ({"model": {"archive": "echo.mar"}}, "model.requests: is missing"),
         ({"model": {"archive": "~nosuchuser/a.mar", "requests": "requests.jsonl"}}, "model.archive: ~nosuchuser/a.mar is in the home"),
-        ({"load": {"arrivals": "bursty"}}, "load.arrivals: must be 'constant' or 'poisson', got 'bursty'"),
-        ({"load": {"timeout_s": "10"}}, "load.timeout_s: must be a number, got '10'"),
-        ({"goal": {"window_s": 9, "window_limit_s": 5}}, "goal.window_limit_s: must be ≥ window_s 9.0, got 5.0"),
-        ({"goal": {"window_s": 15, "search_limit_s": 10}}, "goal.search_limit_s: must be ≥ window_s 15.0, got 10.0"),
-        ({"goal": {"window_s": 30}}, "goal.window_limit_s: must be ≥ window_s 30.0, got 20.0"),
+        ({"load": {"arrivals": "bursty"}}, "load.arrivals: must be 'constant' or 'poisson' (got 'bursty')"),
+        ({"load": {"timeout_s": "10"}}, "load.timeout_s: must be a number (got '10')"),
+        ({"goal": {"window_s": 9, "window_limit_s": 5}}, "goal.window_limit_s: must be at least window_s, which is 9.0 (got 5.0)"),
+        ({"goal": {"window_s": 15, "search_limit_s": 10}}, "goal.search_limit_s: must be at least window_s, which is 15.0 (got 10.0)"),
+        ({"goal": {"window_s": 30}}, "goal.window_limit_s: must be at least window_s, which is 30.0 (got 20.0)"),
         ({"goal": {"warmup_limit_s": float("inf")}}, "goal.warmup_limit_s: must be a finite number"),
-        ({"search": {"trials": 0}}, "search.trials: must be ≥ 1, got 0"),
+        ({"search": {"trials": 0}}, "search.trials: must be at least 1 (got 0)"),
         ({"serving": {"ports": {"metrics": 9, "inference": 9}}}, "serving.ports.metrics: port 9 is also the port of inference"),
         ({"output": {"folder": "~nosuchuser/runs"}}, "output.folder: ~nosuchuser/runs is in the home of a user who"),
         ({"name": "a/b"}, "name: must consist of letters"),
@@ -54,7 +54,7 @@ def test_load_spec_resolves_paths_from_the_folder_of_the_file(folder: Path) -> N
 def test_load_spec_reports_a_mistake_with_its_path(
     folder: Path, sections: dict, sentence: str
 ) -> None:
-    with pytest.raises(SpecError, match=sentence) as caught:
+    with pytest.raises(SpecError, match=re.escape(sentence)) as caught:
         load_spec(write_spec(folder, **sections))
     assert len(caught.value.problems) == 1, caught.value.problems
 

@@ -24,8 +24,8 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             ServerWindow(0.01, 0.2, 3.14, 1.8),
             100.0,
             [
-                "batches hold 3.1 of 64 requests on average: at 100 rps, only 1.0 more arrive "
-                "within the delay of 10 ms"
+                "batches hold 3.1 of 64 requests on average: at 100 rps, only 1.0 more requests "
+                "arrive during the batch delay of 10 ms"
             ],
             id="the delay ends before the batch is full",
         ),
@@ -43,7 +43,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             [
                 "with a batch size of 1, each worker handles one request at a time",
                 "4 workers × 2 threads are more than 2 cores can run at once",
-                "requests wait 800 ms in the queue for 200 ms of processing: the workers are the "
+                "requests wait 800 ms in the queue and take 200 ms to process: the workers are the "
                 "bottleneck",
             ],
             id="too many threads, and a queue for busy workers",
@@ -71,7 +71,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             4.0,
             [
                 "with a batch size of 1, each worker handles one request at a time",
-                "requests wait 2.5 s in the queue for 100 ms of processing",
+                "requests wait 2.5 s in the queue and take 100 ms to process",
                 "the worker is idle 60% of the time",
             ],
             id="a queue is not attributed to an idle worker",
