@@ -32,7 +32,7 @@ def test_tune_varies_settings_of_an_archive_with_its_own(
     assert process.returncode == 0, output
     (run,) = (path.parent / "runs").iterdir()
     trials = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
-    assert {trial["state"] for trial in trials} <= {"complete", "pruned"}, output
+    assert {trial["state"] for trial in trials} <= {"COMPLETE", "PRUNED"}, output
     assert any(trial["config"].get("batch_size") == 8 for trial in trials)
     in_use = path.parent / "config.properties"
     exported = servetune("export", run, "--trial", "1", "--base", in_use)
