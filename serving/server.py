@@ -337,7 +337,7 @@ class TorchServe:
             reported = description[keys[0]]
             if configured is not None and reported != configured:
                 raise self._health.error(
-                    FailureKind.SETTING_OVERRIDDEN,
+                    FailureKind.SETTING_OVERRULED,
                     f"{name} is {configured} in the configuration, but TorchServe reports "
                     f"{reported}: the archive's model-config.yaml takes precedence",
                 )
