@@ -27,7 +27,7 @@ check: lint docs
 # Unit tests side by side; then, one at a time, the tests that use the machine's ports and processes.
 test: setup
 	$(VENV)/bin/python -m pytest -m "unit and not slow" --numprocesses 2
-	$(VENV)/bin/python -m pytest -m "not unit and not slow" --durations 40
+	$(VENV)/bin/python -m pytest -m "not unit and not slow"
 
 test-all: setup
 	FUZZ_EXAMPLES=5000 $(VENV)/bin/python -m pytest

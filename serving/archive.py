@@ -32,6 +32,27 @@ class Archive:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def overridden_keys(self) -> frozenset[str]:
+        """Keys of a model's entry in config.properties that the model-config.yaml overrides.
+
+        With any such file, TorchServe takes both timeouts from it, or 120 s. It takes the workers
+        only if there are at least minWorkers in maxWorkers.
+        Source: ModelManager.createModel and ModelServer.initModelStore of 0.12.0.
+        """
+        if not self.settings:
+            return frozenset()
+
+        def number(key: str) -> int:
+            value = self.settings.get(key)
+            return value if type(value) is int and value > 0 else 0
+
+        keys = {"responseTimeout", "startupTimeout"}
+        keys |= {key for key in ("batchSize", "maxBatchDelay", "jobQueueSize") if number(key)}
+        if 0 < number("minWorkers") <= number("maxWorkers"):
+            keys |= {"minWorkers", "maxWorkers"}
+        return frozenset(keys)
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the file, hexadecimal."""
         with self.path.open("rb") as file:

@@ -14,7 +14,7 @@ from typing import Any
 from serving.archive import Archive
 from serving.errors import ConfigError
 from serving.properties import SET_BY_SERVETUNE, check_property
-from serving.reading import VARIABLES, read_model_int, read_models, read_properties
+from serving.reading import VARIABLES, read_model_int, read_models, read_properties, read_snapshot
 
 #: Settings of the server and their keys in config.properties.
 SERVER_KEYS = {
@@ -208,33 +208,36 @@ class ServerConfig:
         overridden |= {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
         settings: dict[str, Any] = {}
         for name, key in SERVER_KEYS.items():
-            number = lines.pop(key, None)
+            value = lines.pop(key, None)
             # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
-            if number is not None and (int(number) != 0 or name == "job_queue_size"):
-                settings[name] = int(number)
+            if value is not None and (int(value) != 0 or name == "job_queue_size"):
+                settings[name] = int(value)
         settings["jvm"] = _parse_jvm(lines.pop("vmargs", ""))
         models = lines.pop("models", "{}")
-        entry, others = read_models(lines.pop("model_snapshot", models), archive)
+        snapshot = lines.pop("model_snapshot", None)
+        entry, others = (
+            read_models(models, archive) if snapshot is None else read_snapshot(snapshot, archive)
+        )
         if others:
             overridden["models"] = ", ".join(others)
-        numbers = {
-            key: read_model_int(key, entry.pop(key))
-            for key in (*_MODEL_NUMBERS, "startupTimeout")
-            if key in entry
-        }
-        entry |= {key: number for key, number in numbers.items() if number is not None}
+        archived = archive.overridden_keys if snapshot is None else ()
+        for key in (*_MODEL_NUMBERS, "startupTimeout"):
+            number = read_model_int(key, entry.get(key, 0))
+            if key in entry and (number is None or key in archived):
+                overridden[key] = str(entry.pop(key))
+            elif number is not None:
+                entry[key] = number
+        if "jobQueueSize" in archive.overridden_keys and "job_queue_size" in settings:
+            overridden["job_queue_size"] = str(settings.pop("job_queue_size"))
         for name, keys in MODEL_KEYS.items():
             if keys[0] in entry:
                 settings[name] = entry.pop(keys[0])
         if entry.get("maxWorkers") == settings.get("workers"):
             entry.pop("maxWorkers", None)
-        for name, keys in ARCHIVE_KEYS.items():
-            if name in settings and keys[0] in archive.settings:
-                overridden[keys[0]] = str(settings.pop(name))
         settings["model_properties"] = {k: v for k, v in entry.items() if k in _MODEL_PROPERTIES}
         overridden |= {
-            key: str(value)
-            for key, value in entry.items()
+            key: str(text)
+            for key, text in entry.items()
             if key not in (*_MODEL_PROPERTIES, *_MODEL_IDENTITY)
         }
         counts = {variables.get(name) for name in THREAD_VARIABLES}

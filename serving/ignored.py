@@ -20,12 +20,14 @@ def find_ignored_settings(
 ) -> str | None:
     """Return the reason why TorchServe would ignore a setting, before its start, or None."""
     configured = config.properties.get("default_response_timeout")
-    archived = archive.settings.get("responseTimeout")
-    if configured is not None and archived is not None and configured != str(archived):
-        return (
-            f"default_response_timeout is {configured}, but the archive's model-config.yaml, which "
-            f"takes precedence, has responseTimeout: {archived}; set response_timeout_s instead"
-        )
+    if configured is not None and "responseTimeout" in archive.overridden_keys:
+        archived = archive.settings.get("responseTimeout", "120 by default")
+        if configured != str(archived):
+            return (
+                f"default_response_timeout is {configured}, but the archive's model-config.yaml, "
+                f"which takes precedence, has responseTimeout {archived}; set response_timeout_s "
+                "instead"
+            )
     if config.properties.get("async_logging") == "true":
         return (
             "async_logging has no effect in TorchServe 0.12.0; use jvm: "

@@ -17,14 +17,11 @@ from serving.errors import ArchiveError
 
 
 def overrides(archive: Archive, config: ServerConfig) -> bool:
-    """Return whether the archive's model-config.yaml would override settings of a configuration.
-
-    Any such file does: TorchServe also takes its own defaults for keys that the file lacks, such
-    as a response timeout of 120 s.
-    """
-    settings = archive_settings(config)
-    return bool(archive.settings) and any(
-        archive.settings.get(key) != value for key, value in settings.items()
+    """Return whether the archive's model-config.yaml would change settings of a configuration."""
+    return any(
+        archive.settings.get(key) != value
+        for key, value in archive_settings(config).items()
+        if key in archive.overridden_keys
     )
 
 

@@ -8,12 +8,12 @@ Source: org.pytorch.serve.util.ConfigManager of 0.12.0 (readEnvVars, getJsonIntV
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import javaproperties
-import yaml
 
 from serving.archive import Archive
 from serving.errors import ConfigError
@@ -59,11 +59,6 @@ def read_properties(
         lines = dict(javaproperties.loads(text))
     except ValueError as error:
         raise ConfigError(f"the text is not valid Java properties: {error}") from None
-    if lines.get("models", "").strip() == "{":
-        raise ConfigError(
-            "property models ends after '{': JSON over several lines needs a backslash at the end "
-            "of each line but the last"
-        )
     if lines.get("enable_envvars_config", "").lower() == "true":
         urls = lines.get("use_env_allowed_urls", "").lower() == "true"
         for key, name in VARIABLES.items():
@@ -91,24 +86,38 @@ def read_int(text: str) -> int | None:
 
 
 def read_models(text: str, archive: Archive) -> tuple[dict[str, Any], list[str]]:
-    """Return the archive's entry in the JSON of `models`, and the names of the other entries.
+    """Return the archive's entry in the property `models`, and the names of the other entries.
 
     Raises:
         ConfigError: the text is not an object by model name and version.
     """
+    return _entries("models", _parse_json("models", text), archive)
+
+
+def read_snapshot(text: str, archive: Archive) -> tuple[dict[str, Any], list[str]]:
+    """Return the archive's entry in `model_snapshot`, and the names of the other entries.
+
+    TorchServe reads no `models` beside it, and its numbers win over the archive's.
+
+    Raises:
+        ConfigError: the text is not a snapshot with `models` by name and version.
+    """
+    snapshot = _parse_json("model_snapshot", text)
+    models = snapshot.get("models") if isinstance(snapshot, dict) else None
+    return _entries("model_snapshot", models, archive)
+
+
+def _entries(key: str, models: Any, archive: Archive) -> tuple[dict[str, Any], list[str]]:
     try:
-        parsed = _parse_lenient_json(text)
-        if "models" in parsed and "modelCount" in parsed:  # A model_snapshot.
-            parsed = parsed["models"]
-        entries = {(name, v): e for name, versions in parsed.items() for v, e in versions.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+        entries = {(name, v): e for name, versions in models.items() for v, e in versions.items()}
+    except AttributeError as error:
         raise ConfigError(
-            f"property models must be a JSON object keyed by model name, then by version: {error}"
+            f"property {key} must be a JSON object keyed by model name, then by version: {error}"
         ) from None
     entry = entries.pop((archive.name, archive.version), {})
     if not isinstance(entry, dict):
         raise ConfigError(
-            f"property models: the entry of {archive.name} {archive.version} must be a mapping"
+            f"property {key}: the entry of {archive.name} {archive.version} must be a mapping"
         )
     return entry, [f"{name} {version}" for name, version in entries]
 
@@ -119,13 +128,26 @@ def read_model_int(key: str, value: Any) -> int | None:
     Raises:
         ConfigError: TorchServe would not start with this value.
     """
-    if value is None or isinstance(value, list | dict):
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    number = read_int(f"{value:.0f}" if is_number else str(value))
+    if isinstance(value, float) and math.isfinite(value):
+        value = math.trunc(value)
+    number = None if isinstance(value, bool) else read_int(str(value))
     if number is None:
-        raise ConfigError(f"property models: {key} must be an integer (got {value!r})")
+        raise ConfigError(f"the models' {key} must be an integer (got {value!r})")
     return number if number > 0 else None
+
+
+def _parse_json(key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        problem = (
+            f"property {key} must be a JSON object keyed by model name, then by version: {error}"
+        )
+        if isinstance(error, json.JSONDecodeError) and error.pos >= len(text.rstrip()):
+            problem += (
+                "; JSON over several lines needs a backslash at the end of each line but the last"
+            )
+        raise ConfigError(problem) from None
 
 
 def _substitute(key: str, value: str, environment: Mapping[str, str]) -> str:
@@ -139,14 +161,3 @@ def _substitute(key: str, value: str, environment: Mapping[str, str]) -> str:
         return environment[name]
 
     return re.sub(r"\$\$(\w+)\$\$", variable, value)
-
-
-def _parse_lenient_json(text: str) -> Any:
-    """Parse JSON; also with the trailing commas and the quotes that TorchServe's parser accepts."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(str(error).replace("\n", " ")) from None

@@ -117,8 +117,8 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
     actual, kept = flat(files.config.to_dict()), flat(files.kept.to_dict())
     expected = flat(claimed)
     for name, keys in ARCHIVE_KEYS.items():
-        if name in expected and keys[0] in files.archive.settings:
-            actual[name] = files.archive.settings[keys[0]]
+        if name in expected and keys[0] in files.archive.overridden_keys:
+            actual[name] = files.archive.settings.get(keys[0])
     for path in sorted({*expected, *actual}):
         value, expected_value = actual.get(path), expected.get(path)
         if path in expected:

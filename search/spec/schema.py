@@ -427,7 +427,7 @@ class StudySpec(Section):
         if path is None or not unused:
             return []
         return [
-            f"Without effect on the baseline, because TorchServe ignores them, they concern other "
+            "Without effect on the baseline, because TorchServe ignores them, they concern other "
             f"models or servetune sets them: {', '.join(sorted(unused))} in {path.name}"
         ]
 

@@ -103,7 +103,15 @@ def test_config_refuses_invalid_setting(settings: dict[str, Any], sentence: str)
         ("number_of_netty_threads=$$THREADS$$", "the environment variable THREADS, which is not"),
         ('models={"codegen":{"1.0":{"batchSize":"many"}}}', "batchSize must be an integer"),
         ('models={"codegen":{"1.0":{"minWorkers":true}}}', "minWorkers must be an integer"),
-        ('models={\n  "codegen": {', "needs a backslash at the end of each line"),
+        ('models={\n  "codegen": {', "models must be .* needs a backslash at the end of each line"),
+        (
+            "model_snapshot={\n}",
+            "model_snapshot must be .* needs a backslash at the end of each line",
+        ),
+        ('models={"codegen": {\\\n"1.0":\n{}}}', "needs a backslash at the end of each line"),
+        ('model_snapshot={"modelCount":1}', "property model_snapshot must be a JSON object"),
+        ('models={"codegen":{"1.0":{"batchSize":null}}}', "batchSize must be an integer"),
+        ('models={"codegen":{"1.0":{"batchSize":1e400}}}', "batchSize must be an integer"),
         ('vmargs=-Dname="x', "vmargs: No closing quotation"),
         ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
         ("models=[]", "models must be a JSON object"),
@@ -166,10 +174,10 @@ SNAPSHOT = json.dumps(
             {"workers": 2, "batch_size": 8},
             set(),
         ),
-        (entry(batchSize=4, maxBatchDelay=0), {}, {"batch_size": 4}, set()),
-        (entry(batchSize=-1, maxBatchDelay=None), {}, {}, set()),
+        (entry(batchSize=4, maxBatchDelay=0), {}, {"batch_size": 4}, {"maxBatchDelay"}),
+        (entry(batchSize=-1), {}, {}, {"batchSize"}),
+        (entry(batchSize=8.7), {}, {"batch_size": 8}, set()),
         (entry(batchSize=4, batchDelay=3), {}, {"batch_size": 4}, {"batchDelay"}),
-        ('models={"codegen":{"1.0":{"batchSize":4,},},}\n', {}, {"batch_size": 4}, set()),
         (
             "number_of_netty_threads=$$THREADS$$\n",
             {"THREADS": "3"},
@@ -226,23 +234,38 @@ def test_parse_reads_as_torchserve_does(
 
 
 @pytest.mark.parametrize(
-    ("archived", "kept"),
+    ("archived", "kept", "overridden"),
     [
-        ({"batchSize": 4}, {"workers": 3, "job_queue_size": 10}),
-        ({"minWorkers": 1, "maxWorkers": 1}, {"batch_size": 8, "job_queue_size": 10}),
-        ({"jobQueueSize": 5, "handler": {}}, {"workers": 3, "batch_size": 8}),
+        ({"batchSize": 4}, ["workers", "job_queue_size"], {"batchSize", "responseTimeout"}),
+        (
+            {"minWorkers": 1, "maxWorkers": 1},
+            ["batch_size", "job_queue_size"],
+            {"minWorkers", "maxWorkers", "responseTimeout"},
+        ),
+        ({"minWorkers": 1}, ["workers", "batch_size", "job_queue_size"], {"responseTimeout"}),
+        ({"batchSize": "4"}, ["workers", "batch_size", "job_queue_size"], {"responseTimeout"}),
+        (
+            {"jobQueueSize": 5, "handler": {}},
+            ["workers", "batch_size"],
+            {"job_queue_size", "responseTimeout"},
+        ),
     ],
 )
 def test_parse_returns_lines_that_the_archive_overrides(
-    archived: dict[str, Any], kept: dict[str, int]
+    archived: dict[str, Any], kept: list[str], overridden: set[str]
 ) -> None:
-    text = (
-        "job_queue_size=10\n"
-        'models={"codegen":{"1.0":{"minWorkers":3,"maxWorkers":3,"batchSize":8}}}\n'
-    )
-    read, overridden = ServerConfig.parse(text, replace(ARCHIVE, settings=archived))
-    assert read.to_dict() == kept
-    assert len(overridden) == 1 and set(overridden) <= archived.keys()
+    numbers = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 8, "responseTimeout": 60}
+    settings = {"workers": 3, "batch_size": 8, "job_queue_size": 10}
+    archive = replace(ARCHIVE, settings=archived)
+    read, unused = ServerConfig.parse(f"job_queue_size=10\n{entry(**numbers)}", archive)
+    assert read.to_dict() == {name: settings[name] for name in kept}
+    assert set(unused) == overridden
+
+
+def test_parse_prefers_the_snapshot_to_the_archive() -> None:
+    archive = replace(ARCHIVE, settings={"batchSize": 4, "minWorkers": 1, "maxWorkers": 1})
+    read, unused = ServerConfig.parse(f"model_snapshot={SNAPSHOT}\n", archive)
+    assert read.to_dict() == {"workers": 3, "batch_size": 16} and unused == {}
 
 
 def test_parse_keeps_different_thread_counts_as_variables() -> None:

@@ -25,7 +25,11 @@ CONFIG = ServerConfig(workers=2, batch_size=16, netty_threads=4)
     ("model_config", "config", "overridden"),
     [
         ("batchSize: 4\n", CONFIG, True),
-        ("handler: {}\n", CONFIG, True),
+        ("handler: {}\n", CONFIG, False),
+        ("handler: {}\n", ServerConfig(response_timeout_s=60), True),
+        ("handler: {}\n", ServerConfig(model_properties={"startupTimeout": 60}), True),
+        ("minWorkers: 1\n", CONFIG, False),
+        ("minWorkers: 1\nmaxWorkers: 1\n", CONFIG, True),
         ("minWorkers: 2\nmaxWorkers: 2\nbatchSize: 16\n", CONFIG, False),
         ("jobQueueSize: 50\n", ServerConfig(job_queue_size=1000), True),
         ("batchSize: 4\n", ServerConfig(netty_threads=4), False),
