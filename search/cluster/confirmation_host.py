@@ -21,7 +21,6 @@ from search.errors import ClusterError
 from search.trial.observation import Phase, TrialProgress, WindowSummary
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
-from servetune.errors import FailureKind
 
 _STOP_TIMEOUT_S, _PLACEMENT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 40.0, 60.0, 60.0
 
@@ -109,12 +108,7 @@ class ConfirmationHost:
             ) from None
         except RayActorError:
             self._actor = None
-            return TrialResult.failed(
-                request,
-                FailureKind.TRIAL_PROCESS_LOST,
-                "trial process lost: it ended before it could report",
-                host_fault=True,
-            )
+            return TrialResult.process_lost(request)
         except asyncio.CancelledError:
             ray.cancel(reference)
             with contextlib.suppress(RayError, TimeoutError):

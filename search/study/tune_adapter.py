@@ -22,7 +22,6 @@ from search.study.store import STORAGE_ERRORS, StudyStore
 from search.trial.observation import WindowSummary
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
-from servetune.errors import FailureKind
 
 
 class ExcludedFromSnapshots:
@@ -96,12 +95,7 @@ class StudySearcher(ExcludedFromSnapshots, Searcher):
         if report and "record" in report:
             result = TrialResult.from_dict(json.loads(report["record"]))
         elif has_error:
-            result = TrialResult.failed(
-                request,
-                FailureKind.TRIAL_PROCESS_LOST,
-                "trial process lost: it ended before it could report",
-                host_fault=True,
-            )
+            result = TrialResult.process_lost(request)
         else:
             self._store.abandon(trial)
             return

@@ -249,6 +249,12 @@ class TrialResult:
         return data
 
     @classmethod
+    def process_lost(cls, request: TrialRequest) -> TrialResult:
+        """Return the result of a trial whose process ended before it could report."""
+        cause = f"{FailureKind.TRIAL_PROCESS_LOST}: it ended before it could report"
+        return cls.failed(request, FailureKind.TRIAL_PROCESS_LOST, cause, host_fault=True)
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialResult:
         """Read what `to_dict` returned; other keys are ignored, missing ones have defaults."""
         return _ADAPTER.validate_python(data)
