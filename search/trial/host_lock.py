@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 from search.errors import RunError
 
+#: An abstract address: the kernel releases it when its process ends, even if that is killed.
+ADDRESS = "\0servetune"
+
 
 @contextlib.contextmanager
 def exclusive_host() -> Iterator[None]:
@@ -16,10 +19,9 @@ def exclusive_host() -> Iterator[None]:
     Raises:
         RunError: another process holds the lock.
     """
-    # The kernel releases the address when the process ends, even if it is killed.
     with socket.socket(socket.AF_UNIX) as lock:
         try:
-            lock.bind("\0servetune")
+            lock.bind(ADDRESS)
         except OSError:
             raise RunError(
                 "another servetune is measuring on this host, and two would disturb each other; "
