@@ -41,6 +41,13 @@ VARIABLES = {
     },
     "token_expiration_min": "TS_TOKEN_EXPIRATION_TIME_MIN",
 }
+#: Keys that TorchServe requires in each model of a snapshot.
+_SNAPSHOT_NUMBERS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay")
+_TOKEN = re.compile(
+    r"""(?P<json>"(?:\\.|[^"\\])*"|[{}\[\],:])|'(?P<quoted>(?:\\.|[^'\\])*)'|(?P<equals>=>?)"""
+    r"""|(?P<word>[^\s{}\[\],:;="']+)|\s+""",
+)
+_LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 
@@ -104,7 +111,15 @@ def read_snapshot(text: str, archive: Archive) -> tuple[dict[str, Any], list[str
     """
     snapshot = _parse_json("model_snapshot", text)
     models = snapshot.get("models") if isinstance(snapshot, dict) else None
-    return _entries("model_snapshot", models, archive)
+    entry, others = _entries("model_snapshot", models, archive)
+    for key in _SNAPSHOT_NUMBERS if entry else ():
+        # TorchServe takes these as they are; 0 is no default, and servetune cannot set it.
+        if read_model_int(key, entry.get(key)) is None:
+            raise ConfigError(
+                f"property model_snapshot: {key} must be at least 1 to be measured "
+                f"(got {entry[key]!r})"
+            )
+    return entry, others
 
 
 def _entries(key: str, models: Any, archive: Archive) -> tuple[dict[str, Any], list[str]]:
@@ -138,16 +153,28 @@ def read_model_int(key: str, value: Any) -> int | None:
 
 def _parse_json(key: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return json.loads(_TOKEN.sub(_as_json, text))
+    except json.JSONDecodeError as error:
         problem = (
             f"property {key} must be a JSON object keyed by model name, then by version: {error}"
         )
-        if isinstance(error, json.JSONDecodeError) and error.pos >= len(text.rstrip()):
+        if error.pos >= len(error.doc.rstrip()):
             problem += (
                 "; JSON over several lines needs a backslash at the end of each line but the last"
             )
         raise ConfigError(problem) from None
+
+
+def _as_json(token: re.Match[str]) -> str:
+    """Return a token of the JSON that Gson reads as strict JSON: 'a', a and a=1 are allowed."""
+    if token["quoted"] is not None:
+        return json.dumps(re.sub(r"\\(.)", r"\1", token["quoted"]))
+    if token["equals"]:
+        return ":"
+    if word := token["word"]:
+        is_name = re.match(r"\s*[:=]", token.string[token.end() :]) is not None
+        return word if _LITERAL.fullmatch(word) and not is_name else json.dumps(word)
+    return token[0]
 
 
 def _substitute(key: str, value: str, environment: Mapping[str, str]) -> str:

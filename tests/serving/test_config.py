@@ -16,6 +16,11 @@ from serving.errors import ConfigError
 ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")
 SITE_PROPERTIES = {"inference_address": "http://127.0.0.1:8080"}
 
+SNAPSHOT_ENTRY = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "maxBatchDelay": 50}
+SNAPSHOT = json.dumps(
+    {"name": "s.cfg", "modelCount": 1, "models": {"codegen": {"1.0": SNAPSHOT_ENTRY}}}
+)
+
 naturals = st.none() | st.integers(1, 2**31 - 1)
 letters = st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=("Cc", "Zs"))
 text = st.text(letters, min_size=1)
@@ -111,6 +116,16 @@ def test_config_refuses_invalid_setting(settings: dict[str, Any], sentence: str)
         ('models={"codegen": {\\\n"1.0":\n{}}}', "needs a backslash at the end of each line"),
         ('model_snapshot={"modelCount":1}', "property model_snapshot must be a JSON object"),
         ('models={"codegen":{"1.0":{"batchSize":null}}}', "batchSize must be an integer"),
+        ('models={"codegen":{"1.0":{"batchSize":4,}}}', "property models must be a JSON object"),
+        ('models={"codegen":{"1.0":{"batchSize":4}};}', "property models must be a JSON object"),
+        (
+            'model_snapshot={"models":{"codegen":{"1.0":{"minWorkers":1,"maxWorkers":1}}}}',
+            "batchSize must be an integer",
+        ),
+        (
+            f"model_snapshot={SNAPSHOT.replace('50', '0')}",
+            "maxBatchDelay must be at least 1 to be measured .got 0",
+        ),
         ('models={"codegen":{"1.0":{"batchSize":1e400}}}', "batchSize must be an integer"),
         ('vmargs=-Dname="x', "vmargs: No closing quotation"),
         ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
@@ -139,20 +154,19 @@ def entry(**settings: Any) -> str:
     return f"models={json.dumps({'codegen': {'1.0': settings}})}\n"
 
 
-SNAPSHOT_ENTRY = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "defaultVersion": True}
-SNAPSHOT = json.dumps(
-    {"name": "s.cfg", "modelCount": 1, "models": {"codegen": {"1.0": SNAPSHOT_ENTRY}}}
-)
-
-
 @pytest.mark.parametrize(
     ("written", "variables", "settings", "ignored"),
     [
-        (f"model_snapshot={SNAPSHOT}\n", {}, {"workers": 3, "batch_size": 16}, set()),
+        (
+            f"model_snapshot={SNAPSHOT}\n",
+            {},
+            {"workers": 3, "batch_size": 16, "max_batch_delay_ms": 50},
+            set(),
+        ),
         (
             f"{entry(batchSize=2)}model_snapshot={SNAPSHOT}\n",
             {},
-            {"workers": 3, "batch_size": 16},
+            {"workers": 3, "batch_size": 16, "max_batch_delay_ms": 50},
             set(),
         ),
         ("metrics_format=prometheus\nNUM_WORKERS=1\n", {}, {}, {"metrics_format", "NUM_WORKERS"}),
@@ -184,6 +198,8 @@ SNAPSHOT = json.dumps(
             {"netty_threads": 3, "environment": {"THREADS": "3"}},
             set(),
         ),
+        ("models={'codegen':{'1.0':{'batchSize':'4'}}}\n", {}, {"batch_size": 4}, set()),
+        ("models={codegen:{1.0:{batchSize=4}}}\n", {}, {"batch_size": 4}, set()),
         (
             "token_expiration_min=0.25\n",
             {},
@@ -265,7 +281,10 @@ def test_parse_returns_lines_that_the_archive_overrides(
 def test_parse_prefers_the_snapshot_to_the_archive() -> None:
     archive = replace(ARCHIVE, settings={"batchSize": 4, "minWorkers": 1, "maxWorkers": 1})
     read, unused = ServerConfig.parse(f"model_snapshot={SNAPSHOT}\n", archive)
-    assert read.to_dict() == {"workers": 3, "batch_size": 16} and unused == {}
+    assert (
+        read.to_dict() == {"workers": 3, "batch_size": 16, "max_batch_delay_ms": 50}
+        and unused == {}
+    )
 
 
 def test_parse_keeps_different_thread_counts_as_variables() -> None:
