@@ -4,6 +4,8 @@ VENV := .venv
 SERVETUNE := $(VENV)/bin/servetune
 STAMP := $(VENV)/.installed
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 .PHONY: setup tune check test test-all test-cluster soak lint docs \
 	bench-measure bench-loadgen bench-search bench-scale bench-page clean
 
