@@ -184,7 +184,7 @@ def headline(outcome: Outcome) -> str:
         return sentence
     name = f"The {reference.origin} configuration (trial {reference.number})"
     if not reference.sustained_rps:
-        return f"{sentence} {name} sustained no rate: {first_line(reference.cause)}."
+        return f"{sentence} {name} failed: {first_line(reference.cause)}."
     ratio = (best.sustained_rps or 0.0) / reference.sustained_rps
     return (
         f"{sentence} {name} sustains {format_number(reference.sustained_rps)} rps; "
