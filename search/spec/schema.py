@@ -427,8 +427,9 @@ class StudySpec(Section):
         if path is None or not unused:
             return []
         return [
-            "Without effect on the baseline, because TorchServe ignores them, they concern other "
-            f"models or servetune sets them: {', '.join(sorted(unused))} in {path.name}"
+            f"Entries of {path.name} without effect on the baseline (TorchServe ignores them, the "
+            "archive's model-config.yaml overrides them, servetune sets them, or they are about "
+            f"other models): {', '.join(sorted(unused))}"
         ]
 
     def archive(self) -> Archive:

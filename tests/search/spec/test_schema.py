@@ -27,7 +27,7 @@ def test_baseline_notes_name_what_has_no_effect(folder: Path) -> None:
     (folder / "config.properties").write_text("NUM_WORKERS=1\njob_queue_size=5\nsecret=x\n")
     spec = load_spec(write_spec(folder, serving={"baseline": "config.properties"}))
     (note,) = spec.baseline_notes()
-    assert note.endswith("NUM_WORKERS, secret in config.properties")
+    assert note.endswith("about other models): NUM_WORKERS, secret")
     (folder / "config.properties").write_text("job_queue_size=5\n")
     assert spec.baseline_notes() == []
     assert load_spec(write_spec(folder)).baseline_notes() == []
