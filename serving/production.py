@@ -14,6 +14,7 @@ from serving.archive import Archive
 from serving.config import SERVER_KEYS, ServerConfig, escape_property
 from serving.errors import ConfigError
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
+from serving.reading import parse_json, read_snapshot
 
 #: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
 DEFAULT_PROPERTIES = {
@@ -75,7 +76,11 @@ class DeploymentTarget:
         lines: dict[str, str | None] = dict.fromkeys(SERVER_KEYS.values())
         lines |= config.lines(archive)
         base_models = self._base_properties().get("models", "{}")
-        lines["models"] = _merge_models(base_models, archive, lines.get("models"))
+        if (snapshot := self._base_properties().get("model_snapshot")) is not None:
+            # TorchServe reads no `models` beside a snapshot.
+            lines["model_snapshot"] = _merge_snapshot(snapshot, archive, lines.pop("models", None))
+        else:
+            lines["models"] = _merge_models(base_models, archive, lines.get("models"))
         lines |= self.given
         return edit_properties(self.base, lines, {"load_models": archive.path.name})
 
@@ -108,10 +113,10 @@ class DeploymentTarget:
 def _merge_models(base_models: str, archive: Archive, own_models: str | None) -> str | None:
     """Return the JSON of `models` with this archive's entry replaced and all others unchanged."""
     try:
-        models: dict[str, dict[str, Any]] = json.loads(base_models)
+        models: dict[str, dict[str, Any]] = parse_json("models", base_models)
         versions = models.get(archive.name, {})
         versions.pop(archive.version, None)
-    except (ValueError, AttributeError) as error:
+    except AttributeError as error:
         raise ConfigError(
             f"property models must be a JSON object keyed by model name, then by version: {error}"
         ) from None
@@ -120,6 +125,23 @@ def _merge_models(base_models: str, archive: Archive, own_models: str | None) ->
     if not versions:
         del models[archive.name]
     return json.dumps(models, separators=(",", ":")) if models else None
+
+
+def _merge_snapshot(text: str, archive: Archive, own_models: str | None) -> str:
+    """Return a snapshot whose entry of this archive has the tuned numbers; the rest is unchanged.
+
+    Raises:
+        ConfigError: the text is no snapshot with an entry of this archive.
+    """
+    entry, _ = read_snapshot(text, archive)
+    if not entry:
+        raise ConfigError(
+            f"property model_snapshot has no entry of {archive.name} {archive.version}; add one"
+        )
+    own = json.loads(own_models)[archive.name][archive.version] if own_models else {}
+    snapshot = parse_json("model_snapshot", text)
+    snapshot["models"][archive.name][archive.version] = {**entry, **own}
+    return json.dumps(snapshot, separators=(",", ":"))
 
 
 def edit_properties(

@@ -98,7 +98,7 @@ def read_models(text: str, archive: Archive) -> tuple[dict[str, Any], list[str]]
     Raises:
         ConfigError: the text is not an object by model name and version.
     """
-    return _entries("models", _parse_json("models", text), archive)
+    return _entries("models", parse_json("models", text), archive)
 
 
 def read_snapshot(text: str, archive: Archive) -> tuple[dict[str, Any], list[str]]:
@@ -109,7 +109,7 @@ def read_snapshot(text: str, archive: Archive) -> tuple[dict[str, Any], list[str
     Raises:
         ConfigError: the text is not a snapshot with `models` by name and version.
     """
-    snapshot = _parse_json("model_snapshot", text)
+    snapshot = parse_json("model_snapshot", text)
     models = snapshot.get("models") if isinstance(snapshot, dict) else None
     entry, others = _entries("model_snapshot", models, archive)
     for key in _SNAPSHOT_NUMBERS if entry else ():
@@ -151,7 +151,12 @@ def read_model_int(key: str, value: Any) -> int | None:
     return number if number > 0 else None
 
 
-def _parse_json(key: str, text: str) -> Any:
+def parse_json(key: str, text: str) -> Any:
+    """Parse the JSON of `models` or `model_snapshot` as TorchServe's parser, Gson, does.
+
+    Raises:
+        ConfigError: Gson would refuse the text.
+    """
     try:
         return json.loads(_TOKEN.sub(_as_json, text))
     except json.JSONDecodeError as error:

@@ -127,12 +127,12 @@ def _measure_spec(
     else:
         table = Table(
             "configuration",
-            "sustained rps by round",
-            "ratios to the first",
-            "median ratio",
-            "95 % interval of the mean ratio",
-            "coefficient of variation",
-            "CPU: steal, other processes",
+            "rps by round",
+            "÷ first",
+            "median of ÷",
+            "mean of ÷, 95 % interval",
+            "CV of ÷",
+            "CPU steal, others",
         )
         for index, (name, results) in enumerate(zip(names, measured.results, strict=True)):
             ratios = measured.ratios(index)

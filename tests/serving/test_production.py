@@ -88,3 +88,34 @@ def test_deployment_target_refuses_invalid_properties(
     config = ServerConfig(batch_size=2, properties={"io_ratio": "50"})
     with pytest.raises(ConfigError, match=sentence):
         DeploymentTarget(base, given).properties_text(config, archive)
+
+
+def test_properties_text_changes_the_snapshot_in_use(archive: Archive) -> None:
+    entry = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "maxBatchDelay": 9, "x": 1}
+    others = {"name": "s.cfg", "modelCount": 2, "models": {"zoo": {"1.0": {"batchSize": 5}}}}
+    snapshot = {**others, "models": {**others["models"], "echo": {"1.0": entry}}}  # type: ignore[dict-item]
+    text = DeploymentTarget(f"model_snapshot={json.dumps(snapshot)}\n").properties_text(
+        TUNED, archive
+    )
+    assert "\nmodels=" not in text
+    written = json.loads(javaproperties.loads(text)["model_snapshot"])
+    assert written["models"].pop("echo")["1.0"] | {"marName": "", "defaultVersion": True} == {
+        **{"minWorkers": 2, "maxWorkers": 2, "batchSize": 16, "maxBatchDelay": 50, "x": 1},
+        **{"marName": "", "defaultVersion": True},
+    }
+    assert written == others
+    read, _ = ServerConfig.parse(text, archive, {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+    assert read == TUNED
+
+
+def test_properties_text_refuses_a_snapshot_without_the_model(archive: Archive) -> None:
+    target = DeploymentTarget('model_snapshot={"modelCount":0,"models":{}}\n')
+    with pytest.raises(ConfigError, match=r"model_snapshot has no entry of echo 1\.0"):
+        target.properties_text(TUNED, archive)
+
+
+def test_properties_text_reads_the_json_that_torchserve_accepts(archive: Archive) -> None:
+    base = "models={'echo':{'1.0':{'batchSize':'8'}},zoo:{'1.0':{}}}\n"
+    text = DeploymentTarget(base).properties_text(TUNED, archive)
+    models = json.loads(javaproperties.loads(text)["models"])
+    assert models["zoo"] == {"1.0": {}} and models["echo"]["1.0"]["batchSize"] == 16
