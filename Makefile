@@ -26,10 +26,10 @@ tune: setup
 check: lint docs
 	$(VENV)/bin/python -m pytest -m unit --numprocesses 2
 
-# Unit tests side by side; then, one at a time, the tests that use the machine's ports and processes.
+# Side by side, except for the tests with Ray or TorchServe, which count the host's processes.
 test: setup
-	$(VENV)/bin/python -m pytest -m "unit and not slow" --numprocesses 2
-	$(VENV)/bin/python -m pytest -m "not unit and not slow"
+	$(VENV)/bin/python -m pytest -m "not ray and not torchserve and not slow" --numprocesses 2
+	$(VENV)/bin/python -m pytest -m "(ray or torchserve) and not slow"
 
 test-all: setup
 	FUZZ_EXAMPLES=5000 $(VENV)/bin/python -m pytest
