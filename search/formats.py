@@ -22,7 +22,8 @@ EVENTS_VERSION = 2
 #: trial.json, the measured figures beside exported files.
 #: 1: no version.
 #: 2: the same with a version.
-CLAIM_VERSION = 2
+#: 3: `kept` holds settings instead of lines.
+CLAIM_VERSION = 3
 #: measurements.json of a trial: `result`, `probes`, `windows`.
 #: 1: no version, `result` flat.
 #: 2: `result` as in trials.jsonl, version 2.

@@ -184,7 +184,7 @@ def read_config(path: Path | str, archive: Archive | Path | str) -> ServerConfig
         ConfigError, ArchiveError: a file cannot be read, or holds what TorchServe does not know.
     """
     model = archive if isinstance(archive, Archive) else Archive.read(Path(archive))
-    return read_config_file(Path(path), model)[0]
+    return read_config_file(Path(path), model).config
 
 
 def load_outcome(run: Run | Path | str) -> Outcome:

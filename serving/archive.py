@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import gzip
 import json
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from serving.archive_files import digest, open_archive
 from serving.errors import ArchiveError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -19,17 +22,30 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 
 @dataclass(frozen=True)
 class Archive:
-    """A model archive (.mar) on this host.
+    """A model archive on this host: a .mar file, a .tar.gz file or a folder.
 
     Attributes:
         name, version: the registered name and version, keys of the property `models`.
         settings: its model-config.yaml, which takes precedence over config.properties.
+        manifest_name: the name in the manifest, under which TorchServe registers the model
+            unless `load_models` or a snapshot has an alias.
     """
 
     path: Path
     name: str
     version: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    manifest_name: str = ""
+
+    @property
+    def load_models(self) -> str:
+        """The archive's entry in the property `load_models`."""
+        is_alias = self.name != (self.manifest_name or self.name)
+        return f"{self.name}={self.path.name}" if is_alias else self.path.name
+
+    def registered_as(self, name: str) -> Archive:
+        """Return this archive under a name that may differ from the manifest's."""
+        return replace(self, name=name, manifest_name=self.manifest_name or self.name)
 
     @property
     def overridden_keys(self) -> frozenset[str]:
@@ -54,9 +70,8 @@ class Archive:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file, hexadecimal."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """SHA-256 of the file, or of the names and files of the folder, hexadecimal."""
+        return digest(self.path)
 
     @classmethod
     def read(cls, path: Path) -> Archive:
@@ -67,22 +82,38 @@ class Archive:
         """
         path = path.resolve()
         try:
-            with zipfile.ZipFile(path) as archive:
-                manifest = json.loads(archive.read(MANIFEST))
+            with open_archive(path) as read:
+                manifest = json.loads(read(MANIFEST))
                 model = manifest.get("model") if isinstance(manifest, dict) else None
                 config_file = model.get("configFile") if isinstance(model, dict) else None
-                settings = yaml.safe_load(archive.read(str(config_file))) if config_file else None
+                settings = yaml.safe_load(read(str(config_file))) if config_file else None
         except FileNotFoundError:
             raise ArchiveError(f"model archive {path} does not exist") from None
+        except (
+            tarfile.TarError,
+            zipfile.BadZipFile,
+            EOFError,
+            gzip.BadGzipFile,
+            zlib.error,
+        ) as error:
+            raise ArchiveError(_not_an_archive(path, error)) from error
         except OSError as error:
             raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
         except yaml.YAMLError as error:
             raise ArchiveError(f"{path}: {config_file} is not valid YAML: {error}") from None
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise ArchiveError(
-                f"{path} is not a model archive: {error}; build one with torch-model-archiver"
-            ) from error
+        except (KeyError, ValueError) as error:
+            raise ArchiveError(_not_an_archive(path, error)) from error
         if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
             raise ArchiveError(f"{path}: the manifest has no modelName or no handler")
         name, version = str(model["modelName"]), str(model.get("modelVersion") or "1.0")
         return cls(path, name, version, settings if isinstance(settings, dict) else {})
+
+
+def _not_an_archive(path: Path, error: Exception) -> str:
+    hint = (
+        "build one with torch-model-archiver"
+        if path.is_dir() or path.name.endswith((".mar", ".tar.gz", ".tgz"))
+        else "it must be a .mar file, a .tar.gz file or a folder"
+    )
+    cause = error.args[0] if error.args else type(error).__name__
+    return f"{path} is not a model archive: {cause}; {hint}"

@@ -1,11 +1,10 @@
-"""A configuration of TorchServe, written to config.properties and environment and read back."""
+"""A configuration of TorchServe, written to config.properties and environment."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -14,7 +13,6 @@ from typing import Any
 from serving.archive import Archive
 from serving.errors import ConfigError
 from serving.properties import SET_BY_SERVETUNE, check_property
-from serving.reading import VARIABLES, read_model_int, read_models, read_properties, read_snapshot
 
 #: Settings of the server and their keys in config.properties.
 SERVER_KEYS = {
@@ -34,18 +32,9 @@ MODEL_KEYS = {
 ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
 SETTINGS = (*MODEL_KEYS, *SERVER_KEYS, "mkl_threads")
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
-#: Keys in the JSON of `models` that are always written and are not settings.
-_MODEL_IDENTITY = ("defaultVersion", "marName")
-_MODEL_PROPERTIES = ("startupTimeout", "runtimeType", "maxWorkers")
-_JVM_SIZE_FLAGS = ("-Xmx", "-Xms", "-Xmn", "-Xss")
-#: Options whose value is the next word, and which may be repeated with another module.
-_TWO_WORDS = ("--add-opens", "--add-exports", "--add-modules", "--add-reads")
-_JVM_ARGUMENT = re.compile(
-    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|-[^=]+)(?:=(.*))?", re.DOTALL
-)
-#: Keys of a file that servetune sets itself; the snapshot holds the model's settings.
-_NOT_READ = SET_BY_SERVETUNE - {"model_snapshot"}
-_MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
+#: Other keys in the JSON of `models`.
+MODEL_PROPERTIES = ("startupTimeout", "runtimeType", "maxWorkers")
+JVM_SIZE_FLAGS = ("-Xmx", "-Xms", "-Xmn", "-Xss")
 
 
 @dataclass(frozen=True)
@@ -125,7 +114,7 @@ class ServerConfig:
             if not flag.startswith("-") or re.search(r"\s", flag + text):
                 problems.append(f"JVM argument {flag!r} must start with '-' and contain no space")
         for key in self.model_properties:
-            if key not in _MODEL_PROPERTIES:
+            if key not in MODEL_PROPERTIES:
                 problems.append(
                     f"model property {key} is not known to TorchServe 0.12.0 and would be ignored"
                 )
@@ -136,7 +125,7 @@ class ServerConfig:
     def jvm_arguments(self) -> list[str]:
         """Return the command-line arguments of the JVM."""
         return [
-            flag + text if not text or flag in _JVM_SIZE_FLAGS else f"{flag}={text}"
+            flag + text if not text or flag in JVM_SIZE_FLAGS else f"{flag}={text}"
             for flag, text in self.jvm.items()
         ]
 
@@ -149,9 +138,7 @@ class ServerConfig:
 
     def environment_text(self) -> str:
         """Return the variables as lines `NAME=value`, for a shell's `set -a` and for systemd."""
-        return "".join(
-            f"{name}={_quoted(text)}\n" for name, text in self.environment_variables().items()
-        )
+        return format_environment(self.environment_variables())
 
     def properties_text(self, archive: Archive, site: Mapping[str, str]) -> str:
         """Return the whole config.properties.
@@ -161,7 +148,7 @@ class ServerConfig:
             site: the properties of the place, not of the configuration: addresses, ports,
                 metrics (see `serving.properties.SET_BY_SERVETUNE`).
         """
-        lines = {**site, "load_models": archive.path.name, **self.lines(archive)}
+        lines = {**site, "load_models": archive.load_models, **self.lines(archive)}
         return "".join(f"{key}={escape_property(text)}\n" for key, text in lines.items())
 
     def lines(self, archive: Archive) -> dict[str, str]:
@@ -171,13 +158,7 @@ class ServerConfig:
             for name, key in SERVER_KEYS.items()
             if getattr(self, name) is not None
         } | dict(self.properties)
-        entry: dict[str, Any] = {
-            key: getattr(self, name)
-            for name, keys in MODEL_KEYS.items()
-            for key in keys
-            if getattr(self, name) is not None
-        } | dict(self.model_properties)
-        if entry:
+        if entry := self.model_entry():
             entry = {"defaultVersion": True, "marName": archive.path.name, **entry}
             models = {archive.name: {archive.version: entry}}
             lines["models"] = json.dumps(models, separators=(",", ":"))
@@ -185,66 +166,15 @@ class ServerConfig:
             lines["vmargs"] = " ".join(self.jvm_arguments())
         return lines
 
-    # --- reading ---------------------------------------------------------------------
-
-    @classmethod
-    def parse(
-        cls, text: str, archive: Archive, environment: Mapping[str, str] | None = None
-    ) -> tuple[ServerConfig, dict[str, str]]:
-        """Read a config.properties and the variables of its environment.
-
-        Returns:
-            The configuration, and by key the lines that are not part of it: servetune sets
-            them, they are about another model, TorchServe ignores them, or the archive's
-            model-config.yaml overrides them.
-
-        Raises:
-            ConfigError: TorchServe would not start with this text.
-        """
-        variables = dict(environment or {})
-        lines, overridden = read_properties(text, variables)
-        if lines.get("enable_envvars_config") == "true":  # They are among the lines now.
-            variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
-        overridden |= {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
-        settings: dict[str, Any] = {}
-        for name, key in SERVER_KEYS.items():
-            value = lines.pop(key, None)
-            # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
-            if value is not None and (int(value) != 0 or name == "job_queue_size"):
-                settings[name] = int(value)
-        settings["jvm"] = _parse_jvm(lines.pop("vmargs", ""))
-        models = lines.pop("models", "{}")
-        snapshot = lines.pop("model_snapshot", None)
-        entry, others = (
-            read_models(models, archive) if snapshot is None else read_snapshot(snapshot, archive)
-        )
-        if others:
-            overridden["models"] = ", ".join(others)
-        archived = archive.overridden_keys if snapshot is None else ()
-        for key in (*_MODEL_NUMBERS, "startupTimeout"):
-            number = read_model_int(key, entry.get(key, 0))
-            if key in entry and (number is None or key in archived):
-                overridden[key] = str(entry.pop(key))
-            elif number is not None:
-                entry[key] = number
-        if "jobQueueSize" in archive.overridden_keys and "job_queue_size" in settings:
-            overridden["job_queue_size"] = str(settings.pop("job_queue_size"))
-        for name, keys in MODEL_KEYS.items():
-            if keys[0] in entry:
-                settings[name] = entry.pop(keys[0])
-        if entry.get("maxWorkers") == settings.get("workers"):
-            entry.pop("maxWorkers", None)
-        settings["model_properties"] = {k: v for k, v in entry.items() if k in _MODEL_PROPERTIES}
-        overridden |= {
-            key: str(text)
-            for key, text in entry.items()
-            if key not in (*_MODEL_PROPERTIES, *_MODEL_IDENTITY)
+    def model_entry(self) -> dict[str, Any]:
+        """Return the settings in the model's entry of `models`, by key."""
+        settings = {
+            key: getattr(self, name)
+            for name, keys in MODEL_KEYS.items()
+            for key in keys
+            if getattr(self, name) is not None
         }
-        counts = {variables.get(name) for name in THREAD_VARIABLES}
-        if len(counts) == 1 and (count := counts.pop()) and count.isdigit() and int(count) > 0:
-            settings["mkl_threads"] = int(count)
-            variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
-        return cls(**settings, properties=lines, environment=variables), overridden
+        return {**settings, **self.model_properties}
 
     # --- conversion ------------------------------------------------------------------
 
@@ -263,26 +193,9 @@ class ServerConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def parse_environment(text: str) -> dict[str, str]:
-    """Read the lines `NAME=value` of an environment file; values may be quoted.
-
-    Raises:
-        ConfigError: a line is not NAME=value.
-    """
-    variables = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip().removeprefix("export ")
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals:
-            raise ConfigError(f"line {number} of the environment file is not NAME=value: {line!r}")
-        if len(value) > 1 and value[0] == value[-1] == "'":
-            value = value[1:-1].replace("'\\''", "'")
-        elif len(value) > 1 and value[0] == value[-1] == '"':
-            value = value[1:-1]
-        variables[name] = value
-    return variables
+def format_environment(variables: Mapping[str, str]) -> str:
+    """Return variables as lines `NAME=value`, quoted for a shell where necessary."""
+    return "".join(f"{name}={_quoted(text)}\n" for name, text in variables.items())
 
 
 def _quoted(text: str) -> str:
@@ -296,21 +209,3 @@ def escape_property(text: str) -> str:
     """
     text = text.replace("\\", "\\\\")
     return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" for c in text)
-
-
-def _parse_jvm(vmargs: str) -> dict[str, str]:
-    arguments = {}
-    try:
-        words = shlex.split(vmargs)
-    except ValueError as error:
-        raise ConfigError(f"vmargs: {error}") from None
-    remaining = iter(words)
-    for argument in remaining:
-        if argument in _TWO_WORDS:
-            argument = f"{argument}={next(remaining, '')}"
-        match = _JVM_ARGUMENT.fullmatch(argument)
-        if match is None:
-            raise ConfigError(f"vmargs: {argument!r} is not a JVM argument")
-        flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
-        arguments[flag] = value
-    return arguments

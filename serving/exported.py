@@ -66,9 +66,9 @@ class ExportedServer(TorchServe):
             for key, text in self._site_properties().items()
             if key.endswith(("_address", "_port"))
         }
-        text = edit_properties(path.read_text("latin-1"), addresses)
+        text = edit_properties(path.read_bytes().decode("latin-1"), addresses)
         for file in (path, self.folder / path.name):
-            file.write_text(text, "latin-1")
+            file.write_bytes(text.encode("latin-1"))
 
     def _place_archive(self, path: Path) -> None:
         path.symlink_to(self.site.archive.path)  # As exported, whatever it contains.
@@ -83,6 +83,7 @@ class ExportedServer(TorchServe):
         folders = [str(Path(python).parent), str(Path(installation.java.path).parent)]
         return {
             **inherited_environment(),
+            **self.site.secrets,
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "TMPDIR": str(self._home / "tmp"),
             "TEMP": str(self._home / "tmp"),  # The wrapper passes it on as java.io.tmpdir.

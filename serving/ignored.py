@@ -6,20 +6,19 @@ ts/torch_handler/base_handler.py of 0.12.0; for async_logging, an experiment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from serving.archive import Archive
-from serving.config import ServerConfig
 from serving.installation import Installation
 
 LAUNCHER = "torch.backends.xeon.run_cpu"
 
 
 def find_ignored_settings(
-    config: ServerConfig, installation: Installation, archive: Archive
+    properties: Mapping[str, str], installation: Installation, archive: Archive
 ) -> str | None:
-    """Return the reason why TorchServe would ignore a setting, before its start, or None."""
-    configured = config.properties.get("default_response_timeout")
+    """Return the reason why TorchServe would ignore a property, before its start, or None."""
+    configured = properties.get("default_response_timeout")
     if configured is not None and "responseTimeout" in archive.overridden_keys:
         archived = archive.settings.get("responseTimeout", "120 by default")
         if configured != str(archived):
@@ -28,13 +27,13 @@ def find_ignored_settings(
                 f"which takes precedence, has responseTimeout {archived}; set response_timeout_s "
                 "instead"
             )
-    if config.properties.get("async_logging") == "true":
+    if properties.get("async_logging") == "true":
         return (
             "async_logging has no effect in TorchServe 0.12.0; use jvm: "
             '{"-Dlog4j2.contextSelector": org.apache.logging.log4j.core.async.'
             "AsyncLoggerContextSelector} instead"
         )
-    if config.properties.get("ipex_enable") == "true" and installation.ipex_version is None:
+    if properties.get("ipex_enable") == "true" and installation.ipex_version is None:
         return (
             "ipex_enable requires intel_extension_for_pytorch (last release: for torch 2.8), "
             f"which is not installed in {installation.python}; TorchServe would only log a warning"
@@ -42,13 +41,13 @@ def find_ignored_settings(
     return None
 
 
-def find_unapplied_settings(config: ServerConfig, commands: Sequence[str]) -> str | None:
-    """Return the reason why TorchServe ignored a setting, or None.
+def find_unapplied_settings(properties: Mapping[str, str], commands: Sequence[str]) -> str | None:
+    """Return the reason why TorchServe ignored a property, or None.
 
     Args:
         commands: the command lines of the workers and of their parents.
     """
-    is_enabled = config.properties.get("cpu_launcher_enable") == "true"
+    is_enabled = properties.get("cpu_launcher_enable") == "true"
     if is_enabled and not any(LAUNCHER in command for command in commands):
         return (
             "cpu_launcher_enable is true, but the workers run without the launcher: `python` on "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import zipfile
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from serving.archive import MANIFEST, Archive
+from serving.archive_files import copy_archive, open_archive, replace_file, unpack
 from serving.config import ARCHIVE_KEYS, MODEL_KEYS, ServerConfig
 from serving.errors import ArchiveError
 
@@ -58,21 +59,15 @@ def rebuild_archive(archive: Archive, settings: Mapping[str, int], path: Path) -
     Raises:
         ArchiveError: the archive's model-config.yaml is not a YAML mapping.
     """
-    with zipfile.ZipFile(archive.path) as old, zipfile.ZipFile(path, "w") as new:
-        name, changed = _changed_members(archive, old, settings)
-        for entry in old.infolist():
-            if entry.filename not in changed:
-                new.writestr(entry, old.read(entry))
-        for filename, content in changed.items():
-            new.writestr(filename, content, zipfile.ZIP_DEFLATED)
+    name, changed = _changed_files(archive, settings)
+    copy_archive(archive.path, changed, path)
     return changed[name]
 
 
 def unpack_with_settings(archive: Archive, settings: Mapping[str, int], folder: Path) -> str:
-    """Unpack the archive to `folder` with these settings in its model-config.yaml.
+    """Unpack or link the archive to `folder`, with these settings in its model-config.yaml.
 
-    TorchServe serves a folder in its model store through symbolic links, so the archive is
-    unpacked once, as it is without settings.
+    TorchServe serves a folder in its model store through symbolic links.
 
     Returns:
         The text of the new model-config.yaml.
@@ -80,27 +75,48 @@ def unpack_with_settings(archive: Archive, settings: Mapping[str, int], folder: 
     Raises:
         ArchiveError: the archive's model-config.yaml is not a YAML mapping.
     """
-    with zipfile.ZipFile(archive.path) as mar:
-        name, changed = _changed_members(archive, mar, settings)
-        mar.extractall(folder)
-    for filename, content in changed.items():
-        (folder / filename).write_text(content)
+    name, changed = _changed_files(archive, settings)
+    unpack(archive.path, folder)
+    for filename, text in changed.items():
+        replace_file(folder, filename, text)
     return changed[name]
 
 
-def _changed_members(
-    archive: Archive, mar: zipfile.ZipFile, settings: Mapping[str, int]
-) -> tuple[str, dict[str, str]]:
+def _changed_files(archive: Archive, settings: Mapping[str, int]) -> tuple[str, dict[str, str]]:
     """Return the path of model-config.yaml, and the new text of it and of the manifest by path."""
-    manifest = json.loads(mar.read(MANIFEST))
-    name: str = manifest["model"].setdefault("configFile", "model-config.yaml")
-    old_settings: Any = {}
-    if name in mar.namelist():
+    with open_archive(archive.path) as read:
+        manifest = json.loads(read(MANIFEST))
+        name: str = manifest["model"].setdefault("configFile", "model-config.yaml")
         try:
-            old_settings = yaml.safe_load(mar.read(name)) or {}
-        except yaml.YAMLError as error:
-            raise ArchiveError(f"{archive.path}: {name} is not valid YAML: {error}") from None
+            before = read(name).decode()
+        except KeyError:
+            before = ""
+    try:
+        old_settings = yaml.safe_load(before) or {}
+    except yaml.YAMLError as error:
+        raise ArchiveError(f"{archive.path}: {name} is not valid YAML: {error}") from None
     if not isinstance(old_settings, dict):
         raise ArchiveError(f"{archive.path}: {name} must be a mapping of settings")
-    text = yaml.safe_dump({**old_settings, **settings}, sort_keys=False)
+    text = _edit_yaml(before, old_settings, settings)
     return name, {MANIFEST: json.dumps(manifest, indent=2), name: text}
+
+
+def _edit_yaml(text: str, old_settings: Mapping[str, Any], settings: Mapping[str, int]) -> str:
+    """Return the YAML with other values at its top level; other lines and comments stay."""
+    expected = {**old_settings, **settings}
+    edited = text
+    for key, value in settings.items():
+        if old_settings.get(key) == value:
+            continue
+        line = re.compile(rf"^({key}[ \t]*:[ \t]*)[^#\s]+", re.MULTILINE)
+        if line.search(edited):
+            edited = line.sub(rf"\g<1>{value}", edited)
+        else:
+            end = "" if not edited or edited.endswith("\n") else "\n"
+            edited = f"{edited}{end}{key}: {value}\n"
+    try:
+        if yaml.safe_load(edited) == expected:
+            return edited
+    except yaml.YAMLError:
+        pass  # A form that cannot be edited line by line, such as a mapping in braces.
+    return yaml.safe_dump(expected, sort_keys=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,10 +12,18 @@ from typing import Any
 import javaproperties
 
 from serving.archive import Archive
-from serving.config import SERVER_KEYS, ServerConfig, escape_property
+from serving.config import (
+    MODEL_KEYS,
+    SERVER_KEYS,
+    ServerConfig,
+    escape_property,
+    format_environment,
+)
+from serving.deployment import Deployment
+from serving.environment import is_secret
 from serving.errors import ConfigError
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
-from serving.reading import parse_json, read_snapshot
+from serving.reading import VARIABLES, parse_json
 
 #: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
 DEFAULT_PROPERTIES = {
@@ -33,6 +42,7 @@ _TUNED_KEYS = {*SERVER_KEYS.values(), "models", "vmargs", "load_models"}
 #: Properties that may change a rate and do not depend on the host.
 RATE_PROPERTIES = {*INTEGER_KEYS, *BOOLEAN_KEYS, "cpu_launcher_args", "vmargs"} - SET_BY_SERVETUNE
 RATE_PROPERTIES -= {"token_expiration_min", "initial_worker_port", "initial_distribution_port"}
+_LINE_END = re.compile(r"(\r\n|\r|\n)\Z")
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,10 @@ class DeploymentTarget:
     """The properties of the place in which a configuration will serve.
 
     Attributes:
-        base: text of the config.properties in use there. Its comments stay, and so do its
-            lines, unless the configuration sets the same key.
+        base: text of the config.properties in use there, decoded as Latin-1. Only the lines of
+            settings whose effective value changes are replaced; every other byte stays.
         given: properties by key that override the base and `DEFAULT_PROPERTIES`.
+        environment: variables of the server in use there.
 
     Raises:
         ConfigError: `given` has a key of the configuration, or an invalid property.
@@ -50,6 +61,7 @@ class DeploymentTarget:
 
     base: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = []
@@ -73,116 +85,155 @@ class DeploymentTarget:
             )
         if self.base is None:
             return config.properties_text(archive, {**DEFAULT_PROPERTIES, **self.given})
-        lines: dict[str, str | None] = dict.fromkeys(SERVER_KEYS.values())
-        lines |= config.lines(archive)
-        base_models = self._base_properties().get("models", "{}")
-        if (snapshot := self._base_properties().get("model_snapshot")) is not None:
-            # TorchServe reads no `models` beside a snapshot.
-            lines["model_snapshot"] = _merge_snapshot(snapshot, archive, lines.pop("models", None))
+        in_use = self._in_use(archive)
+        before = in_use.config.lines(in_use.archive)
+        lines = {
+            key: text
+            for key, text in config.lines(archive).items()
+            if key not in ("models", "vmargs") and before.get(key) != text
+        }
+        if config.jvm and config.jvm != in_use.config.jvm:
+            lines["vmargs"] = " ".join(config.jvm_arguments())
+        written = dict(javaproperties.loads(self.base))
+        missing = {}
+        if "model_snapshot" in written:
+            lines |= _changed_models("model_snapshot", written, config, in_use)
         else:
-            lines["models"] = _merge_models(base_models, archive, lines.get("models"))
-        lines |= self.given
-        return edit_properties(self.base, lines, {"load_models": archive.path.name})
+            lines |= _changed_models("models", written, config, in_use)
+            others = in_use.other_models and "load_models" not in written
+            missing["load_models"] = "all" if others else in_use.archive.load_models
+        return edit_properties(self.base, {**lines, **self.given}, missing)
 
-    def kept(self, config: ServerConfig) -> dict[str, str]:
-        """Return the properties that may change the rate and stay, but were not measured."""
-        replaced = {*SERVER_KEYS.values(), *config.properties, *(["vmargs"] if config.jvm else [])}
-        present = {**self._base_properties(), **self.given}
-        return {key: present[key] for key in sorted(present.keys() & RATE_PROPERTIES - replaced)}
+    def unmeasured(self, config: ServerConfig, archive: Archive) -> ServerConfig:
+        """Return what may change the rate and stays in the base, but was not measured."""
+        base = self._in_use(archive).config
+        given = {key: text for key, text in self.given.items() if key not in SERVER_KEYS.values()}
+        kept: dict[str, Any] = {
+            name: getattr(base, name)
+            for name in (*MODEL_KEYS, *SERVER_KEYS)
+            if getattr(config, name) is None
+        }
+        properties = {**base.properties, **given}
+        kept["properties"] = {
+            key: properties[key]
+            for key in sorted(properties.keys() & RATE_PROPERTIES - config.properties.keys())
+        }
+        kept["jvm"] = {} if config.jvm else base.jvm
+        kept["model_properties"] = {
+            key: value
+            for key, value in base.model_properties.items()
+            if key not in config.model_properties
+        }
+        return ServerConfig(**kept)
 
     def notes(self, config: ServerConfig, archive: Archive) -> list[str]:
-        """Return notes for the user: properties that were not measured, an archive not loaded."""
+        """Return notes for the user: what was not measured, what will not have an effect."""
+        unmeasured = self.unmeasured(config, archive).lines(archive)
         notes = [
             f"{key}={text} is kept, but the configuration was measured without it"
-            for key, text in self.kept(config).items()
+            for key, text in unmeasured.items()
         ]
-        load_models = self._base_properties().get("load_models")
-        if load_models not in (None, "all", "ALL") and archive.path.name not in {
-            part.rpartition("=")[2].strip() for part in load_models.split(",")
-        }:
-            notes.append(f"load_models={load_models} does not load {archive.path.name}")
-        return notes
+        if self.base is None:
+            return notes
+        in_use = self._in_use(archive)
+        changed = config.lines(archive)
+        overriding = [
+            name
+            for key, name in VARIABLES.items()
+            if key in changed and name in self.environment and in_use.reads_variables
+        ]
+        if overriding:
+            notes.append(
+                f"the variables {', '.join(overriding)} take precedence over config.properties: "
+                "remove them from the environment in use"
+            )
+        elif in_use.reads_variables:
+            notes.append(
+                "enable_envvars_config is true: a variable TS_* in the environment takes "
+                "precedence over its line in config.properties"
+            )
+        if in_use.secrets:
+            notes.append(
+                f"secrets are not exported: set {', '.join(in_use.secrets)} in the environment"
+            )
+        return notes + list(in_use.notes)
 
-    def _base_properties(self) -> dict[str, str]:
-        try:
-            return dict(javaproperties.loads(self.base or ""))
-        except ValueError as error:
-            raise ConfigError(f"the text is not valid Java properties: {error}") from None
+    def environment_text(self, config: ServerConfig) -> str:
+        """Return the lines `NAME=value` of the variables in use and of the configuration."""
+        in_use = {
+            name: text
+            for name, text in self.environment.items()
+            if not is_secret(name, text) and name not in VARIABLES.values()
+        }
+        return format_environment({**in_use, **config.environment_variables()})
+
+    def _in_use(self, archive: Archive) -> Deployment:
+        if self.base is None:
+            return Deployment.of_archive(archive)
+        return Deployment.read(self.base, self.environment, archive)
 
 
-def _merge_models(base_models: str, archive: Archive, own_models: str | None) -> str | None:
-    """Return the JSON of `models` with this archive's entry replaced and all others unchanged."""
-    try:
-        models: dict[str, dict[str, Any]] = parse_json("models", base_models)
-        versions = models.get(archive.name, {})
-        versions.pop(archive.version, None)
-    except AttributeError as error:
-        raise ConfigError(
-            f"property models must be a JSON object keyed by model name, then by version: {error}"
-        ) from None
-    versions = {**versions, **(json.loads(own_models)[archive.name] if own_models else {})}
-    models = {**models, archive.name: versions}
-    if not versions:
-        del models[archive.name]
-    return json.dumps(models, separators=(",", ":")) if models else None
-
-
-def _merge_snapshot(text: str, archive: Archive, own_models: str | None) -> str:
-    """Return a snapshot whose entry of this archive has the tuned numbers; the rest is unchanged.
+def _changed_models(
+    key: str, written: Mapping[str, str], config: ServerConfig, in_use: Deployment
+) -> dict[str, str]:
+    """Return the line `models` or `model_snapshot` if the model's entry in it must change.
 
     Raises:
-        ConfigError: the text is no snapshot with an entry of this archive.
+        ConfigError: the snapshot has no entry of the archive.
     """
-    entry, _ = read_snapshot(text, archive)
-    if not entry:
+    archive = in_use.archive
+    before = in_use.config.model_entry()
+    # A snapshot wins over the archive, which wins over `models` and carries these itself.
+    archived = archive.overridden_keys if key == "models" else ()
+    changes = {
+        name: value
+        for name, value in config.model_entry().items()
+        if before.get(name) != value and name not in archived
+    }
+    if not changes:
+        return {}
+    data = parse_json(key, written.get(key, "{}"))
+    models = data if key == "models" else data["models"]
+    versions = models.setdefault(archive.name, {})
+    version = in_use.version
+    if version not in versions and key == "model_snapshot":
         raise ConfigError(
-            f"property model_snapshot has no entry of {archive.name} {archive.version}; add one"
+            f"property model_snapshot has no entry of {archive.name} {version}; add one"
         )
-    own = json.loads(own_models)[archive.name][archive.version] if own_models else {}
-    snapshot = parse_json("model_snapshot", text)
-    snapshot["models"][archive.name][archive.version] = {**entry, **own}
-    return json.dumps(snapshot, separators=(",", ":"))
+    entry = versions.get(version) or {"defaultVersion": True, "marName": archive.path.name}
+    versions[version] = {**entry, **changes}
+    return {key: json.dumps(data, separators=(",", ":"))}
 
 
 def edit_properties(
-    text: str, lines: Mapping[str, str | None], missing: Mapping[str, str] = MappingProxyType({})
+    text: str, lines: Mapping[str, str], missing: Mapping[str, str] = MappingProxyType({})
 ) -> str:
     """Return a config.properties with some lines replaced and all others unchanged.
 
     Args:
-        lines: new values by key; None removes a line.
+        lines: new values by key.
         missing: values by key that are added if the text does not have them.
     """
     return "".join(_edited_lines(text, lines, missing))
 
 
-def _edited_lines(
-    base: str, lines: Mapping[str, str | None], missing: Mapping[str, str]
-) -> Iterator[str]:
-    seen = set()
+def _edited_lines(base: str, lines: Mapping[str, str], missing: Mapping[str, str]) -> Iterator[str]:
+    seen, end, last = set(), "\n", ""
     for element in javaproperties.parse(base):
-        source = element.source if element.source.endswith("\n") else element.source + "\n"
+        last = element.source
+        line_end = _LINE_END.search(last)
+        end = line_end[0] if line_end else end
         if not isinstance(element, javaproperties.KeyValue):
-            yield source
+            yield last
             continue
         key, is_first = element.key, element.key not in seen
         seen.add(key)
-        if key not in lines or _is_equal(element.value, lines[key]):
-            yield source
-        elif is_first and (text := lines[key]) is not None:
-            yield f"{key}={escape_property(text)}\n"
-    for key, value in {**missing, **lines}.items():
-        if key not in seen and value is not None:
-            yield f"{key}={escape_property(value)}\n"
-
-
-def _is_equal(before: str, after: str | None) -> bool:
-    """Return whether two values are equal as text or as JSON."""
-    try:
-        # Compared as JSON text, because 1 and true are equal in Python.
-        first, second = (
-            json.dumps(json.loads(text), sort_keys=True) for text in (before, after or "")
-        )
-        return first == second
-    except ValueError:
-        return before == after
+        if key not in lines or element.value == lines[key]:
+            yield last
+        elif is_first:
+            yield f"{key}={escape_property(lines[key])}{line_end[0] if line_end else ''}"
+    added = {k: v for k, v in {**missing, **lines}.items() if k not in seen}
+    if added and last and not _LINE_END.search(last):
+        yield end
+    for key, value in added.items():
+        yield f"{key}={escape_property(value)}{end}"

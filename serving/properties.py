@@ -119,6 +119,43 @@ SET_BY_SERVETUNE = frozenset(
     ]
 )
 
+#: Keys of the server's certificate.
+TLS_KEYS = frozenset(
+    [
+        "certificate_file",
+        "enable_grpc_ssl",
+        "keystore",
+        "keystore_pass",
+        "keystore_type",
+        "private_key_file",
+    ]
+)
+
+#: Properties without which a model may not be served, or not answer as it does today.
+ESSENTIAL_KEYS = frozenset(
+    [
+        "allowed_urls",
+        "blacklist_env_vars",
+        "cpp_log_config",
+        "decode_input_request",
+        "default_service_handler",
+        "default_startup_timeout",
+        "install_py_dep_per_model",
+        "limit_max_image_pixels",
+        "max_request_size",
+        "max_response_size",
+        "plugins_path",
+        "service_envelope",
+        "ts_header_key_sequence_end",
+        "ts_header_key_sequence_id",
+        "ts_header_key_sequence_start",
+        "ts_open_inference_protocol",
+        "use_env_allowed_urls",
+    ]
+)
+#: The same for the keys of a model's entry.
+ESSENTIAL_MODEL_KEYS = frozenset(["runtimeType", "startupTimeout"])
+
 
 def check_property(name: str, value: str) -> str | None:
     """Return the problem with one property, or None.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import javaproperties
@@ -52,12 +53,15 @@ _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 
 def read_properties(
-    text: str, environment: Mapping[str, str]
+    text: str, environment: Mapping[str, str], secrets: Collection[str] = ()
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the properties that TorchServe uses, and those that it ignores.
 
     `$$NAME$$` is replaced by the variable, TS_* variables count if `enable_envvars_config` is true,
     and booleans are written as true or false.
+
+    Args:
+        secrets: names of variables that `$$NAME$$` may name too, and that are not filled in.
 
     Raises:
         ConfigError: TorchServe would not start with this text.
@@ -71,7 +75,7 @@ def read_properties(
         for key, name in VARIABLES.items():
             if name in environment and (key != "allowed_urls" or urls):
                 lines[key] = environment[name]
-    lines = {key: _substitute(key, value, environment) for key, value in lines.items()}
+    lines = {key: _substitute(key, value, environment, secrets) for key, value in lines.items()}
     ignored = {key: lines.pop(key) for key in list(lines) if key not in KNOWN_KEYS}
     for key in lines.keys() & BOOLEAN_KEYS:
         lines[key] = str(lines[key].lower() == "true").lower()
@@ -92,49 +96,108 @@ def read_int(text: str) -> int | None:
     return int(text)
 
 
-def read_models(text: str, archive: Archive) -> tuple[dict[str, Any], list[str]]:
-    """Return the archive's entry in the property `models`, and the names of the other entries.
+@dataclass(frozen=True)
+class Models:
+    """What a config.properties says about the models.
+
+    Attributes:
+        name: the name that the archive's model is registered with.
+        version: the version in its entry; TorchServe does not read that of a snapshot.
+        entry: its entry in `models` or `model_snapshot`; empty without one.
+        others: the server's other models, `NAME VERSION`, or a file without an entry.
+        is_snapshot: whether the file has a `model_snapshot`. TorchServe then reads neither
+            `models` nor `load_models`, and the snapshot's numbers win over the archive's.
+        notes: what a reader of the file may not expect.
+    """
+
+    name: str
+    version: str
+    entry: Mapping[str, Any]
+    others: tuple[str, ...]
+    is_snapshot: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def find_models(lines: Mapping[str, str], archive: Archive) -> Models:
+    """Return what the properties say about the archive's model and about others.
+
+    Source: ModelServer.initModelStore and ModelManager.registerAndUpdateModel of 0.12.0: a
+    snapshot registers each `marName` under its key, `load_models` under the alias if it has one.
 
     Raises:
-        ConfigError: the text is not an object by model name and version.
+        ConfigError: TorchServe would not start with an entry, or servetune cannot measure it.
     """
-    return _entries("models", parse_json("models", text), archive)
+    if "model_snapshot" in lines:
+        return _snapshot_models(lines, archive)
+    entries = _entries("models", parse_json("models", lines.get("models", "{}")))
+    load_models = lines.get("load_models", "")
+    loaded = [entry.partition("=") for entry in load_models.split(",") if entry.strip()]
+    names = {
+        (url if equals else alias).strip(): alias.strip() if equals else ""
+        for alias, equals, url in loaded
+    }
+    file = archive.path.name
+    is_loaded = file in names or load_models.upper() == "ALL"
+    name = names.get(file) or (archive.manifest_name if is_loaded else "") or archive.name
+    key = (name, archive.version)
+    entry = _mapping("models", key, entries.pop(key, {}))
+    others = [f"{other} {version}" for other, version in entries]
+    known = {other for other, _ in entries}
+    if load_models.upper() != "ALL":
+        others += [
+            alias or other
+            for other, alias in names.items()
+            if other != file and (alias or _stem(other)) not in known
+        ]
+    notes = []
+    if names and load_models.upper() != "ALL" and file not in names:
+        notes.append(f"load_models={load_models} does not load {file}")
+    return Models(name, archive.version, entry, tuple(others), notes=tuple(notes))
 
 
-def read_snapshot(text: str, archive: Archive) -> tuple[dict[str, Any], list[str]]:
-    """Return the archive's entry in `model_snapshot`, and the names of the other entries.
-
-    TorchServe reads no `models` beside it, and its numbers win over the archive's.
-
-    Raises:
-        ConfigError: the text is not a snapshot with `models` by name and version.
-    """
-    snapshot = parse_json("model_snapshot", text)
-    models = snapshot.get("models") if isinstance(snapshot, dict) else None
-    entry, others = _entries("model_snapshot", models, archive)
-    for key in _SNAPSHOT_NUMBERS if entry else ():
+def _snapshot_models(lines: Mapping[str, str], archive: Archive) -> Models:
+    key = "model_snapshot"
+    snapshot = parse_json(key, lines[key])
+    entries = _entries(key, snapshot.get("models") if isinstance(snapshot, dict) else None)
+    file = archive.path.name
+    own = (archive.name, archive.version)
+    for name_and_version, entry in entries.items():
+        if isinstance(entry, dict) and entry.get("marName") == file:
+            own = name_and_version
+    entry = _mapping(key, own, entries.pop(own, {}))
+    for number in _SNAPSHOT_NUMBERS if entry else ():
         # TorchServe takes these as they are; 0 is no default, and servetune cannot set it.
-        if read_model_int(key, entry.get(key)) is None:
+        if read_model_int(number, entry.get(number)) is None:
             raise ConfigError(
-                f"property model_snapshot: {key} must be at least 1 to be measured "
-                f"(got {entry[key]!r})"
+                f"property {key}: {number} must be at least 1 to be measured "
+                f"(got {entry[number]!r})"
             )
-    return entry, others
+    notes = []
+    if beside := [name for name in ("models", "load_models") if name in lines]:
+        notes.append(f"model_snapshot: TorchServe does not read {' and '.join(beside)} beside it")
+    if not entry:
+        notes.append(f"model_snapshot has no entry for {file}: TorchServe does not load it")
+    others = tuple(f"{name} {version}" for name, version in entries)
+    return Models(*own, entry, others, True, tuple(notes))
 
 
-def _entries(key: str, models: Any, archive: Archive) -> tuple[dict[str, Any], list[str]]:
+def _stem(file: str) -> str:
+    return file.removesuffix(".mar").removesuffix(".tar.gz")
+
+
+def _entries(key: str, models: Any) -> dict[tuple[str, str], Any]:
     try:
-        entries = {(name, v): e for name, versions in models.items() for v, e in versions.items()}
+        return {(name, v): e for name, versions in models.items() for v, e in versions.items()}
     except AttributeError as error:
         raise ConfigError(
             f"property {key} must be a JSON object keyed by model name, then by version: {error}"
         ) from None
-    entry = entries.pop((archive.name, archive.version), {})
+
+
+def _mapping(key: str, model: tuple[str, str], entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise ConfigError(
-            f"property {key}: the entry of {archive.name} {archive.version} must be a mapping"
-        )
-    return entry, [f"{name} {version}" for name, version in entries]
+        raise ConfigError(f"property {key}: the entry of {' '.join(model)} must be a mapping")
+    return entry
 
 
 def read_model_int(key: str, value: Any) -> int | None:
@@ -182,9 +245,13 @@ def _as_json(token: re.Match[str]) -> str:
     return token[0]
 
 
-def _substitute(key: str, value: str, environment: Mapping[str, str]) -> str:
+def _substitute(
+    key: str, value: str, environment: Mapping[str, str], secrets: Collection[str]
+) -> str:
     def variable(match: re.Match[str]) -> str:
         name = match[1]
+        if name in secrets:
+            return match[0]
         if name not in environment:
             raise ConfigError(
                 f"property {key} names the environment variable {name}, which is not set; set it "

@@ -231,6 +231,7 @@ class TorchServe:
             "LOG_LOCATION": str(self._home / "logs"),
             "METRICS_LOCATION": str(self._home / "logs"),
             **self.config.environment_variables(),
+            **self.site.secrets,
         }
 
     def _launcher_path(self) -> dict[str, str]:

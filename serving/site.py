@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serving.archive import Archive
+from serving.config import ServerConfig
 from serving.installation import Installation
 from serving.ports import LOOPBACK, Ports
 
@@ -20,6 +22,9 @@ class Site:
             summed; None for 85 % of the memory available to it.
         ports: TCP ports; 0 means any free port.
         cores: number of workers or threads if a setting is not set.
+        in_use: the configuration in use today; its settings are measured as they are, even if
+            TorchServe ignores some of them.
+        secrets: variables of the server that are never stored.
         address: local address that answers predictions; all else listens on the loopback.
     """
 
@@ -29,4 +34,6 @@ class Site:
     memory_limit_bytes: int | None = None
     ports: Ports = field(default_factory=Ports)
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    in_use: ServerConfig = field(default_factory=ServerConfig)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     address: str = LOOPBACK

@@ -1,6 +1,7 @@
 """Small model archives for tests, built from a handler's source."""
 
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -34,3 +35,20 @@ def make_archive(folder: Path, source: str = ECHO, name: str = "echo", **extra: 
         for key, text in extra.items():
             archive.writestr(key.replace("__", ".").replace("_", "-"), text)
     return path
+
+
+def as_tar(mar: Path) -> Path:
+    """Write NAME.tar.gz beside NAME.mar as torch-model-archiver does; return its path."""
+    folder = as_folder(mar)
+    path = mar.with_name(f"{folder.name}.tar.gz")
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    return path
+
+
+def as_folder(mar: Path) -> Path:
+    """Unpack NAME.mar to a folder NAME beside it; return its path."""
+    folder = mar.with_suffix("")
+    with zipfile.ZipFile(mar) as archive:
+        archive.extractall(folder)
+    return folder

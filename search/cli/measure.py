@@ -18,8 +18,8 @@ from search.spec.config_file import read_config
 from search.spec.loading import load_spec
 from search.spec.preflight import preflight
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
 from serving.errors import ServerError
+from serving.ignored import find_ignored_settings
 
 
 def measure(
@@ -98,14 +98,16 @@ def _measure_spec(
     preflight(spec, allow_fixed_space=True)
     if side_by_side and any(spec.serving.ports.model_dump().values()):
         raise CommandError("--side-by-side cannot use fixed ports; remove serving.ports")
-    configs, names = [ServerConfig()], ["TorchServe's default"]
-    if files:
-        names = [str(file) for file in files]
-        read = [read_config(file, spec.archive()) for file in files]
-        configs = [config for config, _ in read]
-        for name, (_, overridden) in zip(names, read, strict=True):
-            for key, value in overridden.items():
-                console.print(f"{name}: not used: {key}={value}", highlight=False)
+    deployments = {str(file): read_config(file, spec.archive()) for file in files}
+    for name, deployment in deployments.items():
+        ignored = find_ignored_settings(
+            deployment.config.properties, spec.installation(), deployment.archive
+        )
+        for sentence in [*deployment.summary(), *([ignored] if ignored else [])]:
+            console.print(f"{name}: {sentence}", highlight=False, markup=False)
+    names, configs = ["TorchServe's default"], [spec.study_space().default_config]
+    if deployments:
+        names, configs = list(deployments), [d.config for d in deployments.values()]
     measured = run_coroutine(
         measure_configs(
             spec,

@@ -82,6 +82,7 @@ def export(
     from search.export.common import ExportFormat
     from search.export.compose import DEFAULT_IMAGE
     from search.export.files import export as write_files
+    from search.spec.config_file import read_environment_file, read_properties_file
     from serving.production import DeploymentTarget
 
     if export_format not in set(ExportFormat):
@@ -90,7 +91,12 @@ def export(
     pairs = [text.partition("=") for text in properties or ()]
     if invalid := [name for name, equals, _ in pairs if not equals]:
         raise CommandError(f"--set must be KEY=VALUE (got {invalid[0]!r})")
-    target = DeploymentTarget(_read_text(base), {name: text for name, _, text in pairs})
+    environment = base.with_name("environment") if base else None
+    target = DeploymentTarget(
+        read_properties_file(base) if base else None,
+        {name: text for name, _, text in pairs},
+        read_environment_file(environment if environment and environment.is_file() else None),
+    )
     outcome = _read_outcome(run)
     results = {result.number: result for result in outcome.results}
     if trial is not None and trial not in results:
@@ -156,13 +162,6 @@ def verify(
     console.print(f"FAIL: {', '.join(failed)}" if failed else "PASS")
     if failed:
         raise typer.Exit(ExitStatus.FAILED)
-
-
-def _read_text(path: Path | None) -> str | None:
-    try:
-        return path.read_text("latin-1") if path else None
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _read_outcome(folder: Path) -> Any:

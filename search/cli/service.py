@@ -207,6 +207,8 @@ def submit(
 
 def _read_submission(spec: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return a specification with absolute paths, and the files to upload by their key."""
+    from search.service.submission import FILE_PATHS, value_at, with_value
+
     folder = spec.resolve().parent
     try:
         data = yaml.safe_load(spec.read_text())
@@ -218,17 +220,17 @@ def _read_submission(spec: Path) -> tuple[dict[str, Any], dict[str, Path]]:
         raise CommandError(
             f"{spec} is not a specification; it must be YAML with model.archive and model.requests"
         ) from None
-    if missing := [path for path in files.values() if not path.is_file()]:
+    if missing := [path for path in files.values() if not path.exists()]:
         raise CommandError(f"{missing[0]} does not exist")
+    if files["archive"].is_dir():
+        raise CommandError(f"{files['archive']} is a folder; pack it as a .mar file to submit it")
     data.setdefault("name", spec.stem)
     data.pop("output", None)  # The service chooses the folder.
     data["model"] = {**model, **{name: str(path) for name, path in files.items()}}
-    # The service reads these two files itself.
-    for section_name, name in (("serving", "baseline"), ("search", "warm_start")):
-        section = data.get(section_name)
-        if isinstance(section, dict) and isinstance(section.get(name), str):
-            path = folder / Path(section[name]).expanduser()
-            data[section_name] = {**section, name: str(path)}
+    # The service reads these files itself.
+    for path in FILE_PATHS:
+        if isinstance(file := value_at(data, path), str) and not path.startswith("model."):
+            data = with_value(data, path, str(folder / Path(file).expanduser()))
     return data, files
 
 

@@ -11,12 +11,14 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.cluster.folders import packed_archive
 from search.cluster.host_actor import HostActor
 from search.cluster.host_report import HostReport, find_problems, heterogeneous_hosts
 from search.cluster.placement import HostPlacement, Node, Placement, live_nodes, loadgen_nodes
 from search.cluster.transfer import CHUNK_BYTES, Inbox
 from search.errors import RunError, first_line
 from serving.archive import Archive
+from serving.archive_files import digest
 from serving.ports import LOOPBACK
 
 _ANSWER_TIMEOUT_S, _CLOSE_TIMEOUT_S = 60.0, 5.0
@@ -109,12 +111,14 @@ class Survey:
         self._lock_serving_hosts()
         serving, warnings = self._choose_serving_hosts(keep_heterogeneous)
         driver_id = ray.get_runtime_context().get_node_id()
-        folders = self._send_archive([node for node in serving if node.id != driver_id], archive)
+        others = [node for node in serving if node.id != driver_id]
+        with packed_archive(archive) as file:
+            folders = self._send_file(others, file) if others else {}
         placements = {}
         for node in serving:
             address = node.address if len(self.reports) > 1 else LOOPBACK
             folder = folders.get(node.id)
-            path = archive.path if folder is None else folder / archive.path.name
+            path = archive.path if folder is None else folder / file.name
             placements[node.id] = HostPlacement(address, path, folder)
         loadgen = {node.id: node.loadgen for node in self._loadgen_nodes(processes)}
         inbox = _actor_on(driver_id, Inbox, str(run_folder))
@@ -150,8 +154,8 @@ class Survey:
         answers = [self._actors[node_id].speed.remote() for node_id in node_ids]
         return dict(zip(node_ids, ray.get(answers, timeout=_ANSWER_TIMEOUT_S), strict=True))
 
-    def _send_archive(self, nodes: Sequence[Node], archive: Archive) -> Mapping[str, Path]:
-        """Send the archive to all nodes, chunk by chunk; return its folder by node id."""
+    def _send_file(self, nodes: Sequence[Node], path: Path) -> Mapping[str, Path]:
+        """Send the archive's file to all nodes, chunk by chunk; return its folder by node id."""
 
         def call(method: str, *arguments: Any) -> dict[str, Any]:
             pending = {n: getattr(self._actors[n.id], method).remote(*arguments) for n in nodes}
@@ -164,11 +168,11 @@ class Survey:
                     raise RunError(f"{node}: the archive could not be sent: {cause}") from None
             return answers
 
-        call("begin_upload", archive.path.name)
-        with archive.path.open("rb") as file:
+        call("begin_upload", path.name)
+        with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 call("write_chunk", ray.put(chunk))
-        folders = call("finish_upload", archive.sha256)
+        folders = call("finish_upload", digest(path))
         return {node_id: Path(folder) for node_id, folder in folders.items()}
 
 

@@ -96,8 +96,9 @@ def export(
         diff = _write_common_files(request, files)
         notes = (*request.target.notes(result.config, archive), *files.notes)
         claim = _claim(run, result, archive, confirmation)
-        claim |= {"format": export_format, "kept": request.target.kept(result.config)}
-        if (new / archive.path.name).is_file():
+        kept = request.target.unmeasured(result.config, archive).to_dict()
+        claim |= {"format": export_format, "kept": kept}
+        if (new / archive.path.name).exists():
             claim["archive_sha256"] = Archive.read(new / archive.path.name).sha256
         (new / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
         changes = _CHANGES_ITEM if request.target.base is not None else ""
@@ -126,8 +127,9 @@ def _confirms(confirmation: Confirmation, result: TrialResult) -> bool:
 def _write_common_files(request: ExportRequest, files: FormatFiles) -> str:
     """Write the files of every format; return the changes to the config.properties in use."""
     folder, text = request.folder, files.properties_text
-    (folder / "config.properties").write_text(text)
-    (folder / "environment").write_text(request.config.environment_text())
+    # Text that servetune writes is ASCII; what stays of a file in use keeps its bytes.
+    (folder / "config.properties").write_bytes(text.encode("latin-1"))
+    (folder / "environment").write_text(request.target.environment_text(request.config))
     shutil.copy(LOG_CONFIG, folder / "log4j2.xml")
     if request.target.base is None:
         return ""

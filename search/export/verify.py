@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from search.errors import RunError
 from search.export.common import CLAIM_FILE
 from search.formats import CLAIM_VERSION, check_version
 from search.measure.endpoint import MAX_PROCESSES
+from search.spec.config_file import read_config
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
 from serving.archive import Archive
-from serving.config import ARCHIVE_KEYS, ServerConfig, escape_property, parse_environment
+from serving.config import ServerConfig
+from serving.deployment import Deployment
 from serving.exported import START_SCRIPT, ExportedServer
 from serving.installation import Installation, find_installation
 from serving.production import RATE_PROPERTIES
@@ -81,31 +83,23 @@ class ExportedFiles:
                 f"{folder} contains no files exported by servetune: {CLAIM_FILE}: {error}"
             ) from None
         check_version(claim, CLAIM_VERSION, path)
-        archive = exported if exported.is_file() else (model_store or folder) / name
-        return cls(folder, claim, Archive.read(archive))
+        archive = Archive.read(exported if exported.exists() else (model_store or folder) / name)
+        return cls(folder, claim, archive.registered_as(claim["model"]))
 
     @property
     def kept(self) -> ServerConfig:
         """Settings of the config.properties in use that stayed, although the trial lacked them."""
-        lines = {key: escape_property(text) for key, text in self.claim["kept"].items()}
-        text = "".join(f"{key}={value}\n" for key, value in lines.items())
-        return ServerConfig.parse(text, self.archive)[0]
+        return ServerConfig(**self.claim["kept"])
 
     @property
-    def config(self) -> ServerConfig:
+    def deployment(self) -> Deployment:
         """The configuration in the files, including the archive's own settings.
 
         Raises:
-            ConfigError: TorchServe cannot read a file.
-            RunError: a file is missing.
+            ConfigError: a file is missing, or TorchServe cannot read it.
         """
-        try:
-            text = (self.folder / "config.properties").read_text("latin-1")
-            environment = parse_environment((self.folder / "environment").read_text())
-        except OSError as error:
-            raise RunError(f"{self.folder} is incomplete: {error}") from None
-        config, _ = ServerConfig.parse(text, self.archive, environment)
-        return config
+        properties, environment = self.folder / "config.properties", self.folder / "environment"
+        return read_config(properties, self.archive, environment)
 
 
 def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Check]:
@@ -114,11 +108,8 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
     is_same = digest == files.claim["archive_sha256"]
     found = "as exported" if is_same else f"a different archive: SHA-256 {digest[:12]}…"
     checks = [Check("archive", is_same, found)]
-    actual, kept = flat(files.config.to_dict()), flat(files.kept.to_dict())
+    actual, kept = flat(files.deployment.config.to_dict()), flat(files.kept.to_dict())
     expected = flat(claimed)
-    for name, keys in ARCHIVE_KEYS.items():
-        if name in expected and keys[0] in files.archive.overridden_keys:
-            actual[name] = files.archive.settings.get(keys[0])
     for path in sorted({*expected, *actual}):
         value, expected_value = actual.get(path), expected.get(path)
         if path in expected:
@@ -188,13 +179,17 @@ async def verify(
     else:
         goal = Goal(arrivals=files.claim["arrivals"], timeout_s=files.claim["timeout_s"])
     installation = spec.installation() if spec else find_installation()
+    secrets = spec.in_use().secrets if spec else {}
     with exclusive_host():
-        return checks + await _check_server(files, installation, payloads, goal, windows, on_phase)
+        return checks + await _check_server(
+            files, installation, secrets, payloads, goal, windows, on_phase
+        )
 
 
 async def _check_server(
     files: ExportedFiles,
     installation: Installation,
+    secrets: Mapping[str, str],
     payloads: Sequence[Payload],
     goal: Goal,
     windows: int,
@@ -204,7 +199,7 @@ async def _check_server(
     config = ServerConfig(**files.claim["settings"])
     with tempfile.TemporaryDirectory(prefix="servetune-verify-") as temporary:
         on_phase("start", 0.0)
-        site = Site(files.archive, installation)
+        site = Site(files.archive, installation, secrets=secrets)
         async with ExportedServer(files.folder, config, site, Path(temporary)) as server:
             differences = server.differences()
             found = "; ".join(differences) or f"{len(server.worker_pids)} workers, as claimed"

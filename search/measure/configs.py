@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from loadgen.fleet import Fleet
 from loadgen.ray_process import ray_processes
+from search.cluster.folders import unpacked_archive
 from search.cluster.ray_session import ray_cluster
 from search.spec.schema import StudySpec
 from search.study.rounds import Rounds, measurement_order
@@ -39,7 +41,12 @@ async def measure_configs(
     site, goal = spec.site(spec.installation()), spec.rate_goal()
     load, payloads = spec.load, spec.payloads()
     concurrent = len(configs) if side_by_side else 1
-    with exclusive_host(), ray_cluster(processes=concurrent * load.process_limit) as folder:
+    with (
+        exclusive_host(),
+        unpacked_archive(site.archive) as archive,
+        ray_cluster(processes=concurrent * load.process_limit) as folder,
+    ):
+        site = replace(site, archive=archive)
         spawn = ray_processes(payloads, load.cores)
         fleets = [Fleet(spawn, load.processes, load.process_limit) for _ in range(concurrent)]
 
@@ -49,7 +56,7 @@ async def measure_configs(
                     progress(round_number, index, event)
 
             return await run_trial_with_retry(
-                TrialRequest(round_number, TrialOrigin.DEFAULT, configs[index]),
+                TrialRequest(round_number, TrialOrigin.BASELINE, configs[index]),
                 site,
                 goal,
                 fleets[index % concurrent],

@@ -15,7 +15,15 @@ from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
 
 #: Paths of a specification that name files to read.
-_FILE_PATHS = ("model.archive", "model.requests", "serving.baseline", "search.warm_start")
+FILE_PATHS = (
+    "model.archive",
+    "model.requests",
+    "serving.baseline",
+    "serving.baseline.properties",
+    "serving.baseline.environment",
+    "serving.baseline.secrets",
+    "search.warm_start",
+)
 #: Paths that only the service sets: programs to run, and places to write to.
 _RESERVED_PATHS = ("serving.java", "serving.python", "serving.ports", "output")
 _OUTSIDE = "is outside the folders that the service may read"
@@ -61,10 +69,9 @@ def accept(
         paths = [problem.path for problem in misplaced]
         raise SpecError([*misplaced, *_other_problems(data, paths, roots)])
     data.setdefault("name", "job")
-    for path in _FILE_PATHS:
-        section, name = path.split(".")
-        if isinstance(file := _value_at(data, path), str):
-            data[section] = {**data[section], name: str((roots[0] / file).resolve())}
+    for path in FILE_PATHS:
+        if isinstance(file := value_at(data, path), str):
+            data = with_value(data, path, str((roots[0] / file).resolve()))
     spec = parse_spec(data, roots[0])
     preflight(spec, allow_fixed_space="sweep" in data)
     if problems := list(_payload_problems(spec.model.requests, roots, uploads)):
@@ -104,11 +111,11 @@ def _misplaced(
     data: Mapping[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
 ) -> Iterator[SpecProblem]:
     for path in _RESERVED_PATHS:
-        if _value_at(data, path) is not None:
+        if value_at(data, path) is not None:
             yield SpecProblem(path, "is set by the service; remove it")
     uploaded = {f"model.{name}" for name in uploads}
-    for path in _FILE_PATHS:
-        file = _value_at(data, path)
+    for path in FILE_PATHS:
+        file = value_at(data, path)
         if (
             isinstance(file, str)
             and path not in uploaded
@@ -128,11 +135,18 @@ def _payload_problems(
             yield SpecProblem("model.requests", f"line {number}: {name!r} {_OUTSIDE}")
 
 
-def _value_at(data: Mapping[str, Any], path: str) -> Any:
+def value_at(data: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a path of nested data; None if there is none."""
     value: Any = data
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def with_value(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of nested data with another value at a path, which must exist."""
+    name, _, rest = path.partition(".")
+    return {**data, name: with_value(data[name], rest, value) if rest else value}
 
 
 def _is_inside(path: Path, roots: Sequence[Path]) -> bool:

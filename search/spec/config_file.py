@@ -1,30 +1,70 @@
-"""Read a config.properties and the file `environment` in its folder."""
+"""Read the files of a deployment: a config.properties and the environment of its server."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from serving.archive import Archive
-from serving.config import ServerConfig, parse_environment
+from serving.deployment import Deployment
+from serving.environment import parse_environment
 from serving.errors import ConfigError
 
 
-def read_config(path: Path, archive: Archive) -> tuple[ServerConfig, dict[str, str]]:
-    """Read a config.properties, and the file `environment` in its folder if it exists.
+def read_config(
+    path: Path | None,
+    archive: Archive,
+    environment: Path | None = None,
+    secrets: Path | None = None,
+) -> Deployment:
+    """Read a config.properties and an environment file, either of which may be missing.
 
-    Returns:
-        The configuration, and the properties of the file that servetune sets itself.
+    Args:
+        path: of the config.properties; None if only the environment is known.
+        environment: of the environment file; None for the file `environment` in the folder of
+            the config.properties if it exists.
+        secrets: of an environment file whose variables are all secrets.
 
     Raises:
         ConfigError: a file cannot be read, or TorchServe would not start with it.
     """
-    try:
-        text = path.read_text("latin-1")  # As Java reads it.
+    if environment is None and path is not None:
         environment = path.with_name("environment")
-        variables = parse_environment(environment.read_text()) if environment.is_file() else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        if not environment.is_file():
+            environment = None
+    text = None if path is None else read_properties_file(path)
     try:
-        return ServerConfig.parse(text, archive, variables)
+        return Deployment.read(
+            text, read_environment_file(environment), archive, read_environment_file(secrets)
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path or environment}: {error}") from None
+
+
+def read_properties_file(path: Path) -> str:
+    """Return the text of a config.properties; as in Java, each byte is one character.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_environment_file(path: Path | None) -> dict[str, str]:
+    """Return the variables in an environment file; none without one.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no environment file.
+    """
+    if path is None:
+        return {}
+    try:
+        return parse_environment(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} cannot be read: it is not UTF-8 text") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

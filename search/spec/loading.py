@@ -65,6 +65,10 @@ def _with_absolute_paths(spec: StudySpec, folder: Path) -> StudySpec:
         return None if path is None else (folder / path).resolve()
 
     model, serving, search = spec.model, spec.serving, spec.search
+    baseline = serving.baseline
+    if baseline is not None:
+        files = {name: absolute(getattr(baseline, name)) for name in type(baseline).model_fields}
+        baseline = baseline.model_copy(update=files)
     return spec.model_copy(
         update={
             "model": model.model_copy(
@@ -73,7 +77,7 @@ def _with_absolute_paths(spec: StudySpec, folder: Path) -> StudySpec:
                     "requests": absolute(model.requests),
                 }
             ),
-            "serving": serving.model_copy(update={"baseline": absolute(serving.baseline)}),
+            "serving": serving.model_copy(update={"baseline": baseline}),
             "search": search.model_copy(update={"warm_start": absolute(search.warm_start)}),
         }
     )

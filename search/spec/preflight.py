@@ -10,7 +10,6 @@ from pathlib import Path
 from loadgen.errors import PayloadError
 from loadgen.payloads import read_payloads
 from search.errors import SpecError, SpecProblem
-from search.spec.config_file import read_config
 from search.spec.schema import StudySpec
 from serving.archive import Archive
 from serving.errors import ArchiveError, ConfigError, ServerError
@@ -62,7 +61,7 @@ def preflight(
 
 def _problems(spec: StudySpec, host: HostFacts) -> Iterator[tuple[str, str]]:
     archive = None
-    if problem := _file_problem(spec.model.archive):
+    if problem := _file_problem(spec.model.archive, may_be_folder=True):
         yield "model.archive", problem
     else:
         try:
@@ -101,11 +100,16 @@ def _serving_problems(
         yield "serving.python", str(error)
     baseline = spec.serving.baseline
     if baseline is not None:
-        if problem := _file_problem(baseline):
-            yield "serving.baseline", problem
-        elif archive is not None:  # The baseline has an entry for the model in the archive.
+        problems = {
+            name: problem
+            for name in type(baseline).model_fields
+            if (path := getattr(baseline, name)) and (problem := _file_problem(path))
+        }
+        for name, problem in problems.items():
+            yield f"serving.baseline.{name}", problem
+        if archive is not None and not problems:  # The baseline has an entry for the model.
             try:
-                read_config(baseline, archive)
+                spec.study_space(host.cores)
             except ConfigError as error:
                 yield "serving.baseline", str(error)
     for name in type(spec.serving.ports).model_fields:
@@ -117,9 +121,9 @@ def _serving_problems(
             )
 
 
-def _file_problem(path: Path) -> str | None:
+def _file_problem(path: Path, may_be_folder: bool = False) -> str | None:
     try:
-        if path.is_file():
+        if path.is_file() or (may_be_folder and path.is_dir()):
             return None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,10 +23,14 @@ from search.errors import SpecError, SpecProblem
 from search.spec.config_file import read_config
 from search.spec.section import Section, UserPath, optional_section
 from search.spec.settings import SpaceSection
-from search.spec.space import Dimension, Space
+from search.spec.space import Dimension, Space, essential_settings
 from search.spec.sweep import SweepSection
 from serving.archive import Archive
 from serving.config import ServerConfig
+from serving.deployment import Deployment, archived_settings
+from serving.environment import REDACTED
+from serving.errors import ConfigError
+from serving.ignored import find_ignored_settings
 from serving.installation import Installation, find_installation
 from serving.ports import Ports
 from serving.site import Site
@@ -67,6 +72,44 @@ class PortsSection(Section):
         return self
 
 
+class BaselineSection(Section):
+    """The files of the configuration in use today, at least one of them."""
+
+    properties: UserPath | None = Field(
+        default=None,
+        description=(
+            "The `config.properties`. Without it, the variables of the environment are read as "
+            "SageMaker's container reads them if their names begin with `SAGEMAKER_`."
+        ),
+    )
+    environment: UserPath | None = Field(
+        default=None,
+        description=(
+            "The variables of the server: lines `NAME=value`, or a JSON object. The default is "
+            "a file `environment` in the folder of `properties`."
+        ),
+    )
+    secrets: UserPath | None = Field(
+        default=None,
+        description=(
+            "More variables, in a file of the same form, whose values are never printed or "
+            "stored. Variables whose names say so (`HF_TOKEN`, `…_PASSWORD`) are secrets in "
+            "either file."
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, data: Any) -> Any:
+        return {"properties": data} if isinstance(data, str | Path) else data
+
+    @model_validator(mode="after")
+    def _names_a_file(self) -> Self:
+        if self.properties is None and self.environment is None:
+            raise ValueError("needs `properties`, `environment` or both")
+        return self
+
+
 class ServingSection(Section):
     """How TorchServe runs."""
 
@@ -84,12 +127,12 @@ class ServingSection(Section):
             "installed. The default is the interpreter that runs servetune."
         ),
     )
-    baseline: UserPath | None = Field(
+    baseline: BaselineSection | None = Field(
         default=None,
         description=(
-            "The `config.properties` in use today. servetune measures it and compares every "
-            "result with it. A file `environment` (`NAME=value` lines) in the same folder "
-            "is read with it."
+            "The configuration in use today: the path of its `config.properties`, or a mapping. "
+            "servetune measures it and compares every result with it. Its settings hold in "
+            "every trial, unless they are tuned."
         ),
     )
     ready_timeout_s: float = Field(
@@ -372,9 +415,12 @@ class StudySpec(Section):
         return None
 
     def build_space(self, cores: int | None = None) -> Space:
-        """Return the search space on a host with this number of cores; on this host if None.
+        """Return what the specification alone says of the search space; it reads no file.
 
         In a sweep, only the settings that are given vary.
+
+        Args:
+            cores: of the serving host; of this host if None.
         """
         if self.sweep is None:
             return self.space.build(cores)
@@ -383,7 +429,7 @@ class StudySpec(Section):
     def points(self) -> list[ServerConfig]:
         """Return the configurations that a sweep measures, in its random order."""
         assert self.sweep is not None
-        space = self.build_space()
+        space = self.study_space()
         axes = [d.choices for d in space.dimensions]
         names = [d.name for d in space.dimensions]
         grid = (dict(zip(names, values, strict=True)) for values in itertools.product(*axes))
@@ -415,26 +461,58 @@ class StudySpec(Section):
         cluster = self.cluster.model_copy(update={"address": address})
         return self.model_copy(update={"cluster": cluster})
 
+    def study_space(self, cores: int | None = None) -> Space:
+        """Return the search space, with the settings in use where nothing else is said.
+
+        Raises:
+            ConfigError: a setting in use and one of the specification do not fit together.
+        """
+        in_use = self.in_use()
+        space = self.space.build(
+            cores,
+            with_defaults=self.sweep is None,
+            additional=self.sweep.dimensions() if self.sweep else {},
+            in_use=in_use.config,
+        )
+        default = essential_settings(space.common)
+        return replace(space, default_config=replace(default, **archived_settings(in_use.archive)))
+
+    def in_use(self) -> Deployment:
+        """Read the deployment in use today; without a baseline, only the archive is known.
+
+        Raises:
+            ConfigError, ArchiveError: a file cannot be read.
+        """
+        archive, files = Archive.read(self.model.archive), self.serving.baseline
+        if files is None:
+            return Deployment.of_archive(archive)
+        # A copy of a run may be read where its secrets are not.
+        secrets = files.secrets if files.secrets and files.secrets.is_file() else None
+        return read_config(files.properties, archive, files.environment, secrets)
+
     def baseline(self) -> ServerConfig | None:
         """Read the configuration in use today; None if the specification names none."""
-        path = self.serving.baseline
-        return read_config(path, self.archive())[0] if path else None
+        return self.in_use().config if self.serving.baseline else None
 
     def baseline_notes(self) -> list[str]:
-        """Return a note on the entries of the baseline that are not measured with it."""
-        path = self.serving.baseline
-        unused = read_config(path, self.archive())[1] if path else {}
-        if path is None or not unused:
+        """Return what the user must know about the baseline; empty without one."""
+        if self.serving.baseline is None:
             return []
-        return [
-            f"Entries of {path.name} without effect on the baseline (TorchServe ignores them, the "
-            "archive's model-config.yaml overrides them, servetune sets them, or they are about "
-            f"other models): {', '.join(sorted(unused))}"
-        ]
+        in_use = self.in_use()
+        notes = in_use.summary()
+        properties = in_use.config.properties
+        if ignored := find_ignored_settings(properties, self.installation(), in_use.archive):
+            notes.append(f"the baseline is measured as it is, but {ignored}")
+        if essential := essential_settings(in_use.config).lines(in_use.archive):
+            notes.append(
+                "TorchServe's default is measured with what the model may need of the baseline: "
+                f"{', '.join(essential)}"
+            )
+        return notes
 
     def archive(self) -> Archive:
-        """Read the model archive."""
-        return Archive.read(self.model.archive)
+        """Read the model archive; its name is the one that the baseline registers."""
+        return self.in_use().archive
 
     def payloads(self) -> list[Payload]:
         """Read the requests."""
@@ -445,14 +523,26 @@ class StudySpec(Section):
         return find_installation(self.serving.python, self.serving.java)
 
     def site(self, installation: Installation) -> Site:
-        """Return the archive, installation, limits and ports for TorchServe on this host."""
+        """Return the archive, installation, limits and ports for TorchServe on this host.
+
+        Raises:
+            ConfigError: a file of the baseline cannot be read, or a secret is not known.
+        """
         limit = self.serving.memory_limit_mb
+        in_use = self.in_use()
+        if unknown := [name for name, text in in_use.secrets.items() if text == REDACTED]:
+            raise ConfigError(
+                f"the value of {', '.join(unknown)} is not known: it is a secret, and "
+                "serving.baseline.secrets names no file with it"
+            )
         return Site(
-            self.archive(),
+            in_use.archive,
             installation,
             self.serving.ready_timeout_s,
             None if limit is None else limit << 20,
             Ports(**self.serving.ports.model_dump()),
+            in_use=in_use.config,
+            secrets=in_use.secrets,
         )
 
     def rate_goal(self) -> Goal:

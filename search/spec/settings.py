@@ -18,7 +18,15 @@ from pydantic import (
 
 from search.errors import SpecError, SpecProblem
 from search.spec.section import Section
-from search.spec.space import DEFAULT_SETTINGS, GROUPS, Dimension, Space, build_space
+from search.spec.space import (
+    DEFAULT_SETTINGS,
+    GROUPS,
+    Dimension,
+    Space,
+    build_space,
+    in_use_entries,
+)
+from serving.config import ServerConfig
 from serving.errors import ConfigError
 
 #: TorchServe reads numbers as Java's `int`.
@@ -186,6 +194,7 @@ class SpaceSection(SettingsSection):
         cores: int | None = None,
         with_defaults: bool = True,
         additional: Mapping[str, Dimension] = MappingProxyType({}),
+        in_use: ServerConfig | None = None,
     ) -> Space:
         """Return the search space.
 
@@ -193,10 +202,22 @@ class SpaceSection(SettingsSection):
             cores: of the serving host; of this host if None.
             with_defaults: whether the default settings vary if they are not given.
             additional: dimensions besides those of this section.
+            in_use: the configuration whose settings hold where nothing else is said.
+
+        Raises:
+            ConfigError: settings that are valid alone do not fit together.
         """
+        in_use = in_use or ServerConfig()
         left_out = {} if with_defaults else dict.fromkeys(DEFAULT_SETTINGS)
-        entries = {**left_out, **self.entries(), **additional}
-        return build_space(entries, cores or len(os.sched_getaffinity(0)))
+        given = {**self.entries(), **additional}
+        tuned = {*given, *(DEFAULT_SETTINGS if with_defaults else ())}
+        entries = {**left_out, **in_use_entries(in_use, tuned), **given}
+        model_properties = {
+            key: value
+            for key, value in in_use.model_properties.items()
+            if key != "maxWorkers" or "workers" not in tuned
+        }
+        return build_space(entries, cores or len(os.sched_getaffinity(0)), model_properties)
 
 
 class PointSection(SettingsSection):

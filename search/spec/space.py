@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from serving.config import SETTINGS, ServerConfig
+from serving.config import SETTINGS, THREAD_VARIABLES, ServerConfig
+from serving.environment import changes_speed
 from serving.errors import ConfigError
+from serving.properties import ESSENTIAL_KEYS, ESSENTIAL_MODEL_KEYS
 
 #: Settings with a free name; their dimensions are called `GROUP.NAME`.
 GROUPS = ("properties", "environment", "jvm")
@@ -69,11 +72,13 @@ class Space:
     Attributes:
         common: the configuration with the fixed settings only.
         cores: of the serving host.
+        default_config: TorchServe's defaults, with what the model needs to be served at all.
     """
 
     dimensions: tuple[Dimension, ...]
     common: ServerConfig
     cores: int
+    default_config: ServerConfig = field(default_factory=ServerConfig)
 
     def config(self, point: Mapping[str, Any]) -> ServerConfig:
         """Return the configuration at a point."""
@@ -235,7 +240,34 @@ def default_dimension(name: str, cores: int) -> Dimension:
     }[name]
 
 
-def build_space(entries: Mapping[str, Any], cores: int) -> Space:
+def essential_settings(config: ServerConfig) -> ServerConfig:
+    """Return only the settings that a model may need to be served at all, not those for speed."""
+    return ServerConfig(
+        properties={k: v for k, v in config.properties.items() if k in ESSENTIAL_KEYS},
+        environment={k: v for k, v in config.environment.items() if not changes_speed(k)},
+        model_properties={
+            k: v for k, v in config.model_properties.items() if k in ESSENTIAL_MODEL_KEYS
+        },
+    )
+
+
+def in_use_entries(config: ServerConfig, tuned: Collection[str]) -> dict[str, Any]:
+    """Return the settings of a configuration in use that are not tuned, for `build_space`."""
+    settings = {name: getattr(config, name) for name in SETTINGS if name not in tuned}
+    entries = {name: value for name, value in settings.items() if value is not None}
+    for group in GROUPS:
+        for key, text in getattr(config, group).items():
+            is_thread_count = key in THREAD_VARIABLES and "mkl_threads" in tuned
+            if not is_thread_count:
+                entries[f"{group}.{key}"] = text
+    return entries
+
+
+def build_space(
+    entries: Mapping[str, Any],
+    cores: int,
+    model_properties: Mapping[str, str | int] = MappingProxyType({}),
+) -> Space:
     """Build a space.
 
     Args:
@@ -243,6 +275,7 @@ def build_space(entries: Mapping[str, Any], cores: int) -> Space:
             TorchServe's default. The DEFAULT_SETTINGS that are missing vary over their default
             ranges.
         cores: of the serving host.
+        model_properties: of every configuration.
 
     Raises:
         ConfigError: TorchServe would refuse a fixed value, a choice or a bound.
@@ -261,7 +294,8 @@ def build_space(entries: Mapping[str, Any], cores: int) -> Space:
                 fixed[name] = dimension.first
         elif entry is not None:
             fixed[name] = entry
-    space = Space(tuple(dimensions), Space((), ServerConfig(), cores).config(fixed), cores)
+    common = ServerConfig(model_properties=dict(model_properties))
+    space = Space(tuple(dimensions), Space((), common, cores).config(fixed), cores)
     problems = []
     for dimension in dimensions:
         for value in dimension.choices or (dimension.low, dimension.high):

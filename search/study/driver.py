@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from ray import tune
 
 from loadgen.payloads import Payload
 from search.cluster.confirmation_host import ConfirmationHost
+from search.cluster.folders import unpacked_archive
 from search.cluster.placement import ClusterMonitor, single_host_placement
 from search.cluster.ray_session import ray_cluster
 from search.cluster.survey import Survey
@@ -152,9 +154,12 @@ def _trial_setup(
 ) -> Iterator[TrialSetup]:
     """Prepare the serving hosts, and yield the data that all trials share."""
     load = spec.load
-    placement, inbox = single_host_placement(site.archive, load.process_limit), None
+    inbox = None
     with contextlib.ExitStack() as stack:
-        if spec.cluster.address is not None:
+        if spec.cluster.address is None:
+            site = replace(site, archive=stack.enter_context(unpacked_archive(site.archive)))
+            placement = single_host_placement(site.archive, load.process_limit)
+        else:
             survey = stack.enter_context(_survey(spec))
             survey.check(load.process_limit)
             keep_heterogeneous = spec.cluster.heterogeneous_hosts == "keep"

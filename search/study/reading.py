@@ -21,7 +21,7 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 def open_store(run: Run, spec: StudySpec) -> StudyStore:
     """Return the store of a run; create it if there is none."""
     return StudyStore(
-        spec.build_space(run.recorded()["host"]["cores"]),
+        spec.study_space(run.recorded()["host"]["cores"]),
         run.storage(spec.output.storage),
         run.name,
         spec.search.seed,

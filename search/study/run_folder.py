@@ -23,6 +23,7 @@ from search.formats import (
 )
 from search.spec.loading import parse_spec
 from search.spec.schema import StudySpec
+from search.study.baseline_copy import copy_baseline
 from search.trial.result import TrialResult
 
 
@@ -56,6 +57,10 @@ class Run:
         cores = recorded["host"]["cores"]
         data = {**spec.resolved(cores), "recorded": recorded}
         run = cls(folder)
+        if spec.serving.baseline is not None:
+            data["serving"]["baseline"] = copy_baseline(
+                spec.serving.baseline, spec.in_use(), folder
+            )
         run._write(data)
         return run
 

@@ -142,7 +142,7 @@ class StudyStore:
         if self._points is not None:
             yield from ((TrialOrigin.SWEEP, config) for config in self._points)
             return
-        yield TrialOrigin.DEFAULT, ServerConfig()
+        yield TrialOrigin.DEFAULT, self.space.default_config
         if self._baseline is not None:
             yield TrialOrigin.BASELINE, self._baseline
         for config in warm_start:
@@ -202,8 +202,11 @@ class StudyStore:
         configs += [request.config for request in self._running.values()]
         tried_identities = {self._identity(config) for config in configs}
         tried_digests = {config.digest for config in configs}
-        for attempt in range(_MAX_PROPOSALS + 1):
-            if attempt == _MAX_PROPOSALS:
+        proposals = 0
+        while True:
+            # A driver that was killed at its start may have enqueued a point many times.
+            proposals += not self._is_waiting()
+            if proposals > _MAX_PROPOSALS:
                 # The sampler repeats itself: draw at random.
                 point = self.space.draw_untried(tried_identities, self._next_number)
                 if point is None:
@@ -243,7 +246,6 @@ class StudyStore:
             request = TrialRequest(number, origin, config, rate_to_beat)
             self._running[number] = request
             return trial, request
-        return None
 
     def tell(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
         """Record a finished trial."""

@@ -106,15 +106,14 @@ async def run_trial(
     probes: list[dict[str, Any]] = []
     load_results: list[LoadResult] = []
     try:
-        # The baseline is measured as it is, even if TorchServe ignores some of its settings.
-        is_strict = request.origin is not TrialOrigin.BASELINE
-        if is_strict:
-            _refuse(find_ignored_settings(request.config, site.installation, site.archive))
+        # A configuration in use is measured as it is, even if TorchServe ignores some settings.
+        in_use = request.config if request.origin is TrialOrigin.BASELINE else site.in_use
+        chosen = dict(request.config.properties.items() - in_use.properties.items())
+        _refuse(find_ignored_settings(chosen, site.installation, site.archive))
         watch.enter(Phase("start"))
         async with _serving(server, turn, watch):
-            if is_strict:
-                commands = [worker.command for worker in server.processes]
-                _refuse(find_unapplied_settings(request.config, commands), server.log_tail())
+            commands = [worker.command for worker in server.processes]
+            _refuse(find_unapplied_settings(chosen, commands), server.log_tail())
             await fleet.set_target(server.url)
             observed = ObservedGenerator(server, fleet, turn, progress)
             windows = observed.windows

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from serving.archive import Archive
 from serving.errors import ArchiveError
-from tests.archives import make_archive
+from tests.archives import as_folder, as_tar, make_archive
 
 
 def test_archive_has_name_version_and_settings(tmp_path: Path) -> None:
@@ -35,3 +37,43 @@ def test_archive_refuses_broken_file(tmp_path: Path, content: bytes | None, prob
         path.write_bytes(content)
     with pytest.raises(ArchiveError, match=rf"broken\.mar {problem}"):
         Archive.read(path)
+
+
+@pytest.mark.parametrize("convert", [as_tar, as_folder], ids=["tar", "folder"])
+def test_archive_reads_other_forms_like_a_mar_file(
+    tmp_path: Path, convert: Callable[[Path], Path]
+) -> None:
+    mar = make_archive(tmp_path, name="small", model_config__yaml="batchSize: 4\n")
+    path = convert(mar)
+    archive = Archive.read(path)
+    assert (archive.path, archive.name, archive.version) == (path, "small", "1.0")
+    assert archive.settings == {"batchSize": 4}
+    assert len(archive.sha256) == 64 and archive.sha256 != Archive.read(mar).sha256
+
+
+def test_sha256_changes_with_a_file_of_a_folder(tmp_path: Path) -> None:
+    folder = as_folder(make_archive(tmp_path))
+    before = Archive.read(folder).sha256
+    assert Archive.read(folder).sha256 == before
+    (folder / "handler.py").write_text("def handle(data, context): ...\n")
+    assert Archive.read(folder).sha256 != before
+
+
+def test_archive_refuses_other_files_with_the_forms_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "no").mkdir()
+    with pytest.raises(ArchiveError, match=r"there is no file MAR-INF/MANIFEST\.json in it; build"):
+        Archive.read(tmp_path / "no")
+    with tarfile.open(tmp_path / "no.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "no", "no")
+    with pytest.raises(ArchiveError, match=r"there is no file MAR-INF/MANIFEST\.json in it; build"):
+        Archive.read(tmp_path / "no.tar.gz")
+    make_archive(tmp_path).rename(tmp_path / "echo.zip")
+    with pytest.raises(ArchiveError, match=r"must be a \.mar file, a \.tar\.gz file or a folder"):
+        Archive.read(tmp_path / "echo.zip")
+
+
+def test_load_models_has_the_alias(tmp_path: Path) -> None:
+    archive = Archive.read(make_archive(tmp_path))
+    assert archive.load_models == archive.registered_as("echo").load_models == "echo.mar"
+    assert archive.registered_as("parrot").load_models == "parrot=echo.mar"
+    assert archive.registered_as("parrot").registered_as("echo").load_models == "echo.mar"

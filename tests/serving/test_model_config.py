@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from serving.model_config import (
     unpack_with_settings,
     without_archive_settings,
 )
-from tests.archives import make_archive
+from tests.archives import ECHO, as_folder, as_tar, make_archive
 
 CONFIG = ServerConfig(workers=2, batch_size=16, netty_threads=4)
 
@@ -65,6 +66,52 @@ def test_unpack_with_settings_changes_only_tuned_keys(tmp_path: Path, model_conf
         for name in set(mar.namelist()) - {"model-config.yaml", MANIFEST}:
             assert (folder / name).read_bytes() == mar.read(name)
         assert json.loads((folder / MANIFEST).read_text()) == json.loads(mar.read(MANIFEST))
+
+
+@pytest.mark.parametrize(
+    ("model_config", "expected"),
+    [
+        ("# ours\nbatchSize: 4  # small\na: {b: 1}\n", "# ours\nbatchSize: 16  # small\na: {b: 1}\n"),
+        ("batchSize : 1\r\nhandler:\r\n  batchSize: 4\r\n", "batchSize : 16\r\nhandler:\r\n  batchSize: 4\r\n"),
+        ("handler:\n  batchSize: 4", "handler:\n  batchSize: 4\nbatchSize: 16\n"),
+        ("batchSize: 16 # kept\n", "batchSize: 16 # kept\n"),
+        ("{batchSize: 4}\n", "batchSize: 16\n"),
+    ],
+)  # fmt: skip
+def test_unpack_with_settings_keeps_other_lines(
+    tmp_path: Path, model_config: str, expected: str
+) -> None:
+    path = make_archive(tmp_path, model_config__yaml="batchSize: 4\n")
+    folder = as_folder(path)
+    (folder / "model-config.yaml").write_bytes(model_config.encode())
+    text = unpack_with_settings(Archive.read(folder), {"batchSize": 16}, tmp_path / "store")
+    assert text == expected
+    assert (tmp_path / "store" / "model-config.yaml").read_bytes() == expected.encode()
+
+
+@pytest.mark.parametrize("convert", [as_tar, as_folder], ids=["tar", "folder"])
+def test_archive_of_another_form_takes_settings(
+    tmp_path: Path, convert: Callable[[Path], Path]
+) -> None:
+    archive = Archive.read(convert(make_archive(tmp_path, model_config__yaml="batchSize: 4\n")))
+    before = archive.sha256
+    rebuilt, store = tmp_path / "rebuilt" / archive.path.name, tmp_path / "store" / "echo"
+    rebuilt.parent.mkdir()
+    text = rebuild_archive(archive, archive_settings(CONFIG), rebuilt)
+    assert unpack_with_settings(archive, archive_settings(CONFIG), store) == text
+    for path in (rebuilt, store):
+        read = Archive.read(path)
+        assert read.settings["batchSize"] == 16 and read.settings["minWorkers"] == 2
+    assert (store / "handler.py").read_text() == ECHO
+    assert archive.sha256 == before, "the original is not changed through a link"
+
+
+def test_unpack_with_settings_links_the_files_of_a_folder(tmp_path: Path) -> None:
+    folder = as_folder(make_archive(tmp_path, model_config__yaml="batchSize: 4\n"))
+    store = tmp_path / "store" / "echo"
+    unpack_with_settings(Archive.read(folder), archive_settings(CONFIG), store)
+    links = {path.name for path in store.iterdir() if path.is_symlink()}
+    assert links == {"handler.py"}, "MAR-INF and model-config.yaml are replaced"
 
 
 def test_rebuild_archive_replaces_settings(archive: Archive, tmp_path: Path) -> None:

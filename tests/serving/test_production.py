@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import javaproperties
 import pytest
@@ -9,6 +10,7 @@ from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.errors import ConfigError
 from serving.production import DeploymentTarget
+from tests.serving.test_deployment import parse
 
 TUNED = ServerConfig(
     workers=2, batch_size=16, max_batch_delay_ms=50, netty_threads=4, mkl_threads=1
@@ -38,18 +40,20 @@ def test_properties_text_keeps_lines_that_are_not_tuned(archive: Archive) -> Non
     assert "load_models=all" in lines and "io_ratio=70" in lines
     assert lines[-1] == "disable_token_authorization=true"
     written = javaproperties.loads("\n".join(lines))
-    assert "job_queue_size" not in written, "the trial ran with TorchServe's default"
+    assert written["job_queue_size"] == "500"
     models = json.loads(written["models"])
     assert models["other"] == {"1.0": {"minWorkers": 3}} and models["echo"]["2.0"] == {
         "batchSize": 2
     }
     assert models["echo"]["1.0"]["batchSize"] == 16
-    parsed, _ = ServerConfig.parse(
-        "\n".join(lines), archive, {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    )
-    assert parsed.to_dict() == {**TUNED.to_dict(), "properties": {**parsed.properties}}
-    (note,) = target.notes(TUNED, archive)
-    assert note.startswith("io_ratio=70 is kept"), "private_key_file does not change the rate"
+    parsed, _ = parse("\n".join(lines), archive, {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+    kept = {"job_queue_size": 500, "properties": {**parsed.properties}}
+    assert parsed.to_dict() == {**TUNED.to_dict(), **kept}
+    # private_key_file does not change the rate.
+    assert [note.partition(" is kept")[0] for note in target.notes(TUNED, archive)] == [
+        "job_queue_size=500",
+        "io_ratio=70",
+    ]
 
 
 def test_properties_text_is_idempotent(archive: Archive) -> None:
@@ -104,7 +108,7 @@ def test_properties_text_changes_the_snapshot_in_use(archive: Archive) -> None:
         **{"marName": "", "defaultVersion": True},
     }
     assert written == others
-    read, _ = ServerConfig.parse(text, archive, {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+    read, _ = parse(text, archive, {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
     assert read == TUNED
 
 
@@ -119,3 +123,72 @@ def test_properties_text_reads_the_json_that_torchserve_accepts(archive: Archive
     text = DeploymentTarget(base).properties_text(TUNED, archive)
     models = json.loads(javaproperties.loads(text)["models"])
     assert models["zoo"] == {"1.0": {}} and models["echo"]["1.0"]["batchSize"] == 16
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        b"load_models=echo.mar\njob_queue_size=1000\nnumber_of_netty_threads=32\n",
+        b"# file d'attente r\xe9gl\xe9e\r\ncors_allowed_origin=http://caf\xe9.example\r\nload_models=all\r\n",
+        b"\xef\xbb\xbf# settings\nload_models : all\n  io_ratio   70\n! x\n\n",
+        b"# \xe9\x85\x8d\xe7\xbd\xae\nload_models=\\\n  all\nprefer_direct_buffer=True",
+        b"a=1\rload_models=all\rprefer_direct_buffer=True\rmetrics_format=x\r",
+        b"load_models=all\nvmargs=-Xmx1g   -server\nmodels={'echo':{'1.0':{'x':1}}}\n",
+    ],
+)
+def test_properties_text_keeps_every_byte_of_other_lines(archive: Archive, base: bytes) -> None:
+    target = DeploymentTarget(base.decode("latin-1"))
+    in_use = parse(target.base or "", archive)[0]
+    assert target.properties_text(in_use, archive).encode("latin-1") == base
+    assert target.properties_text(ServerConfig(), archive).encode("latin-1") == base
+    tuned = replace(in_use, batch_size=16, netty_client_threads=3)
+    written = target.properties_text(tuned, archive)
+    assert parse(written, archive)[0] == tuned
+    kept = [line for line in base.splitlines(keepends=True) if not line.startswith(b"models")]
+    lines = written.encode("latin-1").splitlines(keepends=True)
+    ends = [line.rstrip(b"\r\n") for line in kept]
+    assert [line.rstrip(b"\r\n") for line in lines if line.rstrip(b"\r\n") in ends] == ends
+
+
+def test_properties_text_keeps_a_line_that_has_the_tuned_value(archive: Archive) -> None:
+    base = "load_models=all\nmodels={'echo':{'1.0':{'batchSize':'16','maxWorkers':2,'minWorkers':2}}}\n"
+    assert (
+        DeploymentTarget(base).properties_text(
+            replace(TUNED, netty_threads=None, max_batch_delay_ms=None), archive
+        )
+        == base
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("load_models=parrot=echo.mar\n", "parrot"),
+        ('load_models=parrot=echo.mar\nmodels={"parrot":{"1.0":{"batchSize":2}}}\n', "parrot"),
+        ('load_models=echo.mar\nmodels={"parrot":{"1.0":{"batchSize":2}}}\n', "echo"),
+    ],
+)
+def test_properties_text_uses_the_name_of_the_file_in_use(
+    archive: Archive, base: str, name: str
+) -> None:
+    written = javaproperties.loads(DeploymentTarget(base).properties_text(TUNED, archive))
+    assert json.loads(written["models"])[name]["1.0"]["batchSize"] == 16
+    assert written["load_models"] == javaproperties.loads(base)["load_models"]
+
+
+def test_properties_text_leaves_to_the_archive_what_it_decides(archive: Archive) -> None:
+    decides = replace(archive, settings={"batchSize": 4})
+    written = DeploymentTarget("load_models=all\n").properties_text(TUNED, decides)
+    entry = json.loads(javaproperties.loads(written)["models"])["echo"]["1.0"]
+    assert "batchSize" not in entry and entry["minWorkers"] == 2
+
+
+def test_environment_text_adds_the_tuned_variables_to_those_in_use(archive: Archive) -> None:
+    in_use = {"MODEL": "a b", "HF_TOKEN": "x", "MKL_NUM_THREADS": "9", "TS_JOB_QUEUE_SIZE": "7"}
+    target = DeploymentTarget("enable_envvars_config=true\nload_models=all\n", {}, in_use)
+    text = target.environment_text(TUNED)
+    assert text == "MODEL='a b'\nMKL_NUM_THREADS=1\nOMP_NUM_THREADS=1\n"
+    tuned = replace(TUNED, job_queue_size=9)
+    notes = " ".join(target.notes(tuned, archive))
+    assert "secrets are not exported: set HF_TOKEN in the environment" in notes
+    assert "variables TS_JOB_QUEUE_SIZE take precedence over config.properties" in notes

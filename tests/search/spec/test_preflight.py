@@ -22,7 +22,7 @@ from tests.specifications import write_spec
         ({"model": {"archive": "echo.mar", "requests": "echo.mar"}}, "model.requests: requests file"),
         ({"load": {"cores": [4096]}}, "load.cores.0: this host has no core 4096"),
         ({"search": {"warm_start": "."}}, "search.warm_start: .* is not a run folder"),
-        ({"serving": {"baseline": "no.properties"}}, "serving.baseline: .*does not exist"),
+        ({"serving": {"baseline": "no.properties"}}, "serving.baseline.properties: .*does not exist"),
         ({"serving": {"baseline": "bad.properties"}}, "serving.baseline: .*an integer that Java reads"),
         ({"serving": {"java": "/no/java"}}, "serving.java: no Java: /no/java does not run"),
         ({"serving": {"python": "/no/python"}}, "serving.python: no Python: the interpreter /no/python"),

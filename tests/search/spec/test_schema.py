@@ -1,11 +1,17 @@
 """What a specification derives from its sections."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
+from search.errors import SpecError
 from search.spec.loading import load_spec
+from search.spec.schema import StudySpec
+from search.spec.space import DEFAULT_SETTINGS
 from serving.config import ServerConfig
+from tests.archives import make_archive
 from tests.specifications import write_spec
 
 
@@ -27,7 +33,7 @@ def test_baseline_notes_name_what_has_no_effect(folder: Path) -> None:
     (folder / "config.properties").write_text("NUM_WORKERS=1\njob_queue_size=5\nsecret=x\n")
     spec = load_spec(write_spec(folder, serving={"baseline": "config.properties"}))
     (note,) = spec.baseline_notes()
-    assert note.endswith("about other models): NUM_WORKERS, secret")
+    assert note.endswith("servetune sets them): NUM_WORKERS=1, secret=<secret>")
     (folder / "config.properties").write_text("job_queue_size=5\n")
     assert spec.baseline_notes() == []
     assert load_spec(write_spec(folder)).baseline_notes() == []
@@ -46,3 +52,92 @@ def test_resolved_spec_loads_as_the_same_spec(folder: Path) -> None:
     assert resolved["space"]["workers"]["low"] == 1
     (folder / "again.yaml").write_text(yaml.safe_dump(resolved))
     assert load_spec(folder / "again.yaml").build_space() == spec.build_space()
+
+
+IN_USE = """\
+service_envelope=json
+max_request_size=1000
+io_ratio=70
+job_queue_size=500
+number_of_netty_threads=9
+vmargs=-Xmx1g
+models={"echo":{"1.0":{"minWorkers":2,"maxWorkers":4,"batchSize":3,"responseTimeout":60,"startupTimeout":9}}}
+"""
+
+
+def in_use(folder: Path, **sections: Any) -> StudySpec:
+    (folder / "config.properties").write_text(IN_USE)
+    (folder / "environment").write_text("OMP_NUM_THREADS=1\nOMP_WAIT_POLICY=active\nMODEL=a\n")
+    return load_spec(write_spec(folder, serving={"baseline": "config.properties"}, **sections))
+
+
+def test_study_space_holds_untuned_settings_in_use_in_every_trial(folder: Path) -> None:
+    space = in_use(folder).study_space(2)
+    assert [d.name for d in space.dimensions] == list(DEFAULT_SETTINGS)
+    assert space.common == ServerConfig(
+        job_queue_size=500,
+        response_timeout_s=60,
+        properties={"service_envelope": "json", "max_request_size": "1000", "io_ratio": "70"},
+        environment={"OMP_WAIT_POLICY": "active", "MODEL": "a"},
+        jvm={"-Xmx": "1g"},
+        model_properties={"startupTimeout": 9},
+    )
+
+
+def test_study_space_prefers_the_specification_to_the_file_in_use(folder: Path) -> None:
+    settings = {
+        **{"netty_threads": None, "job_queue_size": None, "mkl_threads": None, "workers": 3},
+        "properties": {"io_ratio": [50, 90]},
+        "jvm": {"-Xmx": "2g"},
+    }
+    space = in_use(folder, space=settings).study_space(2)
+    assert {d.name for d in space.dimensions} >= {"properties.io_ratio", "batch_size"}
+    common = space.common
+    assert (common.netty_threads, common.job_queue_size, common.workers) == (None, None, 3)
+    assert common.jvm == {"-Xmx": "2g"} and "io_ratio" not in common.properties
+    assert "OMP_NUM_THREADS" not in common.environment, "null is TorchServe's default"
+
+
+def test_study_space_of_a_sweep_holds_what_is_not_swept(folder: Path) -> None:
+    sweep = {"points": [{"batch_size": 2}], "loads": [{"kind": "closed", "users": 1}]}
+    points = in_use(folder, sweep=sweep).points()
+    settings = {(p.batch_size, p.workers, p.netty_threads, p.job_queue_size) for p in points}
+    assert settings == {(2, 2, 9, 500)}
+
+
+def test_default_config_keeps_only_what_the_model_may_need(folder: Path) -> None:
+    default = in_use(folder).study_space(2).default_config
+    assert default == ServerConfig(
+        properties={"service_envelope": "json", "max_request_size": "1000"},
+        environment={"MODEL": "a"},
+        model_properties={"startupTimeout": 9},
+    )
+    notes = " ".join(in_use(folder).baseline_notes())
+    assert "with what the model may need of the baseline: service_envelope, max_request_" in notes
+
+
+def test_default_config_has_the_settings_of_the_archive(folder: Path) -> None:
+    make_archive(folder, model_config__yaml="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 7\n")
+    space = load_spec(write_spec(folder)).study_space(2)
+    assert space.default_config == ServerConfig(workers=1, job_queue_size=7)
+    assert space.common.job_queue_size == 7
+
+
+@pytest.mark.parametrize(
+    "baseline", [{"environment": "env.json"}, {"properties": "c", "environment": "env.json"}]
+)
+def test_baseline_may_be_an_environment_file(folder: Path, baseline: dict[str, str]) -> None:
+    (folder / "env.json").write_text(
+        '{"SAGEMAKER_TS_BATCH_SIZE": 8, "TS_JOB_QUEUE_SIZE": 5, "A_KEY": "x"}'
+    )
+    (folder / "c").write_text("enable_envvars_config=true\n")
+    spec = load_spec(write_spec(folder, serving={"baseline": baseline}))
+    read = spec.baseline()
+    assert read is not None and read.job_queue_size == 5
+    assert read.batch_size == (None if "properties" in baseline else 8)
+    assert spec.site(spec.installation()).secrets == {"A_KEY": "x"}
+
+
+def test_baseline_refuses_a_section_without_a_file(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"serving\.baseline: needs `properties`, `environment`"):
+        load_spec(write_spec(folder, serving={"baseline": {}}))

@@ -286,3 +286,13 @@ def test_store_silences_optuna_only_while_it_opens_study(
     assert logging.getLogger("optuna").level == logging.INFO, "the level is restored"
     optuna.create_study(study_name="of the caller")
     assert ["of the caller" in record.getMessage() for record in optuna_records] == [True]
+
+
+def test_ask_skips_any_number_of_points_that_were_enqueued_twice(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    first = measure(store, 10.0)
+    for _ in range(30):
+        store._enqueue(TrialOrigin.RECOMMENDED, first.config)
+    requests = [measure(store, 10.0) for _ in range(6)]
+    assert [request.number for request in requests] == [1, 2, 3, 4, 5, 6]
+    assert requests[-1].origin is TrialOrigin.SAMPLED

@@ -1,0 +1,49 @@
+"""Copy the baseline's files into a run's folder, so that the run does not depend on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import javaproperties
+
+from search.spec.config_file import read_environment_file, read_properties_file
+from search.spec.schema import BaselineSection
+from serving.config import format_environment
+from serving.deployment import Deployment
+from serving.environment import REDACTED, is_secret
+from serving.production import edit_properties
+
+_PROPERTIES, _ENVIRONMENT = "baseline.properties", "baseline.environment"
+
+
+def copy_baseline(files: BaselineSection, in_use: Deployment, folder: Path) -> dict[str, str]:
+    """Copy the files without the values of secrets.
+
+    Returns:
+        The section `baseline` for the run's spec.yaml, with paths relative to the folder.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    section = {}
+    if files.properties is not None:
+        text = read_properties_file(files.properties)
+        secrets = {k: v for k, v in javaproperties.loads(text).items() if is_secret(k, v)}
+        copied = edit_properties(text, dict.fromkeys(secrets, REDACTED))
+        (folder / _PROPERTIES).write_bytes(copied.encode("latin-1"))
+        section["properties"] = _PROPERTIES
+    environment = files.environment
+    if environment is None and files.properties is not None:
+        beside = files.properties.with_name("environment")
+        environment = beside if beside.is_file() else None
+    variables = read_environment_file(environment)
+    if files.secrets is not None and any(is_secret(k, v) for k, v in variables.items()):
+        # Only one file of secrets can be named.
+        section["environment"] = str(environment)
+    elif variables or in_use.secrets:
+        redacted = dict.fromkeys(in_use.secrets, REDACTED)
+        (folder / _ENVIRONMENT).write_text(format_environment({**variables, **redacted}))
+        section["environment"] = _ENVIRONMENT
+    if in_use.secrets:
+        section["secrets"] = str(files.secrets or environment)
+    return section

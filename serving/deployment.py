@@ -1,0 +1,257 @@
+"""What runs today: a config.properties and its server's environment, read as TorchServe does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from serving.archive import Archive
+from serving.config import (
+    ARCHIVE_KEYS,
+    MODEL_KEYS,
+    MODEL_PROPERTIES,
+    SERVER_KEYS,
+    THREAD_VARIABLES,
+    ServerConfig,
+)
+from serving.environment import is_secret, redacted
+from serving.errors import ConfigError
+from serving.properties import SET_BY_SERVETUNE, TLS_KEYS
+from serving.reading import (
+    VARIABLES,
+    find_models,
+    read_int,
+    read_model_int,
+    read_properties,
+)
+from serving.sagemaker import (
+    LONG_DELAY_MS,
+    is_sagemaker,
+    sagemaker_notes,
+    sagemaker_properties,
+    unknown_variables,
+)
+
+#: Keys of a file that servetune sets itself, and those of TLS, as trials are asked over HTTP. The
+#: snapshot holds the model's settings.
+_NOT_READ = SET_BY_SERVETUNE - {"model_snapshot"} | TLS_KEYS
+#: Keys of a model's entry that are always written and are not settings.
+_MODEL_IDENTITY = ("defaultVersion", "marName")
+_MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
+#: Options whose value is the next word, and which may be repeated with another module.
+_TWO_WORDS = ("--add-opens", "--add-exports", "--add-modules", "--add-reads")
+_JVM_ARGUMENT = re.compile(
+    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|-[^=]+)(?:=(.*))?", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A configuration in use.
+
+    Attributes:
+        config: its settings; effective, also where the archive or a default decides them.
+        archive: the model, under the name that it is registered with.
+        unused: entries by key that are not part of the configuration: servetune sets them,
+            TorchServe ignores them, or the archive's model-config.yaml overrides them.
+        other_models: the models that the server has beside this one, `NAME VERSION`.
+        notes: what a reader of the files may not expect.
+        secrets: variables that the server needs, and whose values are never stored or printed.
+        version: the key of the model's entry; TorchServe ignores a snapshot's.
+        reads_variables: whether variables TS_* set properties.
+    """
+
+    config: ServerConfig
+    archive: Archive
+    unused: Mapping[str, str] = field(default_factory=dict)
+    other_models: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    version: str = ""
+    reads_variables: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        properties: str | None,
+        environment: Mapping[str, str],
+        archive: Archive,
+        more_secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> Deployment:
+        """Read a deployment.
+
+        Args:
+            properties: the text of config.properties. None if there is only an environment:
+                SageMaker's container writes the file from its variables; elsewhere TS_* count.
+            more_secrets: variables that are secrets whatever they are called.
+
+        Raises:
+            ConfigError: TorchServe would not start with this.
+        """
+        secrets = {k: v for k, v in environment.items() if is_secret(k, v)} | dict(more_secrets)
+        variables = {k: v for k, v in environment.items() if k not in secrets}
+        notes = []
+        if properties is None:
+            if is_sagemaker(environment):
+                properties = sagemaker_properties(environment, archive)
+                notes = sagemaker_notes(environment, archive)
+                variables = {k: v for k, v in variables.items() if not k.startswith("SAGEMAKER_")}
+            else:
+                properties = "enable_envvars_config=true\n"
+                notes = ["no config.properties: its line enable_envvars_config=true is assumed"]
+        lines, unused = read_properties(properties, variables, secrets.keys())
+        if lines.get("enable_envvars_config") == "true":  # They are among the lines now.
+            variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
+        models = find_models(lines, archive)
+        archive = archive.registered_as(models.name)
+        settings, entry, entry_unused = _model_settings(models.entry, models.is_snapshot, archive)
+        unused |= entry_unused | {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
+        for key in ("models", "model_snapshot"):
+            lines.pop(key, None)
+        for name, key in SERVER_KEYS.items():
+            value = lines.pop(key, None)
+            # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
+            if value is not None and (int(value) != 0 or name == "job_queue_size"):
+                settings[name] = int(value)
+        if "jobQueueSize" in archive.overridden_keys and "job_queue_size" in settings:
+            unused["job_queue_size"] = str(settings.pop("job_queue_size"))
+        counts = {variables.get(name) for name in THREAD_VARIABLES}
+        if len(counts) == 1 and (count := counts.pop()) and count.isdigit() and int(count) > 0:
+            settings["mkl_threads"] = int(count)
+            variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
+        workers = read_int(lines.get("default_workers_per_model", "0")) or 0
+        if workers > 0 and "workers" not in settings and not models.is_snapshot:
+            settings["workers"] = workers
+        config = ServerConfig(
+            **{**settings, **archived_settings(archive, models.is_snapshot)},
+            properties=lines,
+            environment=variables,
+            jvm=parse_jvm(lines.pop("vmargs", "")),
+            model_properties=entry,
+        )
+        notes += [*models.notes, *_notes(config, variables)]
+        reads_variables = lines.get("enable_envvars_config") == "true"
+        return cls(
+            config,
+            archive,
+            unused,
+            models.others,
+            tuple(notes),
+            secrets,
+            models.version,
+            reads_variables,
+        )
+
+    @classmethod
+    def of_archive(cls, archive: Archive) -> Deployment:
+        """Return TorchServe's defaults for an archive, with what its model-config.yaml decides."""
+        return cls(ServerConfig(**archived_settings(archive)), archive, version=archive.version)
+
+    def summary(self) -> list[str]:
+        """Return a sentence on each part of the deployment that the configuration lacks."""
+        sentences = list(self.notes)
+        if self.unused:
+            entries = redacted(self.unused)
+            sentences.append(
+                "entries without effect (TorchServe ignores them, the archive's model-config.yaml "
+                "overrides them, or servetune sets them): "
+                + ", ".join(f"{key}={text}" for key, text in sorted(entries.items()))
+            )
+        if self.other_models:
+            sentences.append(f"other models, left out: {', '.join(self.other_models)}")
+        if self.secrets:
+            sentences.append(
+                f"secrets, given to every server and not stored: {', '.join(sorted(self.secrets))}"
+            )
+        return sentences
+
+
+def archived_settings(archive: Archive, is_snapshot: bool = False) -> dict[str, Any]:
+    """Return the settings that the archive's model-config.yaml decides, by name.
+
+    Args:
+        is_snapshot: whether the server reads a `model_snapshot`, which wins over the archive.
+    """
+    if is_snapshot:
+        return {}
+    settings = {}
+    for name, keys in ARCHIVE_KEYS.items():
+        value = archive.settings.get(keys[0])
+        if keys[0] in archive.overridden_keys and type(value) is int and value > 0:
+            settings[name] = value
+    return settings
+
+
+def _model_settings(
+    given: Mapping[str, Any], is_snapshot: bool, archive: Archive
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Return the settings in a model's entry, its other properties, and what has no effect.
+
+    Raises:
+        ConfigError: TorchServe would not start with a value.
+    """
+    entry, unused = dict(given), {}
+    archived = frozenset() if is_snapshot else archive.overridden_keys
+    for key in (*_MODEL_NUMBERS, "startupTimeout"):
+        number = read_model_int(key, entry.get(key, 0))
+        if key in entry and (number is None or key in archived):
+            unused[key] = str(entry.pop(key))
+        elif number is not None:
+            entry[key] = number
+    settings = {name: entry.pop(keys[0]) for name, keys in MODEL_KEYS.items() if keys[0] in entry}
+    if entry.get("maxWorkers") == settings.get("workers"):
+        entry.pop("maxWorkers", None)
+    properties = {k: v for k, v in entry.items() if k in MODEL_PROPERTIES}
+    unused |= {
+        key: str(value)
+        for key, value in entry.items()
+        if key not in (*MODEL_PROPERTIES, *_MODEL_IDENTITY)
+    }
+    return settings, properties, unused
+
+
+def parse_jvm(vmargs: str) -> dict[str, str]:
+    """Return the JVM arguments in the property `vmargs`, by flag.
+
+    Raises:
+        ConfigError: a word is no argument, or a quotation is not closed.
+    """
+    arguments = {}
+    try:
+        words = shlex.split(vmargs)
+    except ValueError as error:
+        raise ConfigError(f"vmargs: {error}") from None
+    remaining = iter(words)
+    for argument in remaining:
+        if argument in _TWO_WORDS:
+            argument = f"{argument}={next(remaining, '')}"
+        match = _JVM_ARGUMENT.fullmatch(argument)
+        if match is None:
+            raise ConfigError(f"vmargs: {argument!r} is not a JVM argument")
+        flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
+        arguments[flag] = value
+    return arguments
+
+
+def _notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator[str]:
+    if (delay_ms := config.max_batch_delay_ms or 0) >= LONG_DELAY_MS:
+        yield (
+            f"the batch delay is {delay_ms} ms, {delay_ms / 1000:g} s: TorchServe counts "
+            "milliseconds, not microseconds"
+        )
+    if config.workers is not None and "maxWorkers" in config.model_properties:
+        yield (
+            f"minWorkers is {config.workers}, maxWorkers {config.model_properties['maxWorkers']}: "
+            "TorchServe starts minWorkers, and does not scale by itself"
+        )
+    for name in unknown_variables(variables):
+        yield f"variable {name} is not known to TorchServe and has no effect"
+    if "-XX:-UseContainerSupport" in config.jvm:
+        yield (
+            "vmargs has -XX:-UseContainerSupport: in a container, the JVM counts the host's cores "
+            "for its threads; set number_of_netty_threads"
+        )

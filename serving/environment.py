@@ -1,0 +1,100 @@
+"""Environment variables of a server: the forms of a file that holds them, and secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from serving.errors import ConfigError
+from serving.reading import VARIABLES
+
+REDACTED = "<secret>"
+#: A variable is a secret if a word of its name is, or ends in, one of these.
+_SECRET_ENDS = ("SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN", "APIKEY")
+_SECRET_WORDS = frozenset(
+    ["AUTH", "CREDENTIAL", "CREDENTIALS", "DSN", "KEY", "KEYS", "PASS", "PAT", "PWD", "SAS"]
+)
+#: Keys of access tokens, and a URL with a password.
+_SECRET_VALUE = re.compile(
+    r"(hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA|ASIA|xox[abp]-|eyJ)[\w-]{8,}.*"
+    r"|.*://[^/\s:@]*:[^/\s@]+@.*",
+    re.DOTALL,
+)
+_NO_SECRETS = frozenset(VARIABLES.values()) - {"TS_KEYSTORE_PASS"}
+#: Variables that change how fast a worker computes, not what it needs to serve the model.
+_SPEED_PREFIXES = (
+    *("DNNL_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "NUMEXPR_", "OMP_", "ONEDNN_", "OPENBLAS_"),
+    *("TCMALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"),
+)
+
+
+def parse_environment(text: str) -> dict[str, str]:
+    """Read an environment file: lines `NAME=value`, or a JSON object of variables.
+
+    Values of lines may be quoted. JSON may have the variables under the key "Environment".
+
+    Raises:
+        ConfigError: a line is not NAME=value, or the JSON is no object of texts and numbers.
+    """
+    text = text.removeprefix("\ufeff")
+    if text.lstrip().startswith("{"):
+        return _parse_json(text)
+    variables = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip().removeprefix("export ")
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise ConfigError(f"line {number} of the environment file is not NAME=value: {line!r}")
+        if len(value) > 1 and value[0] == value[-1] == "'":
+            value = value[1:-1].replace("'\\''", "'")
+        elif len(value) > 1 and value[0] == value[-1] == '"':
+            value = value[1:-1]
+        variables[name] = value
+    return variables
+
+
+def _parse_json(text: str) -> dict[str, str]:
+    try:
+        data: Any = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the environment file is not valid JSON: {error}") from None
+    data = data.get("Environment", data)
+    if not isinstance(data, dict):
+        raise ConfigError("the environment file must be a JSON object of variables")
+    variables = {}
+    for name, value in data.items():
+        if isinstance(value, bool):
+            value = str(value).lower()
+        if not isinstance(value, str | int | float):
+            raise ConfigError(
+                f"the environment file: variable {name} must be a text or a number (got {value!r})"
+            )
+        variables[name] = str(value)
+    return variables
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Return whether the value of a variable or property must neither be printed nor stored.
+
+    >>> is_secret("HF_TOKEN", "x"), is_secret("TOKENIZERS_PARALLELISM", "true")
+    (True, False)
+    """
+    words = re.split(r"[^A-Z0-9]+", name.upper())
+    is_named_so = name not in _NO_SECRETS and any(
+        word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words
+    )
+    return value == REDACTED or is_named_so or _SECRET_VALUE.fullmatch(value) is not None
+
+
+def redacted(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables or properties for printing: a secret's value is replaced."""
+    return {k: REDACTED if is_secret(k, v) else v for k, v in variables.items()}
+
+
+def changes_speed(name: str) -> bool:
+    """Return whether a variable sets how a worker computes: threads, memory allocation."""
+    return name.startswith(_SPEED_PREFIXES)

@@ -1,0 +1,100 @@
+"""The config.properties that SageMaker's container makes of its environment variables.
+
+Source: torchserve.py, ts_environment.py and etc/default-ts.properties of
+sagemaker-pytorch-inference 2.0.25.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from serving.archive import Archive
+from serving.errors import ConfigError
+from serving.reading import VARIABLES, read_int
+
+_PREFIX = "SAGEMAKER_"
+#: The five variables of the model, their keys in `models`, and the container's defaults.
+MODEL_VARIABLES = {
+    "SAGEMAKER_TS_BATCH_SIZE": ("batchSize", 1),
+    "SAGEMAKER_TS_MAX_BATCH_DELAY": ("maxBatchDelay", 100),
+    "SAGEMAKER_TS_MIN_WORKERS": ("minWorkers", 1),
+    "SAGEMAKER_TS_MAX_WORKERS": ("maxWorkers", 1),
+    "SAGEMAKER_TS_RESPONSE_TIMEOUT": ("responseTimeout", 60),
+}
+_TIMEOUT, _WORKERS = "SAGEMAKER_MODEL_SERVER_TIMEOUT", "SAGEMAKER_MODEL_SERVER_WORKERS"
+_DEFAULT_TIMEOUT_S = 60
+#: A batch delay above this is more likely meant in microseconds, milliseconds.
+LONG_DELAY_MS = 10_000
+
+
+def is_sagemaker(environment: Mapping[str, str]) -> bool:
+    """Return whether the variables configure SageMaker's container."""
+    return any(name.startswith(_PREFIX) for name in environment)
+
+
+def sagemaker_properties(environment: Mapping[str, str], archive: Archive) -> str:
+    """Return the config.properties that the container writes, with the archive as its model.
+
+    Raises:
+        ConfigError: a variable is not an integer; the container would not start.
+    """
+    lines = {
+        "vmargs": "-XX:-UseContainerSupport",
+        "enable_envvars_config": "true",
+        "decode_input_request": "false",
+        "load_models": "ALL",
+        "disable_token_authorization": "true",
+        "enable_model_api": "true",
+        "default_response_timeout": _integer(environment, _TIMEOUT, _DEFAULT_TIMEOUT_S),
+    }
+    if _WORKERS in environment:
+        lines["default_workers_per_model"] = _integer(environment, _WORKERS, 0)
+    if environment.keys() & MODEL_VARIABLES.keys() and not _has_many_models(environment):
+        entry = {
+            key: int(_integer(environment, name, default))
+            for name, (key, default) in MODEL_VARIABLES.items()
+        }
+        lines["models"] = json.dumps({archive.name: {archive.version: entry}})
+    return "".join(f"{key}={text}\n" for key, text in lines.items())
+
+
+def _integer(environment: Mapping[str, str], name: str, default: int) -> str:
+    text = environment.get(name, str(default)).strip()
+    if read_int(text) is None:
+        raise ConfigError(f"variable {name} must be an integer (got {text!r})")
+    return text
+
+
+def _has_many_models(environment: Mapping[str, str]) -> bool:
+    return environment.get("SAGEMAKER_MULTI_MODEL") == "true"
+
+
+def sagemaker_notes(environment: Mapping[str, str], archive: Archive) -> list[str]:
+    """Return what a reader of these variables may not expect."""
+    notes = []
+    given = environment.keys() & MODEL_VARIABLES.keys()
+    if given and _has_many_models(environment):
+        notes.append(f"{', '.join(sorted(given))}: ignored, because SAGEMAKER_MULTI_MODEL is true")
+    elif given and (missing := sorted(MODEL_VARIABLES.keys() - given)):
+        defaults = ", ".join(f"{name} {MODEL_VARIABLES[name][1]}" for name in missing)
+        notes.append(
+            f"{', '.join(sorted(given))}: with any of the five variables, the container sets the "
+            f"others to its defaults: {defaults}"
+        )
+    if given and archive.overridden_keys:
+        notes.append(
+            "the archive's model-config.yaml takes precedence over the variables SAGEMAKER_TS_*"
+        )
+    notes += [
+        f"variable {name} is not known to the container and has no effect"
+        for name in sorted(environment)
+        if name.startswith("SAGEMAKER_TS_") and name not in MODEL_VARIABLES
+    ]
+    return notes
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables TS_* that set no property."""
+    known = {*VARIABLES.values(), "TS_CONFIG_FILE"}
+    return sorted(name for name in environment if name.startswith("TS_") and name not in known)

@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.archive import Archive
+from serving.config import ServerConfig
+from serving.deployment import Deployment
+from serving.environment import parse_environment
+from serving.errors import ConfigError
+
+ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")
+SITE_PROPERTIES = {"inference_address": "http://127.0.0.1:8080"}
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+
+SNAPSHOT_ENTRY = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "maxBatchDelay": 50}
+SNAPSHOT = json.dumps(
+    {"name": "s.cfg", "modelCount": 1, "models": {"codegen": {"1.0": SNAPSHOT_ENTRY}}}
+)
+
+naturals = st.none() | st.integers(1, 2**31 - 1)
+letters = st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=("Cc", "Zs"))
+text = st.text(letters, min_size=1)
+configs = st.builds(
+    ServerConfig,
+    workers=naturals,
+    batch_size=naturals,
+    max_batch_delay_ms=naturals,
+    netty_threads=naturals,
+    netty_client_threads=naturals,
+    mkl_threads=naturals,
+    job_queue_size=naturals,
+    response_timeout_s=naturals,
+    properties=st.dictionaries(st.sampled_from(["cors_allowed_origin", "cpu_launcher_args"]), text),
+    environment=st.dictionaries(
+        st.sampled_from(["OMP_WAIT_POLICY", "A"]), text | st.just("a 'b' c")
+    ),
+    jvm=st.dictionaries(
+        st.sampled_from(["-Xmx", "-XX:ParallelGCThreads", "-Dname"]), st.just("2") | st.just("a=b")
+    ),
+    model_properties=st.dictionaries(st.just("startupTimeout"), st.integers(1, 1000)),
+)
+
+
+def parse(
+    text: str, archive: Archive, variables: Mapping[str, str] = NO_VARIABLES
+) -> tuple[ServerConfig, Mapping[str, str]]:
+    read = Deployment.read(text, variables, archive)
+    return read.config, read.unused
+
+
+@given(configs)
+def test_config_is_equal_after_write_and_parse(config: ServerConfig) -> None:
+    written = config.properties_text(ARCHIVE, SITE_PROPERTIES)
+    environment = parse_environment(config.environment_text())
+    read, overridden = parse(written, ARCHIVE, environment)
+    assert read == config
+    assert overridden == {**SITE_PROPERTIES, "load_models": "codegen.mar"}
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("job_queue_size=1_000", "must be an integer that Java reads .got '1_000'"),
+        ("job_queue_size=3000000000", "must be an integer that Java reads"),
+        ("job_queue_size= ten", "must be an integer that Java reads"),
+        ("max_request_size=10 ", "must be an integer that Java reads"),
+        ("number_of_netty_threads=$$THREADS$$", "the environment variable THREADS, which is not"),
+        ('models={"codegen":{"1.0":{"batchSize":"many"}}}', "batchSize must be an integer"),
+        ('models={"codegen":{"1.0":{"minWorkers":true}}}', "minWorkers must be an integer"),
+        ('models={\n  "codegen": {', "models must be .* needs a backslash at the end of each line"),
+        (
+            "model_snapshot={\n}",
+            "model_snapshot must be .* needs a backslash at the end of each line",
+        ),
+        ('models={"codegen": {\\\n"1.0":\n{}}}', "needs a backslash at the end of each line"),
+        ('model_snapshot={"modelCount":1}', "property model_snapshot must be a JSON object"),
+        ('models={"codegen":{"1.0":{"batchSize":null}}}', "batchSize must be an integer"),
+        ('models={"codegen":{"1.0":{"batchSize":4,}}}', "property models must be a JSON object"),
+        ('models={"codegen":{"1.0":{"batchSize":4}};}', "property models must be a JSON object"),
+        (
+            'model_snapshot={"models":{"codegen":{"1.0":{"minWorkers":1,"maxWorkers":1}}}}',
+            "batchSize must be an integer",
+        ),
+        (
+            f"model_snapshot={SNAPSHOT.replace('50', '0')}",
+            "maxBatchDelay must be at least 1 to be measured .got 0",
+        ),
+        ('models={"codegen":{"1.0":{"batchSize":1e400}}}', "batchSize must be an integer"),
+        ('vmargs=-Dname="x', "vmargs: No closing quotation"),
+        ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
+        ("models=[]", "models must be a JSON object"),
+        ("vmargs=Xmx2g", "'Xmx2g' is not a JVM argument"),
+    ],
+)
+def test_read_refuses_invalid_line(line: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse(line, ARCHIVE)
+
+
+def test_read_returns_lines_outside_configuration() -> None:
+    read, overridden = parse(
+        "inference_address=http://0.0.0.0:80\n"
+        "disable_token_authorization=true\n"
+        "number_of_netty_threads=0\n"
+        'models={"codegen":{"1.0":{"minWorkers":3,"maxWorkers":5}},"other":{"2":{}}}\n',
+        ARCHIVE,
+    )
+    assert read == ServerConfig(workers=3, model_properties={"maxWorkers": 5})
+    assert set(overridden) == {"inference_address", "disable_token_authorization"}
+
+
+def entry(**settings: Any) -> str:
+    return f"models={json.dumps({'codegen': {'1.0': settings}})}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "variables", "settings", "ignored"),
+    [
+        (
+            f"model_snapshot={SNAPSHOT}\n",
+            {},
+            {"workers": 3, "batch_size": 16, "max_batch_delay_ms": 50},
+            set(),
+        ),
+        (
+            f"{entry(batchSize=2)}model_snapshot={SNAPSHOT}\n",
+            {},
+            {"workers": 3, "batch_size": 16, "max_batch_delay_ms": 50},
+            set(),
+        ),
+        ("metrics_format=prometheus\nNUM_WORKERS=1\n", {}, {}, {"metrics_format", "NUM_WORKERS"}),
+        (
+            "batch_size=8\nnumber_of_nety_threads=4\n",
+            {},
+            {},
+            {"batch_size", "number_of_nety_threads"},
+        ),
+        (
+            "prefer_direct_buffer=True\nenable_model_api=yes\n",
+            {},
+            {"properties": {"prefer_direct_buffer": "true", "enable_model_api": "false"}},
+            set(),
+        ),
+        (
+            entry(minWorkers="2", maxWorkers="2", batchSize=8.0),
+            {},
+            {"workers": 2, "batch_size": 8},
+            set(),
+        ),
+        (entry(batchSize=4, maxBatchDelay=0), {}, {"batch_size": 4}, {"maxBatchDelay"}),
+        (entry(batchSize=-1), {}, {}, {"batchSize"}),
+        (entry(batchSize=8.7), {}, {"batch_size": 8}, set()),
+        (entry(batchSize=4, batchDelay=3), {}, {"batch_size": 4}, {"batchDelay"}),
+        (
+            "number_of_netty_threads=$$THREADS$$\n",
+            {"THREADS": "3"},
+            {"netty_threads": 3, "environment": {"THREADS": "3"}},
+            set(),
+        ),
+        ("models={'codegen':{'1.0':{'batchSize':'4'}}}\n", {}, {"batch_size": 4}, set()),
+        ("models={codegen:{1.0:{batchSize=4}}}\n", {}, {"batch_size": 4}, set()),
+        (
+            "token_expiration_min=0.25\n",
+            {},
+            {"properties": {"token_expiration_min": "0.25"}},
+            set(),
+        ),
+        ("# r\xe9glages\njob_queue_size=10\n", {}, {"job_queue_size": 10}, set()),
+        (
+            "\xef\xbb\xbf# settings\r\njob_queue_size=10\r\n",
+            {},
+            {"job_queue_size": 10},
+            {"\xef\xbb\xbf#"},
+        ),
+        (
+            "vmargs=-Xmx1g --add-opens java.base/java.lang=ALL-UNNAMED -Xmx2g\n",
+            {},
+            {"jvm": {"-Xmx": "2g", "--add-opens=java.base/java.lang": "ALL-UNNAMED"}},
+            set(),
+        ),
+        (
+            "enable_envvars_config=true\njob_queue_size=1\n",
+            {
+                "TS_JOB_QUEUE_SIZE": "7",
+                "TS_INFERENCE_ADDRESS": "http://0.0.0.0:80",
+                "TS_IO_RATIO": "9",
+            },
+            {
+                "job_queue_size": 7,
+                "properties": {"enable_envvars_config": "true"},
+                "environment": {"TS_IO_RATIO": "9"},
+            },
+            {"inference_address"},
+        ),
+        (
+            "job_queue_size=1\n",
+            {"TS_JOB_QUEUE_SIZE": "7"},
+            {"job_queue_size": 1, "environment": {"TS_JOB_QUEUE_SIZE": "7"}},
+            set(),
+        ),
+    ],
+)
+def test_read_reads_as_torchserve_does(
+    written: str, variables: dict[str, str], settings: dict[str, Any], ignored: set[str]
+) -> None:
+    read, overridden = parse(written, ARCHIVE, variables)
+    assert read.to_dict() == settings
+    assert set(overridden) == ignored
+
+
+@pytest.mark.parametrize(
+    ("archived", "kept", "overridden"),
+    [
+        ({"batchSize": 4}, ["workers", "job_queue_size"], {"batchSize", "responseTimeout"}),
+        (
+            {"minWorkers": 1, "maxWorkers": 1},
+            ["batch_size", "job_queue_size"],
+            {"minWorkers", "maxWorkers", "responseTimeout"},
+        ),
+        ({"minWorkers": 1}, ["workers", "batch_size", "job_queue_size"], {"responseTimeout"}),
+        ({"batchSize": "4"}, ["workers", "batch_size", "job_queue_size"], {"responseTimeout"}),
+        (
+            {"jobQueueSize": 5, "handler": {}},
+            ["workers", "batch_size"],
+            {"job_queue_size", "responseTimeout"},
+        ),
+    ],
+)
+def test_read_returns_lines_that_the_archive_overrides(
+    archived: dict[str, Any], kept: list[str], overridden: set[str]
+) -> None:
+    numbers = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 8, "responseTimeout": 60}
+    settings = {"workers": 3, "batch_size": 8, "job_queue_size": 10}
+    decided = {"workers": "minWorkers", "batch_size": "batchSize", "job_queue_size": "jobQueueSize"}
+    archive = replace(ARCHIVE, settings=archived)
+    read, unused = parse(f"job_queue_size=10\n{entry(**numbers)}", archive)
+    assert read.to_dict() == {
+        name: value if name in kept else archived[decided[name]] for name, value in settings.items()
+    }
+    assert set(unused) == overridden
+
+
+def test_read_prefers_the_snapshot_to_the_archive() -> None:
+    archive = replace(ARCHIVE, settings={"batchSize": 4, "minWorkers": 1, "maxWorkers": 1})
+    read, unused = parse(f"model_snapshot={SNAPSHOT}\n", archive)
+    assert (
+        read.to_dict() == {"workers": 3, "batch_size": 16, "max_batch_delay_ms": 50}
+        and unused == {}
+    )
+
+
+def test_read_keeps_different_thread_counts_as_variables() -> None:
+    variables = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "2"}
+    read, _ = parse("", ARCHIVE, variables)
+    assert read.mkl_threads is None
+    assert read.environment == variables
+
+
+@pytest.mark.parametrize(
+    ("lines", "name", "workers"),
+    [
+        ("load_models=parrot=codegen.mar\n", "parrot", 2),
+        ("load_models=zoo.mar,parrot=codegen.mar\n", "parrot", 2),
+        ("load_models=codegen.mar\n", "codegen", 5),
+        ("load_models=all\n", "codegen", 5),
+        ("load_models=parrot=other.mar\n", "codegen", 5),
+        ("", "codegen", 5),
+    ],
+)
+def test_read_uses_the_name_that_the_model_is_registered_with(
+    lines: str, name: str, workers: int
+) -> None:
+    models = {"parrot": {"1.0": {"minWorkers": 2, "maxWorkers": 2}}}
+    models["codegen"] = {"1.0": {"minWorkers": 5, "maxWorkers": 5}}
+    read = Deployment.read(f"{lines}models={json.dumps(models)}\n", {}, ARCHIVE)
+    assert (read.archive.name, read.config.workers) == (name, workers)
+
+
+def test_read_finds_a_snapshot_entry_by_the_name_of_its_archive() -> None:
+    entry = {**SNAPSHOT_ENTRY, "marName": "codegen.mar", "defaultVersion": True}
+    snapshot = {"models": {"other": {"1.0": SNAPSHOT_ENTRY}, "parrot": {"2.0": entry}}}
+    read = Deployment.read(f"load_models=all\nmodel_snapshot={json.dumps(snapshot)}\n", {}, ARCHIVE)
+    assert (read.archive.name, read.version, read.config.workers) == ("parrot", "2.0", 3)
+    assert read.other_models == ("other 1.0",)
+    assert read.notes == ("model_snapshot: TorchServe does not read load_models beside it",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "others"),
+    [
+        ("load_models=codegen.mar,zoo.mar\n" + entry(minWorkers=1), ("zoo.mar",)),
+        ("load_models=a=zoo.mar,codegen.mar\n", ("a",)),
+        ('load_models=all\nmodels={"zoo":{"1.0":{},"2.0":{}},"codegen":{"2.0":{}}}\n', ("zoo 1.0", "zoo 2.0", "codegen 2.0")),
+        ('load_models=codegen.mar,zoo.mar\nmodels={"zoo":{"1.0":{}}}\n', ("zoo 1.0",)),
+        ("load_models=codegen.mar\n", ()),
+    ],
+)  # fmt: skip
+def test_read_names_the_other_models(lines: str, others: tuple[str, ...]) -> None:
+    assert Deployment.read(lines, {}, ARCHIVE).other_models == others
+
+
+def test_read_notes_that_the_archive_is_not_loaded() -> None:
+    read = Deployment.read("load_models=zoo.mar\n", {}, ARCHIVE)
+    assert read.notes == ("load_models=zoo.mar does not load codegen.mar",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "workers"),
+    [
+        ("default_workers_per_model=1\n", {}, 1),
+        ("default_workers_per_model=3\n" + entry(batchSize=2), {}, 3),
+        ("default_workers_per_model=3\n" + entry(minWorkers=2, maxWorkers=2), {}, 2),
+        ("default_workers_per_model=0\n", {}, None),
+        ("default_workers_per_model=3\n", {"minWorkers": 4, "maxWorkers": 4}, 4),
+        ("default_workers_per_model=3\n", {"minWorkers": 4}, 3),
+    ],
+)
+def test_read_finds_the_effective_number_of_workers(
+    lines: str, settings: dict[str, int], workers: int | None
+) -> None:
+    read = Deployment.read(lines, {}, replace(ARCHIVE, settings=settings))
+    assert read.config.workers == workers
+
+
+def test_read_separates_secrets() -> None:
+    variables = {
+        "HF_TOKEN": "a",
+        "DB": "postgres://me:pw@host/db",
+        "TS_KEYSTORE_PASS": "b",
+        "X": "1",
+    }
+    lines = "keystore_pass=c\nallowed_urls=http://host/$$HF_TOKEN$$\n"
+    read = Deployment.read(lines, variables, ARCHIVE, {"Y": "2"})
+    assert read.secrets == {
+        "HF_TOKEN": "a",
+        "DB": variables["DB"],
+        "TS_KEYSTORE_PASS": "b",
+        "Y": "2",
+    }
+    assert read.config.environment == {"X": "1"}
+    assert read.config.properties == {"allowed_urls": "http://host/$$HF_TOKEN$$"}
+    printed = " ".join(read.summary()) + repr(read)
+    assert "keystore_pass=<secret>" in printed and "pw@" not in printed
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings"),
+    [
+        ({"SAGEMAKER_TS_BATCH_SIZE": "8"}, {"workers": 1, "batch_size": 8, "max_batch_delay_ms": 100, "response_timeout_s": 60}),
+        ({"SAGEMAKER_TS_MIN_WORKERS": "2", "SAGEMAKER_TS_MAX_WORKERS": "2", "SAGEMAKER_TS_RESPONSE_TIMEOUT": "9"}, {"workers": 2, "batch_size": 1, "max_batch_delay_ms": 100, "response_timeout_s": 9}),
+        ({"SAGEMAKER_MODEL_SERVER_WORKERS": "3", "TS_NUMBER_OF_NETTY_THREADS": "4", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}, {"workers": 3, "netty_threads": 4, "mkl_threads": 2}),
+        ({"SAGEMAKER_TS_BATCH_SIZE": "8", "SAGEMAKER_MULTI_MODEL": "true"}, {}),
+        ({"TS_JOB_QUEUE_SIZE": "7"}, {"job_queue_size": 7}),
+    ],
+)  # fmt: skip
+def test_read_takes_an_environment_alone(
+    variables: dict[str, str], settings: dict[str, int]
+) -> None:
+    read = Deployment.read(None, variables, ARCHIVE).config.to_dict()
+    assert {k: v for k, v in read.items() if k not in ("properties", "jvm")} == settings
+    assert read["properties"]["enable_envvars_config"] == "true"
+
+
+def test_read_notes_the_traps_of_sagemaker() -> None:
+    variables = {"SAGEMAKER_TS_MAX_BATCH_DELAY": "100000", "SAGEMAKER_TS_STARTUP_TIMEOUT": "9"}
+    archive = replace(ARCHIVE, settings={"batchSize": 4})
+    notes = " ".join(Deployment.read(None, {**variables, "TS_WORKERS": "1"}, archive).notes)
+    assert "the container sets the others to its defaults: SAGEMAKER_TS_BATCH_SIZE 1," in notes
+    assert "the batch delay is 100000 ms, 100 s" in notes
+    assert "variable SAGEMAKER_TS_STARTUP_TIMEOUT is not known" in notes
+    assert "variable TS_WORKERS is not known" in notes
+    assert "model-config.yaml takes precedence" in notes and "-XX:-UseContainerSupport" in notes
+    with pytest.raises(ConfigError, match=r"SAGEMAKER_TS_BATCH_SIZE must be an integer .got"):
+        Deployment.read(None, {"SAGEMAKER_TS_BATCH_SIZE": "big"}, ARCHIVE)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from serving.environment import changes_speed, is_secret, parse_environment, redacted
+from serving.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("A=1\n# comment\n\nexport B='x y'\n", {"A": "1", "B": "x y"}),
+        ("\ufeffA=1\r\nB=\r\n", {"A": "1", "B": ""}),
+        ('{"A": "1", "B": 2, "C": true}', {"A": "1", "B": "2", "C": "true"}),
+        ('{"Image": "x", "Environment": {"A": "1"}}', {"A": "1"}),
+        ("A=a=b\n", {"A": "a=b"}),
+    ],
+)
+def test_parse_environment_reads_lines_and_json(text: str, variables: dict[str, str]) -> None:
+    assert parse_environment(text) == variables
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("A=1\nB\n", "line 2 of the environment file is not NAME=value: 'B'"),
+        ('{"A": }', "the environment file is not valid JSON"),
+        ('{"A": null}', "variable A must be a text or a number .got None"),
+        ('{"Environment": [1]}', "must be a JSON object of variables"),
+    ],
+)
+def test_parse_environment_refuses_other_text(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse_environment(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("HF_TOKEN", "x", True),
+        ("aws_secret_access_key", "x", True),
+        ("MYSQLPASSWORD", "x", True),
+        ("keystore_pass", "x", True),
+        ("TS_KEYSTORE_PASS", "x", True),
+        ("HUB", "hf_abcdefghijklmnop", True),
+        ("URL", "https://user:pw@host/", True),
+        ("TOKENIZERS_PARALLELISM", "false", False),
+        ("TS_TOKEN_EXPIRATION_TIME_MIN", "5", False),
+        ("TS_PRIVATE_KEY_FILE", "/etc/key.pem", False),
+        ("MONKEY", "x", False),
+        ("URL", "http://host:8080/a@b", False),
+    ],
+)
+def test_is_secret_looks_at_words_and_values(name: str, value: str, secret: bool) -> None:
+    assert is_secret(name, value) is secret
+    assert (redacted({name: value})[name] != value) is secret
+
+
+def test_changes_speed_names_threads_and_allocation() -> None:
+    assert changes_speed("OMP_WAIT_POLICY") and changes_speed("LD_PRELOAD")
+    assert not changes_speed("MODEL_PATH") and not changes_speed("TRANSFORMERS_CACHE")
