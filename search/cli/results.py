@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from search.cli.console import create_console
 from search.cli.options import JsonOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError, RunError
@@ -36,7 +36,7 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
         from search.report.summary import render, write_report
 
         write_report(outcome)
-        Console().print(render(outcome))
+        create_console().print(render(outcome))
 
 
 def compare(
@@ -50,7 +50,7 @@ def compare(
     from search.report.compare import compare as compare_outcomes
 
     text = compare_outcomes([_read_outcome(run) for run in runs])
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    create_console().print(text, soft_wrap=True)
 
 
 def export(
@@ -109,11 +109,11 @@ def export(
         target,
         image or DEFAULT_IMAGE,
     )
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(written.diff, end="", markup=False)
+    console = create_console(soft_wrap=True)
+    console.print(written.diff, end="")
     for note in written.notes:
-        console.print(f"note: {note}", markup=False)
-    console.print(f"trial {chosen.number} → {written.folder}", markup=False)
+        console.print(f"note: {note}")
+    console.print(f"trial {chosen.number} → {written.folder}")
 
 
 def verify(
@@ -141,7 +141,7 @@ def verify(
     from search.export.verify import verify as check_files
     from search.study.run_folder import Run
 
-    console = Console(highlight=False)
+    console = create_console()
 
     def on_phase(name: str, rate_rps: float) -> None:
         console.print(format_phase(name, rate_rps), style="dim")
