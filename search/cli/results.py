@@ -17,12 +17,15 @@ from servetune.errors import ExitStatus
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Print a run's trials, the best and the reference, and the importance of each setting."""
+    """Print a run's trials, the best and the reference, and the importance of each setting.
+
+    The report is also written to RUN, unless no trial has finished or RUN is read-only.
+    """
     outcome = _read_outcome(run)
     if as_json:
         best, reference = outcome.best, outcome.reference
         data = {
-            "run": outcome.run.name,
+            "run": outcome.run.folder.name,
             "ended": outcome.reason,
             "best": best.to_dict() if best else None,
             "reference": reference.to_dict() if reference else None,
@@ -35,7 +38,11 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     else:
         from search.report.summary import render, write_report
 
-        write_report(outcome)
+        try:
+            write_report(outcome)
+        except OSError as error:
+            errors = create_console(stderr=True, soft_wrap=True)
+            errors.print(f"the files of the report were not written: {error}")
         create_console().print(render(outcome))
 
 

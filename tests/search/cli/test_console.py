@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from search.cli import service
 from search.cli.console import create_console
 from search.cli.main import run_command
 from search.export.verify import Check
+from search.study.outcome import Outcome
+from search.study.run_folder import Run
 
 CLI = Path(__file__).parents[3] / "search" / "cli"
 TEXTS = [
@@ -53,6 +55,18 @@ def test_commands_print_only_on_the_console_without_markup() -> None:
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         names = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
         assert path.name == "console.py" or "Console" not in names, path
+
+
+def test_report_prints_names_and_causes_as_they_are(
+    outcome: Outcome, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = text.replace("/", "|")
+    run = Run(outcome.run.folder.rename(outcome.run.folder.with_name(name)))
+    (run.folder / "study.db").unlink()
+    run.rebuild([replace(result, cause=text) for result in outcome.results])
+    assert run_command(["report", str(run.folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"Trials of {name}" in out and f"Trial 4 failed: {text}" in out
 
 
 def test_init_prints_path_as_it_is(
@@ -117,34 +131,3 @@ def test_measure_prints_warnings_as_they_are(
     assert run_command(arguments) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert f"failed; {text}" in out and f"warning: {text}" in out
-
-
-def test_jobs_prints_reasons_as_they_are(
-    text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Client:
-        async def __aenter__(self) -> Client:
-            return self
-
-        async def __aexit__(self, *_: object) -> None:
-            pass
-
-        async def jobs(self) -> list[dict[str, Any]]:
-            job: dict[str, Any] = dict.fromkeys(("best", "ratio", "queue_position"))
-            progress = {"trials_done": 0}
-            return [
-                {
-                    **job,
-                    "id": "1",
-                    "name": "a",
-                    "state": "failed",
-                    "reason": text,
-                    "progress": progress,
-                }
-            ]
-
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(service, "console", create_console(soft_wrap=True))
-    monkeypatch.setattr(service, "_client", lambda *_: Client())
-    assert run_command(["jobs"]) == 0
-    assert text in capsys.readouterr().out
