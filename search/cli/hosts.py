@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from search.cli.console import create_console
 from search.cluster.ray_token import cluster_token_file
 from search.errors import CommandError, RunError
 from search.spec.loading import STARTER_PATH
@@ -33,7 +33,7 @@ def doctor(
     table = Table("", "check", "found", "fix")
     for finding in findings:
         table.add_row("ok" if finding.ok else "✗", finding.subject, finding.found, finding.remedy)
-    Console().print(table)
+    create_console().print(table)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(ExitStatus.FAILED)
 
@@ -92,7 +92,7 @@ def up(
         client_port = free_ports(1)[0] if any_ports else CLIENT_PORT
         ports |= {"dashboard-port": dashboard_port, "ray-client-server-port": client_port}
     options = NodeOptions(join, address, serves, loadgen, port or HEAD_PORT, token, ports)
-    console = Console(highlight=False, soft_wrap=True)
+    console = create_console(soft_wrap=True)
     previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with RunningNode(options) as node:
@@ -116,7 +116,9 @@ def init(
         path.write_text(STARTER_PATH.read_text())
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-    Console().print(f"wrote {path}; set model.archive and model.requests in it", highlight=False)
+    create_console(soft_wrap=True).print(
+        f"wrote {path}; set model.archive and model.requests in it"
+    )
 
 
 def demo(
@@ -132,4 +134,4 @@ def demo(
         raise CommandError(f"--variant must be {' or '.join(VARIANTS)} (got {variant!r})")
     archive = build(folder, variant)
     requests = folder / "requests.jsonl"
-    Console().print(f"wrote {archive} and {requests}", highlight=False, soft_wrap=True)
+    create_console(soft_wrap=True).print(f"wrote {archive} and {requests}")

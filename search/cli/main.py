@@ -7,8 +7,8 @@ from importlib import metadata
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from search.cli.console import create_console
 from search.cli.environment import ray_environment
 from search.cli.hosts import demo, doctor, init, up
 from search.cli.measure import measure
@@ -58,7 +58,7 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run a command line and return its exit status; errors go to standard error."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = create_console(stderr=True, soft_wrap=True)
     try:
         with ray_environment(ray_output="--ray-output" in arguments):
             app(arguments)
@@ -67,15 +67,15 @@ def run_command(arguments: list[str]) -> int:
         return int(request.code or ExitStatus.OK)
     except SpecError as error:
         for problem in error.problems:
-            errors.print(problem, markup=False)
+            errors.print(problem)
         return error.exit_status
     except ServetuneError as error:
-        errors.print(f"servetune: {error}", markup=False)
+        errors.print(f"servetune: {error}")
         if log := getattr(error, "log", ""):
-            errors.print(log, markup=False)
+            errors.print(log)
         return error.exit_status
     except KeyboardInterrupt:
-        errors.print("servetune: interrupted", markup=False)
+        errors.print("servetune: interrupted")
         return ExitStatus.INTERRUPTED
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from search.cli.console import create_console
 from search.cli.options import JsonOption
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError
@@ -69,7 +70,7 @@ def measure(
     With SPEC, measure its model with each --config, or with TorchServe's default. With --url and
     --requests, measure an endpoint that already runs.
     """
-    console = Console(stderr=as_json)
+    console = create_console(stderr=as_json)
     if (spec is None) == (url is None):
         raise CommandError("pass either SPEC or --url")
     if url is not None:
@@ -104,7 +105,7 @@ def _measure_spec(
             deployment.config.properties, spec.installation(), deployment.archive
         )
         for sentence in [*deployment.summary(), *([ignored] if ignored else [])]:
-            console.print(f"{name}: {sentence}", highlight=False, markup=False)
+            console.print(f"{name}: {sentence}")
     names, configs = ["TorchServe's default"], [spec.study_space().default_config]
     if deployments:
         names, configs = list(deployments), [d.config for d in deployments.values()]
@@ -116,7 +117,6 @@ def _measure_spec(
             lambda round_number, index, phase: console.print(
                 f"round {round_number + 1} of {rounds}, {names[index]}: "
                 f"{format_phase(phase.name, phase.rate_rps)}",
-                highlight=False,
             ),
             side_by_side,
             keep,
@@ -185,7 +185,7 @@ def _measure_url(
             payloads,
             goal,
             users,
-            lambda name, rate_rps: console.print(format_phase(name, rate_rps), highlight=False),
+            lambda name, rate_rps: console.print(format_phase(name, rate_rps)),
         ),
     )
     if as_json:
@@ -196,9 +196,8 @@ def _measure_url(
         console.print(
             f"sustained {rate.lower_rps:.1f} rps ({upper}), p99 {p99_s:.3f} s, "
             f"0 of {rate.requests_without_failure} failed; {rate.reason}",
-            highlight=False,
         )
     for warning in rate.warnings:
-        console.print(f"warning: {warning}", highlight=False)
+        console.print(f"warning: {warning}")
     if not rate.lower_rps:
         raise ServerError(FailureKind.NO_RATE, f"{url} sustained no rate: {rate.reason}")

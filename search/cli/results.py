@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from search.cli.console import create_console
 from search.cli.options import JsonOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError, RunError
@@ -17,12 +17,15 @@ from servetune.errors import ExitStatus
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Print a run's trials, the best and the reference, and the importance of each setting."""
+    """Print a run's trials, the best and the reference, and the importance of each setting.
+
+    The report is also written to RUN, unless no trial has finished or RUN is read-only.
+    """
     outcome = _read_outcome(run)
     if as_json:
         best, reference = outcome.best, outcome.reference
         data = {
-            "run": outcome.run.name,
+            "run": outcome.run.folder.name,
             "ended": outcome.reason,
             "best": best.to_dict() if best else None,
             "reference": reference.to_dict() if reference else None,
@@ -35,8 +38,12 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     else:
         from search.report.summary import render, write_report
 
-        write_report(outcome)
-        Console().print(render(outcome))
+        try:
+            write_report(outcome)
+        except OSError as error:
+            errors = create_console(stderr=True, soft_wrap=True)
+            errors.print(f"the files of the report were not written: {error}")
+        create_console().print(render(outcome))
 
 
 def compare(
@@ -50,7 +57,7 @@ def compare(
     from search.report.compare import compare as compare_outcomes
 
     text = compare_outcomes([_read_outcome(run) for run in runs])
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    create_console().print(text, soft_wrap=True)
 
 
 def export(
@@ -115,11 +122,11 @@ def export(
         target,
         image or DEFAULT_IMAGE,
     )
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(written.diff, end="", markup=False)
+    console = create_console(soft_wrap=True)
+    console.print(written.diff, end="")
     for note in written.notes:
-        console.print(f"note: {note}", markup=False)
-    console.print(f"trial {chosen.number} → {written.folder}", markup=False)
+        console.print(f"note: {note}")
+    console.print(f"trial {chosen.number} → {written.folder}")
 
 
 def verify(
@@ -147,7 +154,7 @@ def verify(
     from search.export.verify import verify as check_files
     from search.study.run_folder import Run
 
-    console = Console(highlight=False)
+    console = create_console()
 
     def on_phase(name: str, rate_rps: float) -> None:
         console.print(format_phase(name, rate_rps), style="dim")

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from search.cli.console import create_console
 from search.environment import environment
 from search.errors import CommandError, RequirementError, ServiceError
 from servetune.errors import ExitStatus
@@ -51,7 +51,7 @@ RequireRatioOption = Annotated[
         "if there is no baseline; exit with status 3 if it is lower"
     ),
 ]
-console = Console(highlight=False, soft_wrap=True)
+console = create_console(soft_wrap=True)
 
 
 def serve(
@@ -277,7 +277,7 @@ def watch(
 ) -> None:
     """Follow a job to its end; the exit status shows whether it met the requirements."""
     view = asyncio.run(_follow(job, server, token_file))
-    console.print(f"{view['state']}: {view['reason']}", markup=False)
+    console.print(f"{view['state']}: {view['reason']}")
     if view["state"] == "failed":
         raise typer.Exit(ExitStatus.FAILED)
     best_rps = (view["best"] or {}).get("sustained_rps") or 0.0
@@ -308,7 +308,7 @@ async def _follow(job_id: str, server: str, token_file: Path | None) -> dict[str
                 async for event in client.events(job_id, last_id):
                     last_id, unreachable_since = event.id, None
                     if line := _event_line(event.kind, event.data):
-                        console.print(line, markup=False)
+                        console.print(line)
                 view, unreachable_since = await client.job(job_id), None
                 if view["ended_s"] is not None:
                     return dict(view)

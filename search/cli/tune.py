@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from search.cli.console import create_console
 from search.cli.options import (
     BudgetOption,
     ClusterOption,
@@ -22,9 +23,6 @@ from search.spec.loading import load_spec
 from search.spec.preflight import preflight
 from servetune.errors import ExitStatus, FailureKind
 from serving.errors import ServerError
-
-#: A line that may be long and is printed as it is.
-_LINE: dict[str, Any] = {"highlight": False, "soft_wrap": True}
 
 
 def tune(
@@ -95,9 +93,9 @@ def _run_with_view(run: Any, spec: Any, console: Console, plain: bool, ray_outpu
     from search.study.warm_start import warm_start_differences
 
     plain = plain or ray_output or not console.is_terminal
-    console.print(f"run {run.folder}", **_LINE)
+    console.print(f"run {run.folder}", soft_wrap=True)
     for difference in warm_start_differences(run, spec):
-        console.print(f"difference from the warm-start run: {difference}", highlight=False)
+        console.print(f"difference from the warm-start run: {difference}")
     rounds = spec.confirm.rounds if spec.confirm else 0
     trials = len(spec.points()) if spec.sweep else spec.search.trials
     with LiveView(console, trials, spec.search.time_budget_s, plain, rounds) as view:
@@ -109,7 +107,7 @@ def _run_and_report(run: Any, plain: bool, ray_output: bool) -> None:
     from search.study.reading import recording
 
     spec = run.spec()
-    console = Console()
+    console = create_console()
     outcome = _run_with_view(run, spec, console, plain, ray_output)
     with recording(run):
         write_report(outcome)
@@ -125,7 +123,7 @@ def _run_and_report(run: Any, plain: bool, ray_output: bool) -> None:
 
         with recording(run):
             export(run, outcome.chosen, spec.archive(), outcome.confirmation)
-        console.print(f"Files for production: {run.folder / 'best'}", **_LINE)
+        console.print(f"Files for production: {run.folder / 'best'}", soft_wrap=True)
     if outcome.interrupted:
-        console.print(f"Continue with: servetune resume {run.folder}", **_LINE)
+        console.print(f"Continue with: servetune resume {run.folder}", soft_wrap=True)
         raise typer.Exit(ExitStatus.INTERRUPTED)

@@ -27,11 +27,11 @@ _NOTE_ON_RATES = (
 def compare(outcomes: Sequence[Outcome]) -> str:
     """Return the comparison in Markdown; ratios are to the first run."""
     first, *others = outcomes
-    sections = [f"# {' compared with '.join(outcome.run.name for outcome in outcomes)}"]
+    sections = [f"# {' compared with '.join(outcome.run.folder.name for outcome in outcomes)}"]
     for other in others:
         lines = [f"- {difference}" for difference in differences(first.run, other.run)]
         sections += [
-            f"**What changed from {first.run.name} to {other.run.name}**",
+            f"**What changed from {first.run.folder.name} to {other.run.folder.name}**",
             "\n".join(lines or ["- nothing that was recorded"]),
         ]
     if all(any(r.loads for r in outcome.results) for outcome in outcomes):
@@ -56,12 +56,12 @@ def _search_table(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         chosen = outcome.chosen
         if chosen is None:
-            rows.append((outcome.run.name, "", "", "none", "", "", ""))
+            rows.append((outcome.run.folder.name, "", "", "none", "", "", ""))
             continue
         ratio, interval = _ratio(_chosen_rates(outcome), _chosen_rates(first))
         rows.append(
             (
-                outcome.run.name,
+                outcome.run.folder.name,
                 str(chosen.number),
                 format_settings(chosen.config),
                 format_number(_mean(_chosen_rates(outcome))),
@@ -93,7 +93,7 @@ def _ratio_to_reference(outcome: Outcome, chosen: TrialResult) -> str:
 
 
 def _sweep_table(outcomes: Sequence[Outcome]) -> str:
-    names = [outcome.run.name for outcome in outcomes]
+    names = [outcome.run.folder.name for outcome in outcomes]
     figures_of_runs = [_figures(outcome.results) for outcome in outcomes]
     header = ("load", "point", "figure", *names, *(f"{n} ÷ first (95 %)" for n in names[1:]))
     rows = []

@@ -42,14 +42,29 @@ _PHASES_TITLE = "/".join(PHASES)
 
 
 def write_report(outcome: Outcome) -> None:
-    """Write report.md, report.html and trials.csv into the run's folder."""
+    """Write report.md, report.html and trials.csv into the run's folder; nothing without a trial.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    if not outcome.results:
+        return
     folder = outcome.run.folder
     trial_frame(outcome.results).to_csv(folder / "trials.csv", index=False)
+    (folder / "report.md").write_text(markdown_report(outcome))
+    (folder / "report.html").write_text(html_report(outcome))
+
+
+def markdown_report(outcome: Outcome) -> str:
+    """Return the text of report.md."""
     is_sweep = outcome.spec.sweep is not None
     sections = _sweep_sections(outcome) if is_sweep else _search_sections(outcome)
-    text = "\n\n".join(sections) + "\n"
-    (folder / "report.md").write_text(text)
-    (folder / "report.html").write_text(html_page(outcome.run.name, text, build_plots(outcome)))
+    return "\n\n".join(sections) + "\n"
+
+
+def html_report(outcome: Outcome) -> str:
+    """Return the text of report.html."""
+    return html_page(outcome.run.folder.name, markdown_report(outcome), build_plots(outcome))
 
 
 def _sweep_sections(outcome: Outcome) -> list[str]:
@@ -57,7 +72,7 @@ def _sweep_sections(outcome: Outcome) -> list[str]:
     failed = [r for r in results if r.state is TrialState.FAILED]
     fixed = ", ".join(f"{name}={value}" for name, value in fixed_settings(results).items())
     return [
-        f"# {outcome.run.name}",
+        f"# {outcome.run.folder.name}",
         ending(outcome),
         f"Fixed settings: {fixed or 'none'}.",
         "Each cell is the median over the repeats (minimum to maximum), each in a fresh server. "
@@ -80,7 +95,7 @@ def _search_sections(outcome: Outcome) -> list[str]:
     header, rows = _trial_table(results)
     importance = [(name, f"{share:.0%}") for name, share in outcome.importance.items()]
     return [
-        f"# {outcome.run.name}",
+        f"# {outcome.run.folder.name}",
         headline(outcome),
         ending(outcome),
         *_confirmation_section(outcome.confirmation),
@@ -140,7 +155,8 @@ def render(outcome: Outcome, explained: Sequence[TrialResult] | None = None) -> 
 
 
 def _terminal_table(outcome: Outcome) -> Table:
-    table = Table(title=f"Trials of {outcome.run.name}", title_justify="left", **_TIGHT)
+    table_title = Text(f"Trials of {outcome.run.folder.name}", style="table.title")
+    table = Table(title=table_title, title_justify="left", **_TIGHT)
     table.add_column("#", justify="right")
     table.add_column("origin")
     for title in (*(title for _, title in _SETTING_COLUMNS), "rps", "p99 s", "seconds"):
@@ -158,6 +174,11 @@ def _terminal_table(outcome: Outcome) -> Table:
 
 def ending(outcome: Outcome) -> str:
     """Return why the run ended, and how many rounds its confirmation lacks."""
+    if outcome.restored:
+        return (
+            "The study of the run cannot be read. The trials are from trials.jsonl, and it is "
+            "unknown why the run ended."
+        )
     if not outcome.reason:
         return "The run has not ended."
     sentences = [f"The run ended because {outcome.reason}."]

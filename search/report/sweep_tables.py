@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from search.report.formatting import format_number, format_share, markdown_table
 from search.study.diff import flat
@@ -85,9 +86,10 @@ class SweepTable:
 
     def rich(self) -> Table:
         """Return the table for a terminal."""
-        table = Table(*self.header, title=self.kind, title_justify="left")
+        header = [Column(Text(name)) for name in self.header]
+        table = Table(*header, title=self.kind, title_justify="left")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         return table
 
 

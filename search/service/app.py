@@ -87,7 +87,7 @@ class Service:
     def __init__(self, store: JobStore, queue: JobQueue, options: ServiceOptions):
         self._store, self._queue, self._options = store, queue, options
         self._views = ViewBuilder(options.links)
-        self._report_lock = asyncio.Lock()
+        self._export_lock = asyncio.Lock()
 
     def app(self) -> web.Application:
         """Return the application; the queue runs as long as it does."""
@@ -307,7 +307,7 @@ class Service:
                 await answer.write(b": keep-alive\n\n")
 
     async def _show_report(self, request: web.Request) -> web.StreamResponse:
-        from search.report.summary import write_report
+        from search.report.summary import html_report, markdown_report
         from search.study.reading import read_outcome
 
         job = self._job(request)
@@ -316,44 +316,42 @@ class Service:
         if suffix not in ("html", "md"):
             raise RequestError(400, f"format must be html or md (got {suffix!r})")
 
+        build = html_report if suffix == "html" else markdown_report
         path = run.folder / f"report.{suffix}"
-        record = job.record()
-        if not record.state.is_over:
-            await asyncio.to_thread(lambda: write_report(read_outcome(run)))
+        if job.record().state is JobState.FINISHED and path.is_file():
+            text = path.read_text()
         else:
-            await self._write_missing(run, path, record.ended_s)
+            text = await asyncio.to_thread(lambda: build(read_outcome(run)))
         content_type = "text/html" if suffix == "html" else "text/markdown"
         headers = {"Content-Security-Policy": "sandbox allow-scripts"}
-        return web.Response(text=path.read_text(), content_type=content_type, headers=headers)
+        return web.Response(text=text, content_type=content_type, headers=headers)
 
     async def _download_best(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         run, record = self._run(job), job.record()
         folder = run.folder / "best"
         if record.state.is_over:
-            await self._write_missing(run, folder / "README.md", record.ended_s)
+            await self._export_missing(run, folder / "README.md", record.ended_s)
         if not folder.is_dir():
             raise RequestError(404, "the job has no files for production: no trial is chosen yet")
         body = await asyncio.to_thread(_tar, folder)
         headers = {"Content-Disposition": f'attachment; filename="{run.name}-best.tar.gz"'}
         return web.Response(body=body, content_type="application/gzip", headers=headers)
 
-    async def _write_missing(self, run: Run, path: Path, ended_s: float | None) -> None:
-        """Write the report and the files for production, unless `path` is newer than the end.
+    async def _export_missing(self, run: Run, path: Path, ended_s: float | None) -> None:
+        """Write the files for production, unless `path` is newer than the end.
 
         The job's own process may have been lost before it wrote them.
         """
         from search.export.files import export
-        from search.report.summary import write_report
         from search.study.reading import read_outcome
 
         def write() -> None:
             outcome = read_outcome(run)
-            write_report(outcome)
             if outcome.chosen is not None:
                 export(run, outcome.chosen, run.spec().archive(), outcome.confirmation)
 
-        async with self._report_lock:
+        async with self._export_lock:
             if not path.is_file() or path.stat().st_mtime < (ended_s or 0.0):
                 await asyncio.to_thread(write)
 

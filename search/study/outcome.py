@@ -18,7 +18,7 @@ class Outcome:
 
     Attributes:
         spec: the specification with all defaults resolved.
-        recorded: the hosts, versions and placement at the run's creation.
+        recorded: the name, hosts, versions and placement at the run's creation.
         results: every finished trial, by number.
         best: the newest measurement of the configuration with the highest median rate.
         reference: the trial that the others are compared with.
@@ -27,6 +27,7 @@ class Outcome:
         notes: warnings about the hosts and the baseline.
         failed: whether the run stopped because the reference failed.
         interrupted: whether the user interrupted the run.
+        restored: whether the study was missing, so that the results are those in the run's folder.
     """
 
     run: Run
@@ -41,6 +42,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     failed: bool = False
     interrupted: bool = False
+    restored: bool = False
 
     @property
     def chosen(self) -> TrialResult | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from search.errors import RecordError, first_line
 from search.spec.schema import StudySpec
@@ -12,8 +14,8 @@ from search.study.budget import confirmation_plan
 from search.study.confirm import Confirmation
 from search.study.outcome import Outcome
 from search.study.ranking import reference_of
-from search.study.run_folder import Run
-from search.study.store import STORAGE_ERRORS, StudyStore
+from search.study.run_folder import STUDY_FILE, Run
+from search.study.store import STORAGE_ERRORS, StudyStore, copy_to_memory, stored_name
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -22,8 +24,7 @@ def open_store(run: Run, spec: StudySpec) -> StudyStore:
     """Return the store of a run; create it if there is none."""
     return StudyStore(
         spec.study_space(run.recorded()["host"]["cores"]),
-        run.storage(spec.output.storage),
-        run.name,
+        *_study_of(run, spec),
         spec.search.seed,
         spec.baseline(),
         spec.search.incumbent_every,
@@ -31,14 +32,33 @@ def open_store(run: Run, spec: StudySpec) -> StudyStore:
     )
 
 
+def _study_of(run: Run, spec: StudySpec) -> tuple[str | Path, str]:
+    """Return the storage and the name of a run's study."""
+    if spec.output.storage is not None:
+        return spec.output.storage, run.name
+    path = run.folder / STUDY_FILE
+    # An older run did not record its name, and its folder may be renamed.
+    return path, stored_name(path) or run.name
+
+
 def read_outcome(run: Run) -> Outcome:
-    """Return the outcome of a run so far.
+    """Return the outcome of a run so far; write nothing to its folder or its storage.
+
+    If the study cannot be read, the results are those in the run's folder.
 
     Raises:
         RunError: the folder cannot be read.
     """
-    spec = run.spec()
-    return outcome_of(run, spec, open_store(run, spec))
+    spec, results = run.spec(), run.results()
+    space = spec.build_space(run.recorded()["host"]["cores"])
+    storage, name = _study_of(run, spec)
+    store = StudyStore(space, copy_to_memory(storage, name), name)
+    is_restored = bool(results) and not store.results
+    store.restore(results)
+    if is_restored:
+        for plan, round_number, result in run.confirmation_results():
+            store.record_confirmation(plan, round_number, result)
+    return replace(outcome_of(run, spec, store), restored=is_restored)
 
 
 def outcome_of(

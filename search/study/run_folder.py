@@ -26,6 +26,9 @@ from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
 from search.trial.result import TrialResult
 
+#: The study of a run, unless the specification names another storage.
+STUDY_FILE = "study.db"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -55,7 +58,7 @@ class Run:
                 raise RunError(f"output.folder: cannot create {folder}: {error.strerror}") from None
             break
         cores = recorded["host"]["cores"]
-        data = {**spec.resolved(cores), "recorded": recorded}
+        data = {**spec.resolved(cores), "recorded": {"name": folder.name, **recorded}}
         run = cls(folder)
         if spec.serving.baseline is not None:
             data["serving"]["baseline"] = copy_baseline(
@@ -79,8 +82,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name, also the name of the Optuna study."""
-        return self.folder.name
+        """The name at the run's creation: of its folder, which may be renamed, and its study."""
+        name: str = self.recorded().get("name", self.folder.name)
+        return name
 
     def spec(self) -> StudySpec:
         """Return the resolved specification.
@@ -113,7 +117,7 @@ class Run:
         self._write(data)
 
     def recorded(self) -> dict[str, Any]:
-        """Return the hosts, versions and placement at the run's creation."""
+        """Return the name, hosts, versions and placement at the run's creation."""
         recorded: dict[str, Any] = self._read().get("recorded", {})
         return recorded
 
@@ -134,7 +138,7 @@ class Run:
 
     def storage(self, url: str | None) -> str:
         """Return the URL of the study's storage: the given one, else SQLite in the folder."""
-        return url or f"sqlite:///{self.folder / 'study.db'}"
+        return url or f"sqlite:///{self.folder / STUDY_FILE}"
 
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial's files."""
@@ -146,20 +150,32 @@ class Run:
         Raises:
             RunError: measurements.json has another format version.
         """
-        return self._measurements(number, "windows")
+        windows: list[dict[str, Any]] = self._measurement(self.trial_folder(number), "windows")
+        return windows
 
     def probes(self, number: int) -> list[dict[str, Any]]:
         """Return the verdicts on a trial's offered rates; empty if its files are missing."""
-        return self._measurements(number, "probes")
+        probes: list[dict[str, Any]] = self._measurement(self.trial_folder(number), "probes")
+        return probes
 
-    def _measurements(self, number: int, key: str) -> list[dict[str, Any]]:
-        path = self.trial_folder(number) / "measurements.json"
+    @staticmethod
+    def _measurement(folder: Path, key: str) -> Any:
+        path = folder / "measurements.json"
         if not path.is_file():
             return []
         data = json.loads(path.read_text())
         check_version(data, MEASUREMENTS_VERSION, path)
-        entries: list[dict[str, Any]] = data[key]
-        return entries
+        return data[key]
+
+    def confirmation_results(self) -> Iterator[tuple[str, int, TrialResult]]:
+        """Yield the plan, the round and the result of each measurement of a confirmation."""
+        for folder in sorted(self.folder.glob("confirm/*/*-*")):
+            # A file that another version wrote, or that a killed driver left, is left out.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RunError):
+                record = self._measurement(folder, "result")
+                if record:
+                    round_number = int(folder.name.partition("-")[0])
+                    yield folder.parent.name, round_number, TrialResult.from_dict(record)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -188,7 +204,11 @@ class Run:
         write_atomically(self.folder / "trials.jsonl", lines)
 
     def results(self) -> list[TrialResult]:
-        """Return the finished trials from trials.jsonl, by number."""
+        """Return the finished trials from trials.jsonl, by number.
+
+        Raises:
+            RunError: a line is damaged, or the file has another format version.
+        """
         return ResultReader(self).read()
 
 
@@ -204,7 +224,7 @@ class ResultReader:
         """Return all results so far, by number.
 
         Raises:
-            RunError: the file has another format version.
+            RunError: a line is damaged, or the file has another format version.
         """
         try:
             stat = self._path.stat()
@@ -220,12 +240,21 @@ class ResultReader:
             for line in lines:
                 # An incomplete last line is being written, or its writer was killed.
                 if line.endswith(b"\n"):
-                    data = json.loads(line)
-                    check_version(data, TRIALS_VERSION, self._path)
-                    self._results.append(TrialResult.from_dict(data))
+                    self._results.append(self._parse(line))
                     self._offset += len(line)
         self._results.sort(key=lambda result: result.number)
         return list(self._results)
+
+    def _parse(self, line: bytes) -> TrialResult:
+        try:
+            data = json.loads(line)
+            check_version(data, TRIALS_VERSION, self._path)
+            return TrialResult.from_dict(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self._path}: line {len(self._results) + 1} is damaged: {first_line(error)}; "
+                "restore or remove the line"
+            ) from None
 
 
 def _trial_line(result: TrialResult) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import TrialState as OptunaTrialState
 
 from search.environment import log_level
@@ -39,7 +42,7 @@ class StudyStore:
 
     Args:
         space: the search space.
-        storage: an SQLAlchemy URL, or an Optuna storage.
+        storage: an SQLAlchemy URL, the path of an SQLite file, or an Optuna storage.
         name: the study's name in the storage.
         seed: of the sampler.
         baseline: the configuration in use today; measured right after TorchServe's default.
@@ -50,7 +53,7 @@ class StudyStore:
     def __init__(
         self,
         space: Space,
-        storage: str | BaseStorage,
+        storage: str | Path | BaseStorage,
         name: str,
         seed: int = 0,
         baseline: ServerConfig | None = None,
@@ -61,8 +64,8 @@ class StudyStore:
         self._incumbent_every = incumbent_every
         with log_level(["optuna"], logging.WARNING), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            if isinstance(storage, str):
-                storage = RDBStorage(storage, engine_kwargs=_engine_options(storage))
+            if not isinstance(storage, BaseStorage):
+                storage = _open_storage(storage)
             self._study = optuna.create_study(
                 storage=storage,
                 study_name=name,
@@ -436,8 +439,54 @@ class StudyStore:
         return self._next_number - max(best.number, *repeats, 0) >= self._incumbent_every
 
 
-def _engine_options(storage: str) -> dict[str, Any]:
-    """Return SQLAlchemy's options: with SQLite, a longer wait for another process's lock."""
-    if not storage.startswith("sqlite"):
-        return {}
-    return {"connect_args": {"timeout": _LOCK_TIMEOUT_S}}
+def stored_name(path: Path) -> str | None:
+    """Return the name of the study with the most trials in an SQLite file; None without any."""
+    studies: list[optuna.study.StudySummary] = []
+    with contextlib.suppress(Exception), _reading(path) as source:
+        studies = optuna.get_all_study_summaries(source)
+    largest = max(studies, key=lambda study: study.n_trials, default=None)
+    return largest.study_name if largest else None
+
+
+def copy_to_memory(storage: str | Path, name: str) -> BaseStorage:
+    """Return a copy of a study in memory; an empty storage if the study cannot be read.
+
+    Args:
+        storage: an SQLAlchemy URL, or the path of an SQLite file. Nothing is written to it.
+    """
+    copy = InMemoryStorage()
+    # Damaged files and missing servers raise errors of many kinds.
+    with contextlib.suppress(Exception), _reading(storage) as source:
+        optuna.copy_study(from_study_name=name, from_storage=source, to_storage=copy)
+    return copy
+
+
+@contextlib.contextmanager
+def _reading(storage: str | Path) -> Iterator[RDBStorage]:
+    """Open a storage that is only read, and close it."""
+    with log_level(["optuna"], logging.WARNING):
+        source = _open_storage(storage, read_only=True)
+        try:
+            yield source
+        finally:
+            source.remove_session()
+            source.engine.dispose()
+
+
+def _open_storage(storage: str | Path, read_only: bool = False) -> RDBStorage:
+    """Open a storage; create its tables unless it is read only."""
+    if read_only and isinstance(storage, str) and storage.startswith("sqlite"):
+        storage = Path(storage.partition(":///")[2].partition("?")[0])
+    if isinstance(storage, str):
+        is_sqlite = storage.startswith("sqlite")
+        options = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if is_sqlite else {}
+        return RDBStorage(storage, engine_kwargs=options, skip_table_creation=read_only)
+    # The path may contain characters that have a meaning in a URL.
+    uri = f"{storage.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, timeout=_LOCK_TIMEOUT_S, check_same_thread=False, uri=True)
+
+    return RDBStorage(
+        "sqlite:///study", engine_kwargs={"creator": connect}, skip_table_creation=read_only
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -12,6 +13,7 @@ from search.errors import RunError
 from search.export.common import ExportFormat
 from search.export.verify import Check, ExportedFiles, compare_settings, verify
 from search.study.outcome import Outcome
+from search.study.run_folder import Run
 from serving.archive import Archive
 from serving.errors import ArchiveError
 from serving.production import DeploymentTarget
@@ -100,6 +102,14 @@ def test_verify_starts_no_server_if_settings_differ(outcome: Outcome) -> None:
     (folder / "environment").write_text("")
     failed = failures(run_verify(folder, outcome))
     assert failed["running"] == "not started, because a check above failed"
+
+
+def test_verify_accepts_files_of_renamed_run(outcome: Outcome) -> None:
+    export_best(outcome, ExportFormat.PROPERTIES)
+    folder = outcome.run.folder.rename(outcome.run.folder.with_name("renamed"))
+    (folder / "best" / "environment").write_text("")
+    checks = run_verify(folder / "best", replace(outcome, run=Run.open(folder)))
+    assert set(failures(checks)) == {"mkl_threads", "running"}
 
 
 @pytest.mark.parametrize(

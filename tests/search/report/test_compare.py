@@ -1,5 +1,6 @@
 """Runs compared: differences, then rates and ratios."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def test_compare_lists_differences_before_rates(outcome: Outcome, tmp_path: Path
     assert "| 250 |" in rows[0] and rows[0].rstrip().endswith("| 50.00 |")
     assert "| 1.00 |" in rows[1], "the ratio of the two bests"
     assert "unconfirmed run" in text
+
+
+def test_compare_distinguishes_run_from_its_copy(outcome: Outcome, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(outcome.run.folder, copy)
+    text = compare([outcome, replace(outcome, run=Run.open(copy))])
+    assert text.startswith(f"# {outcome.run.folder.name} compared with copy\n")
 
 
 def test_compare_has_a_row_for_each_load_and_point_of_sweeps(outcome: Outcome) -> None:

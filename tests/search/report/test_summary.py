@@ -11,7 +11,7 @@ from rich.console import Console
 from search.report.summary import ending, headline, render, write_report
 from search.spec.schema import ConfirmSection
 from search.study.outcome import Outcome
-from search.study.reading import open_store, outcome_of
+from search.study.reading import open_store, outcome_of, read_outcome
 from search.study.run_folder import Run
 from search.trial.result import TimingRecord
 from tests.results import result_for
@@ -77,6 +77,16 @@ def test_render_shows_warnings_of_best(outcome: Outcome) -> None:
     warned = [replace(r, warnings=("the host paused",)) for r in outcome.results]
     text = rendered(replace(outcome, results=warned, best=warned[3]))
     assert "Trial 3, warning: the host paused." in text
+
+
+def test_write_report_writes_nothing_without_a_trial(run: Run) -> None:
+    write_report(read_outcome(run))
+    assert [path.name for path in run.folder.iterdir()] == ["spec.yaml"]
+
+
+def test_ending_reports_missing_study(outcome: Outcome) -> None:
+    (outcome.run.folder / "study.db").unlink()
+    assert "The study of the run cannot be read." in ending(read_outcome(outcome.run))
 
 
 def test_write_report_lists_every_trial(outcome: Outcome) -> None:

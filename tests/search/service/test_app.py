@@ -84,7 +84,7 @@ async def test_api_stops_and_resumes_a_running_job(
     assert job.ended() is None, "the end of the first attempt is not that of the second"
 
 
-async def test_api_writes_report_and_files_of_a_job_whose_process_was_lost(
+async def test_api_returns_report_and_files_of_a_job_whose_process_was_lost(
     client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
 ) -> None:
     job = await submit(client, store, spec)
@@ -95,6 +95,26 @@ async def test_api_writes_report_and_files_of_a_job_whose_process_was_lost(
     await wait_for_state(job, JobState.FAILED)
     assert await (await client.get(f"/v1/jobs/{job.id}/report")).text() != early
     assert (await client.get(f"/v1/jobs/{job.id}/best.tar.gz")).status == 200
+
+
+async def test_api_writes_no_file_to_show_a_job(
+    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
+) -> None:
+    job = await submit(client, store, {**spec, "confirm": {"rounds": 2}})
+    await wait_until_running(job, runner)
+    write_run(job)
+    run = job.run()
+    assert run is not None
+    (run.folder / "study.db").unlink()
+    before = sorted(run.folder.rglob("*"))
+    for end in (None, JobState.FAILED):
+        if end:
+            runner.end(job, end)
+            await wait_for_state(job, end)
+        assert (await client.get(f"/v1/jobs/{job.id}")).status == 200
+        report = await client.get(f"/v1/jobs/{job.id}/report?format=md")
+        assert "trial 1 sustains 20 rps" in await report.text()
+        assert sorted(run.folder.rglob("*")) == before
 
 
 async def test_api_streams_events_after_the_last_received_one(
