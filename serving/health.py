@@ -13,6 +13,7 @@ import psutil
 from servetune.errors import FailureKind
 from serving.errors import ServerError
 from serving.gpu import gpu_used_bytes
+from serving.limits import available_memory_bytes
 
 #: PyTorch's message if an allocation on a GPU fails. TorchServe answers 503 and keeps running.
 GPU_MEMORY_MESSAGE = b"CUDA out of memory"
@@ -162,7 +163,7 @@ class ServerHealth:
         limit = self._memory_limit_bytes
         if limit is None:
             # The memory that the server already uses is available to it, too.
-            limit = int(MEMORY_SHARE * (psutil.virtual_memory().available + used))
+            limit = int(MEMORY_SHARE * (available_memory_bytes() + used))
         if used > limit:
             raise self.error(
                 FailureKind.MEMORY_BUDGET,

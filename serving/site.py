@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 from serving.archive import Archive
@@ -19,7 +18,6 @@ class Site:
         memory_limit_bytes: budget for the resident memory of the server and its workers,
             summed; None for 85 % of the memory available to it.
         ports: TCP ports; 0 means any free port.
-        cores: number of workers or threads if a setting is not set.
         address: local address that answers predictions; all else listens on the loopback.
     """
 
@@ -28,5 +26,4 @@ class Site:
     ready_timeout_s: float = 180.0
     memory_limit_bytes: int | None = None
     ports: Ports = field(default_factory=Ports)
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     address: str = LOOPBACK

@@ -27,6 +27,7 @@ from search.spec.sweep import SweepSection
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.installation import Installation, find_installation
+from serving.limits import affinity_cores, available_cores
 from serving.ports import Ports
 from serving.site import Site
 
@@ -371,14 +372,21 @@ class StudySpec(Section):
                 return name
         return None
 
-    def build_space(self, cores: int | None = None) -> Space:
-        """Return the search space on a host with this number of cores; on this host if None.
+    def build_space(self, cores: int | None = None, threads: int | None = None) -> Space:
+        """Return the search space on a host.
 
         In a sweep, only the settings that are given vary.
+
+        Args:
+            cores: of the host; those of this host if None.
+            threads: default thread count of torch on the host; `cores` if None.
         """
+        if cores is None:
+            cores, threads = available_cores(), affinity_cores()
         if self.sweep is None:
-            return self.space.build(cores)
-        return self.space.build(cores, with_defaults=False, additional=self.sweep.dimensions())
+            return self.space.build(cores, threads=threads)
+        dimensions = self.sweep.dimensions()
+        return self.space.build(cores, False, dimensions, threads)
 
     def points(self) -> list[ServerConfig]:
         """Return the configurations that a sweep measures, in its random order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -183,20 +182,22 @@ class SpaceSection(SettingsSection):
 
     def build(
         self,
-        cores: int | None = None,
+        cores: int,
         with_defaults: bool = True,
         additional: Mapping[str, Dimension] = MappingProxyType({}),
+        threads: int | None = None,
     ) -> Space:
         """Return the search space.
 
         Args:
-            cores: of the serving host; of this host if None.
+            cores: of the serving host.
             with_defaults: whether the default settings vary if they are not given.
             additional: dimensions besides those of this section.
+            threads: default thread count of torch; `cores` if None.
         """
         left_out = {} if with_defaults else dict.fromkeys(DEFAULT_SETTINGS)
         entries = {**left_out, **self.entries(), **additional}
-        return build_space(entries, cores or len(os.sched_getaffinity(0)))
+        return build_space(entries, cores, threads)
 
 
 class PointSection(SettingsSection):

@@ -241,6 +241,7 @@ class TrialResult:
             self.sustained_rps,
             workers,
             batch_capacity // workers if workers and batch_capacity else None,
+            self.host.facts.get("affinity_cores"),
         )
 
     def to_dict(self) -> dict[str, Any]:
