@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ GPU_MEMORY_MESSAGE = b"CUDA out of memory"
 MAX_LOAD_FAILURES = 2
 #: Share of the available memory that a server without a memory limit may use.
 MEMORY_SHARE = 0.85
+#: Share of one core that reading the memory of the server may use: 10 to 30 ms per GiB.
+MEMORY_READING_SHARE = 0.02
 LOG_TAIL_LINES = 12
 _LOG_DELAY_S = 0.5
 
@@ -38,22 +41,31 @@ class ServerHealth:
 
     Args:
         log_path: the server's log, which exists before the first check.
-        memory_limit_bytes: budget for the resident memory of all processes, summed; None for
-            85 % of the memory that is available to the server at the time of the check.
+        memory_limit_bytes: budget for the memory of all processes; None for 85 % of the memory
+            that is available to the server at the time of the check.
+        clock: returns seconds.
 
     Attributes:
         pid: process id of the JVM; 0 before its start.
-        peak_rss_bytes: highest resident memory of all processes, summed, at any check.
+        peak_memory_bytes: highest memory of all processes at any check. Each counts its share of
+            memory that several have mapped, such as weights (PSS).
         peak_gpu_bytes: highest increase of used GPU memory since `record_baseline`.
     """
 
-    def __init__(self, log_path: Path, memory_limit_bytes: int | None):
+    def __init__(
+        self,
+        log_path: Path,
+        memory_limit_bytes: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.pid = 0
-        self.peak_rss_bytes = 0
+        self.peak_memory_bytes = 0
         self.peak_gpu_bytes = 0
         self._log_path = log_path
         self._memory_limit_bytes = memory_limit_bytes
         self._log_offset = 0
+        self._clock = clock
+        self._next_memory_check_s = float("-inf")
         self._oom_kills_before = 0
         self._gpu_before_bytes = 0
 
@@ -157,9 +169,17 @@ class ServerHealth:
                 raise self.error(kind, f"worker {pid} exited during the measurement")
 
     def check_memory(self) -> None:
-        """Raise ServerError if the server uses more memory than its budget."""
-        used = int(self.sum_over_processes(lambda process: process.memory_info().rss))
-        self.peak_rss_bytes = max(self.peak_rss_bytes, used)
+        """Raise ServerError if the server uses more memory than its budget.
+
+        Does nothing if the last reading was so recent that readings would use too much CPU time.
+        """
+        started_s = self._clock()
+        if started_s < self._next_memory_check_s:
+            return
+        used = int(self.sum_over_processes(memory_bytes))
+        now_s = self._clock()
+        self._next_memory_check_s = now_s + (now_s - started_s) / MEMORY_READING_SHARE
+        self.peak_memory_bytes = max(self.peak_memory_bytes, used)
         limit = self._memory_limit_bytes
         if limit is None:
             # The memory that the server already uses is available to it, too.
@@ -189,6 +209,14 @@ class ServerHealth:
 
     def _has_oom_kill(self) -> bool:
         return oom_kills() > self._oom_kills_before
+
+
+def memory_bytes(process: psutil.Process) -> int:
+    """Return the memory of a process: PSS, or RSS if the kernel does not permit reading PSS."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.AccessDenied:
+        return int(process.memory_info().rss)
 
 
 def oom_kills() -> int:

@@ -92,9 +92,9 @@ class TorchServe:
         return self._health.pid
 
     @property
-    def peak_rss_bytes(self) -> int:
-        """Highest resident memory of the JVM and its workers, summed."""
-        return self._health.peak_rss_bytes
+    def peak_memory_bytes(self) -> int:
+        """Highest memory of the JVM and its workers; see `ServerHealth`."""
+        return self._health.peak_memory_bytes
 
     @property
     def peak_gpu_bytes(self) -> int:

@@ -243,7 +243,7 @@ def _server_record(server: TorchServe) -> ServerRecord:
         workers_ready=workers or None,
         batch_capacity=server.batch_capacity if workers else None,
         ready_s=round(server.ready_s, 2) or None,
-        peak_rss_mb=server.peak_rss_bytes >> 20 or None,
+        peak_memory_mb=server.peak_memory_bytes >> 20 or None,
         peak_gpu_mb=server.peak_gpu_bytes >> 20 or None,
         processes=server.processes,
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from servetune.errors import FailureKind
 from serving.errors import ServerError
-from serving.health import ServerHealth
+from serving.health import ServerHealth, memory_bytes
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def set_oom_kills(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 def test_check_memory_records_peak(health: ServerHealth) -> None:
     health.check_memory()
-    assert health.peak_rss_bytes > 10 << 20
+    assert health.peak_memory_bytes > 10 << 20
 
 
 def test_check_memory_names_use_and_budget(log: Path) -> None:
@@ -52,7 +54,72 @@ def test_check_memory_names_use_and_budget(log: Path) -> None:
 def test_check_memory_of_server_before_its_start_is_zero(log: Path) -> None:
     health = ServerHealth(log, memory_limit_bytes=None)
     health.check_memory()
-    assert health.peak_rss_bytes == 0
+    assert health.peak_memory_bytes == 0
+
+
+def test_check_memory_reads_at_intervals(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, readings = 100.0, 0
+
+    def read(process: object) -> int:
+        nonlocal now_s, readings
+        readings += 1
+        now_s += 0.03
+        return 1 << 30
+
+    monkeypatch.setattr("serving.health.memory_bytes", read)
+    health = ServerHealth(log, memory_limit_bytes=2 << 30, clock=lambda: now_s)
+    health.pid = os.getpid()
+    monkeypatch.setattr(psutil.Process, "children", lambda *arguments, **more: [])
+    health.check_memory()
+    now_s += 1.4
+    health.check_memory()
+    assert readings == 1, "a reading of 30 ms may use 2 % of the time"
+    now_s += 0.2
+    health.check_memory()
+    assert readings == 2
+
+
+def test_memory_bytes_counts_shared_memory_once(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(bytes(64 << 20))
+    code = (
+        "import mmap, sys\n"
+        "file = open(sys.argv[1], 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "sum(mapped[i] for i in range(0, len(mapped), 4096))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", code, str(weights)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+            )
+            for _ in range(2)
+        ]
+        assert [process.stdout and process.stdout.readline() for process in processes]
+        both = [psutil.Process(process.pid) for process in processes]
+        used, resident = (
+            sum(map(memory_bytes, both)),
+            sum(process.memory_info().rss for process in both),
+        )
+        for process in processes:
+            assert process.stdin
+            process.stdin.close()
+    assert resident > 128 << 20
+    assert used < resident - (60 << 20)
+
+
+def test_memory_bytes_is_rss_if_pss_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)
+    assert memory_bytes(psutil.Process()) > 10 << 20
 
 
 def test_check_gpu_reads_each_complete_line_once(
