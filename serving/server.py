@@ -303,6 +303,8 @@ class TorchServe:
                     self._tasks.append(asyncio.create_task(self._watch()))
                     return
                 await self._health.check_loading()
+            else:
+                self._health.observe_workers()
             if waited_s > self.site.ready_timeout_s:
                 raise self._health.error(
                     FailureKind.NOT_READY,

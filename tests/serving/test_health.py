@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -34,7 +35,7 @@ def health(log: Path, monkeypatch: pytest.MonkeyPatch) -> ServerHealth:
 
 
 def set_oom_kills(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr("serving.health.oom_kills", lambda: number)
+    monkeypatch.setattr("serving.oom.host_oom_kills", lambda: number)
 
 
 def test_check_memory_records_peak(health: ServerHealth) -> None:
@@ -157,11 +158,48 @@ def test_check_workers_names_lost_worker(
     assert caught.value.kind is kind
 
 
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """A child of this process with the command line of a worker."""
+    command = [sys.executable, "-c", "input()", "ts/model_service_worker.py"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
 async def test_check_loading_names_kill_by_kernel(
-    health: ServerHealth, monkeypatch: pytest.MonkeyPatch
+    health: ServerHealth, worker: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await health.check_loading()
     set_oom_kills(monkeypatch, 4)
+    worker.kill()
+    worker.wait()
+    with pytest.raises(ServerError, match="out of memory: the kernel killed a worker"):
+        await health.check_loading()
+
+
+async def test_check_loading_ignores_kill_of_another_process(
+    health: ServerHealth, worker: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await health.check_loading()
+    set_oom_kills(monkeypatch, 4)
+    await health.check_loading()
+    assert worker.poll() is None
+
+
+async def test_check_loading_ignores_worker_that_exits(
+    health: ServerHealth, worker: subprocess.Popen[bytes]
+) -> None:
+    await health.check_loading()
+    worker.kill()
+    worker.wait()
+    await health.check_loading()
+
+
+async def test_check_loading_counts_kills_in_cgroup(health: ServerHealth, tmp_path: Path) -> None:
+    health.record_baseline(tmp_path)
+    await health.check_loading()
+    (tmp_path / "memory.events").write_text("oom_kill 1\n")
     with pytest.raises(ServerError, match="out of memory: the kernel killed a worker"):
         await health.check_loading()
 
@@ -182,7 +220,8 @@ async def test_check_loading_names_handler_after_two_failures(
     ("status", "kills", "line", "sentence", "host_fault"),
     [
         pytest.param(1, 3, "", "no start: TorchServe exited with status 1", False, id="status"),
-        pytest.param(1, 4, "", "out of memory: the kernel killed TorchServe", False, id="memory"),
+        pytest.param(-9, 4, "", "out of memory: the kernel killed TorchServe", False, id="memory"),
+        pytest.param(1, 4, "", "no start: TorchServe exited with status 1", False, id="other"),
         pytest.param(None, 4, "", "server died: TorchServe's supervisor", True, id="supervisor"),
         pytest.param(1, 4, "Address already in use", "port in use: another", True, id="port"),
     ],
@@ -209,6 +248,7 @@ def test_exit_during_start_names_reason(
     [
         pytest.param(-9, 3, "server died: TorchServe exited with status -9", id="status"),
         pytest.param(-9, 4, "out of memory: TorchServe exited with status -9", id="memory"),
+        pytest.param(1, 4, "server died: TorchServe exited with status 1", id="other process"),
         pytest.param(None, 4, "server died: TorchServe's supervisor was killed", id="supervisor"),
     ],
 )
