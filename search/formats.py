@@ -10,7 +10,8 @@ from search.errors import RunError
 #: spec.yaml of a run.
 #: 1: the specification with every default written out, and `recorded`.
 #: 2: `cluster.heterogeneous_hosts` instead of `unlike_hosts`; `recorded.host` unchanged.
-SPEC_VERSION = 2
+#: 3: `serving.limits.memory_mb` instead of `serving.memory_limit_mb`; `serving.limits.cpus`.
+SPEC_VERSION = 3
 #: trials.jsonl, one line for each finished trial.
 #: 1: one flat record.
 #: 2: nested records `rate`, `latency`, `server`, `host`, `timing`; `failure`, `origin`, `warnings`.

@@ -212,7 +212,7 @@ class ServerHealth:
             raise self.error(
                 FailureKind.MEMORY_BUDGET,
                 f"the server used {used >> 20} MiB, more than its budget of {limit >> 20} MiB "
-                "(serving.memory_limit_mb)",
+                "(serving.limits.memory_mb)",
             )
 
     def check_gpu(self) -> None:

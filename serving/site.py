@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from serving.archive import Archive
 from serving.installation import Installation
+from serving.limits import Limits
 from serving.ports import LOOPBACK, Ports
 
 
@@ -15,8 +16,8 @@ class Site:
 
     Attributes:
         ready_timeout_s: time from the start until every worker must be ready, seconds.
-        memory_limit_bytes: budget for the resident memory of the server and its workers,
-            summed; None for 85 % of the memory available to it.
+        limits: those of the deployment; the server runs under them. Without a memory limit, the
+            server may use 85 % of the memory available to it.
         ports: TCP ports; 0 means any free port.
         address: local address that answers predictions; all else listens on the loopback.
     """
@@ -24,6 +25,6 @@ class Site:
     archive: Archive
     installation: Installation
     ready_timeout_s: float = 180.0
-    memory_limit_bytes: int | None = None
+    limits: Limits = field(default_factory=Limits)
     ports: Ports = field(default_factory=Ports)
     address: str = LOOPBACK

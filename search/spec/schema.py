@@ -27,7 +27,7 @@ from search.spec.sweep import SweepSection
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.installation import Installation, find_installation
-from serving.limits import affinity_cores, available_cores
+from serving.limits import Limits, affinity_cores, available_cores
 from serving.ports import Ports
 from serving.site import Site
 
@@ -68,6 +68,33 @@ class PortsSection(Section):
         return self
 
 
+class LimitsSection(Section):
+    """The CPU and memory of the deployment. Trials run under these limits."""
+
+    cpus: float | None = Field(
+        default=None,
+        ge=0.01,
+        allow_inf_nan=False,
+        description=(
+            "CPUs of the server, as in `docker run --cpus` or a Kubernetes limit. The default is "
+            "every core of the host."
+        ),
+    )
+    memory_mb: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Memory in MiB of the server and its workers. A trial that needs more fails with the "
+            "cause `memory budget` or `out of memory`. The default is 85 % of the available memory."
+        ),
+    )
+
+    def limits(self) -> Limits:
+        """Return the limits of a server."""
+        memory_mb = self.memory_mb
+        return Limits(self.cpus, None if memory_mb is None else memory_mb << 20)
+
+
 class ServingSection(Section):
     """How TorchServe runs."""
 
@@ -98,13 +125,8 @@ class ServingSection(Section):
         gt=0,
         description="Seconds that TorchServe may take until every worker is ready.",
     )
-    memory_limit_mb: int | None = Field(
-        default=None,
-        ge=1,
-        description=(
-            "Memory limit in MiB for the server and its workers. A trial above it fails with the "
-            "cause `memory budget`."
-        ),
+    limits: LimitsSection = optional_section(
+        "The CPU and memory of the deployment. Trials run under these limits."
     )
     ports: PortsSection = optional_section("Fixed ports. A port of 0 means any free port.")
 
@@ -312,8 +334,8 @@ def _is_study_name(name: str) -> str:
 class StudySpec(Section):
     """A complete specification."""
 
-    format_version: Literal[2] = Field(
-        default=2, description="Version of the format of specifications."
+    format_version: Literal[3] = Field(
+        default=3, description="Version of the format of specifications."
     )
     name: Annotated[str, BeforeValidator(str), AfterValidator(_is_study_name)] = Field(
         default="study",
@@ -373,7 +395,7 @@ class StudySpec(Section):
         return None
 
     def build_space(self, cores: int | None = None, threads: int | None = None) -> Space:
-        """Return the search space on a host.
+        """Return the search space on a host, under the limits of this specification.
 
         In a sweep, only the settings that are given vary.
 
@@ -383,6 +405,9 @@ class StudySpec(Section):
         """
         if cores is None:
             cores, threads = available_cores(), affinity_cores()
+        # The limits apply to the JVM, not to the default thread count of torch.
+        threads = threads or cores
+        cores = self.serving.limits.limits().cores(cores)
         if self.sweep is None:
             return self.space.build(cores, threads=threads)
         dimensions = self.sweep.dimensions()
@@ -454,12 +479,11 @@ class StudySpec(Section):
 
     def site(self, installation: Installation) -> Site:
         """Return the archive, installation, limits and ports for TorchServe on this host."""
-        limit = self.serving.memory_limit_mb
         return Site(
             self.archive(),
             installation,
             self.serving.ready_timeout_s,
-            None if limit is None else limit << 20,
+            self.serving.limits.limits(),
             Ports(**self.serving.ports.model_dump()),
         )
 

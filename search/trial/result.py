@@ -119,7 +119,8 @@ class HostRecord:
     """The host of a trial.
 
     Attributes:
-        facts: name, address in the cluster, processor, cores, memory, versions.
+        facts: name, address in the cluster, processor, cores, memory, versions; `limits`, how
+            the limits of the specification were applied.
         steal, other_cpu: see `CpuShares`; mean over all windows.
     """
 

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
+from search.spec import schema
 from search.spec.loading import load_spec
 from serving.config import ServerConfig
+from serving.limits import Limits
 from tests.specifications import write_spec
 
 
@@ -46,3 +49,23 @@ def test_resolved_spec_loads_as_the_same_spec(folder: Path) -> None:
     assert resolved["space"]["workers"]["low"] == 1
     (folder / "again.yaml").write_text(yaml.safe_dump(resolved))
     assert load_spec(folder / "again.yaml").build_space() == spec.build_space()
+
+
+def test_limits_apply_to_site_and_space(folder: Path) -> None:
+    limits = {"limits": {"cpus": 1.5, "memory_mb": 1000}}
+    spec = load_spec(write_spec(folder, serving=limits))
+    assert spec.serving.limits.limits() == Limits(1.5, 1000 << 20)
+    space = spec.build_space(8)
+    assert space.defaults["workers"] == 2
+    assert space.defaults["mkl_threads"] == 8, "torch does not respect the quota"
+    assert {d.name: d.high for d in space.dimensions}["workers"] == 4
+
+
+def test_build_space_uses_quota_of_this_host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "available_cores", lambda: 3)
+    monkeypatch.setattr(schema, "affinity_cores", lambda: 96)
+    spec = load_spec(write_spec(folder))
+    space = spec.build_space()
+    assert (space.cores, space.threads) == (3, 96)
+    unlimited = load_spec(write_spec(folder, serving={"limits": {"cpus": 8}}))
+    assert unlimited.build_space().cores == 3
