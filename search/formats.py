@@ -10,11 +10,13 @@ from search.errors import RunError
 #: spec.yaml of a run.
 #: 1: the specification with every default written out, and `recorded`.
 #: 2: `cluster.heterogeneous_hosts` instead of `unlike_hosts`; `recorded.host` unchanged.
-SPEC_VERSION = 2
+#: 3: `serving.limits.memory_mb` instead of `serving.memory_limit_mb`; `serving.limits.cpus`.
+SPEC_VERSION = 3
 #: trials.jsonl, one line for each finished trial.
 #: 1: one flat record.
 #: 2: nested records `rate`, `latency`, `server`, `host`, `timing`; `failure`, `origin`, `warnings`.
-TRIALS_VERSION = 2
+#: 3: `server.peak_memory_mb` (PSS) instead of `peak_rss_mb` (sum of RSS).
+TRIALS_VERSION = 3
 #: events.jsonl of a job.
 #: 1: `why` and `narrowing`.
 #: 2: `origin` and `bracketing`.
@@ -27,7 +29,8 @@ CLAIM_VERSION = 3
 #: measurements.json of a trial: `result`, `probes`, `windows`.
 #: 1: no version, `result` flat.
 #: 2: `result` as in trials.jsonl, version 2.
-MEASUREMENTS_VERSION = 2
+#: 3: `result` as in trials.jsonl, version 3.
+MEASUREMENTS_VERSION = 3
 
 
 def check_version(data: Mapping[str, Any], known: int, source: object) -> None:

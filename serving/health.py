@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import psutil
 from servetune.errors import FailureKind
 from serving.errors import ServerError
 from serving.gpu import gpu_used_bytes
+from serving.limits import available_memory_bytes
+from serving.oom import OomWatch
 
 #: PyTorch's message if an allocation on a GPU fails. TorchServe answers 503 and keeps running.
 GPU_MEMORY_MESSAGE = b"CUDA out of memory"
@@ -20,7 +24,11 @@ GPU_MEMORY_MESSAGE = b"CUDA out of memory"
 MAX_LOAD_FAILURES = 2
 #: Share of the available memory that a server without a memory limit may use.
 MEMORY_SHARE = 0.85
+#: Share of one core that reading the memory of the server may use: 10 to 30 ms per GiB.
+MEMORY_READING_SHARE = 0.02
 LOG_TAIL_LINES = 12
+#: In the command line of every worker.
+_WORKER_SCRIPT = "model_service_worker.py"
 _LOG_DELAY_S = 0.5
 
 
@@ -37,28 +45,42 @@ class ServerHealth:
 
     Args:
         log_path: the server's log, which exists before the first check.
-        memory_limit_bytes: budget for the resident memory of all processes, summed; None for
-            85 % of the memory that is available to the server at the time of the check.
+        memory_limit_bytes: budget for the memory of all processes; None for 85 % of the memory
+            that is available to the server at the time of the check.
+        clock: returns seconds.
 
     Attributes:
         pid: process id of the JVM; 0 before its start.
-        peak_rss_bytes: highest resident memory of all processes, summed, at any check.
+        peak_memory_bytes: highest memory of all processes at any check. Each counts its share of
+            memory that several have mapped, such as weights (PSS).
         peak_gpu_bytes: highest increase of used GPU memory since `record_baseline`.
     """
 
-    def __init__(self, log_path: Path, memory_limit_bytes: int | None):
+    def __init__(
+        self,
+        log_path: Path,
+        memory_limit_bytes: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.pid = 0
-        self.peak_rss_bytes = 0
+        self.peak_memory_bytes = 0
         self.peak_gpu_bytes = 0
         self._log_path = log_path
         self._memory_limit_bytes = memory_limit_bytes
         self._log_offset = 0
-        self._oom_kills_before = 0
+        self._clock = clock
+        self._next_memory_check_s = float("-inf")
+        self._oom = OomWatch(clock)
+        self._workers: frozenset[int] = frozenset()
         self._gpu_before_bytes = 0
 
-    def record_baseline(self) -> None:
-        """Record the host's state before the start of the server."""
-        self._oom_kills_before = oom_kills()
+    def record_baseline(self, cgroup: Path | None = None) -> None:
+        """Record the host's state before the start of the server.
+
+        Args:
+            cgroup: the server's own, which counts kills for lack of memory; None without one.
+        """
+        self._oom.start(cgroup)
         self._gpu_before_bytes = gpu_used_bytes()
 
     def log_tail(self) -> str:
@@ -111,7 +133,7 @@ class ServerHealth:
             )
         if status is None:
             return self._supervisor_killed()
-        if self._has_oom_kill():
+        if self._oom.observe(killed=_is_sigkill(status)):
             return self.error(
                 FailureKind.OUT_OF_MEMORY, "the kernel killed TorchServe during its start"
             )
@@ -123,7 +145,8 @@ class ServerHealth:
         """Return the reason why the server exited after its start; `status` as above."""
         if status is None:
             return self._supervisor_killed()
-        kind = FailureKind.OUT_OF_MEMORY if self._has_oom_kill() else FailureKind.SERVER_DIED
+        is_oom = self._oom.observe(killed=_is_sigkill(status))
+        kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.SERVER_DIED
         return self.error(kind, f"TorchServe exited with status {status}")
 
     def _supervisor_killed(self) -> ServerError:
@@ -136,7 +159,7 @@ class ServerHealth:
     async def check_loading(self) -> None:
         """Raise ServerError if the workers cannot load the model."""
         self.check_gpu()
-        if self._has_oom_kill():
+        if self.observe_workers():
             raise self.error(
                 FailureKind.OUT_OF_MEMORY, "the kernel killed a worker while it loaded the model"
             )
@@ -147,27 +170,49 @@ class ServerHealth:
                 FailureKind.MODEL_NOT_LOADED, "the handler raised an error while loading the model"
             )
 
+    def observe_workers(self) -> bool:
+        """Return whether the kernel killed a worker for lack of memory since the start.
+
+        TorchServe replaces lost workers and does not log how they exited.
+        """
+        workers = set()
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if any(_WORKER_SCRIPT in argument for argument in process.cmdline()):
+                        workers.add(process.pid)
+        lost, self._workers = self._workers - workers, frozenset(workers)
+        return self._oom.observe(killed=bool(lost))
+
     def check_workers(self, pids: Iterable[int]) -> None:
         """Raise ServerError if one of the workers no longer exists."""
-        is_oom = self._has_oom_kill()
-        for pid in pids:
-            if not psutil.pid_exists(pid):
-                kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.WORKER_DIED
-                raise self.error(kind, f"worker {pid} exited during the measurement")
+        lost = [pid for pid in pids if not psutil.pid_exists(pid)]
+        is_oom = self._oom.observe(killed=bool(lost))
+        if lost:
+            kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.WORKER_DIED
+            raise self.error(kind, f"worker {lost[0]} exited during the measurement")
 
     def check_memory(self) -> None:
-        """Raise ServerError if the server uses more memory than its budget."""
-        used = int(self.sum_over_processes(lambda process: process.memory_info().rss))
-        self.peak_rss_bytes = max(self.peak_rss_bytes, used)
+        """Raise ServerError if the server uses more memory than its budget.
+
+        Does nothing if the last reading was so recent that readings would use too much CPU time.
+        """
+        started_s = self._clock()
+        if started_s < self._next_memory_check_s:
+            return
+        used = int(self.sum_over_processes(memory_bytes))
+        now_s = self._clock()
+        self._next_memory_check_s = now_s + (now_s - started_s) / MEMORY_READING_SHARE
+        self.peak_memory_bytes = max(self.peak_memory_bytes, used)
         limit = self._memory_limit_bytes
         if limit is None:
             # The memory that the server already uses is available to it, too.
-            limit = int(MEMORY_SHARE * (psutil.virtual_memory().available + used))
+            limit = int(MEMORY_SHARE * (available_memory_bytes() + used))
         if used > limit:
             raise self.error(
                 FailureKind.MEMORY_BUDGET,
                 f"the server used {used >> 20} MiB, more than its budget of {limit >> 20} MiB "
-                "(serving.memory_limit_mb)",
+                "(serving.limits.memory_mb)",
             )
 
     def check_gpu(self) -> None:
@@ -186,14 +231,14 @@ class ServerHealth:
                 f"{self.peak_gpu_bytes >> 20} MiB of it",
             )
 
-    def _has_oom_kill(self) -> bool:
-        return oom_kills() > self._oom_kills_before
+
+def memory_bytes(process: psutil.Process) -> int:
+    """Return the memory of a process: PSS, or RSS if the kernel does not permit reading PSS."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.AccessDenied:
+        return int(process.memory_info().rss)
 
 
-def oom_kills() -> int:
-    """Return the number of processes that the kernel has killed for memory since the boot."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
+def _is_sigkill(status: int | None) -> bool:
+    return status == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""Removal of the processes and folders that remain after a supervisor was killed."""
+"""Removal of the processes, cgroups and folders that remain after a supervisor was killed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from serving.cgroup import noted_cgroups, remove_cgroups
 from serving.identity import is_alive
 
 HOME_PREFIX = "servetune.serve-"
@@ -18,7 +19,7 @@ _MIN_AGE_S = 60
 
 
 def remove_leftovers() -> None:
-    """Kill the servers and remove the folders of all supervisors that were killed."""
+    """Kill the servers and remove the folders and cgroups of all supervisors that were killed."""
     roots = {Path(tempfile.gettempdir()), Path("/tmp")}
     for home in {home for root in roots for home in root.glob(f"{HOME_PREFIX}*")}:
         with contextlib.suppress(OSError, ValueError):
@@ -33,6 +34,7 @@ def remove_leftovers() -> None:
             if is_stale:
                 if server.exists() and is_alive(server.read_text()):
                     kill_group(int(server.read_text().split()[0]))
+                remove_cgroups(noted_cgroups(home))
                 shutil.rmtree(home, ignore_errors=True)
 
 

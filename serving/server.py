@@ -19,6 +19,7 @@ import aiohttp
 
 from servetune.errors import FailureKind
 from serving import supervisor
+from serving.cgroup import Enforcement, enforce, noted_cgroups, remove_cgroups
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.errors import ServerError
 from serving.health import ServerHealth, WorkerProcess
@@ -63,6 +64,7 @@ class TorchServe:
         processes: all processes under the JVM once the workers are ready.
         ready_s: time from the start until every worker was ready, seconds.
         batch_capacity: workers times batch size, requests.
+        enforcement: how the site's limits are applied.
 
     Raises (on entering):
         ServerError: with the cause and the last log lines; nothing is left running.
@@ -78,7 +80,8 @@ class TorchServe:
         self.processes: tuple[WorkerProcess, ...] = ()
         self.ready_s = 0.0
         self.batch_capacity = 1
-        self._health = ServerHealth(self.log_path, site.memory_limit_bytes)
+        self.enforcement = Enforcement()
+        self._health = ServerHealth(self.log_path, site.limits.memory_bytes)
         self._home = Path()
         self._supervisor: asyncio.subprocess.Process | None = None
         self._exit: asyncio.Future[int | None] | None = None
@@ -92,9 +95,9 @@ class TorchServe:
         return self._health.pid
 
     @property
-    def peak_rss_bytes(self) -> int:
-        """Highest resident memory of the JVM and its workers, summed."""
-        return self._health.peak_rss_bytes
+    def peak_memory_bytes(self) -> int:
+        """Highest memory of the JVM and its workers; see `ServerHealth`."""
+        return self._health.peak_memory_bytes
 
     @property
     def peak_gpu_bytes(self) -> int:
@@ -176,7 +179,8 @@ class TorchServe:
             self.config.properties_text(self.site.archive, self._site_properties())
         )
         (self.folder / "environment").write_text(self.config.environment_text())
-        self._health.record_baseline()
+        self.enforcement = enforce(self.site.limits, self._home)
+        self._health.record_baseline(self.enforcement.memory_cgroup)
 
     def _place_archive(self, path: Path) -> None:
         """Put the archive into the model store; its model-config.yaml must not win."""
@@ -255,6 +259,8 @@ class TorchServe:
             "folder": str(self._home / "work"),
             "log": str(self.log_path.resolve()),
             "home": str(self._home),
+            "cgroups": [str(folder) for folder in self.enforcement.cgroups],
+            "cores": self.enforcement.cores,
         }
         self.log_path.write_text("")
         self._supervisor = await asyncio.create_subprocess_exec(
@@ -304,6 +310,8 @@ class TorchServe:
                     self._tasks.append(asyncio.create_task(self._watch()))
                     return
                 await self._health.check_loading()
+            else:
+                self._health.observe_workers()
             if waited_s > self.site.ready_timeout_s:
                 raise self._health.error(
                     FailureKind.NOT_READY,
@@ -394,6 +402,7 @@ class TorchServe:
             task.cancel()
         await asyncio.gather(*exit_tasks, *watch_tasks, return_exceptions=True)
         if self._home != Path():
+            remove_cgroups(noted_cgroups(self._home))
             shutil.rmtree(self._home, ignore_errors=True)
 
 

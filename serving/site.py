@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.installation import Installation
+from serving.limits import Limits
 from serving.ports import LOOPBACK, Ports
 
 
@@ -18,10 +18,9 @@ class Site:
 
     Attributes:
         ready_timeout_s: time from the start until every worker must be ready, seconds.
-        memory_limit_bytes: budget for the resident memory of the server and its workers,
-            summed; None for 85 % of the memory available to it.
+        limits: those of the deployment; the server runs under them. Without a memory limit, the
+            server may use 85 % of the memory available to it.
         ports: TCP ports; 0 means any free port.
-        cores: number of workers or threads if a setting is not set.
         in_use: the configuration in use today; its settings are measured as they are, even if
             TorchServe ignores some of them.
         secrets: variables of the server that are never stored.
@@ -31,9 +30,8 @@ class Site:
     archive: Archive
     installation: Installation
     ready_timeout_s: float = 180.0
-    memory_limit_bytes: int | None = None
+    limits: Limits = field(default_factory=Limits)
     ports: Ports = field(default_factory=Ports)
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     in_use: ServerConfig = field(default_factory=ServerConfig)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     address: str = LOOPBACK

@@ -3,10 +3,11 @@
 The file runs as a script and imports the standard library only.
 
 Protocol: standard input receives one line of JSON, {"argv", "environment", "folder", "log",
-"home"}. The supervisor starts `argv` in `folder`, appends its output to the file `log`, and
-writes lines of JSON to standard output: {"pid"} or {"error"}, later {"exit"}. The line `stop`
-stops the server gracefully. When standard input closes, the supervisor kills the server and
-all its descendants, removes the folder `home` and exits, which closes standard output.
+"home"} and optionally {"cgroups", "cores"}. The supervisor starts `argv` in `folder`, in these
+cgroups and on these cores, appends its output to the file `log`, and writes lines of JSON to
+standard output: {"pid"} or {"error"}, later {"exit"}. The line `stop` stops the server gracefully.
+When standard input closes, the supervisor kills the server and all its descendants, removes the
+cgroups and the folder `home` and exits, which closes standard output.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _write_pid_file(request["home"], "supervisor", os.getpid())
     server = None
+    cgroups = request.get("cgroups", [])
     try:
         with open(request["log"], "ab") as log:  # noqa: PTH123
             server = subprocess.Popen(
@@ -52,17 +54,28 @@ def main() -> None:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
+                preexec_fn=lambda: _prepare_server(libc, cgroups, request.get("cores")),
             )
         _write_pid_file(request["home"], "server", server.pid)
         _report(pid=server.pid)
         _supervise(server)
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         _report(error=str(error))
         sys.stdin.read()
     finally:
         _kill_all(server)
+        _remove_folders(cgroups)
         shutil.rmtree(request["home"], ignore_errors=True)
+
+
+def _prepare_server(libc: ctypes.CDLL, cgroups: list[str], cores: list[int] | None) -> None:
+    """Limit the new process before it runs the server: a JVM reads its limits once."""
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    for folder in cgroups:
+        with open(os.path.join(folder, "cgroup.procs"), "w") as processes:  # noqa: PTH118, PTH123
+            processes.write("0")
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 def _supervise(server: subprocess.Popen[bytes]) -> None:
@@ -103,6 +116,12 @@ def _kill_all(server: subprocess.Popen[bytes] | None) -> None:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         time.sleep(0.02)
+
+
+def _remove_folders(cgroups: list[str]) -> None:
+    for folder in cgroups:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # noqa: PTH106
 
 
 def _descendants(root: int) -> list[int]:

@@ -40,7 +40,11 @@ VALID: dict[str, Any] = {
         "environment": {"A": ["1", "2"]},
         "jvm": {"-Xmx": "1g"},
     },
-    "serving": {"ready_timeout_s": 60, "memory_limit_mb": 900, "ports": {"inference": 0}},
+    "serving": {
+        "ready_timeout_s": 60,
+        "limits": {"cpus": 1.5, "memory_mb": 900},
+        "ports": {"inference": 0},
+    },
     "load": {"arrivals": "poisson", "timeout_s": 5, "processes": 1, "cores": []},
     "goal": {"width": 0.05, "p99_s": 1.0},
     "search": {"trials": 3, "time_budget_s": 10, "seed": 1, "target_rps": 5},

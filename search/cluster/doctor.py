@@ -9,11 +9,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-import psutil
-
 from servetune.errors import FailureKind
 from serving.errors import ServerError
 from serving.installation import TORCHSERVE_VERSION, find_installation, find_java
+from serving.limits import available_cores, available_memory_bytes
 from serving.ports import Ports
 
 _MIN_MEMORY_MB, _MIN_DISK_MB, _MIN_CORES = 3000, 2000, 2
@@ -118,7 +117,7 @@ def _check_torchserve(python: str | None, java: str | None) -> list[Finding]:
 
 
 def _check_cores() -> Finding:
-    usable = len(os.sched_getaffinity(0))
+    usable = available_cores()
     if usable < _MIN_CORES:
         return Finding(
             "cores",
@@ -129,7 +128,7 @@ def _check_cores() -> Finding:
 
 
 def _check_memory() -> Finding:
-    available_mb = psutil.virtual_memory().available >> 20
+    available_mb = available_memory_bytes() >> 20
     enough = available_mb >= _MIN_MEMORY_MB
     remedy = "" if enough else f"stop other processes; about {_MIN_MEMORY_MB} MiB must be available"
     return Finding("memory", f"{available_mb} MiB available", remedy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
-import os
 import time
 import zlib
 from typing import Any
@@ -18,6 +17,7 @@ from search.trial.host_info import describe_host, describe_versions
 from search.trial.host_lock import exclusive_host
 from serving.errors import ServerError
 from serving.installation import find_installation
+from serving.limits import available_cores
 
 _SLICE_S, _SLICES = 0.2, 6
 
@@ -100,4 +100,4 @@ def measure_speed() -> float:
             np.einsum("ij,jk->ik", matrix, matrix)
             units += 1
         best = max(best, units / elapsed_s)
-    return best * len(os.sched_getaffinity(0))
+    return best * available_cores()

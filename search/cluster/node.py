@@ -25,6 +25,7 @@ from search.cluster.placement import SERVING_RESOURCE
 from search.cluster.ray_session import OBJECT_STORE_BYTES
 from search.errors import CommandError, RunError
 from serving import supervisor
+from serving.limits import available_cores
 
 ROLES = ("serving", "loadgen")
 HEAD_PORT, CLIENT_PORT = 6379, 10001
@@ -100,7 +101,7 @@ def parse_roles(roles: Sequence[str], processes: int | None) -> tuple[bool, int]
     generates_load = "loadgen" in roles
     if processes is not None and not generates_load:
         raise CommandError(f"--processes {processes} needs --role loadgen too")
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     return "serving" in roles, (processes or cores) if generates_load else 0
 
 

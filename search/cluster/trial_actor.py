@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -88,7 +87,6 @@ class TrialActor:
                 self._site,
                 archive=replace(setup.site.archive, path=self._host.archive),
                 installation=find_installation(setup.python, setup.java),
-                cores=len(os.sched_getaffinity(0)),
             )
         bundles = range(1, setup.process_limit + 1)
         spawn = ray_processes(setup.payloads, setup.cores, bundles)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +16,9 @@ from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import success_bound
 from search.trial.host_lock import exclusive_host
 from search.trial.judging import probe_record
+from serving.limits import available_cores
 
-MAX_PROCESSES = max(2, (os.cpu_count() or 1) // 2)
+MAX_PROCESSES = max(2, available_cores() // 2)
 
 
 async def measure_url(

@@ -14,6 +14,7 @@ from search.spec.schema import StudySpec
 from serving.archive import Archive
 from serving.errors import ArchiveError, ConfigError, ServerError
 from serving.installation import find_java, find_torchserve
+from serving.limits import available_cores
 from serving.ports import is_port_free
 
 
@@ -34,7 +35,7 @@ class HostFacts:
     @classmethod
     def of_this_host(cls) -> HostFacts:
         """Return the facts of this host."""
-        return cls(len(os.sched_getaffinity(0)), os.cpu_count() or 1)
+        return cls(available_cores(), os.cpu_count() or 1)
 
 
 def preflight(

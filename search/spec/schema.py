@@ -32,6 +32,7 @@ from serving.environment import REDACTED
 from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation, find_installation
+from serving.limits import Limits, affinity_cores, available_cores
 from serving.ports import Ports
 from serving.site import Site
 
@@ -110,6 +111,33 @@ class BaselineSection(Section):
         return self
 
 
+class LimitsSection(Section):
+    """The CPU and memory of the deployment. Trials run under these limits."""
+
+    cpus: float | None = Field(
+        default=None,
+        ge=0.01,
+        allow_inf_nan=False,
+        description=(
+            "CPUs of the server, as in `docker run --cpus` or a Kubernetes limit. The default is "
+            "every core of the host."
+        ),
+    )
+    memory_mb: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Memory in MiB of the server and its workers. A trial that needs more fails with the "
+            "cause `memory budget` or `out of memory`. The default is 85 % of the available memory."
+        ),
+    )
+
+    def limits(self) -> Limits:
+        """Return the limits of a server."""
+        memory_mb = self.memory_mb
+        return Limits(self.cpus, None if memory_mb is None else memory_mb << 20)
+
+
 class ServingSection(Section):
     """How TorchServe runs."""
 
@@ -140,13 +168,8 @@ class ServingSection(Section):
         gt=0,
         description="Seconds that TorchServe may take until every worker is ready.",
     )
-    memory_limit_mb: int | None = Field(
-        default=None,
-        ge=1,
-        description=(
-            "Memory limit in MiB for the server and its workers. A trial above it fails with the "
-            "cause `memory budget`."
-        ),
+    limits: LimitsSection = optional_section(
+        "The CPU and memory of the deployment. Trials run under these limits."
     )
     ports: PortsSection = optional_section("Fixed ports. A port of 0 means any free port.")
 
@@ -354,8 +377,8 @@ def _is_study_name(name: str) -> str:
 class StudySpec(Section):
     """A complete specification."""
 
-    format_version: Literal[2] = Field(
-        default=2, description="Version of the format of specifications."
+    format_version: Literal[3] = Field(
+        default=3, description="Version of the format of specifications."
     )
     name: Annotated[str, BeforeValidator(str), AfterValidator(_is_study_name)] = Field(
         default="study",
@@ -414,17 +437,33 @@ class StudySpec(Section):
                 return name
         return None
 
-    def build_space(self, cores: int | None = None) -> Space:
-        """Return what the specification alone says of the search space; it reads no file.
+    def build_space(
+        self,
+        cores: int | None = None,
+        threads: int | None = None,
+        in_use: ServerConfig | None = None,
+    ) -> Space:
+        """Return the search space on a host, under the limits of this specification.
 
         In a sweep, only the settings that are given vary.
 
         Args:
-            cores: of the serving host; of this host if None.
+            cores: of the host; those of this host if None.
+            threads: default thread count of torch on the host; `cores` if None.
+            in_use: the configuration whose settings hold where nothing else is said.
         """
-        if self.sweep is None:
-            return self.space.build(cores)
-        return self.space.build(cores, with_defaults=False, additional=self.sweep.dimensions())
+        if cores is None:
+            cores, threads = available_cores(), affinity_cores()
+        # The limits apply to the JVM, not to the default thread count of torch.
+        threads = threads or cores
+        cores = self.serving.limits.limits().cores(cores)
+        return self.space.build(
+            cores,
+            with_defaults=self.sweep is None,
+            additional=self.sweep.dimensions() if self.sweep else {},
+            in_use=in_use,
+            threads=threads,
+        )
 
     def points(self) -> list[ServerConfig]:
         """Return the configurations that a sweep measures, in its random order."""
@@ -461,19 +500,14 @@ class StudySpec(Section):
         cluster = self.cluster.model_copy(update={"address": address})
         return self.model_copy(update={"cluster": cluster})
 
-    def study_space(self, cores: int | None = None) -> Space:
+    def study_space(self, cores: int | None = None, threads: int | None = None) -> Space:
         """Return the search space, with the settings in use where nothing else is said.
 
         Raises:
             ConfigError: a setting in use and one of the specification do not fit together.
         """
         in_use = self.in_use()
-        space = self.space.build(
-            cores,
-            with_defaults=self.sweep is None,
-            additional=self.sweep.dimensions() if self.sweep else {},
-            in_use=in_use.config,
-        )
+        space = self.build_space(cores, threads, in_use.config)
         default = essential_settings(space.common)
         return replace(space, default_config=replace(default, **archived_settings(in_use.archive)))
 
@@ -528,7 +562,6 @@ class StudySpec(Section):
         Raises:
             ConfigError: a file of the baseline cannot be read, or a secret is not known.
         """
-        limit = self.serving.memory_limit_mb
         in_use = self.in_use()
         if unknown := [name for name, text in in_use.secrets.items() if text == REDACTED]:
             raise ConfigError(
@@ -539,7 +572,7 @@ class StudySpec(Section):
             in_use.archive,
             installation,
             self.serving.ready_timeout_s,
-            None if limit is None else limit << 20,
+            self.serving.limits.limits(),
             Ports(**self.serving.ports.model_dump()),
             in_use=in_use.config,
             secrets=in_use.secrets,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -191,18 +190,20 @@ class SpaceSection(SettingsSection):
 
     def build(
         self,
-        cores: int | None = None,
+        cores: int,
         with_defaults: bool = True,
         additional: Mapping[str, Dimension] = MappingProxyType({}),
         in_use: ServerConfig | None = None,
+        threads: int | None = None,
     ) -> Space:
         """Return the search space.
 
         Args:
-            cores: of the serving host; of this host if None.
+            cores: of the serving host.
             with_defaults: whether the default settings vary if they are not given.
             additional: dimensions besides those of this section.
             in_use: the configuration whose settings hold where nothing else is said.
+            threads: default thread count of torch; `cores` if None.
 
         Raises:
             ConfigError: settings that are valid alone do not fit together.
@@ -217,7 +218,7 @@ class SpaceSection(SettingsSection):
             for key, value in in_use.model_properties.items()
             if key != "maxWorkers" or "workers" not in tuned
         }
-        return build_space(entries, cores or len(os.sched_getaffinity(0)), model_properties)
+        return build_space(entries, cores, threads, model_properties)
 
 
 class PointSection(SettingsSection):

@@ -73,12 +73,19 @@ class Space:
         common: the configuration with the fixed settings only.
         cores: of the serving host.
         default_config: TorchServe's defaults, with what the model needs to be served at all.
+        threads: default thread count of torch there; `cores` if None.
     """
 
     dimensions: tuple[Dimension, ...]
     common: ServerConfig
     cores: int
+    threads: int | None = None
     default_config: ServerConfig = field(default_factory=ServerConfig)
+
+    @property
+    def defaults(self) -> dict[str, int]:
+        """The defaults of TorchServe and torch on the serving host."""
+        return torchserve_defaults(self.cores, self.threads)
 
     def config(self, point: Mapping[str, Any]) -> ServerConfig:
         """Return the configuration at a point."""
@@ -102,7 +109,7 @@ class Space:
         The values of ranges may be out of bounds. Return None if a value is not a number, or not
         one of the choices.
         """
-        defaults = torchserve_defaults(self.cores)
+        defaults = self.defaults
         values: dict[str, Any] = {}
         for dimension in self.dimensions:
             group, dot, name = dimension.name.partition(".")
@@ -131,13 +138,13 @@ class Space:
 
     def identity(self, config: ServerConfig) -> str:
         """Return a digest that is equal for configurations that result in the same server."""
-        defaults = torchserve_defaults(self.cores)
+        defaults = self.defaults
         unset: dict[str, Any] = {n: v for n, v in defaults.items() if getattr(config, n) is None}
         return replace(config, **unset).digest if unset else config.digest
 
     def nearest_point(self, **settings: int) -> dict[str, Any]:
         """Return the point nearest to these settings and TorchServe's defaults for the rest."""
-        settings = {**torchserve_defaults(self.cores), **settings}
+        settings = {**self.defaults, **settings}
         return {
             dimension.name: dimension.clip(settings[dimension.name])
             if dimension.name in settings
@@ -214,15 +221,20 @@ class Space:
         return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
-def torchserve_defaults(cores: int) -> dict[str, int]:
-    """Return the defaults of TorchServe 0.12.0 and torch on a host without a GPU."""
+def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int]:
+    """Return the defaults of TorchServe 0.12.0 and torch on a host without a GPU.
+
+    Args:
+        cores: that the JVM counts, which respects a CPU quota.
+        threads: that torch starts, which respects CPU affinity only; `cores` if None.
+    """
     return {
         "workers": cores,
         "batch_size": 1,
         "max_batch_delay_ms": 100,
         "netty_threads": 2 * cores,
         "netty_client_threads": 2 * cores,
-        "mkl_threads": cores,
+        "mkl_threads": threads or cores,
         "job_queue_size": 100,
         "response_timeout_s": 120,
     }
@@ -266,6 +278,7 @@ def in_use_entries(config: ServerConfig, tuned: Collection[str]) -> dict[str, An
 def build_space(
     entries: Mapping[str, Any],
     cores: int,
+    threads: int | None = None,
     model_properties: Mapping[str, str | int] = MappingProxyType({}),
 ) -> Space:
     """Build a space.
@@ -275,6 +288,7 @@ def build_space(
             TorchServe's default. The DEFAULT_SETTINGS that are missing vary over their default
             ranges.
         cores: of the serving host.
+        threads: default thread count of torch there; `cores` if None.
         model_properties: of every configuration.
 
     Raises:
@@ -295,7 +309,8 @@ def build_space(
         elif entry is not None:
             fixed[name] = entry
     common = ServerConfig(model_properties=dict(model_properties))
-    space = Space(tuple(dimensions), Space((), common, cores).config(fixed), cores)
+    common = Space((), common, cores).config(fixed)
+    space = Space(tuple(dimensions), common, cores, threads)
     problems = []
     for dimension in dimensions:
         for value in dimension.choices or (dimension.low, dimension.high):

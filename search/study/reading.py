@@ -23,13 +23,19 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 def open_store(run: Run, spec: StudySpec) -> StudyStore:
     """Return the store of a run; create it if there is none."""
     return StudyStore(
-        spec.study_space(run.recorded()["host"]["cores"]),
+        spec.study_space(*_cores(run)),
         *_study_of(run, spec),
         spec.search.seed,
         spec.baseline(),
         spec.search.incumbent_every,
         spec.points() if spec.sweep else None,
     )
+
+
+def _cores(run: Run) -> tuple[int, int | None]:
+    """Return the cores of the run's host, and the default thread count of torch on it."""
+    host = run.recorded()["host"]
+    return host["cores"], host.get("affinity_cores")
 
 
 def _study_of(run: Run, spec: StudySpec) -> tuple[str | Path, str]:
@@ -50,7 +56,7 @@ def read_outcome(run: Run) -> Outcome:
         RunError: the folder cannot be read.
     """
     spec, results = run.spec(), run.results()
-    space = spec.build_space(run.recorded()["host"]["cores"])
+    space = spec.build_space(*_cores(run))
     storage, name = _study_of(run, spec)
     store = StudyStore(space, copy_to_memory(storage, name), name)
     is_restored = bool(results) and not store.results

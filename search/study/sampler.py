@@ -30,7 +30,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaTrialState
 
-from search.spec.space import Space, torchserve_defaults
+from search.spec.space import Space
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
@@ -224,7 +224,7 @@ class _Features:
     """
 
     def __init__(self, space: Space, points: Sequence[Point]):
-        defaults = torchserve_defaults(space.cores)
+        defaults = space.defaults
         self.cores = space.cores
         columns: list[Any] = []
         self.names: list[str] = []

@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import TrialState as OptunaTrialState
 
 from search.environment import log_level
-from search.spec.space import Space, torchserve_defaults
+from search.spec.space import Space
 from search.study.ranking import best_of, rate_of, sampler_value
 from search.study.sampler import CapacitySampler, distributions
 from search.trial.request import TrialOrigin, TrialRequest
@@ -420,7 +420,7 @@ class StudyStore:
 
     def _is_too_large(self, config: ServerConfig) -> bool:
         """Whether a configuration with no more workers and no larger batches lacked memory."""
-        defaults = torchserve_defaults(self.space.cores)
+        defaults = self.space.defaults
 
         def size(config: ServerConfig) -> tuple[int, int]:
             workers = config.workers or defaults["workers"]

@@ -19,6 +19,7 @@ def explain(
     rate_rps: float | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
+    default_threads: int | None = None,
 ) -> tuple[str, ...]:
     """Explain the performance of a configuration by the server's metrics of a window.
 
@@ -29,6 +30,7 @@ def explain(
         rate_rps: offered rate in the window.
         workers, batch_size: as the server reported them, if known. Settings in the archive take
             precedence over TorchServe's defaults.
+        default_threads: threads that torch starts in each worker by default; `cores` if None.
 
     Returns:
         Sentences without a full stop; none if nothing is known.
@@ -38,9 +40,10 @@ def explain(
     batch_size = batch_size or settings["batch_size"]
     delay_s = settings["max_batch_delay_ms"] / 1000
     busy = window.busy_workers if window else None
+    threads = _threads_per_worker(config, default_threads or cores)
     sentences = (
         _explain_batches(window, batch_size, delay_s, rate_rps),
-        _explain_threads(workers, busy, _threads_per_worker(config, cores), cores),
+        _explain_threads(workers, busy, threads, cores),
         _explain_queue(window, workers, delay_s if batch_size > 1 else 0.0),
         _explain_idle_workers(busy, workers),
     )
@@ -100,12 +103,12 @@ def _explain_idle_workers(busy: float | None, workers: int) -> str | None:
     return f"{_figure(workers - busy)} of {workers} workers are idle on average"
 
 
-def _threads_per_worker(config: ServerConfig, cores: int) -> int | None:
+def _threads_per_worker(config: ServerConfig, default: int) -> int | None:
     """Return the threads of a worker, None if unknown; MKL_NUM_THREADS takes precedence."""
     variables = config.environment_variables()
     values = [variables[name] for name in THREAD_VARIABLES if name in variables]
     if not values:
-        return cores
+        return default
     return int(values[0]) if values[0].isdigit() else None
 
 

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import socket
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from serving.gpu import find_gpus
 from serving.installation import Installation
+from serving.limits import affinity_cores, available_cores, total_memory_bytes
 
 _PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp", "MLRsearch")
 
 
 def describe_host() -> dict[str, Any]:
-    """Return name, CPU, cores, memory in MiB, kernel and, if any, GPUs of this host."""
+    """Return name, CPU, cores, memory in MiB, kernel and, if any, GPUs of this host.
+
+    Cores and memory are those that this process may use; `affinity_cores` ignores CPU quotas.
+    """
     gpus = [gpu.name for gpu in find_gpus()]
     return {
         **({"gpus": ", ".join(gpus)} if gpus else {}),
         "host": socket.gethostname(),
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_mb": psutil.virtual_memory().total >> 20,
+        "cores": available_cores(),
+        "affinity_cores": affinity_cores(),
+        "memory_mb": total_memory_bytes() >> 20,
         "kernel": platform.release(),
     }
 

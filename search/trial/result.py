@@ -87,7 +87,8 @@ class ServerRecord:
         workers_ready: number of workers that became ready.
         batch_capacity: number of requests that all workers together accept at once.
         ready_s: time from the start until every worker was ready, in seconds.
-        peak_rss_mb: peak memory of the server and its workers, in MiB.
+        peak_memory_mb: peak memory of the server and its workers, in MiB; shared memory counts
+            once (PSS).
         peak_gpu_mb: peak memory on all GPUs, in MiB.
         queue_s, inference_s, mean_batch_fill, busy_workers: TorchServe's metrics in the longest
             window at the sustained rate, otherwise in the last window; see `ServerWindow`.
@@ -97,7 +98,7 @@ class ServerRecord:
     workers_ready: int | None = None
     batch_capacity: int | None = None
     ready_s: float | None = None
-    peak_rss_mb: int | None = None
+    peak_memory_mb: int | None = None
     peak_gpu_mb: int | None = None
     queue_s: float | None = None
     inference_s: float | None = None
@@ -118,7 +119,8 @@ class HostRecord:
     """The host of a trial.
 
     Attributes:
-        facts: name, address in the cluster, processor, cores, memory, versions.
+        facts: name, address in the cluster, processor, cores, memory, versions; `limits`, how
+            the limits of the specification were applied.
         steal, other_cpu: see `CpuShares`; mean over all windows.
     """
 
@@ -241,6 +243,7 @@ class TrialResult:
             self.sustained_rps,
             workers,
             batch_capacity // workers if workers and batch_capacity else None,
+            self.host.facts.get("affinity_cores"),
         )
 
     def to_dict(self) -> dict[str, Any]:

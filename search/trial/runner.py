@@ -158,6 +158,7 @@ async def run_trial(
         )
         # Loads that were measured before the failure are kept.
         result = replace(result, loads=tuple(load_results))
+    result = replace(result, warnings=(*result.warnings, *server.enforcement.warnings))
     _write_measurements(folder / "measurements.json", result, probes, windows)
     return result
 
@@ -242,7 +243,7 @@ def _server_record(server: TorchServe) -> ServerRecord:
         workers_ready=workers or None,
         batch_capacity=server.batch_capacity if workers else None,
         ready_s=round(server.ready_s, 2) or None,
-        peak_rss_mb=server.peak_rss_bytes >> 20 or None,
+        peak_memory_mb=server.peak_memory_bytes >> 20 or None,
         peak_gpu_mb=server.peak_gpu_bytes >> 20 or None,
         processes=server.processes,
     )
@@ -251,7 +252,11 @@ def _server_record(server: TorchServe) -> ServerRecord:
 def _host_record(server: TorchServe) -> HostRecord:
     address = {} if server.site.address == LOOPBACK else {"address": server.site.address}
     versions = describe_versions(server.site.installation)
-    return HostRecord(facts={**describe_host(), **address, **versions})
+    host, limits = describe_host(), server.site.limits
+    host["cores"] = limits.cores(host["cores"])
+    if server.enforcement.method:
+        host["limits"] = server.enforcement.method
+    return HostRecord(facts={**host, **address, **versions})
 
 
 def _write_measurements(

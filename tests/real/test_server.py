@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -21,6 +22,7 @@ from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.installation import Java, find_installation, probe_interpreter
 from serving.leftovers import remove_leftovers
+from serving.limits import Limits
 from serving.ports import Ports
 from serving.server import TorchServe
 from serving.site import Site
@@ -102,7 +104,7 @@ async def test_torchserve_applies_settings_of_two_concurrent_servers(
         await asyncio.gather(*[ask(first.url) for _ in range(8)])
         counters = await counted(first, 12, 1 + 3)
         assert (counters.answered, counters.batches) == (12, 1 + 3), "every batch was full"
-        assert first.peak_rss_bytes > 50 << 20
+        assert first.peak_memory_bytes > 50 << 20
         assert not first.worker_pids & second.worker_pids
     assert (tmp_path / "1" / "config.properties").read_text().count("batchSize") == 1
 
@@ -222,7 +224,7 @@ def handle(data, context):
     [
         (RAISES, {}, "model does not load: the handler raised", "no weights here"),
         (HANGS, {"ready_timeout_s": 12.0}, "not ready: .*not ready after 12 s", ""),
-        (GREEDY, {"memory_limit_bytes": 800 << 20}, "memory budget: .*budget of 800 MiB", ""),
+        (GREEDY, {"limits": Limits(memory_bytes=800 << 20)}, "memory budget|out of memory", ""),
     ],
     ids=["handler raises", "handler hangs", "memory above budget"],
 )
@@ -230,7 +232,7 @@ async def test_torchserve_names_reason_of_failed_start(
     site: MakeSite,
     tmp_path: Path,
     source: str,
-    limits: dict[str, float],
+    limits: dict[str, Any],
     sentence: str,
     log: str,
 ) -> None:

@@ -81,7 +81,7 @@ def measure_defaults(path: Path) -> tuple[int, dict[str, Any] | None, str]:
 @pytest.mark.parametrize(
     ("source", "cause"),
     [
-        (LEAKS, "memory budget: the server used"),
+        (LEAKS, "memory budget: the server used|out of memory: "),
         (FAILS, "status 50[03]"),
         (HANGS, "timeout"),
         (DIES, "worker died: worker [0-9]+ exited during the measurement"),
@@ -91,7 +91,7 @@ def measure_defaults(path: Path) -> tuple[int, dict[str, Any] | None, str]:
 def test_measure_reports_cause_of_faulty_handler(
     study: WriteStudy, source: str, cause: str
 ) -> None:
-    path = study(source, load={"timeout_s": 3}, serving={"memory_limit_mb": 1800})
+    path = study(source, load={"timeout_s": 3}, serving={"limits": {"memory_mb": 1800}})
     status, result, output = measure_defaults(path)
     assert status == 1 and result and not result["rate"]["sustained_rps"], output
     assert re.search(cause, output), output

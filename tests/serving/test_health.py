@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from servetune.errors import FailureKind
 from serving.errors import ServerError
-from serving.health import ServerHealth
+from serving.health import ServerHealth, memory_bytes
 
 
 @pytest.fixture
@@ -32,12 +35,12 @@ def health(log: Path, monkeypatch: pytest.MonkeyPatch) -> ServerHealth:
 
 
 def set_oom_kills(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr("serving.health.oom_kills", lambda: number)
+    monkeypatch.setattr("serving.oom.host_oom_kills", lambda: number)
 
 
 def test_check_memory_records_peak(health: ServerHealth) -> None:
     health.check_memory()
-    assert health.peak_rss_bytes > 10 << 20
+    assert health.peak_memory_bytes > 10 << 20
 
 
 def test_check_memory_names_use_and_budget(log: Path) -> None:
@@ -52,7 +55,72 @@ def test_check_memory_names_use_and_budget(log: Path) -> None:
 def test_check_memory_of_server_before_its_start_is_zero(log: Path) -> None:
     health = ServerHealth(log, memory_limit_bytes=None)
     health.check_memory()
-    assert health.peak_rss_bytes == 0
+    assert health.peak_memory_bytes == 0
+
+
+def test_check_memory_reads_at_intervals(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, readings = 100.0, 0
+
+    def read(process: object) -> int:
+        nonlocal now_s, readings
+        readings += 1
+        now_s += 0.03
+        return 1 << 30
+
+    monkeypatch.setattr("serving.health.memory_bytes", read)
+    health = ServerHealth(log, memory_limit_bytes=2 << 30, clock=lambda: now_s)
+    health.pid = os.getpid()
+    monkeypatch.setattr(psutil.Process, "children", lambda *arguments, **more: [])
+    health.check_memory()
+    now_s += 1.4
+    health.check_memory()
+    assert readings == 1, "a reading of 30 ms may use 2 % of the time"
+    now_s += 0.2
+    health.check_memory()
+    assert readings == 2
+
+
+def test_memory_bytes_counts_shared_memory_once(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(bytes(64 << 20))
+    code = (
+        "import mmap, sys\n"
+        "file = open(sys.argv[1], 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "sum(mapped[i] for i in range(0, len(mapped), 4096))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", code, str(weights)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+            )
+            for _ in range(2)
+        ]
+        assert [process.stdout and process.stdout.readline() for process in processes]
+        both = [psutil.Process(process.pid) for process in processes]
+        used, resident = (
+            sum(map(memory_bytes, both)),
+            sum(process.memory_info().rss for process in both),
+        )
+        for process in processes:
+            assert process.stdin
+            process.stdin.close()
+    assert resident > 128 << 20
+    assert used < resident - (60 << 20)
+
+
+def test_memory_bytes_is_rss_if_pss_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)
+    assert memory_bytes(psutil.Process()) > 10 << 20
 
 
 def test_check_gpu_reads_each_complete_line_once(
@@ -90,11 +158,48 @@ def test_check_workers_names_lost_worker(
     assert caught.value.kind is kind
 
 
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """A child of this process with the command line of a worker."""
+    command = [sys.executable, "-c", "input()", "ts/model_service_worker.py"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
 async def test_check_loading_names_kill_by_kernel(
-    health: ServerHealth, monkeypatch: pytest.MonkeyPatch
+    health: ServerHealth, worker: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await health.check_loading()
     set_oom_kills(monkeypatch, 4)
+    worker.kill()
+    worker.wait()
+    with pytest.raises(ServerError, match="out of memory: the kernel killed a worker"):
+        await health.check_loading()
+
+
+async def test_check_loading_ignores_kill_of_another_process(
+    health: ServerHealth, worker: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await health.check_loading()
+    set_oom_kills(monkeypatch, 4)
+    await health.check_loading()
+    assert worker.poll() is None
+
+
+async def test_check_loading_ignores_worker_that_exits(
+    health: ServerHealth, worker: subprocess.Popen[bytes]
+) -> None:
+    await health.check_loading()
+    worker.kill()
+    worker.wait()
+    await health.check_loading()
+
+
+async def test_check_loading_counts_kills_in_cgroup(health: ServerHealth, tmp_path: Path) -> None:
+    health.record_baseline(tmp_path)
+    await health.check_loading()
+    (tmp_path / "memory.events").write_text("oom_kill 1\n")
     with pytest.raises(ServerError, match="out of memory: the kernel killed a worker"):
         await health.check_loading()
 
@@ -115,7 +220,8 @@ async def test_check_loading_names_handler_after_two_failures(
     ("status", "kills", "line", "sentence", "host_fault"),
     [
         pytest.param(1, 3, "", "no start: TorchServe exited with status 1", False, id="status"),
-        pytest.param(1, 4, "", "out of memory: the kernel killed TorchServe", False, id="memory"),
+        pytest.param(-9, 4, "", "out of memory: the kernel killed TorchServe", False, id="memory"),
+        pytest.param(1, 4, "", "no start: TorchServe exited with status 1", False, id="other"),
         pytest.param(None, 4, "", "server died: TorchServe's supervisor", True, id="supervisor"),
         pytest.param(1, 4, "Address already in use", "port in use: another", True, id="port"),
     ],
@@ -142,6 +248,7 @@ def test_exit_during_start_names_reason(
     [
         pytest.param(-9, 3, "server died: TorchServe exited with status -9", id="status"),
         pytest.param(-9, 4, "out of memory: TorchServe exited with status -9", id="memory"),
+        pytest.param(1, 4, "server died: TorchServe exited with status 1", id="other process"),
         pytest.param(None, 4, "server died: TorchServe's supervisor was killed", id="supervisor"),
     ],
 )

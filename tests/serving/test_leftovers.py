@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.cgroup import CGROUPS_FILE
 from serving.identity import process_identity
 from serving.leftovers import HOME_PREFIX, remove_leftovers
 
@@ -61,3 +62,12 @@ def test_remove_leftovers_removes_folder_without_supervisor_after_a_minute(home:
     os.utime(home, (0, 0))
     remove_leftovers()
     assert not home.exists()
+
+
+def test_remove_leftovers_removes_cgroups_of_dead_supervisor(home: Path, tmp_path: Path) -> None:
+    cgroup = tmp_path / "cgroup" / home.name
+    cgroup.mkdir(parents=True)
+    (home / CGROUPS_FILE).write_text(str(cgroup))
+    (home / "supervisor.pid").write_text(dead_process())
+    remove_leftovers()
+    assert not cgroup.exists() and not home.exists()

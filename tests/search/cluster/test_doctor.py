@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from search.cluster import ray_session, survey
-from search.cluster.doctor import Finding, check_cluster
+from search.cluster import doctor, ray_session, survey
+from search.cluster.doctor import Finding, check_cluster, check_host
 from search.cluster.host_report import HostReport
 from tests.search.cluster.conftest import LOADGEN, SERVING, host_report
 
@@ -49,3 +49,11 @@ def test_check_cluster_reports_each_problem_once(reports: list[HostReport]) -> N
     assert "no host has the role serving" in cluster[0].remedy
     assert "the cluster has room for 0" in cluster[1].remedy
     assert not any(finding.ok for finding in [host, *cluster])
+
+
+def test_check_host_reports_cores_and_memory_under_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "available_cores", lambda: 1)
+    monkeypatch.setattr(doctor, "available_memory_bytes", lambda: 100 << 20)
+    findings = {f.subject: f for f in check_host("/no/python", "/no/java")}
+    assert findings["cores"].found.startswith("1 usable") and not findings["cores"].ok
+    assert findings["memory"].found == "100 MiB available" and not findings["memory"].ok

@@ -7,7 +7,7 @@ import pytest
 
 from search.errors import SpecError
 from search.spec.loading import load_spec
-from search.spec.preflight import preflight
+from search.spec.preflight import HostFacts, preflight
 from search.spec.space import DEFAULT_SETTINGS
 from tests.specifications import write_spec
 
@@ -54,3 +54,8 @@ def test_preflight_allows_a_fixed_space_only_on_request(folder: Path) -> None:
     with pytest.raises(SpecError, match="space: no setting varies"):
         preflight(spec)
     preflight(spec, allow_fixed_space=True)
+
+
+def test_host_facts_of_this_host_respect_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.spec.preflight.available_cores", lambda: 77)
+    assert HostFacts.of_this_host().cores == 77

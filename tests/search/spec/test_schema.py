@@ -7,10 +7,12 @@ import pytest
 import yaml
 
 from search.errors import SpecError
+from search.spec import schema
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
 from search.spec.space import DEFAULT_SETTINGS
 from serving.config import ServerConfig
+from serving.limits import Limits
 from tests.archives import make_archive
 from tests.specifications import write_spec
 
@@ -141,3 +143,23 @@ def test_baseline_may_be_an_environment_file(folder: Path, baseline: dict[str, s
 def test_baseline_refuses_a_section_without_a_file(folder: Path) -> None:
     with pytest.raises(SpecError, match=r"serving\.baseline: needs `properties`, `environment`"):
         load_spec(write_spec(folder, serving={"baseline": {}}))
+
+
+def test_limits_apply_to_site_and_space(folder: Path) -> None:
+    limits = {"limits": {"cpus": 1.5, "memory_mb": 1000}}
+    spec = load_spec(write_spec(folder, serving=limits))
+    assert spec.serving.limits.limits() == Limits(1.5, 1000 << 20)
+    space = spec.build_space(8)
+    assert space.defaults["workers"] == 2
+    assert space.defaults["mkl_threads"] == 8, "torch does not respect the quota"
+    assert {d.name: d.high for d in space.dimensions}["workers"] == 4
+
+
+def test_build_space_uses_quota_of_this_host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "available_cores", lambda: 3)
+    monkeypatch.setattr(schema, "affinity_cores", lambda: 96)
+    spec = load_spec(write_spec(folder))
+    space = spec.build_space()
+    assert (space.cores, space.threads) == (3, 96)
+    unlimited = load_spec(write_spec(folder, serving={"limits": {"cpus": 8}}))
+    assert unlimited.build_space().cores == 3

@@ -112,3 +112,17 @@ def test_recommended_points_are_in_the_space(cores: int) -> None:
     space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
     for point in space.recommended_points():
         assert space.values(space.config(point)) == point
+
+
+def test_torchserve_defaults_have_threads_of_affinity_and_workers_of_quota() -> None:
+    defaults = torchserve_defaults(cores=4, threads=96)
+    assert (defaults["workers"], defaults["netty_threads"], defaults["mkl_threads"]) == (4, 8, 96)
+
+
+def test_space_identity_knows_default_threads_under_quota() -> None:
+    space = build_space({}, cores=4, threads=96)
+    assert space.identity(ServerConfig()) == space.identity(ServerConfig(mkl_threads=96))
+    assert space.identity(ServerConfig()) != space.identity(ServerConfig(mkl_threads=4))
+    values = space.values(ServerConfig())
+    assert values and values["mkl_threads"] == 96
+    assert {d.name: d.high for d in space.dimensions}["mkl_threads"] == 4

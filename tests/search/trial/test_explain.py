@@ -110,3 +110,10 @@ def test_explain_prefers_reported_settings_to_defaults() -> None:
     assert explain(ServerConfig(mkl_threads=1), window, 2, 80.0, workers=1, batch_size=8) == (
         "batches hold 8.0 of 8 requests on average",
     )
+
+
+def test_explain_uses_default_threads_of_torch_under_quota() -> None:
+    config = ServerConfig(workers=2, batch_size=1)
+    window = ServerWindow(0.0, 0.1, 1.0, 2.0)
+    sentences = explain(config, window, cores=2, default_threads=96)
+    assert any("96" in sentence for sentence in sentences), sentences

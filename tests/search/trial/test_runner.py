@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialState
 from search.trial.runner import run_trial
 from serving.archive import Archive
+from serving.cgroup import Enforcement
 from serving.config import ServerConfig
 from serving.installation import find_installation
+from serving.limits import Limits
 from serving.site import Site
 from tests.archives import make_archive
 
@@ -25,3 +28,33 @@ async def test_run_trial_starts_nothing_for_ignored_setting(tmp_path: Path) -> N
     assert result.state is TrialState.FAILED
     assert result.cause.startswith("setting ignored: async_logging has no effect")
     assert not (tmp_path / "trial" / "torchserve.log").exists()
+
+
+async def test_run_trial_reports_cores_under_limits(tmp_path: Path) -> None:
+    archive = Archive.read(make_archive(tmp_path))
+    site = Site(archive, find_installation(), limits=Limits(cpus=1))
+    config = ServerConfig(properties={"async_logging": "true"})
+    request = TrialRequest(0, TrialOrigin.SAMPLED, config)
+    fleet = Fleet(lambda index: pytest.fail("a load generator process was started"))
+    result = await run_trial(request, site, Goal(), fleet, tmp_path / "trial")
+    assert result.host.cores == 1
+
+
+async def test_run_trial_reports_how_limits_are_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation = find_installation()
+    java = replace(installation.java, path="/no/java")
+    site = Site(
+        Archive.read(make_archive(tmp_path)),
+        replace(installation, java=java),
+        limits=Limits(cpus=1),
+    )
+    enforcement = Enforcement(method="cgroup", warnings=("the host is small",))
+    monkeypatch.setattr("serving.server.enforce", lambda *arguments: enforcement)
+    fleet = Fleet(lambda index: pytest.fail("a load generator process was started"))
+    request = TrialRequest(0, TrialOrigin.SAMPLED, ServerConfig())
+    result = await run_trial(request, site, Goal(), fleet, tmp_path / "trial")
+    assert result.cause.startswith("no start: /no/java did not start")
+    assert result.host.facts["limits"] == "cgroup"
+    assert result.warnings == ("the host is small",)
