@@ -15,9 +15,13 @@ LAUNCHER = "torch.backends.xeon.run_cpu"
 
 
 def find_ignored_settings(
-    properties: Mapping[str, str], installation: Installation, archive: Archive
+    properties: Mapping[str, str], installation: Installation | None, archive: Archive
 ) -> str | None:
-    """Return the reason why TorchServe would ignore a property, before its start, or None."""
+    """Return the reason why TorchServe would ignore a property, before its start, or None.
+
+    Args:
+        installation: None if it is not known.
+    """
     configured = properties.get("default_response_timeout")
     if configured is not None and "responseTimeout" in archive.overridden_keys:
         archived = archive.settings.get("responseTimeout", "120 by default")
@@ -33,7 +37,11 @@ def find_ignored_settings(
             '{"-Dlog4j2.contextSelector": org.apache.logging.log4j.core.async.'
             "AsyncLoggerContextSelector} instead"
         )
-    if properties.get("ipex_enable") == "true" and installation.ipex_version is None:
+    if (
+        properties.get("ipex_enable") == "true"
+        and installation is not None
+        and installation.ipex_version is None
+    ):
         return (
             "ipex_enable requires intel_extension_for_pytorch (last release: for torch 2.8), "
             f"which is not installed in {installation.python}; TorchServe would only log a warning"

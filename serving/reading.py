@@ -66,10 +66,7 @@ def read_properties(
     Raises:
         ConfigError: TorchServe would not start with this text.
     """
-    try:
-        lines = dict(javaproperties.loads(text))
-    except ValueError as error:
-        raise ConfigError(f"the text is not valid Java properties: {error}") from None
+    lines = _parse_lines(text)
     if lines.get("enable_envvars_config", "").lower() == "true":
         urls = lines.get("use_env_allowed_urls", "").lower() == "true"
         for key, name in VARIABLES.items():
@@ -87,6 +84,13 @@ def read_properties(
     if problems:
         raise ConfigError("; ".join(problems))
     return lines, ignored
+
+
+def _parse_lines(text: str) -> dict[str, str]:
+    try:
+        return dict(javaproperties.loads(text))
+    except ValueError as error:
+        raise ConfigError(f"the text is not valid Java properties: {error}") from None
 
 
 def read_int(text: str) -> int | None:
@@ -131,28 +135,62 @@ def find_models(lines: Mapping[str, str], archive: Archive) -> Models:
         return _snapshot_models(lines, archive)
     entries = _entries("models", parse_json("models", lines.get("models", "{}")))
     load_models = lines.get("load_models", "")
-    loaded = [entry.partition("=") for entry in load_models.split(",") if entry.strip()]
-    names = {
-        (url if equals else alias).strip(): alias.strip() if equals else ""
-        for alias, equals, url in loaded
-    }
+    loads_all = load_models.upper() == "ALL"
+    loaded = {} if loads_all else _loaded_models(load_models)
     file = archive.path.name
-    is_loaded = file in names or load_models.upper() == "ALL"
-    name = names.get(file) or (archive.manifest_name if is_loaded else "") or archive.name
+    is_loaded = loads_all or file in loaded.values()
+    aliases = [name for name, other in loaded.items() if other == file and name != _stem(file)]
+    name = next(iter(aliases), (archive.manifest_name if is_loaded else "") or archive.name)
     key = (name, archive.version)
     entry = _mapping("models", key, entries.pop(key, {}))
-    others = [f"{other} {version}" for other, version in entries]
+    served = [f"{other} {version}" for other, version in entries if not loaded or other in loaded]
+    idle = [f"{other} {version}" for other, version in entries if loaded and other not in loaded]
     known = {other for other, _ in entries}
-    if load_models.upper() != "ALL":
-        others += [
-            alias or other
-            for other, alias in names.items()
-            if other != file and (alias or _stem(other)) not in known
-        ]
+    served += [other for other in loaded if loaded[other] != file and other not in known]
     notes = []
-    if names and load_models.upper() != "ALL" and file not in names:
+    if loaded and not is_loaded:
         notes.append(f"load_models={load_models} does not load {file}")
-    return Models(name, archive.version, entry, tuple(others), notes=tuple(notes))
+    if idle:
+        notes.append(f"models: load_models does not load {', '.join(idle)}")
+    return Models(name, archive.version, entry, tuple(served), notes=tuple(notes))
+
+
+def list_models(text: str) -> list[tuple[str, str, str]]:
+    """Return the name, the version and the file of each model that a config.properties loads.
+
+    Raises:
+        ConfigError: the text, or its JSON, cannot be read.
+    """
+    lines = _parse_lines(text)
+    loaded = {}
+    if "model_snapshot" in lines:
+        snapshot = parse_json("model_snapshot", lines["model_snapshot"])
+        models = snapshot.get("models") if isinstance(snapshot, dict) else None
+        entries = _entries("model_snapshot", models)
+    else:
+        entries = _entries("models", parse_json("models", lines.get("models", "{}")))
+        if (load_models := lines.get("load_models", "")).upper() != "ALL":
+            loaded = _loaded_models(load_models)
+    found = {
+        (name, version): str(_mapping("models", (name, version), entry).get("marName", ""))
+        for (name, version), entry in entries.items()
+        if not loaded or name in loaded
+    }
+    found |= {(n, "1.0"): f for n, f in loaded.items() if n not in {name for name, _ in found}}
+    return [
+        (name, version, loaded.get(name) or file or f"{name}.mar")
+        for (name, version), file in found.items()
+    ]
+
+
+def _loaded_models(load_models: str) -> dict[str, str]:
+    """Return the file of each model in the property `load_models`, by its alias or its stem."""
+    loaded = {}
+    for part in load_models.split(","):
+        alias, equals, file = (text.strip() for text in part.partition("="))
+        if file := file if equals else alias:
+            loaded[alias if equals else _stem(file)] = file
+    return loaded
 
 
 def _snapshot_models(lines: Mapping[str, str], archive: Archive) -> Models:

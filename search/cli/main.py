@@ -11,6 +11,7 @@ import typer
 from search.cli.console import create_console
 from search.cli.environment import ray_environment
 from search.cli.hosts import demo, doctor, init, up
+from search.cli.importing import import_deployment
 from search.cli.measure import measure
 from search.cli.results import compare, export, report, verify
 from search.cli.service import dashboard, fetch, jobs, serve, submit, watch
@@ -49,6 +50,7 @@ for _command in (
     *(doctor, up, init, demo, serve, submit, jobs, watch, fetch, dashboard),
 ):
     app.command()(_command)
+app.command("import")(import_deployment)
 
 
 def main() -> None:

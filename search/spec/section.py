@@ -20,6 +20,8 @@ def optional_section(description: str) -> Any:
 
 
 def _expand_user(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError(f"must not contain a NUL character (got {str(path)!r})")
     try:
         return path.expanduser()
     except RuntimeError:

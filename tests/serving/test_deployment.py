@@ -297,10 +297,12 @@ def test_read_finds_a_snapshot_entry_by_the_name_of_its_archive() -> None:
 @pytest.mark.parametrize(
     ("lines", "others"),
     [
-        ("load_models=codegen.mar,zoo.mar\n" + entry(minWorkers=1), ("zoo.mar",)),
+        ("load_models=codegen.mar,zoo.mar\n" + entry(minWorkers=1), ("zoo",)),
         ("load_models=a=zoo.mar,codegen.mar\n", ("a",)),
         ('load_models=all\nmodels={"zoo":{"1.0":{},"2.0":{}},"codegen":{"2.0":{}}}\n', ("zoo 1.0", "zoo 2.0", "codegen 2.0")),
         ('load_models=codegen.mar,zoo.mar\nmodels={"zoo":{"1.0":{}}}\n', ("zoo 1.0",)),
+        ('load_models=codegen.mar\nmodels={"zoo":{"1.0":{}}}\n', ()),
+        ('models={"zoo":{"1.0":{}}}\n', ("zoo 1.0",)),
         ("load_models=codegen.mar\n", ()),
     ],
 )  # fmt: skip

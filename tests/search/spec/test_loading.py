@@ -143,3 +143,8 @@ def test_starter_is_valid_with_and_without_its_comments(folder: Path) -> None:
     assert {"model", "space", "load", "goal", "search", "serving", "confirm"} <= set(uncommented)
     spec = load_spec(write_spec(folder, **uncommented))
     assert spec.build_space(2).common.job_queue_size == 1000
+
+
+def test_load_spec_refuses_a_path_with_a_nul_character(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"serving\.baseline\.properties: must not contain a NUL"):
+        load_spec(write_spec(folder, serving={"baseline": "a\0b"}))

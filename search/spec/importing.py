@@ -1,0 +1,175 @@
+"""Understand the files of a deployment, and write a specification that starts from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search.errors import CommandError
+from search.spec.config_file import read_config, read_properties_file
+from search.spec.loading import STARTER_PATH
+from serving.archive import Archive
+from serving.deployment import Deployment
+from serving.environment import redacted
+from serving.errors import ConfigError
+from serving.ignored import find_ignored_settings
+from serving.reading import list_models
+
+_ENVIRONMENT_SUFFIXES = (".json", ".env", ".environment")
+_YAML_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class ImportedFiles:
+    """A deployment that was read from its files.
+
+    Attributes:
+        properties, environment: the paths that were read; at least one of them.
+        has_archive: whether the archive exists; else its name and version are the file's.
+    """
+
+    deployment: Deployment
+    properties: Path | None
+    environment: Path | None
+    has_archive: bool
+
+    def notes(self) -> list[str]:
+        """Return what the user must know, a sentence each."""
+        archive, properties = self.deployment.archive, self.deployment.config.properties
+        notes = self.deployment.summary()
+        if ignored := find_ignored_settings(properties, None, archive):
+            notes.append(ignored)
+        if not self.has_archive:
+            others = (
+                "; of several models, this is the first" if self.deployment.other_models else ""
+            )
+            notes.append(
+                f"the archive {archive.path.name} was not read: its model-config.yaml, if it has "
+                f"one, takes precedence{others}; pass --archive FILE"
+            )
+        return notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that was understood as JSON data; secrets are named, not shown."""
+        deployment = self.deployment
+        return {
+            "model": deployment.archive.name,
+            "version": deployment.archive.version,
+            "archive": str(deployment.archive.path) if self.has_archive else None,
+            "properties": str(self.properties) if self.properties else None,
+            "environment": str(self.environment) if self.environment else None,
+            "settings": deployment.config.to_dict(),
+            "without_effect": redacted(deployment.unused),
+            "other_models": list(deployment.other_models),
+            "secrets": sorted(deployment.secrets),
+            "notes": self.notes(),
+        }
+
+    def spec_text(self, folder: Path) -> str:
+        """Return a commented specification with this deployment as its baseline.
+
+        Args:
+            folder: of the specification; paths are relative to it.
+        """
+
+        def relative(path: Path) -> str:
+            return os.path.relpath(path.resolve(), folder.resolve())
+
+        archive = self.deployment.archive
+        file = relative(archive.path) if self.has_archive else archive.path.name
+        given = {"properties": self.properties, "environment": self.environment}
+        files = {name: relative(path) for name, path in given.items() if path}
+        baseline = yaml.safe_dump({"baseline": files}, sort_keys=False, width=1000)
+        lines = ["serving:", *[f"  {line}" for line in baseline.splitlines()]]
+        text = STARTER_PATH.read_text()
+        head, _, rest = text.partition("# serving:\n")
+        # The comments on the baseline are replaced by the baseline.
+        rest = rest.split("\n", 2)[2]
+        head = head.replace("name: my-model", f"name: {_study_name(archive.name)}")
+        before, _, after = head.partition("  archive: my-model.mar")
+        entry = yaml.safe_dump({"archive": file}, width=1000).strip()
+        return f"{before}  {entry}{after}" + "\n".join(lines) + "\n" + rest
+
+
+def _study_name(model: str) -> str:
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in model)
+    return name.lstrip(".") or "study"
+
+
+def import_files(paths: Sequence[Path], archive: Path | None) -> ImportedFiles:
+    """Read the files of a deployment.
+
+    Args:
+        paths: a config.properties, an environment file, or both; a model-config.yaml if the
+            archive is not given.
+        archive: the model archive; None to take its name from the files.
+
+    Raises:
+        CommandError: the files are not those of one deployment.
+        ConfigError, ArchiveError: a file cannot be read, or TorchServe would not start with it.
+    """
+    by_kind: dict[str, list[Path]] = {"properties": [], "environment": [], "model-config": []}
+    for path in paths:
+        by_kind[_kind(path)].append(path)
+    for kind, found in by_kind.items():
+        if len(found) > 1:
+            names = " and ".join(map(str, found))
+            raise CommandError(f"{names} are both read as {kind}; pass one of them")
+    if by_kind["model-config"] and archive is not None:
+        raise CommandError(f"the archive has its own settings; leave out {paths[-1]}")
+    properties = next(iter(by_kind["properties"]), None)
+    environment = next(iter(by_kind["environment"]), None)
+    if environment is None and properties is not None:
+        beside = properties.with_name("environment")
+        environment = beside if beside.is_file() else None
+    model = Archive.read(archive) if archive else _named_archive(properties)
+    for path in by_kind["model-config"]:
+        model = replace(model, settings=_read_settings(path))
+    if properties is None and environment is None:
+        deployment = Deployment.of_archive(model)
+    else:
+        deployment = read_config(properties, model, environment)
+    return ImportedFiles(deployment, properties, environment, archive is not None)
+
+
+def _kind(path: Path) -> str:
+    name = path.name.lower()
+    if name.endswith(_YAML_SUFFIXES):
+        return "model-config"
+    if name.endswith(".properties"):
+        return "properties"
+    if name.endswith(_ENVIRONMENT_SUFFIXES) or "env" in name:
+        return "environment"
+    text = read_properties_file(path)
+    keys = [line.partition("=")[0].strip() for line in text.splitlines() if "=" in line]
+    is_environment = text.lstrip().startswith("{") or (keys and all(k.isupper() for k in keys))
+    return "environment" if is_environment else "properties"
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must be a mapping of settings")
+    return settings
+
+
+def _named_archive(properties: Path | None) -> Archive:
+    """Return the first archive that a config.properties names; `model` if it names none."""
+    if properties is None:
+        return Archive(Path("model.mar"), "model", "1.0")
+    try:
+        models = list_models(read_properties_file(properties))
+    except ConfigError as error:
+        raise ConfigError(f"{properties}: {error}") from None
+    name, version, file = models[0] if models else ("model", "1.0", "model.mar")
+    return Archive(Path(file), name, version)
