@@ -64,6 +64,7 @@ class TorchServe:
         processes: all processes under the JVM once the workers are ready.
         ready_s: time from the start until every worker was ready, seconds.
         batch_capacity: workers times batch size, requests.
+        settings: the model's settings as TorchServe described them, by name.
         enforcement: how the site's limits are applied.
 
     Raises (on entering):
@@ -80,6 +81,7 @@ class TorchServe:
         self.processes: tuple[WorkerProcess, ...] = ()
         self.ready_s = 0.0
         self.batch_capacity = 1
+        self.settings: dict[str, int] = {}
         self.enforcement = Enforcement()
         self._health = ServerHealth(self.log_path, site.limits.memory_bytes)
         self._home = Path()
@@ -304,6 +306,7 @@ class TorchServe:
                 states = [worker["status"] for worker in workers]
                 if len(states) >= description["minWorkers"] and set(states) == {"READY"}:
                     self._check_settings(description)
+                    self.settings = {n: description[keys[0]] for n, keys in MODEL_KEYS.items()}
                     self.batch_capacity = description["minWorkers"] * description["batchSize"]
                     self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
                     self.processes = self._health.worker_processes()

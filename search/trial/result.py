@@ -84,6 +84,7 @@ class ServerRecord:
     """Facts and metrics of the server in a trial.
 
     Attributes:
+        settings: the model's settings as TorchServe described them, by name.
         workers_ready: number of workers that became ready.
         batch_capacity: number of requests that all workers together accept at once.
         ready_s: time from the start until every worker was ready, in seconds.
@@ -95,6 +96,7 @@ class ServerRecord:
         processes: the worker processes.
     """
 
+    settings: Mapping[str, int] = field(default_factory=dict)
     workers_ready: int | None = None
     batch_capacity: int | None = None
     ready_s: float | None = None

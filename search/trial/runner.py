@@ -240,6 +240,7 @@ def _classify(error: Exception, folder: Path) -> tuple[FailureKind, str, bool]:
 def _server_record(server: TorchServe) -> ServerRecord:
     workers = len(server.worker_pids)
     return ServerRecord(
+        settings=server.settings,
         workers_ready=workers or None,
         batch_capacity=server.batch_capacity if workers else None,
         ready_s=round(server.ready_s, 2) or None,
