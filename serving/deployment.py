@@ -92,7 +92,9 @@ class Deployment:
         Raises:
             ConfigError: TorchServe would not start with this.
         """
-        secrets = {k: v for k, v in environment.items() if is_secret(k, v)} | dict(more_secrets)
+        secrets = {k: v for k, v in environment.items() if is_secret(k, v)}
+        # In a run's copy of the environment, the values of secrets are left out.
+        secrets |= {k: v for k, v in more_secrets.items() if k in secrets or k not in environment}
         variables = {k: v for k, v in environment.items() if k not in secrets}
         notes = []
         if properties is None:

@@ -53,9 +53,7 @@ CASES = {
         snapshot("echo", "echo.mar"),
         settings={"workers": 1, "batch_size": 2, "max_batch_delay_ms": 50},
     ),
-    "snapshot with an alias": Case(
-        "# r\xe9gl\xe9\r\n" + snapshot("parrot", "echo.mar"), model="parrot"
-    ),
+    "snapshot with an alias": Case("# ours\r\n" + snapshot("parrot", "echo.mar"), model="parrot"),
     "envelope": Case(
         "service_envelope=json\ndefault_workers_per_model=1\n",
         settings={"workers": 1, "properties": {"service_envelope": "json"}},

@@ -383,3 +383,10 @@ def test_read_notes_the_traps_of_sagemaker() -> None:
     assert "model-config.yaml takes precedence" in notes and "-XX:-UseContainerSupport" in notes
     with pytest.raises(ConfigError, match=r"SAGEMAKER_TS_BATCH_SIZE must be an integer .got"):
         Deployment.read(None, {"SAGEMAKER_TS_BATCH_SIZE": "big"}, ARCHIVE)
+
+
+def test_read_takes_only_redacted_variables_from_the_file_of_secrets() -> None:
+    original = {"HF_TOKEN": "a", "THREADS": "2"}
+    copied = {"HF_TOKEN": "<secret>", "THREADS": "2"}
+    read = Deployment.read("number_of_netty_threads=$$THREADS$$\n", copied, ARCHIVE, original)
+    assert read.config.netty_threads == 2 and read.secrets == {"HF_TOKEN": "a"}

@@ -192,3 +192,9 @@ def test_environment_text_adds_the_tuned_variables_to_those_in_use(archive: Arch
     notes = " ".join(target.notes(tuned, archive))
     assert "secrets are not exported: set HF_TOKEN in the environment" in notes
     assert "variables TS_JOB_QUEUE_SIZE take precedence over config.properties" in notes
+
+
+def test_notes_warn_of_bytes_that_torchserve_cannot_read(archive: Archive) -> None:
+    latin, utf8 = "# caf\xe9\nload_models=all\n", "# caf\xc3\xa9\nload_models=all\n"
+    assert "are not UTF-8" in " ".join(DeploymentTarget(latin).notes(ServerConfig(), archive))
+    assert DeploymentTarget(utf8).notes(ServerConfig(), archive) == []
