@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,32 +82,45 @@ class Archive:
             ArchiveError: the file is missing, is not an archive, or names no model or handler.
         """
         path = path.resolve()
-        try:
-            with open_archive(path) as read:
-                manifest = json.loads(read(MANIFEST))
-                model = manifest.get("model") if isinstance(manifest, dict) else None
-                config_file = model.get("configFile") if isinstance(model, dict) else None
-                settings = yaml.safe_load(read(str(config_file))) if config_file else None
-        except FileNotFoundError:
-            raise ArchiveError(f"model archive {path} does not exist") from None
-        except (
-            tarfile.TarError,
-            zipfile.BadZipFile,
-            EOFError,
-            gzip.BadGzipFile,
-            zlib.error,
-        ) as error:
-            raise ArchiveError(_not_an_archive(path, error)) from error
-        except OSError as error:
-            raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise ArchiveError(f"{path}: {config_file} is not valid YAML: {error}") from None
-        except (KeyError, ValueError) as error:
-            raise ArchiveError(_not_an_archive(path, error)) from error
-        if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
-            raise ArchiveError(f"{path}: the manifest has no modelName or no handler")
-        name, version = str(model["modelName"]), str(model.get("modelVersion") or "1.0")
-        return cls(path, name, version, settings if isinstance(settings, dict) else {})
+        if not path.is_file():  # The files in a folder may change without it.
+            return _read(path)
+        status = path.stat()
+        return _read_once(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, *_status: int) -> Archive:
+    """Read an archive file again only if it changed: a .tar.gz must be decompressed whole."""
+    return _read(path)
+
+
+def _read(path: Path) -> Archive:
+    try:
+        with open_archive(path) as read:
+            manifest = json.loads(read(MANIFEST))
+            model = manifest.get("model") if isinstance(manifest, dict) else None
+            config_file = model.get("configFile") if isinstance(model, dict) else None
+            settings = yaml.safe_load(read(str(config_file))) if config_file else None
+    except FileNotFoundError:
+        raise ArchiveError(f"model archive {path} does not exist") from None
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        gzip.BadGzipFile,
+        zlib.error,
+    ) as error:
+        raise ArchiveError(_not_an_archive(path, error)) from error
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ArchiveError(f"{path}: {config_file} is not valid YAML: {error}") from None
+    except (KeyError, ValueError) as error:
+        raise ArchiveError(_not_an_archive(path, error)) from error
+    if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
+        raise ArchiveError(f"{path}: the manifest has no modelName or no handler")
+    name, version = str(model["modelName"]), str(model.get("modelVersion") or "1.0")
+    return Archive(path, name, version, settings if isinstance(settings, dict) else {})
 
 
 def _not_an_archive(path: Path, error: Exception) -> str:

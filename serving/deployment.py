@@ -20,6 +20,8 @@ from serving.config import (
 )
 from serving.environment import is_secret, redacted
 from serving.errors import ConfigError
+from serving.ignored import find_ignored_settings
+from serving.installation import Installation
 from serving.properties import SET_BY_SERVETUNE, TLS_KEYS
 from serving.reading import (
     VARIABLES,
@@ -106,7 +108,8 @@ class Deployment:
                 properties = "enable_envvars_config=true\n"
                 notes = ["no config.properties: its line enable_envvars_config=true is assumed"]
         lines, unused = read_properties(properties, variables, secrets.keys())
-        if lines.get("enable_envvars_config") == "true":  # They are among the lines now.
+        reads_variables = lines.get("enable_envvars_config") == "true"
+        if reads_variables:  # They are among the lines now.
             variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
         models = find_models(lines, archive)
         archive = archive.registered_as(models.name)
@@ -128,15 +131,15 @@ class Deployment:
         workers = read_int(lines.get("default_workers_per_model", "0")) or 0
         if workers > 0 and "workers" not in settings and not models.is_snapshot:
             settings["workers"] = workers
+        jvm = parse_jvm(lines.pop("vmargs", ""))
         config = ServerConfig(
             **{**settings, **archived_settings(archive, models.is_snapshot)},
             properties=lines,
             environment=variables,
-            jvm=parse_jvm(lines.pop("vmargs", "")),
+            jvm=jvm,
             model_properties=entry,
         )
         notes += [*models.notes, *_notes(config, variables)]
-        reads_variables = lines.get("enable_envvars_config") == "true"
         return cls(
             config,
             archive,
@@ -153,9 +156,15 @@ class Deployment:
         """Return TorchServe's defaults for an archive, with what its model-config.yaml decides."""
         return cls(ServerConfig(**archived_settings(archive)), archive, version=archive.version)
 
-    def summary(self) -> list[str]:
-        """Return a sentence on each part of the deployment that the configuration lacks."""
+    def summary(self, installation: Installation | None) -> list[str]:
+        """Return a sentence on each part of the deployment that has no effect or is left out.
+
+        Args:
+            installation: of the TorchServe that will run it; None if it is not known.
+        """
         sentences = list(self.notes)
+        if ignored := find_ignored_settings(self.config.properties, installation, self.archive):
+            sentences.append(ignored)
         if self.unused:
             entries = redacted(self.unused)
             sentences.append(

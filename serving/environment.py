@@ -48,7 +48,8 @@ def parse_environment(text: str) -> dict[str, str]:
             continue
         name, equals, value = line.partition("=")
         if not equals:
-            raise ConfigError(f"line {number} of the environment file is not NAME=value: {line!r}")
+            # The line may be part of a secret.
+            raise ConfigError(f"line {number} of the environment file is not NAME=value")
         if len(value) > 1 and value[0] == value[-1] == "'":
             value = value[1:-1].replace("'\\''", "'")
         elif len(value) > 1 and value[0] == value[-1] == '"':
@@ -71,7 +72,8 @@ def _parse_json(text: str) -> dict[str, str]:
             value = str(value).lower()
         if not isinstance(value, str | int | float):
             raise ConfigError(
-                f"the environment file: variable {name} must be a text or a number (got {value!r})"
+                f"the environment file: variable {name} must be a text or a number (got "
+                f"{type(value).__name__})"
             )
         variables[name] = str(value)
     return variables

@@ -159,18 +159,19 @@ class DeploymentTarget:
                 "enable_envvars_config is true: a variable TS_* in the environment takes "
                 "precedence over its line in config.properties"
             )
-        if in_use.secrets:
-            notes.append(
-                f"secrets are not exported: set {', '.join(in_use.secrets)} in the environment"
-            )
         return notes + list(in_use.notes)
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of the variables in use whose values are not exported."""
+        return frozenset(name for name, text in self.environment.items() if is_secret(name, text))
 
     def environment_text(self, config: ServerConfig) -> str:
         """Return the lines `NAME=value` of the variables in use and of the configuration."""
         in_use = {
             name: text
             for name, text in self.environment.items()
-            if not is_secret(name, text) and name not in VARIABLES.values()
+            if name not in self.secrets and name not in VARIABLES.values()
         }
         return format_environment({**in_use, **config.environment_variables()})
 

@@ -136,22 +136,25 @@ def find_models(lines: Mapping[str, str], archive: Archive) -> Models:
     entries = _entries("models", parse_json("models", lines.get("models", "{}")))
     load_models = lines.get("load_models", "")
     loads_all = load_models.upper() == "ALL"
-    loaded = {} if loads_all else _loaded_models(load_models)
+    loaded = [] if loads_all else _loaded_models(load_models)
     file = archive.path.name
-    is_loaded = loads_all or file in loaded.values()
-    aliases = [name for name, other in loaded.items() if other == file and name != _stem(file)]
-    name = next(iter(aliases), (archive.manifest_name if is_loaded else "") or archive.name)
+    is_loaded = loads_all or any(other == file for _, other in loaded)
+    alias = next((alias for alias, other in loaded if alias and other == file), "")
+    name = alias or (archive.manifest_name if is_loaded else "") or archive.name
     key = (name, archive.version)
     entry = _mapping("models", key, entries.pop(key, {}))
-    served = [f"{other} {version}" for other, version in entries if not loaded or other in loaded]
-    idle = [f"{other} {version}" for other, version in entries if loaded and other not in loaded]
     known = {other for other, _ in entries}
-    served += [other for other in loaded if loaded[other] != file and other not in known]
+    others = {alias or _stem(other) for alias, other in loaded if other != file}
+    # A file without an alias is registered under the name in its manifest, which is not known.
+    is_certain = not any(_stem(f) not in known for a, f in loaded if not a and f != file)
+    idle = {other for other in known if loaded and is_certain and other not in {*others, name}}
+    served = [f"{other} {version}" for other, version in entries if other not in idle]
+    served += sorted(others - known)
     notes = []
     if loaded and not is_loaded:
         notes.append(f"load_models={load_models} does not load {file}")
     if idle:
-        notes.append(f"models: load_models does not load {', '.join(idle)}")
+        notes.append(f"models: load_models does not load {', '.join(sorted(idle))}")
     return Models(name, archive.version, entry, tuple(served), notes=tuple(notes))
 
 
@@ -162,7 +165,7 @@ def list_models(text: str) -> list[tuple[str, str, str]]:
         ConfigError: the text, or its JSON, cannot be read.
     """
     lines = _parse_lines(text)
-    loaded = {}
+    files = {}
     if "model_snapshot" in lines:
         snapshot = parse_json("model_snapshot", lines["model_snapshot"])
         models = snapshot.get("models") if isinstance(snapshot, dict) else None
@@ -170,26 +173,26 @@ def list_models(text: str) -> list[tuple[str, str, str]]:
     else:
         entries = _entries("models", parse_json("models", lines.get("models", "{}")))
         if (load_models := lines.get("load_models", "")).upper() != "ALL":
-            loaded = _loaded_models(load_models)
+            files = {alias or _stem(file): file for alias, file in _loaded_models(load_models)}
     found = {
         (name, version): str(_mapping("models", (name, version), entry).get("marName", ""))
         for (name, version), entry in entries.items()
-        if not loaded or name in loaded
+        if not files or name in files
     }
-    found |= {(n, "1.0"): f for n, f in loaded.items() if n not in {name for name, _ in found}}
+    found |= {(n, "1.0"): f for n, f in files.items() if n not in {name for name, _ in found}}
     return [
-        (name, version, loaded.get(name) or file or f"{name}.mar")
+        (name, version, files.get(name) or file or f"{name}.mar")
         for (name, version), file in found.items()
     ]
 
 
-def _loaded_models(load_models: str) -> dict[str, str]:
-    """Return the file of each model in the property `load_models`, by its alias or its stem."""
-    loaded = {}
+def _loaded_models(load_models: str) -> list[tuple[str, str]]:
+    """Return the alias, if any, and the file of each model in the property `load_models`."""
+    loaded = []
     for part in load_models.split(","):
         alias, equals, file = (text.strip() for text in part.partition("="))
         if file := file if equals else alias:
-            loaded[alias if equals else _stem(file)] = file
+            loaded.append((alias if equals else "", file))
     return loaded
 
 

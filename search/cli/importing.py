@@ -54,7 +54,8 @@ def _show(imported: ImportedFiles, into: Path | None) -> None:
 
     console = create_console(soft_wrap=True)
     archive = imported.deployment.archive
-    console.print(f"model {archive.name}, version {archive.version}")
+    name = f"model {archive.name}, version {archive.version}"
+    console.print(name if imported.is_named else "the files name no model")
     table = Table("setting", "value")
     for name, value in flat(imported.deployment.config.to_dict()).items():
         table.add_row(name, str(value))
@@ -62,4 +63,5 @@ def _show(imported: ImportedFiles, into: Path | None) -> None:
     for note in imported.notes():
         console.print(f"note: {note}")
     if into is not None:
-        console.print(f"wrote {into}; set model.requests in it, then run servetune tune {into}")
+        missing = "model.requests" if imported.has_archive else "model.archive and model.requests"
+        console.print(f"wrote {into}; set {missing} in it, then run servetune tune {into}")

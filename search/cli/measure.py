@@ -20,7 +20,6 @@ from search.spec.loading import load_spec
 from search.spec.preflight import preflight
 from servetune.errors import FailureKind
 from serving.errors import ServerError
-from serving.ignored import find_ignored_settings
 
 
 def measure(
@@ -101,10 +100,7 @@ def _measure_spec(
         raise CommandError("--side-by-side cannot use fixed ports; remove serving.ports")
     deployments = {str(file): read_config(file, spec.archive()) for file in files}
     for name, deployment in deployments.items():
-        ignored = find_ignored_settings(
-            deployment.config.properties, spec.installation(), deployment.archive
-        )
-        for sentence in [*deployment.summary(), *([ignored] if ignored else [])]:
+        for sentence in deployment.summary(spec.installation()):
             console.print(f"{name}: {sentence}")
     names, configs = ["TorchServe's default"], [spec.study_space().default_config]
     if deployments:

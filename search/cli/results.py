@@ -89,7 +89,11 @@ def export(
     from search.export.common import ExportFormat
     from search.export.compose import DEFAULT_IMAGE
     from search.export.files import export as write_files
-    from search.spec.config_file import read_environment_file, read_properties_file
+    from search.spec.config_file import (
+        environment_beside,
+        read_environment_file,
+        read_properties_file,
+    )
     from serving.production import DeploymentTarget
 
     if export_format not in set(ExportFormat):
@@ -98,11 +102,10 @@ def export(
     pairs = [text.partition("=") for text in properties or ()]
     if invalid := [name for name, equals, _ in pairs if not equals]:
         raise CommandError(f"--set must be KEY=VALUE (got {invalid[0]!r})")
-    environment = base.with_name("environment") if base else None
     target = DeploymentTarget(
         read_properties_file(base) if base else None,
         {name: text for name, _, text in pairs},
-        read_environment_file(environment if environment and environment.is_file() else None),
+        read_environment_file(environment_beside(base)),
     )
     outcome = _read_outcome(run)
     results = {result.number: result for result in outcome.results}

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from search.cli.console import create_console
 from search.environment import environment
-from search.errors import CommandError, RequirementError, ServiceError
+from search.errors import CommandError, RequirementError, RunError, ServiceError
 from servetune.errors import ExitStatus
 
 DEFAULT_PORT = 8400
@@ -356,10 +356,13 @@ def dashboard(
     """Show a run in TensorBoard and optuna-dashboard, until Ctrl-C."""
     from search.cluster.node import free_ports
     from search.service.jobs import write_json
-    from search.study.run_folder import Run
+    from search.study.run_folder import STUDY_FILE, Run
 
     opened = Run.open(run)
-    storage = opened.storage(opened.spec().output.storage)
+    url = opened.spec().output.storage
+    if url is None and not (opened.folder / STUDY_FILE).is_file():
+        raise RunError(f"{opened.folder} has no {STUDY_FILE}, which optuna-dashboard shows")
+    storage = opened.storage(url)
     first_port, second_port = free_ports(2)
     ports = {"TensorBoard": first_port, "optuna-dashboard": second_port}
     commands = {

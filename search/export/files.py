@@ -95,6 +95,8 @@ def export(
         files = _WRITERS[export_format](request)
         diff = _write_common_files(request, files)
         notes = (*request.target.notes(result.config, archive), *files.notes)
+        if secrets := sorted({*run.spec().in_use().secrets, *request.target.secrets}):
+            notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
         claim = _claim(run, result, archive, confirmation)
         kept = request.target.unmeasured(result.config, archive).to_dict()
         claim |= {"format": export_format, "kept": kept}

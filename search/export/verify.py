@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.deployment import Deployment
 from serving.exported import START_SCRIPT, ExportedServer
-from serving.installation import Installation, find_installation
+from serving.installation import find_installation
+from serving.ports import Ports
 from serving.production import RATE_PROPERTIES
 from serving.site import Site
 
@@ -178,18 +179,19 @@ async def verify(
         goal = spec.rate_goal()
     else:
         goal = Goal(arrivals=files.claim["arrivals"], timeout_s=files.claim["timeout_s"])
-    installation = spec.installation() if spec else find_installation()
-    secrets = spec.in_use().secrets if spec else {}
+    archive = files.deployment.archive
+    if spec is not None:
+        # The limits and secrets of the trial; any free ports.
+        site = replace(spec.site(spec.installation()), archive=archive, ports=Ports())
+    else:
+        site = Site(archive, find_installation())
     with exclusive_host():
-        return checks + await _check_server(
-            files, installation, secrets, payloads, goal, windows, on_phase
-        )
+        return checks + await _check_server(files, site, payloads, goal, windows, on_phase)
 
 
 async def _check_server(
     files: ExportedFiles,
-    installation: Installation,
-    secrets: Mapping[str, str],
+    site: Site,
     payloads: Sequence[Payload],
     goal: Goal,
     windows: int,
@@ -199,7 +201,6 @@ async def _check_server(
     config = ServerConfig(**files.claim["settings"])
     with tempfile.TemporaryDirectory(prefix="servetune-verify-") as temporary:
         on_phase("start", 0.0)
-        site = Site(files.archive, installation, secrets=secrets)
         async with ExportedServer(files.folder, config, site, Path(temporary)) as server:
             differences = server.differences()
             found = "; ".join(differences) or f"{len(server.worker_pids)} workers, as claimed"

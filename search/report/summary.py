@@ -186,7 +186,7 @@ def ending(outcome: Outcome) -> str:
     measured = outcome.confirmation.rounds.count if outcome.confirmation else 0
     if measured < planned and not outcome.failed:
         sentences.append(f"The confirmation completed {measured} of {planned} rounds.")
-    return " ".join([*sentences, *[f"{note}." for note in outcome.notes]])
+    return " ".join([*sentences, *[f"Note: {note}." for note in outcome.notes]])
 
 
 def headline(outcome: Outcome) -> str:

@@ -27,10 +27,7 @@ def read_config(
     Raises:
         ConfigError: a file cannot be read, or TorchServe would not start with it.
     """
-    if environment is None and path is not None:
-        environment = path.with_name("environment")
-        if not environment.is_file():
-            environment = None
+    environment = environment or environment_beside(path)
     text = None if path is None else read_properties_file(path)
     try:
         return Deployment.read(
@@ -38,6 +35,12 @@ def read_config(
         )
     except ConfigError as error:
         raise ConfigError(f"{path or environment}: {error}") from None
+
+
+def environment_beside(properties: Path | None) -> Path | None:
+    """Return the file `environment` in the folder of a config.properties; None without one."""
+    path = properties.with_name("environment") if properties else None
+    return path if path and path.is_file() else None
 
 
 def read_properties_file(path: Path) -> str:

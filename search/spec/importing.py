@@ -11,13 +11,12 @@ from typing import Any
 import yaml
 
 from search.errors import CommandError
-from search.spec.config_file import read_config, read_properties_file
+from search.spec.config_file import environment_beside, read_config, read_properties_file
 from search.spec.loading import STARTER_PATH
 from serving.archive import Archive
 from serving.deployment import Deployment
 from serving.environment import redacted
 from serving.errors import ConfigError
-from serving.ignored import find_ignored_settings
 from serving.reading import list_models
 
 _ENVIRONMENT_SUFFIXES = (".json", ".env", ".environment")
@@ -30,27 +29,26 @@ class ImportedFiles:
 
     Attributes:
         properties, environment: the paths that were read; at least one of them.
-        has_archive: whether the archive exists; else its name and version are the file's.
+        has_archive: whether the archive was read; else its name and version are the files'.
+        is_named: whether an archive or a file names the model.
     """
 
     deployment: Deployment
     properties: Path | None
     environment: Path | None
     has_archive: bool
+    is_named: bool
 
     def notes(self) -> list[str]:
         """Return what the user must know, a sentence each."""
-        archive, properties = self.deployment.archive, self.deployment.config.properties
-        notes = self.deployment.summary()
-        if ignored := find_ignored_settings(properties, None, archive):
-            notes.append(ignored)
+        notes = self.deployment.summary(None)
         if not self.has_archive:
             others = (
                 "; of several models, this is the first" if self.deployment.other_models else ""
             )
             notes.append(
-                f"the archive {archive.path.name} was not read: its model-config.yaml, if it has "
-                f"one, takes precedence{others}; pass --archive FILE"
+                "the archive was not read: its model-config.yaml, if it has one, takes "
+                f"precedence{others}; pass --archive FILE"
             )
         return notes
 
@@ -58,8 +56,8 @@ class ImportedFiles:
         """Return all that was understood as JSON data; secrets are named, not shown."""
         deployment = self.deployment
         return {
-            "model": deployment.archive.name,
-            "version": deployment.archive.version,
+            "model": deployment.archive.name if self.is_named else None,
+            "version": deployment.archive.version if self.is_named else None,
             "archive": str(deployment.archive.path) if self.has_archive else None,
             "properties": str(self.properties) if self.properties else None,
             "environment": str(self.environment) if self.environment else None,
@@ -123,18 +121,17 @@ def import_files(paths: Sequence[Path], archive: Path | None) -> ImportedFiles:
     if by_kind["model-config"] and archive is not None:
         raise CommandError(f"the archive has its own settings; leave out {paths[-1]}")
     properties = next(iter(by_kind["properties"]), None)
-    environment = next(iter(by_kind["environment"]), None)
-    if environment is None and properties is not None:
-        beside = properties.with_name("environment")
-        environment = beside if beside.is_file() else None
-    model = Archive.read(archive) if archive else _named_archive(properties)
+    environment = next(iter(by_kind["environment"]), environment_beside(properties))
+    named = Archive.read(archive) if archive else _named_archive(properties)
+    model = named or Archive(Path("my-model.mar"), "my-model", "1.0")
     for path in by_kind["model-config"]:
         model = replace(model, settings=_read_settings(path))
     if properties is None and environment is None:
         deployment = Deployment.of_archive(model)
     else:
         deployment = read_config(properties, model, environment)
-    return ImportedFiles(deployment, properties, environment, archive is not None)
+    is_named = named is not None
+    return ImportedFiles(deployment, properties, environment, archive is not None, is_named)
 
 
 def _kind(path: Path) -> str:
@@ -163,13 +160,15 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _named_archive(properties: Path | None) -> Archive:
-    """Return the first archive that a config.properties names; `model` if it names none."""
+def _named_archive(properties: Path | None) -> Archive | None:
+    """Return the first archive that a config.properties names; None if it names none."""
     if properties is None:
-        return Archive(Path("model.mar"), "model", "1.0")
+        return None
     try:
         models = list_models(read_properties_file(properties))
     except ConfigError as error:
         raise ConfigError(f"{properties}: {error}") from None
-    name, version, file = models[0] if models else ("model", "1.0", "model.mar")
+    if not models:
+        return None
+    name, version, file = models[0]
     return Archive(Path(file), name, version)

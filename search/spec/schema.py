@@ -30,7 +30,6 @@ from serving.config import ServerConfig
 from serving.deployment import Deployment, archived_settings
 from serving.environment import REDACTED
 from serving.errors import ConfigError
-from serving.ignored import find_ignored_settings
 from serving.installation import Installation, find_installation
 from serving.limits import Limits, affinity_cores, available_cores
 from serving.ports import Ports
@@ -533,10 +532,7 @@ class StudySpec(Section):
         if self.serving.baseline is None:
             return []
         in_use = self.in_use()
-        notes = in_use.summary()
-        properties = in_use.config.properties
-        if ignored := find_ignored_settings(properties, self.installation(), in_use.archive):
-            notes.append(f"the baseline is measured as it is, but {ignored}")
+        notes = in_use.summary(self.installation())
         if essential := essential_settings(in_use.config).lines(in_use.archive):
             notes.append(
                 "TorchServe's default is measured with what the model may need of the baseline: "

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import javaproperties
 
-from search.spec.config_file import read_environment_file, read_properties_file
+from search.spec.config_file import (
+    environment_beside,
+    read_environment_file,
+    read_properties_file,
+)
 from search.spec.schema import BaselineSection
 from serving.config import format_environment
 from serving.deployment import Deployment
@@ -32,10 +36,7 @@ def copy_baseline(files: BaselineSection, in_use: Deployment, folder: Path) -> d
         copied = edit_properties(text, dict.fromkeys(secrets, REDACTED))
         (folder / _PROPERTIES).write_bytes(copied.encode("latin-1"))
         section["properties"] = _PROPERTIES
-    environment = files.environment
-    if environment is None and files.properties is not None:
-        beside = files.properties.with_name("environment")
-        environment = beside if beside.is_file() else None
+    environment = files.environment or environment_beside(files.properties)
     variables = read_environment_file(environment)
     if files.secrets is not None and any(is_secret(k, v) for k, v in variables.items()):
         # Only one file of secrets can be named.

@@ -273,6 +273,7 @@ def test_read_keeps_different_thread_counts_as_variables() -> None:
         ("load_models=codegen.mar\n", "codegen", 5),
         ("load_models=all\n", "codegen", 5),
         ("load_models=parrot=other.mar\n", "codegen", 5),
+        ("load_models=x.mar,parrot=codegen.mar,y.mar\n", "parrot", 2),
         ("", "codegen", 5),
     ],
 )
@@ -308,6 +309,20 @@ def test_read_finds_a_snapshot_entry_by_the_name_of_its_archive() -> None:
 )  # fmt: skip
 def test_read_names_the_other_models(lines: str, others: tuple[str, ...]) -> None:
     assert Deployment.read(lines, {}, ARCHIVE).other_models == others
+
+
+def test_read_prefers_an_alias_that_is_the_stem_of_the_file() -> None:
+    archive = Archive(Path("/models/codegen.mar"), "dog", "1.0", manifest_name="dog")
+    for lines, name in (("codegen=codegen.mar", "codegen"), ("codegen.mar", "dog")):
+        assert Deployment.read(f"load_models={lines}\n", {}, archive).archive.name == name
+
+
+def test_read_notes_models_that_are_not_loaded() -> None:
+    models = 'models={"zoo":{"1.0":{}}}\n'
+    read = Deployment.read(f"load_models=codegen.mar\n{models}", {}, ARCHIVE)
+    assert read.notes == ("models: load_models does not load zoo",)
+    uncertain = Deployment.read(f"load_models=codegen.mar,animals.mar\n{models}", {}, ARCHIVE)
+    assert uncertain.notes == () and uncertain.other_models == ("zoo 1.0", "animals")
 
 
 def test_read_notes_that_the_archive_is_not_loaded() -> None:
@@ -350,7 +365,7 @@ def test_read_separates_secrets() -> None:
     }
     assert read.config.environment == {"X": "1"}
     assert read.config.properties == {"allowed_urls": "http://host/$$HF_TOKEN$$"}
-    printed = " ".join(read.summary()) + repr(read)
+    printed = " ".join(read.summary(None)) + repr(read)
     assert "keystore_pass=<secret>" in printed and "pw@" not in printed
 
 

@@ -190,7 +190,7 @@ def test_environment_text_adds_the_tuned_variables_to_those_in_use(archive: Arch
     assert text == "MODEL='a b'\nMKL_NUM_THREADS=1\nOMP_NUM_THREADS=1\n"
     tuned = replace(TUNED, job_queue_size=9)
     notes = " ".join(target.notes(tuned, archive))
-    assert "secrets are not exported: set HF_TOKEN in the environment" in notes
+    assert target.secrets == {"HF_TOKEN"}
     assert "variables TS_JOB_QUEUE_SIZE take precedence over config.properties" in notes
 
 

@@ -36,8 +36,8 @@ def imported(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
         ("config.properties", SNAPSHOT, "pets", {"workers": 3, "batch_size": 16, "max_batch_delay_ms": 50}),
         ("ts.config", "load_models=dog=pets.mar\njob_queue_size=5\n", "dog", {"job_queue_size": 5}),
         ("c.properties", 'models={"a":{"2.0":{"batchSize":2}}}\n', "a", {"batch_size": 2}),
-        ("empty.properties", "# r\xe9gl\xe9\r\n", "model", {}),
-        ("model-config.yaml", "batchSize: 4\nminWorkers: 1\nmaxWorkers: 1\n", "model", {"batch_size": 4, "workers": 1}),
+        ("empty.properties", "# r\xe9gl\xe9\r\n", None, {}),
+        ("model-config.yaml", "batchSize: 4\nminWorkers: 1\nmaxWorkers: 1\n", None, {"batch_size": 4, "workers": 1}),
     ],
 )  # fmt: skip
 def test_import_shows_model_and_settings(

@@ -8,6 +8,7 @@ import pytest
 from search.cli.main import run_command
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
+from servetune.errors import ExitStatus
 
 
 def content_of(folder: Path) -> dict[Path, bytes]:
@@ -63,4 +64,11 @@ def test_export_needs_neither_study_nor_requests(outcome: Outcome) -> None:
     outcome.spec.model.requests.unlink()
     assert run_command(["export", str(outcome.run.folder)]) == 0
     assert (outcome.run.folder / "best" / "config.properties").is_file()
+    assert not (outcome.run.folder / "study.db").exists()
+
+
+def test_dashboard_creates_no_study(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    (outcome.run.folder / "study.db").unlink()
+    assert run_command(["dashboard", str(outcome.run.folder)]) == ExitStatus.BAD_INPUT
+    assert "has no study.db" in " ".join(capsys.readouterr().err.split())
     assert not (outcome.run.folder / "study.db").exists()

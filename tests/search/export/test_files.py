@@ -92,3 +92,11 @@ def test_export_writes_changes_of_the_config_properties_in_use(outcome: Outcome)
     assert "changes.diff" in (result.folder / "README.md").read_text()
     kept = [note.partition(" is kept")[0] for note in result.notes]
     assert kept == ["netty_client_threads=9", "io_ratio=70"]
+
+
+def test_export_names_the_secrets_that_it_leaves_out(outcome: Outcome) -> None:
+    target = DeploymentTarget("load_models=all\n", {}, {"HF_TOKEN": "hidden", "MODEL": "a"})
+    result = export_best(outcome, ExportFormat.PROPERTIES, target)
+    assert "secrets are not exported: set HF_TOKEN in the environment" in result.notes
+    written = "".join(path.read_text() for path in result.folder.iterdir())
+    assert "hidden" not in written and "MODEL=a" in written

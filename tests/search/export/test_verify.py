@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+import yaml
 
 from search.errors import RunError
 from search.export.common import ExportFormat
@@ -16,6 +17,7 @@ from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from serving.archive import Archive
 from serving.errors import ArchiveError
+from serving.limits import Limits
 from serving.production import DeploymentTarget
 from tests.archives import make_archive
 from tests.search.export.conftest import export_best
@@ -125,13 +127,18 @@ def test_verify_offers_the_claimed_rate(
     exported_server.return_value.__aenter__.return_value = server
     module = "search.export.verify"
     monkeypatch.setattr(f"{module}.ExportedServer", exported_server)
-    monkeypatch.setattr(f"{module}.Site", MagicMock())
     # Nothing is measured on this host: another servetune may run.
     monkeypatch.setattr(f"{module}.exclusive_host", nullcontext)
     monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: SimulatedFleet(service_s))
     monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
     folder = export_best(outcome, ExportFormat.PROPERTIES).folder
+    specification = outcome.run.folder / "spec.yaml"
+    data = yaml.safe_load(specification.read_text())
+    data["serving"]["limits"] = {"cpus": 1.0, "memory_mb": 900}
+    specification.write_text(yaml.safe_dump(data))
     checks = run_verify(folder, outcome, windows=3)
+    site = exported_server.call_args.args[2]
+    assert site.limits == Limits(1.0, 900 << 20), "the claim was measured under these limits"
     rate = checks[-1]
     assert (rate.what, rate.passed) == ("claimed rate", passes)
     assert f"250.0 rps sustained in {3 if passes else 0} of 3 windows" in rate.found
