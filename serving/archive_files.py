@@ -18,6 +18,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from serving.errors import ArchiveError
+
 
 @contextlib.contextmanager
 def open_archive(path: Path) -> Iterator[Callable[[str], bytes]]:
@@ -54,20 +56,46 @@ def open_archive(path: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive file, or link the entries of an archive folder, into a new folder."""
+    """Unpack an archive file, or link the entries of an archive folder, into a new folder.
+
+    Raises:
+        ArchiveError: a file would be outside of the folder.
+    """
     folder.mkdir(parents=True)
     if path.is_dir():
         for entry in path.iterdir():
             (folder / entry.name).symlink_to(entry)
     elif _is_tar(path):
         with tarfile.open(path, "r:gz") as tar:
-            for member in tar:
-                member.name = _without_first_folder(member.name)
-                if member.name:
-                    tar.extract(member, folder, filter="data")
+            extract_files(tar, folder, _without_first_folder)
     else:
         with zipfile.ZipFile(path) as mar:
             mar.extractall(folder)
+
+
+def extract_files(
+    tar: tarfile.TarFile, folder: Path, rename: Callable[[str], str] = lambda name: name
+) -> None:
+    """Write the regular files of a tar file into a folder; links and devices are left out.
+
+    Python's own filters need 3.11.4.
+
+    Args:
+        rename: returns the path in the folder of each member.
+
+    Raises:
+        ArchiveError: a file would be outside of the folder.
+    """
+    for member in tar:
+        path = folder / rename(member.name)
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ArchiveError(f"{tar.name}: {member.name!r} would be outside of {folder}")
+        content = tar.extractfile(member) if member.isfile() else None
+        if content is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            path.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
 def replace_file(folder: Path, name: str, text: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 
 from search.errors import CommandError, ServiceError
+from serving.archive_files import extract_files
 
 #: Seconds within which the service sends an event, or a comment if there is none.
 _MAX_SILENCE_S = 60.0
@@ -99,7 +100,7 @@ class ServiceClient:
         report = await self._request("GET", f"/v1/jobs/{job_id}/report")
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(best)) as archive:
-            archive.extractall(folder, filter="data")
+            extract_files(archive, folder)
         (folder / "report.html").write_bytes(report)
 
     async def _request(self, method: str, path: str, **options: Any) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.archive import Archive
+from serving.archive_files import unpack
 from serving.errors import ArchiveError
 from tests.archives import as_folder, as_tar, make_archive
 
@@ -77,3 +78,27 @@ def test_load_models_has_the_alias(tmp_path: Path) -> None:
     assert archive.load_models == archive.registered_as("echo").load_models == "echo.mar"
     assert archive.registered_as("parrot").load_models == "parrot=echo.mar"
     assert archive.registered_as("parrot").registered_as("echo").load_models == "echo.mar"
+
+
+@pytest.mark.parametrize("name", ["echo/../../out", "echo//tmp/servetune-out", "x/../../../out"])
+def test_unpack_refuses_files_outside_of_the_folder(tmp_path: Path, name: str) -> None:
+    path = as_tar(make_archive(tmp_path))
+    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as tar:
+        tar.add(path, name)
+    with pytest.raises(ArchiveError, match=r"would be outside of"):
+        unpack(tmp_path / "bad.tar.gz", tmp_path / "a" / "store")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "a" / "out").exists()
+
+
+def test_unpack_leaves_out_links_of_a_tar_file(tmp_path: Path) -> None:
+    folder = as_folder(make_archive(tmp_path))
+    (folder / "link").symlink_to("/etc/passwd")
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o755)
+    path = tmp_path / "links.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder, "echo")
+    unpack(path, tmp_path / "store")
+    names = {p.name for p in (tmp_path / "store").iterdir()}
+    assert names == {"MAR-INF", "handler.py", "run.sh"}
+    assert (tmp_path / "store" / "run.sh").stat().st_mode & 0o777 == 0o755
