@@ -89,7 +89,9 @@ def extract_files(
     for member in tar:
         path = folder / rename(member.name)
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise ArchiveError(f"the file {member.name!r} of the tar file would be outside of {folder}")
+            raise ArchiveError(
+                f"the file {member.name!r} of the tar file would be outside of {folder}"
+            )
         content = tar.extractfile(member) if member.isfile() else None
         if content is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -95,7 +95,8 @@ def test_config_is_equal_after_write_and_parse(config: ServerConfig) -> None:
             "maxBatchDelay must be at least 1 to be measured .got 0",
         ),
         ('models={"codegen":{"1.0":{"batchSize":1e400}}}', "batchSize must be an integer"),
-        ('vmargs=-Dname="x', "vmargs: No closing quotation"),
+        ('vmargs=-Dname="a b"', """vmargs: 'b"' is not a JVM argument"""),
+        ('vmargs="-Xmx2g -server"', "vmargs: '\"-Xmx2g' is not a JVM argument"),
         ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
         ("models=[]", "models must be a JSON object"),
         ("vmargs=Xmx2g", "'Xmx2g' is not a JVM argument"),
@@ -180,6 +181,12 @@ def entry(**settings: Any) -> str:
             {},
             {"job_queue_size": 10},
             {"\xef\xbb\xbf#"},
+        ),
+        (
+            "vmargs=-Dname=\"a\"\t-server  -Dx='b'\n",
+            {},
+            {"jvm": {"-Dname": '"a"', "-server": "", "-Dx": "'b'"}},
+            set(),
         ),
         (
             "vmargs=-Xmx1g --add-opens java.base/java.lang=ALL-UNNAMED -Xmx2g\n",
