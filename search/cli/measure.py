@@ -101,7 +101,7 @@ def _measure_spec(
     deployments = {str(file): read_config(file, spec.archive()) for file in files}
     for name, deployment in deployments.items():
         for sentence in deployment.summary(spec.installation()):
-            console.print(f"{name}: {sentence}")
+            console.print(f"{name}: {sentence}", soft_wrap=True)
     names, configs = ["TorchServe's default"], [spec.study_space().default_config]
     if deployments:
         names, configs = list(deployments), [d.config for d in deployments.values()]
