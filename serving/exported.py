@@ -15,6 +15,9 @@ from serving.server import TorchServe, inherited_environment
 from serving.site import Site
 
 START_SCRIPT = "start.sh"
+#: The folder of an exported archive. TorchServe 0.12.0 looks for an archive that is a folder in its
+#: working folder first, where it then cannot load it.
+MODEL_STORE = "model-store"
 
 
 class ExportedServer(TorchServe):
@@ -59,7 +62,8 @@ class ExportedServer(TorchServe):
     def _prepare(self) -> None:
         super()._prepare()
         copy = self._home / "work"
-        shutil.copytree(self._files, copy, dirs_exist_ok=True)
+        ignored = shutil.ignore_patterns(MODEL_STORE)
+        shutil.copytree(self._files, copy, dirs_exist_ok=True, ignore=ignored)
         path = copy / "config.properties"
         addresses = {
             key: text

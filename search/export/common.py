@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 from serving.archive import Archive
 from serving.config import ServerConfig
+from serving.exported import MODEL_STORE
 from serving.model_config import archive_settings, overrides, rebuild_archive
 from serving.production import DeploymentTarget
 
@@ -79,21 +81,38 @@ def write_archive_if_it_overrides(request: ExportRequest) -> str | None:
     archive, config = request.archive, request.config
     if not overrides(archive, config):
         return None
-    name = archive.path.name
     settings = archive_settings(config)
-    rebuild_archive(archive, settings, request.folder / name)
+    write_archive(request, settings)
     return (
-        f"the archive has a model-config.yaml, which takes precedence over config.properties: "
-        f"{name} in this folder carries {', '.join(settings)}; deploy it in place of the original"
+        "the archive has a model-config.yaml, which takes precedence over config.properties: "
+        f"{MODEL_STORE}/{archive.path.name} carries {', '.join(settings)}; deploy it in place of "
+        "the original"
     )
 
 
-def write_start_script(request: ExportRequest, otherwise: str) -> None:
+def write_archive(request: ExportRequest, settings: Mapping[str, int]) -> str:
+    """Write a copy of the archive with these settings, and return its model-config.yaml.
+
+    Raises:
+        ArchiveError: the archive's model-config.yaml cannot be changed.
+    """
+    path = exported_archive(request.folder, request.archive.path.name)
+    path.parent.mkdir()
+    return rebuild_archive(request.archive, settings, path)
+
+
+def exported_archive(folder: Path, name: str) -> Path:
+    """Return the path of an archive among exported files, which may not exist."""
+    return folder / MODEL_STORE / name
+
+
+def write_start_script(request: ExportRequest, has_archive: bool) -> None:
     """Write start.sh.
 
     Args:
-        otherwise: the shell expansion for a MODEL_STORE that is not set.
+        has_archive: whether the archive is among the files; else MODEL_STORE names its folder.
     """
+    own = f'-$(dirname "$0")/{MODEL_STORE}'
     # The CPU launcher starts the `python` on PATH; without torch in it, workers run unbound.
     needs_python = request.config.properties.get("cpu_launcher_enable") == "true"
     script = request.folder / "start.sh"
@@ -101,7 +120,7 @@ def write_start_script(request: ExportRequest, otherwise: str) -> None:
         fill_template(
             "start.sh",
             archive=request.archive.path.name,
-            otherwise=otherwise,
+            otherwise=own if has_archive else "?must name the folder of the archive",
             check=fill_template("check_python") if needs_python else "",
         )
     )

@@ -10,6 +10,7 @@ import javaproperties
 import yaml
 
 from search.export.common import ExportRequest, FormatFiles, write_archive_if_it_overrides
+from serving.exported import MODEL_STORE
 from serving.production import edit_properties
 
 DEFAULT_IMAGE = "pytorch/torchserve:0.12.0-cpu"
@@ -25,7 +26,7 @@ def write_compose(request: ExportRequest) -> FormatFiles:
     address = urlsplit(properties.get("inference_address", "http://127.0.0.1:8080"))
     port = address.port or (443 if address.scheme == "https" else 80)
     note = write_archive_if_it_overrides(request)
-    store = "." if note else f"${{MODEL_STORE:?must name the folder of {name}}}"
+    store = f"./{MODEL_STORE}" if note else f"${{MODEL_STORE:?must name the folder of {name}}}"
     services = {"torchserve": _service(request, _published_port(address, port), store)}
     compose = yaml.safe_dump({"services": services}, sort_keys=False, width=1000)
     (request.folder / "compose.yaml").write_text(compose)

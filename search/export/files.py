@@ -18,6 +18,7 @@ from search.export.common import (
     ExportFormat,
     ExportRequest,
     FormatFiles,
+    exported_archive,
     fill_template,
 )
 from search.export.compose import DEFAULT_IMAGE, write_compose
@@ -100,8 +101,8 @@ def export(
         claim = _claim(run, result, archive, confirmation)
         kept = request.target.unmeasured(result.config, archive).to_dict()
         claim |= {"format": export_format, "kept": kept}
-        if (new / archive.path.name).exists():
-            claim["archive_sha256"] = Archive.read(new / archive.path.name).sha256
+        if (path := exported_archive(new, archive.path.name)).exists():
+            claim["archive_sha256"] = Archive.read(path).sha256
         (new / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
         changes = _CHANGES_ITEM if request.target.base is not None else ""
         readme = fill_template(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from search.export.common import ExportRequest, FormatFiles, write_start_script
+from search.export.common import ExportRequest, FormatFiles, write_archive, write_start_script
 from search.report.formatting import format_settings
 from serving.config import ServerConfig
-from serving.model_config import archive_settings, rebuild_archive, without_archive_settings
+from serving.exported import MODEL_STORE
+from serving.model_config import archive_settings, without_archive_settings
 
 
 def write_model_config(request: ExportRequest) -> FormatFiles:
@@ -17,9 +18,9 @@ def write_model_config(request: ExportRequest) -> FormatFiles:
         ArchiveError: the model-config.yaml of the original archive cannot be extended.
     """
     name = request.archive.path.name
-    text = rebuild_archive(request.archive, archive_settings(request.config), request.folder / name)
+    text = write_archive(request, archive_settings(request.config))
     (request.folder / "model-config.yaml").write_text(text)
-    write_start_script(request, '-$(dirname "$0")')
+    write_start_script(request, has_archive=True)
     outside = without_archive_settings(request.config)
     only_outside = replace(outside, job_queue_size=None)  # The archive carries it as well.
     notes = []
@@ -32,9 +33,9 @@ def write_model_config(request: ExportRequest) -> FormatFiles:
         request.target.properties_text(outside, request.archive),
         command="./start.sh",
         readme_items=(
-            f"- `{name}`: the archive with `model-config.yaml` inside. These settings take\n"
-            "  precedence over the model's settings in any config.properties. A copy of\n"
-            "  `model-config.yaml` is in this folder for reference.\n"
+            f"- `{MODEL_STORE}/{name}`: the archive with `model-config.yaml` inside. These\n"
+            "  settings take precedence over the model's settings in any config.properties. A\n"
+            "  copy of `model-config.yaml` is in this folder for reference.\n"
         ),
         notes=tuple(notes),
     )

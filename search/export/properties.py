@@ -14,8 +14,8 @@ def write_properties(request: ExportRequest) -> FormatFiles:
     """Write start.sh; the archive is in a folder that MODEL_STORE names, or among the files."""
     text = request.target.properties_text(request.config, request.archive)
     if note := write_archive_if_it_overrides(request):
-        write_start_script(request, '-$(dirname "$0")')
+        write_start_script(request, has_archive=True)
         return FormatFiles(text, command="./start.sh", notes=(note,))
-    write_start_script(request, "?must name the folder of the archive")
+    write_start_script(request, has_archive=False)
     command = f"MODEL_STORE=/folder/of/{request.archive.path.name} ./start.sh"
     return FormatFiles(text, command)

@@ -16,7 +16,7 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from search.errors import RunError
-from search.export.common import CLAIM_FILE
+from search.export.common import CLAIM_FILE, exported_archive
 from search.formats import CLAIM_VERSION, check_version
 from search.measure.endpoint import MAX_PROCESSES
 from search.spec.config_file import read_config
@@ -78,7 +78,7 @@ class ExportedFiles:
         try:
             claim = json.loads(path.read_text())
             name = claim["archive"]
-            exported = folder / name
+            exported = exported_archive(folder, name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{folder} contains no files exported by servetune: {CLAIM_FILE}: {error}"

@@ -15,4 +15,4 @@ def test_write_model_config_notes_what_the_archive_cannot_carry(outcome: Outcome
     settings = yaml.safe_load((result.folder / "model-config.yaml").read_text())
     assert settings["batchSize"] == 64
     assert "\nmodels=" not in (result.folder / "config.properties").read_text()
-    assert 'MODEL_STORE:-$(dirname "$0")' in (result.folder / "start.sh").read_text()
+    assert 'MODEL_STORE:-$(dirname "$0")/model-store}' in (result.folder / "start.sh").read_text()

@@ -58,12 +58,12 @@ def test_compare_settings_reads_the_model_config_of_the_archive(
     make_archive(tmp_path, model_config__yaml="batchSize: 4\nmaxBatchDelay: 9\n")
     result = export_best(outcome, export_format)
     assert failures(check_settings(outcome, result.folder)) == {}
-    archive = Archive.read(result.folder / "echo.mar")
+    archive = Archive.read(result.folder / "model-store" / "echo.mar")
     assert archive.settings["batchSize"] == 64 and archive.settings["maxBatchDelay"] == 9
     is_noted = any("takes precedence over config.properties" in note for note in result.notes)
     assert is_noted is (export_format is not ExportFormat.MODEL_CONFIG)
     # Without the exported archive, the original one overrides the setting.
-    (result.folder / "echo.mar").unlink()
+    (result.folder / "model-store" / "echo.mar").unlink()
     failed = failures(check_settings(outcome, result.folder))
     assert failed["batch_size"] == "4; the trial had 64"
 
