@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from serving.config import ServerConfig
+from serving.config import ServerConfig, format_environment
+from serving.environment import parse_environment
 from serving.production import edit_properties
+from serving.reading import VARIABLES
 from serving.server import TorchServe, inherited_environment
 from serving.site import Site
 
@@ -71,6 +73,13 @@ class ExportedServer(TorchServe):
             if key.endswith(("_address", "_port"))
         }
         text = edit_properties(path.read_bytes().decode("latin-1"), addresses)
+        # Variables would win over the free ports.
+        hidden = {VARIABLES[key] for key in addresses}
+        environment = copy / "environment"
+        variables = parse_environment(environment.read_text())
+        environment.write_text(
+            format_environment({k: v for k, v in variables.items() if k not in hidden})
+        )
         for file in (path, self.folder / path.name):
             file.write_bytes(text.encode("latin-1"))
 

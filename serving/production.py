@@ -151,8 +151,8 @@ class DeploymentTarget:
         ]
         if overriding:
             notes.append(
-                f"the variables {', '.join(overriding)} take precedence over config.properties: "
-                "remove them from the environment in use"
+                f"{', '.join(overriding)} in the environment take precedence over "
+                "config.properties: deploy the file `environment`, which has the tuned values"
             )
         elif in_use.reads_variables:
             notes.append(
@@ -166,12 +166,14 @@ class DeploymentTarget:
         """Names of the variables in use whose values are not exported."""
         return frozenset(name for name, text in self.environment.items() if is_secret(name, text))
 
-    def environment_text(self, config: ServerConfig) -> str:
+    def environment_text(self, config: ServerConfig, archive: Archive) -> str:
         """Return the lines `NAME=value` of the variables in use and of the configuration."""
+        lines = config.lines(archive)
+        tuned = {name: lines[key] for key, name in VARIABLES.items() if key in lines}
         in_use = {
-            name: text
+            name: tuned.get(name, text)
             for name, text in self.environment.items()
-            if name not in self.secrets and name not in VARIABLES.values()
+            if name not in self.secrets
         }
         return format_environment({**in_use, **config.environment_variables()})
 

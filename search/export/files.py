@@ -130,9 +130,10 @@ def _confirms(confirmation: Confirmation, result: TrialResult) -> bool:
 def _write_common_files(request: ExportRequest, files: FormatFiles) -> str:
     """Write the files of every format; return the changes to the config.properties in use."""
     folder, text = request.folder, files.properties_text
+    environment_text = request.target.environment_text(request.config, request.archive)
     # Text that servetune writes is ASCII; what stays of a file in use keeps its bytes.
     (folder / "config.properties").write_bytes(text.encode("latin-1"))
-    (folder / "environment").write_text(request.target.environment_text(request.config))
+    (folder / "environment").write_text(environment_text)
     shutil.copy(LOG_CONFIG, folder / "log4j2.xml")
     if request.target.base is None:
         return ""

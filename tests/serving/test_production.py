@@ -186,12 +186,13 @@ def test_properties_text_leaves_to_the_archive_what_it_decides(archive: Archive)
 def test_environment_text_adds_the_tuned_variables_to_those_in_use(archive: Archive) -> None:
     in_use = {"MODEL": "a b", "HF_TOKEN": "x", "MKL_NUM_THREADS": "9", "TS_JOB_QUEUE_SIZE": "7"}
     target = DeploymentTarget("enable_envvars_config=true\nload_models=all\n", {}, in_use)
-    text = target.environment_text(TUNED)
-    assert text == "MODEL='a b'\nMKL_NUM_THREADS=1\nOMP_NUM_THREADS=1\n"
+    text = target.environment_text(TUNED, archive)
+    assert text == "MODEL='a b'\nMKL_NUM_THREADS=1\nTS_JOB_QUEUE_SIZE=7\nOMP_NUM_THREADS=1\n"
     tuned = replace(TUNED, job_queue_size=9)
     notes = " ".join(target.notes(tuned, archive))
     assert target.secrets == {"HF_TOKEN"}
-    assert "variables TS_JOB_QUEUE_SIZE take precedence over config.properties" in notes
+    assert "TS_JOB_QUEUE_SIZE in the environment take precedence" in notes
+    assert "TS_JOB_QUEUE_SIZE=9\n" in target.environment_text(tuned, archive)
 
 
 def test_notes_warn_of_bytes_that_torchserve_cannot_read(archive: Archive) -> None:
