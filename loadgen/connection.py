@@ -1,4 +1,4 @@
-"""Post to one URL; the only module that uses aiohttp's internals.
+"""Send requests to one server; the only module that uses aiohttp's internals.
 
 A `ClientSession` creates a request, a timer, a writer, a parser and a response for each post.
 `Connections` keeps aiohttp's connector, protocol and C parser, and renders each payload once.
@@ -28,7 +28,7 @@ from loadgen.payloads import Payload
 #: Not sent unless a payload has it: compressing answers would add to the server's work.
 _OMITTED_HEADERS = frozenset({"Accept-Encoding"})
 #: These change how a body is sent, not only the head.
-_BODY_HEADERS = {"transfer-encoding", "expect"}
+_BODY_HEADERS = {"expect"}
 #: A longer body is written separately from its head, so that it is not kept twice.
 _JOINED_BYTES = 65536
 
@@ -74,19 +74,27 @@ async def connections_to(
                 connections.close()
 
 
+def target_url(base: URL, payload: Payload) -> URL:
+    """Return the URL that receives a payload: `base`, or the payload's path at its root."""
+    if payload.path is None:
+        return base
+    return URL(f"{base.scheme}://{base.raw_authority}{payload.path}", encoded=True)
+
+
 class Sessions:
-    """Posts by `ClientSession.post`."""
+    """Posts by `ClientSession.request`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str):
-        self._session, self._url = session, url
+        self._session, self._url = session, URL(url)
 
     async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
         """See `Poster.post`."""
         async with (
             asyncio.timeout(within_s),
-            self._session.post(
-                self._url,
-                data=payload.body,
+            self._session.request(
+                payload.method,
+                target_url(self._url, payload),
+                data=payload.content,
                 headers=payload.headers,
                 skip_auto_headers=_OMITTED_HEADERS,
                 allow_redirects=False,
@@ -194,21 +202,19 @@ class Connections:
 
     def _request(self, payload: Payload) -> aiohttp.ClientRequest:
         return aiohttp.ClientRequest(
-            "POST",
-            self._url,
+            payload.method,
+            target_url(self._url, payload),
             headers=payload.headers,
             skip_auto_headers=_OMITTED_HEADERS,
-            data=payload.body,
+            data=payload.content,
             loop=self._loop,
             session=self._session,
         )
 
     def _prepare(self, payload: Payload) -> tuple[Payload, list[bytes]]:
         request = self._request(payload)
-        lines = [f"POST {request.url.raw_path_qs} HTTP/1.1"]
+        lines = [f"{payload.method} {request.url.raw_path_qs} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
-        if any(c in line for line in lines for c in "\r\n\0"):
-            raise ValueError(f"a header must not contain a line break: {payload.headers}")
         head = "\r\n".join([*lines, "", ""]).encode()
         joined = len(payload.body) <= _JOINED_BYTES
         pieces = [head + payload.body] if joined else [head, payload.body]
@@ -218,6 +224,8 @@ class Connections:
 
 def _fits_connections(url: str, payloads: Sequence[Payload]) -> bool:
     """Return whether `Connections` can post these payloads to this URL."""
+    if any(payload.method == "HEAD" for payload in payloads):
+        return False  # Its answer announces a body that does not follow.
     names = {name.lower() for payload in payloads for name in payload.headers}
     return URL(url).scheme in ("http", "https") and not names & _BODY_HEADERS
 

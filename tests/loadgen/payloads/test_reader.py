@@ -36,9 +36,9 @@ def test_read_payloads_reads_every_form(tmp_path: Path) -> None:
     ("line", "sentence"),
     [
         ({"boddy": 1}, "line 2: unknown key 'boddy'"),
-        ({}, "line 2: exactly one of 'body' and 'file'"),
+        ({}, "line 2: exactly one of 'body', 'body_base64', 'file' and 'multipart' is required"),
         ({"file": "missing.bin"}, "line 2: .*missing.bin"),
-        ({"body": "a", "expect": {"status": 200}}, "unknown key expect.status"),
+        ({"body": "a", "expect": {"status": 200}}, "write status beside expect"),
         ({"body": "a", "expect": {"matches": "("}}, "is not a regular expression"),
         ([1], "line 2"),
     ],
