@@ -18,8 +18,10 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import numpy.typing as npt
+from yarl import URL
 
 from loadgen.connection import Poster, connections_to
+from loadgen.errors import GeneratorDefectError
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement
 from loadgen.payloads import Payload, mix
@@ -41,7 +43,7 @@ class Client:
 
     Args:
         payloads: the requests, sent as a seeded mix.
-        url: receives every request by POST.
+        url: receives every request whose payload has no path.
         cores: cores that this process may use; any if empty.
         fast: False for a plain aiohttp session at several times the CPU a request.
     """
@@ -88,6 +90,9 @@ class Client:
 
         Args:
             start: when the window begins, by this process's `clock`; at once if None.
+
+        Raises:
+            GeneratorDefectError: an exception that no server causes ended the window.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < min(hard, 2 * MAX_OUTSTANDING):
@@ -103,7 +108,12 @@ class Client:
                 else:
                     dues = due_times(load.schedule, load.duration_s, share)
                     await self._open(window, poster, requests, dues)
+                if window.defect is not None:
+                    raise window.defect
                 return window.result(final=True)
+            except Exception as error:
+                # Counted as a failure, a defect would be blamed on the server.
+                raise GeneratorDefectError(error) from error
             finally:
                 self._window = None
 
@@ -179,23 +189,35 @@ class Client:
         sent = window.sent(due)
         try:
             status, body = await poster.post(payload, window.load.timeout_s + due - sent)
-            if status != 200:
-                cause = f"status {status}"
+            if status not in payload.status:
+                cause = self._status_cause(status, payload)
             else:
                 cause = "" if payload.accepts(body) else "wrong body"
         except TimeoutError:
             cause = "timeout"
-        except Exception as error:
+        except (OSError, aiohttp.ClientError) as error:
             if isinstance(error, OSError) and error.errno in _OWN_LIMITS:
                 window.take_back_sent()
                 return
             cause = failure_cause(error)
+        except Exception as error:
+            window.take_back_sent()
+            window.defect = error
+            window.stop.set()
+            return
         if cause:
             window.failed(due, cause)
             # A closed loop whose requests are refused at once must not spin.
             await asyncio.sleep(0.01)
         else:
             window.succeeded(due, sent)
+
+    def _status_cause(self, status: int, payload: Payload) -> str:
+        """Return the name under which a status is counted; an unknown path is named."""
+        if status not in (404, 405):
+            return f"status {status}"
+        path = payload.path or URL(self._url).raw_path
+        return f"status {status} for {payload.method} {path.partition('?')[0]}"
 
 
 class _Window:
@@ -204,6 +226,8 @@ class _Window:
     def __init__(self, load: Load, start: float | None = None):
         self.load = load
         self.stop = asyncio.Event()
+        #: An exception that no server causes.
+        self.defect: Exception | None = None
         bins = int((load.duration_s + BIN_S) / BIN_S) + 1
         self._begun, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
         self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()

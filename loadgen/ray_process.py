@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from loadgen.client import Client
 from loadgen.errors import GeneratorLostError
 from loadgen.payloads import Payload
+from servetune.errors import ServetuneError
 
 #: The custom resource of hosts that make load; one unit per load generator process.
 LOADGEN_RESOURCE = "loadgen"
@@ -31,8 +32,11 @@ class RayProcess:
         """Call a method of the `Client`; raise GeneratorLostError if the actor is gone."""
         try:
             return await getattr(self._actor, method).remote(*arguments)
-        except RayTaskError:
-            raise  # Raised by the method: the actor lives.
+        except RayTaskError as error:
+            # Raised by the method: the actor lives.
+            if isinstance(error.cause, ServetuneError):
+                raise error.cause from None
+            raise
         except RayError as error:
             raise GeneratorLostError(str(error).partition("\n")[0]) from error
 

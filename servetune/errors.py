@@ -6,7 +6,7 @@ ServetuneError                exit status 1
 │   ├── loadgen: PayloadError
 │   └── search:  SpecError, CommandError, RunError
 ├── serving: ServerError, DemoError
-├── loadgen: GeneratorLostError
+├── loadgen: GeneratorLostError, GeneratorDefectError (exit status 70)
 └── search:  ClusterError, RecordError, ServiceError, RequirementError (exit status 3)
 """
 
@@ -22,7 +22,15 @@ class ExitStatus(enum.IntEnum):
     FAILED = 1
     BAD_INPUT = 2
     BELOW_REQUIREMENT = 3
+    DEFECT = 70  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130
+
+
+#: The sentence that asks the user for a report of a defect.
+REPORT_REQUEST = (
+    "This is a bug in servetune: please report it, with the text below and the requests file, at "
+    "https://github.com/servetune/servetune/issues"
+)
 
 
 class ServetuneError(Exception):
