@@ -8,7 +8,18 @@ from servetune.errors import REPORT_REQUEST, ExitStatus, InputError, ServetuneEr
 
 
 class PayloadError(InputError):
-    """A requests file that cannot be used; the message names the line."""
+    """Requests that cannot be used.
+
+    Args:
+        problems: one sentence for each mistake, with its line if it is in a file.
+    """
+
+    def __init__(self, *problems: str):
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class GeneratorDefectError(ServetuneError):
@@ -16,6 +27,9 @@ class GeneratorDefectError(ServetuneError):
 
     Args:
         error: the unexpected exception; its traceback is part of the message.
+
+    Attributes:
+        summary: the message without the traceback.
     """
 
     exit_status = ExitStatus.DEFECT
@@ -25,12 +39,16 @@ class GeneratorDefectError(ServetuneError):
             error = "".join(traceback.format_exception(error))
         super().__init__(error)
 
-    def __str__(self) -> str:
-        details = str(self.args[0]).rstrip()
+    @property
+    def summary(self) -> str:
+        _, _, exception = str(self.args[0]).rstrip().rpartition("\n")
         return (
-            "a defect of the load generator ended the measurement; the server is not the cause: "
-            f"{details.rpartition(chr(10))[2]}\n{REPORT_REQUEST}\n{details}"
+            "a defect of the load generator ended the measurement, not the server: "
+            f"{exception}\n{REPORT_REQUEST}"
         )
+
+    def __str__(self) -> str:
+        return f"{self.summary}\n{str(self.args[0]).rstrip()}"
 
 
 class GeneratorLostError(ServetuneError):

@@ -19,7 +19,7 @@ from servetune.errors import ExitStatus, FailureKind, InputError, ServetuneError
 from servetune.packages import ShadowedPackageError, check_packages
 
 if TYPE_CHECKING:
-    from loadgen.errors import GeneratorLostError, PayloadError
+    from loadgen.errors import GeneratorDefectError, GeneratorLostError, PayloadError
     from loadgen.payloads import Payload
     from loadgen.rate.goal import Goal
     from loadgen.rate.result import SustainedRate
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from serving.site import Site
 
 _MODULES = {
-    "loadgen.errors": ("GeneratorLostError", "PayloadError"),
+    "loadgen.errors": ("GeneratorDefectError", "GeneratorLostError", "PayloadError"),
     "loadgen.payloads": ("Payload",),
     "loadgen.rate.goal": ("Goal",),
     "loadgen.rate.result": ("SustainedRate",),
@@ -101,6 +101,7 @@ __all__ = [
     "DemoError",
     "ExitStatus",
     "FailureKind",
+    "GeneratorDefectError",
     "GeneratorLostError",
     "Goal",
     "InputError",

@@ -151,14 +151,16 @@ def find_sustained_rate(
     """Find the sustained rate of an endpoint that already runs, from this host, without Ray.
 
     Args:
-        url: receives every request by POST.
-        requests: a requests file of JSON lines, or the requests.
+        url: receives every request that has no path; the others are sent to their path at the
+            URL's root.
+        requests: a requests file, or the requests.
         goal: what is looked for; `Goal()` if None.
         users: of the closed loop, enough to keep the server busy.
         on_event: called with a `phase` event for each phase and rate.
 
     Raises:
         PayloadError: the requests cannot be used.
+        GeneratorDefectError: a defect of the load generator ended the measurement.
         GeneratorLostError: a load generator process was lost twice.
     """
     from search.measure.endpoint import measure_url

@@ -13,6 +13,8 @@ METHODS_WITH_BODY = ("PATCH", "POST", "PUT")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Characters of a target that are sent as they are; others are percent-encoded.
 _TARGET_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
+#: `check_target` refuses these, so `encode_target` must not hide them.
+_CONTROL_CHARACTERS = "".join(map(chr, (*range(32), 127)))
 _CONNECTION = "belongs to the connection, which the load generator manages; remove it"
 #: Headers that a request must not set, with the reason.
 _OWNED_HEADERS = {
@@ -75,8 +77,8 @@ def _check_value(name: str, lower: str, text: str) -> None:
 
 
 def encode_target(path: str) -> str:
-    """Return a path and query as they are sent: as given, with other characters encoded."""
-    return quote(path, safe=_TARGET_CHARACTERS)
+    """Return a path with spaces and non-ASCII characters encoded, as clients do."""
+    return quote(path, safe=_TARGET_CHARACTERS + _CONTROL_CHARACTERS)
 
 
 def check_target(path: str) -> None:

@@ -184,10 +184,9 @@ def _part(members: Members, where: str, read_file: ReadFile) -> Part:
     given = (
         _text(values, "content_type", f"{where}content_type") if "content_type" in values else None
     )
-    if given is not None:
-        check_headers({f"{where}content_type": given})
     filename = _text(values, "filename", f"{where}filename") if "filename" in values else None
     try:
+        check_headers({"Content-Type": given or ""})
         body, kind = _body(members, given, read_file)
     except ValueError as error:
         raise ValueError(f"{where[:-1]}: {error}") from None
@@ -204,7 +203,7 @@ def _status(value: Any) -> tuple[int, ...]:
     for code in codes:
         if isinstance(code, bool) or not isinstance(code, int):
             raise ValueError(
-                f"status must be a code such as 200, or an array of codes (got {shown(value)})"
+                f"status must be a code such as 200, or an array of codes (got {shown(code)})"
             )
     return tuple(codes)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from loadgen.errors import PayloadError
 from loadgen.payloads.line import build_payload, named_files
 from loadgen.payloads.payload import Payload
-from loadgen.payloads.text import Members, decode, split
+from loadgen.payloads.text import Members, decode, shortened, split
 
 #: Every load generator process keeps all requests in memory.
 MAX_BYTES = 1 << 30
 _MAX_PROBLEMS = 10
+_MAX_LENGTH = 500
 
 
 def read_payloads(path: Path) -> list[Payload]:
@@ -33,11 +34,11 @@ def read_payloads(path: Path) -> list[Payload]:
                 raise ValueError(members)
             payloads.append(build_payload(members, files.read))
         except ValueError as error:
-            problems.append(f"requests file {path}, line {line}: {error}")
+            problems.append(f"requests file {path}, line {line}: {_sentence(str(error))}")
     if problems:
         further = len(problems) - _MAX_PROBLEMS
         shown = problems[:_MAX_PROBLEMS]
-        raise PayloadError("\n".join([*shown, *[f"and {further} more"] * (further > 0)]))
+        raise PayloadError(*shown, *[f"and {further} more mistakes in {path}"] * (further > 0))
     if not payloads:
         raise PayloadError(f"requests file {path} contains no requests")
     return payloads
@@ -66,6 +67,12 @@ def _read(path: Path) -> Iterator[tuple[int, Members | str]]:
         raise PayloadError(f"requests file {path}, {error}") from None
 
 
+def _sentence(text: str) -> str:
+    """Return a message that quotes the file, on one line and of limited length."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 1]}…"
+
+
 class _Files:
     """The files that the requests name, each read once; their names start at a folder."""
 
@@ -79,7 +86,7 @@ class _Files:
             try:
                 data = _read_bytes(self._folder / name, self._size)
             except ValueError as error:
-                raise ValueError(f"file {name!r} {error}") from None
+                raise ValueError(f"file {shortened(name)!r} {error}") from None
             self._contents[name] = data
             self._size += len(data)
         return self._contents[name]

@@ -10,6 +10,8 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
 CONFIDENCE = 0.95
+#: An unknown path is a cause, and a requests file may have many paths.
+_MAX_CAUSES = 5
 
 
 class Verdict(enum.Enum):
@@ -72,8 +74,12 @@ def judge(
 
 
 def format_errors(errors: Mapping[str, int]) -> str:
-    """Return failed requests by cause, such as "5 × status 503, 1 × timeout"."""
-    return ", ".join(f"{count} × {cause}" for cause, count in errors.items())
+    """Return failed requests by their most frequent causes: "5 × status 503, 1 × timeout"."""
+    causes = sorted(errors.items(), key=lambda item: -item[1])
+    shown = [f"{count} × {cause}" for cause, count in causes[:_MAX_CAUSES]]
+    if further := len(causes) - len(shown):
+        shown.append(f"{further} more causes")
+    return ", ".join(shown)
 
 
 def least_window_s(

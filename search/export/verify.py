@@ -205,7 +205,7 @@ async def _check_server(
             differences = server.differences()
             found = "; ".join(differences) or f"{len(server.worker_pids)} workers, as claimed"
             checks = [Check("running", not differences, found)]
-            authorized = [replace(p, headers={**p.headers, **server.headers}) for p in payloads]
+            authorized = [payload.with_headers(server.headers) for payload in payloads]
             fleet = Fleet(local_processes(authorized), max_processes=MAX_PROCESSES)
             try:
                 await fleet.set_target(server.url)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from loadgen.errors import PayloadError
+from loadgen.payloads import referenced_files
 from search.errors import SpecError, SpecProblem
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
@@ -73,9 +75,10 @@ def accept(
         if isinstance(file := value_at(data, path), str):
             data = with_value(data, path, str((roots[0] / file).resolve()))
     spec = parse_spec(data, roots[0])
-    preflight(spec, allow_fixed_space="sweep" in data)
+    # Before preflight, which reads the files.
     if problems := list(_payload_problems(spec.model.requests, roots, uploads)):
         raise SpecError(problems)
+    preflight(spec, allow_fixed_space="sweep" in data)
     return data, spec
 
 
@@ -129,10 +132,10 @@ def _payload_problems(
 ) -> Iterator[SpecProblem]:
     """Yield the payload files, named in a requests file, that are outside the roots."""
     allowed = [requests.parent] if "requests" in uploads else roots
-    for number, line in enumerate(requests.read_text().splitlines(), 1):
-        name = json.loads(line).get("file") if line.strip() else None
-        if isinstance(name, str) and not _is_inside(requests.parent / name, allowed):
-            yield SpecProblem("model.requests", f"line {number}: {name!r} {_OUTSIDE}")
+    with suppress(PayloadError):  # Preflight reports it.
+        for number, name in referenced_files(requests):
+            if not _is_inside(requests.parent / name, allowed):
+                yield SpecProblem("model.requests", f"line {number}: {name!r} {_OUTSIDE}")
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:

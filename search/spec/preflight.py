@@ -75,7 +75,8 @@ def _problems(spec: StudySpec, host: HostFacts) -> Iterator[tuple[str, str]]:
         try:
             read_payloads(spec.model.requests)
         except PayloadError as error:
-            yield "model.requests", str(error)
+            for problem in error.problems:
+                yield "model.requests", problem
     yield from _serving_problems(spec, host, archive)
     for index, core in enumerate(spec.load.cores):
         if core >= host.cpu_count:

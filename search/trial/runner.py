@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loadgen.errors import GeneratorLostError
+from loadgen.errors import GeneratorDefectError, GeneratorLostError
 from loadgen.fleet import Fleet
 from loadgen.measurement import Measurement
 from loadgen.rate.goal import Goal
@@ -230,6 +230,8 @@ def _classify(error: Exception, folder: Path) -> tuple[FailureKind, str, bool]:
         return error.kind, f"{error}{log}", error.host_fault
     if isinstance(error, GeneratorLostError):
         return FailureKind.GENERATOR_LOST, str(error), True
+    if isinstance(error, GeneratorDefectError):
+        return FailureKind.INTERNAL_ERROR, f"{error.summary}\n({folder / 'error.txt'})", False
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         cause = f"disk full: {folder} cannot be written: {error.strerror}"
         return FailureKind.DISK_FULL, cause, True

@@ -40,6 +40,8 @@ def test_errors_carry_an_exit_status(error: type[ServetuneError]) -> None:
     expected = ExitStatus.BAD_INPUT if issubclass(error, InputError) else ExitStatus.FAILED
     if error is servetune.RequirementError:
         expected = ExitStatus.BELOW_REQUIREMENT
+    if error is servetune.GeneratorDefectError:
+        expected = ExitStatus.DEFECT
     assert error.exit_status is expected
 
 
