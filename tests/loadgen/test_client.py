@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from loadgen.client import Client, _thread_times, _Window
+from loadgen.errors import GeneratorDefectError
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
-from loadgen.schedule import Burst, Closed, Constant, Share
+from loadgen.schedule import Burst, Closed, Constant, Schedule, Share
 from tests.stub import stub
 from tests.virtual_time import use_virtual_clock
 
@@ -88,6 +92,69 @@ async def test_client_counts_a_wrong_body_as_a_failure() -> None:
             Load(Constant(20), 0.5)
         )
     assert measured.errors == {"wrong body": 10}
+
+
+class _Failing(Payload):
+    """A payload whose check of an answer has a defect."""
+
+    def accepts(self, answer: bytes) -> bool:
+        raise KeyError("predictions")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("schedule", [Constant(50), Closed(4), Burst(20)], ids=str)
+async def test_client_reports_its_own_defect(schedule: Schedule, fast: bool) -> None:
+    with stub() as url:
+        client = Client([_Failing(b"{}")], url, fast=fast)
+        with pytest.raises(GeneratorDefectError) as caught:
+            await client.run(Load(schedule, 60.0))
+        assert await client.snapshot() is None
+    message = str(caught.value)
+    assert message.startswith(
+        "a defect of the load generator ended the measurement, not the server: "
+        "KeyError: 'predictions'\nThis is a bug in servetune: please report it"
+    )
+    assert "Traceback" in message and "in accepts" in message
+    assert "Traceback" not in caught.value.summary
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message
+    assert caught.value.exit_status == 70
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("x"), ValueError("x"), RuntimeError("x"), MemoryError(), AssertionError()]
+)
+async def test_client_counts_no_defect_as_a_failure(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    class Broken:
+        async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
+            raise error
+
+    @asynccontextmanager
+    async def connections(*arguments: object) -> AsyncIterator[Broken]:
+        yield Broken()
+
+    monkeypatch.setattr("loadgen.client.connections_to", connections)
+    with pytest.raises(GeneratorDefectError, match=type(error).__name__):
+        await Client(PAYLOADS, "http://127.0.0.1:9/").run(Load(Constant(20), 60.0))
+
+
+@pytest.mark.parametrize(
+    ("payload", "cause"),
+    [
+        (Payload(b""), "status 404 for POST /own"),
+        (Payload(b"", path="/wfpredict/pets?a=b"), "status 404 for POST /wfpredict/pets"),
+        (Payload(b"", method="GET", path="/x"), "status 404 for GET /x"),
+        (Payload(b"", path="/x", status=(404,)), ""),
+        (Payload(b"", path="/x", status=(200, 404), contains="no"), "wrong body"),
+    ],
+)
+async def test_client_names_the_path_that_is_not_found(payload: Payload, cause: str) -> None:
+    app = web.Application()
+    async with TestServer(app) as server:
+        client = Client([payload], str(server.make_url("/own?c=d")))
+        measured = await client.run(Load(Constant(20), 0.25))
+    assert measured.errors == ({cause: 5} if cause else {})
 
 
 async def test_client_names_a_refused_connection() -> None:

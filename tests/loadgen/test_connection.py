@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import os
 import socket
 import ssl
 import struct
@@ -12,8 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import loadgen.connection
 from loadgen.client import failure_cause
@@ -46,8 +50,8 @@ class Server:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                self.requests.append(head + await reader.readexactly(length))
+                length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+                self.requests.append(head + await reader.readexactly(int(length or 0)))
                 self.asked.set()
                 for step in self.steps:
                     match step:
@@ -197,6 +201,7 @@ def test_posters_return_the_same(
         ("[::1]", "/ü?q=ä", PAYLOAD),
         ("localhost", "/", Payload(LARGE, {"Host": "own", "accept": "text/plain"})),
         ("u:p@127.0.0.1", "/#part", Payload(b"x", {"Accept-Encoding": "gzip"})),
+        ("u:p@127.0.0.1", "/a?b=c", Payload(b"x", path="/d%2Fe/%7e?f=%20")),
     ],
 )
 def test_posters_send_the_same(run: Run, host: str, rest: str, payload: Payload) -> None:
@@ -214,6 +219,89 @@ def test_posters_send_the_same(run: Run, host: str, rest: str, payload: Payload)
         assert sent[0][0].endswith(payload.body)
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("payload", "line", "headers", "absent"),
+    [
+        (Payload(b"x"), b"POST /own HTTP/1.1", [b"Content-Length: 1"], []),
+        (Payload(b""), b"POST /own HTTP/1.1", [b"Content-Length: 0"], []),
+        (Payload(b"x", path="/predictions/m/1.0/a?b=c%20d&e"), b"POST /predictions/m/1.0/a?b=c%20d&e HTTP/1.1", [], []),
+        (Payload(b"x", path="/v1/models/m:predict"), b"POST /v1/models/m:predict HTTP/1.1", [], []),
+        (Payload(b"x", path="/%7Eu/%C3%A9//x/;a=1,'(b)[c]"), b"POST /%7Eu/%C3%A9//x/;a=1,'(b)[c] HTTP/1.1", [], []),
+        (Payload(b"x", path="/"), b"POST / HTTP/1.1", [], []),
+        (Payload(b"", path="/ping", method="GET"), b"GET /ping HTTP/1.1", [], [b"content-length", b"content-type"]),
+        (Payload(b"q", path="/x", method="GET"), b"GET /x HTTP/1.1", [b"Content-Length: 1"], []),
+        (Payload(b"\0\xff", method="PUT"), b"PUT /own HTTP/1.1", [b"Content-Length: 2"], []),
+        (Payload(b"", method="DELETE"), b"DELETE /own HTTP/1.1", [b"Content-Length: 0"], [b"content-type"]),
+        (Payload(b"x", method="PATCH"), b"PATCH /own HTTP/1.1", [], []),
+        (Payload(b"", method="OPTIONS"), b"OPTIONS /own HTTP/1.1", [], [b"content-length"]),
+        (Payload(b"x", {"content-type": "a/b", "HOST": "pets.example.com"}), b"POST /own HTTP/1.1", [b"content-type: a/b", b"HOST: pets.example.com"], []),
+        (Payload(b"x", {"X-Name": "é", "Cookie": "a=b", "Connection": "keep-alive"}), b"POST /own HTTP/1.1", ["X-Name: é".encode(), b"Cookie: a=b", b"Connection: keep-alive"], []),
+        (Payload(b"\x1f\x8b", {"Content-Encoding": "gzip"}), b"POST /own HTTP/1.1", [b"Content-Encoding: gzip"], []),
+        (Payload(LARGE, {"Content-Type": "multipart/form-data; boundary=b"}), b"POST /own HTTP/1.1", [b"Content-Type: multipart/form-data; boundary=b"], []),
+    ],
+)  # fmt: skip
+def test_posters_send_each_shape_byte_for_byte(
+    run: Run,
+    fast: bool,
+    payload: Payload,
+    line: bytes,
+    headers: list[bytes],
+    absent: list[bytes],
+) -> None:
+    async def scenario() -> None:
+        server = Server([OK])
+        async with serving(server, limit=2**22) as port:
+            url = f"http://127.0.0.1:{port}/own"
+            assert await outcomes(url, fast, payload) == [(200, b"ok")] * 2
+        assert len(set(server.requests)) == 1
+        head, _, body = server.requests[0].partition(b"\r\n\r\n")
+        found, *fields = head.split(b"\r\n")
+        names = [field.partition(b":")[0].lower() for field in fields]
+        assert (found, body) == (line, payload.body)
+        assert set(headers) <= set(fields)
+        assert len(names) == len(set(names)), "each header is sent once"
+        assert not {*absent, b"transfer-encoding"} & set(names)
+
+    run(scenario())
+
+
+async def test_posters_send_a_head_request() -> None:
+    payload = Payload(b"", method="HEAD", path="/ping")
+    server = Server([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
+    async with serving(server) as port:
+        async with connections_to(f"http://127.0.0.1:{port}/", [payload]) as poster:
+            for _ in range(2):
+                assert await poster.post(payload, 30) == (200, b"")
+    assert server.requests[0].startswith(b"HEAD /ping HTTP/1.1\r\n")
+
+
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")), deadline=None)
+@given(
+    head=st.sampled_from([OK, CHUNKED + b"2\r\nok\r\n0\r\n\r\n", answer("200 OK", PACKED, "Content-Encoding: gzip"), answer("200 OK", b"ok", "Content-Encoding: deflate")]),
+    place=st.floats(0, 1, exclude_max=True),
+    removed=st.integers(0, 8),
+    added=st.binary(max_size=8),
+    fast=st.booleans(),
+)  # fmt: skip
+def test_posters_never_fail_by_their_own_fault(
+    head: bytes, place: float, removed: int, added: bytes, fast: bool
+) -> None:
+    """Whatever a server sends is an answer, or a failure of the connection or of the protocol."""
+    start = int(place * len(head))
+    sent = head[:start] + added + head[start + removed :]
+
+    async def scenario() -> None:
+        async with serving(Server([sent, "close"])) as port:
+            async with connections_to(f"http://127.0.0.1:{port}/", [PAYLOAD], fast) as poster:
+                try:
+                    status, body = await poster.post(PAYLOAD, 10)
+                except (OSError, aiohttp.ClientError):
+                    return
+                assert isinstance(status, int) and isinstance(body, bytes)
+
+    asyncio.run(scenario())
 
 
 def test_posters_check_tls(
