@@ -46,7 +46,7 @@ class ModelSection(Section):
 
     archive: UserPath = Field(description="A `.mar` file made by `torch-model-archiver`.")
     requests: UserPath = Field(
-        description="A JSON Lines file, one request per line. See [Requests](#requests)."
+        description="A file with one request per line. See [Requests](requests.md)."
     )
 
 
