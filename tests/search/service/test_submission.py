@@ -77,6 +77,37 @@ def test_accept_refuses_paths_outside_the_roots(
 
 
 @pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"body": " "}\n{"file": "../secret.mar"}', 2),
+        ('{"body": "a"}\n{"multipart": [{"name": "a", "file": "../secret.mar"}]}', 2),
+        ('[\n{"body": "a"},\n{"file": "/etc/hostname"}]', 3),
+        ('{"file": "../missing.bin"}', 1),
+        ('{"file": "../secret.mar", "path": "http://no/x"}', 1),
+        ('{"file": "../secret.mar"}\n{"body": ', 1),
+    ],
+)
+@pytest.mark.parametrize("is_uploaded", [True, False])
+def test_accept_refuses_files_outside_the_roots_in_every_form(
+    spec: dict[str, Any], root: Path, text: str, line: int, is_uploaded: bool
+) -> None:
+    (root.parent / "secret.mar").write_text("")
+    requests = root / "requests.jsonl"
+    requests.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        accept(spec, {"requests": requests} if is_uploaded else {}, [root])
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"model.requests: line {line}: ")
+    assert problem.endswith("is outside the folders that the service may read")
+
+
+def test_accept_reports_requests_that_cannot_be_read(spec: dict[str, Any], root: Path) -> None:
+    (root / "requests.jsonl").write_bytes(b'{"body": "a"}\n{"body": "\xe9"}')
+    with pytest.raises(SpecError, match="line 2: byte 0xe9 is not UTF-8"):
+        accept(spec, {}, [root])
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         (b"- 1", "must be a mapping"),

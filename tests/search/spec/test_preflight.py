@@ -38,6 +38,15 @@ def test_preflight_reports_a_problem_with_its_path(
     assert len(caught.value.problems) == 1, caught.value.problems
 
 
+def test_preflight_reports_each_mistake_in_the_requests(folder: Path) -> None:
+    (folder / "requests.jsonl").write_text('{"body": "a"}\n{"body": null}\n{"file": "no"}\n')
+    with pytest.raises(SpecError) as caught:
+        preflight(load_spec(write_spec(folder)))
+    first, second = caught.value.problems
+    assert first.startswith("model.requests: requests file") and "line 2: body must be" in first
+    assert "line 3: file 'no' cannot be read" in second
+
+
 def test_preflight_refuses_a_port_in_use(folder: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
