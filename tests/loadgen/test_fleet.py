@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from loadgen.client import Client
-from loadgen.errors import GeneratorLostError
+from loadgen.errors import GeneratorDefectError, GeneratorLostError
 from loadgen.fleet import _LEAD_S, Fleet, _read_clock
 from loadgen.local_process import LocalProcess, local_processes
 from loadgen.measurement import Load, Measurement
@@ -25,6 +25,7 @@ from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Closed, Constant
 from tests.loadgen.conftest import fleet_of, late_window
+from tests.loadgen.payloads.broken import broken_payload
 from tests.stub import stub
 from tests.virtual_time import VirtualClock, use_virtual_clock
 
@@ -314,6 +315,18 @@ async def test_fleet_reports_a_stopped_process_as_the_limit() -> None:
             measured = await fleet.measure(Load(Constant(200), 60.0), until)
     assert (measured.lateness.quantile(1.0) or 0) >= 0.45
     assert (measured.generator_limited or "").startswith("p99 lateness was ")
+
+
+async def test_fleet_reports_a_defect_of_a_process() -> None:
+    fleet = Fleet(local_processes([broken_payload()]), processes=2)
+    try:
+        with stub() as url:
+            await fleet.set_target(url)
+            with pytest.raises(GeneratorDefectError, match="TypeError") as caught:
+                await fleet.measure(Load(Constant(50), 60.0))
+    finally:
+        fleet.close()
+    assert "in accepts" in str(caught.value)
 
 
 class SlowToCheck(Payload):

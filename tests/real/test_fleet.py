@@ -4,12 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from loadgen.errors import GeneratorDefectError
 from loadgen.fleet import Fleet
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.ray_process import ray_processes
 from loadgen.schedule import Constant
 from search.cluster.ray_session import ray_cluster
+from tests.loadgen.payloads.broken import broken_payload
 from tests.real.conftest import processes
 from tests.stub import stub
 
@@ -38,3 +40,15 @@ async def test_ray_processes_share_one_schedule(cluster: None) -> None:
     assert whole.scheduled == whole.sent == whole.succeeded == 200
     assert len(whole.latency) == 200
     assert 50 <= ended_early.scheduled < 100 * 30
+
+
+async def test_ray_processes_report_their_own_defect(cluster: None) -> None:
+    fleet = Fleet(ray_processes([broken_payload()]))
+    try:
+        with stub() as url:
+            await fleet.set_target(url)
+            with pytest.raises(GeneratorDefectError, match="TypeError") as caught:
+                await fleet.measure(Load(Constant(50), 60.0))
+    finally:
+        fleet.close()
+    assert caught.value.summary.startswith("a defect of the load generator ended the measurement")

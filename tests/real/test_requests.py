@@ -24,6 +24,7 @@ from loadgen.schedule import Closed
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialState
 from search.trial.runner import run_trial
+from servetune.errors import FailureKind
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.installation import find_installation
@@ -31,6 +32,7 @@ from serving.server import TorchServe
 from serving.site import Site
 from tests.archives import make_archive
 from tests.examples import PICTURE, documented_requests
+from tests.loadgen.payloads.broken import broken_payload
 
 #: Answers with what it received, and what the examples expect.
 MIRROR = """
@@ -210,3 +212,17 @@ async def test_run_trial_names_a_path_that_the_server_lacks(
         fleet.close()
     assert result.state is TrialState.FAILED
     assert "status 404 for POST /wfpredict/dogs" in str(result.cause)
+
+
+async def test_run_trial_reports_a_defect_of_the_load_generator(
+    tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    fleet = Fleet(local_processes([broken_payload()]))
+    request = TrialRequest(0, TrialOrigin.SAMPLED, ServerConfig(workers=1))
+    try:
+        result = await run_trial(request, site(), Goal(), fleet, tmp_path / "trial")
+    finally:
+        fleet.close()
+    assert (result.state, result.failure) == (TrialState.FAILED, FailureKind.INTERNAL_ERROR)
+    assert str(result.cause).startswith("a defect of the load generator ended the measurement")
+    assert "Traceback" in (tmp_path / "trial" / "error.txt").read_text()

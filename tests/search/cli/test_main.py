@@ -1,11 +1,14 @@
 """Exit statuses and messages of commands."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from search.cli.main import run_command
 from search.spec.loading import STARTER_PATH
+from tests.loadgen.payloads.broken import broken_payload
+from tests.stub import stub
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,20 @@ def test_run_command_ends_a_users_mistake_with_status_2_and_a_sentence(
     captured = capsys.readouterr()
     assert sentence in captured.err
     assert "Traceback" not in captured.err and not captured.out
+
+
+def test_run_command_ends_a_defect_with_a_bug_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("loadgen.payloads.read_payloads", lambda path: [broken_payload()])
+    monkeypatch.setattr("search.measure.endpoint.exclusive_host", contextlib.nullcontext)
+    with stub() as url:
+        assert run_command(["measure", "--url", url, "--requests", "requests.jsonl"]) == 70
+    message = capsys.readouterr().err
+    assert message.startswith(
+        "servetune: a defect of the load generator ended the measurement, not the server: TypeError"
+    )
+    assert "please report it" in message and "Traceback" in message
 
 
 def test_init_writes_the_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
