@@ -31,6 +31,7 @@ _OTHER_NAMES = {
     "Content-Type": "content_type",
     "header": "headers",
 }
+_TEXT_TYPE = "text/plain; charset=utf-8"
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 
 #: Returns the bytes of a file that a request names.
@@ -142,7 +143,7 @@ def _body(members: Members, given: str | None, read_file: ReadFile) -> tuple[byt
         return data, "application/octet-stream"
     value = members["body"].value
     if isinstance(value, str):
-        text, kind = _text({"body": value}, "body"), "text/plain"
+        text, kind = _text({"body": value}, "body"), _TEXT_TYPE
     elif isinstance(value, dict | list):
         # As it is in the file: another writer of JSON would change numbers, escapes and spaces.
         text, kind = members["body"].source, "application/json"
@@ -193,7 +194,7 @@ def _part(members: Members, where: str, read_file: ReadFile) -> Part:
     if filename is None and "file" in values:
         filename = PurePath(values["file"]).name
     # A plain field has no content type, as in a form of a browser.
-    is_field = kind == "text/plain" and filename is None
+    is_field = kind == _TEXT_TYPE and filename is None
     name = _text(values, "name", f"{where}name")
     return Part(name, body, given or (None if is_field else kind), filename)
 

@@ -14,7 +14,7 @@ from loadgen.payloads import Payload, read_payloads, reader, referenced_files
 
 JSON, TEXT, BYTES = (
     {"Content-Type": kind}
-    for kind in ("application/json", "text/plain", "application/octet-stream")
+    for kind in ("application/json", "text/plain; charset=utf-8", "application/octet-stream")
 )
 
 
