@@ -96,6 +96,8 @@ def check_target(path: str) -> None:
         raise ValueError(f"path must begin with / (got {path!r})")
     if "#" in path:
         raise ValueError(f"path must not contain #: a fragment is not sent (got {path!r})")
+    if path.endswith("?") and path.count("?") == 1:
+        raise ValueError(f"path must not end with an empty query (got {path!r})")
     if re.search(r"%(?![0-9A-Fa-f]{2})", path):
         raise ValueError(f"'%' must be written as %25 in path (got {path!r})")
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", path):

@@ -18,11 +18,14 @@ import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 import loadgen.connection
 from loadgen.client import failure_cause
-from loadgen.connection import Connections, Sessions, connections_to, supported
+from loadgen.connection import Connections, Sessions, connections_to, supported, target_url
+from loadgen.errors import PayloadError
 from loadgen.payloads import Payload
+from loadgen.payloads.http_syntax import encode_target
 
 PAYLOAD = Payload(b'{"a": 1}', {"Content-Type": "application/json", "X-Own": "y"})
 LARGE = bytes(range(256)) * 8192
@@ -265,6 +268,19 @@ def test_posters_send_each_shape_byte_for_byte(
         assert not {*absent, b"transfer-encoding"} & set(names)
 
     run(scenario())
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab/?=&%2eE.:;@[]!$'()*+,~-_é |", max_size=12))
+def test_target_url_keeps_the_path_as_it_is(text: str) -> None:
+    try:
+        payload = Payload(b"", path=encode_target(f"/{text}"))
+    except PayloadError:
+        return
+    for base in (URL("http://h:1/x"), URL("https://u:p@h/y?z=1"), URL("http://[::1]:8080")):
+        url = target_url(base, payload)
+        assert url.raw_path_qs == payload.path
+        assert url.raw_authority == base.raw_authority
 
 
 async def test_posters_send_a_head_request() -> None:

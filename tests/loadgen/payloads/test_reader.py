@@ -127,6 +127,7 @@ def test_read_payloads_understands_a_line(path: Path, line: str, payload: Payloa
         ('{"body": "a", "path": "/a/../b"}', r"path must not contain \. or \.\. as a segment"),
         ('{"body": "a", "path": "/a/%2E%2e/b"}', r"path must not contain \. or \.\. as a segment"),
         ('{"body": "a", "path": "/a#b"}', "path must not contain #"),
+        ('{"body": "a", "path": "/a?"}', "path must not end with an empty query"),
         ('{"body": "a", "path": "/100%"}', "'%' must be written as %25"),
         ('{"body": "a", "path": "/a\\nb"}', "path must not contain control characters"),
         ('{"body": "a", "method": "FETCH"}', r"method must be one of DELETE, .* \(got 'FETCH'\)"),
