@@ -24,6 +24,7 @@ except ImportError:  # Another aiohttp: `supported` returns False.
 
 from loadgen.deadlines import Deadlines
 from loadgen.payloads import Payload
+from servetune.errors import InputError
 
 #: Not sent unless a payload has it: compressing answers would add to the server's work.
 _OMITTED_HEADERS = frozenset({"Accept-Encoding"})
@@ -56,7 +57,15 @@ async def connections_to(
         payloads: the payloads that will be posted.
         fast: False for a plain `ClientSession`, which is also used if a payload or the
             installed aiohttp needs it.
+
+    Raises:
+        InputError: the URL is not valid.
     """
+    try:
+        # A resolver would raise the same for each request.
+        (URL(url).host or "").encode("idna")
+    except ValueError as error:
+        raise InputError(f"the URL {url!r} is not valid: {error}") from None
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
         timeout=aiohttp.ClientTimeout(total=None),

@@ -22,6 +22,7 @@ from loadgen.errors import GeneratorDefectError
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Burst, Closed, Constant, Schedule, Share
+from servetune.errors import InputError
 from tests.stub import stub
 from tests.virtual_time import use_virtual_clock
 
@@ -155,6 +156,14 @@ async def test_client_names_the_path_that_is_not_found(payload: Payload, cause: 
         client = Client([payload], str(server.make_url("/own?c=d")))
         measured = await client.run(Load(Constant(20), 0.25))
     assert measured.errors == ({cause: 5} if cause else {})
+
+
+@pytest.mark.parametrize(
+    "url", ["http://" + "a" * 70, "http://a..b/", "http://.a/", "http://127.0.0.1:99999/"]
+)
+async def test_client_refuses_a_url_that_is_not_valid(url: str) -> None:
+    with pytest.raises(InputError, match=r"the URL 'http://.*' is not valid: "):
+        await Client(PAYLOADS, url).run(Load(Closed(1), 5.0))
 
 
 async def test_client_names_a_refused_connection() -> None:
