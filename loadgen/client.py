@@ -26,6 +26,7 @@ from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement
 from loadgen.payloads import Payload, mix
 from loadgen.schedule import Closed, Share, due_times
+from loadgen.tls import Tls
 
 #: If more requests than this are outstanding in one process, further ones count as unsent.
 MAX_OUTSTANDING = 8000
@@ -63,11 +64,16 @@ class Client:
         gc.collect()
         gc.freeze()
         self._payloads, self._url, self._fast = payloads, url, fast
+        self._tls: Tls | None = None
         self._window: _Window | None = None
 
-    async def set_target(self, url: str) -> None:
-        """Drive this URL from now on, at normal priority."""
-        self._url = url
+    async def set_target(self, url: str, tls: Tls | None = None) -> None:
+        """Drive this URL from now on, at normal priority.
+
+        Args:
+            tls: how the certificate of an https URL is checked; by the system's if None.
+        """
+        self._url, self._tls = url, tls
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
 
@@ -97,7 +103,8 @@ class Client:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < min(hard, 2 * MAX_OUTSTANDING):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * MAX_OUTSTANDING), hard))
-        async with connections_to(self._url, self._payloads, self._fast) as poster:
+        ssl = self._tls.context() if self._tls else True
+        async with connections_to(self._url, self._payloads, self._fast, ssl) as poster:
             if start is not None:
                 await asyncio.sleep(start - time.perf_counter())
             window = self._window = _Window(load, start)
@@ -360,6 +367,8 @@ class _Window:
 def failure_cause(error: Exception) -> str:
     """Return the name under which a failed post is counted."""
     match error:
+        case aiohttp.ClientSSLError():
+            return f"TLS: {getattr(error, 'certificate_error', error.os_error)}"
         case aiohttp.ClientConnectorError():
             return (
                 "connection refused" if error.errno == 111 else f"no connection: {error.strerror}"

@@ -8,6 +8,7 @@ A `ClientSession` creates a request, a timer, a writer, a parser and a response 
 from __future__ import annotations
 
 import asyncio
+import ssl as tls
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -49,7 +50,10 @@ class Poster(Protocol):
 
 @asynccontextmanager
 async def connections_to(
-    url: str, payloads: Sequence[Payload], fast: bool = True
+    url: str,
+    payloads: Sequence[Payload],
+    fast: bool = True,
+    ssl: tls.SSLContext | bool = True,
 ) -> AsyncIterator[Poster]:
     """Open keep-alive connections to one URL, one per concurrent post.
 
@@ -57,6 +61,7 @@ async def connections_to(
         payloads: the payloads that will be posted.
         fast: False for a plain `ClientSession`, which is also used if a payload or the
             installed aiohttp needs it.
+        ssl: settings of connections to an https URL; aiohttp's own if True.
 
     Raises:
         InputError: the URL is not valid.
@@ -67,7 +72,7 @@ async def connections_to(
     except ValueError as error:
         raise InputError(f"the URL {url!r} is not valid: {error}") from None
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=ssl),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:

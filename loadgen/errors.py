@@ -56,3 +56,7 @@ class GeneratorLostError(ServetuneError):
 
     def __str__(self) -> str:
         return f"load generator process lost: {super().__str__()}"
+
+
+class CertificateError(InputError):
+    """A file of certificates that cannot be used."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from loadgen.errors import GeneratorLostError
 from loadgen.measurement import BUSY_CPU, STARVED, Load, Measurement, Until, merge
 from loadgen.schedule import Share
+from loadgen.tls import Tls
 
 _CHECK_S = 0.25
 _CLOCK_READINGS = 5
@@ -54,14 +55,19 @@ class Fleet:
         self._spawn, self._process_count = spawn, processes
         self._max_processes = max(processes, max_processes)
         self._url = ""
+        self._tls: Tls | None = None
         self._processes: list[Process] = []
         self._priority_raised = False
 
-    async def set_target(self, url: str) -> None:
-        """Drive this URL from now on; replace lost processes."""
-        self._url, self._priority_raised = url, False
+    async def set_target(self, url: str, tls: Tls | None = None) -> None:
+        """Drive this URL from now on; replace lost processes.
+
+        Args:
+            tls: how the certificate of an https URL is checked; by the system's if None.
+        """
+        self._url, self._tls, self._priority_raised = url, tls, False
         try:
-            await self._call_all("set_target", url)
+            await self._call_all("set_target", url, tls)
         except GeneratorLostError:
             self.close()
         await self._start_missing()
@@ -136,7 +142,9 @@ class Fleet:
         """Start processes up to their number, at the current target and priority."""
         new = [self._spawn(index) for index in range(len(self._processes), self._process_count)]
         self._processes += new
-        await asyncio.gather(*[_call(process, "set_target", self._url) for process in new])
+        await asyncio.gather(
+            *[_call(process, "set_target", self._url, self._tls) for process in new]
+        )
         if self._priority_raised:
             await asyncio.gather(*[_call(process, "raise_priority") for process in new])
 

@@ -3,7 +3,7 @@
 ServetuneError                exit status 1
 ├── InputError (ValueError)   exit status 2: a mistake of the user, found before anything starts
 │   ├── serving: ConfigError, ArchiveError
-│   ├── loadgen: PayloadError
+│   ├── loadgen: PayloadError, CertificateError
 │   └── search:  SpecError, CommandError, RunError
 ├── serving: ServerError, DemoError
 ├── loadgen: GeneratorLostError, GeneratorDefectError (exit status 70)

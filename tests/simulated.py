@@ -15,6 +15,7 @@ from loadgen.errors import GeneratorLostError
 from loadgen.histogram import Histogram
 from loadgen.measurement import Load, Measurement, Until
 from loadgen.schedule import Closed, Constant, due_times
+from loadgen.tls import Tls
 
 
 class SimulatedServers(SimulatedGenerator):
@@ -94,7 +95,7 @@ class SimulatedServers(SimulatedGenerator):
 class SimulatedFleet(SimulatedServers):
     """A simulated generator with the interface of a `Fleet`; it ignores the URL."""
 
-    async def set_target(self, url: str) -> None:
+    async def set_target(self, url: str, tls: Tls | None = None) -> None:
         """See `Fleet.set_target`."""
 
     def close(self) -> None:

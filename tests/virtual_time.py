@@ -61,7 +61,7 @@ def use_virtual_clock(monkeypatch: pytest.MonkeyPatch, service_s: float) -> Virt
 
     @asynccontextmanager
     async def connections(
-        url: str, payloads: Sequence[Payload], fast: bool = True
+        url: str, payloads: Sequence[Payload], fast: bool = True, ssl: object = True
     ) -> AsyncIterator[Poster]:
         yield Poster()
 

@@ -1,0 +1,90 @@
+"""TLS to the endpoint: which certificates are accepted, and why one is not."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from loadgen.errors import CertificateError
+
+_CONNECT_TIMEOUT_S = 10.0
+#: OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python has no name for.
+_NO_CHECK_TIME = 0x200000
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How the certificate of an endpoint is checked. Plain data, for processes on other hosts.
+
+    Attributes:
+        certificates: certificates in PEM that are trusted; those of the system if empty.
+        is_pinned: whether exactly these are accepted, for any host name and at any time: the
+            endpoint is known by its certificate alone.
+        is_verified: False to accept any certificate.
+    """
+
+    certificates: str = ""
+    is_pinned: bool = False
+    is_verified: bool = True
+
+    @classmethod
+    def read(cls, path: Path) -> Tls:
+        """Trust the certificates in a PEM file, and no others.
+
+        Raises:
+            CertificateError: the file cannot be read, or has no certificate.
+        """
+        try:
+            text = path.read_text("ascii")
+            if "-----BEGIN CERTIFICATE-----" not in text:
+                raise ssl.SSLError
+            ssl.create_default_context(cadata=text)
+        except ssl.SSLError:
+            raise CertificateError(f"{path} cannot be read: it has no certificate in PEM") from None
+        except OSError as error:
+            raise CertificateError(f"{path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise CertificateError(f"{path} cannot be read: it is not a PEM file") from None
+        return cls(text)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the settings of a client's connection."""
+        context = ssl.create_default_context(cadata=self.certificates or None)
+        if self.is_pinned:
+            context.check_hostname = False
+            # The server's own certificate is trusted, even if an authority signed it.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
+        if not self.is_verified:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def find_tls_problem(url: str, tls: Tls) -> str | None:
+    """Return why an https endpoint cannot be talked to, one sentence; None if it can.
+
+    A server that cannot be reached at all is no problem of TLS.
+    """
+    address = urlsplit(url)
+    if address.scheme != "https":
+        return None
+    host, port = address.hostname or "", address.port or 443
+    try:
+        with socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as connection:
+            with tls.context().wrap_socket(connection, server_hostname=host):
+                return None
+    except ssl.SSLCertVerificationError as error:
+        return (
+            f"the certificate of {host}:{port} cannot be verified: {error.verify_message}; pass "
+            "--ca-file FILE with the certificate of its authority in PEM, or --insecure to accept "
+            "any certificate"
+        )
+    except ssl.SSLError as error:
+        reason = error.reason or str(error)
+        return f"{host}:{port} does not accept a TLS connection: {reason}; is it http://{host}?"
+    except OSError:
+        return None
