@@ -11,6 +11,7 @@ from typing import TypeVar
 from loadgen.payloads import Payload, read_payloads
 from loadgen.rate.goal import Goal
 from loadgen.rate.result import SustainedRate
+from loadgen.tls import Tls
 from search.errors import CommandError
 from search.spec.config_file import read_config as read_config_file
 from search.spec.preflight import preflight
@@ -145,7 +146,10 @@ def find_sustained_rate(
     requests: Path | str | Sequence[Payload],
     goal: Goal | None = None,
     *,
-    users: int = 64,
+    users: int | None = None,
+    batch_size: int = 1,
+    ca_file: Path | None = None,
+    insecure: bool = False,
     on_event: OnEvent | None = None,
 ) -> SustainedRate:
     """Find the sustained rate of an endpoint that already runs, from this host, without Ray.
@@ -155,11 +159,15 @@ def find_sustained_rate(
             URL's root.
         requests: a requests file, or the requests.
         goal: what is looked for; `Goal()` if None.
-        users: of the closed loop, enough to keep the server busy.
+        users: of the closed loop, enough to keep the server busy; None to find their number.
+        batch_size: a guess of how many requests the server takes in one batch.
+        ca_file: a PEM file with the authority of an https URL's certificate.
+        insecure: accept any certificate.
         on_event: called with a `phase` event for each phase and rate.
 
     Raises:
-        PayloadError: the requests cannot be used.
+        PayloadError, CertificateError: the requests, or the file of certificates, cannot be used.
+        CommandError: the endpoint's certificate cannot be verified.
         GeneratorDefectError: a defect of the load generator ended the measurement.
         GeneratorLostError: a load generator process was lost twice.
     """
@@ -173,7 +181,14 @@ def find_sustained_rate(
     def progress(name: str, rate_rps: float) -> None:
         _emit(on_event, StudyEvent("phase", {"name": name, "rate_rps": rate_rps}))
 
-    return _run(lambda: asyncio.run(measure_url(url, payloads, goal or Goal(), users, progress)))
+    tls = Tls.read(ca_file) if ca_file else Tls(is_verified=not insecure)
+    return _run(
+        lambda: asyncio.run(
+            measure_url(
+                url, payloads, goal or Goal(), users, progress, batch_size=batch_size, tls=tls
+            )
+        )
+    )
 
 
 def read_config(path: Path | str, archive: Archive | Path | str) -> ServerConfig:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from loadgen.rate.goal import Goal
+from loadgen.tls import Tls
 from search.cli.console import create_console
 from search.cli.options import JsonOption
 from search.cli.running import format_phase, run_coroutine
@@ -54,14 +57,64 @@ def measure(
         Path | None, typer.Option(help="path of the requests file; with --url only")
     ] = None,
     users: Annotated[
-        int, typer.Option(min=1, help="number of users of the closed loop; with --url only")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=1,
+            help="number of users of the closed loop; without it, servetune finds the number "
+            "that saturates the server; with --url only",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="a guess of how many requests the server takes in one batch, which shortens the "
+            "search for the number of users; with --url only",
+        ),
+    ] = None,
     arrivals: Annotated[
         str, typer.Option(help="arrivals of requests: constant or poisson; with --url only")
-    ] = "constant",
+    ] = Goal.arrivals,
     timeout_s: Annotated[
         float, typer.Option(min=0.01, help="timeout of a request, seconds; with --url only")
-    ] = 10.0,
+    ] = Goal.timeout_s,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=5,
+            help="number of windows that must agree on whether a rate is sustained, as "
+            "goal.windows; with --url only",
+        ),
+    ] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            min=0.005,
+            max=0.3,
+            help="relative distance of the bounds at which the search ends, as goal.width; with "
+            "--url only",
+        ),
+    ] = None,
+    p99_s: Annotated[
+        float | None,
+        typer.Option(
+            "--p99-s",
+            min=0.001,
+            help="limit of the p99 latency, seconds, as goal.p99_s; with --url only",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="path of a PEM file with the authority of an https URL's certificate; with --url "
+            "only"
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="accept any certificate of an https URL; with --url only"),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the sustained rate of configurations, or of any URL.
@@ -72,10 +125,40 @@ def measure(
     console = create_console(stderr=as_json)
     if (spec is None) == (url is None):
         raise CommandError("pass either SPEC or --url")
+    given: dict[str, Any] = {"windows": windows, "width": width, "p99_s": p99_s}
+    goal = {name: value for name, value in given.items() if value is not None}
     if url is not None:
-        _measure_url(url, requests, users, arrivals, timeout_s, as_json, console)
+        if arrivals not in ("constant", "poisson"):
+            raise CommandError(f"--arrivals must be constant or poisson (got {arrivals!r})")
+        _measure_url(
+            url,
+            requests,
+            replace(Goal(arrivals=arrivals, timeout_s=timeout_s), **goal),
+            users,
+            batch_size or 1,
+            _tls(url, ca_file, insecure),
+            as_json,
+            console,
+        )
     elif spec is not None:
+        others = {"requests": requests, "users": users, "batch_size": batch_size, **goal}
+        others |= {"ca_file": ca_file, "insecure": insecure or None}
+        for name, value in others.items():
+            if value is not None:
+                option = name.replace("_", "-")
+                raise CommandError(f"--{option} is for --url; the specification has its own")
         _measure_spec(spec, config or [], rounds, side_by_side, keep, as_json, console)
+
+
+def _tls(url: str, ca_file: Path | None, insecure: bool) -> Tls | None:
+    """Return how the certificate of the URL is checked; None as the system does."""
+    if not url.startswith("https://") and (ca_file or insecure):
+        raise CommandError(f"--ca-file and --insecure are for https:// (got {url!r})")
+    if ca_file is not None and insecure:
+        raise CommandError("pass either --ca-file or --insecure")
+    if ca_file is not None:
+        return Tls.read(ca_file)
+    return Tls(is_verified=False) if insecure else None
 
 
 def _measure_spec(
@@ -157,31 +240,35 @@ def _variation(ratios: list[float]) -> str:
 def _measure_url(
     url: str,
     requests: Path | None,
-    users: int,
-    arrivals: str,
-    timeout_s: float,
+    goal: Goal,
+    users: int | None,
+    batch_size: int,
+    tls: Tls | None,
     as_json: bool,
     console: Console,
 ) -> None:
     from loadgen.payloads import read_payloads
-    from loadgen.rate.goal import Goal
     from search.measure.endpoint import measure_url, rate_summary
 
     if requests is None:
         raise CommandError("--url requires --requests FILE")
-    if arrivals not in ("constant", "poisson"):
-        raise CommandError(f"--arrivals must be constant or poisson (got {arrivals!r})")
+    if url.startswith(("grpc://", "grpcs://")):
+        raise CommandError(
+            f"--url must start with http:// or https:// (got {url!r}): gRPC is not supported; "
+            "TorchServe serves the same model over HTTP on its inference_address"
+        )
     if not url.startswith(("http://", "https://")):
         raise CommandError(f"--url must start with http:// or https:// (got {url!r})")
-    payloads = read_payloads(requests)
-    goal = Goal(arrivals=arrivals, timeout_s=timeout_s)
     rate = run_coroutine(
         measure_url(
             url,
-            payloads,
+            read_payloads(requests),
             goal,
             users,
             lambda name, rate_rps: console.print(format_phase(name, rate_rps)),
+            batch_size=batch_size,
+            tls=tls,
+            announce=lambda sentence: console.print(sentence, soft_wrap=True),
         ),
     )
     if as_json:

@@ -113,7 +113,7 @@ def test_verify_prints_checks_as_they_are(
 def test_measure_prints_warnings_as_they_are(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def measure(*_: object) -> Any:
+    async def measure(*_: object, **__: object) -> Any:
         return SimpleNamespace(
             lower_rps=1.0,
             upper_rps=None,
