@@ -116,7 +116,7 @@ class ServerConfig:
         for key in self.model_properties:
             if key not in MODEL_PROPERTIES:
                 problems.append(
-                    f"model property {key} is not known to TorchServe 0.12.0 and would be ignored"
+                    f"model property {key} is not known to TorchServe and would be ignored"
                 )
         return problems
 

@@ -36,6 +36,7 @@ from serving.sagemaker import (
     sagemaker_properties,
     unknown_variables,
 )
+from serving.versions import NEWEST
 
 #: Keys of a file that servetune sets itself, and those of TLS, as trials are asked over HTTP. The
 #: snapshot holds the model's settings.
@@ -161,11 +162,18 @@ class Deployment:
         Args:
             installation: of the TorchServe that will run it; None if it is not known.
         """
-        sentences = list(self.notes)
-        if ignored := find_ignored_settings(self.config.properties, installation, self.archive):
+        sentences, version = list(self.notes), installation.version if installation else NEWEST
+        known, later = dict(self.config.properties), dict(self.unused)
+        later |= {key: known.pop(key) for key in list(known) if not version.reads(key)}
+        later |= {
+            key: str(value)
+            for key, value in self.config.model_properties.items()
+            if key in version.later_model_keys
+        }
+        if ignored := find_ignored_settings(known, installation, self.archive):
             sentences.append(ignored)
-        if self.unused:
-            entries = redacted(self.unused)
+        if later:
+            entries = redacted(later)
             sentences.append(
                 "entries without effect (TorchServe ignores them, the archive's model-config.yaml "
                 "overrides them, or servetune sets them): "

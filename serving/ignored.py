@@ -1,4 +1,4 @@
-"""Settings that TorchServe 0.12.0 accepts and ignores: a trial of them would measure nothing.
+"""Settings that TorchServe accepts and ignores: a trial of them would measure nothing.
 
 Source: frontend/server/src/main/java/org/pytorch/serve/wlm/WorkerLifeCycle.java and
 ts/torch_handler/base_handler.py of 0.12.0; for async_logging, an experiment.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from serving.archive import Archive
 from serving.installation import Installation
+from serving.versions import NEWEST
 
 LAUNCHER = "torch.backends.xeon.run_cpu"
 
@@ -22,6 +23,9 @@ def find_ignored_settings(
     Args:
         installation: None if it is not known.
     """
+    version = installation.version if installation else NEWEST
+    if problems := [p for key in properties if (p := version.problem_with(key))]:
+        return problems[0]
     configured = properties.get("default_response_timeout")
     if configured is not None and "responseTimeout" in archive.overridden_keys:
         archived = archive.settings.get("responseTimeout", "120 by default")
@@ -31,9 +35,9 @@ def find_ignored_settings(
                 f"which takes precedence, has responseTimeout {archived}; set response_timeout_s "
                 "instead"
             )
-    if properties.get("async_logging") == "true":
+    if properties.get("async_logging") == "true" and not version.logs_asynchronously:
         return (
-            "async_logging has no effect in TorchServe 0.12.0; use jvm: "
+            f"async_logging has no effect in TorchServe {version.number}; use jvm: "
             '{"-Dlog4j2.contextSelector": org.apache.logging.log4j.core.async.'
             "AsyncLoggerContextSelector} instead"
         )

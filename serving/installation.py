@@ -13,8 +13,14 @@ from functools import cache
 
 from servetune.errors import FailureKind
 from serving.errors import ServerError
+from serving.versions import (
+    DEFAULT_VERSION,
+    NEWEST,
+    TorchServeVersion,
+    find_version,
+    supported_versions,
+)
 
-TORCHSERVE_VERSION = "0.12.0"
 OLDEST_JAVA = 11
 
 _PROBE = """
@@ -69,6 +75,11 @@ class Installation:
     torch_version: str | None
     java: Java
     ipex_version: str | None = None
+
+    @property
+    def version(self) -> TorchServeVersion:
+        """What its version of TorchServe does differently from others."""
+        return find_version(self.torchserve_version) or NEWEST
 
 
 def find_java(path: str | None = None) -> Java:
@@ -149,7 +160,7 @@ def find_torchserve(python: str | None = None) -> dict[str, str | None]:
         python: the interpreter; None for the running one.
 
     Raises:
-        ServerError: the interpreter does not run or does not have TorchServe 0.12.0.
+        ServerError: the interpreter does not run, or has no supported TorchServe.
     """
     python = python or sys.executable
     versions = probe_interpreter(python)
@@ -157,14 +168,15 @@ def find_torchserve(python: str | None = None) -> dict[str, str | None]:
         raise ServerError(
             FailureKind.NO_PYTHON, f"the interpreter {python} does not run: {versions['error']}"
         )
-    install = f"{python} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML torch"
+    install = f"{python} -m pip install torchserve=={DEFAULT_VERSION} PyYAML torch"
     if versions["home"] is None:
         raise ServerError(FailureKind.NO_TORCHSERVE, f"{python} has no TorchServe; run {install}")
-    if versions["torchserve"] != TORCHSERVE_VERSION:
+    if find_version(versions["torchserve"]) is None:
+        found = versions["torchserve"] or "of an unknown version"
         raise ServerError(
             FailureKind.WRONG_TORCHSERVE,
-            f"{python} has TorchServe {versions['torchserve']}, but servetune supports "
-            f"{TORCHSERVE_VERSION} only; run {install}",
+            f"{python} has TorchServe {found}, but servetune supports only "
+            f"{supported_versions()}; run {install}",
         )
     return versions
 

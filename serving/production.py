@@ -24,6 +24,7 @@ from serving.environment import is_secret
 from serving.errors import ConfigError
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
 from serving.reading import VARIABLES, parse_json
+from serving.versions import NEWEST, TorchServeVersion
 
 #: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
 DEFAULT_PROPERTIES = {
@@ -54,6 +55,7 @@ class DeploymentTarget:
             settings whose effective value changes are replaced; every other byte stays.
         given: properties by key that override the base and `DEFAULT_PROPERTIES`.
         environment: variables of the server in use there.
+        version: of TorchServe there.
 
     Raises:
         ConfigError: `given` has a key of the configuration, or an invalid property.
@@ -62,13 +64,14 @@ class DeploymentTarget:
     base: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    version: TorchServeVersion = NEWEST
 
     def __post_init__(self) -> None:
         problems = []
         for key, text in self.given.items():
             if key in _TUNED_KEYS:
                 problems.append(f"{key} is part of the measured configuration and cannot be set")
-            elif problem := check_property(key, text):
+            elif problem := check_property(key, text) or self.version.problem_with(key):
                 problems.append(problem)
         if problems:
             raise ConfigError("; ".join(problems))
@@ -84,7 +87,8 @@ class DeploymentTarget:
                 f"{conflicts[0]} is part of the measured configuration and cannot be set"
             )
         if self.base is None:
-            return config.properties_text(archive, {**DEFAULT_PROPERTIES, **self.given})
+            default = {k: v for k, v in DEFAULT_PROPERTIES.items() if self.version.reads(k)}
+            return config.properties_text(archive, {**default, **self.given})
         in_use = self._in_use(archive)
         before = in_use.config.lines(in_use.archive)
         lines = {
@@ -133,6 +137,11 @@ class DeploymentTarget:
             f"{key}={text} is kept, but the configuration was measured without it"
             for key, text in unmeasured.items()
         ]
+        if not self.version.reads("grpc_inference_address"):
+            notes.append(
+                f"TorchServe {self.version.number} opens its gRPC ports on all addresses of the "
+                "host, without authorization: close them to others with a firewall"
+            )
         if self.base is None:
             return notes
         try:

@@ -1,6 +1,8 @@
-"""The keys of config.properties that TorchServe 0.12.0 reads.
+"""The keys of config.properties that TorchServe reads.
 
-TorchServe ignores unknown keys, so a trial of a misspelt key would measure nothing.
+TorchServe ignores unknown keys, so a trial of a misspelt key would measure nothing. The newest
+version reads every key that an earlier supported one reads; serving/versions.py has the keys that
+came later.
 Source: org.pytorch.serve.util.ConfigManager of 0.12.0.
 """
 
@@ -164,7 +166,7 @@ def check_property(name: str, value: str) -> str | None:
     "property job_queue_size must be an integer (got 'ten')"
     """
     if name not in KNOWN_KEYS:
-        return f"property {name} is not known to TorchServe 0.12.0 and would be ignored"
+        return f"property {name} is not known to TorchServe and would be ignored"
     if name in INTEGER_KEYS:
         try:
             int(value)

@@ -194,7 +194,7 @@ class TorchServe:
             path.symlink_to(archive.path)
 
     def _site_properties(self) -> dict[str, str]:
-        return {
+        properties = {
             "inference_address": f"http://{self.site.address}:{self.ports.inference}",
             "management_address": f"http://{LOOPBACK}:{self.ports.management}",
             "metrics_address": f"http://{LOOPBACK}:{self.ports.metrics}",
@@ -207,6 +207,8 @@ class TorchServe:
             "metrics_mode": "prometheus",
             "metrics_config": str(METRICS_CONFIG),
         }
+        reads = self.site.installation.version.reads
+        return {key: text for key, text in properties.items() if reads(key)}
 
     def _command(self) -> list[str]:
         installation = self.site.installation
@@ -306,7 +308,11 @@ class TorchServe:
                 states = [worker["status"] for worker in workers]
                 if len(states) >= description["minWorkers"] and set(states) == {"READY"}:
                     self._check_settings(description)
-                    self.settings = {n: description[keys[0]] for n, keys in MODEL_KEYS.items()}
+                    self.settings = {
+                        name: description[keys[0]]
+                        for name, keys in MODEL_KEYS.items()
+                        if keys[0] in description
+                    }
                     self.batch_capacity = description["minWorkers"] * description["batchSize"]
                     self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
                     self.processes = self._health.worker_processes()
@@ -346,7 +352,8 @@ class TorchServe:
         """Raise ServerError if TorchServe reports other settings than the configuration's."""
         for name, keys in MODEL_KEYS.items():
             configured = getattr(self.config, name)
-            reported = description[keys[0]]
+            # Before 0.11.0 the description has no response timeout.
+            reported = description.get(keys[0], configured)
             if configured is not None and reported != configured:
                 raise self._health.error(
                     FailureKind.SETTING_OVERRULED,

@@ -87,7 +87,6 @@ def export(
 ) -> None:
     """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
     from search.export.common import ExportFormat
-    from search.export.compose import DEFAULT_IMAGE
     from search.export.files import export as write_files
     from search.spec.config_file import (
         environment_beside,
@@ -123,7 +122,7 @@ def export(
         outcome.confirmation,
         ExportFormat(export_format),
         target,
-        image or DEFAULT_IMAGE,
+        image,
     )
     console = create_console(soft_wrap=True)
     console.print(written.diff, end="")

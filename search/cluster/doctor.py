@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from servetune.errors import FailureKind
 from serving.errors import ServerError
-from serving.installation import TORCHSERVE_VERSION, find_installation, find_java
+from serving.installation import find_installation, find_java
 from serving.limits import available_cores, available_memory_bytes
 from serving.ports import Ports
+from serving.versions import DEFAULT_VERSION, supported_versions
 
 _MIN_MEMORY_MB, _MIN_DISK_MB, _MIN_CORES = 3000, 2000, 2
 _FACT_UNITS = {"cores": "cores", "memory_mb": "MiB of memory"}
@@ -106,10 +107,10 @@ def _check_torchserve(python: str | None, java: str | None) -> list[Finding]:
     except ServerError as error:
         if error.kind is FailureKind.NO_JAVA:
             return [Finding("TorchServe", "not checked: it needs Java", "fix Java first")]
-        remedy = f"{interpreter} -m pip install torchserve=={TORCHSERVE_VERSION} PyYAML"
+        remedy = f"{interpreter} -m pip install torchserve=={DEFAULT_VERSION} PyYAML"
         return [Finding("TorchServe", error.message, remedy)]
     version, home = installation.torchserve_version, installation.home
-    torchserve = Finding("TorchServe", f"{version} in {home}")
+    torchserve = Finding("TorchServe", f"{version} in {home} (supported: {supported_versions()})")
     if installation.torch_version:
         return [torchserve, Finding("torch", installation.torch_version)]
     remedy = f"{interpreter} -m pip install torch"

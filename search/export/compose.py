@@ -12,10 +12,15 @@ import yaml
 from search.export.common import ExportRequest, FormatFiles, write_archive_if_it_overrides
 from serving.exported import MODEL_STORE
 from serving.production import edit_properties
+from serving.versions import TorchServeVersion
 
-DEFAULT_IMAGE = "pytorch/torchserve:0.12.0-cpu"
 _HOME = "/home/model-server"
 _PATH_PROPERTIES = ("keystore", "private_key_file", "certificate_file", "plugins_path")
+
+
+def default_image(version: TorchServeVersion) -> str:
+    """Return TorchServe's own image of a version."""
+    return f"pytorch/torchserve:{version.number}-cpu"
 
 
 def write_compose(request: ExportRequest) -> FormatFiles:

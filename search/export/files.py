@@ -6,7 +6,7 @@ import difflib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from search.export.common import (
     exported_archive,
     fill_template,
 )
-from search.export.compose import DEFAULT_IMAGE, write_compose
+from search.export.compose import default_image, write_compose
 from search.export.model_config import write_model_config
 from search.export.properties import write_properties
 from search.formats import CLAIM_VERSION
@@ -34,6 +34,7 @@ from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.production import DeploymentTarget
 from serving.server import LOG_CONFIG
+from serving.versions import NEWEST, TorchServeVersion, find_version
 
 _WRITERS = {
     ExportFormat.PROPERTIES: write_properties,
@@ -69,14 +70,15 @@ def export(
     confirmation: Confirmation | None = None,
     export_format: ExportFormat = ExportFormat.PROPERTIES,
     target: DeploymentTarget | None = None,
-    image: str = DEFAULT_IMAGE,
+    image: str | None = None,
 ) -> ExportResult:
     """Write `best/`, or `best-FORMAT/`, of a run; if it fails, the previous folder stays.
 
     Args:
         confirmation: used only if it confirmed this trial's configuration.
         target: the deployment; TorchServe's default ports if None.
-        image: the container image for `ExportFormat.COMPOSE`.
+        image: the container image for `ExportFormat.COMPOSE`; TorchServe's of the version that
+            was measured if None.
 
     Raises:
         RunError: the trial sustained no rate.
@@ -92,7 +94,10 @@ def export(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        request = ExportRequest(new, result.config, archive, target or DeploymentTarget(), image)
+        version = find_version(result.host.facts.get("torchserve")) or NEWEST
+        target = replace(target or DeploymentTarget(), version=version)
+        image = image or default_image(version)
+        request = ExportRequest(new, result.config, archive, target, image)
         files = _WRITERS[export_format](request)
         diff = _write_common_files(request, files)
         notes = (*request.target.notes(result.config, archive), *files.notes)
@@ -108,7 +113,7 @@ def export(
         readme = fill_template(
             "readme",
             **_readme_figures(run, result, archive, confirmation),
-            **_readme_addresses(files),
+            **_readme_addresses(files, version),
             command=files.command,
             environment_use=files.environment_use,
             more=files.readme_items + changes + "".join(f"- Note: {note}.\n" for note in notes),
@@ -202,10 +207,14 @@ def _facts_table(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in facts.items() if name != "host")
 
 
-def _readme_addresses(files: FormatFiles) -> dict[str, str]:
+def _readme_addresses(files: FormatFiles, version: TorchServeVersion) -> dict[str, str]:
     """Return the addresses in config.properties, and how clients get a token."""
     properties = javaproperties.loads(files.properties_text)
-    if properties.get("disable_token_authorization", "").lower() == "true":
+    if not version.requires_tokens:
+        tokens = (
+            f"TorchServe {version.number} has no tokens: anyone who reaches its ports may use them."
+        )
+    elif properties.get("disable_token_authorization", "").lower() == "true":
         tokens = "**Token authorization is off.**"
     else:
         tokens = fill_template("token_authorization", key_file_place=files.key_file_place).strip()

@@ -11,11 +11,13 @@ from loadgen.errors import PayloadError
 from loadgen.payloads import read_payloads
 from search.errors import SpecError, SpecProblem
 from search.spec.schema import StudySpec
+from search.spec.settings import SettingsSection
 from serving.archive import Archive
 from serving.errors import ArchiveError, ConfigError, ServerError
 from serving.installation import find_java, find_torchserve
 from serving.limits import available_cores
 from serving.ports import is_port_free
+from serving.versions import NEWEST, TorchServeVersion, find_version
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,11 @@ def _serving_problems(
     except ServerError as error:
         yield "serving.java", str(error)
     try:
-        find_torchserve(spec.serving.python)
+        version = find_version(find_torchserve(spec.serving.python)["torchserve"])
     except ServerError as error:
         yield "serving.python", str(error)
+    else:
+        yield from _later_keys(spec, version or NEWEST)
     baseline = spec.serving.baseline
     if baseline is not None:
         problems = {
@@ -121,6 +125,17 @@ def _serving_problems(
                 f"serving.ports.{name}",
                 f"port {port} is in use or not permitted; set a free port, or 0 for any free port",
             )
+
+
+def _later_keys(spec: StudySpec, version: TorchServeVersion) -> Iterator[tuple[str, str]]:
+    """Yield each property that only later versions of TorchServe read."""
+    sections: dict[str, SettingsSection] = {"space": spec.space}
+    for number, point in enumerate(spec.sweep.points if spec.sweep else ()):
+        sections[f"sweep.points.{number}"] = point
+    for path, section in sections.items():
+        for key in section.properties:
+            if problem := version.problem_with(key):
+                yield f"{path}.properties.{key}", problem
 
 
 def _file_problem(path: Path, may_be_folder: bool = False) -> str | None:

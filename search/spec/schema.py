@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,10 +31,11 @@ from serving.config import ServerConfig
 from serving.deployment import Deployment, archived_settings
 from serving.environment import REDACTED
 from serving.errors import ConfigError
-from serving.installation import Installation, find_installation
+from serving.installation import Installation, find_installation, probe_interpreter
 from serving.limits import Limits, affinity_cores, available_cores
 from serving.ports import Ports
 from serving.site import Site
+from serving.versions import NEWEST, TorchServeVersion, find_version, supported_versions
 
 #: With more load generator processes on a host, they only disturb each other.
 MAX_LOAD_PROCESSES = 64
@@ -150,8 +152,8 @@ class ServingSection(Section):
     python: str | None = Field(
         default=None,
         description=(
-            "The Python interpreter that runs the handler. It must have TorchServe 0.12.0 "
-            "installed. The default is the interpreter that runs servetune."
+            "The Python interpreter that runs the handler, with the TorchServe to tune. Supported "
+            f"versions: {supported_versions()}. The default is the interpreter that runs servetune."
         ),
     )
     baseline: BaselineSection | None = Field(
@@ -510,6 +512,11 @@ class StudySpec(Section):
         default = essential_settings(space.common)
         return replace(space, default_config=replace(default, **archived_settings(in_use.archive)))
 
+    def torchserve(self) -> TorchServeVersion:
+        """Return the version of TorchServe; the newest if this host does not have it."""
+        versions = probe_interpreter(self.serving.python or sys.executable)
+        return find_version(versions.get("torchserve")) or NEWEST
+
     def in_use(self) -> Deployment:
         """Read the deployment in use today; without a baseline, only the archive is known.
 
@@ -517,6 +524,9 @@ class StudySpec(Section):
             ConfigError, ArchiveError: a file cannot be read.
         """
         archive, files = Archive.read(self.model.archive), self.serving.baseline
+        later = self.torchserve().later_model_keys
+        settings = {key: value for key, value in archive.settings.items() if key not in later}
+        archive = replace(archive, settings=settings)
         if files is None:
             return Deployment.of_archive(archive)
         # A copy of a run may be read where its secrets are not.

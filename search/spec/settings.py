@@ -150,8 +150,7 @@ class SettingsSection(Section):
     properties: SettingGroup = Field(
         default={},
         description=(
-            "Other keys of `config.properties`. A key that TorchServe 0.12.0 does not read is an "
-            "error."
+            "Other keys of `config.properties`. A key that TorchServe does not read is an error."
         ),
     )
     environment: SettingGroup = Field(

@@ -37,6 +37,7 @@ def describe_versions(installation: Installation) -> dict[str, Any]:
     java = installation.java
     return {
         **{name: _version(name) for name in _PACKAGES},
+        "torchserve": installation.torchserve_version,
         "python": installation.python_version,
         "torch": installation.torch_version,
         "java": f"{java.version} ({java.source})",
