@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +17,11 @@ from serving.config import (
     THREAD_VARIABLES,
     ServerConfig,
 )
-from serving.environment import is_secret, redacted
+from serving.environment import REDACTED, is_secret, redacted
 from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
+from serving.key_pair import PASSWORD, KeyPair
 from serving.properties import SET_BY_SERVETUNE, TLS_KEYS
 from serving.reading import (
     VARIABLES,
@@ -38,8 +39,8 @@ from serving.sagemaker import (
 )
 from serving.versions import NEWEST
 
-#: Keys of a file that servetune sets itself, and those of TLS, as trials are asked over HTTP. The
-#: snapshot holds the model's settings.
+#: Keys of a file that servetune sets itself, and those of TLS that have no effect. The snapshot
+#: holds the model's settings.
 _NOT_READ = SET_BY_SERVETUNE - {"model_snapshot"} | TLS_KEYS
 #: Keys of a model's entry that are always written and are not settings.
 _MODEL_IDENTITY = ("defaultVersion", "marName")
@@ -65,6 +66,7 @@ class Deployment:
         secrets: variables that the server needs, and whose values are never stored or printed.
         version: the key of the model's entry; TorchServe ignores a snapshot's.
         reads_variables: whether variables TS_* set properties.
+        key_pair: that of an https inference address; None if it is http.
     """
 
     config: ServerConfig
@@ -75,6 +77,7 @@ class Deployment:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     version: str = ""
     reads_variables: bool = False
+    key_pair: KeyPair | None = None
 
     @classmethod
     def read(
@@ -94,6 +97,8 @@ class Deployment:
         Raises:
             ConfigError: TorchServe would not start with this.
         """
+        password = more_secrets.get(PASSWORD, REDACTED)
+        more_secrets = {k: v for k, v in more_secrets.items() if k != PASSWORD}
         secrets = {k: v for k, v in environment.items() if is_secret(k, v)}
         # In a run's copy of the environment, the values of secrets are left out.
         secrets |= {k: v for k, v in more_secrets.items() if k in secrets or k not in environment}
@@ -113,6 +118,9 @@ class Deployment:
             variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
         models = find_models(lines, archive)
         archive = archive.registered_as(models.name)
+        key_pair = KeyPair.take(lines)
+        if key_pair is not None and key_pair.password == REDACTED:
+            key_pair = replace(key_pair, password=password)
         settings, entry, entry_unused = _model_settings(models.entry, models.is_snapshot, archive)
         unused |= entry_unused | {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
         for key in ("models", "model_snapshot"):
@@ -149,6 +157,7 @@ class Deployment:
             secrets,
             models.version,
             reads_variables,
+            key_pair,
         )
 
     @classmethod
@@ -179,6 +188,8 @@ class Deployment:
                 "overrides them, or servetune sets them): "
                 + ", ".join(f"{key}={text}" for key, text in sorted(entries.items()))
             )
+        if self.key_pair is not None:
+            sentences.append(self.key_pair.describe())
         if self.other_models:
             sentences.append(f"other models, left out: {', '.join(self.other_models)}")
         if self.secrets:

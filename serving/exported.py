@@ -12,6 +12,7 @@ import psutil
 from serving.config import ServerConfig, format_environment
 from serving.environment import parse_environment
 from serving.production import edit_properties
+from serving.properties import TLS_KEYS
 from serving.reading import VARIABLES
 from serving.server import TorchServe, inherited_environment
 from serving.site import Site
@@ -70,7 +71,7 @@ class ExportedServer(TorchServe):
         addresses = {
             key: text
             for key, text in self._site_properties().items()
-            if key.endswith(("_address", "_port"))
+            if key.endswith(("_address", "_port")) or key in TLS_KEYS
         }
         text = edit_properties(path.read_bytes().decode("latin-1"), addresses)
         # Variables would win over the free ports.

@@ -109,8 +109,17 @@ class TorchServe:
     @property
     def url(self) -> str:
         """URL that answers predictions."""
-        address = f"{self.site.address}:{self.ports.inference}"
-        return f"http://{address}/predictions/{self.site.archive.name}"
+        return f"{self._origin}/predictions/{self.site.archive.name}"
+
+    @property
+    def certificate(self) -> str | None:
+        """The server's certificate in PEM; empty if it is in another form; None without TLS."""
+        return self.site.key_pair.certificate() if self.site.key_pair else None
+
+    @property
+    def _origin(self) -> str:
+        scheme = "https" if self.site.key_pair else "http"
+        return f"{scheme}://{self.site.address}:{self.ports.inference}"
 
     async def __aenter__(self) -> Self:
         started = time.monotonic()
@@ -195,7 +204,7 @@ class TorchServe:
 
     def _site_properties(self) -> dict[str, str]:
         properties = {
-            "inference_address": f"http://{self.site.address}:{self.ports.inference}",
+            "inference_address": self._origin,
             "management_address": f"http://{LOOPBACK}:{self.ports.management}",
             "metrics_address": f"http://{LOOPBACK}:{self.ports.metrics}",
             "grpc_inference_address": LOOPBACK,
@@ -206,6 +215,7 @@ class TorchServe:
             "disable_system_metrics": "true",
             "metrics_mode": "prometheus",
             "metrics_config": str(METRICS_CONFIG),
+            **(self.site.key_pair.properties() if self.site.key_pair else {}),
         }
         reads = self.site.installation.version.reads
         return {key: text for key, text in properties.items() if reads(key)}

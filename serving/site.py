@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.installation import Installation
+from serving.key_pair import KeyPair
 from serving.limits import Limits
 from serving.ports import LOOPBACK, Ports
 
@@ -24,6 +25,7 @@ class Site:
         in_use: the configuration in use today; its settings are measured as they are, even if
             TorchServe ignores some of them.
         secrets: variables of the server that are never stored.
+        key_pair: the key pair of the inference address if it is https; None for http.
         address: local address that answers predictions; all else listens on the loopback.
     """
 
@@ -34,4 +36,5 @@ class Site:
     ports: Ports = field(default_factory=Ports)
     in_use: ServerConfig = field(default_factory=ServerConfig)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    key_pair: KeyPair | None = None
     address: str = LOOPBACK

@@ -18,7 +18,7 @@ from search.cli.console import create_console
 from search.cli.options import JsonOption
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError
-from search.spec.config_file import read_config
+from search.spec.config_file import find_key_pair, read_config
 from search.spec.loading import load_spec
 from search.spec.preflight import preflight
 from servetune.errors import FailureKind
@@ -185,6 +185,7 @@ def _measure_spec(
     for name, deployment in deployments.items():
         for sentence in deployment.summary(spec.installation()):
             console.print(f"{name}: {sentence}", soft_wrap=True)
+    key_pairs = [find_key_pair(deployments[str(file)], file) for file in files]
     names, configs = ["TorchServe's default"], [spec.study_space().default_config]
     if deployments:
         names, configs = list(deployments), [d.config for d in deployments.values()]
@@ -199,6 +200,7 @@ def _measure_spec(
             ),
             side_by_side,
             keep,
+            key_pairs,
         )
     )
     if as_json:

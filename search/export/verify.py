@@ -23,6 +23,7 @@ from search.spec.config_file import read_config
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
+from search.trial.server_tls import server_tls
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.deployment import Deployment
@@ -208,7 +209,7 @@ async def _check_server(
             authorized = [payload.with_headers(server.headers) for payload in payloads]
             fleet = Fleet(local_processes(authorized), max_processes=MAX_PROCESSES)
             try:
-                await fleet.set_target(server.url)
+                await fleet.set_target(server.url, server_tls(server))
                 users = max(2, 2 * server.batch_capacity)
                 search = RateSearch(goal, fleet, server.batch_capacity, users, progress=on_phase)
                 probes = await server.guard(search.measure_at_rate(rate_rps, windows))

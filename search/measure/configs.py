@@ -19,6 +19,8 @@ from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 from search.trial.runner import run_trial_with_retry
 from serving.config import ServerConfig
+from serving.key_pair import KeyPair
+from serving.site import Site
 
 
 async def measure_configs(
@@ -28,6 +30,7 @@ async def measure_configs(
     progress: Callable[[int, int, Phase], None],
     side_by_side: bool = False,
     keep: Path | None = None,
+    key_pairs: Sequence[KeyPair | None] = (),
 ) -> Rounds:
     """Measure each configuration once per round, each time in a new server.
 
@@ -37,6 +40,8 @@ async def measure_configs(
             Disturbances of the host then affect all of them, so that their ratios vary less.
         keep: receives the files of each measurement, with every window, in a folder
             `ROUND-CONFIGURATION`, both counted from 0; None keeps no files.
+        key_pairs: of each configuration, with which it serves over https; those of the
+            specification's baseline if empty.
     """
     site, goal = spec.site(spec.installation()), spec.rate_goal()
     load, payloads = spec.load, spec.payloads()
@@ -47,6 +52,7 @@ async def measure_configs(
         ray_cluster(processes=concurrent * load.process_limit) as folder,
     ):
         site = replace(site, archive=archive)
+        sites = [_with_key_pair(site, key_pair) for key_pair in key_pairs] or [site] * len(configs)
         spawn = ray_processes(payloads, load.cores)
         fleets = [Fleet(spawn, load.processes, load.process_limit) for _ in range(concurrent)]
 
@@ -57,7 +63,7 @@ async def measure_configs(
 
             return await run_trial_with_retry(
                 TrialRequest(round_number, TrialOrigin.BASELINE, configs[index]),
-                site,
+                sites[index],
                 goal,
                 fleets[index % concurrent],
                 (keep or folder / "measure") / f"{round_number}-{index}",
@@ -78,3 +84,8 @@ async def measure_configs(
             for fleet in fleets:
                 fleet.close()
     return Rounds(tuple(tuple(row[i] for row in results) for i in range(len(configs))))
+
+
+def _with_key_pair(site: Site, key_pair: KeyPair | None) -> Site:
+    variables = key_pair.variables() if key_pair else {}
+    return replace(site, key_pair=key_pair, secrets={**site.secrets, **variables})

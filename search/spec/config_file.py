@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import javaproperties
+
 from serving.archive import Archive
 from serving.deployment import Deployment
 from serving.environment import parse_environment
 from serving.errors import ConfigError
+from serving.key_pair import PASSWORD, KeyPair
 
 
 def read_config(
@@ -37,6 +40,24 @@ def read_config(
         raise ConfigError(f"{path or environment}: {error}") from None
 
 
+def find_key_pair(deployment: Deployment, properties: Path | None) -> KeyPair | None:
+    """Return a deployment's key pair with absolute paths; None if it is not https.
+
+    Args:
+        properties: the config.properties; a relative path in it that is not in the current folder
+            may be in its folder.
+
+    Raises:
+        ConfigError: a file does not exist, or the keystore's password is not known.
+    """
+    if deployment.key_pair is None:
+        return None
+    folders = [Path.cwd(), *([properties.parent] if properties else [])]
+    key_pair = deployment.key_pair.resolved(folders)
+    key_pair.variables()
+    return key_pair
+
+
 def environment_beside(properties: Path | None) -> Path | None:
     """Return the file `environment` in the folder of a config.properties; None without one."""
     path = properties.with_name("environment") if properties else None
@@ -64,6 +85,9 @@ def read_environment_file(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
+        if path.suffix == ".properties":  # The keystore's password is in the file in use.
+            lines = javaproperties.loads(read_properties_file(path))
+            return {key: text for key, text in lines.items() if key == PASSWORD}
         return parse_environment(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

@@ -116,6 +116,7 @@ def _serving_problems(
         if archive is not None and not problems:  # The baseline has an entry for the model.
             try:
                 spec.study_space(host.cores)
+                spec.key_pair()
             except ConfigError as error:
                 yield "serving.baseline", str(error)
     for name in type(spec.serving.ports).model_fields:

@@ -21,7 +21,7 @@ from pydantic import (
 from loadgen.payloads import Payload, read_payloads
 from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
-from search.spec.config_file import read_config
+from search.spec.config_file import find_key_pair, read_config
 from search.spec.section import Section, UserPath, optional_section
 from search.spec.settings import SpaceSection
 from search.spec.space import Dimension, Space, essential_settings
@@ -32,6 +32,7 @@ from serving.deployment import Deployment, archived_settings
 from serving.environment import REDACTED
 from serving.errors import ConfigError
 from serving.installation import Installation, find_installation, probe_interpreter
+from serving.key_pair import KeyPair
 from serving.limits import Limits, affinity_cores, available_cores
 from serving.ports import Ports
 from serving.site import Site
@@ -569,6 +570,7 @@ class StudySpec(Section):
             ConfigError: a file of the baseline cannot be read, or a secret is not known.
         """
         in_use = self.in_use()
+        key_pair = self.key_pair()
         if unknown := [name for name, text in in_use.secrets.items() if text == REDACTED]:
             raise ConfigError(
                 f"the value of {', '.join(unknown)} is not known: it is a secret, and "
@@ -581,8 +583,18 @@ class StudySpec(Section):
             self.serving.limits.limits(),
             Ports(**self.serving.ports.model_dump()),
             in_use=in_use.config,
-            secrets=in_use.secrets,
+            secrets={**in_use.secrets, **(key_pair.variables() if key_pair else {})},
+            key_pair=key_pair,
         )
+
+    def key_pair(self) -> KeyPair | None:
+        """Return the baseline's key pair with absolute paths; None if it is not https.
+
+        Raises:
+            ConfigError: a file does not exist, or the keystore's password is not known.
+        """
+        files = self.serving.baseline
+        return find_key_pair(self.in_use(), files.properties if files else None)
 
     def rate_goal(self) -> Goal:
         """Return the goal of the rate search in a trial."""

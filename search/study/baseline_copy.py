@@ -15,13 +15,20 @@ from search.spec.schema import BaselineSection
 from serving.config import format_environment
 from serving.deployment import Deployment
 from serving.environment import REDACTED, is_secret
+from serving.errors import ConfigError
+from serving.key_pair import PASSWORD, KeyPair
 from serving.production import edit_properties
 
 _PROPERTIES, _ENVIRONMENT = "baseline.properties", "baseline.environment"
 
 
-def copy_baseline(files: BaselineSection, in_use: Deployment, folder: Path) -> dict[str, str]:
+def copy_baseline(
+    files: BaselineSection, in_use: Deployment, folder: Path, key_pair: KeyPair | None = None
+) -> dict[str, str]:
     """Copy the files without the values of secrets.
+
+    Args:
+        key_pair: the deployment's, with absolute paths.
 
     Returns:
         The section `baseline` for the run's spec.yaml, with paths relative to the folder.
@@ -33,7 +40,9 @@ def copy_baseline(files: BaselineSection, in_use: Deployment, folder: Path) -> d
     if files.properties is not None:
         text = read_properties_file(files.properties)
         secrets = {k: v for k, v in javaproperties.loads(text).items() if is_secret(k, v)}
-        copied = edit_properties(text, dict.fromkeys(secrets, REDACTED))
+        # A run may be resumed in another folder.
+        paths = key_pair.lines if key_pair else {}
+        copied = edit_properties(text, {**dict.fromkeys(secrets, REDACTED), **paths})
         (folder / _PROPERTIES).write_bytes(copied.encode("latin-1"))
         section["properties"] = _PROPERTIES
     environment = files.environment or environment_beside(files.properties)
@@ -47,4 +56,12 @@ def copy_baseline(files: BaselineSection, in_use: Deployment, folder: Path) -> d
         section["environment"] = _ENVIRONMENT
     if in_use.secrets:
         section["secrets"] = str(files.secrets or environment)
+    if key_pair is not None and key_pair.variables():
+        if in_use.secrets:
+            # Only one file of secrets can be named.
+            raise ConfigError(
+                f"{files.properties}: the environment has secrets too; write {PASSWORD}="
+                "$$KEYSTORE_PASS$$, and KEYSTORE_PASS with them"
+            )
+        section["secrets"] = str(files.properties)
     return section

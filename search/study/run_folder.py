@@ -62,7 +62,7 @@ class Run:
         run = cls(folder)
         if spec.serving.baseline is not None:
             data["serving"]["baseline"] = copy_baseline(
-                spec.serving.baseline, spec.in_use(), folder
+                spec.serving.baseline, spec.in_use(), folder, spec.key_pair()
             )
         run._write(data)
         return run

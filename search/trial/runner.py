@@ -37,6 +37,7 @@ from search.trial.result import (
     TimingRecord,
     TrialResult,
 )
+from search.trial.server_tls import server_tls
 from servetune.errors import FailureKind
 from serving.errors import ServerError
 from serving.ignored import find_ignored_settings, find_unapplied_settings
@@ -114,7 +115,7 @@ async def run_trial(
         async with _serving(server, turn, watch):
             commands = [worker.command for worker in server.processes]
             _refuse(find_unapplied_settings(chosen, commands), server.log_tail())
-            await fleet.set_target(server.url)
+            await fleet.set_target(server.url, server_tls(server))
             observed = ObservedGenerator(server, fleet, turn, progress)
             windows = observed.windows
             new_search = partial(
