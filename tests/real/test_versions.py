@@ -15,10 +15,8 @@ import aiohttp
 import pytest
 import yaml
 
-from servetune.errors import FailureKind
 from serving.archive import Archive
 from serving.config import ServerConfig
-from serving.errors import ServerError
 from serving.installation import find_installation
 from serving.server import TorchServe
 from serving.site import Site
@@ -109,18 +107,6 @@ async def test_torchserve_0_9_0_applies_a_timeout_that_it_does_not_describe(
     config = ServerConfig(workers=1, response_timeout_s=1, netty_threads=1)
     async with TorchServe(config, site, tmp_path / "trial") as server:
         assert await asyncio.wait_for(ask(server.url), 20) == 500
-
-
-async def test_torchserve_0_9_0_reports_a_handler_that_does_not_load(
-    interpreters: Callable[[str], Path], tmp_path: Path
-) -> None:
-    archive = Archive.read(make_archive(tmp_path, "raise RuntimeError('broken on purpose')"))
-    site = Site(archive, find_installation(str(interpreters("0.9.0"))))
-    with pytest.raises(ServerError) as error:
-        async with TorchServe(ServerConfig(workers=1), site, tmp_path / "trial"):
-            pass
-    assert error.value.kind is FailureKind.MODEL_NOT_LOADED
-    assert "broken on purpose" in error.value.log
 
 
 def test_tune_with_torchserve_0_9_0_ends_with_files_that_serve(
