@@ -17,6 +17,7 @@ from serving.errors import ArchiveError, ConfigError, ServerError
 from serving.installation import find_java, find_torchserve
 from serving.limits import available_cores
 from serving.ports import is_port_free
+from serving.unsupported import find_grpc_only, find_streaming_handler
 from serving.versions import NEWEST, TorchServeVersion, find_version
 
 
@@ -69,6 +70,8 @@ def _problems(spec: StudySpec, host: HostFacts) -> Iterator[tuple[str, str]]:
     else:
         try:
             archive = Archive.read(spec.model.archive)
+            if problem := find_streaming_handler(archive):
+                yield "model.archive", problem
         except ArchiveError as error:
             yield "model.archive", str(error)
     if problem := _file_problem(spec.model.requests):
@@ -117,6 +120,8 @@ def _serving_problems(
             try:
                 spec.study_space(host.cores)
                 spec.key_pair()
+                if problem := find_grpc_only(spec.in_use().config.environment):
+                    yield "serving.baseline", problem
             except ConfigError as error:
                 yield "serving.baseline", str(error)
     for name in type(spec.serving.ports).model_fields:
