@@ -31,6 +31,7 @@ from serving.reading import (
     read_properties,
 )
 from serving.sagemaker import (
+    JVM_VARIABLE,
     LONG_DELAY_MS,
     is_sagemaker,
     sagemaker_notes,
@@ -108,7 +109,11 @@ class Deployment:
             if is_sagemaker(environment):
                 properties = sagemaker_properties(environment, archive)
                 notes = sagemaker_notes(environment, archive)
-                variables = {k: v for k, v in variables.items() if not k.startswith("SAGEMAKER_")}
+                variables = {
+                    k: v
+                    for k, v in variables.items()
+                    if not k.startswith("SAGEMAKER_") and k != JVM_VARIABLE
+                }
             else:
                 properties = "enable_envvars_config=true\n"
                 notes = ["no config.properties: its line enable_envvars_config=true is assumed"]

@@ -14,6 +14,12 @@ from serving.errors import ConfigError
 from serving.reading import VARIABLES, read_int
 
 _PREFIX = "SAGEMAKER_"
+#: The container loads the folder of the model under this name, and expects this version.
+MODEL_NAME, MODEL_VERSION = "model", "1.0"
+MODEL_FOLDER = "/opt/ml/model"
+ARGUMENTS = ("--start", "--models", f"{MODEL_NAME}={MODEL_FOLDER}")
+#: The JVM reads more arguments from this variable; no variable sets the property `vmargs`.
+JVM_VARIABLE = "JDK_JAVA_OPTIONS"
 #: The five variables of the model, their keys in `models`, and the container's defaults.
 MODEL_VARIABLES = {
     "SAGEMAKER_TS_BATCH_SIZE": ("batchSize", 1),
@@ -40,7 +46,7 @@ def sagemaker_properties(environment: Mapping[str, str], archive: Archive) -> st
         ConfigError: a variable is not an integer; the container would not start.
     """
     lines = {
-        "vmargs": "-XX:-UseContainerSupport",
+        "vmargs": " ".join(["-XX:-UseContainerSupport", environment.get(JVM_VARIABLE, "")]).strip(),
         "enable_envvars_config": "true",
         "decode_input_request": "false",
         "load_models": "ALL",
@@ -55,7 +61,7 @@ def sagemaker_properties(environment: Mapping[str, str], archive: Archive) -> st
             key: int(_integer(environment, name, default))
             for name, (key, default) in MODEL_VARIABLES.items()
         }
-        lines["models"] = json.dumps({archive.name: {archive.version: entry}})
+        lines["models"] = json.dumps({archive.name: {MODEL_VERSION: entry}})
     return "".join(f"{key}={text}\n" for key, text in lines.items())
 
 
@@ -81,6 +87,11 @@ def sagemaker_notes(environment: Mapping[str, str], archive: Archive) -> list[st
         notes.append(
             f"{', '.join(sorted(given))}: with any of the five variables, the container sets the "
             f"others to its defaults: {defaults}"
+        )
+    if given and archive.version != MODEL_VERSION:
+        notes.append(
+            f"{', '.join(sorted(given))}: ignored, because the archive has version "
+            f"{archive.version}, and the container sets them for version {MODEL_VERSION}"
         )
     if given and archive.overridden_keys:
         notes.append(

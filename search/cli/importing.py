@@ -21,7 +21,8 @@ def import_deployment(
         typer.Argument(
             metavar="FILE…",
             help="paths of a config.properties and of an environment file (lines NAME=value or "
-            "JSON), or one of them",
+            "JSON), or one of them; or the folder or the files of a platform: Kubernetes "
+            "manifests, a KServe InferenceService, compose.yaml, a systemd unit, a Dockerfile",
         ),
     ],
     archive: Annotated[Path | None, typer.Option(help="path of the model archive to tune")] = None,

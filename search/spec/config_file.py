@@ -1,4 +1,4 @@
-"""Read the files of a deployment: a config.properties and the environment of its server."""
+"""Read the files of a deployment: config.properties and environment, or those of a platform."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import javaproperties
 
 from serving.archive import Archive
 from serving.deployment import Deployment
-from serving.environment import parse_environment
+from serving.environment import REDACTED, parse_environment
 from serving.errors import ConfigError
 from serving.key_pair import PASSWORD, KeyPair
+from serving.platforms.reading import read_platform
 
 
 def read_config(
@@ -22,7 +23,8 @@ def read_config(
     """Read a config.properties and an environment file, either of which may be missing.
 
     Args:
-        path: of the config.properties; None if only the environment is known.
+        path: of the config.properties, or of a platform's file or folder; None if only the
+            environment is known.
         environment: of the environment file; None for the file `environment` in the folder of
             the config.properties if it exists.
         secrets: of an environment file whose variables are all secrets.
@@ -30,12 +32,9 @@ def read_config(
     Raises:
         ConfigError: a file cannot be read, or TorchServe would not start with it.
     """
-    environment = environment or environment_beside(path)
-    text = None if path is None else read_properties_file(path)
+    text, variables = read_files(path, environment)
     try:
-        return Deployment.read(
-            text, read_environment_file(environment), archive, read_environment_file(secrets)
-        )
+        return Deployment.read(text, variables, archive, read_environment_file(secrets))
     except ConfigError as error:
         raise ConfigError(f"{path or environment}: {error}") from None
 
@@ -56,6 +55,25 @@ def find_key_pair(deployment: Deployment, properties: Path | None) -> KeyPair | 
     key_pair = deployment.key_pair.resolved(folders)
     key_pair.variables()
     return key_pair
+
+
+def read_files(
+    path: Path | None, environment: Path | None = None
+) -> tuple[str | None, dict[str, str]]:
+    """Return the text of a config.properties and the variables of its server; see `read_config`.
+
+    The text is None if there is none, or if the platform writes it from the variables.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    platform = read_platform(path) if path is not None else None
+    if platform is not None:
+        hidden = dict.fromkeys(platform.secrets, REDACTED)
+        variables = {**platform.environment, **hidden, **read_environment_file(environment)}
+        return platform.properties, variables
+    variables = read_environment_file(environment or environment_beside(path))
+    return None if path is None else read_properties_file(path), variables
 
 
 def environment_beside(properties: Path | None) -> Path | None:

@@ -15,8 +15,11 @@ from search.spec.config_file import environment_beside, read_config, read_proper
 from search.spec.loading import STARTER_PATH
 from serving.archive import Archive
 from serving.deployment import Deployment
-from serving.environment import redacted
+from serving.environment import REDACTED, redacted
 from serving.errors import ConfigError
+from serving.limits import Limits
+from serving.platforms.files import PlatformFiles
+from serving.platforms.reading import read_manifests, read_platform
 from serving.reading import list_models
 
 _ENVIRONMENT_SUFFIXES = (".json", ".env", ".environment")
@@ -31,6 +34,7 @@ class ImportedFiles:
         properties, environment: the paths that were read; at least one of them.
         has_archive: whether the archive was read; else its name and version are the files'.
         is_named: whether an archive or a file names the model.
+        platform: the platform's files, if they are of one; `properties` is their path.
     """
 
     deployment: Deployment
@@ -38,10 +42,13 @@ class ImportedFiles:
     environment: Path | None
     has_archive: bool
     is_named: bool
+    platform: PlatformFiles | None = None
 
     def notes(self) -> list[str]:
         """Return what the user must know, a sentence each."""
         notes = self.deployment.summary(None)
+        if self.platform is not None:
+            notes += self.platform.notes
         if not self.has_archive:
             others = (
                 "; of several models, this is the first" if self.deployment.other_models else ""
@@ -55,7 +62,10 @@ class ImportedFiles:
     def to_dict(self) -> dict[str, Any]:
         """Return all that was understood as JSON data; secrets are named, not shown."""
         deployment = self.deployment
+        limits = self.platform.limits if self.platform else Limits()
         return {
+            "platform": self.platform.platform if self.platform else None,
+            "limits": _limits_section(limits),
             "model": deployment.archive.name if self.is_named else None,
             "version": deployment.archive.version if self.is_named else None,
             "archive": str(deployment.archive.path) if self.has_archive else None,
@@ -82,7 +92,10 @@ class ImportedFiles:
         file = relative(archive.path) if self.has_archive else archive.path.name
         given = {"properties": self.properties, "environment": self.environment}
         files = {name: relative(path) for name, path in given.items() if path}
-        baseline = yaml.safe_dump({"baseline": files}, sort_keys=False, width=1000)
+        section: dict[str, Any] = {"baseline": files}
+        if self.platform and (limits := _limits_section(self.platform.limits)):
+            section["limits"] = limits
+        baseline = yaml.safe_dump(section, sort_keys=False, width=1000)
         lines = ["serving:", *[f"  {line}" for line in baseline.splitlines()]]
         text = STARTER_PATH.read_text()
         head, _, rest = text.partition("# serving:\n")
@@ -92,6 +105,16 @@ class ImportedFiles:
         before, _, after = head.partition("  archive: my-model.mar")
         entry = yaml.safe_dump({"archive": file}, width=1000).strip()
         return f"{before}  {entry}{after}" + "\n".join(lines) + "\n" + rest
+
+
+def _limits_section(limits: Limits) -> dict[str, float | int]:
+    """Return the section `serving.limits` of a specification."""
+    section: dict[str, float | int] = {}
+    if limits.cpus is not None:
+        section["cpus"] = limits.cpus
+    if limits.memory_bytes is not None:
+        section["memory_mb"] = limits.memory_bytes >> 20
+    return section
 
 
 def _study_name(model: str) -> str:
@@ -104,13 +127,15 @@ def import_files(paths: Sequence[Path], archive: Path | None) -> ImportedFiles:
 
     Args:
         paths: a config.properties, an environment file, or both; a model-config.yaml if the
-            archive is not given.
+            archive is not given; or one folder or the YAML files of a platform.
         archive: the model archive; None to take its name from the files.
 
     Raises:
         CommandError: the files are not those of one deployment.
         ConfigError, ArchiveError: a file cannot be read, or TorchServe would not start with it.
     """
+    if platform := _read_platform(paths):
+        return _import_platform(platform, paths, archive)
     by_kind: dict[str, list[Path]] = {"properties": [], "environment": [], "model-config": []}
     for path in paths:
         by_kind[_kind(path)].append(path)
@@ -132,6 +157,44 @@ def import_files(paths: Sequence[Path], archive: Path | None) -> ImportedFiles:
         deployment = read_config(properties, model, environment)
     is_named = named is not None
     return ImportedFiles(deployment, properties, environment, archive is not None, is_named)
+
+
+def _read_platform(paths: Sequence[Path]) -> PlatformFiles | None:
+    """Read the files of a platform; None if they are of none."""
+    if len(paths) > 1:
+        are_yaml = all(path.name.lower().endswith(_YAML_SUFFIXES) for path in paths)
+        return read_manifests(paths) if are_yaml else None
+    if paths[0].is_dir() and (platform := read_platform(paths[0])) is None:
+        raise ConfigError(
+            f"{paths[0]} has no files of a deployment: no config.properties, manifest, compose "
+            "file, unit, Dockerfile or environment.json"
+        )
+    return read_platform(paths[0])
+
+
+def _import_platform(
+    platform: PlatformFiles, paths: Sequence[Path], archive: Path | None
+) -> ImportedFiles:
+    named = Archive.read(archive) if archive else None
+    if named is None and platform.properties is not None:
+        named = _first_archive(platform.properties, paths[0])
+    model = named or Archive(Path("my-model.mar"), "my-model", "1.0")
+    variables = {**platform.environment, **dict.fromkeys(platform.secrets, REDACTED)}
+    try:
+        deployment = Deployment.read(platform.properties, variables, model)
+    except ConfigError as error:
+        raise ConfigError(f"{paths[0]}: {error}") from None
+    # Files in several places are read again as their folder.
+    path = paths[0] if len(paths) == 1 else paths[0].parent
+    is_environment = platform.properties is None
+    return ImportedFiles(
+        deployment,
+        None if is_environment else path,
+        platform.sources[0] if is_environment else None,
+        archive is not None,
+        named is not None,
+        platform,
+    )
 
 
 def _kind(path: Path) -> str:
@@ -162,12 +225,14 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _named_archive(properties: Path | None) -> Archive | None:
     """Return the first archive that a config.properties names; None if it names none."""
-    if properties is None:
-        return None
+    return _first_archive(read_properties_file(properties), properties) if properties else None
+
+
+def _first_archive(text: str, path: Path) -> Archive | None:
     try:
-        models = list_models(read_properties_file(properties))
+        models = list_models(text)
     except ConfigError as error:
-        raise ConfigError(f"{properties}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
     if not models:
         return None
     name, version, file = models[0]

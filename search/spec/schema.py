@@ -81,8 +81,10 @@ class BaselineSection(Section):
     properties: UserPath | None = Field(
         default=None,
         description=(
-            "The `config.properties`. Without it, the variables of the environment are read as "
-            "SageMaker's container reads them if their names begin with `SAGEMAKER_`."
+            "The `config.properties`, or the file or folder of a platform: Kubernetes manifests, "
+            "a KServe InferenceService with its storage, compose.yaml, a systemd unit, a "
+            "Dockerfile. Without it, the variables of the environment are read as SageMaker's "
+            "container reads them if their names begin with `SAGEMAKER_`."
         ),
     )
     environment: UserPath | None = Field(

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import javaproperties
 
-from search.spec.config_file import (
-    environment_beside,
-    read_environment_file,
-    read_properties_file,
-)
+from search.spec.config_file import environment_beside, read_files
 from search.spec.schema import BaselineSection
 from serving.config import format_environment
 from serving.deployment import Deployment
@@ -37,8 +33,8 @@ def copy_baseline(
         ConfigError: a file cannot be read.
     """
     section = {}
-    if files.properties is not None:
-        text = read_properties_file(files.properties)
+    text, variables = read_files(files.properties, files.environment)
+    if text is not None:
         secrets = {k: v for k, v in javaproperties.loads(text).items() if is_secret(k, v)}
         # A run may be resumed in another folder.
         paths = key_pair.lines if key_pair else {}
@@ -46,7 +42,6 @@ def copy_baseline(
         (folder / _PROPERTIES).write_bytes(copied.encode("latin-1"))
         section["properties"] = _PROPERTIES
     environment = files.environment or environment_beside(files.properties)
-    variables = read_environment_file(environment)
     if files.secrets is not None and any(is_secret(k, v) for k, v in variables.items()):
         # Only one file of secrets can be named.
         section["environment"] = str(environment)

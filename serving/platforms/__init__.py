@@ -1,0 +1,1 @@
+"""Readers of what each platform runs TorchServe from: manifests, units, images, variables."""

@@ -1,0 +1,160 @@
+"""What the files of a platform give to the TorchServe that it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serving.errors import ConfigError
+from serving.limits import Limits
+
+#: Factors of the suffixes of a Kubernetes quantity.
+_FACTORS = {
+    "": 1.0,
+    "m": 1e-3,
+    **{suffix: 1000.0**power for power, suffix in enumerate("kMGTPE", 1)},
+    **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
+}
+_QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
+
+
+@dataclass(frozen=True)
+class PlatformFiles:
+    """The files of one deployment, read as its platform reads them.
+
+    Attributes:
+        platform: its name, as in `servetune export --format`.
+        properties: the text of config.properties, one character for each byte; None if the
+            platform writes it from the environment.
+        environment: variables of the container or unit.
+        arguments: options of the command `torchserve`.
+        limits: those of the container or unit.
+        secrets: names of variables whose values are kept elsewhere.
+        sources: the paths that were read.
+        notes: what could not be read from the files, a sentence each.
+    """
+
+    platform: str
+    properties: str | None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    secrets: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def option(self, *names: str) -> str | None:
+        """Return the value of an option of the command, `--ts-config` for example."""
+        return find_option(self.arguments, *names)
+
+
+def find_option(arguments: Sequence[str], *names: str) -> str | None:
+    """Return the value of the last of these options: `--name value` or `--name=value`."""
+    value = None
+    for index, argument in enumerate(arguments):
+        name, equals, text = argument.partition("=")
+        if name in names:
+            value = text if equals else next(iter(arguments[index + 1 :]), None)
+    return value
+
+
+def torchserve_options(command: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the words after `torchserve` in a command; None if it does not run it."""
+    for index, word in enumerate(command):
+        if word.rsplit("/", 1)[-1] == "torchserve":
+            return tuple(command[index + 1 :])
+    return None
+
+
+def parse_quantity(text: object) -> float:
+    """Return a Kubernetes quantity as a number: cores or bytes.
+
+    >>> parse_quantity("500m"), parse_quantity("2Gi"), parse_quantity(4)
+    (0.5, 2147483648.0, 4.0)
+
+    Raises:
+        ConfigError: it is not a quantity.
+    """
+    match = _QUANTITY.fullmatch(str(text).strip())
+    if match is None or match[2] not in _FACTORS:
+        raise ConfigError(f"{text!r} is not a quantity such as 500m or 2Gi")
+    try:
+        return float(match[1]) * _FACTORS[match[2]]
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a quantity such as 500m or 2Gi") from None
+
+
+def read_limits(resources: Mapping[str, Any]) -> Limits:
+    """Return the limits in the `resources` of a container; its requests limit nothing.
+
+    Raises:
+        ConfigError: a limit is not a quantity.
+    """
+    limits = resources.get("limits") or {}
+    cpus = parse_quantity(limits["cpu"]) if "cpu" in limits else None
+    memory = int(parse_quantity(limits["memory"])) if "memory" in limits else None
+    return Limits(cpus, memory)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file of a deployment.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} cannot be read: it is not UTF-8 text") from None
+
+
+def read_bytes_as_text(path: Path) -> str:
+    """Return a config.properties; as in Java, each byte is one character.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_documents(path: Path) -> list[dict[str, Any]]:
+    """Return the mappings in a YAML file of one or more documents; lists `kind: List` are opened.
+
+    Raises:
+        ConfigError: it cannot be read, or is not valid YAML.
+    """
+    try:
+        documents = list(yaml.safe_load_all(read_text(path)))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    found: list[dict[str, Any]] = []
+    for document in documents:
+        if isinstance(document, dict):
+            items = document.get("items")
+            if document.get("kind") == "List" and isinstance(items, list):
+                found += [item for item in items if isinstance(item, dict)]
+            else:
+                found.append(document)
+    return found
+
+
+def one(found: Sequence[Any], what: str, where: Path) -> Any:
+    """Return the only element.
+
+    Raises:
+        ConfigError: there is none, or more than one.
+    """
+    if len(found) != 1:
+        number = len(found) or "no"
+        raise ConfigError(f"{where} has {number} {what}; pass files with exactly one")
+    return found[0]

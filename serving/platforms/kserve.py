@@ -1,0 +1,78 @@
+"""KServe: an InferenceService, with the folder that its storageUri names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from serving.errors import ConfigError
+from serving.platforms.files import (
+    PlatformFiles,
+    one,
+    read_bytes_as_text,
+    read_documents,
+    read_limits,
+)
+
+#: Below the folder that storageUri names. Source: the runtime kserve-torchserve.
+CONFIG_FILE = Path("config", "config.properties")
+MODEL_STORE = "model-store"
+#: The envelope that the platform sets for each version of its protocol.
+ENVELOPES = {"v1": "kserve", "v2": "kservev2"}
+_MOUNT = "/mnt/models"
+ARGUMENTS = (
+    "--start",
+    f"--model-store={_MOUNT}/{MODEL_STORE}",
+    f"--ts-config={_MOUNT}/{CONFIG_FILE}",
+)
+
+
+def is_inference_service(documents: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the documents have an InferenceService."""
+    return any(document.get("kind") == "InferenceService" for document in documents)
+
+
+def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformFiles:
+    """Read an InferenceService, and config/config.properties in its storage.
+
+    Args:
+        paths: the YAML files.
+        storage: the folder that storageUri names; the folder of the files if None.
+
+    Raises:
+        ConfigError: there is not exactly one InferenceService with a PyTorch model, or its
+            config.properties is missing.
+    """
+    documents = [document for path in paths for document in read_documents(path)]
+    services = [document for document in documents if document.get("kind") == "InferenceService"]
+    service = one(services, "InferenceServices", paths[0])
+    predictor = (service.get("spec") or {}).get("predictor") or {}
+    model = predictor.get("model") or predictor.get("pytorch")
+    if not isinstance(model, dict):
+        raise ConfigError(
+            f"{paths[0]}: the InferenceService has no predictor.model of the format pytorch"
+        )
+    folders = [storage] if storage else [path.parent for path in paths]
+    found = [folder / CONFIG_FILE for folder in folders if (folder / CONFIG_FILE).is_file()]
+    if not found:
+        raise ConfigError(
+            f"{folders[0] / CONFIG_FILE} does not exist; copy the folder {CONFIG_FILE.parent} of "
+            f"{model.get('storageUri', 'the storageUri')} beside {paths[0].name}"
+        )
+    protocol = str(model.get("protocolVersion", "v1"))
+    environment, secrets = {"TS_SERVICE_ENVELOPE": ENVELOPES.get(protocol, "kserve")}, []
+    for entry in model.get("env") or ():
+        if "valueFrom" in entry:
+            secrets.append(entry["name"])
+        else:
+            environment[entry["name"]] = str(entry.get("value", ""))
+    return PlatformFiles(
+        "kserve",
+        read_bytes_as_text(found[0]),
+        environment,
+        ARGUMENTS,
+        read_limits(model.get("resources") or {}),
+        tuple(secrets),
+        (*paths, found[0]),
+    )

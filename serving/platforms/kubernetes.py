@@ -1,0 +1,220 @@
+"""Kubernetes: a Deployment (or StatefulSet, DaemonSet, Pod) with its ConfigMaps."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from serving.environment import parse_environment
+from serving.errors import ConfigError
+from serving.platforms.files import (
+    PlatformFiles,
+    find_option,
+    one,
+    read_bytes_as_text,
+    read_documents,
+    read_limits,
+    read_text,
+    torchserve_options,
+)
+
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod")
+#: Where the images pytorch/torchserve have their configuration.
+_DEFAULT_CONFIG = "/home/model-server/config.properties"
+_UNNAMED = "config.properties"
+
+
+def is_workload(documents: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the documents have a workload."""
+    return any(document.get("kind") in _WORKLOADS for document in documents)
+
+
+@dataclass(frozen=True)
+class _ConfigMaps:
+    """The data of each ConfigMap by its name; each byte of binary data is one character."""
+
+    data: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def read(
+        cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[tuple[Path, Any]]
+    ) -> _ConfigMaps:
+        data: dict[str, dict[str, str]] = {}
+        for document in documents:
+            if document.get("kind") == "ConfigMap":
+                name = str((document.get("metadata") or {}).get("name"))
+                texts = {k: _as_bytes(str(v)) for k, v in (document.get("data") or {}).items()}
+                data[name] = {**texts, **_decode(document.get("binaryData") or {}, name)}
+        for folder, kustomization in kustomizations:
+            for generator in kustomization.get("configMapGenerator") or ():
+                entries = data.setdefault(str(generator.get("name")), {})
+                for entry in generator.get("files") or ():
+                    key, equals, file = str(entry).partition("=")
+                    file = file if equals else key
+                    key = key if equals else PurePosixPath(file).name
+                    entries[key] = read_bytes_as_text(folder / file)
+                for literal in generator.get("literals") or ():
+                    key, _, text = str(literal).partition("=")
+                    entries[key] = _as_bytes(text)
+                for file in (*(generator.get("envs") or ()), generator.get("env")):
+                    if file:
+                        entries.update(parse_environment(read_text(folder / file)))
+        return cls(data)
+
+    def get(self, name: str) -> Mapping[str, str] | None:
+        return self.data.get(name)
+
+
+def _as_bytes(text: str) -> str:
+    return text.encode().decode("latin-1")
+
+
+def _decode(binary: Mapping[str, str], name: str) -> dict[str, str]:
+    try:
+        return {k: base64.b64decode(v, validate=True).decode("latin-1") for k, v in binary.items()}
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise ConfigError(f"ConfigMap {name} has binaryData that is not base64: {error}") from None
+
+
+def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
+    """Read the manifests in these YAML files.
+
+    Raises:
+        ConfigError: there is not exactly one container that may run TorchServe, or a file that it
+            needs is missing.
+    """
+    documents, kustomizations = [], []
+    for path in paths:
+        for document in read_documents(path):
+            if path.name.startswith("kustomization") or document.get("kind") == "Kustomization":
+                kustomizations.append((path.parent, document))
+            else:
+                documents.append(document)
+    workloads = [document for document in documents if document.get("kind") in _WORKLOADS]
+    workload = one(workloads, f"workloads ({', '.join(_WORKLOADS)})", paths[0])
+    spec = workload.get("spec") or {}
+    if workload["kind"] != "Pod":
+        spec = (spec.get("template") or {}).get("spec") or {}
+    container = _container(spec.get("containers") or [], paths[0])
+    maps = _ConfigMaps.read(documents, kustomizations)
+    environment, secrets, notes = _environment(container, maps)
+    command = [*(container.get("command") or ()), *(container.get("args") or ())]
+    options = torchserve_options(_words(command)) or ()
+    place = find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
+    properties = _mounted_file(spec, container, maps, place or _DEFAULT_CONFIG)
+    if properties is None and place is not None:
+        raise ConfigError(
+            f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "
+            "pass the file with the ConfigMap too"
+        )
+    if properties is None:
+        notes.append("no config.properties in a ConfigMap: the image has its own")
+    return PlatformFiles(
+        "kubernetes",
+        properties if properties is not None else "",
+        environment,
+        options,
+        read_limits(container.get("resources") or {}),
+        secrets,
+        tuple(paths),
+        tuple(notes),
+    )
+
+
+def _words(command: Sequence[object]) -> list[str]:
+    """Return a container's command; the words of a shell's script are split at white space."""
+    words = [str(word) for word in command]
+    if len(words) > 1 and words[0].rsplit("/", 1)[-1] in ("sh", "bash"):
+        return [word for text in words[1:] for word in text.split()]
+    return words
+
+
+def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
+    def may_run_torchserve(container: Mapping[str, Any]) -> bool:
+        command = [*(container.get("command") or ()), *(container.get("args") or ())]
+        is_named = "torchserve" in str(container.get("image", ""))
+        return is_named or torchserve_options(_words(command)) is not None
+
+    found = [c for c in containers if may_run_torchserve(c)] if len(containers) > 1 else containers
+    container: Mapping[str, Any] = one(found, "containers that run torchserve", path)
+    return container
+
+
+def _environment(
+    container: Mapping[str, Any], maps: _ConfigMaps
+) -> tuple[dict[str, str], tuple[str, ...], list[str]]:
+    """Return the variables, the names of those that are secrets, and notes."""
+    variables: dict[str, str] = {}
+    secrets, notes = [], []
+    for source in container.get("envFrom") or ():
+        prefix = source.get("prefix", "")
+        if "configMapRef" in source:
+            name = source["configMapRef"].get("name")
+            entries = maps.get(name)
+            if entries is None:
+                notes.append(f"ConfigMap {name} is not in these files: its variables are missing")
+            variables |= {f"{prefix}{key}": text for key, text in (entries or {}).items()}
+        else:
+            name = (source.get("secretRef") or {}).get("name")
+            notes.append(f"the variables of Secret {name} are not in these files")
+    for entry in container.get("env") or ():
+        name, source = entry["name"], entry.get("valueFrom")
+        if source is None:
+            variables[name] = _expand(str(entry.get("value", "")), variables)
+        elif reference := source.get("configMapKeyRef"):
+            text = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
+            if text is None:
+                notes.append(f"variable {name}: its ConfigMap is not in these files")
+            else:
+                variables[name] = text
+        elif "secretKeyRef" in source:
+            secrets.append(name)
+        else:
+            notes.append(f"variable {name} is known only in the cluster")
+    return variables, tuple(secrets), notes
+
+
+def _expand(text: str, variables: Mapping[str, str]) -> str:
+    """Fill in references `$(NAME)` to earlier variables, as Kubernetes does."""
+    for name, value in variables.items():
+        text = text.replace(f"$({name})", value)
+    return text
+
+
+def _mounted_file(
+    spec: Mapping[str, Any], container: Mapping[str, Any], maps: _ConfigMaps, place: str
+) -> str | None:
+    """Return the text that a ConfigMap provides at a path in the container; None for none."""
+    for mount_path, name, items in _mounts(spec, container):
+        entries = maps.get(name)
+        files = items or {key: key for key in entries or ()}
+        for key, file in files.items():
+            path = mount_path if file is None else str(PurePosixPath(mount_path, file))
+            if path == place and entries is not None and key in entries:
+                return entries[key]
+    return None
+
+
+def _mounts(
+    spec: Mapping[str, Any], container: Mapping[str, Any]
+) -> Iterator[tuple[str, str, dict[str, str | None]]]:
+    """Yield each mounted ConfigMap: its path, its name, and the files in it by key."""
+    volumes = {volume.get("name"): volume for volume in spec.get("volumes") or ()}
+    for mount in container.get("volumeMounts") or ():
+        volume = volumes.get(mount.get("name")) or {}
+        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
+        for source in sources:
+            reference = source.get("configMap")
+            if not reference:
+                continue
+            items = {i["key"]: i.get("path", i["key"]) for i in reference.get("items") or ()}
+            name = str(reference.get("name"))
+            if sub_path := mount.get("subPath"):
+                keys = [key for key, path in items.items() if path == sub_path] or [sub_path]
+                yield mount["mountPath"], name, {keys[0]: None}
+            else:
+                yield mount["mountPath"], name, items

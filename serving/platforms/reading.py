@@ -1,0 +1,101 @@
+"""Find the platform of a file or folder, and read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.environment import parse_environment
+from serving.errors import ConfigError
+from serving.platforms.compose import FILES as COMPOSE_FILES
+from serving.platforms.compose import read_compose
+from serving.platforms.docker import read_dockerfile
+from serving.platforms.files import (
+    PlatformFiles,
+    read_bytes_as_text,
+    read_documents,
+    read_text,
+)
+from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
+from serving.platforms.kubernetes import is_workload, read_kubernetes
+from serving.platforms.systemd import read_systemd
+from serving.sagemaker import ARGUMENTS as SAGEMAKER_ARGUMENTS
+from serving.sagemaker import is_sagemaker
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+_START_SCRIPT_ARGUMENTS = ("--start", "--foreground", "--ncs")
+
+
+def read_platform(path: Path) -> PlatformFiles | None:
+    """Read a deployment from a file or folder of a platform.
+
+    Returns:
+        The deployment; None if the file or folder is of no known platform.
+
+    Raises:
+        ConfigError: it is of a platform, but cannot be read.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if path.name in COMPOSE_FILES:
+        return read_compose(path)
+    if path.suffix == ".service":
+        return read_systemd(path)
+    if path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
+        return read_dockerfile(path)
+    if path.suffix in _YAML_SUFFIXES:
+        return read_manifests([path])
+    if path.suffix == ".json":
+        return _read_sagemaker(path)
+    return None
+
+
+def read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
+    """Read YAML files together: an InferenceService, or a workload; None if there is neither.
+
+    Raises:
+        ConfigError: a file cannot be read, or the deployment is not complete.
+    """
+    by_path = {path: read_documents(path) for path in paths}
+    if services := [path for path, found in by_path.items() if is_inference_service(found)]:
+        return read_kserve(services)
+    if any(is_workload(found) for found in by_path.values()):
+        return read_kubernetes(list(paths))
+    return None
+
+
+def _read_folder(folder: Path) -> PlatformFiles | None:
+    for name in COMPOSE_FILES:
+        if (folder / name).is_file():
+            return read_compose(folder / name)
+    if (folder / "Dockerfile").is_file():
+        return read_dockerfile(folder / "Dockerfile")
+    if units := sorted(folder.glob("*.service")):
+        return read_systemd(units[0])
+    files = sorted(path for path in folder.rglob("*") if path.suffix in _YAML_SUFFIXES)
+    if files and (found := read_manifests(files)):
+        return found
+    if (folder / "environment.json").is_file():
+        return _read_sagemaker(folder / "environment.json")
+    properties = folder / "config.properties"
+    if not properties.is_file():
+        if (folder / CONFIG_FILE).is_file():
+            raise ConfigError(
+                f"{folder} has {CONFIG_FILE} but no InferenceService; put its YAML file beside it"
+            )
+        return None
+    environment = folder / "environment"
+    return PlatformFiles(
+        "properties",
+        read_bytes_as_text(properties),
+        parse_environment(read_text(environment)) if environment.is_file() else {},
+        _START_SCRIPT_ARGUMENTS,
+        sources=(properties, environment) if environment.is_file() else (properties,),
+    )
+
+
+def _read_sagemaker(path: Path) -> PlatformFiles | None:
+    environment = parse_environment(read_text(path))
+    if not is_sagemaker(environment):
+        return None
+    return PlatformFiles("sagemaker", None, environment, SAGEMAKER_ARGUMENTS, sources=(path,))

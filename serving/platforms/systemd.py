@@ -1,0 +1,86 @@
+"""systemd: a unit with its EnvironmentFile."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from serving.environment import parse_environment
+from serving.errors import ConfigError
+from serving.limits import Limits
+from serving.platforms.files import (
+    PlatformFiles,
+    find_option,
+    parse_quantity,
+    read_bytes_as_text,
+    read_text,
+    torchserve_options,
+)
+
+
+def read_systemd(path: Path) -> PlatformFiles:
+    """Read a unit. A file that does not exist at its path is looked for beside the unit.
+
+    Raises:
+        ConfigError: the unit does not run TorchServe, or a file that it needs is missing.
+    """
+    entries = _service_entries(path)
+    options = next(
+        (o for c in entries.get("ExecStart", []) if (o := torchserve_options(shlex.split(c)))),
+        None,
+    )
+    if options is None:
+        raise ConfigError(f"{path}: ExecStart does not run torchserve")
+    environment: dict[str, str] = {}
+    for line in entries.get("Environment", []):
+        pairs = [word.partition("=") for word in shlex.split(line)]
+        environment |= {name: text for name, equals, text in pairs if equals}
+    sources = [path]
+    for name in entries.get("EnvironmentFile", []):
+        is_optional, file = name.startswith("-"), _find(name.removeprefix("-"), path)
+        if file is not None:
+            environment |= parse_environment(read_text(file))
+            sources.append(file)
+        elif not is_optional:
+            raise ConfigError(f"{path}: EnvironmentFile {name} does not exist")
+    place = find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
+    file = _find(place, path) if place else None
+    if place and file is None:
+        raise ConfigError(f"{path}: {place} does not exist, neither there nor beside the unit")
+    return PlatformFiles(
+        "systemd",
+        read_bytes_as_text(file) if file else "",
+        environment,
+        options,
+        _limits(entries),
+        sources=(*sources, file) if file else tuple(sources),
+    )
+
+
+def _service_entries(path: Path) -> dict[str, list[str]]:
+    """Return the values of each key of the section [Service]; an empty value resets the key."""
+    text = read_text(path).replace("\\\n", " ")
+    entries: dict[str, list[str]] = {}
+    section = ""
+    for line in map(str.strip, text.split("\n")):
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif section == "Service" and "=" in line and line[0] not in "#;":
+            key, _, value = (part.strip() for part in line.partition("="))
+            entries[key] = [*entries.get(key, []), value] if value else []
+    return entries
+
+
+def _find(name: str, unit: Path) -> Path | None:
+    beside = unit.parent / Path(name).name
+    return next((path for path in (Path(name), beside) if path.is_file()), None)
+
+
+def _limits(entries: dict[str, list[str]]) -> Limits:
+    quota = next(iter(entries.get("CPUQuota", [])[-1:]), "")
+    memory = next(iter(entries.get("MemoryMax", [])[-1:]), "")
+    cpus = float(quota.removesuffix("%")) / 100 if quota.endswith("%") else None
+    is_bytes = memory[:1].isdigit() and not memory.endswith("%")
+    unit = {"K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti"}.get(memory[-1:], "")
+    memory_bytes = int(parse_quantity(memory.rstrip("KMGT") + unit)) if is_bytes else None
+    return Limits(cpus, memory_bytes)
