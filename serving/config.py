@@ -153,11 +153,7 @@ class ServerConfig:
 
     def lines(self, archive: Archive) -> dict[str, str]:
         """Return the lines of config.properties that this configuration sets, by key."""
-        lines = {
-            key: str(getattr(self, name))
-            for name, key in SERVER_KEYS.items()
-            if getattr(self, name) is not None
-        } | dict(self.properties)
+        lines = self.server_lines()
         if entry := self.model_entry():
             entry = {"defaultVersion": True, "marName": archive.path.name, **entry}
             models = {archive.name: {archive.version: entry}}
@@ -165,6 +161,15 @@ class ServerConfig:
         if self.jvm:
             lines["vmargs"] = " ".join(self.jvm_arguments())
         return lines
+
+    def server_lines(self) -> dict[str, str]:
+        """Return the lines of config.properties that apply to the whole server, by key."""
+        lines = {
+            key: str(getattr(self, name))
+            for name, key in SERVER_KEYS.items()
+            if getattr(self, name) is not None
+        }
+        return {**lines, **self.properties}
 
     def model_entry(self) -> dict[str, Any]:
         """Return the settings in the model's entry of `models`, by key."""

@@ -43,6 +43,13 @@ from serving.versions import NEWEST
 #: Keys of a file that servetune sets itself, and those of TLS that have no effect. The snapshot
 #: holds the model's settings.
 _NOT_READ = SET_BY_SERVETUNE - {"model_snapshot"} | TLS_KEYS
+#: Variables of the place, not of the configuration.
+_PLACE_VARIABLES = frozenset(
+    [
+        *("HOME", "LOGNAME", "LOG_LOCATION", "METRICS_LOCATION", "PATH", "PWD", "TEMP", "TMPDIR"),
+        *("TS_CONFIG_FILE", "USER"),
+    ]
+)
 #: Keys of a model's entry that are always written and are not settings.
 _MODEL_IDENTITY = ("defaultVersion", "marName")
 _MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
@@ -121,6 +128,8 @@ class Deployment:
         reads_variables = lines.get("enable_envvars_config") == "true"
         if reads_variables:  # They are among the lines now.
             variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
+        for name in _PLACE_VARIABLES & variables.keys():
+            unused[name] = variables.pop(name)
         models = find_models(lines, archive)
         archive = archive.registered_as(models.name)
         key_pair = KeyPair.take(lines)

@@ -1,19 +1,22 @@
-"""A server that runs exported files by their start.sh, as production does."""
+"""A server that runs exported files as their platform does."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from serving.config import ServerConfig, format_environment
-from serving.environment import parse_environment
+from serving.platforms.files import PlatformFiles
+from serving.platforms.kserve import ENVELOPES
 from serving.production import edit_properties
 from serving.properties import TLS_KEYS
 from serving.reading import VARIABLES
+from serving.sagemaker import JVM_VARIABLE, MODEL_NAME, container_properties
 from serving.server import TorchServe, inherited_environment
 from serving.site import Site
 
@@ -21,26 +24,53 @@ START_SCRIPT = "start.sh"
 #: The folder of an exported archive. TorchServe 0.12.0 looks for an archive that is a folder in its
 #: working folder first, where it then cannot load it.
 MODEL_STORE = "model-store"
+#: The container starts the command in the background, and waits for something else.
+_FOREGROUND = "--foreground"
 
 
 class ExportedServer(TorchServe):
     """TorchServe started from a copy of exported files, on free loopback ports.
 
     Args:
-        files: the exported folder, which contains start.sh.
+        files: the exported folder.
+        platform: what its files give to TorchServe.
         config: the configuration in the files.
         site: the archive to serve, the installation and the limits.
         folder: receives torchserve.log.
     """
 
-    def __init__(self, files: Path, config: ServerConfig, site: Site, folder: Path):
+    def __init__(
+        self,
+        files: Path,
+        platform: PlatformFiles,
+        config: ServerConfig,
+        site: Site,
+        folder: Path,
+    ):
         super().__init__(config, site, folder)
         self._files = files
+        self._platform = platform
+
+    @property
+    def url(self) -> str:
+        """URL by which the platform sends requests for predictions to TorchServe."""
+        name = self.site.archive.name
+        path = {
+            "sagemaker": "/invocations",
+            "kserve": f"/v1/models/{name}:predict"
+            if self._envelope != ENVELOPES["v2"]
+            else f"/v2/models/{name}/infer",
+        }.get(self._platform.platform, f"/predictions/{name}")
+        return f"{self._origin}{path}"
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers of a request for a prediction."""
         return self._authorization("inference")
+
+    @property
+    def _envelope(self) -> str:
+        return self._platform.environment.get("TS_SERVICE_ENVELOPE", "")
 
     def differences(self) -> list[str]:
         """Return each JVM argument or variable that the running processes do not have."""
@@ -48,10 +78,11 @@ class ExportedServer(TorchServe):
         processes = [server, *server.children(recursive=True)]
         commands = [process.cmdline() for process in processes]
         (java,) = (c for c in commands if "org.pytorch.serve.ModelServer" in c)
+        given = [*java, *self._platform.environment.get(JVM_VARIABLE, "").split()]
         differences = [
             f"the JVM runs without {argument}"
             for argument in self.config.jvm_arguments()
-            if argument not in java
+            if argument not in given
         ]
         for pid in sorted(self.worker_pids):
             environment = psutil.Process(pid).environ()
@@ -64,31 +95,55 @@ class ExportedServer(TorchServe):
 
     def _prepare(self) -> None:
         super()._prepare()
-        copy = self._home / "work"
-        ignored = shutil.ignore_patterns(MODEL_STORE)
-        shutil.copytree(self._files, copy, dirs_exist_ok=True, ignore=ignored)
-        path = copy / "config.properties"
+        work = self._home / "work"
+        for file in self._files.iterdir():
+            if file.is_file() and file.stat().st_size < 1 << 20:
+                shutil.copy(file, work)
+        text = self._platform.properties
+        if text is None:
+            text = container_properties(self._platform.environment, self.site.archive)
         addresses = {
             key: text
             for key, text in self._site_properties().items()
             if key.endswith(("_address", "_port")) or key in TLS_KEYS
         }
-        text = edit_properties(path.read_bytes().decode("latin-1"), addresses)
         # Variables would win over the free ports.
-        hidden = {VARIABLES[key] for key in addresses}
-        environment = copy / "environment"
-        variables = parse_environment(environment.read_text())
-        environment.write_text(
-            format_environment({k: v for k, v in variables.items() if k not in hidden})
-        )
-        for file in (path, self.folder / path.name):
+        hidden = {*(VARIABLES[key] for key in addresses), "TS_CONFIG_FILE", "TS_MODEL_STORE"}
+        self._variables = {k: v for k, v in self._platform.environment.items() if k not in hidden}
+        text = edit_properties(text, {**addresses, **self._store_property(text)})
+        for file in (work / "config.properties", self.folder / "config.properties"):
             file.write_bytes(text.encode("latin-1"))
+        if (work / START_SCRIPT).is_file():
+            (work / "environment").write_text(format_environment(self._variables))
+
+    def _store_property(self, text: str) -> Mapping[str, str]:
+        is_given = any(line.startswith("model_store") for line in text.splitlines())
+        return {"model_store": str(self._home / "store")} if is_given else {}
 
     def _place_archive(self, path: Path) -> None:
         path.symlink_to(self.site.archive.path)  # As exported, whatever it contains.
 
     def _command(self) -> list[str]:
-        return [str(self._home / "work" / START_SCRIPT)]
+        script = self._home / "work" / START_SCRIPT
+        if script.is_file():
+            return [str(script)]
+        places = {
+            "--model-store": str(self._home / "store"),
+            "--ts-config": str(self._home / "work" / "config.properties"),
+            "--log-config": str(self._home / "work" / "log4j2.xml"),
+            "--models": f"{MODEL_NAME}={self.site.archive.path}",
+        }
+        command, arguments = ["torchserve"], list(self._platform.arguments)
+        while arguments:
+            name, equals, _ = arguments.pop(0).partition("=")
+            command.append(name)
+            if name in places:
+                command.append(places[name])
+                if not equals:
+                    arguments.pop(0)
+        for option in ("--ts-config", "--model-store"):
+            command += [option, places[option]] if option not in command else []
+        return [*command, *([] if _FOREGROUND in command else [_FOREGROUND])]
 
     def environment(self) -> dict[str, str]:
         """Return production's environment: PATH, folders for temporary files, MODEL_STORE."""
@@ -97,10 +152,13 @@ class ExportedServer(TorchServe):
         folders = [str(Path(python).parent), str(Path(installation.java.path).parent)]
         return {
             **inherited_environment(),
+            **self._variables,
             **self.site.secrets,
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "TMPDIR": str(self._home / "tmp"),
             "TEMP": str(self._home / "tmp"),  # The wrapper passes it on as java.io.tmpdir.
+            "LOG_LOCATION": str(self._home / "logs"),
+            "METRICS_LOCATION": str(self._home / "logs"),
             "MODEL_STORE": str(self._home / "store"),
         }
 

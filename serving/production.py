@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import javaproperties
 
@@ -222,6 +223,20 @@ def _changed_models(
     entry = versions.get(version) or {"defaultVersion": True, "marName": archive.path.name}
     versions[version] = {**entry, **changes}
     return {key: json.dumps(data, separators=(",", ":"))}
+
+
+def inference_port(properties: Mapping[str, str]) -> int:
+    """Return the port that answers predictions."""
+    address = urlsplit(properties.get("inference_address", "http://127.0.0.1:8080"))
+    return address.port or (443 if address.scheme == "https" else 80)
+
+
+def listen_everywhere(text: str) -> str:
+    """Return a config.properties whose predictions are answered on all addresses."""
+    properties = javaproperties.loads(text)
+    scheme = urlsplit(properties.get("inference_address", "http://127.0.0.1:8080")).scheme
+    address = f"{scheme}://0.0.0.0:{inference_port(properties)}"
+    return edit_properties(text, {"inference_address": address})
 
 
 def edit_properties(

@@ -65,6 +65,13 @@ def sagemaker_properties(environment: Mapping[str, str], archive: Archive) -> st
     return "".join(f"{key}={text}\n" for key, text in lines.items())
 
 
+def container_properties(environment: Mapping[str, str], archive: Archive) -> str:
+    """Return the config.properties on which TorchServe runs in the container."""
+    return sagemaker_properties(
+        {k: v for k, v in environment.items() if k != JVM_VARIABLE}, archive
+    )
+
+
 def _integer(environment: Mapping[str, str], name: str, default: int) -> str:
     text = environment.get(name, str(default)).strip()
     if read_int(text) is None:

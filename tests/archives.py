@@ -13,7 +13,9 @@ def handle(data, context):
 """
 
 
-def make_archive(folder: Path, source: str = ECHO, name: str = "echo", **extra: str) -> Path:
+def make_archive(
+    folder: Path, source: str = ECHO, name: str = "echo", version: str = "1.0", **extra: str
+) -> Path:
     """Write FOLDER/NAME.mar with a handler; return its path.
 
     Args:
@@ -24,7 +26,7 @@ def make_archive(folder: Path, source: str = ECHO, name: str = "echo", **extra: 
     manifest = {
         "createdOn": "01/01/2026 00:00:00",
         "runtime": "python",
-        "model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py:handle"},
+        "model": {"modelName": name, "modelVersion": version, "handler": "handler.py:handle"},
         "archiverVersion": "0.12.0",
     }
     if "model_config__yaml" in extra:

@@ -67,7 +67,11 @@ def export(
     ] = None,
     export_format: Annotated[
         str,
-        typer.Option("--format", help="format of the files: properties, model-config or compose"),
+        typer.Option(
+            "--format",
+            help="format of the files: properties, model-config, compose, docker, systemd, "
+            "sagemaker, kserve or kubernetes",
+        ),
     ] = "properties",
     base: Annotated[
         Path | None,
@@ -83,16 +87,21 @@ def export(
             help="property of the deployment, such as the path of a TLS key; may be repeated",
         ),
     ] = None,
-    image: Annotated[str | None, typer.Option(help="container image for --format compose")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="container image, for the formats that name one")
+    ] = None,
+    rps: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="expected load of all replicas, requests per second"),
+    ] = None,
+    headroom: Annotated[
+        float, typer.Option(min=0, max=0.95, help="share of the claimed rate to keep free")
+    ] = 0.3,
 ) -> None:
     """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
     from search.export.common import ExportFormat
     from search.export.files import export as write_files
-    from search.spec.config_file import (
-        environment_beside,
-        read_environment_file,
-        read_properties_file,
-    )
+    from search.spec.config_file import read_files
     from serving.production import DeploymentTarget
 
     if export_format not in set(ExportFormat):
@@ -101,11 +110,8 @@ def export(
     pairs = [text.partition("=") for text in properties or ()]
     if invalid := [name for name, equals, _ in pairs if not equals]:
         raise CommandError(f"--set must be KEY=VALUE (got {invalid[0]!r})")
-    target = DeploymentTarget(
-        read_properties_file(base) if base else None,
-        {name: text for name, _, text in pairs},
-        read_environment_file(environment_beside(base)),
-    )
+    text, variables = read_files(base) if base else (None, {})
+    target = DeploymentTarget(text, {name: value for name, _, value in pairs}, variables)
     outcome = _read_outcome(run)
     results = {result.number: result for result in outcome.results}
     if trial is not None and trial not in results:
@@ -123,6 +129,8 @@ def export(
         ExportFormat(export_format),
         target,
         image,
+        rps,
+        headroom,
     )
     console = create_console(soft_wrap=True)
     console.print(written.diff, end="")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,29 @@ from search.export.common import (
     ExportFormat,
     ExportRequest,
     FormatFiles,
-    exported_archive,
     fill_template,
 )
-from search.export.compose import default_image, write_compose
+from search.export.compose import write_compose
+from search.export.docker import write_docker
+from search.export.exported_files import ExportedFiles, added_settings, compare_settings
+from search.export.kserve import write_kserve
+from search.export.kubernetes import write_kubernetes
 from search.export.model_config import write_model_config
 from search.export.properties import write_properties
+from search.export.sagemaker import write_sagemaker
+from search.export.scaling import DEFAULT_HEADROOM, Resources, Scaling, replicas_for
+from search.export.systemd import write_systemd
 from search.formats import CLAIM_VERSION
 from search.report.formatting import format_settings
 from search.report.summary import confirmation_text
 from search.study.confirm import Confirmation
+from search.study.diff import flat
 from search.study.intervals import prediction_interval
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
+from serving.deployment import archived_settings
+from serving.errors import ConfigError
 from serving.production import DeploymentTarget
 from serving.server import LOG_CONFIG
 from serving.versions import NEWEST, TorchServeVersion, find_version
@@ -40,6 +50,11 @@ _WRITERS = {
     ExportFormat.PROPERTIES: write_properties,
     ExportFormat.MODEL_CONFIG: write_model_config,
     ExportFormat.COMPOSE: write_compose,
+    ExportFormat.DOCKER: write_docker,
+    ExportFormat.SYSTEMD: write_systemd,
+    ExportFormat.SAGEMAKER: write_sagemaker,
+    ExportFormat.KSERVE: write_kserve,
+    ExportFormat.KUBERNETES: write_kubernetes,
 }
 _CHANGES_ITEM = "- `changes.diff`: the changes to the config.properties in use.\n"
 _UNCONFIRMED = (
@@ -71,14 +86,17 @@ def export(
     export_format: ExportFormat = ExportFormat.PROPERTIES,
     target: DeploymentTarget | None = None,
     image: str | None = None,
+    load_rps: float | None = None,
+    headroom: float = DEFAULT_HEADROOM,
 ) -> ExportResult:
     """Write `best/`, or `best-FORMAT/`, of a run; if it fails, the previous folder stays.
 
     Args:
         confirmation: used only if it confirmed this trial's configuration.
         target: the deployment; TorchServe's default ports if None.
-        image: the container image for `ExportFormat.COMPOSE`; TorchServe's of the version that
-            was measured if None.
+        image: the container image; None for the format's default, of the version that was measured.
+        load_rps: the expected load of all replicas; None if it is not known.
+        headroom: share of the claimed rate that is kept free.
 
     Raises:
         RunError: the trial sustained no rate.
@@ -94,29 +112,34 @@ def export(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
+        claim = _claim(run, result, archive, confirmation)
+        scaling = _scaling(result, archive, float(claim["claimed_rps"]), load_rps, headroom)
         version = find_version(result.host.facts.get("torchserve")) or NEWEST
-        target = replace(target or DeploymentTarget(), version=version)
-        image = image or default_image(version)
-        request = ExportRequest(new, result.config, archive, target, image)
+        request = ExportRequest(
+            new,
+            result.config,
+            archive,
+            replace(target or DeploymentTarget(), version=version),
+            image,
+            _effective_settings(result, archive),
+            scaling,
+            _resources(run, result),
+        )
         files = _WRITERS[export_format](request)
         diff = _write_common_files(request, files)
         notes = (*request.target.notes(result.config, archive), *files.notes)
         if secrets := sorted({*run.spec().in_use().secrets, *request.target.secrets}):
             notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
-        claim = _claim(run, result, archive, confirmation)
-        kept = request.target.unmeasured(result.config, archive).to_dict()
-        claim |= {"format": export_format, "kept": kept}
-        if (path := exported_archive(new, archive.path.name)).exists():
-            claim["archive_sha256"] = Archive.read(path).sha256
+        claim |= {"format": export_format, "kept": {}, "scaling": asdict(scaling)}
+        claim = _read_back(new, claim, result, archive)
+        notes += _platform_notes(claim["kept"], request)
         (new / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
         changes = _CHANGES_ITEM if request.target.base is not None else ""
         readme = fill_template(
             "readme",
             **_readme_figures(run, result, archive, confirmation),
-            **_readme_addresses(files, version),
-            command=files.command,
-            environment_use=files.environment_use,
-            more=files.readme_items + changes + "".join(f"- Note: {note}.\n" for note in notes),
+            use=files.use or _use_of_common_files(files, version),
+            more=changes + "".join(f"- Note: {note}.\n" for note in notes),
         )
         (new / "README.md").write_text(readme)
     except BaseException:
@@ -132,14 +155,80 @@ def _confirms(confirmation: Confirmation, result: TrialResult) -> bool:
     return winner.config == result.config and confirmation.is_conclusive
 
 
+def _effective_settings(result: TrialResult, archive: Archive) -> dict[str, int]:
+    """Return the model's settings as the trial's server described them, else the defaults."""
+    server = result.server
+    defaults = {"batch_size": 1, "max_batch_delay_ms": 100, "response_timeout_s": 120}
+    workers = {"workers": server.workers_ready} if server.workers_ready else {}
+    return {**defaults, **workers, **archived_settings(archive), **server.settings}
+
+
+def _scaling(
+    result: TrialResult, archive: Archive, rate_rps: float, load_rps: float | None, headroom: float
+) -> Scaling:
+    settings = _effective_settings(result, archive)
+    batches = result.server.batch_capacity or settings["batch_size"]
+    capacity = batches + (result.config.job_queue_size or 100)
+    replicas = replicas_for(load_rps, rate_rps, headroom) if load_rps is not None else None
+    return Scaling(rate_rps, result.latency.p50_s or 0.0, capacity, headroom, replicas)
+
+
+def _resources(run: Run, result: TrialResult) -> Resources:
+    limits = run.spec().serving.limits
+    cores, peak_mb = result.host.facts.get("cores"), result.server.peak_memory_mb
+    return Resources.of(limits.cpus, limits.memory_mb, cores, peak_mb)
+
+
+def _read_back(
+    folder: Path, claim: dict[str, Any], result: TrialResult, archive: Archive
+) -> dict[str, Any]:
+    """Return the claim with the archive's digest, and with what the files add to the trial.
+
+    Raises:
+        ConfigError: the files do not carry a setting of the trial.
+    """
+    (folder / CLAIM_FILE).write_text(json.dumps(claim))
+    with tempfile.TemporaryDirectory(prefix="servetune-export-") as scratch:
+        files = ExportedFiles.read(folder, archive.path.parent, Path(scratch))
+        config = files.deployment.config
+        claim = {**claim, "archive_sha256": files.archive_sha256}
+        claim["kept"] = added_settings(config, result.config).to_dict()
+        files = replace(files, claim=claim)
+        lost = [c for c in compare_settings(files, claim["settings"]) if not c.passed]
+    if lost:
+        found = "; ".join(f"{check.what}: {check.found}" for check in lost)
+        raise ConfigError(
+            f"the format {claim['format']} does not carry the trial's settings: {found}"
+        )
+    return claim
+
+
+def _platform_notes(kept: Mapping[str, Any], request: ExportRequest) -> tuple[str, ...]:
+    """Return a note on what the platform itself adds to the configuration."""
+    in_base = flat(request.target.unmeasured(request.config, request.archive).to_dict())
+    explicit = flat(request.explicit_config.to_dict())
+    added = {
+        path: value
+        for path, value in flat(dict(kept)).items()
+        if path not in in_base and explicit.get(path) != value
+    }
+    if not added:
+        return ()
+    entries = ", ".join(f"{path}={value}" for path, value in added.items())
+    return (f"the platform sets {entries}: the configuration was measured without",)
+
+
 def _write_common_files(request: ExportRequest, files: FormatFiles) -> str:
-    """Write the files of every format; return the changes to the config.properties in use."""
+    """Write the files of most formats; return the changes to the config.properties in use."""
     folder, text = request.folder, files.properties_text
-    environment_text = request.target.environment_text(request.config, request.archive)
+    if files.has_environment:
+        environment_text = request.target.environment_text(request.config, request.archive)
+        (folder / "environment").write_text(environment_text)
+        shutil.copy(LOG_CONFIG, folder / "log4j2.xml")
+    if text is None:
+        return ""
     # Text that servetune writes is ASCII; what stays of a file in use keeps its bytes.
-    (folder / "config.properties").write_bytes(text.encode("latin-1"))
-    (folder / "environment").write_text(environment_text)
-    shutil.copy(LOG_CONFIG, folder / "log4j2.xml")
+    (folder / files.properties_path).write_bytes(text.encode("latin-1"))
     if request.target.base is None:
         return ""
     lines = (request.target.base.splitlines(keepends=True), text.splitlines(keepends=True))
@@ -207,9 +296,9 @@ def _facts_table(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in facts.items() if name != "host")
 
 
-def _readme_addresses(files: FormatFiles, version: TorchServeVersion) -> dict[str, str]:
-    """Return the addresses in config.properties, and how clients get a token."""
-    properties = javaproperties.loads(files.properties_text)
+def _use_of_common_files(files: FormatFiles, version: TorchServeVersion) -> str:
+    """Return what the files are for: addresses, tokens, environment."""
+    properties = javaproperties.loads(files.properties_text or "")
     if not version.requires_tokens:
         tokens = (
             f"TorchServe {version.number} has no tokens: anyone who reaches its ports may use them."
@@ -223,4 +312,11 @@ def _readme_addresses(files: FormatFiles, version: TorchServeVersion) -> dict[st
         name: properties.get(f"{name}_address", f"http://127.0.0.1:{port}")
         for name, port in default_ports.items()
     }
-    return {**addresses, "tokens": tokens}
+    return fill_template(
+        "readme_files",
+        **addresses,
+        tokens=tokens,
+        command=files.command,
+        environment_use=files.environment_use,
+        items=files.readme_items,
+    )

@@ -164,12 +164,13 @@ def _read_platform(paths: Sequence[Path]) -> PlatformFiles | None:
     if len(paths) > 1:
         are_yaml = all(path.name.lower().endswith(_YAML_SUFFIXES) for path in paths)
         return read_manifests(paths) if are_yaml else None
-    if paths[0].is_dir() and (platform := read_platform(paths[0])) is None:
+    platform = read_platform(paths[0])
+    if platform is None and paths[0].is_dir():
         raise ConfigError(
             f"{paths[0]} has no files of a deployment: no config.properties, manifest, compose "
             "file, unit, Dockerfile or environment.json"
         )
-    return read_platform(paths[0])
+    return platform
 
 
 def _import_platform(

@@ -112,7 +112,8 @@ def _serving_problems(
         problems = {
             name: problem
             for name in type(baseline).model_fields
-            if (path := getattr(baseline, name)) and (problem := _file_problem(path, may_be_folder=name == "properties"))
+            if (path := getattr(baseline, name))
+            and (problem := _file_problem(path, may_be_folder=name == "properties"))
         }
         for name, problem in problems.items():
             yield f"serving.baseline.{name}", problem

@@ -1,0 +1,60 @@
+"""Export as a Dockerfile on a TorchServe image."""
+
+from __future__ import annotations
+
+import re
+
+import javaproperties
+
+from search.export.common import ExportRequest, FormatFiles, write_archive_if_it_overrides
+from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
+from serving.exported import MODEL_STORE
+from serving.production import listen_everywhere
+
+_ARCHIVES = "models"  #: The name of the build context that holds the archive.
+
+
+def write_docker(request: ExportRequest) -> FormatFiles:
+    """Write a Dockerfile; the image holds the archive, its settings and the environment."""
+    text = request.target.properties_text(request.config, request.archive)
+    note = write_archive_if_it_overrides(request)
+    name, image = request.archive.path.name, request.container_image
+    tag = request.resource_name
+    source = "" if note else f"--from={_ARCHIVES} "
+    path = f"{MODEL_STORE}/{name}" if note else name
+    is_folder = request.archive.path.is_dir()
+    target = f"{HOME}/{MODEL_STORE}/{name}" if is_folder else f"{HOME}/{MODEL_STORE}/"
+    lines = [
+        f"FROM {image}",
+        f"WORKDIR {HOME}",
+        f"COPY config.properties log4j2.xml {HOME}/",
+        f"COPY {source}{path} {target}",
+        *(f"ENV {name}={_quoted(text)}" for name, text in request.environment.items()),
+        "EXPOSE 8080",
+        f"ENTRYPOINT {_json(TORCHSERVE_COMMAND)}",
+        "CMD []",
+    ]
+    (request.folder / "Dockerfile").write_text("\n".join(lines) + "\n")
+    context = "" if note else f"--build-context {_ARCHIVES}=/folder/of/archive "
+    resources = request.resources
+    limits = f" --cpus {resources.cpus:g}" if resources.cpus else ""
+    limits += f" --memory {resources.memory_mb}m" if resources.memory_mb else ""
+    return FormatFiles(
+        listen_everywhere(text),
+        command=f"docker build {context}-t {tag} . && docker run --init -p 8080:8080{limits} {tag}",
+        environment_use="The `Dockerfile` has the same variables.",
+        key_file_place=f"in the container ({HOME}/key_file.json)",
+        readme_items=(
+            "- `Dockerfile`: needs BuildKit for `--build-context`. For Vertex AI, name the port\n"
+            "  and the routes `/predictions/MODEL` and `/ping` when you upload the model.\n"
+        ),
+        notes=(*([note] if note else []), *container_notes(image, javaproperties.loads(text))),
+    )
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'([\\"$])', r"\\\1", text) + '"'
+
+
+def _json(words: tuple[str, ...]) -> str:
+    return "[" + ", ".join(f'"{word}"' for word in words) + "]"

@@ -1,0 +1,142 @@
+"""Read exported files back, and compare their settings with those of the trial."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.errors import RunError
+from search.export.common import CLAIM_FILE, exported_archive
+from search.formats import CLAIM_VERSION, check_version
+from search.study.diff import flat
+from serving.archive import Archive
+from serving.archive_files import digest
+from serving.config import ServerConfig
+from serving.deployment import Deployment
+from serving.errors import ConfigError
+from serving.platforms.files import PlatformFiles
+from serving.platforms.reading import read_platform
+from serving.production import RATE_PROPERTIES
+from serving.sagemaker_archive import MODEL_TAR, unpack_model_tar
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one comparison.
+
+    Attributes:
+        what: the setting or property.
+        passed: whether it is as claimed.
+        found: the actual value, and the claimed one if they differ.
+    """
+
+    what: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class ExportedFiles:
+    """Exported files.
+
+    Attributes:
+        claim: the content of trial.json.
+        archive: the model archive that they serve.
+        platform: what the files give to TorchServe.
+        archive_sha256: the digest of the archive, as the claim has it.
+    """
+
+    folder: Path
+    claim: dict[str, Any]
+    archive: Archive
+    platform: PlatformFiles
+    archive_sha256: str
+
+    @classmethod
+    def read(cls, folder: Path, model_store: Path | None, scratch: Path) -> ExportedFiles:
+        """Read a folder that `servetune export` wrote.
+
+        Args:
+            model_store: the folder of the archive, unless the archive is among the files.
+            scratch: an existing folder into which a model.tar.gz is unpacked.
+
+        Raises:
+            RunError: the folder has no valid trial.json, or one of another version.
+            ArchiveError: the archive is missing.
+        """
+        path = folder / CLAIM_FILE
+        try:
+            claim = json.loads(path.read_text())
+            name = claim["archive"]
+            exported = exported_archive(folder, name)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{folder} contains no files exported by servetune: {CLAIM_FILE}: {error}"
+            ) from None
+        check_version(claim, CLAIM_VERSION, path)
+        platform = read_platform(folder)
+        if platform is None:
+            raise RunError(f"{folder} has no config.properties and no files of a platform")
+        if (model_tar := folder / MODEL_TAR).is_file():
+            archive = unpack_model_tar(model_tar, scratch / "model")
+            return cls(folder, claim, archive, platform, digest(model_tar))
+        archive = Archive.read(exported if exported.exists() else (model_store or folder) / name)
+        archive = archive.registered_as(claim["model"])
+        return cls(folder, claim, archive, platform, archive.sha256)
+
+    @property
+    def kept(self) -> ServerConfig:
+        """Settings of the config.properties in use that stayed, although the trial lacked them."""
+        return ServerConfig(**self.claim["kept"])
+
+    @property
+    def deployment(self) -> Deployment:
+        """The configuration in the files, including the archive's own settings.
+
+        Raises:
+            ConfigError: TorchServe cannot read a file.
+        """
+        try:
+            return Deployment.read(
+                self.platform.properties, self.platform.environment, self.archive
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{self.folder}: {error}") from None
+
+
+def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Check]:
+    """Compare the archive and every setting of the files with those of the trial."""
+    digest = files.archive_sha256
+    is_same = digest == files.claim["archive_sha256"]
+    found = "as exported" if is_same else f"a different archive: SHA-256 {digest[:12]}…"
+    checks = [Check("archive", is_same, found)]
+    actual, kept = flat(files.deployment.config.to_dict()), flat(files.kept.to_dict())
+    expected = flat(claimed)
+    for path in sorted({*expected, *actual}):
+        value, expected_value = actual.get(path), expected.get(path)
+        if path in expected:
+            is_same = value == expected_value
+            found = str(value) if is_same else f"{value}; the trial had {expected_value}"
+            checks.append(Check(path, is_same, found))
+        elif (
+            not path.startswith("properties.")
+            or path.removeprefix("properties.") in RATE_PROPERTIES
+        ):
+            # The export noted the settings that stay from the config.properties in use.
+            found = f"{value}; the trial did not set it"
+            checks.append(Check(path, kept.get(path) == value, found))
+    return checks
+
+
+def added_settings(config: ServerConfig, trial: ServerConfig) -> ServerConfig:
+    """Return the settings of a configuration that the trial did not set."""
+    added: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        given = getattr(trial, name)
+        if isinstance(value, dict):
+            added[name] = {k: v for k, v in value.items() if k not in given}
+        elif given is None:
+            added[name] = value
+    return ServerConfig(**added)

@@ -1,0 +1,115 @@
+"""Export for KServe: the folder that storageUri names, and an InferenceService."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from search.export.common import (
+    ExportRequest,
+    FormatFiles,
+    fill_template,
+    write_archive_if_it_overrides,
+    write_yaml,
+)
+from serving.config import ServerConfig
+from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE
+from serving.production import edit_properties
+
+#: Source: the runtime kserve-torchserve and KServe's own examples.
+_PROPERTIES = {
+    "inference_address": "http://0.0.0.0:8085",
+    "management_address": "http://0.0.0.0:8085",
+    "metrics_address": "http://0.0.0.0:8082",
+    "grpc_inference_port": "7070",
+    "grpc_management_port": "7071",
+    "enable_envvars_config": "true",
+    "enable_metrics_api": "true",
+    "metrics_mode": "prometheus",
+    "model_store": f"/mnt/models/{MODEL_STORE}",
+}
+_ENVELOPE = "service_envelope"
+_CANARY_PERCENT = 10
+
+
+def write_kserve(request: ExportRequest) -> FormatFiles:
+    """Write config/config.properties with a model_snapshot, and the InferenceService."""
+    config = request.explicit_config
+    envelope = config.properties.get(_ENVELOPE)
+    protocol = next((v for v, name in ENVELOPES.items() if name == envelope), "v1")
+    note = write_archive_if_it_overrides(request)
+    (request.folder / CONFIG_FILE.parent).mkdir()
+    write_yaml(request.folder / "inference-service.yaml", _service(request, config, protocol))
+    notes = [note] if note else []
+    if envelope not in ENVELOPES.values():
+        notes.append(
+            f"KServe sets the envelope {ENVELOPES[protocol]}, without which the configuration was "
+            f'measured: requests are sent as {{"instances": […]}} to '
+            f"/v1/models/{request.archive.name}:predict, and the handler gets each instance; "
+            f"measure with properties.service_envelope: {ENVELOPES[protocol]} to be sure"
+        )
+    notes.append(
+        "KServe's own server stands before TorchServe in the pod, and may be the limit: the rate "
+        "is TorchServe's"
+    )
+    return FormatFiles(
+        _properties_text(request, config),
+        command="kubectl apply -f inference-service.yaml",
+        properties_path=str(CONFIG_FILE),
+        has_environment=False,
+        use=fill_template(
+            "readme_kserve",
+            archive=request.archive.path.name,
+            model_store=MODEL_STORE,
+            protocol=protocol,
+            model=request.archive.name,
+            concurrency=str(request.scaling.concurrency),
+            target_rps=f"{request.scaling.target_rps:.3g}",
+            canary=str(_CANARY_PERCENT),
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _properties_text(request: ExportRequest, config: ServerConfig) -> str:
+    archive, target = request.archive, request.target
+    if target.base is not None:
+        return target.properties_text(config, archive)
+    lines = {k: v for k, v in config.lines(archive).items() if k not in ("models", _ENVELOPE)}
+    entry = {"defaultVersion": True, "marName": archive.path.name, **config.model_entry()}
+    snapshot = {
+        "name": "startup.cfg",
+        "modelCount": 1,
+        "models": {archive.name: {archive.version: entry}},
+    }
+    lines["model_snapshot"] = json.dumps(snapshot, separators=(",", ":"))
+    return edit_properties("", {**_PROPERTIES, **target.given, **lines})
+
+
+def _service(request: ExportRequest, config: ServerConfig, protocol: str) -> dict[str, Any]:
+    scaling, name = request.scaling, request.resource_name
+    model: dict[str, Any] = {
+        "modelFormat": {"name": "pytorch"},
+        "protocolVersion": protocol,
+        "storageUri": f"pvc://models/{name}",
+        "resources": request.resources.kubernetes(),
+    }
+    environment = request.environment
+    if environment:
+        model["env"] = [{"name": n, "value": text} for n, text in environment.items()]
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": name},
+        "spec": {
+            "predictor": {
+                "minReplicas": scaling.least_replicas,
+                "maxReplicas": scaling.most_replicas,
+                "scaleMetric": "concurrency",
+                "scaleTarget": scaling.concurrency,
+                "containerConcurrency": scaling.capacity,
+                "canaryTrafficPercent": _CANARY_PERCENT,
+                "model": model,
+            }
+        },
+    }

@@ -1,0 +1,143 @@
+"""Each format carries every configuration: it is read back equal, and its files are valid."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search.cli.main import run_command
+from search.export.common import ExportFormat
+from search.export.files import export
+from search.study.outcome import Outcome
+from servetune.errors import ExitStatus
+from serving.config import SETTINGS, ServerConfig
+from serving.limits import Limits
+from serving.platforms.reading import read_platform
+from tests.search.export.configurations import random_config
+
+#: Configurations for each format; `make test-all` tries a thousand.
+EXAMPLES = 1000 if int(os.environ.get("FUZZ_EXAMPLES", "0")) >= 5000 else 50
+
+
+def exported(
+    outcome: Outcome, config: ServerConfig, export_format: ExportFormat, **options: Any
+) -> Path:
+    """Return the folder of the files of one configuration, as if it were the best trial's."""
+    assert outcome.best is not None
+    result = replace(outcome.best, config=config)
+    archive = outcome.spec.archive()
+    return export(outcome.run, result, archive, None, export_format, **options).folder
+
+
+def imported(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert run_command(["import", *arguments, "--json"]) == ExitStatus.OK
+    return dict(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("export_format", ExportFormat)
+def test_export_carries_every_configuration(
+    outcome: Outcome, capsys: pytest.CaptureFixture[str], export_format: ExportFormat
+) -> None:
+    for seed in range(EXAMPLES):
+        config = random_config(seed)
+        # The export itself reads its files back, and fails if a setting is lost.
+        folder = exported(outcome, config, export_format)
+        archive = folder / "model-store" / "echo.mar"
+        options = ("--archive", str(archive)) if archive.is_file() else ()
+        settings = imported(capsys, str(folder), *options)["settings"]
+        for name in SETTINGS:
+            if (value := getattr(config, name)) is not None:
+                assert settings[name] == value, (seed, name)
+        assert config.environment.items() <= settings.get("environment", {}).items(), seed
+        assert config.jvm.items() <= settings.get("jvm", {}).items(), seed
+        assert config.properties.items() <= settings.get("properties", {}).items(), seed
+
+
+@pytest.mark.parametrize("export_format", [ExportFormat.KUBERNETES, ExportFormat.KSERVE])
+def test_export_writes_valid_manifests(outcome: Outcome, export_format: ExportFormat) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    folder = exported(outcome, random_config(1), export_format)
+    for path in sorted(folder.glob("*.yaml")):
+        document = yaml.safe_load(path.read_text())
+        if "k8s.io" not in document["apiVersion"] and "kserve" not in document["apiVersion"]:
+            validate.validate(document, "1.31", strict=True)
+
+
+def test_export_writes_valid_requests_to_sagemaker(outcome: Outcome) -> None:
+    session = pytest.importorskip("botocore.session").get_session()
+    validate = pytest.importorskip("botocore.validate").ParamValidator()
+    folder = exported(outcome, random_config(2), ExportFormat.SAGEMAKER, load_rps=1000.0)
+    for service, operation, file in (
+        ("sagemaker", "CreateModel", "create_model.json"),
+        ("sagemaker", "CreateEndpointConfig", "create_endpoint_config.json"),
+        ("sagemaker", "CreateEndpoint", "create_endpoint.json"),
+        ("application-autoscaling", "RegisterScalableTarget", "scalable-target.json"),
+        ("application-autoscaling", "PutScalingPolicy", "scaling-policy.json"),
+    ):
+        shape = session.get_service_model(service).operation_model(operation).input_shape
+        problems = validate.validate(json.loads((folder / file).read_text()), shape)
+        assert not problems.has_errors(), f"{file}: {problems.generate_report()}"
+    compile((folder / "deploy.py").read_text(), "deploy.py", "exec")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_export_writes_valid_unit(outcome: Outcome, tmp_path: Path) -> None:
+    folder = exported(outcome, random_config(3), ExportFormat.SYSTEMD)
+    (unit,) = folder.glob("*.service")
+    # The command is not installed here.
+    command = shutil.which("true") or "/bin/true"
+    text = unit.read_text().replace("/opt/torchserve/bin/torchserve", command)
+    copy = tmp_path / unit.name
+    copy.write_text(text)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True
+    )
+    own = [line for line in checked.stderr.splitlines() if unit.name in line]
+    assert own == [] and checked.returncode == 0, checked.stderr
+
+
+def test_export_scales_by_the_claimed_rate(outcome: Outcome) -> None:
+    folder = exported(
+        outcome, ServerConfig(), ExportFormat.KUBERNETES, load_rps=1000.0, headroom=0.2
+    )
+    autoscaler = yaml.safe_load((folder / "horizontalpodautoscaler.yaml").read_text())["spec"]
+    (metric,) = autoscaler["metrics"]
+    assert metric["pods"]["target"]["averageValue"] == "200000m", "80 % of 250 rps"
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (5, 10)
+    folder = exported(outcome, ServerConfig(), ExportFormat.SAGEMAKER, headroom=0.5)
+    policy = json.loads((folder / "scaling-policy.json").read_text())
+    configuration = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert configuration["TargetValue"] == 250 * 0.5 * 60
+
+
+@pytest.mark.parametrize(
+    "export_format", [ExportFormat.COMPOSE, ExportFormat.SYSTEMD, ExportFormat.KUBERNETES]
+)
+def test_export_carries_the_limits_of_the_trial(
+    outcome: Outcome, export_format: ExportFormat
+) -> None:
+    specification = outcome.run.folder / "spec.yaml"
+    data = yaml.safe_load(specification.read_text())
+    data["serving"]["limits"] = {"cpus": 1.5, "memory_mb": 900}
+    specification.write_text(yaml.safe_dump(data))
+    platform = read_platform(exported(outcome, ServerConfig(), export_format))
+    assert platform is not None and platform.limits == Limits(1.5, 900 << 20)
+
+
+def test_sagemaker_refuses_what_no_variable_carries(
+    outcome: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from serving.errors import ConfigError
+
+    config = ServerConfig(properties={"io_ratio": "70"})
+    with pytest.raises(ConfigError, match="no variable for io_ratio=70; export --format docker"):
+        exported(outcome, config, ExportFormat.SAGEMAKER)
+    assert not (outcome.run.folder / "best-sagemaker").exists()
