@@ -33,7 +33,8 @@ _SPEED_PREFIXES = (
 def parse_environment(text: str) -> dict[str, str]:
     """Read an environment file: lines `NAME=value`, or a JSON object of variables.
 
-    Values of lines may be quoted. JSON may have the variables under the key "Environment".
+    Values of lines may be quoted. JSON may have the variables under the key "Environment", also
+    in the "PrimaryContainer" of a request to SageMaker.
 
     Raises:
         ConfigError: a line is not NAME=value, or the JSON is no object of texts and numbers.
@@ -63,6 +64,8 @@ def _parse_json(text: str) -> dict[str, str]:
         data: Any = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"the environment file is not valid JSON: {error}") from None
+    for container in (data.get("PrimaryContainer"), *(data.get("Containers") or ())):
+        data = container or data
     data = data.get("Environment", data)
     if not isinstance(data, dict):
         raise ConfigError("the environment file must be a JSON object of variables")

@@ -25,11 +25,25 @@ def doctor(
         str | None,
         typer.Option(help="address of a Ray cluster whose hosts are checked instead of this one"),
     ] = None,
+    deployment: Annotated[
+        Path | None,
+        typer.Option(
+            help="path of a deployment's files or folder, which are checked instead of this host "
+            "for settings that something overrides"
+        ),
+    ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="path of the deployment's model archive")
+    ] = None,
 ) -> None:
-    """Check this host, or the hosts of a cluster, and show how to fix each problem."""
+    """Check this host, a cluster's hosts or a deployment's files, and show how to fix problems."""
     from search.cluster.doctor import check_cluster, check_host
+    from search.export.deployment_check import check_deployment
 
-    findings = check_cluster(cluster, python, java) if cluster else check_host(python, java)
+    if deployment is not None:
+        findings = check_deployment(deployment, archive)
+    else:
+        findings = check_cluster(cluster, python, java) if cluster else check_host(python, java)
     table = Table("", "check", "found", "fix")
     for finding in findings:
         table.add_row("ok" if finding.ok else "✗", finding.subject, finding.found, finding.remedy)

@@ -1,0 +1,146 @@
+"""Reading Kubernetes manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.errors import ConfigError
+from serving.limits import Limits
+from serving.platforms.files import parse_quantity
+from serving.platforms.reading import read_platform
+
+CONFIG_MAP = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: ts-config}
+data:
+  config.properties: |
+    job_queue_size=7
+  THREADS: "3"
+"""
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ts}
+spec:
+  template:
+    spec:
+      containers:
+        - name: proxy
+          image: envoy
+        - name: serve
+          image: registry/serving@sha256:00
+          command: [%s]
+          env:
+            - {name: OMP_NUM_THREADS, value: "2"}
+            - {name: BASE, value: /models}
+            - {name: STORE, value: "$(BASE)/store"}
+            - {name: THREADS, valueFrom: {configMapKeyRef: {name: ts-config, key: THREADS}}}
+            - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hub, key: token}}}
+            - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+          resources: {limits: {cpu: 1500m, memory: 2Gi}}
+          volumeMounts: [%s]
+      volumes:
+        - {name: config, configMap: {name: ts-config%s}}
+"""
+START = "torchserve, --start, --ncs, --ts-config, /etc/ts/config.properties"
+
+
+def write(
+    folder: Path,
+    command: str = START,
+    mounts: str = "{name: config, mountPath: /etc/ts}",
+    items: str = "",
+) -> Path:
+    (folder / "deployment.yaml").write_text(DEPLOYMENT % (command, mounts, items))
+    (folder / "config.yaml").write_text(CONFIG_MAP)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "mounts", "items"),
+    [
+        (START, "{name: config, mountPath: /etc/ts}", ""),
+        (
+            "torchserve, --start, --ts-config=/etc/ts/config.properties",
+            "{name: config, mountPath: /etc/ts/config.properties, subPath: config.properties}",
+            "",
+        ),
+        (
+            "sh, -c, 'exec torchserve --start --ts-config /etc/ts/ts.conf'",
+            "{name: config, mountPath: /etc/ts}",
+            ", items: [{key: config.properties, path: ts.conf}]",
+        ),
+        (
+            "/usr/bin/torchserve, --start",
+            "{name: config, mountPath: /home/model-server/config.properties, "
+            "subPath: config.properties}",
+            "",
+        ),
+    ],
+    ids=["folder", "file", "items", "default place"],
+)
+def test_read_kubernetes_finds_the_config_map(
+    tmp_path: Path, command: str, mounts: str, items: str
+) -> None:
+    platform = read_platform(write(tmp_path, command, mounts, items))
+    assert platform is not None and platform.platform == "kubernetes"
+    assert platform.properties == "job_queue_size=7\n"
+    assert platform.environment == {
+        "OMP_NUM_THREADS": "2",
+        "BASE": "/models",
+        "STORE": "/models/store",
+        "THREADS": "3",
+    }
+    assert platform.secrets == ("HF_TOKEN",)
+    assert platform.limits == Limits(1.5, 2 << 30)
+    assert platform.notes == ("variable NODE is known only in the cluster",)
+
+
+def test_read_kubernetes_reads_one_file_with_all_documents(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "all.yaml"
+    deployment = (tmp_path / "deployment.yaml").read_text()
+    path.write_text(f"{CONFIG_MAP}---\n{deployment}---\n")
+    platform = read_platform(path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+def test_read_kubernetes_reads_generated_config_maps(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "ts.properties").write_bytes(b"# r\xe9gl\xe9\r\njob_queue_size=8\r\n")
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [deployment.yaml]\nconfigMapGenerator:\n  - name: ts-config\n"
+        "    files: [config.properties=files/ts.properties]\n    literals: [THREADS=4]\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None
+    assert platform.properties == "# r\xe9gl\xe9\r\njob_queue_size=8\r\n"
+    assert platform.environment["THREADS"] == "4"
+
+
+def test_read_kubernetes_refuses_what_is_missing(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(ConfigError, match=r"reads /etc/ts/config\.properties, which no ConfigMap"):
+        read_platform(tmp_path / "deployment.yaml")
+    (tmp_path / "second.yaml").write_text((tmp_path / "deployment.yaml").read_text())
+    with pytest.raises(ConfigError, match="has 2 workloads"):
+        read_platform(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("500m", 0.5), ("2", 2), (4, 4), ("1.5Gi", 1.5 * 2**30), ("1e3", 1000), ("100k", 100_000)],
+)
+def test_parse_quantity_reads_each_form(text: object, value: float) -> None:
+    assert parse_quantity(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "two", "5Qi", "1.2.3", None])
+def test_parse_quantity_refuses_other_text(text: object) -> None:
+    with pytest.raises(ConfigError, match="is not a quantity"):
+        parse_quantity(text)

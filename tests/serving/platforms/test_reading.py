@@ -1,0 +1,158 @@
+"""Reading compose files, units, Dockerfiles, InferenceServices and SageMaker's variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.errors import ConfigError
+from serving.limits import Limits
+from serving.platforms.reading import read_platform
+
+PROPERTIES = "job_queue_size=7\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.properties").write_text(PROPERTIES)
+    (tmp_path / "environment").write_text("OMP_NUM_THREADS=2\n")
+    return tmp_path
+
+
+def test_read_platform_reads_a_folder_of_plain_files(folder: Path) -> None:
+    platform = read_platform(folder)
+    assert platform is not None and platform.platform == "properties"
+    assert (platform.properties, platform.environment) == (PROPERTIES, {"OMP_NUM_THREADS": "2"})
+
+
+@pytest.mark.parametrize(
+    ("service", "limits"),
+    [
+        (
+            "entrypoint: [torchserve, --ts-config, /ts/config.properties]\n"
+            "    env_file: environment\n    volumes: ['./config.properties:/ts/config.properties:ro']",
+            Limits(),
+        ),
+        (
+            "command: torchserve --start --ts-config=/ts/config.properties\n"
+            "    environment: [OMP_NUM_THREADS=2]\n    volumes: ['.:/ts']\n"
+            "    cpus: 1.5\n    mem_limit: 2g",
+            Limits(1.5, 2 << 30),
+        ),
+        (
+            "image: pytorch/torchserve:0.12.0-cpu\n    environment: {OMP_NUM_THREADS: 2}\n"
+            "    volumes: [{type: bind, source: config.properties, "
+            "target: /home/model-server/config.properties}]\n"
+            "    deploy: {resources: {limits: {cpus: '0.5', memory: 512M}}}",
+            Limits(0.5, 512 << 20),
+        ),
+    ],
+    ids=["lists", "shell", "image"],
+)
+def test_read_compose_reads_each_form(folder: Path, service: str, limits: Limits) -> None:
+    (folder / "compose.yaml").write_text(f"services:\n  db: {{image: db}}\n  ts:\n    {service}\n")
+    platform = read_platform(folder)
+    assert platform is not None and platform.platform == "compose"
+    assert (platform.properties, platform.environment) == (PROPERTIES, {"OMP_NUM_THREADS": "2"})
+    assert platform.limits == limits
+
+
+def test_read_compose_refuses_a_file_that_no_volume_provides(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(
+        "services: {ts: {command: torchserve --ts-config /ts/x.properties}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"reads /ts/x\.properties, which no volume provides"):
+        read_platform(folder)
+
+
+def test_read_systemd_follows_resets_and_optional_files(folder: Path) -> None:
+    (folder / "ts.service").write_text(
+        '[Unit]\nDescription=x\n[Service]\nEnvironment=A=1 "B=two words"\n'
+        "EnvironmentFile=-/nowhere/else\nEnvironmentFile=/etc/ts/environment\n"
+        "ExecStart=/bin/false\nExecStart=\n"
+        "ExecStart=/opt/bin/torchserve --start --foreground \\\n"
+        "  --ts-config /etc/ts/config.properties\nCPUQuota=150%\nMemoryMax=2G\n"
+    )
+    platform = read_platform(folder / "ts.service")
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.environment == {"A": "1", "B": "two words", "OMP_NUM_THREADS": "2"}
+    assert platform.limits == Limits(1.5, 2 << 30)
+    assert platform.arguments[:2] == ("--start", "--foreground")
+
+
+def test_read_systemd_refuses_another_command(folder: Path) -> None:
+    (folder / "ts.service").write_text("[Service]\nExecStart=/usr/bin/java -jar x\n")
+    with pytest.raises(ConfigError, match="ExecStart does not run torchserve"):
+        read_platform(folder / "ts.service")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM pytorch/torchserve\nENV OMP_NUM_THREADS 2\nCOPY config.properties /home/model-server/\n",
+        '# base\nFROM a AS b\nENV A=1\nFROM b\nENV OMP_NUM_THREADS="2"\nWORKDIR /srv\n'
+        "COPY . conf/\nCMD torchserve --start \\\n  --ts-config /srv/conf/config.properties\n",
+        'FROM a\nENV OMP_NUM_THREADS=2\nCOPY ["config.properties", "/x/ts.conf"]\n'
+        'ENTRYPOINT ["torchserve"]\nCMD ["--start", "--ts-config", "/x/ts.conf"]\n',
+    ],
+    ids=["default place", "stages", "json"],
+)
+def test_read_dockerfile_reads_each_form(folder: Path, text: str) -> None:
+    (folder / "Dockerfile").write_text(text)
+    platform = read_platform(folder)
+    assert platform is not None and platform.platform == "docker"
+    assert (platform.properties, platform.environment) == (PROPERTIES, {"OMP_NUM_THREADS": "2"})
+
+
+SERVICE = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: pets}
+spec:
+  predictor:
+    model:
+      modelFormat: {name: pytorch}
+      protocolVersion: %s
+      storageUri: gs://bucket/pets
+      env: [{name: OMP_NUM_THREADS, value: "2"}]
+      resources: {limits: {cpu: "1", memory: 2Gi}}
+"""
+
+
+@pytest.mark.parametrize(("protocol", "envelope"), [("v1", "kserve"), ("v2", "kservev2")])
+def test_read_kserve_reads_the_storage(tmp_path: Path, protocol: str, envelope: str) -> None:
+    (tmp_path / "isvc.yaml").write_text(SERVICE % protocol)
+    with pytest.raises(ConfigError, match="copy the folder config of gs://bucket/pets beside"):
+        read_platform(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.properties").write_text("enable_envvars_config=true\n")
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.platform == "kserve"
+    assert platform.environment == {"TS_SERVICE_ENVELOPE": envelope, "OMP_NUM_THREADS": "2"}
+    assert platform.limits == Limits(1.0, 2 << 30)
+
+
+def test_read_kserve_refuses_other_formats(tmp_path: Path) -> None:
+    text = (SERVICE % "v1").replace("    model:", "    sklearn:")
+    (tmp_path / "isvc.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"no predictor\.model of the format pytorch"):
+        read_platform(tmp_path)
+
+
+def test_read_platform_reads_the_variables_of_sagemaker(tmp_path: Path) -> None:
+    path = tmp_path / "create_model.json"
+    path.write_text('{"PrimaryContainer": {"Environment": {"SAGEMAKER_TS_BATCH_SIZE": 4}}}')
+    platform = read_platform(path)
+    assert platform is not None and platform.properties is None
+    assert platform.environment == {"SAGEMAKER_TS_BATCH_SIZE": "4"}
+
+
+@pytest.mark.parametrize("name", ["config.properties", "model-config.yaml", "vars.json"])
+def test_read_platform_leaves_other_files_to_their_readers(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"batchSize": 4}')
+    assert read_platform(tmp_path / name) is None
+
+
+def test_read_platform_finds_nothing_in_an_empty_folder(tmp_path: Path) -> None:
+    assert read_platform(tmp_path) is None
