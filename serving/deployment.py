@@ -219,10 +219,10 @@ def archived_settings(archive: Archive, is_snapshot: bool = False) -> dict[str, 
     Args:
         is_snapshot: whether the server reads a `model_snapshot`, which wins over the archive.
     """
-    if is_snapshot:
-        return {}
     settings = {}
-    for name, keys in ARCHIVE_KEYS.items():
+    # A snapshot has no size of the queue.
+    by_name = {"job_queue_size": ARCHIVE_KEYS["job_queue_size"]} if is_snapshot else ARCHIVE_KEYS
+    for name, keys in by_name.items():
         value = archive.settings.get(keys[0])
         if keys[0] in archive.overridden_keys and type(value) is int and value > 0:
             settings[name] = value

@@ -51,9 +51,11 @@ def sagemaker_properties(environment: Mapping[str, str], archive: Archive) -> st
         "decode_input_request": "false",
         "load_models": "ALL",
         "disable_token_authorization": "true",
-        "enable_model_api": "true",
-        "default_response_timeout": _integer(environment, _TIMEOUT, _DEFAULT_TIMEOUT_S),
+        # The container's file ends without a line break, so that the first line appended to it,
+        # default_response_timeout, becomes part of the value `true` of enable_model_api.
+        "enable_model_api": "false",
     }
+    _integer(environment, _TIMEOUT, _DEFAULT_TIMEOUT_S)
     if _WORKERS in environment:
         lines["default_workers_per_model"] = _integer(environment, _WORKERS, 0)
     if environment.keys() & MODEL_VARIABLES.keys() and not _has_many_models(environment):
@@ -94,6 +96,11 @@ def sagemaker_notes(environment: Mapping[str, str], archive: Archive) -> list[st
         notes.append(
             f"{', '.join(sorted(given))}: with any of the five variables, the container sets the "
             f"others to its defaults: {defaults}"
+        )
+    if _TIMEOUT in environment:
+        notes.append(
+            f"{_TIMEOUT} has no effect: the container's config.properties has no line break before "
+            "the line that it writes; set SAGEMAKER_TS_RESPONSE_TIMEOUT"
         )
     if given and archive.version != MODEL_VERSION:
         notes.append(

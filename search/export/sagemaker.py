@@ -28,7 +28,7 @@ _SET_BY_CONTAINER = {
     "enable_envvars_config": "true",
     "decode_input_request": "false",
     "disable_token_authorization": "true",
-    "enable_model_api": "true",
+    "enable_model_api": "false",
 }
 
 
@@ -155,7 +155,6 @@ def sagemaker_environment(config: ServerConfig) -> dict[str, str]:
         )
     for variable, (key, _) in MODEL_VARIABLES.items():
         variables[variable] = str(getattr(config, names[key]))
-    variables["SAGEMAKER_MODEL_SERVER_TIMEOUT"] = str(config.response_timeout_s)
     for key, text in config.server_lines().items():
         if _SET_BY_CONTAINER.get(key) == text:
             continue
