@@ -1,4 +1,4 @@
-"""The toolkit of SageMaker's container, in an environment of its own, reads what is exported."""
+"""The toolkit of SageMaker's container, in a separate environment, reads what is exported."""
 
 from __future__ import annotations
 
