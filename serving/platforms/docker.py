@@ -72,7 +72,8 @@ def _variables(rest: str) -> dict[str, str]:
         name, _, text = rest.partition(" ")
         return {name: text.strip()}
     pairs = [word.partition("=") for word in words]
-    return {name: text for name, _, text in pairs}
+    # Docker removes the backslash before a dollar sign, which shlex keeps.
+    return {name: text.replace("\\$", "$") for name, _, text in pairs}
 
 
 def _copied_file(
