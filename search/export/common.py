@@ -61,7 +61,7 @@ class ExportRequest:
 
     @property
     def container_image(self) -> str:
-        """The container image: TorchServe's own of the version that was measured if none is given."""
+        """The container image; by default TorchServe's own, of the version that was measured."""
         return self.image or f"pytorch/torchserve:{self.target.version.number}-cpu"
 
     @property
