@@ -19,6 +19,7 @@ BY_PATH = {
     "loadgen/test_connection.py": "processes",
     "loadgen/test_fleet.py": "processes",
     "loadgen/test_local_process.py": "processes",
+    "loadgen/test_window.py": "processes",
     "benchmarks/test_loadgen.py": "processes",
     "benchmarks/test_stub.py": "processes",
     "search/service": "processes",

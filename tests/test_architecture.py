@@ -43,13 +43,14 @@ MAY_IMPORT = {
         "search/study/tune_adapter.py",
     },
     "aiohttp": {
-        "loadgen/client.py",
         "loadgen/connection.py",
+        "loadgen/posting.py",
         "search/cli/service.py",
         "search/service/app.py",
         "search/service/client.py",
         "serving/server.py",
     },
+    "httptools": {"loadgen/http_connection.py"},
     "MLRsearch": {"loadgen/rate/mlrsearch.py"},
 }
 

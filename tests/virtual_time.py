@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from loadgen.payloads import Payload
+from loadgen.posting import Post, Poster, Receiver
 
 T = TypeVar("T")
 
@@ -53,21 +54,32 @@ def use_virtual_clock(monkeypatch: pytest.MonkeyPatch, service_s: float) -> Virt
     """Make clients and fleets read a virtual clock; answer each post after `service_s`."""
     clock = VirtualClock()
 
-    class Poster:
-        async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
-            async with asyncio.timeout(within_s):
-                await asyncio.sleep(service_s)
-            return 200, b"ok"
+    class FixedPoster:
+        def __init__(self, receiver: Receiver):
+            self._receiver = receiver
+
+        def post(self, post: Post) -> None:
+            asyncio.get_running_loop().call_later(
+                service_s, self._receiver.answered, post, 200, b"ok"
+            )
+
+        def expire(self, due_before: float) -> None:
+            """Every answer comes in time."""
 
     @asynccontextmanager
     async def connections(
-        url: str, payloads: Sequence[Payload], fast: bool = True, ssl: object = True
+        url: str,
+        payloads: Sequence[Payload],
+        receiver: Receiver,
+        fast: bool = True,
+        ssl: object = True,
     ) -> AsyncIterator[Poster]:
-        yield Poster()
+        yield FixedPoster(receiver)
 
     now = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr("loadgen.client.time", now)
     monkeypatch.setattr("loadgen.fleet.time", now)
-    monkeypatch.setattr("loadgen.client._thread_times", lambda: (clock.cpu_s, 0.0))
+    monkeypatch.setattr("loadgen.window.time", now)
+    monkeypatch.setattr("loadgen.window.thread_times", lambda: (clock.cpu_s, 0.0))
     monkeypatch.setattr("loadgen.client.connections_to", connections)
     return clock

@@ -1,27 +1,24 @@
 """Tests of one load generator process, against an HTTP server in another process."""
 
 import asyncio
-import errno
-import gc
-import os
 import pickle
 import socket
-import subprocess
-import sys
-import tracemalloc
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from loadgen.client import Client, _thread_times, _Window
+from loadgen.client import Client
+from loadgen.dispatch import SWEEP_S
 from loadgen.errors import GeneratorDefectError
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
+from loadgen.posting import Post, Receiver
 from loadgen.schedule import Burst, Closed, Constant, Schedule, Share
+from loadgen.window import Window
 from servetune.errors import InputError
 from tests.stub import stub
 from tests.virtual_time import use_virtual_clock
@@ -128,8 +125,11 @@ async def test_client_counts_no_defect_as_a_failure(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     class Broken:
-        async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
+        def post(self, post: Post) -> None:
             raise error
+
+        def expire(self, due_before: float) -> None:
+            """Nothing is outstanding."""
 
     @asynccontextmanager
     async def connections(*arguments: object) -> AsyncIterator[Broken]:
@@ -184,74 +184,6 @@ async def test_client_counts_the_same_with_both_posters(fast: bool) -> None:
     assert len(measured.service) == 45
 
 
-async def test_client_sends_no_request_before_its_due_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    early = []
-    original = _Window.sent
-
-    def sent(window: _Window, due: float) -> float:
-        now = original(window, due)
-        early.append(now < due)
-        return now
-
-    monkeypatch.setattr(_Window, "sent", sent)
-    with stub(service_s=0.001, batch=8) as url:
-        await Client(PAYLOADS, url).run(Load(Constant(700), 0.5))
-    assert len(early) == 350
-    assert not any(early)
-
-
-async def test_client_counts_a_late_answer_as_a_timeout() -> None:
-    """Deadlines are coarse; the count of timeouts is exact."""
-    window = _Window(Load(Constant(1), 10.0, timeout_s=20.0))
-    window.succeeded(-1.0, window.sent(-1.0))
-    window.succeeded(-30.0, window.sent(-30.0))
-    measured = window.result()
-    assert measured.errors == {"timeout": 1}
-    assert measured.succeeded == measured.good.sum() == 1
-    assert measured.sent == len(measured.latency) == measured.done.sum() == 2
-    worst = measured.latency.quantile(1.0)
-    assert worst and worst >= 30
-
-
-async def test_client_needs_no_more_memory_for_a_long_window() -> None:
-    def record(window: _Window, requests: int) -> int:
-        for _ in range(requests):
-            due = window.now()
-            window.scheduled()
-            window.succeeded(due, window.sent(due))
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
-
-    window = _Window(Load(Closed(64), 600.0))
-    tracemalloc.start()
-    try:
-        few = record(window, 10_000)
-        many = record(window, 300_000)
-    finally:
-        tracemalloc.stop()
-    assert many - few < 1_000_000
-    assert window.result().succeeded == 310_000
-
-
-async def test_client_counts_requests_without_a_file_descriptor_as_unsent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A limit of the load generator process is no failure of the server."""
-
-    class NoFiles:
-        async def post(self, payload: Payload, within_s: float) -> tuple[int, bytes]:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-    @asynccontextmanager
-    async def connections(*arguments: object) -> AsyncIterator[NoFiles]:
-        yield NoFiles()
-
-    monkeypatch.setattr("loadgen.client.connections_to", connections)
-    measured = await Client(PAYLOADS, "http://127.0.0.1:9/").run(Load(Constant(20), 0.5))
-    assert (measured.scheduled, measured.sent, measured.errors) == (10, 0, {})
-    assert measured.generator_limited == "10 of 10 requests were not sent"
-
-
 async def test_client_serial_load_ends_with_the_last_request() -> None:
     with stub(workers=4, service_s=0.02) as url:
         measured = await Client(PAYLOADS, url).run(Load(Closed(1, 10), 30.0))
@@ -267,28 +199,127 @@ async def test_client_serial_load_ends_with_the_last_request() -> None:
     assert parts[1].span_s < 30
 
 
-@contextmanager
-def spinning(core: int) -> Iterator[None]:
-    """Run a process that keeps a core busy."""
-    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile os.getppid() != 1: pass"
-    with subprocess.Popen([sys.executable, "-c", code]) as spinner:
-        try:
-            yield
-        finally:
-            spinner.kill()
+async def test_client_sends_no_request_before_its_due_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    early = []
+    original = Window.sent
+
+    def sent(window: Window, due: float, now: float) -> None:
+        early.append(now < due or window.now() < now)
+        original(window, due, now)
+
+    monkeypatch.setattr(Window, "sent", sent)
+    with stub(service_s=0.001, batch=8) as url:
+        await Client(PAYLOADS, url).run(Load(Constant(700), 0.5))
+    assert len(early) == 350
+    assert not any(early)
 
 
-def test_thread_times_include_the_wait_for_a_core() -> None:
-    """Two processes spin on one core, so that each waits for the other."""
-    if not Path("/proc/self/schedstat").exists():
-        pytest.skip("this kernel does not report run delay")
-    cores = os.sched_getaffinity(0)
-    cpu_s, delay_s = _thread_times()
-    try:
-        os.sched_setaffinity(0, {max(cores)})
-        with spinning(max(cores)):
-            while _thread_times()[1] < delay_s + 0.01:
-                pass
-    finally:
-        os.sched_setaffinity(0, cores)
-    assert _thread_times()[0] > cpu_s
+async def test_client_counts_requests_without_a_file_descriptor_as_unsent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A limit of the load generator process is no failure of the server."""
+
+    class NoFiles:
+        def __init__(self, receiver: Receiver):
+            self.post = receiver.unsent
+
+        def expire(self, due_before: float) -> None:
+            """Nothing is outstanding."""
+
+    @asynccontextmanager
+    async def connections(
+        url: str, payloads: object, receiver: Receiver, *options: object
+    ) -> AsyncIterator[NoFiles]:
+        yield NoFiles(receiver)
+
+    monkeypatch.setattr("loadgen.client.connections_to", connections)
+    measured = await Client(PAYLOADS, "http://127.0.0.1:9/").run(Load(Constant(20), 0.5))
+    assert (measured.scheduled, measured.sent, measured.errors) == (10, 0, {})
+    assert measured.generator_limited == "10 of 10 requests were not sent"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("schedule", [Constant(200), Closed(8)])
+async def test_client_cancelled_run_leaves_nothing_behind(
+    schedule: Constant | Closed, fast: bool
+) -> None:
+    before = asyncio.all_tasks()
+    with stub(service_s=5.0, batch=4) as url:
+        run = asyncio.create_task(Client(PAYLOADS, url, fast=fast).run(Load(schedule, 60.0)))
+        await asyncio.sleep(0.1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert asyncio.all_tasks() == before
+    timers: list[asyncio.TimerHandle] = getattr(asyncio.get_running_loop(), "_scheduled", [])
+    assert all(timer.cancelled() for timer in timers)
+
+
+@pytest.mark.parametrize("schedule", [Constant(50), Closed(4), Burst(4)])
+async def test_client_stop_awaits_outstanding_requests(
+    schedule: Constant | Closed | Burst,
+) -> None:
+    with stub(service_s=0.3, batch=100) as url:
+        client = Client(PAYLOADS, url)
+        run = asyncio.create_task(client.run(Load(schedule, 60.0)))
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            if (so_far := await client.snapshot()) is not None and so_far.scheduled:
+                break
+        await client.stop()
+        await client.stop()
+        measured = await run
+    assert measured.succeeded == measured.scheduled >= 1
+    assert measured.span_s < 60
+
+
+async def test_client_ends_if_a_server_never_answers() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        for schedule in (Constant(100), Closed(3)):
+            measured = await Client(PAYLOADS, url).run(Load(schedule, 0.2, timeout_s=0.1))
+            assert measured.errors == {"timeout": measured.scheduled}
+            assert measured.begun.sum() == measured.scheduled >= 3
+
+
+async def test_client_closed_loop_pauses_users_that_fail_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        measured = await Client(PAYLOADS, url).run(Load(Closed(4), 0.5))
+    assert measured.errors == {"connection refused": measured.scheduled}
+    assert 4 < measured.scheduled <= 4 * (0.5 / SWEEP_S + 1)
+
+
+def test_client_does_not_send_what_is_overdue_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stall that is longer than the timeout, the requests of the stall are unsent."""
+    clock = use_virtual_clock(monkeypatch, service_s=0.04)
+
+    async def stalled() -> Any:
+        run = asyncio.create_task(Client(PAYLOADS).run(Load(Constant(100), 2.0, timeout_s=0.25)))
+        await asyncio.sleep(1.0)
+        clock.work(0.5)
+        return await run
+
+    measured = clock.run(stalled())
+    assert measured.scheduled == 200
+    assert measured.unsent == pytest.approx(25, abs=1)
+    # Four were outstanding, and four were sent less than their service time before the timeout.
+    assert measured.failed == pytest.approx(8, abs=2)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("method", ["succeeded", "sent", "count_buffered"])
+@pytest.mark.parametrize("schedule", [Constant(50), Closed(2)])
+async def test_client_ends_a_window_that_cannot_be_recorded(
+    monkeypatch: pytest.MonkeyPatch, schedule: Constant | Closed, method: str, fast: bool
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Window, method, fail)
+    with stub(service_s=0.001, batch=8) as url:
+        with pytest.raises(GeneratorDefectError, match="ZeroDivisionError"):
+            await Client(PAYLOADS, url, fast=fast).run(Load(schedule, 60.0))

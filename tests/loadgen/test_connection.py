@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import os
 import socket
 import ssl
 import struct
 import subprocess
+import zlib
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,18 +22,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-import loadgen.connection
-from loadgen.client import failure_cause
 from loadgen.connection import Connections, Sessions, connections_to, supported, target_url
 from loadgen.errors import PayloadError
 from loadgen.payloads import Payload
 from loadgen.payloads.http_syntax import encode_target
+from loadgen.posting import Post, Poster
 
 PAYLOAD = Payload(b'{"a": 1}', {"Content-Type": "application/json", "X-Own": "y"})
 LARGE = bytes(range(256)) * 8192
 PACKED = gzip.compress(b"ok")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+#: Causes of failures for which a server is responsible.
+FAILURES = {"disconnected", "incomplete body", "malformed answer", "reset", "timeout"}
 
 Outcome = tuple[int, bytes] | str
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -47,6 +51,8 @@ class Server:
         self.steps, self.connections, self.requests = steps, 0, list[bytes]()
         self.ended: asyncio.Queue[None] = asyncio.Queue()
         self.asked = asyncio.Event()
+        #: Ends every pause.
+        self.released = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -62,7 +68,9 @@ class Server:
                             writer.write(step)
                             await writer.drain()
                         case float():
-                            await asyncio.sleep(step)
+                            with contextlib.suppress(TimeoutError):
+                                async with asyncio.timeout(step):
+                                    await self.released.wait()
                         case "close":
                             await self._end(writer)
                             return
@@ -73,6 +81,11 @@ class Server:
                                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                             )
                             writer.transport.abort()
+                            await self._end(writer)
+                            return
+                        case "half-close":
+                            writer.write_eof()
+                            await reader.read()
                             await self._end(writer)
                             return
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -88,7 +101,7 @@ class Server:
 
     async def settled(self) -> None:
         """Wait until the poster can know that the server has ended the last connection."""
-        if self.steps[-1] in ("close", "reset"):
+        if self.steps[-1] in ("close", "reset", "half-close"):
             await self.ended.get()
         for _ in range(10):
             await asyncio.sleep(0.005)
@@ -104,6 +117,35 @@ async def serving(server: Server, host: str = "127.0.0.1", **options: Any):
         listening.close()
 
 
+class Results:
+    """Keeps the results of posts, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[tuple[Post, Outcome]] = asyncio.Queue()
+
+    def answered(self, post: Post, status: int, body: bytes) -> None:
+        self.queue.put_nowait((post, (status, body)))
+
+    def failed(self, post: Post, cause: str) -> None:
+        self.queue.put_nowait((post, cause))
+
+    def unsent(self, post: Post) -> None:
+        self.queue.put_nowait((post, "unsent"))
+
+    def broken(self, error: Exception) -> None:
+        self.queue.put_nowait(((PAYLOAD, 0.0, 0.0), repr(error)))
+
+    async def of(self, poster: Poster, payload: Payload, within_s: float = 30.0) -> Outcome:
+        """Post a payload and return its result."""
+        assert self.queue.empty(), "each post has one result"
+        poster.post((payload, 0.0, 0.0))
+        timer = asyncio.get_running_loop().call_later(within_s, poster.expire, 1.0)
+        try:
+            return (await self.queue.get())[1]
+        finally:
+            timer.cancel()
+
+
 async def outcomes(
     url: str,
     fast: bool,
@@ -114,17 +156,14 @@ async def outcomes(
 ):
     """Post and return each answer, or the cause of its failure."""
     answers: list[Outcome] = []
-    async with connections_to(url, [payload], fast) as poster:
+    results = Results()
+    async with connections_to(url, [payload], results, fast) as poster:
         assert type(poster) is (Connections if fast else Sessions)
         for _ in range(posts):
-            try:
-                answers.append(await poster.post(payload, within_s))
-            except TimeoutError:
-                answers.append("timeout")
-            except Exception as error:
-                answers.append(failure_cause(error))
+            answers.append(await results.of(poster, payload, within_s))
             if server is not None:
                 await server.settled()
+    assert results.queue.empty()
     return answers
 
 
@@ -177,7 +216,25 @@ def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
         ("100 is not the answer", [b"HTTP/1.1 100 Continue\r\n\r\n" + OK], (200, b"ok"), 1),
         ("103 is not the answer", [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 0.02, OK], (200, b"ok"), 1),
         ("a compressed body is decompressed", [answer("200 OK", PACKED, "Content-Encoding: gzip")], (200, b"ok"), 1),
+        ("1xx may come with the answer's head", [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + OK[:20], 0.02, OK[20:]], (200, b"ok"), 1),
+        ("1xx alone is no answer", [b"HTTP/1.1 100 Continue\r\n\r\n", "close"], "disconnected", 2),
+        ("deflate is decompressed", [answer("200 OK", zlib.compress(b"ok"), "Content-Encoding: Deflate")], (200, b"ok"), 1),
+        ("deflate may lack its header", [answer("200 OK", zlib.compress(b"ok", wbits=-15), "Content-Encoding: deflate")], (200, b"ok"), 1),
+        ("a compressed body may come in chunks", [CHUNKED[:-2] + b"content-encoding: gzip\r\n\r\n" + b"%x\r\n" % len(PACKED) + PACKED[:9], 0.02, PACKED[9:] + b"\r\n0\r\n\r\n"], (200, b"ok"), 1),
+        ("a compressed body may be corrupt", [answer("200 OK", b"\x1f\x8b" + b"no gzip!" * 4, "Content-Encoding: gzip")], "incomplete body", 2),
+        ("chunks may have extensions and trailers", [CHUNKED + b"2;a=b\r\nok\r\n0\r\nX: y\r\n\r\n"], (200, b"ok"), 1),
         ("an unrequested second answer ends the connection", [OK + OK], (200, b"ok"), 2),
+        ("data that is no answer may follow one", [OK + b"ok"], "malformed answer", 2),
+        ("data may follow the last answer", [answer("200 OK", b"ok", "Connection: close") + b"ok"], "malformed answer", 2),
+        ("a half-closed connection after the answer is replaced", [OK, "half-close"], (200, b"ok"), 2),
+        ("a half-closed connection before the answer has none", ["half-close"], "disconnected", 2),
+        ("a half-closed connection ends a body without a length", [b"HTTP/1.1 200 OK\r\n\r\nok", "half-close"], (200, b"ok"), 2),
+        ("an error may be followed by a reset", [answer("503 Busy", b"later", "Connection: close"), "reset"], (503, b"later"), 2),
+        ("an error may be followed by an unannounced reset", [answer("400 Bad", b"no"), "reset"], (400, b"no"), 2),
+        ("a transfer encoding that is not chunked ends with the connection", [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok", "close"], (200, b"ok"), 2),
+        ("header names have any case", [b"HTTP/1.1 200 OK\r\ncOnTeNt-LeNgTh: 2\r\n\r\no", "close"], "incomplete body", 2),
+        ("reasons and headers may be empty or long", [b"HTTP/1.1 200 \r\nX: \r\nY: " + b"y" * 4000 + b"\r\nContent-Length: 2\r\n\r\nok"], (200, b"ok"), 1),
+        ("a large answer with an error status is a status", [answer("500 Oh", LARGE)], (500, LARGE), 1),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )  # fmt: skip
@@ -192,6 +249,44 @@ def test_posters_return_the_same(
             found = await outcomes(url, fast, server=server, within_s=within_s)
             assert found == [outcome] * 2, sentence
             assert server.connections == connections, sentence
+
+    run(scenario())
+
+
+def test_connections_use_none_whose_request_was_not_read(run: Run, fast: bool) -> None:
+    """An answer that precedes the end of its request leaves the rest of it in the connection."""
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer("413 Large", b"no"))
+
+    async def scenario() -> None:
+        large, results = Payload(bytes(2**26)), Results()
+        async with serving(hasty, limit=2**10) as port:  # type: ignore[arg-type]
+            async with connections_to(
+                f"http://127.0.0.1:{port}/", [large], results, fast
+            ) as poster:
+                for _ in range(2):
+                    assert await results.of(poster, large) == (413, b"no")
+            assert len(opened) == 2
+            for writer in opened:
+                writer.close()
+
+    opened: list[asyncio.StreamWriter] = []
+    run(scenario())
+
+
+@pytest.mark.parametrize("steps", [[OK + OK[:20]], [OK, 0.02, OK], [OK, 0.02, b"x"]])
+def test_connections_use_none_with_unrequested_data(run: Run, steps: list[Any]) -> None:
+    """It could be taken for the answer to the next request."""
+
+    async def scenario() -> None:
+        server = Server(steps)
+        async with serving(server) as port:
+            found = await outcomes(f"http://127.0.0.1:{port}/", True, server=server)
+            assert found == [(200, b"ok")] * 2
+            assert server.connections == 2
 
     run(scenario())
 
@@ -287,9 +382,10 @@ async def test_posters_send_a_head_request() -> None:
     payload = Payload(b"", method="HEAD", path="/ping")
     server = Server([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
     async with serving(server) as port:
-        async with connections_to(f"http://127.0.0.1:{port}/", [payload]) as poster:
+        url, results = f"http://127.0.0.1:{port}/", Results()
+        async with connections_to(url, [payload], results) as poster:
             for _ in range(2):
-                assert await poster.post(payload, 30) == (200, b"")
+                assert await results.of(poster, payload) == (200, b"")
     assert server.requests[0].startswith(b"HEAD /ping HTTP/1.1\r\n")
 
 
@@ -310,12 +406,12 @@ def test_posters_never_fail_by_their_own_fault(
 
     async def scenario() -> None:
         async with serving(Server([sent, "close"])) as port:
-            async with connections_to(f"http://127.0.0.1:{port}/", [PAYLOAD], fast) as poster:
-                try:
-                    status, body = await poster.post(PAYLOAD, 10)
-                except (OSError, aiohttp.ClientError):
-                    return
-                assert isinstance(status, int) and isinstance(body, bytes)
+            found = await outcomes(f"http://127.0.0.1:{port}/", fast, within_s=10)
+        for result in found:
+            if isinstance(result, str):
+                assert result in FAILURES
+            else:
+                assert isinstance(result[0], int) and isinstance(result[1], bytes)
 
     asyncio.run(scenario())
 
@@ -354,60 +450,177 @@ def test_posters_raise_for_a_refused_connection(run: Run, fast: bool) -> None:
         assert run(outcomes(url, fast, posts=1)) == ["connection refused"]
 
 
-def test_connections_close_after_a_cancelled_post(run: Run, fast: bool) -> None:
+def test_connections_close_after_an_expired_post(run: Run, fast: bool) -> None:
     async def scenario() -> None:
-        server = Server([60.0])
+        server, results = Server([60.0]), Results()
         async with serving(server) as port:
             url = f"http://127.0.0.1:{port}/"
-            async with connections_to(url, [PAYLOAD], fast) as poster:
-                post = asyncio.create_task(poster.post(PAYLOAD, 30))
+            async with connections_to(url, [PAYLOAD], results, fast) as poster:
+                poster.post((PAYLOAD, 1.0, 1.0))
                 await server.asked.wait()
-                post.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await post
+                poster.expire(1.0)
+                assert results.queue.empty(), "it was due at this time, not before"
+                poster.expire(1.5)
+                assert (await results.queue.get())[1] == "timeout"
                 server.steps = [OK]
-                assert await poster.post(PAYLOAD, 30) == (200, b"ok")
+                assert await results.of(poster, PAYLOAD) == (200, b"ok")
                 assert server.connections == 2
 
     run(scenario())
 
 
-def test_connections_match_concurrent_answers_to_their_posts(run: Run) -> None:
+def test_connections_match_concurrent_answers_to_their_posts(run: Run, fast: bool) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            writer.write(answer("200 OK", await reader.readexactly(length)))
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                writer.write(answer("200 OK", await reader.readexactly(length)))
+        writer.close()
 
     async def scenario() -> None:
-        payloads = [Payload(str(i).encode()) for i in range(50)]
+        payloads, results = [Payload(str(i).encode()) for i in range(50)], Results()
         async with serving(echo) as port:  # type: ignore[arg-type]
-            async with connections_to(f"http://127.0.0.1:{port}/", payloads) as poster:
+            url = f"http://127.0.0.1:{port}/"
+            async with connections_to(url, payloads, results, fast) as poster:
                 for _ in range(3):
-                    found = await asyncio.gather(*[poster.post(p, 30) for p in payloads])
-                    assert [body for _, body in found] == [p.body for p in payloads]
+                    for payload in payloads:
+                        poster.post((payload, 0.0, 0.0))
+                    for _ in payloads:
+                        post, result = await results.queue.get()
+                        assert result == (200, post[0].body)
+                assert results.queue.empty()
 
     run(scenario())
 
 
+def test_connections_serve_waiting_posts_with_the_first_free_connection(run: Run) -> None:
+    """Posts that come before a connection is open are sent in order, on as many as there are."""
+
+    async def scenario() -> None:
+        server, results = Server([OK]), Results()
+        async with serving(server) as port:
+            async with connections_to(f"http://127.0.0.1:{port}/", [PAYLOAD], results) as poster:
+                for number in range(20):
+                    poster.post((PAYLOAD, number, number))
+                found = [await results.queue.get() for _ in range(20)]
+                assert sorted(post[1] for post, _ in found) == list(range(20))
+                assert all(result == (200, b"ok") for _, result in found)
+                await results.of(poster, PAYLOAD)
+                assert 1 <= server.connections <= 20
+
+    run(scenario())
+
+
+def test_connections_expire_a_post_that_waits_for_a_connection(run: Run, fast: bool) -> None:
+    """A full accept queue drops connections without an answer."""
+
+    async def scenario() -> None:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            url, results = f"http://127.0.0.1:{full.getsockname()[1]}/", Results()
+            async with connections_to(url, [PAYLOAD], results, fast) as poster:
+                for number in range(5):
+                    poster.post((PAYLOAD, float(number), float(number)))
+                await asyncio.sleep(0.05)
+                poster.expire(2.5)
+                expired = [await results.queue.get() for _ in range(3)]
+                assert [(post[1], cause) for post, cause in expired] == [
+                    (float(number), "timeout") for number in range(3)
+                ]
+                assert results.queue.empty()
+            assert results.queue.empty(), "closing ends posts without a result"
+
+    run(scenario())
+
+
+def test_connections_report_a_process_without_files_as_unsent(
+    run: Run, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_files(*arguments: object, **options: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario() -> None:
+        results = Results()
+        with monkeypatch.context() as patched:
+            patched.setattr("socket.socket", no_files)
+            async with connections_to("http://127.0.0.1:9/", [PAYLOAD], results, fast) as poster:
+                assert await results.of(poster, PAYLOAD) == "unsent"
+
+    run(scenario())
+
+
+def test_connections_leave_nothing_behind(run: Run, fast: bool) -> None:
+    """Idle, waiting, half-answered and opening connections end with the context."""
+
+    async def scenario() -> None:
+        results, server = Results(), Server([OK])
+        async with serving(server) as port:
+            before = our_tasks(), open_sockets()
+            async with connections_to(
+                f"http://127.0.0.1:{port}/", [PAYLOAD], results, fast
+            ) as poster:
+                assert await results.of(poster, PAYLOAD) == (200, b"ok")
+                server.steps = [OK[:-1], 60.0]
+                server.asked.clear()
+                for _ in range(3):
+                    poster.post((PAYLOAD, 0.0, 0.0))
+                await server.asked.wait()
+                poster.post((PAYLOAD, 0.0, 0.0))
+                await asyncio.sleep(0)
+                poster.post((PAYLOAD, 0.0, 0.0))
+            assert our_tasks() == before[0]
+            assert results.queue.empty(), "closing ends posts without a result"
+            server.released.set()
+            for _ in range(200):
+                await asyncio.sleep(0.005)
+                if open_sockets() <= before[1]:
+                    break
+            assert open_sockets() <= before[1]
+            timers = getattr(asyncio.get_running_loop(), "_scheduled", [])
+            assert all(timer.cancelled() for timer in timers)
+
+    run(scenario())
+
+
+def our_tasks() -> set[asyncio.Task[Any]]:
+    """The tasks of this event loop that are not the server's."""
+    servers = ("Server.__call__", "_accept_connection")
+    return {t for t in asyncio.all_tasks() if not any(name in repr(t) for name in servers)}
+
+
+def open_sockets() -> int:
+    """The number of open sockets of this process."""
+    return sum(
+        file.is_symlink() and "socket" in str(file.readlink())
+        for file in Path("/proc/self/fd").iterdir()
+    )
+
+
 @pytest.mark.parametrize(
     "special",
-    [Payload(b"", {"Expect": "100-continue"}), Payload(b"", method="HEAD")],
-    ids=["expect", "head"],
+    [
+        Payload(b"", {"Expect": "100-continue"}),
+        Payload(b"", {"accept-encoding": "gzip, br"}),
+        Payload(b"", method="HEAD"),
+    ],
+    ids=["expect", "encoding", "head"],
 )
 async def test_connections_to_uses_a_session_for_special_payloads(special: Payload) -> None:
-    async with connections_to("http://127.0.0.1:1/", [PAYLOAD, special]) as poster:
+    payloads = [PAYLOAD, special]
+    async with connections_to("http://127.0.0.1:1/", payloads, Results()) as poster:
         assert isinstance(poster, Sessions)
 
 
 async def test_connections_to_uses_a_session_with_another_aiohttp(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert supported()
-    loadgen.connection.supported.cache_clear()
-    monkeypatch.delattr("aiohttp.client_proto.ResponseHandler.should_close")
-    try:
-        assert not supported()
-        async with connections_to("http://127.0.0.1:1/", [PAYLOAD]) as poster:
-            assert isinstance(poster, Sessions)
-    finally:
-        loadgen.connection.supported.cache_clear()
+    class OtherConnector(aiohttp.TCPConnector):
+        async def connect(self, request: object, timeout: object) -> None:  # type: ignore[override]
+            """Take other parameters."""
+
+    async with aiohttp.ClientSession() as session:
+        assert supported(session.connector)
+    monkeypatch.setattr("aiohttp.TCPConnector", OtherConnector)
+    async with connections_to("http://127.0.0.1:1/", [PAYLOAD], Results()) as poster:
+        assert isinstance(poster, Sessions)

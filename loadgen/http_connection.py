@@ -1,0 +1,216 @@
+"""One client connection as a state machine: idle, waiting for an answer, or closed.
+
+No task, future or timer belongs to a connection. One request is outstanding at most, so an answer
+needs no number, and a body is never omitted, because no HEAD request is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Any, Protocol
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from loadgen.posting import Post, Receiver
+
+#: Window bits with which zlib detects gzip and deflate.
+_ANY_HEADER = 47
+
+
+class Pool(Protocol):
+    """Owns connections."""
+
+    receiver: Receiver
+
+    def freed(self, connection: HttpConnection) -> None:
+        """Use the connection for the next post."""
+        ...
+
+    def lost(self, connection: HttpConnection) -> None:
+        """Forget the connection, which has ended."""
+        ...
+
+
+class HttpConnection(asyncio.Protocol):
+    """A keep-alive connection to an HTTP/1.1 server.
+
+    Attributes:
+        post: the outstanding post; None if there is none.
+        is_open: whether another post can be sent.
+        lease: aiohttp's record of the connection, which its owner closes.
+    """
+
+    #: Read by aiohttp's connector, which must not keep the connection.
+    should_close, closed = True, None
+
+    def __init__(self, pool: Pool):
+        self._pool, self._receiver = pool, pool.receiver
+        self.transport: Any = None
+        self.post: Post | None = None
+        self.is_open = False
+        self.lease: Any = None
+        self._chunks: list[bytes] = []
+        #: A whole answer: its status, its body, and whether the server keeps the connection.
+        self._answer: tuple[int, bytes, bool] | None = None
+        self._is_writing = False
+        #: Data followed an answer; it belongs to no request.
+        self._surplus = False
+        self._encoding = b""
+        self._head_complete = self._delimited = False
+        # Read by the parser when it is created; a method of this class would cost a call.
+        self.on_body = self._chunks.append
+        self._parser = HttpResponseParser(self)
+        # As in aiohttp: servers that break these rules are measured all the same.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self.transport = transport
+        # What is written is sent at once: a queue would cost CPU, and send late.
+        self.transport.set_write_buffer_limits(high=0)
+        self.is_open = True
+
+    def pause_writing(self) -> None:
+        """Note that the kernel has not yet taken the whole request."""
+        self._is_writing = True
+
+    def resume_writing(self) -> None:
+        """Note that the request has left."""
+        self._is_writing = False
+
+    def send(self, post: Post, pieces: tuple[bytes, ...]) -> None:
+        """Send a request; the connection must be open and idle."""
+        self.post = post
+        for piece in pieces:
+            self.transport.write(piece)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse a part of an answer; hand over the answer once it is whole."""
+        if self.post is None:
+            # Nothing was asked for; it could be taken for the next answer.
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._surplus = True
+        except HttpParserError:
+            self.fail("malformed answer")
+            return
+        if self._answer is not None:
+            self._hand_over(self.post, *self._answer)
+
+    def _hand_over(self, post: Post, status: int, body: bytes, keep_alive: bool) -> None:
+        self._answer = None
+        if self._encoding:
+            try:
+                body = _decompressed(body, self._encoding)
+            except (zlib.error, ValueError):
+                self.fail("incomplete body")
+                return
+        self.post = None
+        if not keep_alive or self._surplus or self._is_writing:
+            self.close()
+        elif self.is_open:
+            self._pool.freed(self)
+        self._receiver.answered(post, status, body)
+
+    def fail(self, cause: str) -> None:
+        """End the connection, and its post as failed."""
+        post, self.post = self.post, None
+        self.abort()
+        if post is not None:
+            self._receiver.failed(post, cause)
+
+    def close(self) -> None:
+        """Close the connection; what was written is sent first."""
+        self.is_open = False
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close the connection now. Its post, if there is one, gets no result."""
+        self.is_open = False
+        self.post = None
+        self.transport.abort()
+
+    def eof_received(self) -> None:
+        """Note that the server sends nothing more; the transport closes itself."""
+        self.is_open = False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the post: a body without a length is whole, every other answer is incomplete."""
+        self.is_open = False
+        post, self.post = self.post, None
+        status = self._parser.get_status_code() if self._head_complete else 0
+        # The parser refers to this object, and this object to the parser.
+        del self._parser, self.on_body
+        self._pool.lost(self)
+        if post is None:
+            return
+        if not self._head_complete:
+            self._receiver.failed(post, "disconnected" if error is None else "reset")
+        elif self._delimited or error is not None:
+            self._receiver.failed(post, "incomplete body")
+        else:
+            self._receiver.answered(post, status, b"".join(self._chunks))
+
+    # The parser calls the following methods.
+
+    def on_message_begin(self) -> None:
+        """Begin an answer."""
+        if self._answer is not None:
+            self._surplus = True
+        self._head_complete = self._delimited = False
+        self._encoding = b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note what determines the length and the encoding of the body."""
+        # Most headers have another length; comparing it first avoids most of the cost.
+        match len(name):
+            case 14 if name.lower() == b"content-length":
+                self._delimited = True
+            case 16 if name.lower() == b"content-encoding":
+                self._encoding = value.strip().lower()
+            case 17 if name.lower() == b"transfer-encoding":
+                self._delimited = value.rstrip().lower().endswith(b"chunked")
+
+    def on_headers_complete(self) -> None:
+        """Note that the body follows."""
+        self._head_complete = True
+
+    def on_message_complete(self) -> None:
+        """Keep a final answer; 1xx announces one."""
+        status = self._parser.get_status_code()
+        if self._answer is not None:
+            self._surplus = True
+        elif status >= 200 or status == 101:
+            chunks = self._chunks
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._answer = status, body, self._parser.should_keep_alive()
+            chunks.clear()
+        self._head_complete = False
+
+
+def _decompressed(body: bytes, encoding: bytes) -> bytes:
+    """Return a decompressed body.
+
+    Raises:
+        ValueError: the encoding is none that this package knows, or the body is truncated.
+        zlib.error: the body is corrupt.
+    """
+    if encoding == b"identity" or not body:
+        return body
+    if encoding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise ValueError(f"unknown encoding: {encoding!r}")
+    # Some servers send deflate without zlib's header, whose first byte is even in its low half.
+    raw = encoding == b"deflate" and body[0] & 0xF != 8
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS if raw else _ANY_HEADER)
+    whole = decompressor.decompress(body) + decompressor.flush()
+    if not decompressor.eof:
+        raise ValueError("truncated")
+    return whole

@@ -1,0 +1,155 @@
+"""The record of an open window: every time and every result, counted in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.histogram import Histogram
+from loadgen.measurement import BIN_S, Load, Measurement
+
+#: Times that are buffered before they are counted.
+_BUFFERED = 8192
+
+
+class Window:
+    """The record of an open window; its clock counts seconds from the window's start.
+
+    Args:
+        start: when the window begins, by `time.perf_counter`; now if None.
+    """
+
+    def __init__(self, load: Load, start: float | None = None):
+        self.load = load
+        bins = int((load.duration_s + BIN_S) / BIN_S) + 1
+        self._begun, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
+        self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
+        self._sends, self._answers = array("d"), array("d")
+        self._sent = self._unsent = self._succeeded = 0
+        self._errors: dict[str, int] = {}
+        self._span_s: float | None = None
+        self._last_answer_s = 0.0
+        self._cpu = self._run_delay = 0.0
+        self._cpu_s, self._delay_s = thread_times()
+        begun = time.perf_counter()
+        self._start = begun if start is None else start
+        self._start_offset_s = begun - self._start
+
+    def now(self) -> float:
+        """Return the time of the window's clock."""
+        return time.perf_counter() - self._start
+
+    def sent(self, due: float, now: float) -> None:
+        """Count a request that was due and is sent now."""
+        self._sends.extend((due, now))
+
+    def unsent(self) -> None:
+        """Count a request that was due and is not sent."""
+        self._unsent += 1
+        self._latency.record(self.load.timeout_s)
+
+    def take_back_sent(self) -> None:
+        """Count a request as unsent that was counted as sent and did not leave this process."""
+        self._sent -= 1
+        self._count(self._done, self.now())
+        self.unsent()
+
+    def succeeded(self, due: float, sent: float) -> None:
+        """Count a correct answer that arrives now; one after the timeout has failed."""
+        now = time.perf_counter() - self._start
+        if now - due > self.load.timeout_s:
+            self.failed(due, "timeout")
+            return
+        self._answers.extend((due, sent, now))
+
+    def failed(self, due: float, cause: str) -> None:
+        """Count a request that failed now."""
+        now = self.now()
+        self._errors[cause] = self._errors.get(cause, 0) + 1
+        self._latency.record(max(now - due, self.load.timeout_s))
+        self._count(self._done, now)
+
+    def count_buffered(self) -> None:
+        """Count the buffered times if there are many; call this several times a second."""
+        if len(self._sends) + len(self._answers) > _BUFFERED:
+            self._count_all_buffered()
+
+    def _count_all_buffered(self) -> None:
+        """Count the buffered times; one by one that would cost more than sending."""
+        due, sent = np.array(self._sends).reshape(-1, 2).T
+        self._sent += len(due)
+        self._lateness.record_all(sent - due)
+        self._count_all(self._begun, sent)
+        due, sent, answered = np.array(self._answers).reshape(-1, 3).T
+        self._succeeded += len(due)
+        self._last_answer_s = float(answered.max(initial=self._last_answer_s))
+        self._latency.record_all(answered - due)
+        self._service.record_all(answered - sent)
+        self._count_all(self._done, answered)
+        self._count_all(self._good, answered)
+        self._sends, self._answers = array("d"), array("d")
+
+    def close(self) -> None:
+        """End the schedule; only the drain follows."""
+        self._cpu, self._run_delay = self._cpu_shares()
+        self._span_s = min(self.now(), self.load.duration_s)
+
+    def _cpu_shares(self) -> tuple[float, float]:
+        """Return this thread's CPU time and its wait for a core, ÷ the time since the start."""
+        cpu_s, delay_s = thread_times()
+        elapsed = max(self.now(), 1e-9)
+        return (cpu_s - self._cpu_s) / elapsed, (delay_s - self._delay_s) / elapsed
+
+    def result(self, final: bool = False) -> Measurement:
+        """Return the window so far; if it is final, the arrays are not copied."""
+        self._count_all_buffered()
+        span_s = self._span_s if self._span_s is not None else self.now()
+        cpu, run_delay = (
+            self._cpu_shares() if self._span_s is None else (self._cpu, self._run_delay)
+        )
+        copy = (lambda bins: bins) if final else (lambda bins: bins.copy())
+        return Measurement(
+            load=self.load,
+            scheduled=self._sent + self._unsent,
+            sent=self._sent,
+            succeeded=self._succeeded,
+            errors=dict(self._errors),
+            span_s=span_s,
+            latency=self._latency,
+            service=self._service,
+            lateness=self._lateness,
+            begun=copy(self._begun),
+            done=copy(self._done),
+            good=copy(self._good),
+            client_cpu=cpu,
+            client_cpu_s=cpu * span_s,
+            client_run_delay=run_delay,
+            start_offset_s=self._start_offset_s,
+            last_answer_s=self._last_answer_s,
+        )
+
+    @staticmethod
+    def _count(bins: npt.NDArray[np.int64], at: float) -> None:
+        index = int(at / BIN_S)
+        if index < len(bins):
+            bins[index] += 1
+
+    @staticmethod
+    def _count_all(bins: npt.NDArray[np.int64], at: npt.NDArray[np.float64]) -> None:
+        index = (at / BIN_S).astype(np.int64)
+        bins += np.bincount(index[index < len(bins)], minlength=len(bins))
+
+
+def thread_times() -> tuple[float, float]:
+    """Return the CPU seconds of this thread, and the seconds that it waited for a core."""
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    try:
+        cpu_ns, delay_ns, _ = path.read_text().split()
+    except (OSError, ValueError):
+        return time.thread_time(), 0.0
+    return int(cpu_ns) / 1e9, int(delay_ns) / 1e9
