@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import os
 import re
 import resource
@@ -23,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ import aiohttp
 import uvloop
 from rich.console import Console
 from rich.table import Table
-from yarl import URL
 
+from benchmarks.bare import run_bare_closed_loop, run_bare_open_loop, timer_lateness
 from loadgen.client import Client
 from loadgen.histogram import Histogram
 from loadgen.measurement import Load
@@ -41,7 +41,8 @@ from loadgen.schedule import Closed, Constant
 CONNECTIONS = 64
 BODY = b'{"a": 1}'
 PAYLOADS = [Payload(BODY, {"Content-Type": "application/json"})]
-PACED_RPS = 2000
+#: Rates of the open loop, requests per second.
+RATES_RPS = (1000, 4000, 10_000)
 _NGINX = """
 daemon off; master_process off; pid nginx.pid; error_log stderr crit;
 events {{ worker_connections 1024; }}
@@ -197,60 +198,37 @@ async def run_aiohttp(url: str, seconds: float) -> Cost:
     return Cost(done, _cpu_s() - before)
 
 
-class _BareProtocol(asyncio.Protocol):
-    """Posts again as soon as bytes arrive; it neither parses nor checks them."""
-
-    def __init__(self, request: bytes):
-        self._request, self.done = request, 0
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        self.done += 1
-        self._transport.write(self._request)
-
-
 async def run_bare_protocol(url: str, seconds: float) -> Cost:
     """Run a bare asyncio protocol, which costs only the event loop and the kernel."""
-    before, loop, parts = _cpu_s(), asyncio.get_running_loop(), URL(url)
-    head = f"POST / HTTP/1.1\r\nHost: {parts.authority}\r\nContent-Length: {len(BODY)}\r\n\r\n"
-    request = head.encode() + BODY
-    opened = [
-        await loop.create_connection(
-            lambda: _BareProtocol(request), str(parts.host), parts.port or 80
-        )
-        for _ in range(CONNECTIONS)
-    ]
-    await asyncio.sleep(seconds)
-    for transport, _ in opened:
-        transport.close()
-    return Cost(sum(protocol.done for _, protocol in opened), _cpu_s() - before)
+    before = _cpu_s()
+    answers = await run_bare_closed_loop(url, seconds, BODY, CONNECTIONS)
+    return Cost(answers, _cpu_s() - before)
 
 
-async def measure_lateness(url: str, seconds: float) -> dict[str, float | None]:
-    """Measure how late requests are sent at a moderate rate."""
-    measured = await Client(PAYLOADS, url).run(Load(Constant(PACED_RPS), seconds))
-    if measured.succeeded != measured.scheduled:
-        raise RuntimeError(f"{measured.unsent} unsent, failed {dict(measured.errors)}")
+async def run_open_loop(url: str, seconds: float, rate_rps: float, bare: bool) -> dict[str, Any]:
+    """Offer a rate; return the cost of a request and how late requests were sent."""
+    before = _cpu_s()
+    if bare:
+        measured = await run_bare_open_loop(url, seconds, PAYLOADS[0], rate_rps, CONNECTIONS)
+    else:
+        measured = await Client(PAYLOADS, url).run(Load(Constant(rate_rps), seconds))
+    cost = Cost(measured.sent, _cpu_s() - before)
+    if measured.errors:
+        raise RuntimeError(f"requests failed: {dict(measured.errors)}")
     return {
-        "rate_rps": PACED_RPS,
-        "seconds": seconds,
-        "p50_lateness_s": measured.lateness.quantile(0.5),
-        "p99_lateness_s": measured.lateness.quantile(0.99),
+        "us_per_request": cost.us_per_request,
+        "unsent": measured.unsent,
         "waited_for_core": measured.client_run_delay,
+        **_lateness(measured.lateness),
     }
 
 
-async def measure_timer_lateness(url: str, seconds: float) -> dict[str, float | None]:
-    """Measure how late timers are at the same rate if nothing is sent: the host's share."""
-    late, start = Histogram(), time.perf_counter()
-    for number in range(round(PACED_RPS * seconds)):
-        due = start + number / PACED_RPS
-        if (wait_s := due - time.perf_counter()) > 0:
-            await asyncio.sleep(math.ceil(1000 * wait_s) / 1000)
-        late.record(time.perf_counter() - due)
+async def measure_timers(url: str, seconds: float, rate_rps: float) -> dict[str, Any]:
+    """Measure how late timers are at the same rate if nothing is sent."""
+    return _lateness(await timer_lateness(rate_rps, seconds))
+
+
+def _lateness(late: Histogram) -> dict[str, float | None]:
     return {"p50_lateness_s": late.quantile(0.5), "p99_lateness_s": late.quantile(0.99)}
 
 
@@ -282,10 +260,14 @@ PYTHON_GENERATORS: dict[str, tuple[_Run, bool]] = {
 }
 _PARTS: dict[str, tuple[_Run, bool]] = {
     **PYTHON_GENERATORS,
-    "paced": (measure_lateness, True),
-    "timers": (measure_timer_lateness, True),
     "rss": (measure_peak_memory, True),
 }
+for _rate_rps in RATES_RPS:
+    _PARTS |= {
+        f"open {_rate_rps}": (partial(run_open_loop, rate_rps=_rate_rps, bare=False), True),
+        f"bare {_rate_rps}": (partial(run_open_loop, rate_rps=_rate_rps, bare=True), True),
+        f"timers {_rate_rps}": (partial(measure_timers, rate_rps=_rate_rps), True),
+    }
 
 
 def run_part(name: str, url: str, amount: float) -> dict[str, Any]:
@@ -363,6 +345,55 @@ def compare(
     return costs
 
 
+def compare_open_loop(url: str, seconds: float, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of the open loop, of its bare form and of timers, one for each round."""
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(rounds):
+        for rate_rps in RATES_RPS:
+            for kind in ("open", "bare", "timers"):
+                name = f"{kind} {rate_rps}"
+                figures.setdefault(name, []).append(run_part(name, url, seconds))
+    return figures
+
+
+def ratio_table(costs: dict[str, list[float]], figures: dict[str, list[dict[str, Any]]]) -> Table:
+    """Return a table of servetune beside what a request costs at least, and of its lateness."""
+    table = Table(title="servetune ÷ bare protocol, CPU per request; medians of the rounds")
+    columns = ("loop", "ratio", "µs", "bare µs", "lateness p50, p99 ms", "timers alone", "unsent")
+    for heading in (*columns, "waited for core"):
+        table.add_column(heading, justify="left" if heading == "loop" else "right")
+    ours, bare = costs["servetune"], costs["bare protocol, uvloop"]
+    table.add_row(f"closed, {CONNECTIONS} users", *_ratio(ours, bare), "–", "–", "–", "–")
+    for rate_rps in RATES_RPS:
+        rounds = figures[f"open {rate_rps}"]
+        ours, bare = (
+            [figure["us_per_request"] for figure in figures[f"{kind} {rate_rps}"]]
+            for kind in ("open", "bare")
+        )
+        table.add_row(
+            f"open, {rate_rps:,} rps",
+            *_ratio(ours, bare),
+            _late_ms(rounds),
+            _late_ms(figures[f"timers {rate_rps}"]),
+            str(max(figure["unsent"] for figure in rounds)),
+            f"{statistics.median(figure['waited_for_core'] for figure in rounds):.0%}",
+        )
+    return table
+
+
+def _ratio(ours: list[float], bare: list[float]) -> tuple[str, str, str]:
+    """Return the median of the rounds' ratios, and the two medians."""
+    ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
+    return f"{ratio:.2f}", f"{statistics.median(ours):.1f}", f"{statistics.median(bare):.1f}"
+
+
+def _late_ms(rounds: list[dict[str, Any]]) -> str:
+    return ", ".join(
+        f"{1000 * statistics.median(figure[f'{name}_lateness_s'] for figure in rounds):.2f}"
+        for name in ("p50", "p99")
+    )
+
+
 def cost_table(costs: dict[str, list[float]]) -> Table:
     """Return a table of the medians, cheapest first, with all rounds."""
     table = Table(title=f"CPU per request, {CONNECTIONS} connections, {len(BODY)} bytes posted")
@@ -393,14 +424,9 @@ def benchmark(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
         os.sched_setaffinity(0, {cores[0]})
         try:
             costs = compare(url, arguments.seconds, arguments.rounds, folder, installed)
+            figures = compare_open_loop(url, arguments.seconds, arguments.rounds)
+            console.print(ratio_table(costs, figures))
             console.print(cost_table(costs))
-            paced = run_part("paced", url, arguments.paced_seconds)
-            timers = run_part("timers", url, arguments.paced_seconds)
-            console.print(
-                f"At {PACED_RPS} rps from one process for {arguments.paced_seconds:g} s: "
-                f"{_lateness(paced)}; it waited for its core {paced['waited_for_core']:.0%} of the "
-                f"time. Timers without requests: {_lateness(timers)}"
-            )
             few, many = (run_part("rss", url, n) for n in (10_000, arguments.requests))
             console.print(
                 f"Peak memory of a window of {many['requests']:,} requests: {many['peak_mb']:.1f} "
@@ -409,13 +435,7 @@ def benchmark(arguments: argparse.Namespace, console: Console) -> dict[str, Any]
             )
         finally:
             os.sched_setaffinity(0, cores)
-    return {
-        "us_per_request": costs,
-        "paced": paced,
-        "timers": timers,
-        "rss": [few, many],
-        "absent": absent,
-    }
+    return {"us_per_request": costs, "open_loop": figures, "rss": [few, many], "absent": absent}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -425,9 +445,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=3, help="duration of each load generator in each round"
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds, interleaved")
-    parser.add_argument(
-        "--paced-seconds", type=float, default=10, help="duration of the lateness measurement"
-    )
     parser.add_argument(
         "--requests", type=int, default=1_000_000, help="requests of the memory measurement"
     )
@@ -452,11 +469,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
-
-
-def _lateness(figures: dict[str, Any]) -> str:
-    p50, p99 = (1000 * figures[f"{name}_lateness_s"] for name in ("p50", "p99"))
-    return f"lateness p99 {p99:.2f} ms, p50 {p50:.2f} ms"
 
 
 def _cpu_s() -> float:

@@ -9,12 +9,14 @@ from rich.console import Console
 from benchmarks import loadgen
 from benchmarks.loadgen import (
     PYTHON_GENERATORS,
+    RATES_RPS,
     TOOLS,
     Cost,
     cost_table,
     main,
     nginx,
     parse_cost,
+    ratio_table,
     run_part,
 )
 
@@ -48,6 +50,26 @@ def test_cost_table_lists_the_cheapest_first() -> None:
     assert "dear" in dear and "50.0" in dear and "50.0, 40.0, 90.0" in dear
 
 
+def test_ratio_table_shows_ratios_of_the_same_round() -> None:
+    costs = {"servetune": [20.0, 60.0, 30.0], "bare protocol, uvloop": [10.0, 20.0, 20.0]}
+    late = {"p50_lateness_s": 0.0005, "p99_lateness_s": 0.002}
+    figures = {
+        f"{kind} {rate}": [{"us_per_request": us, "unsent": 7, "waited_for_core": 0.25, **late}]
+        for kind, us in (("open", 15.0), ("bare", 12.0), ("timers", 0.0))
+        for rate in RATES_RPS
+    }
+    console = Console(width=140, record=True)
+    console.print(ratio_table(costs, figures))
+    closed, *opened = [line for line in console.export_text().splitlines() if "│ " in line]
+    assert [cell.strip() for cell in closed.split("│")[1:5]] == [
+        "closed, 64 users", "2.00", "30.0", "20.0",
+    ]  # fmt: skip
+    assert len(opened) == len(RATES_RPS)
+    assert [cell.strip() for cell in opened[-1].split("│")[1:-1]] == [
+        "open, 10,000 rps", "1.25", "15.0", "12.0", "0.50, 2.00", "0.50, 2.00", "7", "25%",
+    ]  # fmt: skip
+
+
 def test_main_names_missing_nginx(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,9 +92,12 @@ def test_run_part_measures_a_real_nginx(tmp_path: Path) -> None:
             cost = Cost(**run_part(name, url, 0.2))
             assert cost.requests > 0
             assert 1 < cost.us_per_request < 100_000
-        for name in ("paced", "timers"):
-            late = run_part(name, url, 0.2)
-            assert late["p99_lateness_s"] >= late["p50_lateness_s"] > 0
+        for name in ("open 1000", "bare 1000", "timers 1000"):
+            figures = run_part(name, url, 0.2)
+            assert figures["p99_lateness_s"] >= figures["p50_lateness_s"] > 0
+            if name != "timers 1000":
+                assert figures["unsent"] == 0
+                assert 1 < figures["us_per_request"] < 100_000
         rss = run_part("rss", url, 500)
         assert rss["requests"] >= 500
         assert rss["peak_mb"] > 10
