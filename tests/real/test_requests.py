@@ -33,6 +33,7 @@ from serving.site import Site
 from tests.archives import make_archive
 from tests.examples import PICTURE, documented_requests
 from tests.loadgen.payloads.broken import broken_payload
+from tests.loadgen.test_connection import Results
 
 #: Answers with what it received, and what the examples expect.
 MIRROR = """
@@ -61,9 +62,12 @@ def pets(tmp_path: Path) -> Site:
 
 
 async def send(url: str, payload: Payload, fast: bool) -> tuple[int, dict[str, Any]]:
-    async with connections_to(url, [payload], fast) as poster:
+    results = Results()
+    async with connections_to(url, [payload], results, fast) as poster:
         assert isinstance(poster, Connections if fast else Sessions)
-        status, body = await poster.post(payload, 60)
+        result = await results.of(poster, payload, 60)
+    assert isinstance(result, tuple), result
+    status, body = result
     assert status in payload.status and payload.accepts(body), (payload, status, body)
     return status, json.loads(body)
 
