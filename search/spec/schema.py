@@ -22,7 +22,7 @@ from loadgen.payloads import Payload, read_payloads
 from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
 from search.spec.config_file import find_key_pair, read_config
-from search.spec.section import Section, UserPath, optional_section
+from search.spec.section import HttpUrl, Section, UserPath, optional_section
 from search.spec.settings import SpaceSection
 from search.spec.space import Dimension, Space, essential_settings
 from search.spec.sweep import SweepSection
@@ -367,6 +367,24 @@ class OutputSection(Section):
             "SQLAlchemy URL of the Optuna storage. The default is a SQLite file in the run folder."
         ),
     )
+    mlflow: HttpUrl | None = Field(
+        default=None,
+        description=(
+            "URL of an MLflow tracking server. The run and each of its trials are logged there. "
+            "Needs `pip install 'servetune[mlflow]'`."
+        ),
+    )
+
+
+class NotifySection(Section):
+    """A webhook: a signed HTTP request when the run ends."""
+
+    url: HttpUrl = Field(description="The URL that receives the request, by POST.")
+    on: list[Literal["finished", "failed", "stopped"]] = Field(
+        default=["finished", "failed"],
+        min_length=1,
+        description="The ends of a run that are reported: `finished`, `failed`, `stopped`.",
+    )
 
 
 def _is_study_name(name: str) -> str:
@@ -414,6 +432,11 @@ class StudySpec(Section):
     )
     cluster: ClusterSection = optional_section("The Ray cluster to use.")
     output: OutputSection = optional_section("Where results are written.")
+    notify: list[NotifySection] = Field(
+        default=[],
+        max_length=10,
+        description="Webhooks: signed HTTP requests when the run ends..",
+    )
 
     @model_validator(mode="after")
     def _can_be_swept(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -30,3 +31,22 @@ def _expand_user(path: Path) -> Path:
 
 #: A path with `~` expanded; search.spec.loading makes it absolute.
 UserPath = Annotated[Path, Field(strict=False), AfterValidator(_expand_user)]
+
+
+def _is_http_url(url: str) -> str:
+    expected = "must be an http:// or https:// URL"
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or not url.isascii() or any(c <= " " or c in '\\"<>\x7f' for c in url):
+        # The URL itself may be a secret.
+        raise ValueError(f"{expected} without spaces and other special characters")
+    if parts.username or parts.password or parts.fragment:
+        raise ValueError(f"{expected} without a user name, a password and a fragment")
+    return url
+
+
+#: An absolute URL of a server that results are sent to.
+HttpUrl = Annotated[str, AfterValidator(_is_http_url)]

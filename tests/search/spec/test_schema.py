@@ -163,3 +163,36 @@ def test_build_space_uses_quota_of_this_host(folder: Path, monkeypatch: pytest.M
     assert (space.cores, space.threads) == (3, 96)
     unlimited = load_spec(write_spec(folder, serving={"limits": {"cpus": 8}}))
     assert unlimited.build_space().cores == 3
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.org/",
+        "example.org",
+        "http://",
+        "http:///path",
+        "http://a b/",
+        "http://user:secret@example.org/",
+        "https://example.org/#top",
+        "http://example.org:99999/",
+        "http://[::1/",
+        "file:///etc/passwd",
+        "http://example.org/\r\nX: 1",
+        "http://ex\u00e4mple.org/",
+    ],
+)
+def test_spec_refuses_what_is_no_http_url(folder: Path, url: str) -> None:
+    for sections in ({"notify": [{"url": url}]}, {"output": {"mlflow": url}}):
+        with pytest.raises(SpecError, match=r"must be an http:// or https:// URL") as caught:
+            load_spec(write_spec(folder, **sections))
+        assert "secret" not in str(caught.value), "the URL may contain one"
+
+
+def test_spec_reads_webhooks(folder: Path) -> None:
+    hook = {"url": "https://hooks.example.org:8443/a?b=c", "on": ["stopped"]}
+    spec = load_spec(write_spec(folder, notify=[hook, {"url": "http://127.0.0.1:1/"}]))
+    assert [n.on for n in spec.notify] == [["stopped"], ["finished", "failed"]]
+    for invalid in ([{"url": "http://a/", "on": ["done"]}], [{"url": "http://a/", "on": []}], {}):
+        with pytest.raises(SpecError, match="notify"):
+            load_spec(write_spec(folder, notify=invalid))
