@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.formats import EVENTS_VERSION, check_version
+from search.study.json_lines import append_line, complete_lines
 from search.study.observer import StudyEvent
 
 
@@ -40,34 +40,38 @@ class EventLog:
         self.append(event.kind, **event.data)
 
     def append(self, kind: str, **data: Any) -> None:
-        """Append an event."""
-        event = {
-            "format_version": EVENTS_VERSION,
-            "kind": kind,
-            "time_s": round(time.time(), 3),
-            "data": data,
-        }
-        with self.path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps(event) + "\n")
+        """Append an event, and sync it to disk.
+
+        Raises:
+            OSError: the event cannot be written; nothing of it stays in the file.
+        """
+        event = {"kind": kind, "time_s": round(time.time(), 3), "data": data}
+        append_line(self.path, EVENTS_VERSION, event)
 
     def read(self, after: int = 0, max_bytes: int = 1 << 20) -> list[LoggedEvent]:
-        """Return the complete events after an id.
+        """Return complete events after an id; damaged lines are left out.
 
         Args:
             after: an event's id; 0 for all.
-            max_bytes: bytes to read at most; must be more than one event has.
+            max_bytes: bytes to read at once; more are read only until the first event is found.
 
         Raises:
             RunError: the file has another format version.
         """
         try:
             with self.path.open("rb") as file:
-                file.seek(after)
-                text = file.read(max_bytes)
+                while True:
+                    file.seek(after)
+                    text = file.read(max_bytes)
+                    if events := self._parse(text, after):
+                        return events
+                    if len(text) < max_bytes:
+                        return []
+                    # Only damaged lines, or a line that is longer.
+                    newline = text.rfind(b"\n")
+                    after, max_bytes = after + newline + 1, max_bytes * (1 if newline >= 0 else 2)
         except OSError:
             return []
-        return self._parse(text, after)
 
     def is_event_id(self, offset: int) -> bool:
         """Return whether this is an event's id, or 0."""
@@ -95,11 +99,11 @@ class EventLog:
     def _parse(self, text: bytes, offset: int) -> list[LoggedEvent]:
         """Return the complete lines of a text that begins at this offset of the file."""
         events = []
-        for line in text.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
+        for line, event in complete_lines(text):
             offset += len(line)
-            event = json.loads(line)
-            check_version(event, EVENTS_VERSION, self.path)
-            events.append(LoggedEvent(offset, event["kind"], event["time_s"], event["data"]))
+            if isinstance(event, dict) and event:
+                check_version(event, EVENTS_VERSION, self.path)
+                with contextlib.suppress(KeyError):
+                    logged = LoggedEvent(offset, event["kind"], event["time_s"], event["data"])
+                    events.append(logged)
         return events

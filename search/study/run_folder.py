@@ -24,6 +24,7 @@ from search.formats import (
 from search.spec.loading import parse_spec
 from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
+from search.study.json_lines import append_line, complete_lines
 from search.trial.result import TrialResult
 
 #: The study of a run, unless the specification names another storage.
@@ -193,10 +194,7 @@ class Run:
 
     def append(self, result: TrialResult) -> None:
         """Append a line to trials.jsonl, and sync it to disk."""
-        with (self.folder / "trials.jsonl").open("a") as lines:
-            lines.write(_trial_line(result))
-            lines.flush()
-            os.fsync(lines.fileno())
+        append_line(self.folder / "trials.jsonl", TRIALS_VERSION, result.to_dict())
 
     def rebuild(self, results: list[TrialResult]) -> None:
         """Replace trials.jsonl by a line for each of these results."""
@@ -237,17 +235,16 @@ class ResultReader:
             return list(self._results)
         with self._path.open("rb") as lines:
             lines.seek(self._offset)
-            for line in lines:
-                # An incomplete last line is being written, or its writer was killed.
-                if line.endswith(b"\n"):
-                    self._results.append(self._parse(line))
-                    self._offset += len(line)
+            # An incomplete last line is being written, or its writer was killed.
+            for line, data in complete_lines(lines.read()):
+                self._results.append(self._parse(line, data))
+                self._offset += len(line)
         self._results.sort(key=lambda result: result.number)
         return list(self._results)
 
-    def _parse(self, line: bytes) -> TrialResult:
+    def _parse(self, line: bytes, data: Any) -> TrialResult:
         try:
-            data = json.loads(line)
+            data = json.loads(line) if data is None else data
             check_version(data, TRIALS_VERSION, self._path)
             return TrialResult.from_dict(data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -263,14 +260,23 @@ def _trial_line(result: TrialResult) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file completely or not at all, and sync it to disk."""
-    new = path.with_suffix(".new")
-    with new.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    new = path.with_name(f".{path.name}.new")
     try:
-        os.fsync(folder)
+        with new.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names of the files in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -136,3 +136,17 @@ def test_run_windows_refuses_measurements_of_other_version(outcome: Outcome) -> 
     path.write_text('{"windows": [], "probes": []}')
     with pytest.raises(RunError, match=r"measurements.json has format_version 1, .* reads 3"):
         outcome.run.windows(3)
+
+
+def test_run_results_recovers_a_trial_that_follows_a_partial_line(tmp_path: Path) -> None:
+    run, path = Run(tmp_path), tmp_path / "trials.jsonl"
+    first, second = trial_result(0, 1.0), trial_result(1, 2.0)
+    run.append(first)
+    line = path.read_bytes()
+    # As a full disk left it, and an earlier version continued it.
+    path.write_bytes(line + line[: len(line) // 2])
+    text = path.read_bytes()
+    run.append(second)
+    assert run.results() == [first, second]
+    path.write_bytes(text + path.read_bytes()[len(line) :])
+    assert run.results() == [first, second]
