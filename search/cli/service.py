@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -78,12 +79,28 @@ def serve(
     no_token: Annotated[
         bool, typer.Option("--no-token", help="accept requests without a token")
     ] = False,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="name under which clients reach the service, such as that of a proxy; may be "
+            "repeated; other names are refused"
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="host that a job may send results to (webhooks, MLflow), beside this one; may be "
+            "repeated"
+        ),
+    ] = None,
 ) -> None:
     """Start the service: jobs over HTTP, and a web page that shows them live."""
     # Ray reads it when it is imported.
     token_mode = {"RAY_AUTH_MODE": "token"} if address is None else {}
     with environment(token_mode, override=False):
-        _run_service(host, port, folder, root, address, upload_mb, no_token)
+        _run_service(
+            host, port, folder, root, address, upload_mb, no_token, name or [], allow_host or []
+        )
 
 
 def _run_service(
@@ -94,10 +111,13 @@ def _run_service(
     address: str | None,
     upload_mb: int,
     no_token: bool,
+    names: list[str],
+    allowed_hosts: list[str],
 ) -> None:
     from aiohttp import web
 
-    from search.service.app import Service, ServiceOptions, read_token
+    from search.service.access import host_names
+    from search.service.app import KEEP_ALIVE_S, Service, ServiceOptions, read_token
     from search.service.job_queue import JobQueue
     from search.service.jobs import JobState, JobStore
     from search.service.ray_jobs import LocalCluster, RayJobs
@@ -116,6 +136,9 @@ def _run_service(
     except OSError as error:
         raise ServiceError(f"--folder {folder} cannot be created: {error.strerror}") from None
     _check_port(host, port)
+    # Each connection is a file.
+    _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     with _exclusive_folder(folder):
         token = None if no_token else read_token(folder)
         local_cluster = None
@@ -124,7 +147,15 @@ def _run_service(
             local_cluster = LocalCluster.find(folder) or LocalCluster.start(folder)
             address = local_cluster.address
         store = JobStore(folder)
-        options = ServiceOptions(roots, token, upload_mb << 20, {"Ray's dashboard": address})
+        store.remove_incomplete()
+        options = ServiceOptions(
+            roots,
+            token,
+            upload_mb << 20,
+            host_names(host, names),
+            frozenset(allowed.lower() for allowed in allowed_hosts),
+            {"Ray's dashboard": address},
+        )
         app = Service(store, JobQueue(store, RayJobs(address)), options).app()
         token_note = f"; the token is in {folder / 'token'}" if token else ""
 
@@ -133,12 +164,20 @@ def _run_service(
 
         app.on_startup.append(print_address)
         try:
-            web.run_app(app, host=host, port=port, print=None, access_log=None, shutdown_timeout=2)
+            web.run_app(
+                app,
+                host=host,
+                port=port,
+                print=None,
+                access_log=None,
+                shutdown_timeout=2,
+                keepalive_timeout=KEEP_ALIVE_S,
+            )
         except OSError as error:
             raise _cannot_listen(host, port, error) from None
         finally:
             active = (JobState.RUNNING, JobState.STOPPING)
-            if count := sum(job.record().state in active for job in store.all()):
+            if count := sum(record.state in active for _, record in store.records()):
                 console.print(
                     f"jobs still running: {count}; the next servetune serve reattaches to them"
                 )
@@ -357,6 +396,7 @@ def dashboard(
     from search.cluster.node import free_ports
     from search.service.jobs import write_json
     from search.study.run_folder import STUDY_FILE, Run
+    from serving.identity import process_identity
 
     opened = Run.open(run)
     url = opened.spec().output.storage
@@ -384,7 +424,10 @@ def dashboard(
                 stderr=subprocess.DEVNULL,
             )
         running = {
-            name: {"url": f"http://127.0.0.1:{ports[name]}", "pid": process.pid}
+            name: {
+                "url": f"http://127.0.0.1:{ports[name]}",
+                "process": process_identity(process.pid),
+            }
             for name, process in processes.items()
         }
         write_json(record, running)

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import io
-import json
+import logging
 import shutil
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import IO, Any, TypeVar
 
-from aiohttp import BodyPartReader, web
-from aiohttp.http import HttpProcessingError
+from aiohttp import web
 from plotly.offline import get_plotlyjs
 from pydantic import BaseModel
 
 from search.cluster.ray_token import create_secret_file
-from search.errors import ServiceError, SpecError
+from search.errors import RecordError, ServiceError, SpecError
+from search.service.access import Access
+from search.service.errors import RequestError
+from search.service.event_stream import EventStreams
 from search.service.job_queue import JobQueue, requeue_job, stop_job
 from search.service.jobs import Job, JobState, JobStore
 from search.service.openapi import document
 from search.service.submission import accept, parse
+from search.service.uploads import read_submission
 from search.service.views import ErrorView, JobsView, JobView, TrialsView, ViewBuilder, trial_view
 from search.study.run_folder import Run
+from servetune.errors import ServetuneError
+
+T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
-_MAX_SPEC_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 16
-_POLL_S = 0.25
-#: A comment is sent after this time without an event, seconds.
-_KEEP_ALIVE_S = 15.0
-#: Paths without a secret; the page among them asks for the token itself.
-_PATHS_WITHOUT_TOKEN = ("/", "/v1/openapi.json")
+#: An idle connection is closed after this time, seconds.
+KEEP_ALIVE_S = 30.0
+#: Number of submissions that are read at the same time.
+_MAX_SUBMISSIONS = 8
+#: Headers of every response.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_PAGE_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; object-src 'none'"
+)
+_REPORT_POLICY = "sandbox allow-scripts; frame-ancestors 'none'"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,26 +63,17 @@ class ServiceOptions:
         roots: folders that the files of a specification must be inside.
         token: the token that every request must send; None requires none.
         max_request_bytes: the maximum size of a request.
+        names: names by which clients may reach the service, beside those of the loopback.
+        allowed_hosts: hosts, beside the loopback, that a job may send results to.
         links: addresses of related pages by name, such as Ray's dashboard.
     """
 
     roots: tuple[Path, ...]
     token: str | None
     max_request_bytes: int = 1 << 30
+    names: frozenset[str] = frozenset()
+    allowed_hosts: frozenset[str] = frozenset()
     links: Mapping[str, str] = field(default_factory=dict)
-
-
-class RequestError(Exception):
-    """A request that the service rejects.
-
-    Args:
-        status: the HTTP status of the response.
-        problems: what is wrong with a submitted specification.
-    """
-
-    def __init__(self, status: int, error: str, problems: Sequence[str] = ()):
-        super().__init__(error)
-        self.status, self.view = status, ErrorView(error=error, problems=list(problems))
 
 
 def read_token(root: Path) -> str:
@@ -87,7 +95,13 @@ class Service:
     def __init__(self, store: JobStore, queue: JobQueue, options: ServiceOptions):
         self._store, self._queue, self._options = store, queue, options
         self._views = ViewBuilder(options.links)
-        self._export_lock = asyncio.Lock()
+        self._access = Access(options.names, options.token)
+        self._streams = EventStreams()
+        self._submissions = 0
+        self._files_lock = asyncio.Lock()
+        # Reading a run may take seconds, and its caches are not thread-safe: one at a time, and
+        # never in the event loop.
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="views")
 
     def app(self) -> web.Application:
         """Return the application; the queue runs as long as it does."""
@@ -128,47 +142,38 @@ class Service:
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
         try:
-            self._authorize(request)
+            self._access.check(request)
             answer = await handler(request)
         except RequestError as error:
-            answer = _json(error.view, error.status)
+            answer = _json(ErrorView(error=str(error), problems=error.problems), error.status)
             if error.status == 401:
                 answer.headers["WWW-Authenticate"] = "Bearer"
+            if error.status in (408, 413, 415):
+                answer.force_close()  # The rest of the body is not read.
         except web.HTTPException as error:
             if error.status < 400:
                 raise
             answer = _json(ErrorView(error=error.reason), error.status)
             if "Allow" in error.headers:
                 answer.headers["Allow"] = error.headers["Allow"]
+        except ConnectionError:
+            raise
+        except (ServetuneError, OSError, ValueError) as error:
+            _LOG.warning("%s %s failed: %s", request.method, request.path, error)
+            answer = _json(ErrorView(error=str(error)), 500)
         if not answer.prepared:
-            answer.headers["X-Content-Type-Options"] = "nosniff"
-            answer.headers["Referrer-Policy"] = "no-referrer"
-            answer.headers["Cache-Control"] = "no-store"
+            answer.headers.update(_HEADERS)
         return answer
 
-    def _authorize(self, request: web.Request) -> None:
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            raise RequestError(403, f"requests from pages of {origin} are not allowed")
-        token = self._options.token
-        is_public = request.path in _PATHS_WITHOUT_TOKEN or request.path.startswith("/static/")
-        if token is None or is_public:
-            return
-        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-        # A header may contain any bytes.
-        given = credentials.strip().encode(errors="surrogateescape")
-        is_correct = hmac.compare_digest(given, token.encode())
-        if scheme.lower() != "bearer" or not credentials:
-            raise RequestError(401, "a token is required: Authorization: Bearer TOKEN")
-        if not is_correct:
-            raise RequestError(401, "the token is wrong")
+    async def _read(self, read: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that reads files in the thread for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, read, *arguments)
 
     # --- the page ----------------------------------------------------------------------
 
     async def _show_page(self, request: web.Request) -> web.StreamResponse:
         text = (STATIC / "index.html").read_text()
-        policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"
-        headers = {"Content-Security-Policy": policy}
+        headers = {"Content-Security-Policy": _PAGE_POLICY}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def _send_plotly(self, request: web.Request) -> web.StreamResponse:
@@ -180,131 +185,78 @@ class Service:
     # --- jobs --------------------------------------------------------------------------
 
     async def _list_jobs(self, request: web.Request) -> web.StreamResponse:
-        positions = self._queue.positions()
-        jobs = [self._views.job(job, positions.get(job.id)) for job in reversed(self._store.all())]
-        return _json(JobsView(jobs=jobs))
+        def build() -> JobsView:
+            positions = self._queue.positions()
+            newest_first = list(reversed(self._store.all()))
+            return JobsView(jobs=[self._views.job(j, positions.get(j.id)) for j in newest_first])
+
+        return _json(await self._read(build))
 
     async def _submit_job(self, request: web.Request) -> web.StreamResponse:
+        if self._submissions >= _MAX_SUBMISSIONS:
+            raise RequestError(503, f"{self._submissions} submissions are read; try again later")
+        self._submissions += 1
         folder = self._store.new_folder()
+        options = self._options
         try:
-            text, uploads = await self._read_body(request, folder)
-            roots = (*self._options.roots, folder)
-            data, spec = await asyncio.to_thread(accept, parse(text), uploads, roots)
-            job = self._store.add(folder, spec.name, data)
+            text, uploads = await read_submission(request, folder, options.max_request_bytes)
+            roots = (*options.roots, folder)
+            data, spec = await asyncio.to_thread(
+                accept, parse(text), uploads, roots, options.allowed_hosts
+            )
+            job = await asyncio.to_thread(self._store.add, folder, spec.name, data)
         except SpecError as error:
             shutil.rmtree(folder)
             raise RequestError(422, "the specification is invalid", error.problems) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            self._submissions -= 1
         self._queue.wake()
-        answer = _json(self._view(job), 201)
+        answer = _json(await self._view(job), 201)
         answer.headers["Location"] = f"/v1/jobs/{job.id}"
         return answer
 
-    async def _read_body(self, request: web.Request, folder: Path) -> tuple[bytes, dict[str, Path]]:
-        """Return the specification and the uploaded files, which are written into `folder`."""
-        if not request.content_type.startswith("multipart/"):
-            chunks = request.content.iter_chunked(_CHUNK_BYTES)
-            return await _read_specification(chunks), {}
-        text, uploads = b"", {}
-        bytes_left = self._options.max_request_bytes
-        try:
-            reader = await request.multipart()
-            while (part := await reader.next()) is not None:
-                if not isinstance(part, BodyPartReader):
-                    raise RequestError(400, "a part of the body must not be multipart itself")
-                if part.name == "spec":
-                    text = await _read_specification(_chunks(part))
-                    continue
-                if part.name not in ("archive", "requests"):
-                    raise RequestError(
-                        400, f"unknown part {part.name!r}; known parts are spec, archive, requests"
-                    )
-                # The model store needs the archive's file name; the client's folders are dropped.
-                name = Path(part.filename or part.name).name
-                path = folder / "uploads" / part.name / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as file:
-                    async for chunk in _chunks(part):
-                        if (bytes_left := bytes_left - len(chunk)) < 0:
-                            limit = self._options.max_request_bytes
-                            raise RequestError(413, f"the request is larger than {limit} bytes")
-                        file.write(chunk)
-                uploads[part.name] = path
-        except (HttpProcessingError, ValueError, OSError) as error:
-            raise RequestError(400, f"the body cannot be read: {error}") from None
-        return text, uploads
-
     async def _show_job(self, request: web.Request) -> web.StreamResponse:
-        return _json(self._view(self._job(request)))
+        return _json(await self._view(self._job(request)))
 
     async def _stop_job(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
-        state = job.record().state
+        state = _state(job)
         if state.is_over:
             raise RequestError(409, f"the job is over: it {_END_TEXTS[state]}")
         if state is not JobState.STOPPING:
             stop_job(job)
             self._queue.wake()
-        return _json(self._view(job), 202)
+        return _json(await self._view(job), 202)
 
     async def _resume_job(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
-        state = job.record().state
+        state = _state(job)
         if not state.is_over:
             raise RequestError(409, f"the job is not over: it is {state}; stop it first")
         requeue_job(job)
         self._queue.wake()
-        return _json(self._view(job), 202)
+        return _json(await self._view(job), 202)
 
     # --- results -----------------------------------------------------------------------
 
     async def _list_trials(self, request: web.Request) -> web.StreamResponse:
-        results = self._views.results(self._job(request).run())
+        results = await self._read(self._views.results, self._job(request).run())
         return _json(TrialsView(trials=[trial_view(result) for result in results]))
 
     async def _show_trial(self, request: web.Request) -> web.StreamResponse:
         run = self._run(self._job(request))
         number = request.match_info["number"]
-        results = {str(result.number): result for result in self._views.results(run)}
+        found = await self._read(self._views.results, run)
+        results = {str(result.number): result for result in found}
         if number not in results:
             raise RequestError(404, f"the job has no finished trial {number!r}")
-        return _json(await asyncio.to_thread(self._views.trial, run, results[number]))
+        return _json(await self._read(self._views.trial, run, results[number]))
 
     async def _stream_events(self, request: web.Request) -> web.StreamResponse:
-        job = self._job(request)
-        try:
-            after = int(request.headers.get("Last-Event-ID", "0"))
-            if not job.events.is_event_id(after):
-                raise ValueError
-        except ValueError:
-            raise RequestError(400, "Last-Event-ID must be the id of an event") from None
-        answer = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
-        await answer.prepare(request)
-        silent_s = 0.0
-        while True:
-            # Read the state first, so that no event written before it is missed.
-            is_over = job.record().state.is_over
-            events = job.events.read(after)
-            for event in events:
-                after = event.id
-                data = json.dumps({"time_s": event.time_s, **event.data})
-                await answer.write(
-                    f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n".encode()
-                )
-            if events:
-                silent_s = 0.0
-                continue
-            if is_over:
-                return answer
-            await asyncio.sleep(_POLL_S)
-            silent_s += _POLL_S
-            if silent_s >= _KEEP_ALIVE_S:
-                silent_s = 0.0
-                await answer.write(b": keep-alive\n\n")
+        return await self._streams.send(self._job(request), request, _HEADERS)
 
     async def _show_report(self, request: web.Request) -> web.StreamResponse:
         from search.report.summary import html_report, markdown_report
@@ -319,41 +271,31 @@ class Service:
         build = html_report if suffix == "html" else markdown_report
         path = run.folder / f"report.{suffix}"
         if job.record().state is JobState.FINISHED and path.is_file():
-            text = path.read_text()
+            text = await self._read(path.read_text)
         else:
-            text = await asyncio.to_thread(lambda: build(read_outcome(run)))
+            async with self._files_lock:
+                text = await self._read(lambda: build(read_outcome(run)))
         content_type = "text/html" if suffix == "html" else "text/markdown"
-        headers = {"Content-Security-Policy": "sandbox allow-scripts"}
+        headers = {"Content-Security-Policy": _REPORT_POLICY}
         return web.Response(text=text, content_type=content_type, headers=headers)
 
     async def _download_best(self, request: web.Request) -> web.StreamResponse:
         job = self._job(request)
         run, record = self._run(job), job.record()
         folder = run.folder / "best"
-        if record.state.is_over:
-            await self._export_missing(run, folder / "README.md", record.ended_s)
-        if not folder.is_dir():
+
+        def pack() -> IO[bytes] | None:
+            with run.files_locked():
+                if record.state.is_over:
+                    _export_missing(run, folder / "README.md", record.ended_s)
+                return _tar(folder) if folder.is_dir() else None
+
+        async with self._files_lock:
+            body = await self._read(pack)
+        if body is None:
             raise RequestError(404, "the job has no files for production: no trial is chosen yet")
-        body = await asyncio.to_thread(_tar, folder)
         headers = {"Content-Disposition": f'attachment; filename="{run.name}-best.tar.gz"'}
         return web.Response(body=body, content_type="application/gzip", headers=headers)
-
-    async def _export_missing(self, run: Run, path: Path, ended_s: float | None) -> None:
-        """Write the files for production, unless `path` is newer than the end.
-
-        The job's own process may have been lost before it wrote them.
-        """
-        from search.export.files import export
-        from search.study.reading import read_outcome
-
-        def write() -> None:
-            outcome = read_outcome(run)
-            if outcome.chosen is not None:
-                export(run, outcome.chosen, run.spec().archive(), outcome.confirmation)
-
-        async with self._export_lock:
-            if not path.is_file() or path.stat().st_mtime < (ended_s or 0.0):
-                await asyncio.to_thread(write)
 
     # --- helpers -----------------------------------------------------------------------
 
@@ -370,8 +312,8 @@ class Service:
             raise RequestError(404, f"the job {job.id} has not started")
         return run
 
-    def _view(self, job: Job) -> JobView:
-        return self._views.job(job, self._queue.positions().get(job.id))
+    async def _view(self, job: Job) -> JobView:
+        return await self._read(lambda: self._views.job(job, self._queue.positions().get(job.id)))
 
 
 _END_TEXTS = {
@@ -381,30 +323,39 @@ _END_TEXTS = {
 }
 
 
+def _state(job: Job) -> JobState:
+    try:
+        return job.record().state
+    except RecordError as error:
+        raise RequestError(409, str(error)) from None
+
+
 def _json(view: BaseModel, status: int = 200) -> web.Response:
     text = view.model_dump_json()
     return web.Response(text=text, status=status, content_type="application/json")
 
 
-async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while chunk := await part.read_chunk(_CHUNK_BYTES):
-        yield chunk
+def _export_missing(run: Run, path: Path, ended_s: float | None) -> None:
+    """Write the files for production, unless `path` is newer than the end.
+
+    The job's own process may have been lost before it wrote them.
+    """
+    from search.export.files import export
+    from search.study.reading import read_outcome
+
+    if not path.is_file() or path.stat().st_mtime < (ended_s or 0.0):
+        outcome = read_outcome(run)
+        if outcome.chosen is not None:
+            export(run, outcome.chosen, run.spec().archive(), outcome.confirmation)
 
 
-async def _read_specification(chunks: AsyncIterator[bytes]) -> bytes:
-    text = b""
-    async for chunk in chunks:
-        text += chunk
-        if len(text) > _MAX_SPEC_BYTES:
-            raise RequestError(413, f"the specification is larger than {_MAX_SPEC_BYTES} bytes")
-    return text
-
-
-def _tar(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+def _tar(folder: Path) -> IO[bytes]:
+    """Return an archive of a folder, which may contain a model, as a temporary file."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
         archive.add(folder, arcname="best")
-    return buffer.getvalue()
+    file.seek(0)
+    return file
 
 
 @cache

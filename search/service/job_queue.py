@@ -55,12 +55,8 @@ class JobQueue:
 
     def waiting(self) -> list[Job]:
         """Return the queued jobs, the next one first."""
-        records = [(job.record(), job) for job in self._store.all()]
-        return [
-            job
-            for record, job in sorted(records, key=lambda pair: pair[0].queued_s)
-            if record.state is JobState.QUEUED
-        ]
+        records = sorted(self._store.records(), key=lambda pair: pair[1].queued_s)
+        return [job for job, record in records if record.state is JobState.QUEUED]
 
     def positions(self) -> dict[str, int]:
         """Return the position of each queued job by its id, from 1."""
@@ -82,9 +78,9 @@ class JobQueue:
     async def poll(self) -> None:
         """Record jobs that ended, kill jobs that do not stop in time, start the next jobs."""
         running = 0
-        for job in self._store.all():
-            if job.record().state in (JobState.RUNNING, JobState.STOPPING):
-                running += await self._check(job)
+        for job, record in self._store.records():
+            if record.state in (JobState.RUNNING, JobState.STOPPING):
+                running += await self._check_safely(job)
         for job in self.waiting()[: max(self._max_running - running, 0)]:
             job.change(
                 state=JobState.RUNNING,
@@ -94,6 +90,14 @@ class JobQueue:
                 reason=None,
             )
             await self._submit(job)
+
+    async def _check_safely(self, job: Job) -> bool:
+        """Return `_check`; a job that cannot be checked counts as running and is checked again."""
+        try:
+            return await self._check(job)
+        except Exception as error:
+            _LOG.warning("the job %s could not be checked; retrying: %s", job.id, error)
+            return True
 
     async def _check(self, job: Job) -> bool:
         """Return whether a job that was started is still running."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import enum
 import json
+import logging
+import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,9 +17,11 @@ from typing import Any
 
 import yaml
 
+from search.errors import RecordError, first_line
 from search.service.events import EventLog
-from search.study.run_folder import Run, write_atomically
+from search.study.run_folder import Run, sync_folder, write_atomically
 
+_LOG = logging.getLogger(__name__)
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
 
@@ -81,9 +86,22 @@ class Job:
         return f"servetune-{self.id}-{self.record().attempt}"
 
     def record(self) -> JobRecord:
-        """Return the job's record."""
-        data = json.loads((self.folder / "job.json").read_text())
-        return JobRecord(**{**data, "state": JobState(data["state"])})
+        """Return the job's record.
+
+        Raises:
+            RecordError: job.json cannot be read.
+        """
+        path = self.folder / "job.json"
+        try:
+            data = json.loads(path.read_text())
+            record = JobRecord(**{**data, "state": JobState(data["state"])})
+            if not (isinstance(record.name, str) and _are_numbers(record)):
+                raise ValueError("a value has the wrong type")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RecordError(
+                f"{path} is damaged: {first_line(error)}; restore it, or remove the job's folder"
+            ) from None
+        return record
 
     def change(self, **changes: Any) -> JobRecord:
         """Change fields of the record; a new state is also written as an event."""
@@ -108,11 +126,16 @@ class Job:
         """Return how the current attempt ended; None if its process recorded nothing."""
         try:
             end = json.loads((self.folder / "end.json").read_text())
-        except OSError:
+            attempt, ended = end["attempt"], (JobState(end["state"]), str(end["reason"]))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        if end["attempt"] != self.record().attempt:
-            return None
-        return JobState(end["state"]), end["reason"]
+        return ended if attempt == self.record().attempt else None
+
+
+def _are_numbers(record: JobRecord) -> bool:
+    times = (record.created_s, record.queued_s, record.started_s, record.ended_s)
+    optional = (record.started_s, record.ended_s)
+    return all(isinstance(t, int | float) or (t is None and t in optional) for t in times)
 
 
 class JobStore:
@@ -121,6 +144,7 @@ class JobStore:
     def __init__(self, folder: Path):
         self._folder = folder / "jobs"
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._reported: set[str] = set()
 
     def new_folder(self) -> Path:
         """Create a folder for a job; `add` turns it into a job."""
@@ -129,9 +153,12 @@ class JobStore:
         return folder
 
     def add(self, folder: Path, name: str, spec: Mapping[str, Any]) -> Job:
-        """Turn a folder into a job, last in the queue."""
+        """Turn a folder into a job, last in the queue; all of it is then on disk."""
         job = Job(folder)
-        job.spec_path.write_text(yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True))
+        _sync_files(folder)
+        text = yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
+        write_atomically(job.spec_path, text)
+        sync_folder(self._folder)
         now = time.time()
         write_json(folder / "job.json", asdict(JobRecord(name, JobState.QUEUED, now, now)))
         job.events.append("state", state=JobState.QUEUED, reason=None)
@@ -146,6 +173,33 @@ class JobStore:
     def all(self) -> list[Job]:
         """Return every job, the oldest first."""
         return [Job(path.parent) for path in sorted(self._folder.glob("*/job.json"))]
+
+    def records(self) -> list[tuple[Job, JobRecord]]:
+        """Return every job whose record can be read, the oldest first."""
+        found = []
+        for job in self.all():
+            try:
+                found.append((job, job.record()))
+            except RecordError as error:
+                if job.id not in self._reported:
+                    self._reported.add(job.id)
+                    _LOG.warning("%s", error)
+        return found
+
+    def remove_incomplete(self) -> None:
+        """Remove the folders of submissions that a killed service did not finish."""
+        for folder in self._folder.iterdir():
+            if _ID.fullmatch(folder.name) and not (folder / "job.json").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync_files(folder: Path) -> None:
+    """Sync the uploaded files in a folder, and their names, to disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with Path(parent, name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(parent))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from loadgen.errors import PayloadError
-from loadgen.payloads import referenced_files
 from search.errors import SpecError, SpecProblem
+from search.service.file_checks import (
+    MAX_RESULTS_BYTES,
+    MAX_TEXT_BYTES,
+    FileChecks,
+    FileProblem,
+)
+from search.sinks.hosts import is_allowed
+from search.spec.config_file import environment_beside
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
@@ -27,8 +32,16 @@ FILE_PATHS = (
     "search.warm_start",
 )
 #: Paths that only the service sets: programs to run, and places to write to.
-_RESERVED_PATHS = ("serving.java", "serving.python", "serving.ports", "output")
+_RESERVED_PATHS = (
+    "serving.java",
+    "serving.python",
+    "serving.ports",
+    "output.folder",
+    "output.storage",
+)
 _OUTSIDE = "is outside the folders that the service may read"
+#: The maximum size of an archive that is named, not uploaded.
+_MAX_ARCHIVE_BYTES = 1 << 40
 
 
 def parse(text: bytes) -> dict[str, Any]:
@@ -51,7 +64,10 @@ def parse(text: bytes) -> dict[str, Any]:
 
 
 def accept(
-    data: Mapping[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
+    data: Mapping[str, Any],
+    uploads: Mapping[str, Path],
+    roots: Sequence[Path],
+    hosts: Collection[str] = (),
 ) -> tuple[dict[str, Any], StudySpec]:
     """Check a submitted specification.
 
@@ -59,6 +75,7 @@ def accept(
         data: the parsed specification; relative paths start at the first root.
         uploads: uploaded files by "archive" and "requests"; they override the paths in `data`.
         roots: folders that the specification's paths must be inside.
+        hosts: names of hosts, beside the loopback, that results may be sent to.
 
     Returns:
         The specification with absolute paths, as data and as parsed.
@@ -69,16 +86,19 @@ def accept(
     data = _with_uploads(data, uploads)
     if misplaced := list(_misplaced(data, uploads, roots)):
         paths = [problem.path for problem in misplaced]
-        raise SpecError([*misplaced, *_other_problems(data, paths, roots)])
+        raise SpecError([*misplaced, *_other_problems(data, paths, roots, hosts)])
     data.setdefault("name", "job")
     for path in FILE_PATHS:
         if isinstance(file := value_at(data, path), str):
             data = with_value(data, path, str((roots[0] / file).resolve()))
-    spec = parse_spec(data, roots[0])
-    # Before preflight, which reads the files.
-    if problems := list(_payload_problems(spec.model.requests, roots, uploads)):
-        raise SpecError(problems)
-    preflight(spec, allow_fixed_space="sweep" in data)
+    try:
+        spec = parse_spec(data, roots[0])
+        # Nothing is read before it is checked.
+        if problems := [*_file_problems(spec, uploads, roots), *_host_problems(spec, hosts)]:
+            raise SpecError(problems)
+        preflight(spec, allow_fixed_space="sweep" in data)
+    except (RecursionError, OverflowError) as error:
+        raise SpecError([f"a value is nested too deeply or too large: {error}"]) from None
     return data, spec
 
 
@@ -92,7 +112,10 @@ def _with_uploads(data: Mapping[str, Any], uploads: Mapping[str, Path]) -> dict[
 
 
 def _other_problems(
-    data: Mapping[str, Any], misplaced: Sequence[str], roots: Sequence[Path]
+    data: Mapping[str, Any],
+    misplaced: Sequence[str],
+    roots: Sequence[Path],
+    hosts: Collection[str],
 ) -> list[SpecProblem]:
     """Return the problems of a specification without the misplaced entries."""
     rest: dict[str, Any] = {}
@@ -103,7 +126,7 @@ def _other_problems(
             section = {k: v for k, v in section.items() if f"{name}.{k}" not in misplaced}
         rest[name] = section
     try:
-        accept(rest, {}, roots)
+        accept(rest, {}, roots, hosts)
     except SpecError as error:
         # A misplaced entry was removed above: do not report it as missing.
         return [p for p in error.records if not any(p.is_inside(path) for path in misplaced)]
@@ -122,20 +145,48 @@ def _misplaced(
         if (
             isinstance(file, str)
             and path not in uploaded
-            and not _is_inside(roots[0] / file, roots)
+            and not FileChecks(tuple(roots)).is_inside(roots[0] / file)
         ):
             yield SpecProblem(path, f"{file!r} {_OUTSIDE}")
 
 
-def _payload_problems(
-    requests: Path, roots: Sequence[Path], uploads: Mapping[str, Path]
+def _file_problems(
+    spec: StudySpec, uploads: Mapping[str, Path], roots: Sequence[Path]
 ) -> Iterator[SpecProblem]:
-    """Yield the payload files, named in a requests file, that are outside the roots."""
-    allowed = [requests.parent] if "requests" in uploads else roots
-    with suppress(PayloadError):  # Preflight reports it.
-        for number, name in referenced_files(requests):
-            if not _is_inside(requests.parent / name, allowed):
-                yield SpecProblem("model.requests", f"line {number}: {name!r} {_OUTSIDE}")
+    """Yield what is wrong with the files of a specification."""
+    checks = FileChecks(tuple(root.resolve() for root in roots))
+    requests, baseline = spec.model.requests, spec.serving.baseline
+    payloads = FileChecks((requests.parent,)) if "requests" in uploads else checks
+    try:
+        path = "model.archive"
+        checks.check_archive(spec.model.archive, _MAX_ARCHIVE_BYTES)
+        path = "model.requests"
+        checks.check_requests(requests, payloads)
+        if baseline is not None:
+            path = "serving.baseline"
+            beside = environment_beside(baseline.properties)
+            for file in (baseline.properties, baseline.environment, baseline.secrets, beside):
+                if file is not None:
+                    checks.check_file(file, MAX_TEXT_BYTES)
+        if (run := spec.search.warm_start) is not None:
+            path = "search.warm_start"
+            checks.check_file(run / "spec.yaml", MAX_TEXT_BYTES)
+            checks.check_file(run / "trials.jsonl", MAX_RESULTS_BYTES)
+    except FileProblem as problem:
+        yield SpecProblem(path, str(problem))
+
+
+def _host_problems(spec: StudySpec, hosts: Collection[str]) -> Iterator[SpecProblem]:
+    """Yield the URLs whose host the service may not send anything to."""
+    urls = {f"notify.{index}.url": hook.url for index, hook in enumerate(spec.notify)}
+    if spec.output.mlflow is not None:
+        urls["output.mlflow"] = spec.output.mlflow
+    for path, url in urls.items():
+        if not is_allowed(url, hosts):
+            yield SpecProblem(
+                path,
+                "its host is not allowed; start the service with --allow-host HOST, or use another",
+            )
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:
@@ -150,11 +201,3 @@ def with_value(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]
     """Return a copy of nested data with another value at a path, which must exist."""
     name, _, rest = path.partition(".")
     return {**data, name: with_value(data[name], rest, value) if rest else value}
-
-
-def _is_inside(path: Path, roots: Sequence[Path]) -> bool:
-    try:
-        absolute = path.expanduser().resolve()
-    except (OSError, RuntimeError, ValueError):
-        return False
-    return any(absolute.is_relative_to(root) for root in roots)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import psutil
 from pydantic import BaseModel
 
 from search.service.jobs import Job, JobRecord, JobState
@@ -18,8 +18,14 @@ from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
 from search.study.run_folder import ResultReader, Run
 from search.trial.result import TrialResult
+from servetune.errors import ServetuneError
+from serving.identity import is_alive
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+#: Entries that each cache keeps: of views of jobs, and of all trials of a run.
+_MAX_JOBS, _MAX_RUNS = 1000, 50
 
 #: Maximum length of a log in a response.
 _LOG_CHARACTERS = 1 << 15
@@ -144,20 +150,49 @@ class TrialDetailView(TrialView):
     log: str
 
 
-class ViewBuilder:
-    """Builds views; caches what it read until a file changes."""
+class BoundedCache(Generic[K, T]):
+    """A mapping that forgets the entry that was not used for the longest time."""
 
-    def __init__(self, links: Mapping[str, str]):
+    def __init__(self, max_entries: int):
+        self._max_entries = max_entries
+        self._entries: OrderedDict[K, T] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> T | None:
+        """Return an entry; None if it is missing."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+        return self._entries.get(key)
+
+    def put(self, key: K, value: T) -> T:
+        """Add or replace an entry, and return it."""
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+        return value
+
+
+class ViewBuilder:
+    """Builds views; caches what it read until a file changes. Not thread-safe."""
+
+    def __init__(
+        self, links: Mapping[str, str], max_jobs: int = _MAX_JOBS, max_runs: int = _MAX_RUNS
+    ):
         self._links = links
-        self._parsed: dict[tuple[str, Path], tuple[tuple[int, int], Any]] = {}
-        self._readers: dict[Path, ResultReader] = {}
-        self._ended_jobs: dict[str, JobView] = {}
+        self._parsed: BoundedCache[tuple[str, Path], tuple[tuple[int, int], Any]]
+        self._parsed = BoundedCache(2 * max_jobs)
+        self._readers: BoundedCache[Path, ResultReader] = BoundedCache(max_runs)
+        self._ended_jobs: BoundedCache[str, JobView] = BoundedCache(max_jobs)
 
     def results(self, run: Run | None) -> list[TrialResult]:
         """Return the finished trials of a run."""
         if run is None:
             return []
-        return self._readers.setdefault(run.folder, ResultReader(run)).read()
+        reader = self._readers.get(run.folder)
+        return (reader or self._readers.put(run.folder, ResultReader(run))).read()
 
     def _parse(self, name: str, path: Path, parse: Callable[[], T]) -> T | None:
         """Return the result of `parse`, cached until the file changes; None without the file."""
@@ -168,18 +203,29 @@ class ViewBuilder:
         version = (stat.st_mtime_ns, stat.st_size)
         cached = self._parsed.get((name, path))
         if cached is None or cached[0] != version:
-            cached = self._parsed[name, path] = version, parse()
+            cached = self._parsed.put((name, path), (version, parse()))
         result: T = cached[1]
         return result
 
     def job(self, job: Job, queue_position: int | None = None) -> JobView:
-        """Return the view of a job."""
-        record, run = job.record(), job.run()
+        """Return the view of a job; what cannot be read is the reason of its end."""
+        try:
+            record = job.record()
+        except ServetuneError as error:
+            return _damaged_view(
+                job, JobRecord(job.id, JobState.FAILED, 0.0, 0.0, ended_s=0.0), error
+            )
+        run = job.run()
         links = {**self._links, **(links_of(run) if run else {})}
         view = self._ended_jobs.get(job.id)
         # A job that is over does not change until it is resumed.
         if view is None or view.ended_s != record.ended_s or not record.state.is_over:
-            view = self._ended_jobs[job.id] = self._build_job(job, record, run)
+            try:
+                view = self._build_job(job, record, run)
+            except (ServetuneError, OSError, ValueError, KeyError, TypeError) as error:
+                view = _damaged_view(job, record, error)
+            if record.state.is_over:
+                self._ended_jobs.put(job.id, view)
         return view.model_copy(update={"queue_position": queue_position, "links": links})
 
     def _build_job(self, job: Job, record: JobRecord, run: Run | None) -> JobView:
@@ -243,6 +289,29 @@ class ViewBuilder:
         )
 
 
+def _damaged_view(job: Job, record: JobRecord, error: Exception) -> JobView:
+    """Return the view of a job that cannot be read."""
+    reasons = [text for text in (record.reason, str(error)) if text]
+    return JobView(
+        id=job.id,
+        name=record.name,
+        kind="search",
+        state=record.state,
+        reason="; ".join(reasons),
+        queue_position=None,
+        created_s=record.created_s,
+        started_s=record.started_s,
+        ended_s=record.ended_s,
+        progress=ProgressView(trials_done=0, max_trials=None),
+        best=None,
+        baseline=None,
+        ratio=None,
+        confirmed=False,
+        events_from=0,
+        links={},
+    )
+
+
 def _current_step(job: Job) -> tuple[dict[str, Any], int]:
     """Return the running trial, phase, rate and round, and the id that its events follow."""
     step: dict[str, Any] = {}
@@ -295,13 +364,13 @@ def links_of(run: Run) -> dict[str, str]:
     """Return the addresses of the dashboards that `servetune dashboard` runs for a run."""
     try:
         dashboards = json.loads((run.folder / "dashboards.json").read_text())
-    except (OSError, ValueError):
+        return {
+            name: dashboard["url"]
+            for name, dashboard in dashboards.items()
+            if is_alive(dashboard["process"])
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return {
-        name: dashboard["url"]
-        for name, dashboard in dashboards.items()
-        if psutil.pid_exists(dashboard["pid"])
-    }
 
 
 def _rate(result: TrialResult | None) -> RateView | None:

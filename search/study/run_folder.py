@@ -192,6 +192,16 @@ class Run:
                 raise RunError(f"{self.folder} is in use: another process is running it") from None
             yield
 
+    @contextlib.contextmanager
+    def files_locked(self) -> Iterator[None]:
+        """Lock the report and the exported files, also in a read-only folder; wait for the lock."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def append(self, result: TrialResult) -> None:
         """Append a line to trials.jsonl, and sync it to disk."""
         append_line(self.folder / "trials.jsonl", TRIALS_VERSION, result.to_dict())

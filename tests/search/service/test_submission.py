@@ -60,7 +60,8 @@ def test_accept_lists_other_problems_beside_misplaced_paths(
         ),
         ({"serving": {"python": "/bin/sh"}}, "serving.python", "is set by the service"),
         ({"serving": {"baseline": "../a"}}, "serving.baseline", "is outside the folders"),
-        ({"output": {"folder": "/tmp/x"}}, "output", "is set by the service"),
+        ({"output": {"folder": "/tmp/x"}}, "output.folder", "is set by the service"),
+        ({"output": {"storage": "sqlite:///x"}}, "output.storage", "is set by the service"),
         ({"search": {"warm_start": "/"}}, "search.warm_start", "is outside the folders"),
     ],
 )

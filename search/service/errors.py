@@ -1,0 +1,18 @@
+"""The error of a request that the service rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RequestError(Exception):
+    """A request that the service rejects.
+
+    Args:
+        status: the HTTP status of the response.
+        problems: what is wrong with a submitted specification.
+    """
+
+    def __init__(self, status: int, error: str, problems: Sequence[str] = ()):
+        super().__init__(error)
+        self.status, self.problems = status, list(problems)

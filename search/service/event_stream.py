@@ -1,0 +1,85 @@
+"""Send the events of a job to a client as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from aiohttp import web
+
+from search.service.errors import RequestError
+from search.service.jobs import Job
+
+_POLL_S = 0.25
+#: A comment is sent after this time without an event, seconds.
+_KEEP_ALIVE_S = 15.0
+#: A client that reads nothing for this time is disconnected, seconds.
+WRITE_LIMIT_S = 60.0
+MAX_STREAMS = 200
+
+
+class EventStreams:
+    """The open streams of a service; their number is limited."""
+
+    def __init__(self, max_streams: int = MAX_STREAMS):
+        self._max_streams, self._open = max_streams, 0
+
+    async def send(
+        self, job: Job, request: web.Request, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """Send the events after `Last-Event-ID`, until the job is over.
+
+        Raises:
+            RequestError: the id is not an event's, or too many streams are open.
+        """
+        try:
+            after = int(request.headers.get("Last-Event-ID", "0"))
+            if not job.events.is_event_id(after):
+                raise ValueError
+        except ValueError:
+            raise RequestError(400, "Last-Event-ID must be the id of an event") from None
+        if self._open >= self._max_streams:
+            raise RequestError(503, f"{self._open} streams of events are open; try again later")
+        self._open += 1
+        try:
+            return await _send(job, after, request, headers)
+        finally:
+            self._open -= 1
+
+
+async def _send(
+    job: Job, after: int, request: web.Request, headers: dict[str, str]
+) -> web.StreamResponse:
+    answer = web.StreamResponse(headers={**headers, "Content-Type": "text/event-stream"})
+    await answer.prepare(request)
+    silent_s = 0.0
+    while True:
+        # Read the state first, so that no event written before it is missed.
+        is_over = job.record().state.is_over
+        events = job.events.read(after)
+        for event in events:
+            after = event.id
+            data = json.dumps({"time_s": event.time_s, **event.data})
+            text = f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
+            await _write(answer, request, text)
+        if events:
+            silent_s = 0.0
+            continue
+        if is_over:
+            return answer
+        await asyncio.sleep(_POLL_S)
+        silent_s += _POLL_S
+        if silent_s >= _KEEP_ALIVE_S:
+            silent_s = 0.0
+            await _write(answer, request, ": keep-alive\n\n")
+
+
+async def _write(answer: web.StreamResponse, request: web.Request, text: str) -> None:
+    """Write a part of a stream; end the connection if the client does not read."""
+    try:
+        async with asyncio.timeout(WRITE_LIMIT_S):
+            await answer.write(text.encode())
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not read its events") from None

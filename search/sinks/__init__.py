@@ -1,0 +1,1 @@
+"""Results where teams look for them: webhooks and MLflow."""
