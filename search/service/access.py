@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from search.service.errors import RequestError
 
 #: Paths without a secret; the page among them asks for the token itself.
 _PATHS_WITHOUT_TOKEN = ("/", "/v1/openapi.json")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?", re.ASCII)
 _WILDCARDS = ("0.0.0.0", "::", "")
 
 
@@ -66,11 +68,10 @@ class Access:
     def is_known_host(self, host: str) -> bool:
         """Return whether the value of a Host header is a name of this service, with any port."""
         try:
-            parts = urlsplit(f"//{host}")
-            name, _ = (parts.hostname or "").lower(), parts.port
+            name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
             return False
-        if not name or parts.netloc != host or "@" in host or not host.isprintable():
+        if not _HOST.fullmatch(host):
             return False
         if name in self._names or name == "localhost":
             return True

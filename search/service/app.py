@@ -119,7 +119,7 @@ class Service:
                 web.post("/v1/jobs/{id}/resume", self._resume_job),
                 web.get("/v1/jobs/{id}/trials", self._list_trials),
                 web.get("/v1/jobs/{id}/trials/{number}", self._show_trial),
-                web.get("/v1/jobs/{id}/events", self._stream_events),
+                web.get("/v1/jobs/{id}/events", self._stream_events, allow_head=False),
                 web.get("/v1/jobs/{id}/report", self._show_report),
                 web.get("/v1/jobs/{id}/best.tar.gz", self._download_best),
                 web.get("/static/plotly.js", self._send_plotly),

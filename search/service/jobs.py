@@ -133,9 +133,10 @@ class Job:
 
 
 def _are_numbers(record: JobRecord) -> bool:
-    times = (record.created_s, record.queued_s, record.started_s, record.ended_s)
+    required = (record.created_s, record.queued_s, record.attempt)
     optional = (record.started_s, record.ended_s)
-    return all(isinstance(t, int | float) or (t is None and t in optional) for t in times)
+    values = [*required, *(value for value in optional if value is not None)]
+    return all(isinstance(value, int | float) for value in values)
 
 
 class JobStore:

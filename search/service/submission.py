@@ -118,18 +118,20 @@ def _other_problems(
     hosts: Collection[str],
 ) -> list[SpecProblem]:
     """Return the problems of a specification without the misplaced entries."""
-    rest: dict[str, Any] = {}
-    for name, section in data.items():
-        if name in misplaced:
-            continue
-        if isinstance(section, dict):
-            section = {k: v for k, v in section.items() if f"{name}.{k}" not in misplaced}
-        rest[name] = section
+    rest = dict(data)
+    # The files of a baseline belong together.
+    removed = {".".join(path.split(".")[:2]) for path in misplaced}
+    for path in removed:
+        name, _, key = path.partition(".")
+        if isinstance(section := rest.get(name), dict) and key:
+            rest[name] = {k: v for k, v in section.items() if k != key}
+        else:
+            rest.pop(name, None)
     try:
         accept(rest, {}, roots, hosts)
     except SpecError as error:
         # A misplaced entry was removed above: do not report it as missing.
-        return [p for p in error.records if not any(p.is_inside(path) for path in misplaced)]
+        return [p for p in error.records if not any(p.is_inside(path) for path in removed)]
     return []
 
 

@@ -1,0 +1,346 @@
+"""The service, as an attacker sees it: raw requests, endless bodies, many connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import resource
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import FormData
+
+from search.service import event_stream, uploads
+from search.service.event_stream import EventStreams
+from search.service.jobs import JobState, JobStore
+from tests.search.service.conftest import (
+    TOKEN,
+    Client,
+    FakeRunner,
+    submit,
+    wait_for_state,
+    wait_until_running,
+)
+
+HEAD = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+
+
+async def connect(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    assert client.port is not None
+    return await asyncio.open_connection(client.host, client.port)
+
+
+async def exchange(client: Client, request: bytes) -> bytes:
+    """Send bytes; return everything that the service answers until it closes the connection."""
+    reader, writer = await connect(client)
+    writer.write(request)
+    answer = b""
+    with contextlib.suppress(TimeoutError, ConnectionResetError):
+        while data := await asyncio.wait_for(reader.read(1 << 16), 2):
+            answer += data
+    writer.close()
+    return answer
+
+
+def files_of(store: JobStore) -> list[Path]:
+    return list(store._folder.iterdir())
+
+
+# --- header smuggling ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", id="both lengths"),
+        pytest.param("Content-Length: 4\r\nContent-Length: 40\r\n", id="two lengths"),
+        pytest.param("Content-Length: 4, 40\r\n", id="a list of lengths"),
+        pytest.param("Content-Length: +4\r\n", id="a sign"),
+        pytest.param("Content-Length: -4\r\n", id="a negative length"),
+        pytest.param("Content-Length: 4_0\r\n", id="an underscore"),
+        pytest.param("Content-Length : 4\r\n", id="a space before the colon"),
+        pytest.param("Transfer-Encoding: chunked, identity\r\n", id="chunked is not last"),
+        pytest.param("Transfer-Encoding: xchunked\r\n", id="an unknown encoding"),
+        pytest.param("Transfer-Encoding : chunked\r\n", id="an encoding with a space"),
+        pytest.param("X: a\0b\r\n", id="a NUL"),
+        pytest.param("X: a\rContent-Length: 4\r\n", id="a bare CR"),
+        pytest.param(" X: folded\r\n", id="a folded line"),
+        pytest.param("X" * 20_000 + ": a\r\n", id="a long name"),
+        pytest.param("X: " + "a" * 100_000 + "\r\n", id="a long value"),
+        pytest.param("X: a\r\n" * 10_000, id="many headers"),
+    ],
+)
+async def test_service_refuses_ambiguous_heads(client: Client, store: JobStore, head: str) -> None:
+    """Whatever follows the head must not be answered as a second request."""
+    second = f"GET /v1/jobs HTTP/1.1\r\n{HEAD}\r\n"
+    request = f"POST /v1/jobs HTTP/1.1\r\n{HEAD}{head}\r\n0\r\n\r\n{second}"
+    answer = await exchange(client, request.encode())
+    assert b'"jobs"' not in answer and b" 200 " not in answer and b" 201 " not in answer
+    assert answer.startswith(b"HTTP/1.1 4") or answer.startswith(b"HTTP/1.0 4") or not answer
+    assert store.all() == []
+
+
+async def test_service_answers_no_token_in_any_error(client: Client) -> None:
+    for request in (b"\x16\x03\x01\x02", b"GET", b"G" * 100_000, b"GET / HTTP/9.9\r\n\r\n"):
+        answer = await exchange(client, request)
+        assert TOKEN.encode() not in answer and b"Traceback" not in answer
+    for path in ("/v1/jobs/" + "a" * 9000, "/%00", "/static/..%2fapp.py", "/static/../app.py"):
+        answer = await exchange(client, f"GET {path} HTTP/1.1\r\n{HEAD}\r\n".encode())
+        assert b"ServiceOptions" not in answer and b"Traceback" not in answer
+        assert b" 200 " not in answer.partition(b"\r\n")[0]
+
+
+# --- uploads ------------------------------------------------------------------------------
+
+
+def upload(spec: dict[str, Any], filename: str, part: str = "archive") -> FormData:
+    form = FormData(quote_fields=False)
+    form.add_field("spec", yaml.safe_dump(spec))
+    form.add_field(part, b"x", filename=filename)
+    return form
+
+
+@pytest.mark.parametrize("part", ["archive", "requests"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("..", ".", "../..", "a\tb.mar", "a\\b.mar", "a,b.mar", "a=b.mar", ".hidden"),
+        *("a;b.mar", "$(id).mar", "`id`.mar", "a|b.mar", "-a.mar", "a" * 300 + ".mar", "a:b.mar"),
+    ],
+)
+async def test_service_refuses_file_names_that_mean_more(
+    client: Client, store: JobStore, spec: dict[str, Any], part: str, name: str
+) -> None:
+    answer = await client.post("/v1/jobs", data=upload(spec, name, part))
+    assert answer.status == 400, await answer.text()
+    assert files_of(store) == []
+
+
+async def test_service_refuses_repeated_and_nested_parts(
+    client: Client, store: JobStore, spec: dict[str, Any]
+) -> None:
+    for part in ("spec", "archive"):
+        form = upload(spec, "a.mar")
+        form.add_field(part, b"x", filename="b.mar")
+        answer = await client.post("/v1/jobs", data=form)
+        assert answer.status == 400 and "is repeated" in (await answer.json())["error"]
+    body = (
+        b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n"
+        b'Content-Disposition: form-data; name="spec"\r\n\r\n--y--\r\n--x--\r\n'
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = await client.post("/v1/jobs", data=body, headers=headers)
+    assert answer.status == 400
+    assert files_of(store) == []
+
+
+async def test_service_refuses_compressed_bodies(
+    client: Client, store: JobStore, spec: dict[str, Any]
+) -> None:
+    body = gzip.compress(b"#" * (100 << 20))
+    for encoding in ("gzip", "deflate", "br"):
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/yaml"}
+        answer = await client.post("/v1/jobs", data=body, headers=headers, compress=False)
+        assert answer.status in (400, 415), await answer.text()
+    assert files_of(store) == []
+
+
+async def endless(chunk: bytes, pause_s: float = 0.0) -> AsyncIterator[bytes]:
+    while True:
+        yield chunk
+        await asyncio.sleep(pause_s)
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="archive"; filename="a.mar"\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "start", "chunk"),
+    [
+        pytest.param("application/yaml", b"", b"#" * 65536, id="specification"),
+        pytest.param("multipart/form-data; boundary=x", b"", b"-\r\n" * 9999, id="preamble"),
+        pytest.param("multipart/form-data; boundary=x", PART + b"\r\n", b"a" * 65536, id="archive"),
+        pytest.param(
+            "multipart/form-data; boundary=x", PART, b"X: " + b"a" * 999 + b"\r\n", id="headers"
+        ),
+        pytest.param("multipart/form-data; boundary=x", b"", b"a" * 65536, id="line"),
+    ],
+)
+async def test_service_ends_endless_bodies(
+    client: Client, store: JobStore, content_type: str, start: bytes, chunk: bytes
+) -> None:
+    reader, writer = await connect(client)
+    head = f"POST /v1/jobs HTTP/1.1\r\n{HEAD}Content-Type: {content_type}\r\n"
+    writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+
+    async def send() -> None:
+        for data in [start] if start else []:
+            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        while True:
+            writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            await writer.drain()
+
+    sender = asyncio.ensure_future(send())
+    try:
+        line = await asyncio.wait_for(reader.readline(), 30)
+        assert line.split()[1] in (b"400", b"413"), line
+        # Soon the service closes the connection without reading the rest.
+        with contextlib.suppress(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 30)
+    finally:
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+        writer.close()
+    assert files_of(store) == []
+
+
+async def test_service_ends_slow_bodies(
+    client: Client, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_STALL_S", 0.2)
+    monkeypatch.setattr(uploads, "_POLL_S", 0.05)
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    for pause_s in (0.1, 60.0):
+        answer = await client.post("/v1/jobs", data=endless(b"a", pause_s), headers=headers)
+        assert answer.status == 408, await answer.text()
+        answer.close()
+    assert files_of(store) == []
+
+
+async def test_service_limits_concurrent_submissions(
+    client: Client, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    slow = [
+        asyncio.ensure_future(client.post("/v1/jobs", data=endless(b"a", 0.1), headers=headers))
+        for _ in range(8)
+    ]
+    for _ in range(600):
+        if len(files_of(store)) == 8:
+            break
+        await asyncio.sleep(0.05)
+    answer = await client.post("/v1/jobs", data=b"")
+    assert answer.status == 503 and "try again later" in (await answer.json())["error"]
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    for _ in range(600):
+        if not files_of(store):
+            break
+        await asyncio.sleep(0.05)
+    assert files_of(store) == [], "nothing of an interrupted upload stays"
+
+
+# --- streams and connections --------------------------------------------------------------
+
+
+async def test_service_disconnects_a_client_that_reads_no_events(
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_stream, "WRITE_LIMIT_S", 0.5)
+    job = await submit(client, store, spec)
+    await wait_until_running(job, runner)
+    event = json.dumps(
+        {"format_version": 2, "kind": "phase", "time_s": 0, "data": {"x": "a" * 100_000}}
+    )
+    with job.events.path.open("a") as file:
+        file.write(f"{event}\n" * 400)
+    reader, writer = await connect(client)
+    writer.write(f"GET /v1/jobs/{job.id}/events HTTP/1.1\r\n{HEAD}\r\n".encode())
+    transport = writer.transport
+    transport.pause_reading()  # type: ignore[attr-defined]
+    received = 0
+    await asyncio.sleep(2)
+    transport.resume_reading()  # type: ignore[attr-defined]
+    with contextlib.suppress(ConnectionError):
+        while data := await asyncio.wait_for(reader.read(1 << 20), 20):
+            received += len(data)
+    assert received < 40_000_000, "the connection has ended before the last event"
+    answer = await client.get("/v1/jobs")
+    assert answer.status == 200
+
+
+async def test_event_streams_are_limited(
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = await submit(client, store, spec)
+    await wait_until_running(job, runner)
+    service = EventStreams(2)
+    original = EventStreams.send
+
+    async def send(_: EventStreams, *arguments: Any) -> Any:
+        return await original(service, *arguments)
+
+    monkeypatch.setattr(EventStreams, "send", send)
+    url = f"/v1/jobs/{job.id}/events"
+    streams = [await client.get(url) for _ in range(2)]
+    refused = await client.get(url)
+    assert refused.status == 503
+    runner.end(job)
+    await wait_for_state(job, JobState.FINISHED)
+    for stream in streams:
+        assert "event: state" in await stream.text()
+    assert (await client.get(url)).status == 200
+
+
+async def test_service_answers_beside_1000_idle_connections(client: Client) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip(f"the host permits {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    connections = []
+    try:
+        for number in range(1000):
+            reader, writer = await connect(client)
+            # Half of them have begun a request.
+            if number % 2:
+                writer.write(f"GET /v1/jobs HTTP/1.1\r\n{HEAD}".encode())
+            connections.append(writer)
+        for _ in range(20):
+            answer = await asyncio.wait_for(client.get("/v1/jobs"), 20)
+            assert answer.status == 200
+    finally:
+        for writer in connections:
+            writer.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- secrets ------------------------------------------------------------------------------
+
+
+async def test_no_answer_contains_the_token(
+    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
+) -> None:
+    job = await submit(client, store, spec)
+    await wait_until_running(job, runner)
+    runner.end(job)
+    await wait_for_state(job, JobState.FINISHED)
+    app = client.app
+    assert app is not None
+    for route in [route for route in app.router.routes() if route.method == "GET"]:
+        path = (route.resource.canonical if route.resource else "").format(
+            id=job.id, number=0, filename="main.js"
+        )
+        answer = await client.get(path)
+        text = (await answer.read()).decode(errors="replace")
+        assert TOKEN not in text + str(answer.headers), path
+    files = [path for path in job.folder.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if TOKEN in path.read_text(errors="replace")]
+
+
+def test_job_with_any_id_stays_in_its_folder(store: JobStore) -> None:
+    for name in ("..", ".", "", "/etc", "a/b", "20260101-000000-abcde\n", "20260101-000000-abcdeg"):
+        assert store.get(name) is None

@@ -1,0 +1,321 @@
+"""Files that an attacker names in a specification, or packs into an archive."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import SpecError
+from search.service import file_checks
+from search.service.file_checks import FileChecks, FileProblem
+from search.service.submission import accept
+from tests.archives import as_folder, as_tar, make_archive
+
+MANIFEST = json.dumps({"model": {"modelName": "a", "handler": "h.py", "configFile": "c.yaml"}})
+
+
+def problems_of(spec: dict[str, Any], root: Path, **sections: Any) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        accept({**spec, **sections}, {}, [root])
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("model.archive", "model.requests", "serving.baseline", "search.warm_start"),
+        *("serving.baseline.properties", "serving.baseline.environment"),
+        "serving.baseline.secrets",
+    ],
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("/etc/passwd", "../outside", "a/../../outside", "link", "link/inner", "~root/x"),
+        *("~nobody-of-this-name/x", "/dev/zero", "/proc/self/environ", "a\0b", "./link"),
+    ],
+)
+def test_accept_answers_alike_whether_a_path_outside_exists(
+    spec: dict[str, Any], root: Path, tmp_path: Path, field: str, name: str
+) -> None:
+    (root / "link").symlink_to(tmp_path / "outside")
+    data: dict[str, Any] = {**spec, "serving": {"baseline": {"properties": "p"}}}
+    section = data
+    *parents, last = field.split(".")
+    for parent in parents:
+        existing = section.get(parent)
+        section[parent] = dict(existing) if isinstance(existing, dict) else {}
+        section = section[parent]
+    section[last] = name
+    answers = []
+    for exists in (False, True):
+        if exists:
+            (tmp_path / "outside").mkdir()
+            (tmp_path / "outside" / "inner").touch()
+            (tmp_path / "outside" / "spec.yaml").touch()
+        (problem, *_) = [p for p in problems_of(data, root) if p.startswith(field)]
+        answers.append(problem)
+    # Without a leading `~`, it is an ordinary character: the file is missing.
+    expected = f"{root / name} " if name.startswith("~") else "is outside the folders"
+    assert answers[0] == answers[1] and expected in answers[0]
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "../none", "/none", "out", "a\0"])
+def test_accept_answers_alike_whether_a_payload_outside_exists(
+    spec: dict[str, Any], root: Path, name: str
+) -> None:
+    (root.parent / "secret").touch()
+    (root / "out").symlink_to("/etc/passwd")
+    (root / "requests.jsonl").write_text(json.dumps({"file": name}) + "\n")
+    (problem,) = problems_of(spec, root)
+    assert problem.endswith(f"line 1: {name!r} is outside the folders that the service may read")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "large", "socket"])
+@pytest.mark.parametrize("field", ["archive", "requests", "payload", "baseline", "warm_start"])
+def test_accept_opens_only_regular_files_up_to_a_size(
+    spec: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch, kind: str, field: str
+) -> None:
+    if field == "archive" and kind in ("folder", "large"):
+        pytest.skip("an archive may be a folder, and large")
+    path = root / "special"
+    data = dict(spec)
+    match field:
+        case "archive" | "requests":
+            data["model"] = {**spec["model"], field: "special"}
+        case "payload":
+            (root / "requests.jsonl").write_text('{"file": "special"}\n')
+        case "baseline":
+            data["serving"] = {"baseline": "special"}
+        case _:
+            (root / "run").mkdir()
+            path = root / "run" / "spec.yaml"
+            data["search"] = {"warm_start": "run"}
+    roots = [root]
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "large":
+            with path.open("wb") as file:
+                file.truncate(1 << 40)
+        case "socket":
+            import socket
+
+            monkeypatch.chdir(path.parent)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path.name)
+        case _:
+            path.symlink_to("/dev/zero")
+            roots.append(Path("/dev"))
+    with pytest.raises(SpecError) as caught:
+        accept(data, {}, roots)
+    (problem,) = caught.value.problems
+    expected = "the maximum is" if kind == "large" else "is not a regular file"
+    assert expected in problem
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+def write_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for member, text in members:
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    return path
+
+
+def member(name: str, **fields: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/cron.d/x", "a/../../x", "..\\..\\x"])
+def test_check_archive_refuses_files_outside_of_it(tmp_path: Path, name: str) -> None:
+    paths = [
+        write_zip(tmp_path / "a.mar", {"MAR-INF/MANIFEST.json": b"{}", name: b"x"}),
+        write_tar(tmp_path / "a.tar.gz", [(member(name), b"x")]),
+    ]
+    for path in paths:
+        with pytest.raises(FileProblem, match="would be outside of the archive"):
+            FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        member("a/link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        member("a/hard", type=tarfile.LNKTYPE, linkname="../x"),
+        member("a/device", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        member("a/fifo", type=tarfile.FIFOTYPE),
+    ],
+    ids=lambda info: info.name,
+)
+def test_check_archive_refuses_links_and_devices(tmp_path: Path, special: tarfile.TarInfo) -> None:
+    path = write_tar(tmp_path / "a.tar.gz", [(special, b"")])
+    with pytest.raises(FileProblem, match="is a link, a device or sparse"):
+        FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+
+
+def test_check_archive_refuses_a_link_in_a_zip_file(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("link")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.mar", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(FileProblem, match="is a symbolic link"):
+        FileChecks((tmp_path,)).check_archive(tmp_path / "a.mar", 1 << 20)
+
+
+@pytest.mark.parametrize("make", [make_archive, lambda p: as_tar(make_archive(p))])
+def test_check_archive_accepts_what_the_archiver_writes(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    path = make(tmp_path)
+    FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+    FileChecks((tmp_path,)).check_archive(as_folder(make_archive(tmp_path, name="b")), 1 << 20)
+
+
+def test_check_archive_refuses_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_checks, "_UNPACKED_BYTES", 1 << 20)
+    zeros = bytes(4 << 20)
+    bomb = write_zip(tmp_path / "a.mar", {"MAR-INF/MANIFEST.json": b"{}", "weights": zeros})
+    tar = write_tar(tmp_path / "a.tar.gz", [(member("a/weights"), zeros)])
+    for path in (bomb, tar):
+        assert path.stat().st_size < 100_000
+        with pytest.raises(FileProblem, match="bytes when it is unpacked"):
+            FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+
+
+def test_check_archive_refuses_a_nested_or_huge_manifest(tmp_path: Path) -> None:
+    aliases = b"a: &a [1]\nb: &b [*a, *a]\n"
+    deep = b'{"model": ' + b"[" * 200_000
+    cases = (
+        ({"c.yaml": aliases}, MANIFEST.encode(), "aliases"),
+        ({}, deep, "nested too deeply"),
+        ({}, b" " * (2 << 20), "is larger than"),
+        ({"c.yaml": b"#" * (2 << 20)}, MANIFEST.encode(), "is larger than"),
+    )
+    for number, (files, manifest, message) in enumerate(cases):
+        texts = {"MAR-INF/MANIFEST.json": manifest, **files}
+        mar = write_zip(tmp_path / f"{number}.mar", texts)
+        members = [(member(f"a/{name}"), text) for name, text in texts.items()]
+        tar = write_tar(tmp_path / f"{number}.tar.gz", members)
+        folder = tmp_path / str(number)
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(text)
+        for path in (mar, tar, folder):
+            with pytest.raises(FileProblem, match=message):
+                FileChecks((tmp_path,)).check_archive(path, 1 << 30)
+
+
+def test_check_archive_refuses_a_folder_that_leads_outside(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    folder = as_folder(make_archive(root))
+    checks = FileChecks((root,))
+    checks.check_archive(folder, 1 << 20)
+    (folder / "inner").symlink_to(folder / "handler.py")
+    checks.check_archive(folder, 1 << 20)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "link").symlink_to("/etc")
+    with pytest.raises(FileProblem, match=r"'deep/link' of .* is outside the folders"):
+        checks.check_archive(folder, 1 << 20)
+    (folder / "deep" / "link").unlink()
+    os.mkfifo(folder / "deep" / "pipe")
+    with pytest.raises(FileProblem, match="is not a regular file"):
+        checks.check_archive(folder, 1 << 20)
+    (folder / "deep" / "pipe").unlink()
+    manifest = {"model": {"modelName": "a", "handler": "h", "configFile": "../../secret.yaml"}}
+    (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(FileProblem, match=r"configFile .* is outside of it"):
+        checks.check_archive(folder, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"headers": {"X": "a\r\nHost: attacker.example"}},
+        {"headers": {"X": "a\nTransfer-Encoding: chunked"}},
+        {"headers": {"Content-Length: 0\r\nX": "a"}},
+        {"headers": {"": "a"}},
+        {"headers": {"X": "\0"}},
+        {"content_type": "text/plain\r\n\r\nDELETE / HTTP/1.1"},
+    ],
+)
+def test_accept_refuses_headers_that_end_early(
+    spec: dict[str, Any], root: Path, request_: dict[str, Any]
+) -> None:
+    (root / "requests.jsonl").write_text(json.dumps({"body": 1, **request_}) + "\n")
+    (problem,) = problems_of(spec, root)
+    assert "contains characters that HTTP does not allow" in problem
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 100_000, '{"a": ' * 100_000, '{"body": "", "expect": {"matches": "a{99999999999}"}}'],
+)
+def test_accept_refuses_requests_that_exhaust_python(
+    spec: dict[str, Any], root: Path, line: str
+) -> None:
+    (root / "requests.jsonl").write_text(line + "\n")
+    assert len(problems_of(spec, root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [
+        ({"notify": [{"url": "http://169.254.169.254/latest"}]}, "notify.0.url"),
+        ({"notify": [{"url": "http://metadata.internal/"}]}, "notify.0.url"),
+        ({"notify": [{"url": "http://127.0.0.1.attacker.example/"}]}, "notify.0.url"),
+        ({"notify": [{"url": "http://localhost.attacker.example/"}]}, "notify.0.url"),
+        ({"notify": [{"url": "http://[::ffff:10.0.0.1]/"}]}, "notify.0.url"),
+        ({"output": {"mlflow": "http://10.0.0.1:5000"}}, "output.mlflow"),
+    ],
+)
+def test_accept_refuses_to_send_results_to_other_hosts(
+    spec: dict[str, Any], root: Path, section: dict[str, Any], path: str
+) -> None:
+    (problem,) = problems_of(spec, root, **section)
+    assert problem.startswith(f"{path}: its host is not allowed")
+
+
+def test_accept_sends_results_to_the_loopback_and_to_allowed_hosts(
+    spec: dict[str, Any], root: Path
+) -> None:
+    urls = ["http://127.0.0.1:1/", "http://[::1]/", "http://localhost/x", "https://CI.example.org/"]
+    sections = {"notify": [{"url": url} for url in urls]}
+    _, accepted = accept({**spec, **sections}, {}, [root], ["ci.example.org"])
+    assert [hook.url for hook in accepted.notify] == urls
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"load_models": "http://attacker.example/a.mar"},
+        {"model_store": "/etc"},
+        {"inference_address": "http://0.0.0.0:80"},
+        {"management_address": "http://0.0.0.0:80"},
+        {"models": "{}"},
+    ],
+)
+def test_accept_refuses_properties_that_would_load_or_open_more(
+    spec: dict[str, Any], root: Path, properties: dict[str, str]
+) -> None:
+    (problem, *_) = problems_of(spec, root, space={"properties": properties})
+    assert problem.startswith("space.properties")
