@@ -31,6 +31,9 @@ CLAIM_VERSION = 3
 #: 2: `result` as in trials.jsonl, version 2.
 #: 3: `result` as in trials.jsonl, version 3.
 MEASUREMENTS_VERSION = 3
+#: The body of a webhook.
+#: 1: `event`, and `run` or `job` with the figures of the result.
+NOTIFICATION_VERSION = 1
 
 
 def check_version(data: Mapping[str, Any], known: int, source: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from serving.archive import Archive
 from serving.config import ServerConfig
 
 T = TypeVar("T")
+_LOG = logging.getLogger("servetune")
 OnEvent = Callable[[StudyEvent], None]
 
 
@@ -222,10 +224,15 @@ def _create(spec: StudySpec) -> Run:
 
 
 def _execute(run: Run, on_event: OnEvent | None, handle_signals: bool) -> Outcome:
+    from search.sinks.end import with_sinks
     from search.study.driver import run_study
 
     observer = EventObserver(lambda event: _emit(on_event, event))
-    return _run(lambda: run_study(run, observer, handle_signals=handle_signals))
+
+    def execute() -> Outcome:
+        return run_study(run, observer, handle_signals=handle_signals)
+
+    return _run(lambda: with_sinks(run, execute, _LOG.warning))
 
 
 def _emit(on_event: OnEvent | None, event: StudyEvent) -> None:

@@ -15,6 +15,7 @@ import psutil
 from servetune.errors import FailureKind
 from serving.errors import ServerError
 from serving.gpu import gpu_used_bytes
+from serving.identity import is_alive, process_identity
 from serving.limits import available_memory_bytes
 from serving.oom import OomWatch
 
@@ -72,6 +73,7 @@ class ServerHealth:
         self._next_memory_check_s = float("-inf")
         self._oom = OomWatch(clock)
         self._workers: frozenset[int] = frozenset()
+        self._identities: dict[int, str] = {}
         self._gpu_before_bytes = 0
 
     def record_baseline(self, cgroup: Path | None = None) -> None:
@@ -186,11 +188,17 @@ class ServerHealth:
 
     def check_workers(self, pids: Iterable[int]) -> None:
         """Raise ServerError if one of the workers no longer exists."""
-        lost = [pid for pid in pids if not psutil.pid_exists(pid)]
+        lost = [pid for pid in pids if not self._is_same_process(pid)]
         is_oom = self._oom.observe(killed=bool(lost))
         if lost:
             kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.WORKER_DIED
             raise self.error(kind, f"worker {lost[0]} exited during the measurement")
+
+    def _is_same_process(self, pid: int) -> bool:
+        """Return whether a process still runs; its id may have been given to another one."""
+        with contextlib.suppress(OSError):
+            return is_alive(self._identities.setdefault(pid, process_identity(pid)))
+        return False
 
     def check_memory(self) -> None:
         """Raise ServerError if the server uses more memory than its budget.

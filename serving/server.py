@@ -385,6 +385,12 @@ class TorchServe:
                 self._health.check_gpu()
             except ServerError as error:
                 self._failure.set_result(error)
+            except Exception as error:
+                # A server that is no longer watched must not be measured any further.
+                problem = f"the server could not be watched: {type(error).__name__}: {error}"
+                self._failure.set_result(
+                    self._health.error(FailureKind.INTERNAL_ERROR, problem, host_fault=True)
+                )
 
     # --- stopping --------------------------------------------------------------------
 

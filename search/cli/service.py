@@ -29,6 +29,7 @@ DEFAULT_FOLDER = Path("~/.servetune")
 _DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 #: Seconds that `watch` waits for a service that restarts.
 _RECONNECT_S = 300.0
+_LOCK_WAIT_S = 2.0
 
 ServerOption = Annotated[
     str, typer.Option(envvar="SERVETUNE_SERVER", help="URL of the service, http://HOST:PORT")
@@ -120,6 +121,7 @@ def _run_service(
     from search.service.app import KEEP_ALIVE_S, Service, ServiceOptions, read_token
     from search.service.job_queue import JobQueue
     from search.service.jobs import JobState, JobStore
+    from search.service.notifications import Notifier
     from search.service.ray_jobs import LocalCluster, RayJobs
 
     folder = folder.expanduser().resolve()
@@ -156,11 +158,14 @@ def _run_service(
             frozenset(allowed.lower() for allowed in allowed_hosts),
             {"Ray's dashboard": address},
         )
-        app = Service(store, JobQueue(store, RayJobs(address)), options).app()
+        notifier = Notifier(folder, options.allowed_hosts)
+        queue = JobQueue(store, RayJobs(address), on_end=notifier.report)
+        app = Service(store, queue, options).app()
         token_note = f"; the token is in {folder / 'token'}" if token else ""
 
         async def print_address(app: web.Application) -> None:
             console.print(f"servetune is listening on http://{host}:{port}{token_note}")
+            _notify_systemd("READY=1")
 
         app.on_startup.append(print_address)
         try:
@@ -185,6 +190,16 @@ def _run_service(
                 local_cluster.stop()
 
 
+def _notify_systemd(state: str) -> None:
+    """Report a state to systemd if it started this process with Type=notify; see sd_notify(3)."""
+    if not (address := os.environ.get("NOTIFY_SOCKET")):
+        return
+    # An address that begins with @ is in the abstract namespace.
+    path = "\0" + address[1:] if address.startswith("@") else address
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(state.encode(), path)
+
+
 def _check_port(host: str, port: int) -> None:
     """Raise ServiceError before Ray is started, if the service could not listen."""
     try:
@@ -206,13 +221,21 @@ def _cannot_listen(host: str, port: int, error: OSError) -> ServiceError:
 def _exclusive_folder(folder: Path) -> Iterator[None]:
     import fcntl
 
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ServiceError(
-                f"another service is using {folder}; stop it, or choose another --folder"
-            ) from None
+    from search.service.local_cluster import LOCK_FILE
+
+    deadline_s = time.monotonic() + _LOCK_WAIT_S
+    with (folder / LOCK_FILE).open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                # A cluster holds the lock for a moment while it looks for a service.
+                if time.monotonic() > deadline_s:
+                    raise ServiceError(
+                        f"another service is using {folder}; stop it, or choose another --folder"
+                    ) from None
+                time.sleep(0.1)
         yield
 
 

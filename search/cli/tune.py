@@ -103,14 +103,23 @@ def _run_with_view(run: Any, spec: Any, console: Console, plain: bool, ray_outpu
 
 
 def _run_and_report(run: Any, plain: bool, ray_output: bool) -> None:
+    from search.export.files import export
     from search.report.summary import render, write_report
+    from search.sinks.end import with_sinks
     from search.study.reading import recording
 
     spec = run.spec()
     console = create_console()
-    outcome = _run_with_view(run, spec, console, plain, ray_output)
-    with recording(run):
-        write_report(outcome)
+
+    def execute() -> Any:
+        outcome = _run_with_view(run, spec, console, plain, ray_output)
+        with recording(run):
+            write_report(outcome)
+            if outcome.chosen is not None and not outcome.failed:
+                export(run, outcome.chosen, spec.archive(), outcome.confirmation)
+        return outcome
+
+    outcome = with_sinks(run, execute, _warn)
     if outcome.failed:
         raise ServerError(FailureKind.BASELINE_FAILED, outcome.reason or "")
     console.print(render(outcome))
@@ -119,11 +128,11 @@ def _run_and_report(run: Any, plain: bool, ray_output: bool) -> None:
     if spec.sweep is None and outcome.best is None and not outcome.interrupted:
         raise ServerError(FailureKind.NO_RATE, "no configuration sustained any rate")
     if outcome.chosen is not None:
-        from search.export.files import export
-
-        with recording(run):
-            export(run, outcome.chosen, spec.archive(), outcome.confirmation)
         console.print(f"Files for production: {run.folder / 'best'}", soft_wrap=True)
     if outcome.interrupted:
         console.print(f"Continue with: servetune resume {run.folder}", soft_wrap=True)
         raise typer.Exit(ExitStatus.INTERRUPTED)
+
+
+def _warn(warning: str) -> None:
+    create_console(stderr=True, soft_wrap=True).print(f"warning: {warning}")

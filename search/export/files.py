@@ -109,45 +109,89 @@ def export(
     is_default = export_format is ExportFormat.PROPERTIES
     folder = run.folder / ("best" if is_default else f"best-{export_format}")
     new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    try:
-        claim = _claim(run, result, archive, confirmation)
-        scaling = _scaling(result, archive, float(claim["claimed_rps"]), load_rps, headroom)
-        version = find_version(result.host.facts.get("torchserve")) or NEWEST
-        request = ExportRequest(
-            new,
-            result.config,
-            archive,
-            replace(target or DeploymentTarget(), version=version),
-            image,
-            _effective_settings(result, archive),
-            scaling,
-            _resources(run, result),
-        )
-        files = _WRITERS[export_format](request)
-        diff = _write_common_files(request, files)
-        notes = (*request.target.notes(result.config, archive), *files.notes)
-        if secrets := sorted({*run.spec().in_use().secrets, *request.target.secrets}):
-            notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
-        claim |= {"format": export_format, "kept": {}, "scaling": asdict(scaling)}
-        claim = _read_back(new, claim, result, archive)
-        notes += _platform_notes(claim["kept"], request)
-        (new / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
-        changes = _CHANGES_ITEM if request.target.base is not None else ""
-        readme = fill_template(
-            "readme",
-            **_readme_figures(run, result, archive, confirmation),
-            use=files.use or _use_of_common_files(files, version),
-            more=changes + "".join(f"- Note: {note}.\n" for note in notes),
-        )
-        (new / "README.md").write_text(readme)
-    except BaseException:
-        shutil.rmtree(new)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with run.files_locked():
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        try:
+            notes, diff = _write_folder(
+                new,
+                run,
+                result,
+                archive,
+                confirmation,
+                export_format,
+                target,
+                image,
+                load_rps,
+                headroom,
+            )
+            _replace_folder(new, folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
     return ExportResult(folder, notes, diff)
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """Put a folder in the place of another; if it cannot be done, the previous one stays."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if not folder.exists():
+        new.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_folder(
+    folder: Path,
+    run: Run,
+    result: TrialResult,
+    archive: Archive,
+    confirmation: Confirmation | None,
+    export_format: ExportFormat,
+    target: DeploymentTarget | None,
+    image: str | None,
+    load_rps: float | None,
+    headroom: float,
+) -> tuple[tuple[str, ...], str]:
+    """Write the files to an empty folder; return the notes, and the changes to those in use."""
+    claim = _claim(run, result, archive, confirmation)
+    scaling = _scaling(result, archive, float(claim["claimed_rps"]), load_rps, headroom)
+    version = find_version(result.host.facts.get("torchserve")) or NEWEST
+    request = ExportRequest(
+        folder,
+        result.config,
+        archive,
+        replace(target or DeploymentTarget(), version=version),
+        image,
+        _effective_settings(result, archive),
+        scaling,
+        _resources(run, result),
+    )
+    files = _WRITERS[export_format](request)
+    diff = _write_common_files(request, files)
+    notes = (*request.target.notes(result.config, archive), *files.notes)
+    if secrets := sorted({*run.spec().in_use().secrets, *request.target.secrets}):
+        notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
+    claim |= {"format": export_format, "kept": {}, "scaling": asdict(scaling)}
+    claim = _read_back(folder, claim, result, archive)
+    notes += _platform_notes(claim["kept"], request)
+    (folder / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
+    changes = _CHANGES_ITEM if request.target.base is not None else ""
+    readme = fill_template(
+        "readme",
+        **_readme_figures(run, result, archive, confirmation),
+        use=files.use or _use_of_common_files(files, version),
+        more=changes + "".join(f"- Note: {note}.\n" for note in notes),
+    )
+    (folder / "README.md").write_text(readme)
+    return notes, diff
 
 
 def _confirms(confirmation: Confirmation, result: TrialResult) -> bool:

@@ -46,6 +46,8 @@ async def measure_configs(
     site, goal = spec.site(spec.installation()), spec.rate_goal()
     load, payloads = spec.load, spec.payloads()
     concurrent = len(configs) if side_by_side else 1
+    default = spec.study_space().default_config
+    origins = [TrialOrigin.DEFAULT if c == default else TrialOrigin.BASELINE for c in configs]
     with (
         exclusive_host(),
         unpacked_archive(site.archive) as archive,
@@ -62,7 +64,7 @@ async def measure_configs(
                     progress(round_number, index, event)
 
             return await run_trial_with_retry(
-                TrialRequest(round_number, TrialOrigin.BASELINE, configs[index]),
+                TrialRequest(round_number, origins[index], configs[index]),
                 sites[index],
                 goal,
                 fleets[index % concurrent],

@@ -24,7 +24,7 @@ from search.report.sweep_tables import fixed_settings, sweep_tables
 from search.study.confirm import Confirmation
 from search.study.intervals import mean_interval, prediction_interval
 from search.study.outcome import Outcome
-from search.study.run_folder import Run
+from search.study.run_folder import Run, write_atomically
 from search.trial.result import PHASES, TrialResult, TrialState
 
 #: Eleven columns fit into 80 characters only without rules between them.
@@ -38,21 +38,28 @@ _SETTING_COLUMNS = (
     ("netty_client_threads", "client"),
     ("mkl_threads", "mkl"),
 )
-_PHASES_TITLE = "/".join(PHASES)
+_SEARCH_PHASES = tuple(phase for phase in PHASES if phase != "load")
+_PHASES_TITLE = "/".join(_SEARCH_PHASES)
 
 
 def write_report(outcome: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder; nothing without a trial.
+
+    A reader sees each file as it was before or after, also while another process writes it.
 
     Raises:
         OSError: a file cannot be written.
     """
     if not outcome.results:
         return
-    folder = outcome.run.folder
-    trial_frame(outcome.results).to_csv(folder / "trials.csv", index=False)
-    (folder / "report.md").write_text(markdown_report(outcome))
-    (folder / "report.html").write_text(html_report(outcome))
+    texts = {
+        "trials.csv": trial_frame(outcome.results).to_csv(index=False),
+        "report.md": markdown_report(outcome),
+        "report.html": html_report(outcome),
+    }
+    with outcome.run.files_locked():
+        for name, text in texts.items():
+            write_atomically(outcome.run.folder / name, text)
 
 
 def markdown_report(outcome: Outcome) -> str:
@@ -365,7 +372,7 @@ def _phase_seconds(result: TrialResult) -> str:
         return f"{result.duration_s:.0f}"
     return "/".join(
         f"{result.timing.phases_s[name]:.0f}" if name in result.timing.phases_s else "–"
-        for name in PHASES
+        for name in _SEARCH_PHASES
     )
 
 

@@ -20,11 +20,13 @@ from pydantic import BaseModel
 
 from search.cluster.ray_token import create_secret_file
 from search.errors import RecordError, ServiceError, SpecError
+from search.service import metrics
 from search.service.access import Access
 from search.service.errors import RequestError
 from search.service.event_stream import EventStreams
 from search.service.job_queue import JobQueue, requeue_job, stop_job
 from search.service.jobs import Job, JobState, JobStore
+from search.service.metrics import JobMetrics
 from search.service.openapi import document
 from search.service.submission import accept, parse
 from search.service.uploads import read_submission
@@ -95,6 +97,7 @@ class Service:
     def __init__(self, store: JobStore, queue: JobQueue, options: ServiceOptions):
         self._store, self._queue, self._options = store, queue, options
         self._views = ViewBuilder(options.links)
+        self._metrics = JobMetrics(store, self._views)
         self._access = Access(options.names, options.token)
         self._streams = EventStreams()
         self._submissions = 0
@@ -111,6 +114,7 @@ class Service:
         app.add_routes(
             [
                 web.get("/", self._show_page),
+                web.get("/metrics", self._show_metrics),
                 web.get("/v1/openapi.json", self._show_openapi),
                 web.get("/v1/jobs", self._list_jobs),
                 web.post("/v1/jobs", self._submit_job),
@@ -182,6 +186,10 @@ class Service:
     async def _show_openapi(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(document())
 
+    async def _show_metrics(self, request: web.Request) -> web.StreamResponse:
+        body = await self._read(self._metrics.text)
+        return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+
     # --- jobs --------------------------------------------------------------------------
 
     async def _list_jobs(self, request: web.Request) -> web.StreamResponse:
@@ -228,6 +236,8 @@ class Service:
             raise RequestError(409, f"the job is over: it {_END_TEXTS[state]}")
         if state is not JobState.STOPPING:
             stop_job(job)
+            if _state(job).is_over:  # It was waiting.
+                self._queue.report_end(job)
             self._queue.wake()
         return _json(await self._view(job), 202)
 
@@ -285,9 +295,10 @@ class Service:
         folder = run.folder / "best"
 
         def pack() -> IO[bytes] | None:
+            if record.state.is_over:
+                _export_missing(run, folder / "README.md", record.ended_s)
+            # The job's own process may be replacing them.
             with run.files_locked():
-                if record.state.is_over:
-                    _export_missing(run, folder / "README.md", record.ended_s)
                 return _tar(folder) if folder.is_dir() else None
 
         async with self._files_lock:

@@ -6,6 +6,7 @@ import asyncio
 import enum
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from search.service.jobs import Job, JobState, JobStore
@@ -43,10 +44,19 @@ class JobQueue:
 
     Args:
         max_running: number of jobs that may run at the same time: the number of serving hosts.
+        on_end: called in a thread with each job that ended.
     """
 
-    def __init__(self, store: JobStore, runner: JobRunner, max_running: int = 1):
+    def __init__(
+        self,
+        store: JobStore,
+        runner: JobRunner,
+        max_running: int = 1,
+        on_end: Callable[[Job], None] = lambda job: None,
+    ):
         self._store, self._runner, self._max_running = store, runner, max_running
+        self._on_end = on_end
+        self._reports: set[asyncio.Future[None]] = set()
         self._wakeup = asyncio.Event()
 
     def wake(self) -> None:
@@ -129,10 +139,23 @@ class JobQueue:
             reason = "its process was lost; finished trials are kept; resume the job to continue"
         self._end(job, state, reason)
 
-    @staticmethod
-    def _end(job: Job, state: JobState, reason: str) -> None:
+    def _end(self, job: Job, state: JobState, reason: str) -> None:
         job.stop_path.unlink(missing_ok=True)
         job.change(state=state, reason=reason, ended_s=time.time())
+        self.report_end(job)
+
+    def report_end(self, job: Job) -> None:
+        """Call `on_end` in a thread; the queue continues."""
+
+        def report() -> None:
+            try:
+                self._on_end(job)
+            except Exception as error:
+                _LOG.warning("the end of the job %s could not be reported: %s", job.id, error)
+
+        task = asyncio.ensure_future(asyncio.to_thread(report))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
 
 
 def stop_job(job: Job) -> None:

@@ -20,8 +20,11 @@ import yaml
 from search.errors import RecordError, first_line
 from search.service.events import EventLog
 from search.study.run_folder import Run, sync_folder, write_atomically
+from serving.identity import is_alive, process_identity
 
 _LOG = logging.getLogger(__name__)
+#: Seconds within which Ray starts the process of a job.
+_START_LIMIT_S = 120.0
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
 
@@ -116,6 +119,27 @@ class Job:
         """Return the job's run; None if it has not started."""
         paths = sorted(self.folder.glob("runs/*/spec.yaml"))
         return Run(paths[0].parent) if paths else None
+
+    def begin(self) -> None:
+        """Record the process of the current attempt; called by this process."""
+        process = {"attempt": self.record().attempt, "process": process_identity(os.getpid())}
+        write_json(self.folder / "process.json", process)
+
+    def is_active(self) -> bool:
+        """Return whether a process of this host runs the current attempt, or will soon."""
+        try:
+            record = self.record()
+        except RecordError:
+            return False
+        if record.state not in (JobState.RUNNING, JobState.STOPPING) or self.ended():
+            return False
+        try:
+            process = json.loads((self.folder / "process.json").read_text())
+            if process["attempt"] == record.attempt:
+                return is_alive(process["process"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            pass
+        return time.time() - (record.started_s or 0.0) < _START_LIMIT_S
 
     def end(self, state: JobState, reason: str) -> None:
         """Record how the current attempt ended; called by the job's process."""

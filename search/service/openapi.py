@@ -62,6 +62,13 @@ class _Operation:
 _OPERATIONS = (
     _Operation(
         "get",
+        "/metrics",
+        "show_metrics",
+        "Show the metrics of the service in Prometheus's text format.",
+        (200, "text/plain"),
+    ),
+    _Operation(
+        "get",
         "/v1/jobs",
         "list_jobs",
         "List all jobs, the newest first.",

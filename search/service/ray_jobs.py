@@ -21,7 +21,7 @@ from search.cluster.node import free_ports
 from search.errors import ServiceError
 from search.service.job_queue import ProcessStatus
 from search.service.jobs import Job, write_json
-from search.spec.schema import MAX_LOAD_PROCESSES
+from search.service.local_cluster import CLUSTER_FILE
 from serving.identity import is_alive, process_identity
 
 _START_S, _STOP_S = 60.0, 30.0
@@ -80,7 +80,7 @@ class LocalCluster:
     """A Ray cluster on this host, which outlives the process that started it.
 
     Attributes:
-        process: the identity of its `servetune up` process.
+        process: the identity of its process; see `search.service.local_cluster`.
         address: URL of its dashboard.
     """
 
@@ -94,7 +94,7 @@ class LocalCluster:
         If it does not answer, stop all of it and return None.
         """
         try:
-            cluster = cls(**json.loads((root / "cluster.json").read_text()))
+            cluster = cls(**json.loads((root / CLUSTER_FILE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
         deadline = time.monotonic() + _FIND_S
@@ -117,11 +117,8 @@ class LocalCluster:
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", "servetune", "up", "--head", "--any-ports"),
-                    *("--role", "serving", "--role", "loadgen"),
-                    *("--processes", str(MAX_LOAD_PROCESSES)),
-                    *("--address", "127.0.0.1", "--port", str(port)),
-                    *("--dashboard-port", str(dashboard_port)),
+                    *(sys.executable, "-P", "-m", "search.service.local_cluster"),
+                    *(str(root), str(port), str(dashboard_port)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -17,6 +17,7 @@ import yaml
 from search.export.files import export
 from search.report.summary import write_report
 from search.service.jobs import Job, JobState
+from search.sinks.end import log_to_mlflow
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
 from search.study.budget import INTERRUPTED
@@ -46,12 +47,15 @@ def run_job(job: Job) -> Outcome:
         write_report(outcome)
         if outcome.chosen is not None:
             export(outcome.run, outcome.chosen, outcome.spec.archive(), outcome.confirmation)
+    # The service sends the webhooks: it also knows the end of a job whose process was lost.
+    log_to_mlflow(outcome, lambda warning: print(f"warning: {warning}", file=sys.stderr))
     return outcome
 
 
 def main(folder: Path) -> None:
     """Run a job, and record how it ended."""
     job = Job(folder)
+    job.begin()
     threading.Thread(target=_interrupt_when_asked, args=(job,), daemon=True).start()
     try:
         outcome = run_job(job)

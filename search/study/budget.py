@@ -116,7 +116,7 @@ class Budget:
         elif running + self._counted_trials(results) >= self._max_trials:
             self.reason = f"all {self._max_trials} trials were run"
         elif self._remaining_s - self._confirmation_reserve_s(results) < self._trial_s(results):
-            self.reason = "the time budget has no room for another trial"
+            self.reason = self._no_time_reason(results)
         else:
             return True
         return False
@@ -157,6 +157,18 @@ class Budget:
         """Return the expected duration of the next trial, seconds."""
         durations_s = sorted(r.duration_s for r in results)
         return durations_s[int(_DURATION_QUANTILE * len(durations_s))] if durations_s else 0.0
+
+    def _no_time_reason(self, results: list[TrialResult]) -> str:
+        """Return why the time budget permits no other trial, with the figures."""
+        budget_s, trial_s = self._search.time_budget_s or 0.0, self._trial_s(results)
+        left_s, reserve_s = max(self._remaining_s, 0.0), self._confirmation_reserve_s(results)
+        if left_s < 1.0:
+            return f"the time budget of {budget_s:.0f} s is spent"
+        kept = f", and {reserve_s:.0f} s are kept for the confirmation" if reserve_s >= 1.0 else ""
+        return (
+            f"of the time budget of {budget_s:.0f} s, {left_s:.0f} s are left, but another trial "
+            f"takes about {trial_s:.0f} s{kept}"
+        )
 
 
 def trials_since_improvement(results: list[TrialResult], width: float) -> int:

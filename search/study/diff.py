@@ -10,6 +10,9 @@ from search.study.run_folder import Run
 #: Sections of a run that its figures depend on.
 COMPARED_SECTIONS = ("host", "versions", "placement", "model", "serving", "goal", "load", "sweep")
 
+#: URLs that may contain a secret; their values are not shown.
+_SECRET = ("output.storage", "output.mlflow", "notify")
+
 
 def differences(earlier: Run, run: Run, sections: Sequence[str] = COMPARED_SECTIONS) -> list[str]:
     """Return the differences between two runs, each as "path: old → new"."""
@@ -26,7 +29,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
     """Return the differences between two specifications, "old → new" by path."""
     old, new = flat(before), flat(now)
     return {
-        path: f"{old.get(path, 'nothing')} → {new.get(path, 'nothing')}"
+        path: "another one"
+        if path in _SECRET
+        else f"{old.get(path, 'nothing')} → {new.get(path, 'nothing')}"
         for path in sorted({*old, *new})
         if old.get(path) != new.get(path)
     }

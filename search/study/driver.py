@@ -33,7 +33,7 @@ from search.study.observer import StudyObserver
 from search.study.outcome import Outcome
 from search.study.reading import open_store, outcome_of, recording
 from search.study.run_folder import Run
-from search.study.store import StudyStore
+from search.study.store import StudyStore, check_storage
 from search.study.tune_adapter import tune_trials
 from search.study.warm_start import warm_points
 from search.trial.host_info import describe_host, describe_versions
@@ -49,7 +49,10 @@ def create_run(spec: StudySpec) -> Run:
 
     Raises:
         RunError: the folder cannot be created, or the cluster cannot place a trial.
+        SpecError: the storage cannot be used.
     """
+    if spec.output.storage is not None:
+        check_storage(spec.output.storage)
     recorded: dict[str, Any] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": describe_host(),
@@ -187,6 +190,7 @@ CHANGEABLE_SETTINGS = {
     *(f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")),
     *("confirm", "confirm.rounds", "confirm.finalists"),
     *("cluster.address", "cluster.heterogeneous_hosts"),
+    *("notify", "output.mlflow"),
 }
 
 

@@ -15,13 +15,25 @@ from search.study.confirm import Confirmation
 from search.study.outcome import Outcome
 from search.study.ranking import reference_of
 from search.study.run_folder import STUDY_FILE, Run
-from search.study.store import STORAGE_ERRORS, StudyStore, copy_to_memory, stored_name
+from search.study.store import (
+    STORAGE_ERRORS,
+    StudyStore,
+    check_storage,
+    copy_to_memory,
+    stored_name,
+)
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def open_store(run: Run, spec: StudySpec) -> StudyStore:
-    """Return the store of a run; create it if there is none."""
+    """Return the store of a run; create it if there is none.
+
+    Raises:
+        SpecError: the storage that the specification names cannot be used.
+    """
+    if spec.output.storage is not None:
+        check_storage(spec.output.storage)
     return StudyStore(
         spec.study_space(*_cores(run)),
         *_study_of(run, spec),

@@ -135,7 +135,9 @@ class Run:
 
     def _write(self, data: Mapping[str, Any]) -> None:
         text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-        write_atomically(self.folder / "spec.yaml", text)
+        # The URL of a storage may contain a password.
+        is_private = bool((data.get("output") or {}).get("storage") or data.get("notify"))
+        write_atomically(self.folder / "spec.yaml", text, 0o600 if is_private else 0o666)
 
     def storage(self, url: str | None) -> str:
         """Return the URL of the study's storage: the given one, else SQLite in the folder."""
@@ -268,11 +270,17 @@ def _trial_line(result: TrialResult) -> str:
     return json.dumps({"format_version": TRIALS_VERSION, **result.to_dict()}) + "\n"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file completely or not at all, and sync it to disk."""
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a file completely or not at all, and sync it to disk.
+
+    Args:
+        mode: the permissions, which the process's umask restricts.
+    """
     new = path.with_name(f".{path.name}.new")
     try:
-        with new.open("w") as file:
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -15,8 +15,11 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import TrialState as OptunaTrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from search.environment import log_level
+from search.errors import SpecError, SpecProblem, first_line
 from search.spec.space import Space
 from search.study.ranking import best_of, rate_of, sampler_value
 from search.study.sampler import CapacitySampler, distributions
@@ -29,6 +32,8 @@ from serving.config import ServerConfig
 _MAX_PROPOSALS = 20
 #: How long to wait for SQLite's lock, seconds.
 _LOCK_TIMEOUT_S = 60.0
+#: How long to wait for the server of a storage, seconds.
+_CONNECT_S = 10
 #: Minimum number of trials for the importance of settings.
 _MIN_TRIALS_FOR_IMPORTANCE = 4
 _REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
@@ -439,6 +444,44 @@ class StudyStore:
         return self._next_number - max(best.number, *repeats, 0) >= self._incumbent_every
 
 
+def check_storage(url: str) -> None:
+    """Check that a storage can be used, before anything else starts.
+
+    Raises:
+        SpecError: its URL, its driver or its server does not permit it, in one sentence.
+    """
+    try:
+        storage = _open_storage(url)
+        storage.remove_session()
+        storage.engine.dispose()
+    except Exception as error:  # Each driver has its own errors.
+        raise SpecError([SpecProblem("output.storage", storage_problem(url, error))]) from None
+
+
+def storage_problem(url: str, error: Exception) -> str:
+    """Return why a storage cannot be used, and what to do, without the password in its URL."""
+    try:
+        parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return (
+            "is not an SQLAlchemy URL; use postgresql://USER@HOST/DATABASE, or remove it for a "
+            "file in the run folder"
+        )
+    remedy = "start its server and check the URL and the permissions"
+    cause: BaseException = error
+    while not isinstance(cause, ImportError | NoSuchModuleError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, NoSuchModuleError):
+        remedy = "use sqlite, postgresql or mysql"
+    elif isinstance(cause, ImportError):
+        remedy = "install the driver, such as pip install 'psycopg[binary]' for postgresql+psycopg"
+    reason = " ".join(first_line(str(cause).strip()).split()) or type(cause).__name__
+    if parsed.password:
+        reason = reason.replace(str(parsed.password), "***")
+    return f"{shown} cannot be used: {reason}; {remedy}"
+
+
 def stored_name(path: Path) -> str | None:
     """Return the name of the study with the most trials in an SQLite file; None without any."""
     studies: list[optuna.study.StudySummary] = []
@@ -479,7 +522,11 @@ def _open_storage(storage: str | Path, read_only: bool = False) -> RDBStorage:
         storage = Path(storage.partition(":///")[2].partition("?")[0])
     if isinstance(storage, str):
         is_sqlite = storage.startswith("sqlite")
-        options = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if is_sqlite else {}
+        arguments = {"timeout": _LOCK_TIMEOUT_S} if is_sqlite else {"connect_timeout": _CONNECT_S}
+        options: dict[str, Any] = {"connect_args": arguments}
+        if not is_sqlite:
+            # A server may have been restarted since the last query.
+            options["pool_pre_ping"] = True
         return RDBStorage(storage, engine_kwargs=options, skip_table_creation=read_only)
     # The path may contain characters that have a meaning in a URL.
     uri = f"{storage.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"

@@ -18,8 +18,8 @@ from servetune.errors import FailureKind
 from serving.health import WorkerProcess
 from serving.metrics import ServerWindow
 
-#: The phases of a trial, in order. A pruned trial skips the later ones.
-PHASES = ("start", "warm-up", "incumbent probe", "bracketing", "stop")
+#: The phases of a trial, in order; `load` is a load of a sweep. A pruned trial skips later ones.
+PHASES = ("start", "warm-up", "incumbent probe", "bracketing", "load", "stop")
 
 
 class TrialState(enum.StrEnum):

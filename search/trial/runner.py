@@ -201,7 +201,7 @@ async def _offer_loads(
             found = await new_search().find()
             results.append(judge_load(load, found, observed.windows))
             continue
-        warm_search.progress("bracketing", load.rate_rps or 0.0)
+        warm_search.progress("load", load.rate_rps or 0.0)
         offered = load.load(goal.arrivals, goal.timeout_s, seed, warm_search.cycle_requests)
         measured = await observed.measure(offered)
         while measured.generator_limited and await observed.add_capacity(measured):

@@ -270,3 +270,14 @@ def test_log_tail_returns_last_lines(health: ServerHealth, log: Path) -> None:
     assert health.log_tail().splitlines() == [f"line {number}" for number in range(8, 20)]
     log.unlink()
     assert health.log_tail() == ""
+
+
+def test_check_workers_does_not_trust_a_process_id_alone(
+    health: ServerHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        health.check_workers([worker.pid])
+        # As if the worker's id had been given to another process.
+        health._identities[worker.pid] += "0"
+        with pytest.raises(ServerError, match=f"worker {worker.pid} exited"):
+            health.check_workers([worker.pid])

@@ -304,7 +304,7 @@ async def test_service_answers_beside_1000_idle_connections(client: Client) -> N
     connections = []
     try:
         for number in range(1000):
-            reader, writer = await connect(client)
+            _, writer = await connect(client)
             # Half of them have begun a request.
             if number % 2:
                 writer.write(f"GET /v1/jobs HTTP/1.1\r\n{HEAD}".encode())

@@ -70,7 +70,13 @@ def test_budget_counts_time_of_earlier_drivers(folder: Path) -> None:
     store.record_spent(580.0)
     budget = Budget(spec, store)
     assert not budget.may_start_trial()
-    assert budget.reason == "the time budget has no room for another trial"
+    assert budget.reason == (
+        "of the time budget of 600 s, 20 s are left, but another trial takes about 50 s"
+    )
+    store.record_spent(600.0)
+    budget = Budget(spec, store)
+    assert not budget.may_start_trial()
+    assert budget.reason == "the time budget of 600 s is spent"
 
 
 def test_budget_reserves_time_for_missing_confirmation(folder: Path) -> None:
@@ -81,7 +87,9 @@ def test_budget_reserves_time_for_missing_confirmation(folder: Path) -> None:
     request = measure(store, 20.0, duration_s=50.0)
     # A measurement is expected to take 40 s, and 2 rounds of 2 are missing.
     store.record_spent(400.0)
-    assert not Budget(spec, store).may_start_trial(), "of 200 s, 160 s are reserved"
+    budget = Budget(spec, store)
+    assert not budget.may_start_trial(), "of 200 s, 160 s are reserved"
+    assert budget.reason.endswith("and 160 s are kept for the confirmation")
     plan = Budget(spec, store).pending_confirmation()
     assert isinstance(plan, Plan)
     result = result_for(request, 20.0, duration_s=40.0)
