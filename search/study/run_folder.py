@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -26,6 +26,11 @@ from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
 from search.study.json_lines import append_line, complete_lines
 from search.trial.result import TrialResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.study.frames import FrameKind
 
 #: The study of a run, unless the specification names another storage.
 STUDY_FILE = "study.db"
@@ -220,6 +225,28 @@ class Run:
             RunError: a line is damaged, or the file has another format version.
         """
         return ResultReader(self).read()
+
+    def dataframe(self, kind: FrameKind = "trials") -> pd.DataFrame:
+        """Return the trials, the windows or the predictions as a typed pandas frame.
+
+        Rates are in requests/s, times in seconds. Columns `setting.NAME` are the settings.
+
+        Args:
+            kind:
+                trials: a row for each finished trial, by `number`.
+                windows: a row for each measurement window, by `trial` and `window`.
+                predictions: a row for each configuration that sustained a rate, by its first
+                    `trial`: the mean rate over its measurements, those of the confirmation
+                    included, and the 95 % intervals of the mean and of one more measurement.
+                    With one measurement there are no intervals.
+
+        Raises:
+            RunError: a file of the run is damaged.
+            ValueError: the kind is unknown.
+        """
+        from search.study.frames import frame
+
+        return frame(self, kind)
 
 
 class ResultReader:

@@ -9,6 +9,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,14 +102,15 @@ def find_postgres() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a database in a new PostgreSQL on the loopback."""
     programs = find_postgres()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("psycopg is not installed: pip install 'psycopg[binary]'")
-    folder = tmp_path_factory.mktemp("postgres")
+    # Other users may not enter the folders of pytest.
+    folder = Path(tempfile.mkdtemp(prefix="servetune.postgres-"))
     user: dict[str, str] = {}
     if os.getuid() == 0:
         # PostgreSQL refuses to run as root.
@@ -117,9 +119,6 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except KeyError:
             pytest.skip("as root, the test needs the user postgres")
         user = {"user": "postgres"}
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
         os.chown(folder, owner.pw_uid, owner.pw_gid)
     data, port = folder / "data", unused_port()
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
@@ -139,6 +138,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql+psycopg://tuner:hidden@127.0.0.1:{port}/postgres"
     finally:
         run("pg_ctl", "-D", str(data), "-m", "fast", "-w", "stop")
+        shutil.rmtree(folder)
 
 
 @pytest.mark.processes
