@@ -159,6 +159,7 @@ def test_imports_are_declared() -> None:
         "hdrh": "hdrhistogram",
         "markdown_it": "markdown-it-py",
         "prometheus_client": "prometheus-client",
+        "mlflow": "mlflow-skinny",
         "pynvml": "nvidia-ml-py",
         "model_archiver": "torch-model-archiver",
     }

@@ -50,7 +50,8 @@ VALID: dict[str, Any] = {
     "search": {"trials": 3, "time_budget_s": 10, "seed": 1, "target_rps": 5},
     "confirm": {"rounds": 3, "finalists": 2},
     "cluster": {"address": None, "heterogeneous_hosts": "keep"},
-    "output": {"folder": "runs"},
+    "output": {"folder": "runs", "mlflow": "http://127.0.0.1:5000"},
+    "notify": [{"url": "https://hooks.example.org/a?b=c", "on": ["finished", "stopped"]}],
 }
 SWEEP: dict[str, Any] = {
     "model": VALID["model"],
@@ -68,6 +69,9 @@ scalars = st.one_of(
     st.floats(),
     st.text(max_size=20),
     st.sampled_from(["1e3", "-0", "~", "/", "..", "/dev/null", "a\x00b", "\ud800", "${HOME}"]),
+    st.sampled_from(
+        ["http://[::1", "http://a:b@c/", "postgresql://a:b@c:d/e", "sqlite:////none/x"]
+    ),
     st.dates(),
 )
 values = st.recursive(

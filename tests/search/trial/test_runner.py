@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock, Mock, patch
 
 import pytest
 
 from loadgen.fleet import Fleet
 from loadgen.rate.goal import Goal
+from loadgen.rate.search import RateSearch
+from search.spec.sweep_loads import SweepLoad
 from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialState
-from search.trial.runner import run_trial
+from search.trial.result import PHASES, TrialState
+from search.trial.runner import _offer_loads, run_trial
 from serving.archive import Archive
 from serving.cgroup import Enforcement
 from serving.config import ServerConfig
@@ -58,3 +62,20 @@ async def test_run_trial_reports_how_limits_are_applied(
     assert result.cause.startswith("no start: /no/java did not start")
     assert result.host.facts["limits"] == "cgroup"
     assert result.warnings == ("the host is small",)
+
+
+async def test_offer_loads_reports_each_load_as_such() -> None:
+    """A load of a sweep is offered as it is, without bracketing."""
+    phases: list[tuple[str, float]] = []
+    search = Mock(spec=RateSearch, cycle_requests=1)
+    search.progress = lambda name, rate: phases.append((name, rate))
+    search.warm_up = AsyncMock()
+    observed = Mock()
+    observed.measure = AsyncMock(return_value=Mock(generator_limited=False))
+    loads = [SweepLoad("interval", rate_rps=30.0, duration_s=1.0), SweepLoad("burst", requests=5)]
+    with patch("search.trial.runner.LoadResult") as result:
+        result.from_window.return_value = "measured"
+        results: list[Any] = []
+        await _offer_loads(loads, results, lambda: search, observed, Goal(), 0)
+    assert phases == [("load", 30.0), ("load", 0.0)] and results == ["measured"] * 2
+    assert "load" in PHASES
