@@ -20,6 +20,10 @@ from hypothesis import strategies as st
 
 from search.cli.main import run_command
 from search.errors import RunError
+from search.service.jobs import JobStore
+from search.service.views import ViewBuilder
+from search.study.run_folder import Run
+from servetune.errors import ServetuneError
 from tests.specifications import make_model_files
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
@@ -232,3 +236,56 @@ def test_run_command_refuses_generated_requests(
     (folder / "requests.jsonl").write_bytes(text.encode(errors="replace"))
     (folder / "study.yaml").write_text(yaml.safe_dump(VALID))
     assert_refused(capsys, folder, "tune", "study.yaml")
+
+
+#: Lines as they may be in files that a full disk, a killed process or an editor left.
+record_lines = st.one_of(
+    st.binary(max_size=80),
+    values.map(lambda value: json.dumps(value, default=str).encode()),
+    st.fixed_dictionaries(
+        {"format_version": st.sampled_from([1, 2, 3, "2", None])},
+        optional={
+            **{"kind": values, "time_s": values, "data": values, "state": values},
+            **{"name": values, "number": values, "attempt": values, "reason": values},
+        },
+    ).map(lambda value: json.dumps(value, default=str).encode()),
+    st.integers(0, 60).map(lambda n: b'{"format_version": 2, "kind": "state", "time_s": 1}'[:n]),
+)
+
+
+@fuzz
+@given(lines=st.lists(record_lines, max_size=5), file=st.integers(0, 5))
+def test_service_reads_any_files_of_a_job(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], file: int
+) -> None:
+    store = JobStore(tmp_path_factory.getbasetemp() / "fuzz-service")
+    jobs = store.all()
+    job = jobs[0] if jobs else store.add(store.new_folder(), "a", {})
+    run = Run(job.folder / "runs" / "a")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    paths = [job.folder / name for name in ("job.json", "events.jsonl", "end.json", "process.json")]
+    paths += [run.folder / name for name in ("spec.yaml", "trials.jsonl")]
+    before = {path: path.read_bytes() if path.is_file() else None for path in paths}
+    paths[file].write_bytes(b"\n".join(lines))
+    try:
+        view = ViewBuilder({}).job(job)
+        assert view.id == job.id and view.model_dump_json()
+        assert job.is_active() in (True, False)
+        store.records()
+        try:
+            for event in [*job.events.read(), *job.events.tail()]:
+                assert job.events.is_event_id(event.id) and {**event.data} == event.data
+        except RunError as error:
+            assert "format_version" in str(error)
+        try:
+            job.record()
+            job.ended()
+            run.results()
+        except ServetuneError as error:
+            assert len(str(error).splitlines()) == 1
+    finally:
+        for path, text in before.items():
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(text)

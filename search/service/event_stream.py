@@ -9,6 +9,7 @@ from aiohttp import web
 
 from search.service.errors import RequestError
 from search.service.jobs import Job
+from servetune.errors import ServetuneError
 
 _POLL_S = 0.25
 #: A comment is sent after this time without an event, seconds.
@@ -54,9 +55,12 @@ async def _send(
     await answer.prepare(request)
     silent_s = 0.0
     while True:
-        # Read the state first, so that no event written before it is missed.
-        is_over = job.record().state.is_over
-        events = job.events.read(after)
+        try:
+            # Read the state first, so that no event written before it is missed.
+            is_over = job.record().state.is_over
+            events = job.events.read(after)
+        except ServetuneError:
+            return answer  # The view of the job shows what is damaged.
         for event in events:
             after = event.id
             data = json.dumps({"time_s": event.time_s, **event.data})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 from search.formats import EVENTS_VERSION, check_version
 from search.study.json_lines import append_line, complete_lines
 from search.study.observer import StudyEvent
+
+_FIELDS: dict[str, Any] = {"kind": str, "time_s": int | float, "data": dict}
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class EventLog:
         events = []
         for line, event in complete_lines(text):
             offset += len(line)
-            if isinstance(event, dict) and event:
+            if isinstance(event, dict) and _FIELDS.keys() <= event.keys():
                 check_version(event, EVENTS_VERSION, self.path)
-                with contextlib.suppress(KeyError):
+                if all(isinstance(event[name], kind) for name, kind in _FIELDS.items()):
                     logged = LoggedEvent(offset, event["kind"], event["time_s"], event["data"])
                     events.append(logged)
         return events

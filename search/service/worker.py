@@ -36,7 +36,7 @@ def run_job(job: Job) -> Outcome:
     run = job.run()
     if run is None:
         data = yaml.safe_load(job.spec_path.read_text())
-        data["output"] = {"folder": str(job.folder / "runs")}
+        data["output"] = {**(data.get("output") or {}), "folder": str(job.folder / "runs")}
         # Ray started this process on the cluster that is to be used.
         data["cluster"] = {**(data.get("cluster") or {}), "address": "auto"}
         spec = parse_spec(data, job.folder)

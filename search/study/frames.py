@@ -132,10 +132,10 @@ def _typed(
 
     types: dict[str, Any] = {
         **dict.fromkeys(counts, "Int64"),
-        **dict.fromkeys(figures, "float64"),
         **dict.fromkeys(texts, "string"),
+        **dict.fromkeys(figures, "float64"),
     }
-    table = pd.DataFrame(rows, columns=None if rows else list(types))
-    settings = [name for name in table.columns if name.startswith("setting.")]
+    settings = list(dict.fromkeys(name for row in rows for name in row if name not in types))
+    table = pd.DataFrame(rows, columns=[*types, *settings]).astype(types)
     converted = table[settings].convert_dtypes()
-    return table.astype(types).assign(**{name: converted[name] for name in settings})
+    return table.assign(**{name: converted[name] for name in settings})

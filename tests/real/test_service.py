@@ -14,7 +14,9 @@ import pytest
 
 from search.cluster.node import free_ports
 from search.service.jobs import JobState, JobStore
+from search.service.local_cluster import CLUSTER_FILE
 from search.service.ray_jobs import LocalCluster
+from serving.identity import is_alive
 from tests.real.conftest import servetune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -133,3 +135,28 @@ def _command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def test_ray_ends_after_its_service_and_the_last_job(tmp_path: Path, study: WriteStudy) -> None:
+    process = ServiceProcess(tmp_path / "service", tmp_path)
+    process.start()
+    job_id = process.run_command("submit", study()).split()[0]
+    job = JobStore(process.folder).get(job_id)
+    assert job is not None and process.process is not None
+    wait_for(lambda: any(e.kind == "phase" for e in job.events.read()), 120, "a trial has begun")
+    identity = json.loads((process.folder / CLUSTER_FILE).read_text())["process"]
+    process.process.kill()
+    process.process.wait()
+    assert is_alive(identity) and job.is_active(), "the job continues without the service"
+    wait_for(lambda: job.ended() is not None, 400, "the job has ended")
+    wait_for(lambda: not is_alive(identity), 90, "its Ray has ended")
+    assert not (process.folder / CLUSTER_FILE).exists()
+    assert not [
+        p for p in psutil.process_iter() if str(process.folder) in " ".join(_command_line(p))
+    ]
+    ended = job.ended()
+    assert ended is not None and ended[0] is JobState.FINISHED
+    process.start()
+    wait_for(lambda: job.record().state is JobState.FINISHED, 60, "the next service records it")
+    process.process.send_signal(signal.SIGINT)
+    process.process.wait(60)
