@@ -27,6 +27,7 @@ _VARIABLES = {
     "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _ARTIFACTS = ("report.md", "report.html", "trials.csv", "spec.yaml")
 #: The server stores these files itself. With any other scheme, the client would write to a place
