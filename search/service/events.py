@@ -102,9 +102,9 @@ class EventLog:
         events = []
         for line, event in complete_lines(text):
             offset += len(line)
-            if isinstance(event, dict) and _FIELDS.keys() <= event.keys():
+            if isinstance(event, dict) and event.keys() & {"format_version", "kind"}:
                 check_version(event, EVENTS_VERSION, self.path)
-                if all(isinstance(event[name], kind) for name, kind in _FIELDS.items()):
+                if all(isinstance(event.get(name), kind) for name, kind in _FIELDS.items()):
                     logged = LoggedEvent(offset, event["kind"], event["time_s"], event["data"])
                     events.append(logged)
         return events
