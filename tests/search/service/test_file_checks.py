@@ -256,14 +256,19 @@ def test_check_archive_refuses_a_folder_that_leads_outside(tmp_path: Path) -> No
         {"headers": {"": "a"}},
         {"headers": {"X": "\0"}},
         {"content_type": "text/plain\r\n\r\nDELETE / HTTP/1.1"},
+        {"headers": {"Transfer-Encoding": "chunked"}},
+        {"headers": {"Host": "attacker.example/\r\n"}},
+        {"path": "http://attacker.example/"},
+        {"path": "/a HTTP/1.1\r\nX: y"},
+        {"method": "GET / HTTP/1.1\r\nX:"},
     ],
 )
-def test_accept_refuses_headers_that_end_early(
+def test_accept_refuses_requests_that_would_be_others(
     spec: dict[str, Any], root: Path, request_: dict[str, Any]
 ) -> None:
-    (root / "requests.jsonl").write_text(json.dumps({"body": 1, **request_}) + "\n")
+    (root / "requests.jsonl").write_text(json.dumps({"body": {}, **request_}) + "\n")
     (problem,) = problems_of(spec, root)
-    assert "contains characters that HTTP does not allow" in problem
+    assert problem.startswith("model.requests: ") and "line 1: " in problem
 
 
 @pytest.mark.parametrize(
