@@ -104,6 +104,7 @@ class _Log:
         }
         if result.failure:
             tags["servetune.failure"] = str(result.failure)
+        if result.cause:
             tags["servetune.cause"] = first_line(result.cause)[:5000]
         run = self._start(f"trial {result.number}", tags)
         self._log(run, flat_settings(result), metrics_of(result))
