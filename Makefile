@@ -51,7 +51,8 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# How right the measured rates are: servers of known rate, about 25 minutes; ARGS="--case NAME" for one.
+# How right the measured rates are: simulated servers, then stubs of known rate, about 25 minutes;
+# ARGS="--only repeated" for the simulated ones, ARGS="--case NAME" for one stub.
 bench-measure: setup
 	$(VENV)/bin/python -m benchmarks.measure $(ARGS)
 

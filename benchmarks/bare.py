@@ -114,7 +114,7 @@ async def run_bare_open_loop(
     await dispatcher.run(window, poster)
     for transport in transports:
         transport.close()
-    return window.result(final=True)
+    return window.result()
 
 
 async def timer_lateness(rate_rps: float, seconds: float) -> Histogram:

@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from benchmarks.wander import Wander
+
 Token = TypeVar("Token")
 
 
@@ -95,10 +97,22 @@ class BatchServer(Generic[Token]):
 
     Events have exact times. A late call of `advance` does not change them, so that errors of
     timers do not add up.
+
+    Args:
+        speed: how the speed of all workers wanders; 1 if None.
+        zero_s: the time of the caller's clock at which the wandering begins.
     """
 
-    def __init__(self, law: Law, faults: Faults = Faults(), seed: int = 0):
+    def __init__(
+        self,
+        law: Law,
+        faults: Faults = Faults(),
+        seed: int = 0,
+        speed: Wander | None = None,
+        zero_s: float = 0.0,
+    ):
         self.law, self.faults = law, faults
+        self._speed, self._zero_s = speed, zero_s
         self.faults_begin_s = float("inf")
         #: Size and service time of each batch begun.
         self.batches: list[tuple[int, float]] = []
@@ -153,6 +167,9 @@ class BatchServer(Generic[Token]):
         if self.law.exponential:
             work_s *= self._random.expovariate(1.0)
         duration_s = self.faults.batch_duration_s(work_s, now - self.faults_begin_s)
+        if self._speed is not None:
+            begin_s = now - self._zero_s
+            duration_s = self._speed.end_s(begin_s, duration_s) - begin_s
         heapq.heappush(self._serving, (now + duration_s, len(self.batches), self._forming))
         self.batches.append((n, duration_s))
         self._forming, self._deadline = [], float("inf")

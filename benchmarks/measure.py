@@ -27,6 +27,7 @@ from rich.table import Table
 
 from benchmarks.cases import CASES, COMPARED, FAULT_CASES, Case, whole_product
 from benchmarks.others import Offer, bisection, ladder, ndr
+from benchmarks.repeated import tables
 from benchmarks.simulated import SearchResult, search_all
 from benchmarks.stub import Stub, running_stub
 from benchmarks.truth import noise_of, sustained_rps
@@ -249,6 +250,7 @@ class Part(StrEnum):
     OURS = "ours"
     FAULTS = "faults"
     OTHERS = "others"
+    REPEATED = "repeated"
 
 
 def main(
@@ -264,6 +266,9 @@ def main(
     simulated: Annotated[
         int, typer.Option(help="Simulate this number of searches of each case instead.")
     ] = 0,
+    runs: Annotated[
+        int, typer.Option(min=2, help="Simulated searches of each server of the part repeated.")
+    ] = 100,
 ) -> None:
     """Measure the error and the cost of the search for the sustained rate."""
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -280,6 +285,11 @@ def main(
         found = search_all(cases, simulated)
         console.print(_spread_table(found))
         console.print(summary([r.error for r in found], [r.probe_s for r in found]))
+        return
+    if only in (None, Part.REPEATED) and case is None:
+        for table in tables(runs):
+            console.print(table)
+    if only is Part.REPEATED:
         return
     host = describe_host()
     console.print(f"{host['cpu']}, {host['cores']} cores{', another process busy' if busy else ''}")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from benchmarks.cases import Case
 from benchmarks.law import BatchServer, Law
 from benchmarks.truth import sustained_rps
+from benchmarks.wander import Wander
 from loadgen.histogram import Histogram
 from loadgen.measurement import BIN_S, Load, Measurement, Until
 from loadgen.rate.goal import Goal
@@ -32,6 +33,8 @@ _FIRST_CHECK_S, _CHECK_S = 0.5, 0.25
 #: A refused user sends again after this time, as the load generator does.
 _RETRY_S = 0.01
 _AFTER_ALL_S = 1e9
+#: Time from the end of a window to the next one.
+_BETWEEN_S = 0.2
 #: True rates are computed for windows of multiples of this duration.
 _ROUNDED_S = 5.0
 
@@ -92,15 +95,49 @@ class SimulatedGenerator:
 
 
 class SimulatedStub(SimulatedGenerator):
-    """A server of known law, without faults."""
+    """A server of known law, without faults.
 
-    def __init__(self, law: Law, seed: int):
+    Args:
+        wander: how its speed wanders while windows follow one another; 1 if None.
+        begin_s: when its first window begins, on the clock of the wandering.
+
+    Attributes:
+        spans: begin and end of each window with its drain, on that clock.
+    """
+
+    def __init__(self, law: Law, seed: int, wander: Wander | None = None, begin_s: float = 0.0):
         super().__init__()
-        self._law, self._seed = law, seed
+        self._law, self._seed, self._wander = law, seed, wander
+        self._now_s = begin_s
+        self.spans: list[tuple[float, float]] = []
+
+    @property
+    def true_rps(self) -> float:
+        """The capacity, averaged over the seconds in which the server was measured."""
+        if self._wander is None:
+            return self._law.capacity_rps
+        work_s = sum(self._wander.work_s(begin, end) for begin, end in self.spans)
+        return self._law.capacity_rps * work_s / self.measured_s
+
+    @property
+    def measured_s(self) -> float:
+        """Seconds of all windows with their drains."""
+        return sum(end - begin for begin, end in self.spans)
+
+    async def measure(self, load: Load, until: Until | None = None) -> Measurement:
+        """See `LoadGenerator.measure`."""
+        window = await super().measure(load, until)
+        end_s = self._now_s + duration_s(window)
+        self.spans.append((self._now_s, end_s))
+        self._now_s = end_s + _BETWEEN_S
+        return window
 
     def times(self, load: Load) -> tuple[Floats, Floats]:
         """See `SimulatedGenerator.times`."""
-        server: BatchServer[int] = BatchServer(self._law, seed=1000 * self._seed + len(self.calls))
+        seed = 1000 * self._seed + len(self.calls)
+        server: BatchServer[int] = BatchServer(
+            self._law, seed=seed, speed=self._wander, zero_s=-self._now_s
+        )
         if isinstance(load.schedule, Closed):
             return _closed(server, load.schedule.users, load.duration_s)
         due = np.array(list(due_times(load.schedule, load.duration_s)))

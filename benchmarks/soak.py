@@ -47,7 +47,7 @@ SECTIONS = {
         "batch_size": {"low": 1, "high": 64},
         "max_batch_delay_ms": {"low": 1, "high": 200},
     },
-    "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15, "windows": 1},
+    "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15},
     "search": {"trials": 100_000},
 }
 #: Range of the time between two faults, seconds.

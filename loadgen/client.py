@@ -102,7 +102,7 @@ class Client:
             self._window, self._dispatcher = Window(load, start), dispatcher
             try:
                 await dispatcher.run(self._window, poster)
-                return self._window.result(final=True)
+                return self._window.result()
             except Exception as error:
                 # Counted as a failure, a defect would be blamed on the server.
                 raise GeneratorDefectError(error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import sqrt
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from loadgen.backlog import SETTLING, UNKNOWN, Overload, overload
 from loadgen.histogram import Histogram
 from loadgen.schedule import Burst, Closed, Constant, Poisson, Schedule
+
+Counts = npt.NDArray[np.int64]
 
 BIN_S = 0.02
 LATE_S, LATE_SHARE = 0.005, 0.02
@@ -62,7 +64,7 @@ class Measurement:
         begun, done: requests sent, and requests ended (correctly or not), in each bin of BIN_S.
         good: requests succeeded in each bin.
         client_cpu: CPU time of the busiest load generator process ÷ span.
-        client_cpu_s: CPU seconds of all load generator processes within the span.
+        client_cpu_s: CPU seconds of the load generator processes within the span, by `host_id`.
         client_run_delay: longest wait of a load generator process for a core ÷ span.
         last_answer_s: when the last correct answer came, from the start; 0 without one.
         start_offset_s: how long after the common start the last load generator process began.
@@ -78,11 +80,11 @@ class Measurement:
     latency: Histogram
     service: Histogram
     lateness: Histogram
-    begun: npt.NDArray[np.int64]
-    done: npt.NDArray[np.int64]
-    good: npt.NDArray[np.int64]
+    begun: Counts
+    done: Counts
+    good: Counts
     client_cpu: float = 0.0
-    client_cpu_s: float = 0.0
+    client_cpu_s: Mapping[str, float] = field(default_factory=dict)
     client_run_delay: float = 0.0
     start_offset_s: float = 0.0
     last_answer_s: float = 0.0
@@ -189,7 +191,7 @@ class Measurement:
 def merge(parts: Iterable[Measurement]) -> Measurement:
     """Return a window's measurement from those of its load generator processes.
 
-    Arrays are added over the bins that all parts have.
+    Counts are added bin by bin; a part whose window ended earlier has none in later bins.
     """
     first, *rest = parts
     merged = first
@@ -199,7 +201,14 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
         service.add(part.service)
         lateness.add(part.lateness)
     for part in rest:
-        bins = min(len(merged.begun), len(part.begun))
+        begun, done, good = (
+            np.add(*same_length(both))
+            for both in (
+                (merged.begun, part.begun),
+                (merged.done, part.done),
+                (merged.good, part.good),
+            )
+        )
         merged = replace(
             merged,
             scheduled=merged.scheduled + part.scheduled,
@@ -210,16 +219,26 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
                 for cause in {**merged.errors, **part.errors}
             },
             span_s=min(merged.span_s, part.span_s),
-            begun=merged.begun[:bins] + part.begun[:bins],
-            done=merged.done[:bins] + part.done[:bins],
-            good=merged.good[:bins] + part.good[:bins],
+            begun=begun,
+            done=done,
+            good=good,
             client_cpu=max(merged.client_cpu, part.client_cpu),
-            client_cpu_s=merged.client_cpu_s + part.client_cpu_s,
+            client_cpu_s={
+                host: merged.client_cpu_s.get(host, 0.0) + part.client_cpu_s.get(host, 0.0)
+                for host in {**merged.client_cpu_s, **part.client_cpu_s}
+            },
             client_run_delay=max(merged.client_run_delay, part.client_run_delay),
             start_offset_s=max(merged.start_offset_s, part.start_offset_s),
             last_answer_s=max(merged.last_answer_s, part.last_answer_s),
         )
     return replace(merged, latency=latency, service=service, lateness=lateness)
+
+
+def same_length(counts: Iterable[Counts]) -> list[Counts]:
+    """Return arrays of counts, padded with zeros to the length of the longest."""
+    arrays = list(counts)
+    longest = max(map(len, arrays))
+    return [np.pad(array, (0, longest - len(array))) for array in arrays]
 
 
 Until = Callable[[Measurement], bool]

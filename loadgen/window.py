@@ -8,10 +8,11 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from loadgen.bins import Bins
 from loadgen.histogram import Histogram
-from loadgen.measurement import BIN_S, Load, Measurement
+from loadgen.host import host_id
+from loadgen.measurement import Load, Measurement, same_length
 
 #: Times that are buffered before they are counted.
 _BUFFERED = 8192
@@ -26,8 +27,7 @@ class Window:
 
     def __init__(self, load: Load, start: float | None = None):
         self.load = load
-        bins = int((load.duration_s + BIN_S) / BIN_S) + 1
-        self._begun, self._done, self._good = (np.zeros(bins, np.int64) for _ in range(3))
+        self._begun, self._done, self._good = (Bins(load.duration_s) for _ in range(3))
         self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
         self._sends, self._answers = array("d"), array("d")
         self._sent = self._unsent = self._succeeded = 0
@@ -56,7 +56,7 @@ class Window:
     def take_back_sent(self) -> None:
         """Count a request as unsent that was counted as sent and did not leave this process."""
         self._sent -= 1
-        self._count(self._done, self.now())
+        self._done.add_one(self.now())
         self.unsent()
 
     def succeeded(self, due: float, sent: float) -> None:
@@ -72,7 +72,7 @@ class Window:
         now = self.now()
         self._errors[cause] = self._errors.get(cause, 0) + 1
         self._latency.record(max(now - due, self.load.timeout_s))
-        self._count(self._done, now)
+        self._done.add_one(now)
 
     def count_buffered(self) -> None:
         """Count the buffered times if there are many; call this several times a second."""
@@ -84,14 +84,14 @@ class Window:
         due, sent = np.array(self._sends).reshape(-1, 2).T
         self._sent += len(due)
         self._lateness.record_all(sent - due)
-        self._count_all(self._begun, sent)
+        self._begun.add(sent)
         due, sent, answered = np.array(self._answers).reshape(-1, 3).T
         self._succeeded += len(due)
         self._last_answer_s = float(answered.max(initial=self._last_answer_s))
         self._latency.record_all(answered - due)
         self._service.record_all(answered - sent)
-        self._count_all(self._done, answered)
-        self._count_all(self._good, answered)
+        self._done.add(answered)
+        self._good.add(answered)
         self._sends, self._answers = array("d"), array("d")
 
     def close(self) -> None:
@@ -105,14 +105,16 @@ class Window:
         elapsed = max(self.now(), 1e-9)
         return (cpu_s - self._cpu_s) / elapsed, (delay_s - self._delay_s) / elapsed
 
-    def result(self, final: bool = False) -> Measurement:
-        """Return the window so far; if it is final, the arrays are not copied."""
+    def result(self) -> Measurement:
+        """Return the window so far."""
         self._count_all_buffered()
         span_s = self._span_s if self._span_s is not None else self.now()
         cpu, run_delay = (
             self._cpu_shares() if self._span_s is None else (self._cpu, self._run_delay)
         )
-        copy = (lambda bins: bins) if final else (lambda bins: bins.copy())
+        begun, done, good = same_length(
+            bins.counts(span_s) for bins in (self._begun, self._done, self._good)
+        )
         return Measurement(
             load=self.load,
             scheduled=self._sent + self._unsent,
@@ -123,26 +125,15 @@ class Window:
             latency=self._latency,
             service=self._service,
             lateness=self._lateness,
-            begun=copy(self._begun),
-            done=copy(self._done),
-            good=copy(self._good),
+            begun=begun,
+            done=done,
+            good=good,
             client_cpu=cpu,
-            client_cpu_s=cpu * span_s,
+            client_cpu_s={host_id(): cpu * span_s},
             client_run_delay=run_delay,
             start_offset_s=self._start_offset_s,
             last_answer_s=self._last_answer_s,
         )
-
-    @staticmethod
-    def _count(bins: npt.NDArray[np.int64], at: float) -> None:
-        index = int(at / BIN_S)
-        if index < len(bins):
-            bins[index] += 1
-
-    @staticmethod
-    def _count_all(bins: npt.NDArray[np.int64], at: npt.NDArray[np.float64]) -> None:
-        index = (at / BIN_S).astype(np.int64)
-        bins += np.bincount(index[index < len(bins)], minlength=len(bins))
 
 
 def thread_times() -> tuple[float, float]:

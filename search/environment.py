@@ -7,6 +7,10 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
+#: Ray starts its workers at niceness 15, which a trial's TorchServe would inherit: beside any
+#: other process it would be slower than in production.
+RAY_NICENESS = {"RAY_worker_niceness": "0"}
+
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str], override: bool = True) -> Iterator[None]:

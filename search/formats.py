@@ -11,12 +11,15 @@ from search.errors import RunError
 #: 1: the specification with every default written out, and `recorded`.
 #: 2: `cluster.heterogeneous_hosts` instead of `unlike_hosts`; `recorded.host` unchanged.
 #: 3: `serving.limits.memory_mb` instead of `serving.memory_limit_mb`; `serving.limits.cpus`.
-SPEC_VERSION = 3
+#: 4: no `goal.windows`: no window with a failure is outvoted.
+SPEC_VERSION = 4
 #: trials.jsonl, one line for each finished trial.
 #: 1: one flat record.
 #: 2: nested records `rate`, `latency`, `server`, `host`, `timing`; `failure`, `origin`, `warnings`.
 #: 3: `server.peak_memory_mb` (PSS) instead of `peak_rss_mb` (sum of RSS).
-TRIALS_VERSION = 3
+#: 4: `rate.estimate`; `latency.p90_s` and `curve`; `stop_reason` of the search that verifies an
+#: estimate; the success bounds count every window at the rate.
+TRIALS_VERSION = 4
 #: events.jsonl of a job.
 #: 1: `why` and `narrowing`.
 #: 2: `origin` and `bracketing`.
@@ -30,7 +33,8 @@ CLAIM_VERSION = 3
 #: 1: no version, `result` flat.
 #: 2: `result` as in trials.jsonl, version 2.
 #: 3: `result` as in trials.jsonl, version 3.
-MEASUREMENTS_VERSION = 3
+#: 4: `result` as in trials.jsonl, version 4.
+MEASUREMENTS_VERSION = 4
 #: The body of a webhook.
 #: 1: `event`, and `run` or `job` with the figures of the result.
 NOTIFICATION_VERSION = 1

@@ -12,9 +12,10 @@ _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})?\s+([0-9.eE+-]+)$", re.MULTILINE)
 class ServerCounters:
     """Sums since the server's start, from its `/metrics`.
 
-    serving/metrics.yaml declares WorkerThreadTime and QueueTime as histograms, so that their
-    `_count` is the number of batches and of answered requests. TorchServe counts a batch after
-    it has sent the answers, so the newest batch may be missing.
+    serving/metrics.yaml declares WorkerThreadTime, QueueTime and PredictionTime as histograms:
+    their `_count` is the number of batches, answered requests and handled batches, and the `_sum`
+    of PredictionTime is the time of all handler calls. TorchServe counts a batch after it has
+    sent the answers, so the newest batch may be missing.
 
     Attributes:
         queue_us: waiting time of all requests until their batch was complete, microseconds.
@@ -22,12 +23,14 @@ class ServerCounters:
         batches: number of batches that the workers processed; the load of the model is one more
             for each worker.
         answered: number of requests that the handler answered.
+        handler_ms: time of all calls of the handler, milliseconds.
     """
 
     queue_us: float = 0.0
     inference_us: float = 0.0
     batches: float = 0.0
     answered: float = 0.0
+    handler_ms: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> ServerCounters:
@@ -45,6 +48,7 @@ class ServerCounters:
             ),
             sums.get("WorkerThreadTime_count", 0.0),
             sums.get("QueueTime_count", 0.0),
+            sums.get("PredictionTime_sum", 0.0),
         )
 
     def since(self, earlier: ServerCounters, elapsed_s: float) -> ServerWindow | None:
@@ -56,13 +60,14 @@ class ServerCounters:
         answered, batches = self.answered - earlier.answered, self.batches - earlier.batches
         if answered <= 0:
             return None
+        handler_ms = self.handler_ms - earlier.handler_ms
         queue_s = (self.queue_us - earlier.queue_us) / answered / 1e6
         inference_s = (self.inference_us - earlier.inference_us) / answered / 1e6
         return ServerWindow(
             queue_s,
             inference_s,
             answered / batches if batches else None,
-            (inference_s - queue_s) * batches / elapsed_s if batches else None,
+            handler_ms / 1000 / elapsed_s if handler_ms > 0 else None,
         )
 
 
@@ -74,7 +79,8 @@ class ServerWindow:
         queue_s: mean waiting time of a request until its batch was complete, seconds.
         inference_s: mean time from a request's arrival to its answer, seconds.
         mean_batch_fill: mean number of requests in a batch; None if no batch was counted.
-        busy_workers: mean number of workers that processed a batch; None if none was counted.
+        busy_workers: mean number of workers whose handler was running; None if TorchServe
+            reported no handler call.
     """
 
     queue_s: float

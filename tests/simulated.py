@@ -81,7 +81,7 @@ class SimulatedServers(SimulatedGenerator):
         self, load: Load, due: Floats, done: Floats, span: float, drained: bool = False
     ) -> Measurement:
         window = super().window(load, due, done, span, drained)
-        failed = window.scheduled // self.fail_every if self.fail_every else 0
+        failed = window.succeeded // self.fail_every if self.fail_every else 0
         lateness = Histogram()
         lateness.record(self.late_s, max(window.scheduled, 1))
         return replace(

@@ -54,7 +54,6 @@ MAY_IMPORT = {
         "serving/server.py",
     },
     "httptools": {"loadgen/http_connection.py"},
-    "MLRsearch": {"loadgen/rate/mlrsearch.py"},
 }
 
 

@@ -2,75 +2,81 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from loadgen.measurement import BIN_S, Measurement
+from loadgen.measurement import Measurement
+from loadgen.rate.estimate import answer_times, estimate_of
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
-from loadgen.rate.verdict import Verdict, judge, least_window_s
+from loadgen.rate.verdict import Verdict, judge
+
+#: Shares of a window at which it may end early, because it shows an overload.
+_CHECKS = (0.5, 0.75)
 
 
 @dataclass
 class EarlyStop:
-    """Decides whether an open window may end; called repeatedly with the window so far.
+    """Decides whether a window of an offered rate may end before its time.
 
-    Checks are few and get rarer: frequent checks find by chance what they look for.
+    Only a failure ends a window: one that looks good after half of its time may still fail.
     """
 
     goal: Goal
-    width: float
-    least_requests: float
-    limit_s: float = math.inf
+    duration_s: float
     thresholds: Thresholds = DEFAULT_THRESHOLDS
-    _next_check_s: float = 0.0
+    _checks: list[float] = field(default_factory=lambda: list(_CHECKS))
 
     def __call__(self, so_far: Measurement) -> bool:
         """Return whether the window may end."""
-        limits = self.thresholds
         if so_far.errors:
             return True
-        least_s = least_window_s(so_far, self.goal, limits)
-        if so_far.span_s < max(self._next_check_s, least_s / 2):
+        if not self._checks or so_far.span_s < self._checks[0] * self.duration_s:
             return False
-        self._next_check_s = limits.check_growth * so_far.span_s
-        if so_far.span_s < self.limit_s:
-            self._next_check_s = min(self._next_check_s, self.limit_s)
-        elif not so_far.overload.fraction < self.width / 2:
-            return True
-        if so_far.span_s >= least_s:
-            # A late generator does not recover: such a window is repeated, not extended.
-            verdict, _ = judge(so_far, self.goal, self.width, self.least_requests, True, limits)
-            return verdict is not Verdict.UNDECIDED
-        # Before that only an obvious overload counts: filling the server looks alike.
-        self._next_check_s = min(self._next_check_s, least_s)
-        widened = so_far.overload.widened(limits.early_low, limits.early_high)
-        return widened.low > self.width / 2 + limits.clear_overload
+        self._checks.pop(0)
+        verdict, _ = judge(so_far, self.goal, is_open=True, thresholds=self.thresholds)
+        return verdict is Verdict.FAIL
 
 
-def stable_rate(
-    measurement: Measurement, thresholds: Thresholds = DEFAULT_THRESHOLDS
-) -> float | None:
-    """Return the closed loop's throughput once it no longer changes, else None.
+@dataclass
+class ClosedLoopEnd:
+    """Decides whether a closed loop may end.
 
-    The last parts, each of at least `completions` answers and two rounds of batches, must agree.
-    In a closed loop latency is users ÷ throughput, so that throughput alone is enough.
+    Args:
+        goal: its limit of the warm-up holds for a server that answered enough by then.
+        hopeless_rps: a server with less than a quarter of this rate is measured no longer.
     """
-    bins = int(measurement.span_s / BIN_S)
-    answered = measurement.good[:bins].cumsum()
-    rate = measurement.goodput_rps
-    if not bins or rate <= 0:
-        return None
-    parts = thresholds.stable_windows
-    answers = max(thresholds.completions, 2 * measurement.load.cycle_requests)
-    size = max(int(answers / rate / BIN_S), int(1.0 / BIN_S))
-    ends = [bins - 1 - size * back for back in range(parts, -1, -1)]
-    if ends[0] < 0:
-        return None
-    counts = [int(answered[b] - answered[a]) for a, b in itertools.pairwise(ends)]
-    if min(counts) < thresholds.completions or max(counts) > (1 + thresholds.stable_within) * min(
-        counts
-    ):
-        return None
-    return sum(counts) / (parts * size * BIN_S)
+
+    goal: Goal
+    hopeless_rps: float | None = None
+    thresholds: Thresholds = DEFAULT_THRESHOLDS
+
+    def __call__(self, so_far: Measurement) -> bool:
+        """Return whether the closed loop may end."""
+        limits, span_s = self.thresholds, so_far.span_s
+        limit_s = self.goal.warmup_limit_s
+        if not so_far.succeeded:
+            is_failing = so_far.failed >= limits.completions and span_s > 3
+            return is_failing or span_s >= max(limit_s, so_far.load.timeout_s)
+        # The first round fills the server.
+        rounds = so_far.succeeded / so_far.load.cycle_requests - 1
+        if rounds < limits.closed_cycles:
+            # A rate far below the incumbent's needs no precise estimate.
+            best = self.hopeless_rps
+            return best is not None and span_s > 6 and 4 * so_far.succeeded / span_s < best
+        if span_s >= limit_s:
+            return True
+        if span_s < limits.closed_s or _rises(so_far, limits.rising):
+            return False
+        estimate = estimate_of(so_far)
+        return estimate is not None and estimate.relative_error <= limits.precise
+
+
+def _rises(so_far: Measurement, share: float) -> bool:
+    """Return whether the second half of the answers came faster than the first by this share."""
+    times = answer_times(so_far)
+    cycle = so_far.load.cycle_requests
+    half = (len(times) - 1) // cycle // 2 * cycle
+    if half < 1:
+        return False
+    first_s, second_s = times[half] - times[0], times[2 * half] - times[half]
+    return bool(first_s > (1 + share) * second_s)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+
+
+class Depth(enum.StrEnum):
+    """How thoroughly a configuration is measured; each depth includes the one before.
+
+    ESTIMATE: the closed loop only: an estimate of the capacity, and no sustained rate.
+    SCREEN: one short verified window. Enough to rank configurations.
+    FULL: verified windows of full length, and one of Poisson arrivals.
+    """
+
+    ESTIMATE = "estimate"
+    SCREEN = "screen"
+    FULL = "full"
 
 
 @dataclass(frozen=True)
@@ -10,18 +24,16 @@ class Goal:
     """The goal of a rate search and its limits.
 
     Attributes:
-        width: relative distance of the two bounds at which the search ends.
+        width: half of it is the growth of the backlog ÷ the offered rate from which a window
+            fails. Bracketing ends at this relative distance of its bounds.
         arrivals: "constant" or "poisson".
         timeout_s: a request must be answered within this time of its due time, seconds.
-        window_s: least duration of a window, seconds.
-        window_limit_s: greatest duration of a window; twice that if it looks sustained by then.
-        warmup_limit_s: greatest duration of the closed loop, seconds.
-        search_limit_s: time for bracketing, seconds. After it no higher rate is tried; the least
-            time of the last two windows is kept to show that the known rate holds, or to find a
-            lower one that does. A slow server gets time for five of its windows, at most twice
-            this limit.
-        windows: windows that must agree on a bound; the odd one out is outvoted. One is enough
-            if a window takes more than twice `window_s`.
+        window_s: least duration of a window of full length, seconds.
+        window_limit_s: greatest duration of a window, seconds. If twelve rounds of batches take
+            longer, it lasts those.
+        warmup_limit_s: greatest duration of the closed loop, seconds. A slow server gets up to
+            four times as long for six rounds of batches.
+        search_limit_s: time for bracketing, seconds; a slow server gets five windows.
         max_rate_rps: nothing is offered above this rate.
         p99_s: greatest 99th percentile of latency, seconds; None for no limit.
         seed: of Poisson arrivals.
@@ -30,11 +42,10 @@ class Goal:
     width: float = 0.05
     arrivals: str = "constant"
     timeout_s: float = 10.0
-    window_s: float = 5.0
+    window_s: float = 10.0
     window_limit_s: float = 20.0
     warmup_limit_s: float = 15.0
     search_limit_s: float = 55.0
-    windows: int = 2
     max_rate_rps: float = 100_000.0
     p99_s: float | None = None
     seed: int = 0

@@ -6,18 +6,21 @@ import enum
 from dataclasses import dataclass
 
 from loadgen.measurement import Measurement
-from loadgen.rate.verdict import Verdict
+from loadgen.rate.estimate import Estimate
+from loadgen.rate.verdict import CONFIDENCE, Verdict, success_bound
 
 
 class StopReason(enum.StrEnum):
     """Why a rate search ended."""
 
+    VERIFIED = "a rate close to the estimate passed"
     CONVERGED = "the bounds are close enough"
     MAX_RATE = "the highest allowed rate passed"
     TIME_LIMIT = "the time limit of the search was reached"
+    GIVEN_UP = "no rate passed"
     GENERATOR_LIMITED = "the load generator could not offer a higher rate on time"
     PRUNED_BY_CAPACITY = "pruned: its capacity is below the incumbent's rate"
-    PRUNED_BY_INCUMBENT = "pruned: it does not sustain the incumbent's rate"
+    ESTIMATED = "only the capacity was estimated"
     NOT_SERVED = "no request succeeded"
 
 
@@ -42,19 +45,21 @@ class SustainedRate:
 
     Attributes:
         lower_rps: the highest rate that passed; None if none did.
-        upper_rps: the lowest rate that did not pass; None if every one did.
-        capacity_rps: the closed loop's throughput, an estimate.
+        upper_rps: the lowest higher rate that did not pass; None if every one did.
+        capacity_rps: the closed loop's throughput; 0 without an answer.
         probes: every window at an offered rate, in order.
         warmup: the closed loop's window.
         stop_reason: why the search ended.
         reason: the same in a sentence with its figures.
-        width: the relative width that the search aimed at: the goal's, or a coarser one for a
-            server whose batches take seconds, or that varies so much that windows stayed
-            undecided.
+        width: twice the overload that the windows at `lower_rps` exclude with 95 % confidence,
+            and at least the goal's width: how much too high the rate may be, as a distance of
+            two bounds.
+        estimate: the capacity by all windows in which the server was saturated; None without one.
         pruned: why this cannot beat the incumbent; None if that was not shown.
         warnings: what makes these figures less certain than they look, one sentence each.
         p99_excess: least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
         comparison: the window at the comparison rate, if one was asked for.
+        curve: windows of Poisson arrivals at fixed shares of `lower_rps`, by share, if asked for.
     """
 
     lower_rps: float | None
@@ -65,20 +70,42 @@ class SustainedRate:
     stop_reason: StopReason
     reason: str
     width: float
+    estimate: Estimate | None = None
     pruned: str | None = None
     warnings: tuple[str, ...] = ()
     p99_excess: float = 0.0
     comparison: Measurement | None = None
+    curve: tuple[tuple[float, Measurement], ...] = ()
 
     @property
     def best(self) -> Probe | None:
         """The longest window that passed at the lower bound."""
-        return max(self._passed, key=lambda p: p.measurement.scheduled, default=None)
+        passed = [p for p in self._counted if p.verdict is Verdict.PASS]
+        return max(passed, key=lambda p: p.measurement.scheduled, default=None)
 
     @property
     def requests_without_failure(self) -> int:
-        """Requests offered at the lower bound in windows that passed: none of them failed."""
-        return sum(p.measurement.succeeded for p in self._passed)
+        """Requests at the lower bound, in every window that the generator did not limit.
+
+        None of them failed, otherwise the rate would have been lowered.
+        """
+        return sum(p.measurement.succeeded for p in self._counted)
+
+    def success_bound(self, batch: float = 1.0) -> float:
+        """Return the lower bound of the success probability with 95 % confidence.
+
+        Each rate at which requests failed was another chance to find one at which none fails by
+        luck, so that the error probability is divided by their number (Bonferroni).
+
+        Args:
+            batch: requests that fail together.
+        """
+        tries = 1 + len({p.rate_rps for p in self.probes if p.measurement.failed})
+        scheduled = sum(p.measurement.scheduled for p in self._counted)
+        succeeded = self.requests_without_failure
+        return success_bound(
+            succeeded / batch, (scheduled - succeeded) / batch, 1 - (1 - CONFIDENCE) / tries
+        )
 
     @property
     def is_generator_limited(self) -> bool:
@@ -90,7 +117,9 @@ class SustainedRate:
         )
 
     @property
-    def _passed(self) -> list[Probe]:
+    def _counted(self) -> list[Probe]:
         return [
-            p for p in self.probes if p.rate_rps == self.lower_rps and p.verdict is Verdict.PASS
+            p
+            for p in self.probes
+            if p.rate_rps == self.lower_rps and p.verdict is not Verdict.GENERATOR_LIMITED
         ]

@@ -10,53 +10,61 @@ class Thresholds:
     """Constants of the rate search; a benchmark passes others to see what they change.
 
     Attributes:
-        cycles: rounds of batches that a window lasts at least: fewer do not show a trend.
+        closed_s, closed_cycles: the closed loop lasts this long, seconds, and this number of
+            rounds of batches. One round fills the server, and four give the throughput to 1 %.
+        closed_times: a slow server's closed loop may take this many times the goal's limit.
+        rising: the closed loop goes on while the second half of its answers came faster than
+            the first by this share: the server still warms up.
+        precise: the closed loop of a server whose speed varies goes on, up to the goal's limit,
+            until the 95 % interval of the estimate is this narrow to either side.
+        capacity_margin: an estimate and the rate that a later trial sustains differ by up to this
+            factor. A configuration that is slower than the incumbent by more is pruned.
+        offered: share of the estimate that is offered first. At the estimate itself half of the
+            windows would fail.
+        cycles, slow_cycles: rounds of batches in a window, and in one whose rounds would take
+            longer than the goal's limit otherwise: fewer do not show a trend.
         completions: answers that a window holds at least, and requests needed to pass.
-        stable_windows: consecutive parts of the closed loop whose throughput must agree.
-        stable_within: relative difference up to which they agree.
-        capacity_margin: the closed loop underestimates; a configuration whose estimate is lower
-            than the incumbent by up to this factor may still win.
-        first_above: bracketing starts this far above the estimate, at a rate that should fail.
+        screen_s, screen_cycles: length of the short window that ranks a configuration.
+        tries: rates that are offered before the search gives up, without bracketing.
+        least_step: a rate that did not pass is lowered by at least this share, and by twice,
+            three times this share at the next ones.
+        jitter: share of a certified rate at which Poisson arrivals must be served too.
+        jitter_step: share by which a rate is lowered whose Poisson arrivals were not served.
+        jitter_s, jitter_cycles: length of that window.
+        widest: a window of full length passes only if the overload is below half of this with
+            95 % confidence. The width that a result states is what its windows show.
+        least_windows: bracketing of a slow server gets time for this many windows.
         lowest: nothing is offered below this share of the estimate.
-        coarsest: for a slow server the width grows up to this many times the goal's.
-        settled: when time is over and windows stay undecided, the width grows up to this many
-            times the goal's.
-        longer: an undecided window that looks sustained at its limit continues up to this many
-            times the limit.
-        least_windows: a server whose windows take long gets time for this many.
-        shown_at: share of the capacity at which a window must be able to show that no request
-            fails.
-        last: the last windows may take this many times their least duration.
-        last_tries: windows that are still opened when time is over and no rate is known to hold.
-        clear_overload: overload above half the width that ends a window before its least
-            duration; a window starts empty, and filling the server looks like overload.
-        check_growth: a window is checked each time it is this many times as long as at the
-            previous check. Checking more often finds by chance what it looks for.
+        bracket_step: bracketing lowers the rate by this share at first, then by twice as much.
         bunched: a late generator explains failures up to this share of a window's requests.
-        early_low, early_high: factors by which the bounds of the overload are widened before a
-            window's limit. Simulated queues at 0.9 of their capacity then fail wrongly once in a
-            hundred windows, and once in seven without it.
+        early: factor by which the bounds of the overload are widened before a window's end: each
+            check is another chance to be wrong.
     """
 
+    closed_s: float = 8.0
+    closed_cycles: int = 5
+    closed_times: float = 4.0
+    rising: float = 0.15
+    precise: float = 0.03
+    capacity_margin: float = 1.15
+    offered: float = 0.97
     cycles: int = 20
+    slow_cycles: int = 12
     completions: int = 20
-    stable_windows: int = 3
-    stable_within: float = 0.10
-    capacity_margin: float = 1.3
-    first_above: float = 1.25
-    lowest: float = 0.05
-    coarsest: float = 4.0
-    settled: float = 2.0
-    longer: float = 2.0
+    screen_s: float = 8.0
+    screen_cycles: int = 9
+    tries: int = 4
+    least_step: float = 0.02
+    jitter: float = 0.9
+    jitter_step: float = 0.05
+    jitter_s: float = 8.0
+    jitter_cycles: int = 9
+    widest: float = 0.2
     least_windows: int = 5
-    shown_at: float = 0.6
-    last: float = 2.0
-    last_tries: int = 6
-    clear_overload: float = 0.05
-    check_growth: float = 1.25
+    lowest: float = 0.05
+    bracket_step: float = 0.1
     bunched: float = 0.05
-    early_low: float = 3.0
-    early_high: float = 2.0
+    early: float = 2.0
 
 
 DEFAULT_THRESHOLDS = Thresholds()

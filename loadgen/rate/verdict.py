@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from scipy import stats
+
 from loadgen.measurement import Measurement
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
@@ -23,43 +25,48 @@ class Verdict(enum.Enum):
     GENERATOR_LIMITED = "generator limited"
 
 
-def success_bound(trials: float, confidence: float = CONFIDENCE) -> float:
-    """Return the success probability that `trials` successes without a failure show.
+def success_bound(successes: float, failures: float = 0.0, confidence: float = CONFIDENCE) -> float:
+    """Return the lower bound of the success probability by Clopper and Pearson (1934).
 
-    >>> round(success_bound(459, 0.99), 4)
+    >>> round(success_bound(459, confidence=0.99), 4)
     0.99
     """
-    return float((1 - confidence) ** (1 / trials)) if trials > 0 else 0.0
+    if successes <= 0:
+        return 0.0
+    return float(stats.beta.ppf(1 - confidence, successes, failures + 1))
 
 
 def judge(
     measurement: Measurement,
     goal: Goal,
-    width: float,
     least_requests: float | None = None,
+    widest: float | None = None,
     is_open: bool = False,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
 ) -> tuple[Verdict, str]:
     """Return the verdict on a window, and its reason. A window passes only if it shows that.
 
     Args:
-        width: the relative width that the search aims at; the goal's, or a coarser one.
         least_requests: fewer cannot show that none fails; `thresholds.completions` if None.
-        is_open: whether the window can still be extended.
+        widest: see `Thresholds`, whose value is used if None.
+        is_open: whether the window goes on.
     """
     least_requests = thresholds.completions if least_requests is None else least_requests
+    widest = thresholds.widest if widest is None else widest
     overload = measurement.overload
     if is_open:
-        overload = overload.widened(thresholds.early_low, thresholds.early_high)
-    grows = overload.low > width / 2
+        overload = overload.widened(thresholds.early)
+    grows = overload.fraction > goal.width / 2 and overload.low > 0
     limited = measurement.generator_limited
     # Requests that were sent late and in a bunch fill a short queue, but fail only a few.
     few_failed = measurement.failed <= thresholds.bunched * measurement.scheduled
     if limited and few_failed and not grows:
         return Verdict.GENERATOR_LIMITED, limited
-    if measurement.errors:
-        causes = format_errors(measurement.errors)
-        return Verdict.FAIL, f"{measurement.failed} of {measurement.scheduled} failed: {causes}"
+    # An open window still waits for answers.
+    failed = measurement.failed if is_open else measurement.scheduled - measurement.succeeded
+    if failed:
+        causes = format_errors(measurement.errors) or "no correct answer"
+        return Verdict.FAIL, f"{failed} of {measurement.scheduled} failed: {causes}"
     if grows:
         return Verdict.FAIL, f"the backlog grew by {overload.fraction:.1%} of the offered rate"
     p99_s = measurement.latency.quantile(0.99) or 0.0
@@ -68,7 +75,7 @@ def judge(
     if measurement.scheduled < least_requests:
         none_failed = f"0 of {measurement.scheduled} failed"
         return Verdict.UNDECIDED, f"{none_failed}, too few requests to show that none fails"
-    if overload.high < width / 2:
+    if overload.fraction <= goal.width / 2 and overload.high <= widest / 2:
         return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
     return Verdict.UNDECIDED, "the window ended before it was clear whether the backlog grew"
 
@@ -80,15 +87,6 @@ def format_errors(errors: Mapping[str, int]) -> str:
     if further := len(causes) - len(shown):
         shown.append(f"{further} more causes")
     return ", ".join(shown)
-
-
-def least_window_s(
-    measurement: Measurement, goal: Goal, thresholds: Thresholds = DEFAULT_THRESHOLDS
-) -> float:
-    """Return the least duration after which this window may pass, seconds."""
-    rate = measurement.load.rate_rps or 1.0
-    cycles_s = thresholds.cycles * measurement.cycle_s
-    return max(goal.window_s, cycles_s, thresholds.completions / rate)
 
 
 def duration_s(measurement: Measurement) -> float:

@@ -45,6 +45,7 @@ class LiveView:
         self._request: TrialRequest | None = None
         self._round: int | None = None
         self._phase, self._rate_rps, self._phase_start = "start", 0.0, self._start
+        self._trial_end_s: float | None = None
         self._is_stopping = False
         self._best: TrialResult | None = None
         self._reference: TrialResult | None = None
@@ -69,13 +70,18 @@ class LiveView:
     def started(self, request: TrialRequest) -> None:
         """See `StudyObserver.started`."""
         self._request = request
+        self._trial_end_s = None
         self.phase(request.number, "start", 0.0)
         if not self._live:
             settings = format_settings(request.config)
             self._print(f"trial {request.number} ({request.origin}): {settings}")
 
-    def phase(self, number: int, name: str, rate_rps: float) -> None:
+    def phase(self, number: int, name: str, rate_rps: float, left_s: float | None = None) -> None:
         """See `StudyObserver.phase`."""
+        if left_s is not None and self._trial_end_s is None:
+            self._trial_end_s = time.monotonic() + left_s
+            if not self._live:
+                self._print(f"trial {number}: about {left_s:.0f} s left")
         if (name, rate_rps) != (self._phase, self._rate_rps):
             self._phase, self._rate_rps, self._phase_start = name, rate_rps, time.monotonic()
 
@@ -94,6 +100,7 @@ class LiveView:
     def confirming(self, round_number: int, request: TrialRequest) -> None:
         """See `StudyObserver.confirming`."""
         self._request, self._round = request, round_number
+        self._trial_end_s = None
         self.phase(request.number, "start", 0.0)
 
     def confirmed(self, round_number: int, result: TrialResult) -> None:
@@ -135,7 +142,10 @@ class LiveView:
         if self._is_stopping:
             return f"{text}: stopping"
         rate = f" at {self._rate_rps:.1f} rps" if self._rate_rps else ""
-        return f"{text}: {self._phase}{rate}, {phase_s:.0f} s"
+        left = ""
+        if self._trial_end_s is not None:
+            left = f", about {max(self._trial_end_s - time.monotonic(), 0.0):.0f} s left"
+        return f"{text}: {self._phase}{rate}, {phase_s:.0f} s{left}"
 
     def _time_left_text(self, elapsed_s: float) -> str:
         """Return the time left: by the budget, and by the median duration of a trial."""

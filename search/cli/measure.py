@@ -78,22 +78,12 @@ def measure(
     timeout_s: Annotated[
         float, typer.Option(min=0.01, help="timeout of a request, seconds; with --url only")
     ] = Goal.timeout_s,
-    windows: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=5,
-            help="number of windows that must agree on whether a rate is sustained, as "
-            "goal.windows; with --url only",
-        ),
-    ] = None,
     width: Annotated[
         float | None,
         typer.Option(
             min=0.005,
             max=0.3,
-            help="relative distance of the bounds at which the search ends, as goal.width; with "
-            "--url only",
+            help="precision of the sustained rate as a fraction, as goal.width; with --url only",
         ),
     ] = None,
     p99_s: Annotated[
@@ -125,7 +115,7 @@ def measure(
     console = create_console(stderr=as_json)
     if (spec is None) == (url is None):
         raise CommandError("pass either SPEC or --url")
-    given: dict[str, Any] = {"windows": windows, "width": width, "p99_s": p99_s}
+    given: dict[str, Any] = {"width": width, "p99_s": p99_s}
     goal = {name: value for name, value in given.items() if value is not None}
     if url is not None:
         if arrivals not in ("constant", "poisson"):
@@ -282,6 +272,11 @@ def _measure_url(
             f"sustained {rate.lower_rps:.1f} rps ({upper}), p99 {p99_s:.3f} s, "
             f"0 of {rate.requests_without_failure} failed; {rate.reason}",
         )
+        if (found := rate.estimate) is not None:
+            console.print(
+                f"estimated capacity {found.rps:.1f} rps "
+                f"(95 %: {found.low_rps:.1f} to {found.high_rps:.1f} within the measurement)"
+            )
     for warning in rate.warnings:
         console.print(f"warning: {warning}")
     if not rate.lower_rps:

@@ -23,6 +23,7 @@ from loadgen.ray_process import LOADGEN_RESOURCE
 from search.cluster.folders import RAY_PREFIX, create_owned_folder
 from search.cluster.placement import SERVING_RESOURCE
 from search.cluster.ray_session import OBJECT_STORE_BYTES
+from search.environment import RAY_NICENESS
 from search.errors import CommandError, RunError
 from serving import supervisor
 from serving.limits import available_cores
@@ -123,6 +124,7 @@ class RunningNode:
             "argv": self._options.command(self._folder),
             "environment": {
                 **os.environ,
+                **RAY_NICENESS,
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN_PATH": str(self._options.token),
                 # Temporary files of killed processes are removed with the folder.

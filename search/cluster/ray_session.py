@@ -17,7 +17,7 @@ from loadgen.ray_process import LOADGEN_RESOURCE
 from search.cluster.folders import RAY_PREFIX, remove_stale_folders, temporary_folder
 from search.cluster.placement import SERVING_RESOURCE
 from search.cluster.ray_token import cluster_token_file, token_is_configured
-from search.environment import environment
+from search.environment import RAY_NICENESS, environment
 from search.errors import ClusterError, RunError, first_line
 from serving.leftovers import remove_leftovers
 
@@ -30,6 +30,7 @@ _RAY_VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Tune's newer output prints a box even with verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
+    **RAY_NICENESS,
 }
 
 

@@ -60,7 +60,8 @@ class TuneTrial(tune.Trainable):
                 window = {"window": json.dumps(vars(event))}
             else:
                 self._phase = event
-        phase = {"phase": self._phase.name, "rate_rps": self._phase.rate_rps}
+        now = self._phase
+        phase = {"phase": now.name, "rate_rps": now.rate_rps, "left_s": now.left_s or 0.0}
         return {"sustained_rps": 0.0, **phase, **window}
 
     def cleanup(self) -> None:

@@ -32,7 +32,7 @@ from search.export.sagemaker import write_sagemaker
 from search.export.scaling import DEFAULT_HEADROOM, Resources, Scaling, replicas_for
 from search.export.systemd import write_systemd
 from search.formats import CLAIM_VERSION
-from search.report.formatting import format_settings
+from search.report.formatting import format_lower_bound, format_settings
 from search.report.summary import confirmation_text
 from search.study.confirm import Confirmation
 from search.study.diff import flat
@@ -324,8 +324,8 @@ def _readme_figures(
         "sustained": f"{result.sustained_rps:.1f}",
         "upper": f"{rate.upper_rps:.1f} rps" if rate.upper_rps else "none",
         "requests": str(rate.requests_without_failure),
-        "bound": f"{rate.success_bound or 0:.2%}",
-        "by_batch": f"{rate.success_bound_by_batch or 0:.2%}",
+        "bound": format_lower_bound(rate.success_bound or 0.0),
+        "by_batch": format_lower_bound(rate.success_bound_by_batch or 0.0),
         "p50": f"{latency.p50_s or 0:.3f}",
         "p99": f"{latency.p99_s or 0:.3f}",
         "arrivals": load.arrivals,

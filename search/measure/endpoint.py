@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from loadgen.fleet import Fleet
@@ -15,7 +15,6 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.result import SustainedRate
 from loadgen.rate.saturate import Saturation, find_saturating_users, slow_goal
 from loadgen.rate.search import RateSearch
-from loadgen.rate.verdict import success_bound
 from loadgen.tls import Tls, find_tls_problem
 from search.errors import CommandError
 from search.trial.host_lock import exclusive_host
@@ -66,7 +65,12 @@ async def measure_url(
                 goal = slow_goal(goal, found.latency_s)
                 announce(_announcement(found, goal))
             rate = await RateSearch(
-                goal, fleet, max(users // 2, batch_size, 1), users, progress=progress
+                goal,
+                fleet,
+                max(users // 2, batch_size, 1),
+                users,
+                progress=progress,
+                announce=lambda left_s: announce(f"about {_format_duration(left_s)} left"),
             ).find()
             return replace(rate, warnings=(*warnings, *rate.warnings))
         finally:
@@ -84,13 +88,13 @@ async def _find_users(fleet: Fleet, goal: Goal, batch_size: int, announce: Annou
 def _announcement(found: Saturation, goal: Goal) -> str:
     if not found.steps:
         return "no request of the first user succeeded"
-    # Time for bracketing may double, and the last window may be late.
-    longest_s = goal.warmup_limit_s + 2 * goal.search_limit_s + goal.window_limit_s
+    # Four rates may fail before bracketing, whose last window may be late.
+    longest_s = goal.warmup_limit_s + 5 * goal.window_limit_s + goal.search_limit_s
     return (
         f"{found.users} users saturate the server (about {found.throughput_rps:.3g} rps; one "
         f"request alone takes {found.latency_s:.2g} s). The search takes up to "
         f"{_format_duration(longest_s)}; a window takes up to "
-        f"{_format_duration(2 * goal.window_limit_s)}."
+        f"{_format_duration(goal.window_limit_s)}."
     )
 
 
@@ -112,12 +116,14 @@ def rate_summary(rate: SustainedRate) -> dict[str, Any]:
         "lower_rps": rate.lower_rps,
         "upper_rps": rate.upper_rps,
         "capacity_rps": rate.capacity_rps,
+        "estimate": asdict(rate.estimate) if rate.estimate else None,
         "width": rate.width,
         "reason": rate.reason,
         "warnings": list(rate.warnings),
         "requests_without_failure": rate.requests_without_failure,
-        "success_bound": success_bound(rate.requests_without_failure),
+        "success_bound": rate.success_bound() if rate.lower_rps else None,
         "p50_s": latency.quantile(0.5) if latency else None,
+        "p90_s": latency.quantile(0.9) if latency else None,
         "p99_s": latency.quantile(0.99) if latency else None,
         "scheduled": sum(measurement.scheduled for measurement in measurements),
         "sent": sum(measurement.sent for measurement in measurements),

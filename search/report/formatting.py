@@ -22,6 +22,11 @@ def format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
+def format_lower_bound(value: float | None) -> str:
+    """Return a probability as a percentage with two digits, never rounded up."""
+    return "" if value is None else f"{math.floor(10_000 * value) / 100:.2f}%"
+
+
 def format_share(value: float) -> str:
     """Return a share with three decimals, rounded down: only 1 is "1"."""
     return "1" if value == 1 else f"{math.floor(1000 * value) / 1000:.3f}"

@@ -14,6 +14,7 @@ from search.errors import first_line
 from search.report.csv_export import trial_frame
 from search.report.formatting import (
     format_interval,
+    format_lower_bound,
     format_number,
     format_settings,
     markdown_table,
@@ -25,7 +26,7 @@ from search.study.confirm import Confirmation
 from search.study.intervals import mean_interval, prediction_interval
 from search.study.outcome import Outcome
 from search.study.run_folder import Run, write_atomically
-from search.trial.result import PHASES, TrialResult, TrialState
+from search.trial.result import PHASES, RateRecord, TrialResult, TrialState
 
 #: Eleven columns fit into 80 characters only without rules between them.
 _TIGHT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
@@ -349,9 +350,9 @@ def _trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tupl
                 format_number(result.sustained_rps),
                 format_number(rate.upper_rps),
                 f"{rate.width:.0%}" if rate.width else "",
-                format_number(result.capacity_rps),
+                _capacity_cell(rate),
                 format_number(result.p99_s),
-                f"{bound:.1%}" if bound else "",
+                format_lower_bound(bound),
                 f"{result.duration_s:.0f}",
                 _phase_seconds(result),
                 *((result.host.name,) if has_hosts else ()),
@@ -359,6 +360,14 @@ def _trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tupl
             )
         )
     return header, rows
+
+
+def _capacity_cell(rate: RateRecord) -> str:
+    """Return the estimate of the capacity with its interval, else the closed loop's throughput."""
+    if (estimate := rate.estimate) is None:
+        return format_number(rate.capacity_rps)
+    low, high = format_number(estimate.low_rps), format_number(estimate.high_rps)
+    return f"{format_number(estimate.rps)} ({low} to {high})"
 
 
 def _setting_cells(result: TrialResult) -> list[str]:

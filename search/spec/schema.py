@@ -230,40 +230,44 @@ class GoalSection(Section):
         ge=0.005,
         le=0.3,
         description=(
-            "The search ends when the bounds of the sustained rate are this close, as a fraction "
-            "of the rate."
+            "Precision of the sustained rate, as a fraction: a window fails if the backlog grows "
+            "by more than half of this share of the offered rate. For a short queue or a limit of "
+            "the p99 latency, the search ends when its bounds are this close."
         ),
     )
     window_s: float = Field(
         default=Goal.window_s,
         ge=1,
-        description="Minimum length of a measurement window, in seconds.",
+        description=(
+            "Minimum length of a window that verifies a rate, in seconds. It lasts 20 rounds of "
+            "batches if those take longer."
+        ),
     )
     window_limit_s: float = Field(
         default=Goal.window_limit_s,
         ge=1,
         validate_default=True,
         description=(
-            "Maximum length of a window, in seconds. A rate that looks sustained at this point "
-            "gets up to twice this time."
+            "Maximum length of a window, in seconds. If 12 rounds of batches take longer, it "
+            "lasts those."
         ),
     )
     warmup_limit_s: float = Field(
         default=Goal.warmup_limit_s,
         ge=1,
-        description="Maximum length of the warm-up, in seconds.",
+        description=(
+            "Maximum length of the warm-up, in seconds. A model with slow batches gets up to four "
+            "times as long for six rounds of batches."
+        ),
     )
     search_limit_s: float = Field(
         default=Goal.search_limit_s,
         ge=5,
         validate_default=True,
-        description="Maximum length of the rate search in one trial, in seconds.",
-    )
-    windows: int = Field(
-        default=Goal.windows,
-        ge=1,
-        le=5,
-        description="Number of windows that must agree on whether a rate is sustained.",
+        description=(
+            "Maximum length of bracketing in one trial, in seconds. It is needed for short queues "
+            "and for a limit of the p99 latency only; a model with slow batches gets five windows."
+        ),
     )
     max_rate_rps: float = Field(
         default=Goal.max_rate_rps,
@@ -399,8 +403,8 @@ def _is_study_name(name: str) -> str:
 class StudySpec(Section):
     """A complete specification."""
 
-    format_version: Literal[3] = Field(
-        default=3, description="Version of the format of specifications."
+    format_version: Literal[4] = Field(
+        default=4, description="Version of the format of specifications."
     )
     name: Annotated[str, BeforeValidator(str), AfterValidator(_is_study_name)] = Field(
         default="study",

@@ -234,7 +234,7 @@ async def _confirm(
             if isinstance(progress, WindowSummary):
                 observer.window(request.number, progress)
             else:
-                observer.phase(request.number, progress.name, progress.rate_rps)
+                observer.phase(request.number, progress.name, progress.rate_rps, progress.left_s)
 
         observer.confirming(round_number, request)
         result = await host.measure(request, run.folder / folder, report)

@@ -18,8 +18,12 @@ class StudyObserver(Protocol):
     def started(self, request: TrialRequest) -> None:
         """Called when a trial starts."""
 
-    def phase(self, number: int, name: str, rate_rps: float) -> None:
-        """Called when a trial enters a phase, or continues it at another rate."""
+    def phase(self, number: int, name: str, rate_rps: float, left_s: float | None = None) -> None:
+        """Called when a trial enters a phase, or continues it at another rate.
+
+        Args:
+            left_s: the expected time until the end of the trial, once it is known, seconds.
+        """
 
     def window(self, number: int, window: WindowSummary) -> None:
         """Called when a window of a trial ends."""
@@ -45,7 +49,7 @@ class StudyEvent:
         kind: trial, phase, window, result, round, confirmed or stopping.
         data: plain JSON data.
             trial: number, origin, settings
-            phase: number, name, rate_rps
+            phase: number, name, rate_rps, left_s (expected seconds until the trial's end, or null)
             window: number, offered_rps, answered_rps, failed, p99_s
             result: best (number of the best trial) and the fields of `summary_of`
             round: round, number
@@ -65,7 +69,7 @@ class EventObserver:
 
     def __init__(self, emit: Callable[[StudyEvent], None]):
         self._emit_event = emit
-        self._phase: tuple[int, str, float] | None = None
+        self._phase: tuple[int, str, float, float | None] | None = None
         self._is_stopping = False
 
     def _emit(self, kind: str, **data: Any) -> None:
@@ -76,11 +80,11 @@ class EventObserver:
         settings = request.config.to_dict()
         self._emit("trial", number=request.number, origin=request.origin, settings=settings)
 
-    def phase(self, number: int, name: str, rate_rps: float) -> None:
+    def phase(self, number: int, name: str, rate_rps: float, left_s: float | None = None) -> None:
         """See `StudyObserver.phase`."""
-        if self._phase != (now := (number, name, rate_rps)):
+        if self._phase != (now := (number, name, rate_rps, left_s)):
             self._phase = now
-            self._emit("phase", number=number, name=name, rate_rps=rate_rps)
+            self._emit("phase", number=number, name=name, rate_rps=rate_rps, left_s=left_s)
 
     def window(self, number: int, window: WindowSummary) -> None:
         """See `StudyObserver.window`."""

@@ -147,7 +147,8 @@ class _TuneCallback(ExcludedFromSnapshots, tune.Callback):
         if "window" in result:
             self._observer.window(number, WindowSummary(**json.loads(result["window"])))
         if "phase" in result:
-            self._observer.phase(number, result["phase"], result["rate_rps"])
+            left_s = result.get("left_s") or None
+            self._observer.phase(number, result["phase"], result["rate_rps"], left_s)
 
 
 def tune_trials(

@@ -40,11 +40,12 @@ def explain(
     batch_size = batch_size or settings["batch_size"]
     delay_s = settings["max_batch_delay_ms"] / 1000
     busy = window.busy_workers if window else None
+    busy = None if busy is None else min(busy, workers)
     threads = _threads_per_worker(config, default_threads or cores)
     sentences = (
         _explain_batches(window, batch_size, delay_s, rate_rps),
         _explain_threads(workers, busy, threads, cores),
-        _explain_queue(window, workers, delay_s if batch_size > 1 else 0.0),
+        _explain_queue(window, busy, workers, delay_s if batch_size > 1 else 0.0),
         _explain_idle_workers(busy, workers),
     )
     return tuple(sentence for sentence in sentences if sentence)
@@ -73,14 +74,16 @@ def _explain_batches(
 def _explain_threads(
     workers: int, busy: float | None, threads: int | None, cores: int
 ) -> str | None:
-    active = workers if busy is None else min(busy, workers)
+    active = workers if busy is None else busy
     if threads is None or active * threads <= cores:
         return None
     product = f"{_count(workers, 'worker')} × {_count(threads, 'thread')}"
     return f"{product} are more than {_count(cores, 'core')} can run at once"
 
 
-def _explain_queue(window: ServerWindow | None, workers: int, delay_s: float) -> str | None:
+def _explain_queue(
+    window: ServerWindow | None, busy: float | None, workers: int, delay_s: float
+) -> str | None:
     if window is None:
         return None
     work_s = window.inference_s - window.queue_s
@@ -90,7 +93,7 @@ def _explain_queue(window: ServerWindow | None, workers: int, delay_s: float) ->
     waits = (
         f"requests wait {_time(window.queue_s)} in the queue and take {_time(work_s)} to process"
     )
-    if window.busy_workers is not None and window.busy_workers >= _BUSY_WORKERS * workers:
+    if busy is not None and busy >= _BUSY_WORKERS * workers:
         return f"{waits}: the workers are the bottleneck"
     return waits
 

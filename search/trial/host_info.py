@@ -12,7 +12,7 @@ from serving.gpu import find_gpus
 from serving.installation import Installation
 from serving.limits import affinity_cores, available_cores, total_memory_bytes
 
-_PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp", "MLRsearch")
+_PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp")
 
 
 def describe_host() -> dict[str, Any]:

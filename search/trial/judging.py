@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from loadgen.measurement import Measurement
-from loadgen.rate.result import Probe, SustainedRate
-from loadgen.rate.verdict import success_bound
+from loadgen.rate.result import Probe, StopReason, SustainedRate
 from search.spec.sweep_loads import SweepLoad
 from search.trial.load_result import LoadResult
 from search.trial.observation import WindowObservation, observation_of
 from search.trial.request import TrialRequest
 from search.trial.result import (
+    CurvePoint,
     HostRecord,
     LatencyRecord,
     RateRecord,
@@ -44,6 +44,8 @@ def judge_trial(
 ) -> TrialResult:
     """Return the result of a trial from what its rate search found.
 
+    A trial that only estimates the capacity is COMPLETE without a sustained rate.
+
     Args:
         windows: all windows of the trial, in order.
         server: the facts of the server; its metrics are added.
@@ -53,7 +55,7 @@ def judge_trial(
     failure = None
     if found.pruned is not None:
         state, cause = TrialState.PRUNED, found.pruned
-    elif best is not None:
+    elif best is not None or found.stop_reason is StopReason.ESTIMATED:
         state, cause = TrialState.COMPLETE, found.reason
     else:
         state, cause = TrialState.FAILED, found.reason
@@ -139,12 +141,16 @@ def with_metrics(server: ServerRecord, metrics: ServerWindow | None) -> ServerRe
     """Return the record with TorchServe's own metrics of a window."""
     if metrics is None:
         return server
+    busy, workers = metrics.busy_workers, server.workers_ready
+    if busy is not None and workers is not None:
+        # A call that began before the window counts as a whole.
+        busy = min(busy, float(workers))
     return replace(
         server,
         queue_s=metrics.queue_s,
         inference_s=metrics.inference_s,
         mean_batch_fill=metrics.mean_batch_fill,
-        busy_workers=metrics.busy_workers,
+        busy_workers=busy,
     )
 
 
@@ -160,17 +166,17 @@ def with_cpu_shares(host: HostRecord, windows: Sequence[Measurement]) -> HostRec
 def _rate_record(
     found: SustainedRate, sustained: Probe | None, metrics: ServerWindow | None
 ) -> RateRecord:
-    requests = found.requests_without_failure if sustained else 0
     batch = max((metrics.mean_batch_fill if metrics else None) or 1.0, 1.0)
     return RateRecord(
         sustained_rps=found.lower_rps if sustained else None,
         upper_rps=found.upper_rps,
         capacity_rps=found.capacity_rps,
+        estimate=found.estimate,
         width=found.width,
         stop_reason=found.stop_reason,
-        requests_without_failure=requests,
-        success_bound=success_bound(requests) if sustained else None,
-        success_bound_by_batch=success_bound(requests / batch) if sustained else None,
+        requests_without_failure=found.requests_without_failure if sustained else 0,
+        success_bound=found.success_bound() if sustained else None,
+        success_bound_by_batch=found.success_bound(batch) if sustained else None,
         scheduled=sum(probe.measurement.scheduled for probe in found.probes),
         sent=sum(probe.measurement.sent for probe in found.probes),
         succeeded=sum(probe.measurement.succeeded for probe in found.probes),
@@ -183,11 +189,27 @@ def _latency_record(found: SustainedRate, sustained: Probe | None) -> LatencyRec
     measurable = compared is not None and not compared.generator_limited
     return LatencyRecord(
         p50_s=latency.quantile(0.5) if latency else None,
+        p90_s=latency.quantile(0.9) if latency else None,
         p99_s=latency.quantile(0.99) if latency else None,
         p99_excess=found.p99_excess,
         comparison_rps=compared.load.rate_rps if compared else None,
         comparison_p99_s=compared.latency.quantile(0.99) if compared and measurable else None,
         comparison_failed=compared.scheduled - compared.succeeded if compared else None,
+        curve=tuple(_curve_point(share, window) for share, window in found.curve),
+    )
+
+
+def _curve_point(share: float, window: Measurement) -> CurvePoint:
+    def quantile(q: float) -> float | None:
+        return None if window.generator_limited else window.latency.quantile(q)
+
+    return CurvePoint(
+        share=share,
+        rate_rps=window.load.rate_rps or 0.0,
+        p50_s=quantile(0.5),
+        p90_s=quantile(0.9),
+        p99_s=quantile(0.99),
+        failed=window.scheduled - window.succeeded,
     )
 
 

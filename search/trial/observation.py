@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
+from loadgen.host import host_id
 from loadgen.measurement import Load, LoadGenerator, Measurement, Until
 from search.trial.cpu_times import CpuTimes
 from serving.metrics import ServerWindow
@@ -55,10 +56,17 @@ class WindowSummary:
 
 @dataclass(frozen=True)
 class Phase:
-    """The current phase of a trial, and the offered rate (0 without one)."""
+    """The current phase of a trial.
+
+    Attributes:
+        rate_rps: offered rate; 0 without one.
+        left_s: expected time until the end of the trial, seconds; None as long as the speed of
+            the server is unknown.
+    """
 
     name: str
     rate_rps: float = 0.0
+    left_s: float | None = None
 
 
 #: Receives each phase when it begins, and each window when it ends.
@@ -90,7 +98,8 @@ class ObservedGenerator:
             before, started = await self._server.counters(), time.monotonic()
             cpu, server_s = CpuTimes.now(), self._server.cpu_s()
             measured = await self._server.guard(self._generator.measure(load, until))
-            own_s = self._server.cpu_s() - server_s + measured.client_cpu_s
+            # The counts of this host do not include load generators on other hosts.
+            own_s = self._server.cpu_s() - server_s + measured.client_cpu_s.get(host_id(), 0.0)
             shares = CpuTimes.now().shares_since(cpu, own_s)
             after, elapsed_s = await self._server.counters(), time.monotonic() - started
         server = after.since(before, elapsed_s) if before and after else None

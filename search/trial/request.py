@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from loadgen.rate.goal import Depth
 from search.trial.serializing import JsonConfig
 
 
@@ -38,8 +39,10 @@ class TrialRequest:
         number: of the trial.
         incumbent_rps: the rate to beat; a slower trial is pruned. None for a trial that is never
             pruned, such as a reference.
-        known_rps: the rate that an earlier search found; None without one.
+        known_rps: the rate that an earlier search found, for reports; None without one.
         comparison_rps: the rate at which latencies are compared; None without a comparison.
+        depth: how thoroughly the configuration is measured.
+        latency_curve: whether the latency at fixed shares of the sustained rate is measured too.
     """
 
     number: int
@@ -48,6 +51,8 @@ class TrialRequest:
     incumbent_rps: float | None = None
     known_rps: float | None = None
     comparison_rps: float | None = None
+    depth: Depth = Depth.FULL
+    latency_curve: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""

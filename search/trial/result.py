@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from loadgen.rate.estimate import Estimate
 from loadgen.rate.result import StopReason
 from search.trial.explain import explain
 from search.trial.load_result import LoadResult
@@ -19,7 +20,7 @@ from serving.health import WorkerProcess
 from serving.metrics import ServerWindow
 
 #: The phases of a trial, in order; `load` is a load of a sweep. A pruned trial skips later ones.
-PHASES = ("start", "warm-up", "incumbent probe", "bracketing", "load", "stop")
+PHASES = ("start", "warm-up", "verification", "bracketing", "latency", "load", "stop")
 
 
 class TrialState(enum.StrEnum):
@@ -36,11 +37,14 @@ class RateRecord:
 
     Attributes:
         sustained_rps: highest rate that passed; None unless the trial is COMPLETE.
-        upper_rps: lowest rate that did not pass; None without one.
-        capacity_rps: throughput of the closed loop, an estimate; None if nothing was served.
-        width: relative distance of the bounds at which the search stops.
+        upper_rps: lowest higher rate that did not pass; None without one.
+        capacity_rps: throughput of the closed loop; 0 if nothing was served, None if unknown.
+        estimate: the capacity by all windows in which the server was saturated; None without one.
+        width: twice the overload that the windows at sustained_rps exclude with 95 % confidence,
+            at least the width of the goal.
         stop_reason: why the search ended.
-        requests_without_failure: number of requests at sustained_rps, none of which failed.
+        requests_without_failure: number of requests at sustained_rps, in every window that the
+            load generator did not limit; none of them failed.
         success_bound: lower bound of the success probability with 95 % confidence.
         success_bound_by_batch: the same bound if all requests of a batch fail together.
         scheduled, sent, succeeded: number of requests in all windows at an offered rate.
@@ -49,6 +53,7 @@ class RateRecord:
     sustained_rps: float | None = None
     upper_rps: float | None = None
     capacity_rps: float | None = None
+    estimate: Estimate | None = None
     width: float | None = None
     stop_reason: StopReason | None = None
     requests_without_failure: int = 0
@@ -60,23 +65,45 @@ class RateRecord:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """Latencies at a share of the sustained rate, with Poisson arrivals.
+
+    Attributes:
+        share: offered rate ÷ sustained rate.
+        rate_rps: offered rate.
+        p50_s, p90_s, p99_s: in seconds; None if the load generator was the limit.
+        failed: number of requests without a correct answer in time.
+    """
+
+    share: float
+    rate_rps: float
+    p50_s: float | None
+    p90_s: float | None
+    p99_s: float | None
+    failed: int
+
+
+@dataclass(frozen=True)
 class LatencyRecord:
     """Latencies from the due time, in seconds.
 
     Attributes:
-        p50_s, p99_s: at the sustained rate.
+        p50_s, p90_s, p99_s: at the sustained rate.
         p99_excess: lowest p99 of any window ÷ the limit of the goal − 1; 0 without a limit.
         comparison_rps: comparison rate of the finalists, with Poisson arrivals.
         comparison_p99_s: p99 at the comparison rate.
         comparison_failed: number of requests that failed at the comparison rate.
+        curve: latencies at lower rates, by rate; empty unless they were asked for.
     """
 
     p50_s: float | None = None
+    p90_s: float | None = None
     p99_s: float | None = None
     p99_excess: float = 0.0
     comparison_rps: float | None = None
     comparison_p99_s: float | None = None
     comparison_failed: int | None = None
+    curve: tuple[CurvePoint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,6 +237,11 @@ class TrialResult:
     def sustained_rps(self) -> float | None:
         """Shorthand for `rate.sustained_rps`."""
         return self.rate.sustained_rps
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Shorthand for `rate.estimate`."""
+        return self.rate.estimate
 
     @property
     def capacity_rps(self) -> float | None:

@@ -7,11 +7,13 @@ import errno
 import json
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from loadgen.errors import GeneratorDefectError, GeneratorLostError
 from loadgen.fleet import Fleet
@@ -47,6 +49,8 @@ from serving.site import Site
 
 #: Maximum number of users of a closed loop.
 _MAX_USERS = 2000
+#: Usual duration of a server's stop, seconds.
+_STOP_S = 5.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -64,6 +68,11 @@ class _Stopwatch:
         self._lap()
         self._name = phase.name
         self._progress(phase)
+
+    def announce(self, left_s: float) -> None:
+        """Report the expected duration of the rest of the trial, seconds."""
+        left_s += _STOP_S
+        self._progress(Phase(self._name or "start", 0.0, round(left_s)))
 
     def read(self) -> TimingRecord:
         """Return the durations so far."""
@@ -106,6 +115,7 @@ async def run_trial(
     windows: list[Measurement] = []
     probes: list[dict[str, Any]] = []
     load_results: list[LoadResult] = []
+    niceness: list[str] = []
     try:
         # A configuration in use is measured as it is, even if TorchServe ignores some settings.
         in_use = request.config if request.origin is TrialOrigin.BASELINE else site.in_use
@@ -113,6 +123,7 @@ async def run_trial(
         _refuse(find_ignored_settings(chosen, site.installation, site.archive))
         watch.enter(Phase("start"))
         async with _serving(server, turn, watch):
+            niceness = _niceness_warnings(server.worker_pids)
             commands = [worker.command for worker in server.processes]
             _refuse(find_unapplied_settings(chosen, commands), server.log_tail())
             await fleet.set_target(server.url, server_tls(server))
@@ -125,8 +136,10 @@ async def run_trial(
                 server.batch_capacity,
                 users=_users(server.batch_capacity, request.config.job_queue_size or 100),
                 incumbent_rps=request.incumbent_rps,
-                known_rps=request.known_rps,
                 comparison_rps=request.comparison_rps,
+                depth=request.depth,
+                latency_curve=request.latency_curve,
+                announce=watch.announce,
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
             )
             if loads:
@@ -159,7 +172,8 @@ async def run_trial(
         )
         # Loads that were measured before the failure are kept.
         result = replace(result, loads=tuple(load_results))
-    result = replace(result, warnings=(*result.warnings, *server.enforcement.warnings))
+    warnings = (*result.warnings, *niceness, *server.enforcement.warnings)
+    result = replace(result, warnings=warnings)
     _write_measurements(folder / "measurements.json", result, probes, windows)
     return result
 
@@ -172,6 +186,21 @@ async def run_trial_with_retry(*arguments: Any) -> TrialResult:
     second = await run_trial(*arguments)
     total_s = first.duration_s + second.duration_s
     return replace(second, timing=replace(second.timing, duration_s=total_s))
+
+
+def _niceness_warnings(pids: Iterable[int]) -> list[str]:
+    """Return a warning if a worker runs at another niceness than in production."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found.add(psutil.Process(pid).nice())
+    if not found - {0}:
+        return []
+    values = ", ".join(str(value) for value in sorted(found))
+    return [
+        f"the workers ran at niceness {values} instead of 0: beside busy processes they are "
+        "slower than in production; start servetune, or the Ray node of this host, at niceness 0"
+    ]
 
 
 def _refuse(problem: str | None, log: str = "") -> None:

@@ -33,5 +33,6 @@ def test_search_all_differs_only_by_chance() -> None:
     constant, random = CASES[0], CASES[1]
     found = search_all([constant, random], seeds=2)
     assert [result.case for result in found] == 2 * [constant.name] + 2 * [random.name]
-    assert found[0] == found[1] and found[2] != found[3]
+    errors = [result.error for result in found]
+    assert errors[0] == errors[1] and errors[2] != errors[3]
     assert all(-0.3 < result.error < 0.1 for result in found)

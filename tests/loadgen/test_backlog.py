@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from loadgen.backlog import UNKNOWN, overload
+from benchmarks.repeated import NOISE_MODELS, excluded_share
+from loadgen.backlog import UNKNOWN, overload, trend
 
 BIN_S = 0.02
 
@@ -45,3 +46,18 @@ def test_overload_bounds_cover_as_stated() -> None:
 
 def test_overload_of_a_short_window_is_unknown() -> None:
     assert overload(outstanding(50, 1), BIN_S, 100, 0.4) is UNKNOWN
+
+
+@pytest.mark.parametrize("model", NOISE_MODELS)
+@pytest.mark.parametrize("cycles", [9, 12, 20, 53])
+def test_overload_of_half_the_width_is_rarely_excluded(model: str, cycles: int) -> None:
+    """The share of 10 % is that of the definition; 300 windows vary by 3.5 %."""
+    assert excluded_share(model, cycles, windows=300) <= 0.135
+
+
+def test_trend_finds_the_slope_of_a_random_walk() -> None:
+    generator = np.random.default_rng(5)
+    found = [trend(0.5 * np.arange(40) + np.cumsum(generator.normal(size=40))) for _ in range(100)]
+    assert np.mean([slope for slope, _, _ in found]) == pytest.approx(0.5, abs=0.05)
+    # The slope of a random walk is its mean step: its error is 1 / √39, not that of a line.
+    assert np.median([error for _, error, _ in found]) == pytest.approx(0.196, rel=0.1)

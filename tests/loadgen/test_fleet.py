@@ -366,9 +366,9 @@ async def probe(max_processes: int) -> tuple[RateSearch, Verdict, int]:
     """Offer 2000 rps; return the search, its verdict, and the number of load generator processes."""
     fleet = Fleet(lambda index: InThisProcess(), 1, max_processes)
     await fleet.set_target("http://127.0.0.1/")
-    search = RateSearch(Goal(window_s=2, window_limit_s=3, windows=1), fleet)
-    verdict = await search._probe("bracketing", 2000)
-    return search, verdict, len(fleet._processes)
+    search = RateSearch(Goal(window_s=2, window_limit_s=3), fleet)
+    offered = await search._offer("verification", 2000)
+    return search, offered.verdict, len(fleet._processes)
 
 
 def test_fleet_adds_a_process_for_a_fast_server(slow_checks: VirtualClock) -> None:
@@ -378,11 +378,10 @@ def test_fleet_adds_a_process_for_a_fast_server(slow_checks: VirtualClock) -> No
     assert first.verdict is Verdict.GENERATOR_LIMITED
     assert "the load generator used" in first.reason
     assert count == 2
-    assert any("2 load generator processes" in warning for warning in search._warnings)
+    assert any("2 load generator processes" in warning for warning in search._windows.warnings)
 
 
 def test_fleet_limit_is_not_the_servers_rate(slow_checks: VirtualClock) -> None:
     search, verdict, _ = slow_checks.run(probe(max_processes=1))
     assert verdict is Verdict.GENERATOR_LIMITED
-    assert search._bounds() == (None, 2000)
-    assert search._is_limited(2000)
+    assert {probe.verdict for probe in search._probes} == {Verdict.GENERATOR_LIMITED}

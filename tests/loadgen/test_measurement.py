@@ -1,5 +1,7 @@
 """Tests of the measurement of a window."""
 
+from dataclasses import replace
+
 import pytest
 
 from loadgen.measurement import Load, merge
@@ -33,3 +35,16 @@ async def test_merge_adds_up_the_parts_of_a_window() -> None:
     assert (both.scheduled, both.succeeded) == (2 * one.scheduled, 2 * one.succeeded)
     assert both.goodput_rps == pytest.approx(2 * one.goodput_rps)
     assert len(both.latency) == 2 * len(one.latency)
+
+
+async def test_merge_keeps_the_answers_after_the_end_of_the_shorter_part() -> None:
+    long = await SimulatedServers(0.01).measure(Load(Constant(50), 10))
+    short = replace(long, **{name: getattr(long, name)[:100] for name in ("begun", "done", "good")})
+    both = merge([short, long])
+    assert both.good.sum() == short.good.sum() + long.good.sum()
+
+
+async def test_merge_adds_up_cpu_by_host() -> None:
+    one = await SimulatedServers(0.01).measure(Load(Constant(50), 1))
+    parts = [replace(one, client_cpu_s=cpu) for cpu in ({"a": 1.0}, {"b": 2.0}, {"a": 4.0})]
+    assert merge(parts).client_cpu_s == {"a": 5.0, "b": 2.0}

@@ -123,7 +123,6 @@ def study(tmp_path: Path) -> Callable[..., Path]:
                 "window_limit_s": 3,
                 "warmup_limit_s": 3,
                 "search_limit_s": 6,
-                "windows": 1,
                 "width": 0.2,
                 "max_rate_rps": 400,
             },

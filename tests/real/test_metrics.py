@@ -17,14 +17,16 @@ from serving.server import TorchServe
 from serving.site import Site
 from tests.real.conftest import counted
 
-WORK_S = 0.05
+WORK_S = 0.01
 COUNTS = f"""
 import os, time
 
 def handle(data, context):
     if data is None:
         return None
-    time.sleep({WORK_S})
+    # Larger batches take longer: a mean over requests is not one over batches.
+    seconds = {WORK_S} * len(data)
+    time.sleep(seconds)
     with open(os.environ["BATCHES"], "a") as log:
         log.write(f"{{len(data)}}\\n")
     return [{{"ok": True}} for _ in data]
@@ -74,5 +76,7 @@ async def test_counters_equal_counts_of_handler(site: Callable[..., Site], tmp_p
     least_answered, least_batches = 320 - 2 * 8, len(sizes) - 2
     assert least_answered / len(sizes) <= early.mean_batch_fill <= 320 / least_batches
     assert early.inference_s <= settled.inference_s * 320 / least_answered
-    work_s = (early.inference_s - early.queue_s) * len(sizes)
-    assert 0 < early.busy_workers <= work_s / measured.span_s
+    work_s = WORK_S * sum(sizes)
+    assert after.handler_ms - before.handler_ms >= 1000 * work_s
+    assert after.handler_ms - before.handler_ms <= 1.2 * 1000 * work_s
+    assert 0.5 * work_s / measured.span_s <= early.busy_workers <= config.workers

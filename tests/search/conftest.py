@@ -26,7 +26,7 @@ SERVER_METRICS = {
     "batch_capacity": 2,
     "facts": {"cores": 2},
 }
-PHASES_S = {"start": 8.4, "warm-up": 15.0, "incumbent probe": 20.0, "bracketing": 60.0, "stop": 5.9}
+PHASES_S = {"start": 8.4, "warm-up": 15.0, "verification": 20.0, "bracketing": 60.0, "stop": 5.9}
 RATES = {"p50_s": 0.2, "p99_s": 0.5, "requests_without_failure": 1200, "success_bound": 0.9975}
 BEST = ServerConfig(workers=2, batch_size=64, mkl_threads=1, jvm={"-Xmx": "2g"})
 

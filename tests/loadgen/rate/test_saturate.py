@@ -179,9 +179,9 @@ def test_slow_goal_keeps_the_goal_of_a_fast_server(latency_s: float) -> None:
 
 async def test_slow_goal_finds_the_rate_of_an_endpoint_that_takes_a_minute() -> None:
     law = Law(workers=2, batch=16, delay_s=1.0, service_s=60.0)
-    goal = Goal(timeout_s=300.0, windows=1, width=0.1)
+    goal = Goal(timeout_s=300.0, width=0.1)
     found = await find_saturating_users(SimulatedStub(law, 0), goal)
     slow = slow_goal(goal, found.latency_s)
-    assert (slow.width, slow.windows, slow.timeout_s) == (0.1, 1, 300.0)
+    assert (slow.width, slow.timeout_s) == (0.1, 300.0)
     rate = await RateSearch(slow, SimulatedStub(law, 1), found.users // 2, found.users).find()
     assert rate.lower_rps == pytest.approx(law.capacity_rps, rel=0.1)

@@ -116,6 +116,7 @@ def test_measure_prints_warnings_as_they_are(
     async def measure(*_: object, **__: object) -> Any:
         return SimpleNamespace(
             lower_rps=1.0,
+            estimate=None,
             upper_rps=None,
             best=SimpleNamespace(measurement=window),
             reason=text,

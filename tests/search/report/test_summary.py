@@ -58,7 +58,9 @@ def test_render_fits_80_columns(outcome: Outcome) -> None:
     text = rendered(outcome)
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
-    assert "origin" in text and "seconds: start/warm-up/incumbent probe/bracketing/stop" in text
+    assert (
+        "origin" in text and "seconds: start/warm-up/verification/bracketing/latency/stop" in text
+    )
     assert "Trial 4 failed: worker died: worker 7 ended" in text
     assert "The run ended because all 5 trials were run." in text
     assert "8/15/20/60/6" in text and "8/15/–/–/–" in text

@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 
 from loadgen.measurement import Load, Measurement
+from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.result import Probe, StopReason, SustainedRate
+from loadgen.rate.search import RateSearch
 from loadgen.rate.verdict import Verdict
 from loadgen.schedule import Constant
 from search.trial.judging import judge_trial
 from search.trial.observation import WindowObservation
 from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialState
+from search.trial.result import ServerRecord, TrialResult, TrialState
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
 from tests.simulated import SimulatedServers
@@ -71,3 +73,49 @@ async def test_judge_trial_takes_the_metrics_of_the_deciding_window(
     request = TrialRequest(0, TrialOrigin.SAMPLED, ServerConfig(workers=2, batch_size=8))
     result = judge_trial(request, found, windows)
     assert (result.state, result.server.queue_s) == (state, queue_s)
+
+
+def result_of(found: SustainedRate, metrics: ServerWindow | None = None) -> TrialResult:
+    request = TrialRequest(0, TrialOrigin.SAMPLED, ServerConfig())
+    windows = [replace(found.warmup, observation=WindowObservation(metrics))]
+    return judge_trial(request, found, windows, ServerRecord(workers_ready=4))
+
+
+async def test_judge_trial_of_an_estimate_is_complete_without_a_rate() -> None:
+    search = RateSearch(Goal(), SimulatedServers(0.01), users=4, depth=Depth.ESTIMATE)
+    result = result_of(await search.find())
+    assert (result.state, result.sustained_rps) == (TrialState.COMPLETE, None)
+    assert result.estimate is not None and result.estimate.rps == pytest.approx(100, rel=0.01)
+    assert TrialResult.from_dict(result.to_dict()) == result
+
+
+async def test_judge_trial_has_a_latency_curve() -> None:
+    search = RateSearch(Goal(), SimulatedServers(0.01), users=4, latency_curve=True)
+    result = result_of(await search.find())
+    assert [point.share for point in result.latency.curve] == [0.5, 0.7, 0.9]
+    for point in result.latency.curve:
+        assert point.rate_rps == pytest.approx(point.share * (result.sustained_rps or 0))
+        assert 0.01 <= (point.p50_s or 0) <= (point.p90_s or 0) <= (point.p99_s or 0)
+        assert point.failed == 0
+    assert result.latency.p50_s and result.latency.p90_s and result.latency.p99_s
+
+
+async def test_judge_trial_counts_every_window_at_the_rate() -> None:
+    """An undecided window at the rate is evidence of success too; a discarded one is not."""
+    search = RateSearch(Goal(), SimulatedServers(0.01), users=4)
+    found = await search.find()
+    first = found.probes[0]
+    others = tuple(
+        replace(first, verdict=verdict)
+        for verdict in (Verdict.UNDECIDED, Verdict.GENERATOR_LIMITED)
+    )
+    result = result_of(replace(found, probes=(*found.probes, *others)))
+    count = 2 * first.measurement.scheduled
+    assert result.rate.requests_without_failure == count
+    assert result.rate.success_bound == pytest.approx(0.05 ** (1 / count))
+
+
+async def test_judge_trial_never_reports_more_busy_workers_than_there_are() -> None:
+    search = RateSearch(Goal(), SimulatedServers(0.01), users=4, depth=Depth.ESTIMATE)
+    result = result_of(await search.find(), ServerWindow(1.0, 2.0, 8.0, 6.3))
+    assert result.server.busy_workers == 4.0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from loadgen.rate.search import RateSearch
 from search.spec.sweep_loads import SweepLoad
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import PHASES, TrialState
-from search.trial.runner import _offer_loads, run_trial
+from search.trial.runner import _niceness_warnings, _offer_loads, run_trial
 from serving.archive import Archive
 from serving.cgroup import Enforcement
 from serving.config import ServerConfig
@@ -79,3 +81,14 @@ async def test_offer_loads_reports_each_load_as_such() -> None:
         await _offer_loads(loads, results, lambda: search, observed, Goal(), 0)
     assert phases == [("load", 30.0), ("load", 0.0)] and results == ["measured"] * 2
     assert "load" in PHASES
+
+
+def test_niceness_warnings_name_the_niceness_of_a_worker() -> None:
+    command = [sys.executable, "-c", "import os; print(os.nice(19), flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        [warning] = _niceness_warnings([worker.pid])
+        worker.kill()
+    assert "niceness 19 instead of 0" in warning
+    assert _niceness_warnings([worker.pid]) == [], "a worker that is gone has none"
