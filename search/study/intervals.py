@@ -24,6 +24,21 @@ class Interval:
         """Whether 1 is outside of the interval."""
         return not self.low <= 1 <= self.high
 
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width, relative to the mean."""
+        return (self.high - self.low) / (2 * self.mean)
+
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval of a quantity that is `factor` times as large."""
+        return Interval(factor * self.mean, factor * self.low, factor * self.high)
+
+
+def log_interval(log_mean: float, log_half: float) -> Interval:
+    """Return the interval whose logarithms are log_mean ± log_half."""
+    low, mean, high = np.exp([log_mean - log_half, log_mean, log_mean + log_half])
+    return Interval(float(mean), float(low), float(high))
+
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
     """Return the confidence interval of the geometric mean of positive values.
@@ -57,6 +72,4 @@ def _interval(values: Sequence[float], variance_factor: float) -> Interval | Non
         return None
     logs = np.log(values)
     t = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
-    half = t * logs.std(ddof=1) * variance_factor**0.5
-    low, mean, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
-    return Interval(float(mean), float(low), float(high))
+    return log_interval(float(logs.mean()), float(t * logs.std(ddof=1) * variance_factor**0.5))

@@ -1,0 +1,41 @@
+"""Critical values for comparisons that are repeated while measurements go on. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from scipy import stats
+
+from search.study.intervals import CONFIDENCE
+
+#: Critical values at the last of so many looks: O'Brien and Fleming's test at 5 %, two-sided.
+#: Jennison and Turnbull (2000), "Group Sequential Methods", table 2.3.
+_LAST_LOOK = {
+    **{1: 1.960, 2: 1.977, 3: 2.004, 4: 2.024, 5: 2.040, 6: 2.053, 7: 2.063, 8: 2.072},
+    **{9: 2.080, 10: 2.087, 11: 2.092, 12: 2.098, 15: 2.110, 20: 2.126, 30: 2.145},
+    **{50: 2.164, 10_000: 2.241},
+}
+_LOOKS = sorted(_LAST_LOOK)
+
+
+def critical_value(dof: float, count: int, look: int, looks: int) -> float:
+    """Return how many standard errors a difference must exceed to be shown at 5 %.
+
+    Student's t for two configurations, Tukey's range for more, times the factor by which O'Brien
+    and Fleming widen an interval that is computed after every round: early rounds need much
+    clearer differences, and all looks together are wrong in 5 %.
+
+    Args:
+        dof: degrees of freedom of the variance.
+        count: number of configurations that are compared with each other.
+        look: number of the round, from 1.
+        looks: the last round.
+    """
+    if dof <= 0:
+        return float("inf")
+    if count > 2:
+        single = float(stats.studentized_range.ppf(CONFIDENCE, count, min(dof, 1e4))) / 2**0.5
+    else:
+        single = float(stats.t.ppf(0.5 + CONFIDENCE / 2, dof))
+    last = _LAST_LOOK[_LOOKS[bisect_left(_LOOKS, looks)]] / _LAST_LOOK[1]
+    return single * float(last * (looks / min(look, looks)) ** 0.5)
