@@ -21,9 +21,9 @@ _LOOKS = sorted(_LAST_LOOK)
 def critical_value(dof: float, count: int, look: int, looks: int) -> float:
     """Return how many standard errors a difference must exceed to be shown at 5 %.
 
-    Student's t for two configurations, Tukey's range for more, times the factor by which O'Brien
-    and Fleming widen an interval that is computed after every round: early rounds need much
-    clearer differences, and all looks together are wrong in 5 %.
+    Student's t, at Šidák's level for all pairs, times the factor by which O'Brien and Fleming
+    widen an interval that is computed after every round: early rounds need much clearer
+    differences, and all looks together are wrong in 5 %.
 
     Args:
         dof: degrees of freedom of the variance.
@@ -33,9 +33,8 @@ def critical_value(dof: float, count: int, look: int, looks: int) -> float:
     """
     if dof <= 0:
         return float("inf")
-    if count > 2:
-        single = float(stats.studentized_range.ppf(CONFIDENCE, count, min(dof, 1e4))) / 2**0.5
-    else:
-        single = float(stats.t.ppf(0.5 + CONFIDENCE / 2, dof))
+    # Any of the pairs may turn out to be the one that is reported.
+    pairs = max(count * (count - 1) // 2, 1)
+    single = float(stats.t.ppf(0.5 + CONFIDENCE ** (1 / pairs) / 2, dof))
     last = _LAST_LOOK[_LOOKS[bisect_left(_LOOKS, looks)]] / _LAST_LOOK[1]
     return single * float(last * (looks / min(look, looks)) ** 0.5)
