@@ -158,12 +158,12 @@ def _judge(
     case: Case, race: Race, visits: int, seconds: float, random: np.random.Generator
 ) -> Simulated:
     winner = race.leader if race.leader is not None else race.best()
-    ratio, prediction = race.ratio_to_reference(), race.prediction(winner)
+    ratio, prediction = race.ratio_to_reference(winner), race.prediction(winner)
     assert ratio is not None and prediction is not None
     if len(case.rates) > 2:
         others = [i for i in race.candidates if i != winner]
         rival = max(others, key=lambda i: case.rates[i])
-        comparison = race.comparison(rival)
+        comparison = race.comparison(rival, winner)
         differs = comparison is not None and comparison.excludes_one
     else:
         differs = ratio.excludes_one
@@ -248,7 +248,9 @@ def main(
     table = Table(*header, title=f"{runs} confirmations a row")
     chosen = [c for c in cases() if case in c.name]
     with ProcessPoolExecutor() as pool:
-        for one, found in zip(chosen, pool.map(partial(simulate_all, runs=runs), chosen), strict=True):
+        for one, found in zip(
+            chosen, pool.map(partial(simulate_all, runs=runs), chosen), strict=True
+        ):
             table.add_row(*_row(one, found))
     Console(width=200).print(table)
 

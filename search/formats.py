@@ -39,6 +39,10 @@ MEASUREMENTS_VERSION = 4
 #: 1: `event`, and `run` or `job` with the figures of the result.
 NOTIFICATION_VERSION = 1
 
+#: noise.json of a run and of the user's cache folder: the noise of earlier confirmations.
+#: 1: `hosts`, with the variances of their runs.
+NOISE_VERSION = 1
+
 
 def check_version(data: Mapping[str, Any], known: int, source: object) -> None:
     """Check the version of data that was read.

@@ -45,7 +45,8 @@ def tune(
     Args:
         trials: overrides `search.trials`.
         time_budget_s: overrides `search.time_budget_s`, seconds.
-        confirm: rounds of the confirmation; overrides `confirm.rounds`.
+        confirm: maximum number of rounds of the confirmation, 0 for none; overrides
+            `confirm.rounds`.
         cluster: address of a Ray cluster that this host belongs to; overrides `cluster.address`.
         on_event: called with each event, in the thread that runs the study.
         handle_signals: let the first Ctrl-C or SIGTERM end the run gracefully, as the command
@@ -99,7 +100,7 @@ def resume(
     Args and errors are those of `tune`.
     """
     opened = run if isinstance(run, Run) else Run.open(Path(run))
-    if opened.spec().sweep and (trials or confirm):
+    if opened.spec().sweep and (trials is not None or confirm is not None):
         raise CommandError("a sweep measures its points once: trials and confirm are a search's")
     with opened.locked():
         opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)

@@ -28,7 +28,12 @@ BudgetOption = Annotated[
 ]
 ConfirmOption = Annotated[
     int | None,
-    typer.Option(min=2, max=50, help="number of confirmation rounds; overrides confirm.rounds"),
+    typer.Option(
+        min=0,
+        max=100,
+        help="maximum number of confirmation rounds, 0 for no confirmation; overrides "
+        "confirm.rounds",
+    ),
 ]
 ClusterOption = Annotated[
     str | None,

@@ -70,7 +70,7 @@ def resume(
     from search.study.run_folder import Run
 
     opened = Run.open(run)
-    if opened.spec().sweep and (trials or confirm):
+    if opened.spec().sweep and (trials is not None or confirm is not None):
         raise CommandError("--trials and --confirm do not apply to a sweep; remove them")
     with opened.locked():
         opened.extend(trials=trials, time_budget_s=time_budget_s, rounds=confirm)
@@ -96,9 +96,10 @@ def _run_with_view(run: Any, spec: Any, console: Console, plain: bool, ray_outpu
     console.print(f"run {run.folder}", soft_wrap=True)
     for difference in warm_start_differences(run, spec):
         console.print(f"difference from the warm-start run: {difference}")
-    rounds = spec.confirm.rounds if spec.confirm else 0
     trials = len(spec.points()) if spec.sweep else spec.search.trials
-    with LiveView(console, trials, spec.search.time_budget_s, plain, rounds) as view:
+    with LiveView(
+        console, trials, spec.search.time_budget_s, plain, spec.confirmation_rounds
+    ) as view:
         return run_study(run, view, ray_output)
 
 

@@ -32,11 +32,10 @@ from search.export.sagemaker import write_sagemaker
 from search.export.scaling import DEFAULT_HEADROOM, Resources, Scaling, replicas_for
 from search.export.systemd import write_systemd
 from search.formats import CLAIM_VERSION
+from search.report.confirmation import confirmation_text
 from search.report.formatting import format_lower_bound, format_settings
-from search.report.summary import confirmation_text
 from search.study.confirm import Confirmation
 from search.study.diff import flat
-from search.study.intervals import prediction_interval
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
@@ -286,9 +285,7 @@ def _claim(
 ) -> dict[str, Any]:
     """Return the claimed settings and rate as plain JSON data."""
     load = run.spec().load
-    prediction = None
-    if confirmation is not None:
-        prediction = prediction_interval(confirmation.rounds.positive_rates(confirmation.winner))
+    prediction = confirmation.sustained(confirmation.winner) if confirmation is not None else None
     return {
         "format_version": CLAIM_VERSION,
         "run": run.name,

@@ -76,7 +76,9 @@ def _search_table(outcomes: Sequence[Outcome]) -> str:
 def _chosen_rates(outcome: Outcome) -> list[float]:
     """Return the chosen configuration's rates: by round if confirmed, else that of the search."""
     if outcome.confirmation is not None:
-        return outcome.confirmation.rounds.positive_rates(outcome.confirmation.winner)
+        winner = outcome.confirmation.winner
+        share = outcome.confirmation.sustained_share(winner) or 1.0
+        return [share * rate for rate in outcome.confirmation.rates(winner)]
     chosen = outcome.chosen
     return [chosen.sustained_rps] if chosen and chosen.sustained_rps else []
 
@@ -84,7 +86,7 @@ def _chosen_rates(outcome: Outcome) -> list[float]:
 def _ratio_to_reference(outcome: Outcome, chosen: TrialResult) -> str:
     confirmation = outcome.confirmation
     if confirmation is not None and confirmation.winner:
-        interval = mean_interval(confirmation.rounds.ratios(confirmation.winner))
+        interval = confirmation.ratio
         return f"{interval.mean:.2f} ({format_interval(interval, '.2f')})" if interval else ""
     reference = outcome.reference
     if reference is None or not reference.sustained_rps or not chosen.sustained_rps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,9 +11,9 @@ from rich.text import Text
 
 from loadgen.rate.result import StopReason
 from search.errors import first_line
+from search.report.confirmation import confirmation_section, confirmation_text
 from search.report.csv_export import trial_frame
 from search.report.formatting import (
-    format_interval,
     format_lower_bound,
     format_number,
     format_settings,
@@ -22,8 +22,6 @@ from search.report.formatting import (
 from search.report.html_report import html_page
 from search.report.plots import build_plots
 from search.report.sweep_tables import fixed_settings, sweep_tables
-from search.study.confirm import Confirmation
-from search.study.intervals import mean_interval, prediction_interval
 from search.study.outcome import Outcome
 from search.study.run_folder import Run, write_atomically
 from search.trial.result import PHASES, RateRecord, TrialResult, TrialState
@@ -106,7 +104,7 @@ def _search_sections(outcome: Outcome) -> list[str]:
         f"# {outcome.run.folder.name}",
         headline(outcome),
         ending(outcome),
-        *_confirmation_section(outcome.confirmation),
+        *confirmation_section(outcome.confirmation),
         "Each trial below is a single measurement. "
         "The highest of many noisy rates is on average too high.",
         "## Trials",
@@ -181,7 +179,7 @@ def _terminal_table(outcome: Outcome) -> Table:
 
 
 def ending(outcome: Outcome) -> str:
-    """Return why the run ended, and how many rounds its confirmation lacks."""
+    """Return why the run ended, and whether its confirmation is missing."""
     if outcome.restored:
         return (
             "The study of the run cannot be read. The trials are from trials.jsonl, and it is "
@@ -190,10 +188,9 @@ def ending(outcome: Outcome) -> str:
     if not outcome.reason:
         return "The run has not ended."
     sentences = [f"The run ended because {outcome.reason}."]
-    planned = outcome.spec.confirm.rounds if outcome.spec.confirm else 0
-    measured = outcome.confirmation.rounds.count if outcome.confirmation else 0
-    if measured < planned and not outcome.failed:
-        sentences.append(f"The confirmation completed {measured} of {planned} rounds.")
+    is_wanted = outcome.spec.confirmation_rounds and outcome.best and not outcome.failed
+    if is_wanted and outcome.confirmation is None:
+        sentences.append("No round of the confirmation was completed.")
     return " ".join([*sentences, *[f"Note: {note}." for note in outcome.notes]])
 
 
@@ -219,105 +216,6 @@ def headline(outcome: Outcome) -> str:
         f"{sentence} {name} sustains {format_number(reference.sustained_rps)} rps; "
         f"the best sustains {ratio:.1f} times that rate."
     )
-
-
-def confirmation_text(confirmation: Confirmation) -> str:
-    """Return the result of a confirmation in a few sentences."""
-    rounds, requests, winner = confirmation.rounds, confirmation.plan.requests, confirmation.winner
-    request = requests[winner]
-    rates = rounds.positive_rates(winner)
-    prediction = prediction_interval(rates)
-    sentences = []
-    if prediction is None:
-        rate = f"{format_number(rates[0])} rps" if rates else "no rate"
-        in_rounds = "one round" if rounds.count == 1 else f"{rounds.count} rounds"
-        sentences.append(f"Trial {request.number} sustains {rate}, measured again in {in_rounds}")
-    else:
-        sentences.append(
-            f"Confirmed in {rounds.count} rounds: trial {request.number} sustains "
-            f"{format_number(prediction.mean)} rps (95 % prediction interval for one more "
-            f"measurement: {format_interval(prediction)} rps; the search measured "
-            f"{format_number(request.known_rps)} rps)"
-        )
-    if winner != 0:
-        sentences += _comparison_with_reference(confirmation)
-    if rates and (failed := rounds.rates(winner).count(0.0)):
-        sentences.append(
-            f"Trial {request.number} sustained no rate in {failed} of {rounds.count} rounds"
-        )
-    for other in rounds.indistinguishable_from(winner, confirmation.plan.finalists):
-        sentences.append(
-            f"Trial {requests[other].number} has a statistically indistinguishable rate, and a "
-            f"p99 of {format_number(rounds.comparison_p99_s(other))} s against "
-            f"{format_number(rounds.comparison_p99_s(winner))} s at "
-            f"{format_number(request.comparison_rps)} rps"
-        )
-    return ". ".join(sentences) + "."
-
-
-def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
-    rounds, winner = confirmation.rounds, confirmation.winner
-    reference = f"the reference, trial {confirmation.plan.requests[0].number}"
-    sentences = []
-    if not rounds.positive_rates(0):
-        sentences.append(f"{reference}, sustained no rate".capitalize())
-    elif failed := rounds.rates(0).count(0.0):
-        sentences.append(
-            f"{reference}, sustained no rate in {failed} of {rounds.count} rounds".capitalize()
-        )
-    ratio = mean_interval(rounds.ratios(winner))
-    if ratio is not None:
-        significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
-        sentences.append(
-            f"Trial {confirmation.plan.requests[winner].number} is {ratio.mean:.2f} times as fast "
-            f"as {reference} "
-            f"(95 % interval: {format_interval(ratio, '.2f')}){significance}"
-        )
-    return sentences
-
-
-def _confirmation_section(confirmation: Confirmation | None) -> list[str]:
-    if confirmation is None:
-        return []
-    rounds, requests = confirmation.rounds, confirmation.plan.requests
-    header = (
-        *("trial", "rps in the search", "rps by round", "mean", "95 % prediction interval"),
-        *("÷ reference", "95 % interval", "p99 s at the comparison rate", "failures at that rate"),
-    )
-    rows = []
-    for index, request in enumerate(requests):
-        prediction = prediction_interval(rounds.positive_rates(index))
-        ratio = mean_interval(rounds.ratios(index)) if index else None
-        failures = [
-            r.latency.comparison_failed
-            for r in rounds.results[index]
-            if r.latency.comparison_failed is not None
-        ]
-        rows.append(
-            (
-                f"{request.number}{' (reference)' if index == 0 else ''}",
-                format_number(request.known_rps),
-                ", ".join(format_number(r.sustained_rps) or "none" for r in rounds.results[index]),
-                format_number(prediction.mean) if prediction else "",
-                format_interval(prediction),
-                f"{ratio.mean:.2f}" if ratio else "",
-                format_interval(ratio, ".2f"),
-                format_number(rounds.comparison_p99_s(index)),
-                str(sum(failures)) if failures else "",
-            )
-        )
-    comparison_rps = next((r.comparison_rps for r in requests if r.comparison_rps), None)
-    hosts = [r.host for results in rounds.results for r in results]
-    note = (
-        f"The comparison rate is {format_number(comparison_rps)} rps, with Poisson arrivals. "
-        f"The hypervisor took at most {_maximum(host.steal for host in hosts)} of the CPU time. "
-        f"Other processes used at most {_maximum(host.other_cpu for host in hosts)}."
-    )
-    return ["## Confirmation", confirmation_text(confirmation), markdown_table(header, rows), note]
-
-
-def _maximum(shares: Iterable[float | None]) -> str:
-    return f"{max((share or 0.0 for share in shares), default=0.0):.1%}"
 
 
 def _trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

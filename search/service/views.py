@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from search.service.jobs import Job, JobRecord, JobState
-from search.study.intervals import mean_interval
 from search.study.observer import summary_of
+from search.study.race import REFERENCE
 from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
 from search.study.run_folder import ResultReader, Run
@@ -54,7 +54,7 @@ class ProgressView(BaseModel):
         max_trials: maximum number of trials; null for a sweep.
         trial, phase, rate_rps: the running trial, its phase, and the rate in requests/s.
         round: the running round of the confirmation, from 0.
-        rounds: rounds of the confirmation.
+        rounds: maximum number of rounds of the confirmation; null without one.
     """
 
     trials_done: int
@@ -75,7 +75,8 @@ class JobView(BaseModel):
         queue_position: from 1 while the job waits, else null.
         created_s, started_s, ended_s: seconds since 1970.
         best, baseline: those of the confirmation if the job is confirmed.
-        ratio: the rate of `best` ÷ the rate of `baseline`.
+        ratio: the rate of `best` ÷ the rate of `baseline`, as the confirmation measured it if
+            the job is confirmed.
         events_from: id of the event after which the running trial's events start.
         links: addresses of related pages by name.
     """
@@ -234,11 +235,14 @@ class ViewBuilder:
         confirmed = None
         if run is not None:
             spec = self._parse("spec", run.folder / "spec.yaml", run.specified) or {}
-            if record.state.is_over and spec.get("confirm"):
+            if record.state.is_over and not spec.get("sweep"):
                 confirmed = confirmed_rates(run)
-        best, baseline = confirmed or (_rate(best_of(results)), _rate(reference_of(results)))
-        ratio = None
-        if best and baseline and best.sustained_rps and baseline.sustained_rps:
+        best, baseline, ratio = confirmed or (
+            _rate(best_of(results)),
+            _rate(reference_of(results)),
+            None,
+        )
+        if ratio is None and best and baseline and best.sustained_rps and baseline.sustained_rps:
             ratio = best.sustained_rps / baseline.sustained_rps
         current: dict[str, Any] = {}
         events_from = 0
@@ -334,30 +338,34 @@ def _progress(
     return ProgressView(
         trials_done=len(results),
         max_trials=None if spec.get("sweep") else search.get("trials"),
-        rounds=confirm.get("rounds"),
+        rounds=None if spec.get("sweep") else confirm.get("rounds") or None,
         time_budget_s=search.get("time_budget_s"),
         **current,
     )
 
 
-def confirmed_rates(run: Run) -> tuple[RateView, RateView | None] | None:
-    """Return the confirmation's winner and reference with mean rates; None if unconfirmed."""
-    outcome = read_outcome(run)
-    if outcome.confirmation is None or outcome.chosen is None:
-        return None
-    rounds, requests = outcome.confirmation.rounds, outcome.confirmation.plan.requests
+def confirmed_rates(run: Run) -> tuple[RateView, RateView | None, float | None] | None:
+    """Return the confirmation's winner and reference, and their ratio; None if unconfirmed.
 
-    def mean_rate(index: int) -> RateView:
-        rates = rounds.positive_rates(index)
-        interval = mean_interval(rates)
+    The rate of a configuration that the confirmation did not verify is that of the search.
+    """
+    outcome = read_outcome(run)
+    confirmation = outcome.confirmation
+    if confirmation is None or outcome.chosen is None:
+        return None
+
+    def view(index: int) -> RateView:
+        request, share = confirmation.plan.requests[index], confirmation.sustained_share(index)
+        mean_rps = confirmation.mean_rps(index)
         return RateView(
-            number=requests[index].number,
-            origin=requests[index].origin,
-            sustained_rps=interval.mean if interval else (rates[0] if rates else None),
-            settings=requests[index].config.to_dict(),
+            number=request.number,
+            origin=request.origin,
+            sustained_rps=mean_rps * share if mean_rps and share else request.known_rps,
+            settings=request.config.to_dict(),
         )
 
-    return mean_rate(outcome.confirmation.winner), mean_rate(0)
+    ratio = confirmation.ratio if confirmation.winner else None
+    return view(confirmation.winner), view(REFERENCE), ratio.mean if ratio else None
 
 
 def links_of(run: Run) -> dict[str, str]:

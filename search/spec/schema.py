@@ -323,19 +323,27 @@ class SearchSection(Section):
 
 
 class ConfirmSection(Section):
-    """The confirmation: the best configurations measured again, interleaved with the reference."""
+    """The confirmation: short interleaved visits to the best configurations and the reference."""
 
     rounds: int = Field(
-        default=5,
-        ge=2,
-        le=50,
+        default=40,
+        ge=0,
+        le=100,
         description=(
-            "Number of rounds. Each round measures every finalist and the reference once, in "
-            "fresh servers."
+            "Maximum number of rounds; 0 for no confirmation. Each round visits the finalists that "
+            "are left, in fresh servers. The confirmation ends earlier if its intervals are narrow."
         ),
     )
     finalists: int = Field(
-        default=3, ge=1, le=10, description="Number of configurations to confirm."
+        default=3, ge=1, le=10, description="Maximum number of configurations to confirm."
+    )
+    time_limit_s: float = Field(
+        default=900,
+        gt=0,
+        description=(
+            "Maximum time of the visits in seconds; three rounds are measured in any case. "
+            "`search.time_budget_s` includes it."
+        ),
     )
 
 
@@ -425,10 +433,10 @@ class StudySpec(Section):
     )
     search: SearchSection = optional_section("When the search stops, and its seed.")
     confirm: ConfirmSection | None = Field(
-        default=None,
+        default=ConfirmSection(),
         description=(
-            "Measure the best configurations again at the end. Without this section there is no "
-            "confirmation."
+            "Measure the best configurations again at the end. `null` or `rounds: 0` turns the "
+            "confirmation off."
         ),
     )
     sweep: SweepSection | None = Field(
@@ -634,6 +642,11 @@ class StudySpec(Section):
             seed=load.seed,
             **self.goal.model_dump(),
         )
+
+    @property
+    def confirmation_rounds(self) -> int:
+        """The maximum number of rounds of the confirmation; 0 without one."""
+        return 0 if self.confirm is None or self.sweep is not None else self.confirm.rounds
 
     def run_root(self) -> Path:
         """Return the absolute path of the folder that holds the runs."""

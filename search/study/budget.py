@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from statistics import mean
 
 from search.spec.schema import StudySpec
-from search.study.confirm import Plan
+from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, StoredVisits
 from search.study.ranking import finalists, reference_of
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
@@ -15,14 +16,20 @@ from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
 
 INTERRUPTED = "it was interrupted"
-#: Expected duration of a confirmation measurement ÷ that of a trial: its rate is already known.
-CONFIRMATION_DURATION_SHARE = 0.8
+#: Duration of a visit's closed loop with what surrounds it, until visits were measured.
+CLOSED_LOOP_S = 10.0
 #: Maximum share of the time budget that is reserved for the confirmation.
-CONFIRMATION_BUDGET_SHARE = 0.6
+CONFIRMATION_BUDGET_SHARE = 0.4
+#: Rounds of the confirmation to which its time limit does not apply.
+MIN_ROUNDS = 3
+#: Phases of a trial that a visit has too, beside the closed loop.
+_RESTART = ("start", "stop")
 #: Number of trials failed by the host that do not count as trials of a search.
 _UNCOUNTED_HOST_FAULTS = 10
 #: Quantile of the trials' durations that the next trial is expected to take.
 _DURATION_QUANTILE = 0.8
+
+ReadConfirmation = Callable[[StoredVisits, Plan], Confirmation]
 
 
 class Budget:
@@ -30,6 +37,7 @@ class Budget:
 
     Args:
         store: with the results so far; the time they took counts.
+        read: returns what the stored measurements of a confirmation's plan show.
 
     Attributes:
         interrupted: set when the run is to stop.
@@ -37,8 +45,8 @@ class Budget:
         reason: why the last call of `may_start_trial` returned False.
     """
 
-    def __init__(self, spec: StudySpec, store: StudyStore):
-        self._spec = spec
+    def __init__(self, spec: StudySpec, store: StudyStore, read: ReadConfirmation):
+        self._spec, self._read = spec, read
         self._search, self._width = spec.search, spec.goal.width
         # A sweep measures all its points; the limit of a search does not apply.
         self._max_trials = len(spec.points()) if spec.sweep else spec.search.trials
@@ -60,44 +68,77 @@ class Budget:
     def _remaining_s(self) -> float:
         return (self._search.time_budget_s or float("inf")) - self.spent_s
 
-    def pending_confirmation(self) -> Plan | None:
-        """Return the plan of the confirmation if it is incomplete and there is time for a round."""
+    def confirmation(self) -> Confirmation | None:
+        """Return what was measured of the confirmation so far; None if there is none."""
         plan = confirmation_plan(self._spec, self._store.results)
         if plan is None or self.failed:
             return None
-        incomplete = [n for n, count in enumerate(self._missing_measurements(plan)) if count]
-        return plan if incomplete and self.may_start_round(plan, incomplete[0]) else None
+        return self._read(self._store.visits(plan.name), plan)
 
-    def _missing_measurements(self, plan: Plan) -> list[int]:
-        """Return the number of missing measurements of each round."""
-        rounds = self._spec.confirm.rounds if self._spec.confirm else 0
-        measured = [self._store.confirmation_results(plan.name, number) for number in range(rounds)]
-        return [len(plan.requests) - len(results) for results in measured]
+    def pending_confirmation(self) -> Confirmation | None:
+        """Return the confirmation if a step of it is missing and may start."""
+        confirmation = self.confirmation()
+        if confirmation is None:
+            return None
+        stored = self._store.visits(confirmation.plan.name)
+        steps = confirmation.next_round(stored), confirmation.next_verification()
+        may_start = any(step is not None and self.may_start_step(step) for step in steps)
+        return confirmation if may_start else None
 
-    def may_start_round(self, plan: Plan, round_number: int) -> bool:
-        """Return whether there is time to start, or to continue, this round of the confirmation."""
-        earlier = [self._store.confirmation_results(plan.name, n) for n in range(round_number)]
-        durations_s = [sum(result.duration_s for result in r.values()) for r in earlier]
-        measurement_s = self._confirmation_measurement_s(self._store.results)
-        # The round may exceed the budget by no more than one measurement.
-        needed_s = max(durations_s, default=len(plan.requests) * measurement_s) - measurement_s
-        return not self.interrupted.is_set() and self._remaining_s >= needed_s
+    def may_start_step(self, step: Step) -> bool:
+        """Return whether there is time to start, or to continue, this step of the confirmation.
 
-    @staticmethod
-    def _confirmation_measurement_s(results: list[TrialResult]) -> float:
-        """Return the expected duration of a confirmation measurement, seconds."""
+        It may exceed the budget by no more than half a measurement.
+        """
+        if self.interrupted.is_set():
+            return False
+        results = self._store.results
+        verification_s, visit_s = self._verification_s(results), self._visit_s(results)
+        if step.is_verification:
+            return self._remaining_s >= verification_s / 2
+        needed_s = (len(step.requests) - 0.5) * visit_s
+        if step.round_number >= MIN_ROUNDS and self._confirmation_left_s() < needed_s:
+            return False
+        return self._remaining_s >= needed_s + verification_s
+
+    def _confirmation_left_s(self) -> float:
+        limit_s = self._spec.confirm.time_limit_s if self._spec.confirm else 0.0
+        return limit_s - self._store.confirmation_spent_s
+
+    def _visit_s(self, results: list[TrialResult]) -> float:
+        """Return the expected duration of a visit, seconds: by those so far, else by the trials."""
+        plan = confirmation_plan(self._spec, results)
+        stored = self._store.visits(plan.name) if plan else {}
+        visits_s = [
+            visit.duration_s
+            for stage, visits in stored.items()
+            if stage != VERIFICATION
+            for visit in visits.values()
+        ]
+        if visits_s:
+            return mean(visits_s)
+        trials_s = [
+            min(r.duration_s, CLOSED_LOOP_S + sum(r.timing.phases_s.get(p, 0.0) for p in _RESTART))
+            for r in results
+            if r.state is TrialState.COMPLETE
+        ]
+        return mean(trials_s) if trials_s else 0.0
+
+    def _verification_s(self, results: list[TrialResult]) -> float:
+        """Return the expected duration of a verification, seconds: that of a trial."""
         durations_s = [r.duration_s for r in results if r.state is TrialState.COMPLETE]
-        return CONFIRMATION_DURATION_SHARE * mean(durations_s) if durations_s else 0.0
+        return mean(durations_s) if durations_s else 0.0
 
     def _confirmation_reserve_s(self, results: list[TrialResult]) -> float:
         """Return the time to keep for the rest of the confirmation, seconds."""
         plan = confirmation_plan(self._spec, results)
         if plan is None or self._search.time_budget_s is None:
             return 0.0
-        missing = sum(self._missing_measurements(plan))
-        needed_s = missing * self._confirmation_measurement_s(results)
-        limit_s = CONFIRMATION_BUDGET_SHARE * self._search.time_budget_s
-        return max(min(needed_s, limit_s - self._store.confirmation_spent_s), 0.0)
+        visits_s = self._spec.confirmation_rounds * len(plan.requests) * self._visit_s(results)
+        limit_s = self._spec.confirm.time_limit_s if self._spec.confirm else 0.0
+        needed_s = min(visits_s, limit_s) + self._verification_s(results)
+        share_s = CONFIRMATION_BUDGET_SHARE * self._search.time_budget_s
+        return max(min(needed_s, share_s) - self._store.confirmation_spent_s, 0.0)
 
     def may_start_trial(self, running: int = 0) -> bool:
         """Return whether another trial may start; set `reason`, and `failed`, if not.
@@ -198,6 +239,8 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
 def confirmation_plan(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
     """Return the plan of the confirmation; None if there is nothing to confirm."""
     reference = reference_of(results)
-    if spec.confirm is None or reference is None or not finalists(results, 1):
+    if spec.confirm is None or not spec.confirmation_rounds or reference is None:
+        return None
+    if not finalists(results, 1):
         return None
     return Plan.of(results, reference, spec.confirm.finalists)

@@ -1,15 +1,18 @@
-"""The confirmation: interleaved measurements of the finalists and the reference. Pure."""
+"""The confirmation: short interleaved visits to the finalists and the reference. Pure."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from loadgen.rate.goal import Depth
+from search.study.intervals import Interval
+from search.study.noise import Variance
+from search.study.race import REFERENCE, Race, RaceRules
 from search.study.ranking import finalists, rate_of
-from search.study.rounds import Rounds, measurement_order
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 
@@ -17,16 +20,23 @@ from search.trial.result import TrialResult
 COMPARISON_SHARE = 0.8
 #: A configuration slower than this share of the search's best is not a finalist.
 FINALIST_SHARE = 0.7
+#: A configuration with a lower latency wins only with at least this share of the leader's rate.
+MIN_SHARE_OF_LEADER = 0.95
+#: Stage of the measurements that verify a sustained rate, after those of the rounds "0", "1", ….
+VERIFICATION = "verification"
+
+#: The results of a plan by stage, then by the configuration's digest.
+StoredVisits = Mapping[str, Mapping[str, TrialResult]]
 
 
-class RoundStore(Protocol):
+class VisitStore(Protocol):
     """Stores the measurements of a confirmation."""
 
-    def record_confirmation(self, plan: str, round_number: int, result: TrialResult) -> None:
-        """Record a measurement of a plan in this round."""
+    def record_visit(self, plan: str, stage: str, result: TrialResult) -> None:
+        """Record a measurement of a plan in this stage."""
 
-    def confirmation_results(self, plan: str, round_number: int) -> dict[str, TrialResult]:
-        """Return the measurements of a round by the configuration's digest."""
+    def visits(self, plan: str) -> StoredVisits:
+        """Return the measurements of a plan."""
         ...
 
 
@@ -70,70 +80,343 @@ class Plan:
 
     @property
     def finalists(self) -> list[int]:
-        """Indices of the requests that are finalists; the reference may be one."""
-        return [i for i, request in enumerate(self.requests) if request.comparison_rps]
+        """Indices of the finalists; the reference is none of them."""
+        return list(range(1, len(self.requests)))
+
+    @property
+    def reference_share(self) -> float | None:
+        """The rate of the reference ÷ that of the best finalist, in the search."""
+        if len(self.requests) < 2:
+            return None
+        return (self.requests[0].known_rps or 0.0) / (self.requests[1].known_rps or 1.0)
+
+    def visit(self, index: int) -> TrialRequest:
+        """Return the request of a short visit: the server starts, a closed loop, it stops."""
+        return replace(self.requests[index], depth=Depth.ESTIMATE, comparison_rps=None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The measurements that come next.
+
+    Attributes:
+        stage: the number of the round, or `VERIFICATION`.
+        round_number: from 0; a verification follows the last round.
+        requests: in order, without what was measured before.
+    """
+
+    stage: str
+    round_number: int
+    requests: tuple[TrialRequest, ...]
+
+    @property
+    def is_verification(self) -> bool:
+        """Whether the sustained rates are verified."""
+        return self.stage == VERIFICATION
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finalist compared with the winner.
+
+    Attributes:
+        index: of the finalist in the plan.
+        ratio: its rate ÷ the winner's, from all rounds; None if unknown. The interval holds for
+            all finalists together and although they were compared after every round.
+        dropped_after: rounds after which it was dropped; None if it was measured to the end.
+        failed: visits in which it failed.
+    """
+
+    index: int
+    ratio: Interval | None
+    dropped_after: int | None
+    failed: int
+
+    @property
+    def is_indistinguishable(self) -> bool:
+        """Whether it was measured to the end, without a difference that was shown."""
+        return self.dropped_after is None and not self.failed and not self.differs
+
+    @property
+    def differs(self) -> bool:
+        """Whether a difference was shown."""
+        return self.ratio is not None and self.ratio.excludes_one
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The results of a plan's rounds."""
+    """The results of a plan.
+
+    Attributes:
+        rounds: the visits of each complete round, by index of the request.
+        verified: the verifications, by index.
+        prior: what earlier runs on the host say about the noise of a visit.
+        race: the decisions that follow from the visits.
+    """
 
     plan: Plan
-    rounds: Rounds
+    rounds: tuple[Mapping[int, TrialResult], ...]
+    verified: Mapping[int, TrialResult]
+    prior: Variance | None
+    race: Race = field(repr=False)
+
+    @classmethod
+    def read(
+        cls,
+        stored: StoredVisits,
+        plan: Plan,
+        rules: RaceRules,
+        prior_for: Callable[[TrialResult], Variance | None] = lambda visit: None,
+    ) -> Confirmation:
+        """Return what the stored measurements of a plan show; incomplete rounds do not count.
+
+        Args:
+            prior_for: returns the prior of the host on which a visit was measured.
+        """
+        digests = [request.config.digest for request in plan.requests]
+        first = next((r for stage in _stages(stored) for r in stored[stage].values()), None)
+        prior = prior_for(first) if first else None
+        race = Race(len(digests), rules, prior, plan.reference_share)
+        rounds: list[Mapping[int, TrialResult]] = []
+        while due := race.due():
+            measured = stored.get(str(race.rounds), {})
+            if not all(digests[index] in measured for index in due):
+                break
+            rounds.append({index: measured[digests[index]] for index in sorted(due)})
+            race.record({index: visit_rps(result) for index, result in rounds[-1].items()})
+        verified = stored.get(VERIFICATION, {})
+        return cls(
+            plan,
+            tuple(rounds),
+            {n: verified[digest] for n, digest in enumerate(digests) if digest in verified},
+            prior,
+            race,
+        )
+
+    # --- what comes next -------------------------------------------------------------
+
+    def next_round(self, stored: StoredVisits) -> Step | None:
+        """Return the visits of the next round that are missing; None if the race is over."""
+        measured = stored.get(str(self.race.rounds), {})
+        requests = [self.plan.visit(index) for index in self.race.due()]
+        missing = tuple(r for r in requests if r.config.digest not in measured)
+        return Step(str(self.race.rounds), self.race.rounds, missing) if requests else None
+
+    def next_verification(self) -> Step | None:
+        """Return the verifications that are missing; None if there are none.
+
+        Verified are the leader and the finalists that are tied with it, whose latencies decide.
+        """
+        if not self.rounds:
+            return None
+        wanted = [self._leader, *self._tied]
+        missing = tuple(self.plan.requests[i] for i in wanted if i not in self.verified)
+        return Step(VERIFICATION, self.race.rounds, missing) if missing else None
+
+    # --- what was found --------------------------------------------------------------
+
+    @property
+    def visit_count(self) -> int:
+        """The number of visits in complete rounds."""
+        return sum(len(visits) for visits in self.rounds)
+
+    @property
+    def _leader(self) -> int:
+        """The finalist with the highest rate, or the reference if none is faster."""
+        race = self.race
+        leader = race.leader if race.leader is not None else race.best()
+        ratio = race.ratio_to_reference(leader)
+        is_served = race.count_of(REFERENCE) and not race.failures.get(REFERENCE)
+        if is_served and ((ratio is not None and ratio.mean < 1) or not race.count_of(leader)):
+            return REFERENCE
+        return leader
+
+    @property
+    def _tied(self) -> list[int]:
+        """The finalists that may win in place of the leader, by a lower latency."""
+        leader = self._leader
+        if leader == REFERENCE:
+            return []
+        tied = []
+        for other in self.race.alive:
+            comparison = self._comparison(other, leader)
+            # With few rounds the interval is wide: the mean ratio must be close to 1 as well.
+            is_close = comparison.ratio is None or comparison.ratio.mean >= MIN_SHARE_OF_LEADER
+            if other != leader and comparison.is_indistinguishable and is_close:
+                tied.append(other)
+        return tied
 
     @property
     def winner(self) -> int:
-        """Index of the request to deploy: a finalist, or the reference if it has a rate."""
-        candidates = dict.fromkeys(self.plan.finalists)
-        if self.plan.requests[0].known_rps:
-            candidates[0] = None
-        return self.rounds.winner(list(candidates))
+        """Index of the configuration to deploy.
+
+        Of the leader and those tied with it, the one with the lowest p99 latency at the
+        comparison rate, if it sustains a rate.
+        """
+        leader = self._leader
+        able = [
+            (latency_s, index)
+            for index in (leader, *self._tied)
+            if (result := self.verified.get(index))
+            and result.sustained_rps
+            and (latency_s := result.latency.comparison_p99_s) is not None
+        ]
+        # The leader's latency must be known: otherwise nothing is compared.
+        is_known = leader in {index for _, index in able} or not self._sustains(leader)
+        return min(able)[1] if able and is_known else leader
+
+    def _sustains(self, index: int) -> bool:
+        result = self.verified.get(index)
+        return result is None or bool(result.sustained_rps)
+
+    def _comparison(self, index: int, winner: int) -> Comparison:
+        return Comparison(
+            index,
+            self.race.comparison(index, winner),
+            self.race.dropped.get(index),
+            self.race.failures.get(index, 0),
+        )
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """The finalists other than the winner, compared with it."""
+        winner = self.winner
+        if winner == REFERENCE:
+            return []
+        return [self._comparison(i, winner) for i in self.plan.finalists if i != winner]
+
+    @property
+    def ratio(self) -> Interval | None:
+        """The rate of the winner ÷ that of the reference; None if unknown.
+
+        If the reference wins: the rate of the best finalist.
+        """
+        winner = self.winner
+        race = self.race
+        best = race.leader if race.leader is not None else race.best()
+        return race.ratio_to_reference(best if winner == REFERENCE else winner)
+
+    def mean_rps(self, index: int) -> float | None:
+        """Return the mean of the visits' closed loops, requests/s; None without one."""
+        return self.race.mean_rate(index)
+
+    def sustained_share(self, index: int) -> float | None:
+        """Return the verified rate ÷ the estimate in the same server; None if not verified."""
+        result = self.verified.get(index)
+        if result is None or not result.sustained_rps or not (estimate := visit_rps(result)):
+            return None
+        return result.sustained_rps / estimate
+
+    def prediction(self, index: int) -> Interval | None:
+        """Return the interval of one more closed loop in a fresh server, requests/s."""
+        return self.race.prediction(index)
+
+    def sustained(self, index: int) -> Interval | None:
+        """Return the sustained rate in one more measurement, requests/s, with its interval.
+
+        The closed loops vary; the share of them that is sustained is that of the verification.
+        """
+        prediction, share = self.prediction(index), self.sustained_share(index)
+        return prediction.scaled(share) if prediction and share else None
+
+    def rates(self, index: int) -> list[float]:
+        """Return the closed loops that estimate a configuration, requests/s, by round."""
+        first = self.race.estimating_from if index != REFERENCE else 0
+        rounds = self.rounds[first:]
+        return [rate for v in rounds if index in v and (rate := visit_rps(v[index]))]
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether the winner sustained a rate in every round, and there are at least two."""
-        rates = self.rounds.rates(self.winner)
-        return len(rates) > 1 and all(rates)
+        """Whether the winner was visited at least twice, never failed, and sustains a rate."""
+        winner = self.winner
+        return self.sustained(winner) is not None and not self.race.failures.get(winner)
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON data; the first configuration is the reference."""
         names = [f"trial {request.number}" for request in self.plan.requests]
-        return {"winner": names[self.winner], **self.rounds.summary(names)}
+        race, winner = self.race, self.winner
+        return {
+            "winner": names[winner],
+            "rounds": race.rounds,
+            "visits": self.visit_count,
+            "estimated_from_round": race.estimating_from,
+            "method": "paired" if race.is_paired else "Welch",
+            "noise": {
+                "sd": race.variance.value**0.5,
+                "dof": race.variance.dof,
+                "prior_sd": self.prior.value**0.5 if self.prior else None,
+                "prior_dof": self.prior.dof if self.prior else None,
+            },
+            "ratio_to_reference": _bounds(self.ratio),
+            "sustained_rps": _bounds(self.sustained(winner)),
+            "capacity_rps": _bounds(self.prediction(winner)),
+            "finalists": [
+                {
+                    "config": names[c.index],
+                    "ratio_to_winner": _bounds(c.ratio),
+                    "dropped_after": c.dropped_after,
+                    "indistinguishable": c.is_indistinguishable,
+                }
+                for c in self.comparisons
+            ],
+            "configs": [
+                {
+                    "config": name,
+                    "capacity_rps": [
+                        visit_rps(visits[index]) if index in visits else None
+                        for visits in self.rounds
+                    ],
+                    "verified": self.verified[index].to_dict() if index in self.verified else None,
+                    "results": [v[index].to_dict() for v in self.rounds if index in v],
+                }
+                for index, name in enumerate(names)
+            ],
+        }
 
-    @classmethod
-    def read(cls, store: RoundStore, plan: Plan) -> Confirmation | None:
-        """Return the complete rounds in a store; None if there is none."""
-        rows: list[dict[str, TrialResult]] = []
-        while len(row := store.confirmation_results(plan.name, len(rows))) == len(plan.requests):
-            rows.append(row)
-        if not rows:
-            return None
-        digests = [request.config.digest for request in plan.requests]
-        return cls(plan, Rounds(tuple(tuple(row[d] for row in rows) for d in digests)))
+
+def visit_rps(result: TrialResult) -> float | None:
+    """Return the closed-loop throughput of a measurement, requests/s.
+
+    0 if the server failed; None if the measurement shows nothing about its configuration.
+    """
+    if result.is_inconclusive:
+        return None
+    return result.capacity_rps or 0.0
+
+
+def _stages(stored: StoredVisits) -> Sequence[str]:
+    return sorted(stored, key=lambda stage: (len(stage), stage))
+
+
+def _bounds(interval: Interval | None) -> dict[str, float] | None:
+    if interval is None:
+        return None
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 async def confirm(
-    store: RoundStore,
+    store: VisitStore,
     plan: Plan,
-    rounds: int,
-    may_start: Callable[[int], bool],
-    measure: Callable[[int, TrialRequest, Path], Awaitable[TrialResult]],
+    read: Callable[[], Confirmation],
+    may_start: Callable[[Step], bool],
+    measure: Callable[[Step, TrialRequest, Path], Awaitable[TrialResult]],
 ) -> None:
-    """Measure what is missing of a plan's rounds, and store it.
+    """Measure rounds until the race is over or time is, then verify the winner's rate.
+
+    Each measurement is stored when it ends, so that a later call continues.
 
     Args:
-        may_start: whether the round of this number may start.
-        measure: measures a request in a round; writes its files to a folder, relative to the run.
+        read: returns what is stored of the plan.
+        may_start: whether there is time for a step.
+        measure: measures a request; writes its files to a folder, relative to the run.
     """
-    for number in range(rounds):
-        measured = store.confirmation_results(plan.name, number)
-        if len(measured) == len(plan.requests):
-            continue
-        if not may_start(number):
-            return
-        for index in measurement_order(number, len(plan.requests)):
-            request = plan.requests[index]
-            if request.config.digest not in measured:
-                folder = Path("confirm", plan.name, f"{number}-{request.number}")
-                result = await measure(number, request, folder)
-                store.record_confirmation(plan.name, number, result)
+
+    async def carry_out(step: Step) -> None:
+        for request in step.requests:
+            folder = Path("confirm", plan.name, f"{step.stage}-{request.number}")
+            store.record_visit(plan.name, step.stage, await measure(step, request, folder))
+
+    while (step := read().next_round(store.visits(plan.name))) and may_start(step):
+        await carry_out(step)
+    while (step := read().next_verification()) and may_start(step):
+        await carry_out(step)

@@ -27,11 +27,18 @@ from search.cluster.trial_trainable import TuneTrial
 from search.errors import ClusterError, RunError
 from search.spec.schema import StudySpec
 from search.study.budget import INTERRUPTED, Budget
-from search.study.confirm import Plan, confirm
+from search.study.confirm import Confirmation, Step, confirm
 from search.study.diff import changes
+from search.study.noise_history import (
+    NoiseEntry,
+    add_to_history,
+    copy_history,
+    history_path,
+    host_key,
+)
 from search.study.observer import StudyObserver
 from search.study.outcome import Outcome
-from search.study.reading import open_store, outcome_of, recording
+from search.study.reading import confirmation_reader, open_store, outcome_of, recording
 from search.study.run_folder import Run
 from search.study.store import StudyStore, check_storage
 from search.study.tune_adapter import tune_trials
@@ -105,7 +112,7 @@ def run_study(
         store.restore(run.results())
         store.begin([] if store.results else warm_points(spec))
         run.rebuild(store.results)
-        budget = Budget(spec, store)
+        budget = Budget(spec, store, confirmation_reader(run, spec))
         may_search = budget.may_start_trial()
         if not may_search and not budget.pending_confirmation():
             store.end(budget.reason)
@@ -122,8 +129,9 @@ def run_study(
             ):
                 if may_search:
                     _search(run, store, budget, observer, setup, ray_output)
-                if plan := budget.pending_confirmation():
-                    asyncio.run(_confirm(run, store, plan, setup, budget, observer))
+                if budget.pending_confirmation():
+                    _copy_history(run, store)
+                    asyncio.run(_confirm(run, store, setup, budget, observer))
         except ClusterError as error:
             raise ClusterError(f"{error}; {kept}") from error
         store.end(INTERRUPTED if budget.interrupted.is_set() else budget.reason)
@@ -188,7 +196,7 @@ def _trial_setup(
 #: Settings that may change before a run is resumed: its limits and its cluster.
 CHANGEABLE_SETTINGS = {
     *(f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")),
-    *("confirm", "confirm.rounds", "confirm.finalists"),
+    *("confirm", "confirm.rounds", "confirm.finalists", "confirm.time_limit_s"),
     *("cluster.address", "cluster.heterogeneous_hosts"),
     *("notify", "output.mlflow"),
 }
@@ -220,33 +228,32 @@ def _update_specification(run: Run, store: StudyStore) -> bool:
 async def _confirm(
     run: Run,
     store: StudyStore,
-    plan: Plan,
     setup: TrialSetup,
     budget: Budget,
     observer: StudyObserver,
 ) -> None:
-    """Measure the rounds of a plan on one host, as far as time allows."""
-    spec = run.spec()
-    assert spec.confirm is not None
+    """Measure the confirmation on one host, as far as time allows."""
+    read = budget.confirmation
+    if (pending := read()) is None:
+        return
 
-    async def measure(round_number: int, request: TrialRequest, folder: Path) -> TrialResult:
+    async def measure(step: Step, request: TrialRequest, folder: Path) -> TrialResult:
         def report(progress: Phase | WindowSummary) -> None:
             if isinstance(progress, WindowSummary):
                 observer.window(request.number, progress)
             else:
                 observer.phase(request.number, progress.name, progress.rate_rps, progress.left_s)
 
-        observer.confirming(round_number, request)
+        observer.confirming(step.round_number, request)
         result = await host.measure(request, run.folder / folder, report)
         store.record_spent(budget.spent_s)
-        observer.confirmed(round_number, result)
+        observer.confirmed(step.round_number, result)
         return result
 
-    def may_start(round_number: int) -> bool:
-        return budget.may_start_round(plan, round_number)
-
     async with ConfirmationHost(setup) as host:
-        task = asyncio.ensure_future(confirm(store, plan, spec.confirm.rounds, may_start, measure))
+        task = asyncio.ensure_future(
+            confirm(store, pending.plan, lambda: read() or pending, budget.may_start_step, measure)
+        )
         while not task.done():
             if budget.interrupted.is_set():
                 observer.stopping()
@@ -254,6 +261,27 @@ async def _confirm(
             await asyncio.wait({task}, timeout=0.5)
         if not task.cancelled():
             task.result()
+    confirmation = read() or pending
+    if confirmation.rounds and not budget.interrupted.is_set():
+        _add_to_history(run, store, confirmation)
+
+
+def _copy_history(run: Run, store: StudyStore) -> None:
+    """Copy the history of the noise of the run's hosts into the run, once."""
+    if not run.noise_path.exists():
+        hosts = {host_key(result) for result in store.results}
+        problem = copy_history(history_path(), run.noise_path, hosts)
+        store.record_notes([*store.notes, *([problem] if problem else [])])
+
+
+def _add_to_history(run: Run, store: StudyStore, confirmation: Confirmation) -> None:
+    """Add the noise of the run's visits to the history of their host."""
+    variance = confirmation.race.own_variance
+    if variance.dof:
+        host = host_key(next(iter(confirmation.rounds[0].values())))
+        entry = NoiseEntry(run=run.name, variance=variance.value, dof=variance.dof)
+        problem = add_to_history(history_path(), host, entry)
+        store.record_notes([*store.notes, *([problem] if problem else [])])
 
 
 Handlers = dict[signal.Signals, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import platformdirs
@@ -15,6 +15,7 @@ from search.errors import RunError, first_line
 from search.formats import NOISE_VERSION, check_version
 from search.study.noise import Variance, prior_of
 from search.study.run_folder import write_atomically
+from search.trial.result import TrialResult
 
 #: Runs of a host that are kept.
 _KEPT_RUNS = 30
@@ -45,6 +46,14 @@ class NoiseHistory(BaseModel):
         """Return the history with the entry of a run, instead of an earlier one of the same run."""
         others = [e for e in self.hosts.get(host, []) if e.run != entry.run]
         return NoiseHistory(hosts={**self.hosts, host: [*others, entry][-_KEPT_RUNS:]})
+
+
+def host_key(result: TrialResult) -> str:
+    """Return the name by which a history knows the host of a measurement."""
+    facts = result.host.facts
+    return (
+        f"{facts.get('host', 'unknown')}, {facts.get('cpu', 'unknown')}, {result.host.cores} cores"
+    )
 
 
 def history_path() -> Path:
@@ -83,6 +92,26 @@ def write_history(path: Path, history: NoiseHistory) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = {"format_version": NOISE_VERSION, **history.model_dump(mode="json")}
     write_atomically(path, json.dumps(data, indent=1) + "\n")
+
+
+def copy_history(source: Path, target: Path, hosts: Collection[str]) -> str | None:
+    """Copy what is known of these hosts, so that a run does not depend on later changes.
+
+    Returns:
+        Why the history is not used, else None; a history that is missing is an empty one.
+
+    Raises:
+        OSError: the copy cannot be written.
+    """
+    history, problem = NoiseHistory(), None
+    try:
+        history = read_history(source)
+    except RunError as error:
+        problem = f"the history of the host's noise is not used: {error}"
+    write_history(
+        target, NoiseHistory(hosts={h: e for h, e in history.hosts.items() if h in hosts})
+    )
+    return problem
 
 
 def add_to_history(path: Path, host: str, entry: NoiseEntry) -> str | None:

@@ -148,11 +148,12 @@ class Race:
             return False
         if self.rounds - self.selected_in < self.rules.estimating_rounds:
             return False
-        intervals = [self.comparison(other) for other in self.alive if other != self.leader]
-        if self.leader != REFERENCE and self.count_of(REFERENCE):
-            intervals.append(self.ratio_to_reference())
+        leader = self.leader
+        intervals = [self.comparison(other, leader) for other in self.alive if other != leader]
+        if leader != REFERENCE and self.count_of(REFERENCE):
+            intervals.append(self.ratio_to_reference(leader))
         if not intervals:
-            intervals.append(self.mean(self.leader))
+            intervals.append(self.mean(leader))
         return all(i is not None and i.half_width <= self.rules.precision for i in intervals)
 
     # --- the race --------------------------------------------------------------------
@@ -251,7 +252,9 @@ class Race:
         logs = self._logs(index, first_round)
         return sum(logs) / len(logs)
 
-    def difference(self, index: int, other: int, first_round: int = 0) -> tuple[float, float, float]:
+    def difference(
+        self, index: int, other: int, first_round: int = 0
+    ) -> tuple[float, float, float]:
         """Return the difference of two log rates, its standard error and degrees of freedom.
 
         Both must have been measured. Within rounds if the run shows a correlation, otherwise
@@ -282,16 +285,13 @@ class Race:
     def _variance_of(self, index: int) -> Variance:
         return self.reference_variance if index == REFERENCE else self.variance
 
-    def comparison(self, index: int) -> Interval | None:
-        """Return the ratio of a finalist's rate to the leader's, from all rounds; None if unknown.
+    def comparison(self, index: int, other: int) -> Interval | None:
+        """Return the ratio of two finalists' rates, from all rounds; None if unknown.
 
         The interval holds for all finalists together, and although the race looked at it after
         every round; see `critical_value`.
         """
-        if self.leader is None:
-            return None
-        was_dropped = index in self.dropped or self.leader in self.dropped
-        return self._compare(index, self.leader, is_last=not was_dropped)
+        return self._compare(index, other, is_last=not self.dropped.keys() & {index, other})
 
     def _compare(self, index: int, other: int, is_last: bool) -> Interval | None:
         """Return the ratio of two rates; more rounds may follow unless it is the last look."""
@@ -303,21 +303,22 @@ class Race:
         critical = critical_value(dof, self.count - 1, look, looks)
         return log_interval(difference, critical * error) if math.isfinite(critical) else None
 
-    def ratio_to_reference(self) -> Interval | None:
-        """Return the ratio of the leader's rate to the reference's; None if unknown.
+    def ratio_to_reference(self, index: int) -> Interval | None:
+        """Return the ratio of a finalist's rate to the reference's; None if unknown.
 
-        The leader's visits that chose it do not count.
+        The visits that chose the leader do not count.
         """
-        if self.leader in (None, REFERENCE) or not self.count_of(REFERENCE):
+        first = self._first_round(index)
+        if index == REFERENCE or not self.count_of(REFERENCE) or not self.count_of(index, first):
             return None
-        assert self.leader is not None
-        first = self.estimating_from
-        if not self.count_of(self.leader, first):
-            return None
-        difference, error, dof = self.difference(self.leader, REFERENCE, first)
+        difference, error, dof = self.difference(index, REFERENCE, first)
         if dof <= 0:
             return None
         return log_interval(difference, float(stats.t.ppf(0.5 + CONFIDENCE / 2, dof)) * error)
+
+    def _first_round(self, index: int) -> int:
+        """Return the first round that estimates a configuration's rate."""
+        return 0 if index == REFERENCE and self.count > 1 else self.estimating_from
 
     @property
     def estimating_from(self) -> int:
@@ -334,6 +335,11 @@ class Race:
         """Whether the leader's rate was estimated in rounds that did not choose it."""
         return self.count <= 2 or self.estimating_from > 0
 
+    def mean_rate(self, index: int) -> float | None:
+        """Return the mean rate of a configuration, requests/s; None if unknown."""
+        first = self._first_round(index)
+        return math.exp(self._level(index, first)) if self.count_of(index, first) else None
+
     def mean(self, index: int) -> Interval | None:
         """Return the mean rate, requests/s, with its interval; None if unknown."""
         return self._level_interval(index, 0.0)
@@ -343,7 +349,7 @@ class Race:
         return self._level_interval(index, 1.0)
 
     def _level_interval(self, index: int, more: float) -> Interval | None:
-        first = self.estimating_from if index == self.leader else 0
+        first = self._first_round(index)
         count, variance = self.count_of(index, first), self._variance_of(index)
         if not count or variance.dof <= 0:
             return None

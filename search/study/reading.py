@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from search.errors import RecordError, first_line
+from search.errors import RecordError, RunError, first_line
 from search.spec.schema import StudySpec
 from search.study.budget import confirmation_plan
-from search.study.confirm import Confirmation
+from search.study.confirm import Confirmation, Plan, StoredVisits
+from search.study.noise import Variance
+from search.study.noise_history import NoiseHistory, host_key, read_history
 from search.study.outcome import Outcome
+from search.study.race import RaceRules
 from search.study.ranking import reference_of
 from search.study.run_folder import STUDY_FILE, Run
 from search.study.store import (
@@ -22,6 +25,7 @@ from search.study.store import (
     copy_to_memory,
     stored_name,
 )
+from search.trial.result import TrialResult
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -74,8 +78,8 @@ def read_outcome(run: Run) -> Outcome:
     is_restored = bool(results) and not store.results
     store.restore(results)
     if is_restored:
-        for plan, round_number, result in run.confirmation_results():
-            store.record_confirmation(plan, round_number, result)
+        for plan, stage, result in run.confirmation_visits():
+            store.record_visit(plan, stage, result)
     return replace(outcome_of(run, spec, store), restored=is_restored)
 
 
@@ -89,6 +93,7 @@ def outcome_of(
     """Return the outcome of a run whose store is open."""
     results = store.results
     plan = confirmation_plan(spec, results)
+    confirmation = confirmation_reader(run, spec)(store.visits(plan.name), plan) if plan else None
     return Outcome(
         run=run,
         spec=spec,
@@ -98,11 +103,27 @@ def outcome_of(
         reference=reference_of(results),
         reason=store.end_reason,
         importance=store.importance(),
-        confirmation=Confirmation.read(store, plan) if plan else None,
+        confirmation=confirmation if confirmation and confirmation.rounds else None,
         notes=store.notes,
         failed=failed,
         interrupted=interrupted,
     )
+
+
+def confirmation_reader(run: Run, spec: StudySpec) -> Callable[[StoredVisits, Plan], Confirmation]:
+    """Return a function that reads a confirmation, with the run's copy of the host's history.
+
+    Without that copy, or if it is damaged, only the run's own visits show the noise.
+    """
+    rules = RaceRules(spec.confirmation_rounds)
+
+    def prior_for(visit: TrialResult) -> Variance | None:
+        history = NoiseHistory()
+        with contextlib.suppress(RunError):
+            history = read_history(run.noise_path)
+        return history.prior(host_key(visit))
+
+    return lambda stored, plan: Confirmation.read(stored, plan, rules, prior_for)
 
 
 @contextlib.contextmanager

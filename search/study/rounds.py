@@ -1,4 +1,4 @@
-"""Interleaved rounds of measurements: rates, ratios, and the winner. Pure."""
+"""Interleaved rounds of measurements: rates and ratios. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from search.study.intervals import mean_interval
 from search.trial.result import TrialResult
-
-#: A configuration with a lower latency wins only with at least this share of the leader's rate.
-MIN_SHARE_OF_LEADER = 0.95
 
 
 def measurement_order(round_number: int, count: int) -> list[int]:
@@ -55,48 +49,6 @@ class Rounds:
             for ours, theirs in zip(self.results[index], self.results[to], strict=True)
             if ours.sustained_rps and theirs.sustained_rps
         ]
-
-    def comparison_p99_s(self, index: int) -> float | None:
-        """Return the median p99 latency at the comparison rate, seconds; None if not measured."""
-        latencies_s = [
-            r.latency.comparison_p99_s
-            for r in self.results[index]
-            if r.latency.comparison_p99_s is not None
-        ]
-        return median(latencies_s) if latencies_s else None
-
-    def leader(self, candidates: Sequence[int]) -> int:
-        """Return the candidate with the fewest failed rounds, then the highest mean rate."""
-
-        def rank(index: int) -> tuple[float, float]:
-            if not (rates := self.positive_rates(index)):
-                return -np.inf, 0.0
-            return len(rates) - len(self.rates(index)), float(np.log(rates).mean())
-
-        return max(candidates, key=rank)
-
-    def indistinguishable_from(self, index: int, candidates: Sequence[int]) -> list[int]:
-        """Return the candidates whose paired ratios to this one include 1 and that never failed."""
-        indistinguishable = []
-        for other in candidates:
-            interval = mean_interval(self.ratios(other, index))
-            failed = 0.0 in self.rates(other)
-            if other != index and not failed and not (interval and interval.excludes_one):
-                indistinguishable.append(other)
-        return indistinguishable
-
-    def winner(self, candidates: Sequence[int]) -> int:
-        """Return the fastest to answer of the leader and those indistinguishable from it."""
-        leader = self.leader(candidates)
-        if self.comparison_p99_s(leader) is None:
-            return leader
-        tied = [leader]
-        for other in self.indistinguishable_from(leader, candidates):
-            # With few rounds the interval is wide: the mean ratio must be close to 1 as well.
-            ratios = self.ratios(other, leader)
-            if ratios and float(np.exp(np.log(ratios).mean())) >= MIN_SHARE_OF_LEADER:
-                tied.append(other)
-        return min(tied, key=lambda index: self.comparison_p99_s(index) or np.inf)
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
         """Return plain JSON data, with a name for each configuration."""

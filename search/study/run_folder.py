@@ -113,7 +113,7 @@ class Run:
         """Change the limits of the run in its specification; None keeps a value.
 
         Args:
-            rounds: the number of rounds of the confirmation.
+            rounds: the maximum number of rounds of the confirmation; 0 for none.
             search: settings of the section `search`.
         """
         data = self._read()
@@ -175,15 +175,20 @@ class Run:
         check_version(data, MEASUREMENTS_VERSION, path)
         return data[key]
 
-    def confirmation_results(self) -> Iterator[tuple[str, int, TrialResult]]:
-        """Yield the plan, the round and the result of each measurement of a confirmation."""
+    def confirmation_visits(self) -> Iterator[tuple[str, str, TrialResult]]:
+        """Yield the plan, the stage and the result of each measurement of a confirmation."""
         for folder in sorted(self.folder.glob("confirm/*/*-*")):
             # A file that another version wrote, or that a killed driver left, is left out.
             with contextlib.suppress(ValueError, KeyError, TypeError, RunError):
                 record = self._measurement(folder, "result")
                 if record:
-                    round_number = int(folder.name.partition("-")[0])
-                    yield folder.parent.name, round_number, TrialResult.from_dict(record)
+                    stage = folder.name.rpartition("-")[0]
+                    yield folder.parent.name, stage, TrialResult.from_dict(record)
+
+    @property
+    def noise_path(self) -> Path:
+        """The copy of the host's history of noise that the run's confirmation uses."""
+        return self.folder / "noise.json"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -287,19 +287,20 @@ class StudyStore:
 
     # --- confirmation ----------------------------------------------------------------
 
-    def record_confirmation(self, plan: str, round_number: int, result: TrialResult) -> None:
-        """Record a measurement of a plan in this round."""
-        name = f"confirm.{plan}.{round_number}.{result.config.digest}"
-        self._study.set_user_attr(name, result.to_dict())
+    def record_visit(self, plan: str, stage: str, result: TrialResult) -> None:
+        """Record a measurement of a confirmation's plan in this stage."""
+        self._study.set_user_attr(
+            f"confirm.{plan}.{stage}.{result.config.digest}", result.to_dict()
+        )
 
-    def confirmation_results(self, plan: str, round_number: int) -> dict[str, TrialResult]:
-        """Return the measurements of a round by the configuration's digest."""
-        prefix = f"confirm.{plan}.{round_number}."
-        return {
-            name.removeprefix(prefix): TrialResult.from_dict(record)
-            for name, record in self._study.user_attrs.items()
-            if name.startswith(prefix)
-        }
+    def visits(self, plan: str) -> dict[str, dict[str, TrialResult]]:
+        """Return the measurements of a plan by stage, then by the configuration's digest."""
+        stages: dict[str, dict[str, TrialResult]] = {}
+        for name, record in self._study.user_attrs.items():
+            if name.startswith(f"confirm.{plan}."):
+                _, _, stage, digest = name.split(".")
+                stages.setdefault(stage, {})[digest] = TrialResult.from_dict(record)
+        return stages
 
     @property
     def confirmation_spent_s(self) -> float:

@@ -1,0 +1,216 @@
+"""The result of a confirmation, in sentences and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from search.report.formatting import format_interval, format_number, markdown_table
+from search.study.confirm import Comparison, Confirmation, visit_rps
+from search.study.race import REFERENCE
+
+
+def confirmation_text(confirmation: Confirmation) -> str:
+    """Return the result of a confirmation in a few sentences."""
+    sentences = [_rate_of_winner(confirmation)]
+    if confirmation.plan.finalists:
+        sentences += _comparison_with_reference(confirmation)
+    sentences += [
+        f"{_trial(confirmation, index)} failed in {failed} of {_visits(confirmation, index)} visits"
+        for index, failed in sorted(confirmation.race.failures.items())
+        if index == confirmation.winner
+    ]
+    sentences += [
+        sentence
+        for comparison in confirmation.comparisons
+        if (sentence := _comparison_with_winner(confirmation, comparison))
+    ]
+    return ". ".join(sentences) + "."
+
+
+def confirmation_section(confirmation: Confirmation | None) -> list[str]:
+    """Return the section of report.md; nothing without a confirmation."""
+    if confirmation is None:
+        return []
+    race, winner = confirmation.race, confirmation.winner
+    header = (
+        *("trial", "sustained rps in the search", "closed loop rps by round", "mean"),
+        *("÷ reference", "÷ winner", "result", "verified rps", "p99 s at the comparison rate"),
+    )
+    comparisons = {c.index: c for c in confirmation.comparisons}
+    rows = []
+    for index, request in enumerate(confirmation.plan.requests):
+        verified = confirmation.verified.get(index)
+        ratio = race.ratio_to_reference(index)
+        compared = comparisons.get(index)
+        rows.append(
+            (
+                f"{request.number}{' (reference)' if index == REFERENCE else ''}",
+                format_number(request.known_rps),
+                _rates_by_round(confirmation, index),
+                format_number(confirmation.mean_rps(index)),
+                f"{ratio.mean:.2f} ({format_interval(ratio, '.2f')})" if ratio else "",
+                f"{compared.ratio.mean:.2f} ({format_interval(compared.ratio, '.2f')})"
+                if compared and compared.ratio
+                else "",
+                "winner" if index == winner else _result(compared) if compared else "",
+                format_number(verified.sustained_rps) if verified else "",
+                format_number(verified.latency.comparison_p99_s) if verified else "",
+            )
+        )
+    note = [_noise(confirmation), *_conditions(confirmation)]
+    return [
+        "## Confirmation",
+        confirmation_text(confirmation),
+        markdown_table(header, rows),
+        " ".join(note),
+    ]
+
+
+def _trial(confirmation: Confirmation, index: int) -> str:
+    return f"Trial {confirmation.plan.requests[index].number}"
+
+
+def _visits(confirmation: Confirmation, index: int) -> int:
+    return sum(index in visits for visits in confirmation.rounds)
+
+
+def _rate_of_winner(confirmation: Confirmation) -> str:
+    """Return the rate of one more measurement of the winner, in a sentence."""
+    winner, race = confirmation.winner, confirmation.race
+    known_rps = confirmation.plan.requests[winner].known_rps
+    searched = f"; the search measured {format_number(known_rps)} rps" if known_rps else ""
+    rounds = "one round" if race.rounds == 1 else f"{race.rounds} rounds"
+    subject = _trial(confirmation, winner)
+    if race.rounds > 1 and (sustained := confirmation.sustained(winner)):
+        return (
+            f"Confirmed in {rounds}: {subject.lower()} sustains {format_number(sustained.mean)} rps "
+            f"(95 % prediction interval for one more measurement: {format_interval(sustained)} rps"
+            f"{searched})"
+        )
+    if (prediction := confirmation.prediction(winner)) is not None:
+        return (
+            f"{subject} answers {format_number(prediction.mean)} rps in a closed loop, visited in "
+            f"{rounds} (95 % prediction interval for one more visit: "
+            f"{format_interval(prediction)} rps{searched}). {_unverified(confirmation)}"
+        )
+    mean_rps = confirmation.mean_rps(winner)
+    rate = f"{format_number(mean_rps)} rps in a closed loop" if mean_rps else "no request"
+    return f"{subject} answers {rate}, visited in {rounds}{searched}"
+
+
+def _unverified(confirmation: Confirmation) -> str:
+    if confirmation.winner in confirmation.verified:
+        return "Its verification at the end found no sustained rate"
+    return "Its sustained rate was not verified at the end"
+
+
+def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
+    """Return the ratio to what runs today, in sentences."""
+    reference = f"the reference, trial {confirmation.plan.requests[REFERENCE].number}"
+    race, winner = confirmation.race, confirmation.winner
+    sentences = []
+    if not race.count_of(REFERENCE):
+        sentences.append(f"{reference}, answered no request".capitalize())
+    elif failed := race.failures.get(REFERENCE):
+        visits = _visits(confirmation, REFERENCE)
+        sentences.append(f"{reference}, failed in {failed} of {visits} visits".capitalize())
+    if (ratio := confirmation.ratio) is not None:
+        subject = winner
+        if winner == REFERENCE:
+            subject = race.leader if race.leader is not None else race.best()
+        significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
+        sentences.append(
+            f"{_trial(confirmation, subject)} is {ratio.mean:.2f} times as fast as {reference} "
+            f"(95 % interval: {format_interval(ratio, '.2f')}){significance}"
+        )
+    return sentences
+
+
+def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) -> str:
+    """Return what is known of another finalist, in a sentence."""
+    subject, ratio = _trial(confirmation, compared.index), compared.ratio
+    times = f"{ratio.mean:.2f} times the winner's rate" if ratio else "an unknown rate"
+    if ratio is not None:
+        times += f" (95 % interval: {format_interval(ratio, '.2f')})"
+    if compared.failed:
+        visits = _visits(confirmation, compared.index)
+        return f"{subject} failed in {compared.failed} of {visits} visits"
+    if compared.is_indistinguishable:
+        return f"{subject} is statistically indistinguishable from it: {times}{_latencies(confirmation, compared.index)}"
+    if compared.differs or compared.dropped_after is None:
+        return f"{subject} has {times}"
+    rounds = "round" if compared.dropped_after == 1 else "rounds"
+    return f"{subject} was dropped after {compared.dropped_after} {rounds}: it has {times}"
+
+
+def _latencies(confirmation: Confirmation, index: int) -> str:
+    """Return the latencies of a finalist and the winner; an empty text if one is unknown."""
+    pair = [confirmation.verified.get(i) for i in (index, confirmation.winner)]
+    latencies_s = [r.latency.comparison_p99_s if r else None for r in pair]
+    if None in latencies_s:
+        return ""
+    rate = format_number(confirmation.plan.requests[index].comparison_rps)
+    ours, theirs = (format_number(seconds) for seconds in latencies_s)
+    return f", and a p99 of {ours} s against {theirs} s at {rate} rps"
+
+
+def _result(compared: Comparison) -> str:
+    if compared.failed:
+        return f"failed in {compared.failed} visits"
+    if compared.dropped_after is not None:
+        return f"dropped after round {compared.dropped_after}"
+    return "indistinguishable" if compared.is_indistinguishable else "differs"
+
+
+def _rates_by_round(confirmation: Confirmation, index: int) -> str:
+    texts = []
+    for visits in confirmation.rounds:
+        if index in visits:
+            rate = visit_rps(visits[index])
+            texts.append("unknown" if rate is None else format_number(rate) if rate else "failed")
+        else:
+            texts.append("–")
+    return ", ".join(texts)
+
+
+def _noise(confirmation: Confirmation) -> str:
+    """Return how the figures were computed, in sentences."""
+    race, prior = confirmation.race, confirmation.prior
+    visits = f"{confirmation.visit_count} visits"
+    text = f"The standard deviation of a visit is {race.variance.value**0.5:.1%}, by {visits}"
+    if prior is not None:
+        text += f" and by earlier runs on this host, which had {prior.value**0.5:.1%}"
+    method = (
+        "The rates of a round change together, so that ratios are formed within rounds."
+        if race.is_paired
+        else "The rates of a round do not change together, so that means are compared (Welch)."
+    )
+    if race.is_selection_separate:
+        first = race.estimating_from
+        separate = (
+            f"The first {first} rounds chose among the finalists; the others estimate their rates."
+            if first
+            else ""
+        )
+    else:
+        separate = (
+            "The same rounds chose the winner and estimate its rate, which is therefore on average "
+            "too high."
+        )
+    return " ".join(part for part in (f"{text}.", method, separate) if part)
+
+
+def _conditions(confirmation: Confirmation) -> list[str]:
+    comparison_rps = next(
+        (r.comparison_rps for r in confirmation.plan.requests if r.comparison_rps), None
+    )
+    hosts = [r.host for visits in confirmation.rounds for r in visits.values()]
+    return [
+        f"The comparison rate is {format_number(comparison_rps)} rps, with Poisson arrivals.",
+        f"The hypervisor took at most {_maximum(h.steal for h in hosts)} of the CPU time.",
+        f"Other processes used at most {_maximum(h.other_cpu for h in hosts)}.",
+    ]
+
+
+def _maximum(shares: Iterable[float | None]) -> str:
+    return f"{max((share or 0.0 for share in shares), default=0.0):.1%}"
