@@ -19,8 +19,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from search.study.estimates import REFERENCE
 from search.study.noise import Variance, prior_of
-from search.study.race import REFERENCE, Race, RaceRules
+from search.study.race import Race, RaceRules
 
 #: A visit of the bundled model: TorchServe starts, closed loop, TorchServe stops; seconds.
 START_S, LOOP_S, STOP_S = 7.0, 8.0, 1.5
@@ -157,11 +158,11 @@ def _prior(sd: float, random: np.random.Generator) -> Variance | None:
 def _judge(
     case: Case, race: Race, visits: int, seconds: float, random: np.random.Generator
 ) -> Simulated:
-    winner = race.leader if race.leader is not None else race.best()
+    winner = race.best()
     ratio, prediction = race.ratio_to_reference(winner), race.prediction(winner)
     assert ratio is not None and prediction is not None
     if len(case.rates) > 2:
-        others = [i for i in race.candidates if i != winner]
+        others = [i for i in race.finalists if i != winner]
         rival = max(others, key=lambda i: case.rates[i])
         comparison = race.comparison(rival, winner)
         differs = comparison is not None and comparison.excludes_one
@@ -180,7 +181,7 @@ def _judge(
         visits=visits,
         rounds=race.rounds,
         seconds=seconds,
-        is_paired=race.is_paired,
+        is_paired=race.estimates.is_paired,
     )
 
 

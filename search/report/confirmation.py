@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from search.report.formatting import format_interval, format_number, markdown_table
 from search.study.confirm import Comparison, Confirmation, visit_rps
-from search.study.race import REFERENCE
+from search.study.estimates import REFERENCE
 
 
 def confirmation_text(confirmation: Confirmation) -> str:
@@ -16,7 +16,7 @@ def confirmation_text(confirmation: Confirmation) -> str:
         sentences += _comparison_with_reference(confirmation)
     sentences += [
         f"{_trial(confirmation, index)} failed in {failed} of {_visits(confirmation, index)} visits"
-        for index, failed in sorted(confirmation.race.failures.items())
+        for index, failed in sorted(confirmation.race.estimates.failures.items())
         if index == confirmation.winner
     ]
     sentences += [
@@ -83,9 +83,9 @@ def _rate_of_winner(confirmation: Confirmation) -> str:
     subject = _trial(confirmation, winner)
     if race.rounds > 1 and (sustained := confirmation.sustained(winner)):
         return (
-            f"Confirmed in {rounds}: {subject.lower()} sustains {format_number(sustained.mean)} rps "
-            f"(95 % prediction interval for one more measurement: {format_interval(sustained)} rps"
-            f"{searched})"
+            f"Confirmed in {rounds}: {subject.lower()} sustains "
+            f"{format_number(sustained.mean)} rps (95 % prediction interval for one more "
+            f"measurement: {format_interval(sustained)} rps{searched})"
         )
     if (prediction := confirmation.prediction(winner)) is not None:
         return (
@@ -109,15 +109,13 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
     reference = f"the reference, trial {confirmation.plan.requests[REFERENCE].number}"
     race, winner = confirmation.race, confirmation.winner
     sentences = []
-    if not race.count_of(REFERENCE):
+    if not race.estimates.visit_count(REFERENCE):
         sentences.append(f"{reference}, answered no request".capitalize())
-    elif failed := race.failures.get(REFERENCE):
+    elif failed := race.estimates.failures.get(REFERENCE):
         visits = _visits(confirmation, REFERENCE)
         sentences.append(f"{reference}, failed in {failed} of {visits} visits".capitalize())
     if (ratio := confirmation.ratio) is not None:
-        subject = winner
-        if winner == REFERENCE:
-            subject = race.leader if race.leader is not None else race.best()
+        subject = winner if winner != REFERENCE else race.best()
         significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
         sentences.append(
             f"{_trial(confirmation, subject)} is {ratio.mean:.2f} times as fast as {reference} "
@@ -136,7 +134,8 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
         visits = _visits(confirmation, compared.index)
         return f"{subject} failed in {compared.failed} of {visits} visits"
     if compared.is_indistinguishable:
-        return f"{subject} is statistically indistinguishable from it: {times}{_latencies(confirmation, compared.index)}"
+        latencies = _latencies(confirmation, compared.index)
+        return f"{subject} is statistically indistinguishable from it: {times}{latencies}"
     if compared.differs or compared.dropped_after is None:
         return f"{subject} has {times}"
     rounds = "round" if compared.dropped_after == 1 else "rounds"
@@ -176,17 +175,17 @@ def _rates_by_round(confirmation: Confirmation, index: int) -> str:
 def _noise(confirmation: Confirmation) -> str:
     """Return how the figures were computed, in sentences."""
     race, prior = confirmation.race, confirmation.prior
-    visits = f"{confirmation.visit_count} visits"
-    text = f"The standard deviation of a visit is {race.variance.value**0.5:.1%}, by {visits}"
+    sd = race.estimates.variance.value**0.5
+    text = f"The standard deviation of a visit is {sd:.1%}, by {confirmation.visit_count} visits"
     if prior is not None:
         text += f" and by earlier runs on this host, which had {prior.value**0.5:.1%}"
     method = (
         "The rates of a round change together, so that ratios are formed within rounds."
-        if race.is_paired
+        if race.estimates.is_paired
         else "The rates of a round do not change together, so that means are compared (Welch)."
     )
     if race.is_selection_separate:
-        first = race.estimating_from
+        first = race.first_round(confirmation.winner)
         separate = (
             f"The first {first} rounds chose among the finalists; the others estimate their rates."
             if first

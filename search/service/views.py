@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from search.service.jobs import Job, JobRecord, JobState
+from search.study.estimates import REFERENCE
 from search.study.observer import summary_of
-from search.study.race import REFERENCE
 from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
 from search.study.run_folder import ResultReader, Run

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loadgen.rate.goal import Depth
+from search.study.estimates import REFERENCE
 from search.study.intervals import Interval
 from search.study.noise import Variance
-from search.study.race import REFERENCE, Race, RaceRules
+from search.study.race import Race, RaceRules
 from search.study.ranking import finalists, rate_of
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
@@ -223,13 +224,12 @@ class Confirmation:
     @property
     def _leader(self) -> int:
         """The finalist with the highest rate, or the reference if none is faster."""
-        race = self.race
-        leader = race.leader if race.leader is not None else race.best()
-        ratio = race.ratio_to_reference(leader)
-        is_served = race.count_of(REFERENCE) and not race.failures.get(REFERENCE)
-        if is_served and ((ratio is not None and ratio.mean < 1) or not race.count_of(leader)):
-            return REFERENCE
-        return leader
+        leader, estimates = self.race.best(), self.race.estimates
+        ratio = self.race.ratio_to_reference(leader)
+        if not estimates.visit_count(REFERENCE) or estimates.failures.get(REFERENCE):
+            return leader
+        is_slower = ratio is not None and ratio.mean < 1
+        return REFERENCE if is_slower or not estimates.visit_count(leader) else leader
 
     @property
     def _tied(self) -> list[int]:
@@ -274,7 +274,7 @@ class Confirmation:
             index,
             self.race.comparison(index, winner),
             self.race.dropped.get(index),
-            self.race.failures.get(index, 0),
+            self.race.estimates.failures.get(index, 0),
         )
 
     @property
@@ -292,9 +292,7 @@ class Confirmation:
         If the reference wins: the rate of the best finalist.
         """
         winner = self.winner
-        race = self.race
-        best = race.leader if race.leader is not None else race.best()
-        return race.ratio_to_reference(best if winner == REFERENCE else winner)
+        return self.race.ratio_to_reference(winner if winner != REFERENCE else self.race.best())
 
     def mean_rps(self, index: int) -> float | None:
         """Return the mean of the visits' closed loops, requests/s; None without one."""
@@ -321,15 +319,14 @@ class Confirmation:
 
     def rates(self, index: int) -> list[float]:
         """Return the closed loops that estimate a configuration, requests/s, by round."""
-        first = self.race.estimating_from if index != REFERENCE else 0
-        rounds = self.rounds[first:]
+        rounds = self.rounds[self.race.first_round(index) :]
         return [rate for v in rounds if index in v and (rate := visit_rps(v[index]))]
 
     @property
     def is_conclusive(self) -> bool:
         """Whether the winner was visited at least twice, never failed, and sustains a rate."""
         winner = self.winner
-        return self.sustained(winner) is not None and not self.race.failures.get(winner)
+        return self.sustained(winner) is not None and not self.race.estimates.failures.get(winner)
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON data; the first configuration is the reference."""
@@ -339,11 +336,11 @@ class Confirmation:
             "winner": names[winner],
             "rounds": race.rounds,
             "visits": self.visit_count,
-            "estimated_from_round": race.estimating_from,
-            "method": "paired" if race.is_paired else "Welch",
+            "first_estimating_round": race.first_round(winner),
+            "method": "paired" if race.estimates.is_paired else "Welch",
             "noise": {
-                "sd": race.variance.value**0.5,
-                "dof": race.variance.dof,
+                "sd": race.estimates.variance.value**0.5,
+                "dof": race.estimates.variance.dof,
                 "prior_sd": self.prior.value**0.5 if self.prior else None,
                 "prior_dof": self.prior.dof if self.prior else None,
             },

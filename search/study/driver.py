@@ -276,7 +276,7 @@ def _copy_history(run: Run, store: StudyStore) -> None:
 
 def _add_to_history(run: Run, store: StudyStore, confirmation: Confirmation) -> None:
     """Add the noise of the run's visits to the history of their host."""
-    variance = confirmation.race.own_variance
+    variance = confirmation.race.estimates.own_variance
     if variance.dof:
         host = host_key(next(iter(confirmation.rounds[0].values())))
         entry = NoiseEntry(run=run.name, variance=variance.value, dof=variance.dof)

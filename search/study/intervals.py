@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 CONFIDENCE = 0.95
 
@@ -32,6 +32,11 @@ class Interval:
     def scaled(self, factor: float) -> Interval:
         """Return the interval of a quantity that is `factor` times as large."""
         return Interval(factor * self.mean, factor * self.low, factor * self.high)
+
+
+def t_quantile(dof: float, confidence: float = CONFIDENCE) -> float:
+    """Return how many standard errors a two-sided interval extends: Student's t."""
+    return float(special.stdtrit(dof, 0.5 + confidence / 2))
 
 
 def log_interval(log_mean: float, log_half: float) -> Interval:
@@ -71,5 +76,5 @@ def _interval(values: Sequence[float], variance_factor: float) -> Interval | Non
     if len(values) < 2:
         return None
     logs = np.log(values)
-    t = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
+    t = t_quantile(len(values) - 1)
     return log_interval(float(logs.mean()), float(t * logs.std(ddof=1) * variance_factor**0.5))

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 #: Significance at which a common change of a round's measurements is taken to be real.
 _CORRELATED = 0.05
@@ -79,88 +79,74 @@ class Visit:
     log_rate: float
 
 
-@dataclass(frozen=True)
-class LinearFit:
-    """A least-squares fit of logarithms: one effect for each configuration, and perhaps round.
+def variance_within(visits: Sequence[Visit]) -> Variance:
+    """Return the variance within configurations, common to all of them."""
+    logs_of: dict[int, list[float]] = {}
+    for visit in visits:
+        logs_of.setdefault(visit.index, []).append(visit.log_rate)
+    dof = len(visits) - len(logs_of)
+    if dof < 1:
+        return Variance(0.0, 0)
+    squares = 0.0
+    for logs in logs_of.values():
+        mean = sum(logs) / len(logs)
+        squares += sum((log - mean) ** 2 for log in logs)
+    return Variance(squares / dof, dof)
 
-    Args:
-        by_round: whether everything that was measured in a round shares an effect.
+
+class TwoWayFit:
+    """A least-squares fit of logarithms: an effect for each configuration and for each round.
+
+    Attributes:
+        variance: of the residuals.
     """
 
-    visits: tuple[Visit, ...]
-    by_round: bool
-
-    @cached_property
-    def indices(self) -> list[int]:
-        """The configurations that were measured."""
-        return sorted({visit.index for visit in self.visits})
-
-    @cached_property
-    def _design(self) -> npt.NDArray[np.float64]:
-        indices = np.array([visit.index for visit in self.visits])
-        columns = [indices == index for index in self.indices]
-        if self.by_round:
-            rounds = np.array([visit.round for visit in self.visits])
-            columns += [rounds == number for number in np.unique(rounds)[1:]]
-        return np.stack(columns, axis=1).astype(float)
+    def __init__(self, visits: Sequence[Visit]):
+        self._indices = sorted({visit.index for visit in visits})
+        indices = np.array([visit.index for visit in visits])
+        rounds = np.array([visit.round for visit in visits])
+        columns = [indices == index for index in self._indices]
+        columns += [rounds == number for number in sorted(set(rounds.tolist()))[1:]]
+        self._design = np.stack(columns, axis=1).astype(float)
+        logs = np.array([visit.log_rate for visit in visits])
+        self._effects, _, rank, _ = np.linalg.lstsq(self._design, logs)
+        residuals = logs - self._design @ self._effects
+        dof = len(visits) - int(rank)
+        self.variance = Variance(float(residuals @ residuals) / dof if dof else 0.0, dof)
 
     @cached_property
     def _covariance(self) -> npt.NDArray[np.float64]:
         """The effects' covariance ÷ the variance of a visit."""
-        design = self._design
-        inverse: npt.NDArray[np.float64] = np.linalg.pinv(design.T @ design)
+        inverse: npt.NDArray[np.float64] = np.linalg.pinv(self._design.T @ self._design)
         return inverse
-
-    @cached_property
-    def _effects(self) -> npt.NDArray[np.float64]:
-        logs = np.array([visit.log_rate for visit in self.visits])
-        effects: npt.NDArray[np.float64] = self._covariance @ self._design.T @ logs
-        return effects
-
-    @cached_property
-    def dof(self) -> int:
-        """Degrees of freedom of the residuals."""
-        return len(self.visits) - int(np.linalg.matrix_rank(self._design))
-
-    @cached_property
-    def residuals(self) -> npt.NDArray[np.float64]:
-        """What the effects do not explain, by visit."""
-        logs = np.array([visit.log_rate for visit in self.visits])
-        rest: npt.NDArray[np.float64] = logs - self._design @ self._effects
-        return rest
-
-    @cached_property
-    def variance(self) -> Variance:
-        """The variance of the residuals."""
-        squares = float(self.residuals @ self.residuals)
-        return Variance(squares / self.dof if self.dof else 0.0, self.dof)
 
     def difference(self, index: int, other: int) -> tuple[float, float]:
         """Return the difference of two effects, and its variance ÷ the variance of a visit."""
-        i, j = self.indices.index(index), self.indices.index(other)
+        i, j = self._indices.index(index), self._indices.index(other)
         covariance = self._covariance
         factor = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
         return float(self._effects[i] - self._effects[j]), float(factor)
 
 
-def are_correlated(visits: Sequence[Visit]) -> bool:
-    """Return whether the measurements of a round change together, significantly.
+def fit_of_correlated(visits: Sequence[Visit]) -> TwoWayFit | None:
+    """Return a fit by rounds if the measurements of a round change together, else None.
 
-    An F test of the effects of rounds in a two-way layout. If they do, differences within rounds
-    are more precise than differences of means; otherwise less, for want of degrees of freedom.
+    An F test of the effects of rounds. If they do, differences within rounds are more precise
+    than differences of means; otherwise less, for want of degrees of freedom.
     """
-    if not visits:
-        return False
-    apart, together = (LinearFit(tuple(visits), by_round) for by_round in (False, True))
-    dof = apart.dof - together.dof
+    apart = variance_within(visits)
+    # Each round of two visits or more adds information about its effect.
+    if apart.dof < 3:
+        return None
+    fit = TwoWayFit(visits)
+    dof, together = apart.dof - fit.variance.dof, fit.variance
     if dof < 1 or together.dof < 2:
-        return False
-    unexplained = float(together.residuals @ together.residuals)
-    explained = float(apart.residuals @ apart.residuals) - unexplained
-    if unexplained <= 0:
-        return explained > 0
-    statistic = (explained / dof) / (unexplained / together.dof)
-    return float(stats.f.sf(statistic, dof, together.dof)) < _CORRELATED
+        return None
+    explained = (apart.value * apart.dof - together.value * together.dof) / dof
+    if together.value <= 0:
+        return fit if explained > 0 else None
+    chance = special.fdtrc(dof, together.dof, max(explained / together.value, 0.0))
+    return fit if chance < _CORRELATED else None
 
 
 def moderated(own: Variance, shared: Variance) -> Variance:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from scipy import stats
-
-from search.study.intervals import CONFIDENCE
+from search.study.intervals import CONFIDENCE, t_quantile
 
 #: Critical values at the last of so many looks: O'Brien and Fleming's test at 5 %, two-sided.
 #: Jennison and Turnbull (2000), "Group Sequential Methods", table 2.3.
@@ -35,6 +33,6 @@ def critical_value(dof: float, count: int, look: int, looks: int) -> float:
         return float("inf")
     # Any of the pairs may turn out to be the one that is reported.
     pairs = max(count * (count - 1) // 2, 1)
-    single = float(stats.t.ppf(0.5 + CONFIDENCE ** (1 / pairs) / 2, dof))
+    single = t_quantile(dof, CONFIDENCE ** (1 / pairs))
     last = _LAST_LOOK[_LOOKS[bisect_left(_LOOKS, looks)]] / _LAST_LOOK[1]
     return single * float(last * (looks / min(look, looks)) ** 0.5)
