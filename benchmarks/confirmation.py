@@ -164,8 +164,10 @@ def _judge(
     if len(case.rates) > 2:
         others = [i for i in race.finalists if i != winner]
         rival = max(others, key=lambda i: case.rates[i])
-        comparison = race.comparison(rival, winner)
+        comparison, drop = race.comparison(rival, winner), race.dropped.get(rival)
         differs = comparison is not None and comparison.excludes_one
+        if drop is not None:
+            differs = drop.shown is not None
     else:
         differs = ratio.excludes_one
     true_ratio = case.rates[winner] / case.rates[REFERENCE]

@@ -53,3 +53,11 @@ def result_for(
 ) -> TrialResult:
     """Return a result of a request; see `trial_result`."""
     return trial_result(request.number, sustained_rps, request.config, request.origin, **figures)
+
+
+def visit_for(
+    request: TrialRequest, capacity_rps: float | None = None, **figures: Any
+) -> TrialResult:
+    """Return the result of a visit of a confirmation: a closed loop, or a failure without one."""
+    state = TrialState.COMPLETE if capacity_rps else TrialState.FAILED
+    return result_for(request, None, state=state, capacity_rps=capacity_rps, **figures)

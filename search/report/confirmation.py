@@ -136,10 +136,10 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
     if compared.is_indistinguishable:
         latencies = _latencies(confirmation, compared.index)
         return f"{subject} is statistically indistinguishable from it: {times}{latencies}"
-    if compared.differs or compared.dropped_after is None:
-        return f"{subject} has {times}"
-    rounds = "round" if compared.dropped_after == 1 else "rounds"
-    return f"{subject} was dropped after {compared.dropped_after} {rounds}: it has {times}"
+    if compared.drop is None:
+        return f"{subject} differs from it: {times}"
+    result = "is shown to be slower" if compared.differs else "was dropped"
+    return f"{subject} {result} after {compared.drop.rounds} rounds: {times}"
 
 
 def _latencies(confirmation: Confirmation, index: int) -> str:
@@ -156,8 +156,8 @@ def _latencies(confirmation: Confirmation, index: int) -> str:
 def _result(compared: Comparison) -> str:
     if compared.failed:
         return f"failed in {compared.failed} visits"
-    if compared.dropped_after is not None:
-        return f"dropped after round {compared.dropped_after}"
+    if compared.drop is not None:
+        return f"{'slower' if compared.differs else 'dropped'}, after {compared.drop.rounds} rounds"
     return "indistinguishable" if compared.is_indistinguishable else "differs"
 
 

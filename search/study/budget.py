@@ -9,6 +9,7 @@ from statistics import mean
 
 from search.spec.schema import StudySpec
 from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, StoredVisits
+from search.study.race import RaceRules
 from search.study.ranking import finalists, reference_of
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
@@ -18,6 +19,8 @@ from servetune.errors import is_memory
 INTERRUPTED = "it was interrupted"
 #: Duration of a visit's closed loop with what surrounds it, until visits were measured.
 CLOSED_LOOP_S = 10.0
+#: Windows of a verification: at its rate, with Poisson arrivals, and below it.
+VERIFICATION_WINDOWS = 4
 #: Maximum share of the time budget that is reserved for the confirmation.
 CONFIRMATION_BUDGET_SHARE = 0.4
 #: Rounds of the confirmation to which its time limit does not apply.
@@ -37,7 +40,8 @@ class Budget:
 
     Args:
         store: with the results so far; the time they took counts.
-        read: returns what the stored measurements of a confirmation's plan show.
+        read: returns what the stored measurements of a confirmation's plan show; without a
+            prior if None.
 
     Attributes:
         interrupted: set when the run is to stop.
@@ -45,8 +49,12 @@ class Budget:
         reason: why the last call of `may_start_trial` returned False.
     """
 
-    def __init__(self, spec: StudySpec, store: StudyStore, read: ReadConfirmation):
-        self._spec, self._read = spec, read
+    def __init__(
+        self, spec: StudySpec, store: StudyStore, read: ReadConfirmation | None = None
+    ):
+        rules = RaceRules(spec.confirmation_rounds)
+        self._spec = spec
+        self._read = read or (lambda stored, plan: Confirmation.read(stored, plan, rules))
         self._search, self._width = spec.search, spec.goal.width
         # A sweep measures all its points; the limit of a search does not apply.
         self._max_trials = len(spec.points()) if spec.sweep else spec.search.trials
@@ -125,9 +133,8 @@ class Budget:
         return mean(trials_s) if trials_s else 0.0
 
     def _verification_s(self, results: list[TrialResult]) -> float:
-        """Return the expected duration of a verification, seconds: that of a trial."""
-        durations_s = [r.duration_s for r in results if r.state is TrialState.COMPLETE]
-        return mean(durations_s) if durations_s else 0.0
+        """Return the expected duration of a verification, seconds."""
+        return self._visit_s(results) + VERIFICATION_WINDOWS * self._spec.goal.window_limit_s
 
     def _confirmation_reserve_s(self, results: list[TrialResult]) -> float:
         """Return the time to keep for the rest of the confirmation, seconds."""

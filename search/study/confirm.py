@@ -12,7 +12,7 @@ from loadgen.rate.goal import Depth
 from search.study.estimates import REFERENCE
 from search.study.intervals import Interval
 from search.study.noise import Variance
-from search.study.race import Race, RaceRules
+from search.study.race import Drop, Race, RaceRules
 from search.study.ranking import finalists, rate_of
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
@@ -95,6 +95,15 @@ class Plan:
         """Return the request of a short visit: the server starts, a closed loop, it stops."""
         return replace(self.requests[index], depth=Depth.ESTIMATE, comparison_rps=None)
 
+    def verification(self, index: int, is_compared: bool) -> TrialRequest:
+        """Return the request that verifies a sustained rate, and measures latencies below it.
+
+        Args:
+            is_compared: whether latencies are compared with those of other finalists.
+        """
+        request = replace(self.requests[index], depth=Depth.FULL, latency_curve=True)
+        return request if is_compared else replace(request, comparison_rps=None)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -122,25 +131,26 @@ class Comparison:
 
     Attributes:
         index: of the finalist in the plan.
-        ratio: its rate ÷ the winner's, from all rounds; None if unknown. The interval holds for
-            all finalists together and although they were compared after every round.
-        dropped_after: rounds after which it was dropped; None if it was measured to the end.
+        ratio: its rate ÷ the winner's, from all rounds; None if unknown. See `Race.comparison`.
+        drop: why it was not visited to the end; None if it was.
         failed: visits in which it failed.
     """
 
     index: int
     ratio: Interval | None
-    dropped_after: int | None
+    drop: Drop | None
     failed: int
 
     @property
     def is_indistinguishable(self) -> bool:
         """Whether it was measured to the end, without a difference that was shown."""
-        return self.dropped_after is None and not self.failed and not self.differs
+        return self.drop is None and not self.failed and not self.differs
 
     @property
     def differs(self) -> bool:
-        """Whether a difference was shown."""
+        """Whether a difference was shown; nothing was if it was dropped because it was behind."""
+        if self.drop is not None:
+            return self.drop.shown is not None
         return self.ratio is not None and self.ratio.excludes_one
 
 
@@ -211,7 +221,11 @@ class Confirmation:
         if not self.rounds:
             return None
         wanted = [self._leader, *self._tied]
-        missing = tuple(self.plan.requests[i] for i in wanted if i not in self.verified)
+        missing = tuple(
+            self.plan.verification(index, is_compared=len(wanted) > 1)
+            for index in wanted
+            if index not in self.verified
+        )
         return Step(VERIFICATION, self.race.rounds, missing) if missing else None
 
     # --- what was found --------------------------------------------------------------
@@ -351,7 +365,8 @@ class Confirmation:
                 {
                     "config": names[c.index],
                     "ratio_to_winner": _bounds(c.ratio),
-                    "dropped_after": c.dropped_after,
+                    "dropped_after": c.drop.rounds if c.drop else None,
+                    "differs": c.differs,
                     "indistinguishable": c.is_indistinguishable,
                 }
                 for c in self.comparisons

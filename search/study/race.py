@@ -42,12 +42,27 @@ class RaceRules:
     far_behind: float = 0.7
     reference_every: int = 4
     precision: float = 0.025
-    estimating_rounds: int = 4
+    estimating_rounds: int = 6
 
     @property
     def last_selection_round(self) -> int:
         """The round after which a leader is chosen in any case, from 1."""
         return max(1, min(self.selection_rounds, self.rounds // 2))
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Why a finalist is no longer visited.
+
+    Attributes:
+        rounds: number of rounds before that.
+        best: the finalist that it was compared with; None if it failed.
+        shown: the ratio of its rate to that of `best`, if the sequential test shows a difference.
+    """
+
+    rounds: int
+    best: int | None = None
+    shown: Interval | None = None
 
 
 class Race:
@@ -61,7 +76,7 @@ class Race:
     Attributes:
         rounds: number of complete rounds.
         alive: the finalists that are still visited.
-        dropped: the number of rounds after which a finalist was dropped, by index.
+        dropped: the finalists that are no longer visited, by index.
         leader: the chosen finalist, or the reference without any finalist; None until then.
         selected_in: number of rounds that chose the leader.
     """
@@ -76,7 +91,7 @@ class Race:
         self.rules, self.estimates = rules, Estimates(count, prior)
         self.rounds, self.selected_in = 0, 0
         self.finalists = list(range(1, count))
-        self.alive, self.dropped = list(self.finalists), dict[int, int]()
+        self.alive, self.dropped = list(self.finalists), dict[int, Drop]()
         self._reference_share = reference_share
         self.leader: int | None = None
         if len(self.finalists) < 2:
@@ -163,9 +178,9 @@ class Race:
             return estimates.log_mean(index)
         return estimates.difference(index, origin)[0]
 
-    def _drop(self, index: int) -> None:
+    def _drop(self, index: int, best: int | None = None, shown: Interval | None = None) -> None:
         self.alive.remove(index)
-        self.dropped[index] = self.rounds
+        self.dropped[index] = Drop(self.rounds, best, shown)
         if self.leader == index:
             self.leader = None
 
@@ -189,7 +204,7 @@ class Race:
         """Replace a leader that is shown to be slower; drop each finalist that is behind."""
         assert self.leader is not None
         fastest = self._fastest()
-        interval = self._compare(fastest, self.leader, is_last=False)
+        interval = self._compare(fastest, self.leader, self.rules.rounds)
         if interval is not None and interval.low > 1:
             self.leader = fastest
         if self.rounds >= self.rules.min_rounds:
@@ -199,11 +214,11 @@ class Race:
         """Drop what is behind while more than two are left, and what is shown to be slower."""
         for index in sorted(self.alive, key=lambda i: self._position(i, best)):
             if len(self.alive) > 2 and index != best and self._is_behind(index, best):
-                self._drop(index)
+                self._drop(index, best)
         for index in list(self.alive):
-            interval = self._compare(index, best, is_last=False)
+            interval = self._compare(index, best, self.rules.rounds)
             if interval is not None and interval.high < 1:
-                self._drop(index)
+                self._drop(index, best, interval)
 
     def _is_behind(self, index: int, best: int) -> bool:
         if not (self.estimates.visit_count(index) and self.estimates.visit_count(best)):
@@ -220,20 +235,24 @@ class Race:
     def comparison(self, index: int, other: int) -> Interval | None:
         """Return the ratio of two finalists' rates, from all rounds; None if unknown.
 
-        The interval holds for all finalists together, and although the race compared them after
-        every round; see `critical_value`.
+        For those that are still visited, and for those that were shown to differ, the interval
+        holds for all finalists together and although the race compared them after every round;
+        see `critical_value`. Otherwise it holds for this pair alone.
         """
-        return self._compare(index, other, is_last=not self.dropped.keys() & {index, other})
+        drop = self.dropped.get(index)
+        if drop is not None and drop.shown is not None and drop.best == other:
+            return drop.shown  # As it was shown: later visits to `best` do not revoke it.
+        if self.dropped.keys() & {index, other}:
+            return self.estimates.ratio(index, other) if index != other else None
+        return self._compare(index, other, self.rounds)
 
-    def _compare(self, index: int, other: int, is_last: bool) -> Interval | None:
-        """Return the ratio of two rates; more rounds may follow unless it is the last look."""
+    def _compare(self, index: int, other: int, looks: int) -> Interval | None:
+        """Return the ratio of two rates, compared after each of this number of rounds."""
         counts = [self.estimates.visit_count(i) for i in (index, other)]
         if index == other or not all(counts):
             return None
         difference, error, dof = self.estimates.difference(index, other)
-        look = min(self.dropped.get(i, self.rounds) for i in (index, other))
-        looks = look if is_last else self.rules.rounds
-        critical = critical_value(dof, len(self.finalists), look, looks)
+        critical = critical_value(dof, len(self.finalists), self.rounds, looks)
         return log_interval(difference, critical * error) if math.isfinite(critical) else None
 
     def ratio_to_reference(self, index: int) -> Interval | None:
@@ -259,11 +278,12 @@ class Race:
     def first_round(self, index: int) -> int:
         """Return the first round that estimates a configuration's rate.
 
-        For a finalist the one after those that chose the leader, unless the race ended with them.
+        For a finalist the one after those that chose the leader, unless too few followed.
         """
         if index == REFERENCE or self.leader is None:
             return 0
-        return self.selected_in if self.estimates.visit_count(index, self.selected_in) else 0
+        followed = self.estimates.visit_count(index, self.selected_in)
+        return self.selected_in if followed >= self.rules.min_rounds else 0
 
     @property
     def is_selection_separate(self) -> bool:

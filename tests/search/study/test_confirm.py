@@ -1,19 +1,27 @@
-"""The plan of a confirmation, its rounds and its winner."""
+"""The plan of a confirmation, its steps, its winner and its record."""
 
 import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from optuna.storages import InMemoryStorage
 
+from loadgen.rate.goal import Depth
 from search.spec.space import build_space
-from search.study.confirm import Confirmation, Plan, confirm
-from search.study.rounds import Rounds
+from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, confirm, visit_rps
+from search.study.noise import Variance
+from search.study.race import RaceRules
 from search.study.store import StudyStore
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
-from tests.results import result_for, trial_result
+from servetune.errors import FailureKind
+from tests.results import result_for, trial_result, visit_for
 from tests.stores import measure
+
+RULES = RaceRules(rounds=10)
 
 
 @pytest.fixture
@@ -29,19 +37,66 @@ def plan_for(store: StudyStore, count: int = 3) -> Plan:
     return Plan.of(store.results, store.results[0], count)
 
 
+class Host:
+    """Measures at once, with a little noise; raises KeyboardInterrupt after some measurements.
+
+    Args:
+        rates: closed-loop rates by trial number; those of the plan if a number is missing.
+        latencies_s: p99 at the comparison rate, by trial number.
+    """
+
+    def __init__(
+        self,
+        rates: dict[int, float] | None = None,
+        latencies_s: dict[int, float] | None = None,
+        ends_after: int = 1000,
+    ):
+        self.measured: list[tuple[str, int]] = []
+        self._rates, self._latencies_s = rates or {}, latencies_s or {}
+        self._ends_after = ends_after
+
+    async def measure(self, step: Step, request: TrialRequest, folder: Path) -> TrialResult:
+        if len(self.measured) == self._ends_after:
+            raise KeyboardInterrupt
+        self.measured.append((step.stage, request.number))
+        assert folder.name == f"{step.stage}-{request.number}"
+        rate = self._rates.get(request.number, request.known_rps or 0.0)
+        rate *= 1 + 0.02 * ((7 * len(self.measured)) % 5 - 2) / 2
+        if request.depth is Depth.ESTIMATE:
+            assert request.comparison_rps is None
+            return visit_for(request, rate)
+        latency_s = self._latencies_s.get(request.number, 0.5) if request.comparison_rps else None
+        return result_for(request, 0.9 * rate, capacity_rps=rate, comparison_p99_s=latency_s)
+
+
+def run(
+    store: StudyStore,
+    plan: Plan,
+    host: Host,
+    may_start: Callable[[Step], bool] = lambda step: True,
+    rules: RaceRules = RULES,
+) -> Confirmation:
+    def read() -> Confirmation:
+        return Confirmation.read(store.visits(plan.name), plan, rules)
+
+    asyncio.run(confirm(store, plan, read, may_start, host.measure))
+    return read()
+
+
 def test_plan_has_reference_then_best(store: StudyStore) -> None:
     plan = plan_for(store)
     assert [request.number for request in plan.requests] == [0, 2, 4, 1]
     assert [request.known_rps for request in plan.requests] == [5.0, 120.0, 110.0, 100.0]
     assert [request.comparison_rps for request in plan.requests] == [None, 80.0, 80.0, 80.0]
     assert plan.finalists == [1, 2, 3]
+    assert plan.reference_share == pytest.approx(5 / 120)
     assert plan.name == plan_for(store).name != plan_for(store, 2).name
 
 
 def test_plan_has_reference_among_finalists_once(store: StudyStore) -> None:
     plan = Plan.of(store.results, store.results[2], 2)
     assert [request.number for request in plan.requests] == [2, 4]
-    assert plan.finalists == [0, 1]
+    assert plan.finalists == [1]
 
 
 def test_plan_leaves_out_configurations_far_below_best(store: StudyStore) -> None:
@@ -50,44 +105,125 @@ def test_plan_leaves_out_configurations_far_below_best(store: StudyStore) -> Non
     )
 
 
-def test_confirmation_winner_may_be_reference(store: StudyStore) -> None:
-    rates = ([150.0, 151.0, 149.0], [110.0, 112.0, 111.0], [108.0, 111.0, 109.0])
-    results = tuple(tuple(trial_result(0, rate) for rate in row) for row in rates)
-    assert Confirmation(plan_for(store, 2), Rounds(results)).winner == 0
+def test_plan_visits_shortly_and_verifies_thoroughly(store: StudyStore) -> None:
+    plan = plan_for(store)
+    assert plan.visit(1).depth is Depth.ESTIMATE and plan.visit(1).comparison_rps is None
+    verification = plan.verification(1, is_compared=True)
+    assert verification.depth is Depth.FULL and verification.latency_curve
+    assert verification.comparison_rps == 80.0
+    assert plan.verification(1, is_compared=False).comparison_rps is None
 
 
-class Host:
-    """Measures at once; raises KeyboardInterrupt after a number of measurements."""
-
-    def __init__(self, ends_after: int = 1000):
-        self.measured: list[tuple[int, int, str]] = []
-        self._ends_after = ends_after
-
-    async def measure(self, round_number: int, request: TrialRequest, folder: Path) -> TrialResult:
-        if len(self.measured) == self._ends_after:
-            raise KeyboardInterrupt
-        self.measured.append((round_number, request.number, folder.name))
-        rate = (request.known_rps or 0.0) * (0.9 + 0.01 * round_number)
-        return result_for(request, rate, comparison_p99_s=0.5)
+def test_confirm_interleaves_visits_then_verifies_winner(store: StudyStore) -> None:
+    host = Host()
+    found = run(store, plan_for(store, 2), host)
+    assert host.measured[:6] == [("0", 0), ("0", 2), ("0", 4), ("1", 4), ("1", 2), ("1", 0)]
+    assert [visit for visit in host.measured if visit[0] == VERIFICATION] == [(VERIFICATION, 2)]
+    assert found.plan.requests[found.winner].number == 2
+    sustained = found.sustained(found.winner)
+    assert sustained is not None and sustained.mean == pytest.approx(0.9 * 120, rel=0.02)
+    assert found.is_conclusive
 
 
-def test_confirm_interleaves_rounds_and_resumes(store: StudyStore) -> None:
-    plan, host = plan_for(store, 2), Host(ends_after=4)
-
-    def run(host: Host, allowed_rounds: int = 9) -> None:
-        asyncio.run(confirm(store, plan, 3, lambda number: number < allowed_rounds, host.measure))
-
+def test_confirm_keeps_visits_of_killed_driver(store: StudyStore) -> None:
+    plan, uninterrupted = plan_for(store, 2), Host()
     with pytest.raises(KeyboardInterrupt):
-        run(host)
-    assert [(n, trial) for n, trial, _ in host.measured] == [(0, 0), (0, 2), (0, 4), (1, 4)]
-    first = Confirmation.read(store, plan)
-    assert first is not None and first.rounds.count == 1, "an incomplete round does not count"
+        run(store, plan, host := Host(ends_after=4))
+    first = Confirmation.read(store.visits(plan.name), plan, RULES)
+    assert first.race.rounds == 1, "an incomplete round does not count"
     resumed = Host()
-    run(resumed, allowed_rounds=2)
-    assert resumed.measured == [(1, 2, "1-2"), (1, 0, "1-0")]
-    run(resumed)
-    complete = Confirmation.read(store, plan)
-    assert complete is not None and complete.rounds.count == 3
-    assert len(resumed.measured) == 5
-    assert complete.rounds.rates(1) == pytest.approx([108.0, 109.2, 110.4])
-    assert plan.requests[complete.winner].number == 2
+    run(store, plan, resumed)
+    fresh = StudyStore(build_space({}, 2), InMemoryStorage(), "other")
+    run(fresh, plan, uninterrupted)
+    assert host.measured + resumed.measured == uninterrupted.measured
+
+
+def test_confirm_verifies_when_time_is_over(store: StudyStore) -> None:
+    def may_start(step: Step) -> bool:
+        return step.is_verification or step.round_number < 2
+
+    host = Host()
+    found = run(store, plan_for(store, 2), host, may_start)
+    assert found.race.rounds == 2 and found.is_conclusive
+    assert host.measured[-1] == (VERIFICATION, 2)
+    more = Host()
+    run(store, plan_for(store, 2), more, may_start)
+    assert more.measured == [], "a resumed run without more time measures nothing"
+    found = run(store, plan_for(store, 2), more)
+    assert found.race.rounds > 2 and more.measured[0] == ("2", 0)
+
+
+def test_confirm_extends_rounds(store: StudyStore) -> None:
+    rules = RaceRules(rounds=2)
+    assert run(store, plan_for(store, 2), Host(), rules=rules).race.rounds == 2
+    assert run(store, plan_for(store, 2), Host(), rules=RaceRules(4)).race.rounds == 4
+
+
+def test_confirm_ends_if_no_finalist_serves(store: StudyStore) -> None:
+    host = Host(rates={2: 0.0, 4: 0.0})
+    found = run(store, plan_for(store, 2), host)
+    assert found.race.rounds == 2
+    assert not found.is_conclusive or found.winner == 0
+
+
+def test_winner_is_fastest_to_answer_of_indistinguishable_finalists(store: StudyStore) -> None:
+    rates = {2: 110.0, 4: 109.0, 1: 80.0}
+    found = run(store, plan_for(store), Host(rates, {2: 0.9, 4: 0.3}))
+    assert found.plan.requests[found.winner].number == 4
+    tied, slow = found.comparisons
+    assert tied.is_indistinguishable and found.plan.requests[tied.index].number == 2
+    assert not slow.is_indistinguishable and slow.drop is not None
+
+
+def test_winner_is_faster_despite_its_latency(store: StudyStore) -> None:
+    found = run(store, plan_for(store, 2), Host({2: 120.0, 4: 100.0}, {2: 0.9, 4: 0.3}))
+    assert found.plan.requests[found.winner].number == 2
+    (slower,) = found.comparisons
+    assert slower.differs and slower.ratio is not None and slower.ratio.high < 1
+
+
+def test_winner_is_reference_if_no_finalist_is_faster(store: StudyStore) -> None:
+    plan = Plan.of(store.results, store.results[1], 2)
+    assert [request.number for request in plan.requests] == [1, 2, 4]
+    found = run(store, plan, Host({1: 150.0}))
+    assert found.winner == 0 and found.comparisons == []
+    assert found.ratio is not None and found.ratio.high < 1
+    assert found.sustained(0) is not None
+
+
+def test_confirmation_leaves_out_measurements_that_show_nothing(store: StudyStore) -> None:
+    lost = replace(trial_result(2), host_fault=True)
+    limited = replace(trial_result(2), failure=FailureKind.GENERATOR_LIMITED)
+    assert visit_rps(lost) is None and visit_rps(limited) is None
+    assert visit_rps(trial_result(2)) == 0.0, "the server failed"
+
+
+def test_confirmation_drops_finalist_that_fails(store: StudyStore) -> None:
+    found = run(store, plan_for(store, 2), Host(rates={2: 0.0}))
+    assert found.plan.requests[found.winner].number == 4
+    (failed,) = found.comparisons
+    assert failed.failed == 1 and failed.drop is not None and failed.drop.rounds == 1
+
+
+def test_confirmation_uses_prior_of_the_visited_host(store: StudyStore) -> None:
+    plan = plan_for(store, 1)
+    stored = {
+        "0": {r.config.digest: visit_for(r, 100.0, facts={"host": "a"}) for r in plan.requests}
+    }
+
+    def prior_for(visit: TrialResult) -> Variance | None:
+        return Variance(0.01, 20) if visit.host.name == "a" else None
+
+    alone = Confirmation.read(stored, plan, RULES)
+    helped = Confirmation.read(stored, plan, RULES, prior_for)
+    assert alone.prediction(1) is None, "one visit shows no noise"
+    assert helped.prediction(1) is not None and helped.prior == Variance(0.01, 20)
+
+
+def test_confirmation_summary_is_plain_data(store: StudyStore) -> None:
+    summary = run(store, plan_for(store), Host()).summary()
+    data = json.loads(json.dumps(summary))
+    assert data["winner"] == "trial 2" and data["configs"][0]["config"] == "trial 0"
+    low, mean, high = (data["ratio_to_reference"][key] for key in ("low", "mean", "high"))
+    assert low < mean < high and mean == pytest.approx(24, rel=0.05)
+    assert data["noise"]["prior_sd"] is None and data["noise"]["sd"] > 0
