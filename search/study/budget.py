@@ -105,25 +105,28 @@ class Budget:
         if step.is_verification:
             return self._remaining_s >= verification_s / 2
         needed_s = (len(step.requests) - 0.5) * visit_s
-        if step.round_number >= MIN_ROUNDS and self._confirmation_left_s() < needed_s:
+        if step.round_number >= MIN_ROUNDS and self._confirmation_left_s(results) < needed_s:
             return False
         return self._remaining_s >= needed_s + verification_s
 
-    def _confirmation_left_s(self) -> float:
+    def _confirmation_left_s(self, results: list[TrialResult]) -> float:
         limit_s = self._spec.confirm.time_limit_s if self._spec.confirm else 0.0
-        return limit_s - self._store.confirmation_spent_s
+        return limit_s - sum(visit.duration_s for visit in self._visits(results))
 
-    def _visit_s(self, results: list[TrialResult]) -> float:
-        """Return the expected duration of a visit, seconds: by those so far, else by the trials."""
+    def _visits(self, results: list[TrialResult]) -> list[TrialResult]:
+        """Return the visits so far of the plan for these results, without verifications."""
         plan = confirmation_plan(self._spec, results)
         stored = self._store.visits(plan.name) if plan else {}
-        visits_s = [
-            visit.duration_s
+        return [
+            visit
             for stage, visits in stored.items()
             if stage != VERIFICATION
             for visit in visits.values()
         ]
-        if visits_s:
+
+    def _visit_s(self, results: list[TrialResult]) -> float:
+        """Return the expected duration of a visit, seconds: by those so far, else by the trials."""
+        if visits_s := [visit.duration_s for visit in self._visits(results)]:
             return mean(visits_s)
         trials_s = [
             min(r.duration_s, CLOSED_LOOP_S + sum(r.timing.phases_s.get(p, 0.0) for p in _RESTART))

@@ -38,10 +38,6 @@ class Rounds:
         """Return the rates of a configuration, 0 for a failure, without inconclusive results."""
         return [r.sustained_rps or 0.0 for r in self.results[index] if not r.is_inconclusive]
 
-    def positive_rates(self, index: int) -> list[float]:
-        """Return the rates of a configuration that are above 0."""
-        return [rate for rate in self.rates(index) if rate]
-
     def ratios(self, index: int, to: int = 0) -> list[float]:
         """Return the ratio of two configurations' rates by round, if both have a rate."""
         return [

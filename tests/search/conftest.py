@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from search.spec.loading import load_spec
-from search.study.confirm import Confirmation, Plan
+from search.study.confirm import VERIFICATION, Confirmation, Plan
 from search.study.driver import create_run
 from search.study.outcome import Outcome
+from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
-from search.study.rounds import Rounds
 from search.study.run_folder import Run
 from search.trial.result import TrialState
 from serving.config import ServerConfig
-from tests.results import result_for
+from tests.results import result_for, visit_for
 from tests.specifications import make_model_files, write_spec
 
 SERVER_METRICS = {
@@ -73,9 +73,15 @@ def confirmed(outcome: Outcome) -> Outcome:
     """The outcome with a confirmation of two rounds; the reference fails in the second."""
     assert outcome.reference is not None
     plan = Plan.of(outcome.results, outcome.reference, 2)
-    rates = {0: (5.0, None), 3: (230.0, 240.0)}
-    columns = [
-        tuple(result_for(request, rps, comparison_p99_s=0.4) for rps in rates[request.number])
-        for request in plan.requests
-    ]
-    return replace(outcome, confirmation=Confirmation(plan, Rounds(tuple(columns))))
+    rates = {0: (5.5, None), 3: (235.0, 245.0), 1: (50.0, 51.0)}
+    stored = {
+        str(number): {
+            request.config.digest: visit_for(request, rates[request.number][number])
+            for request in plan.requests
+        }
+        for number in range(2)
+    }
+    request = plan.verification(1, is_compared=False)
+    verified = result_for(request, 232.8, capacity_rps=240.0, p99_s=0.4)
+    stored[VERIFICATION] = {request.config.digest: verified}
+    return replace(outcome, confirmation=Confirmation.read(stored, plan, RaceRules(rounds=2)))

@@ -45,12 +45,13 @@ def test_headline_reports_run_without_rate(run: Run) -> None:
     assert headline(outcome_of(run, run.spec(), store)) == "No configuration sustained any rate."
 
 
-def test_ending_reports_rounds_that_the_confirmation_lacks(confirmed: Outcome) -> None:
-    spec = confirmed.spec.model_copy(update={"confirm": ConfirmSection(rounds=5)})
-    assert ending(replace(confirmed, spec=spec)) == (
-        "The run ended because all 5 trials were run. The confirmation completed 2 of 5 rounds."
-    )
+def test_ending_reports_missing_confirmation(outcome: Outcome, confirmed: Outcome) -> None:
     assert ending(confirmed) == "The run ended because all 5 trials were run."
+    assert ending(outcome) == (
+        "The run ended because all 5 trials were run. No round of the confirmation was completed."
+    )
+    off = outcome.spec.model_copy(update={"confirm": ConfirmSection(rounds=0)})
+    assert ending(replace(outcome, spec=off)) == "The run ended because all 5 trials were run."
     assert ending(replace(confirmed, reason=None)) == "The run has not ended."
 
 
@@ -113,10 +114,10 @@ def test_write_report_lists_warnings(outcome: Outcome) -> None:
 
 
 def test_write_report_compares_confirmation_with_search(confirmed: Outcome) -> None:
-    assert "Confirmed in 2 rounds: trial 3 sustains 235 rps" in rendered(confirmed)
+    assert "Confirmed in 2 rounds: trial 3 sustains 233 rps" in rendered(confirmed)
     text = written(confirmed)
     assert "the search measured 250 rps)" in text
     rows = [line for line in text.partition("## Confirmation")[2].splitlines() if "| " in line]
-    assert rows[2].startswith("| 0 (reference) | 5 | 5, none |")
-    assert rows[3].startswith("| 3 | 250 | 230, 240 | 235 |")
-    assert "The reference, trial 0, sustained no rate in 1 of 2 rounds" in text
+    assert rows[2].startswith("| 0 (reference) | 5 | 5.5, failed |")
+    assert rows[3].startswith("| 3 | 250 | 235, 245 | 240 |")
+    assert "The reference, trial 0, failed in 1 of 2 visits" in text

@@ -65,7 +65,7 @@ def test_load_spec_reports_a_mistake_with_its_path(
         ({"extra": 1}, "extra: unknown key; known keys are format_version, name, model, "),
         ({"goal": {"range": 3}}, "goal.range: unknown key; known keys are width, "),
         ({"serving": {"ports": {"http": 3}}}, "serving.ports.http: unknown key; known keys are inference, "),
-        ({"confirm": {"round": 3}}, "confirm.round: unknown key; known keys are rounds, finalists"),
+        ({"confirm": {"round": 3}}, "confirm.round: unknown key; known keys are rounds, finalists, time_limit_s"),
         ({"space": {"wrokers": 2}}, "space.wrokers: unknown key; known keys are workers, "),
         ({"space": {"workers": {"low": 1, "high": 2, "step": 1}}}, "space.workers.step: unknown key; known keys are low, high, log"),
         ({"sweep": {"loads": [{"kind": "burst", "requests": 1, "users": 1}]}}, "users: unknown key; known keys are kind, requests"),

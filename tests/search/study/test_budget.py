@@ -7,13 +7,13 @@ import pytest
 
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
-from search.study.budget import Budget, trials_since_improvement
-from search.study.confirm import Plan
+from search.study.budget import Budget, confirmation_plan, trials_since_improvement
+from search.study.confirm import VERIFICATION, Plan, Step
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
-from tests.results import result_for, trial_result
+from tests.results import trial_result, visit_for
 from tests.specifications import make_model_files, write_spec
 from tests.stores import begun_store, measure
 
@@ -79,22 +79,77 @@ def test_budget_counts_time_of_earlier_drivers(folder: Path) -> None:
     assert budget.reason == "the time budget of 600 s is spent"
 
 
-def test_budget_reserves_time_for_missing_confirmation(folder: Path) -> None:
-    search = {"time_budget_s": 600}
-    spec = spec_with(folder, search=search, confirm={"rounds": 2, "finalists": 1})
+def confirming_store(folder: Path, **search: Any) -> tuple[StudySpec, StudyStore, Plan]:
+    """Return a store with two trials whose visits are expected to take 20 s."""
+    spec = spec_with(
+        folder,
+        search=search,
+        confirm={"rounds": 4, "finalists": 1, "time_limit_s": 150},
+        goal={"window_s": 1, "window_limit_s": 10},
+    )
     store = store_for(folder, spec)
-    measure(store, 10.0, duration_s=50.0)
-    request = measure(store, 20.0, duration_s=50.0)
-    # A measurement is expected to take 40 s, and 2 rounds of 2 are missing.
-    store.record_spent(400.0)
+    for rps in (10.0, 20.0):
+        measure(store, rps, duration_s=50.0, phases_s={"start": 8.0, "stop": 2.0})
+    plan = confirmation_plan(spec, store.results)
+    assert plan is not None
+    return spec, store, plan
+
+
+def visit_round(store: StudyStore, plan: Plan, number: int, duration_s: float = 20.0) -> None:
+    for request in plan.requests:
+        store.record_visit(plan.name, str(number), visit_for(request, 20.0, duration_s=duration_s))
+
+
+def test_budget_reserves_time_for_confirmation(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder, time_budget_s=600)
+    # 4 rounds of 2 visits of 20 s, at most 150 s, then a verification of 20 + 4 × 10 s.
+    store.record_spent(600 - 210 - 51.0)
+    assert Budget(spec, store).may_start_trial()
+    store.record_spent(600 - 210 - 49.0)
+    assert not Budget(spec, store).may_start_trial(), "a trial takes 50 s"
+    visit_round(store, plan, 0)
+    assert Budget(spec, store).may_start_trial(), "40 s of it were spent"
+
+
+def test_budget_reserves_at_most_a_share(folder: Path) -> None:
+    spec, store, _ = confirming_store(folder, time_budget_s=300)
+    store.record_spent(300 - 120 - 51.0)
+    assert Budget(spec, store).may_start_trial(), "at most 0.4 of 300 s are reserved"
+    off = spec_with(folder, search={"time_budget_s": 300}, confirm={"rounds": 0})
+    store.record_spent(300 - 51.0)
+    assert not Budget(spec, store).may_start_trial() and Budget(off, store).may_start_trial()
+    assert Budget(off, store).pending_confirmation() is None
+
+
+def test_budget_uses_measured_durations_of_visits(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder, time_budget_s=600)
+    visit_round(store, plan, 0, duration_s=5.0)
+    # The next round needs 1.5 × 5 s, and a verification 5 + 40 s.
+    store.record_spent(600 - 54.0)
+    assert Budget(spec, store).may_start_step(Step("1", 1, plan.requests))
+    store.record_spent(600 - 50.0)
     budget = Budget(spec, store)
-    assert not budget.may_start_trial(), "of 200 s, 160 s are reserved"
-    assert budget.reason.endswith("and 160 s are kept for the confirmation")
-    plan = Budget(spec, store).pending_confirmation()
-    assert isinstance(plan, Plan)
-    result = result_for(request, 20.0, duration_s=40.0)
-    store.record_confirmation(plan.name, 0, result)
-    assert Budget(spec, store).may_start_trial(), "of 200 s, 120 s are reserved"
+    assert not budget.may_start_step(Step("1", 1, plan.requests))
+    assert budget.may_start_step(Step(VERIFICATION, 1, plan.requests[:1]))
+    assert budget.pending_confirmation() is not None
+
+
+def test_budget_limits_confirmation_after_three_rounds(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder)
+    for number in range(3):
+        visit_round(store, plan, number, duration_s=70.0)
+        allowed = Budget(spec, store).may_start_step(Step(str(number + 1), number + 1, ()))
+        assert allowed is (number + 1 < 3), "150 s are spent after the second round"
+    verified = Budget(spec, store).pending_confirmation()
+    assert verified is not None, "the rate of the winner is verified in any case"
+
+
+def test_budget_starts_no_step_after_interrupt(folder: Path) -> None:
+    spec, store, _ = confirming_store(folder)
+    budget = Budget(spec, store)
+    assert budget.pending_confirmation() is not None
+    budget.interrupted.set()
+    assert budget.pending_confirmation() is None
 
 
 def test_budget_does_not_reopen_search_that_ended(folder: Path) -> None:

@@ -11,13 +11,15 @@ import yaml
 from search.errors import RunError
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.loading import load_spec
-from search.study.confirm import Plan
+from search.study.confirm import VERIFICATION, Plan
 from search.study.driver import create_run
+from search.study.noise_history import NoiseEntry, NoiseHistory, host_key, write_history
 from search.study.outcome import Outcome
 from search.study.reading import open_store, read_outcome
 from search.study.run_folder import Run
 from search.trial.request import TrialOrigin
-from tests.results import result_for, trial_result
+from search.trial.result import TrialResult
+from tests.results import result_for, trial_result, visit_for
 from tests.specifications import make_model_files, write_spec
 
 END = "all 5 trials were run"
@@ -58,18 +60,21 @@ def plan_of(outcome: Outcome) -> Plan:
 
 
 def measure_confirmation(outcome: Outcome) -> None:
-    """Record two rounds in the study, and write their files, as the driver does."""
+    """Record two rounds and a verification in the study and as files, as the driver does."""
     outcome.run.extend(rounds=2)
     store, plan = open_store(outcome.run, outcome.run.spec()), plan_of(outcome)
-    for round_number in range(2):
+
+    def record(stage: str, result: TrialResult) -> None:
+        store.record_visit(plan.name, stage, result)
+        folder = outcome.run.folder / "confirm" / plan.name / f"{stage}-{result.number}"
+        folder.mkdir(parents=True)
+        data = {"format_version": MEASUREMENTS_VERSION, "result": result.to_dict()}
+        (folder / "measurements.json").write_text(json.dumps(data))
+
+    for number in range(2):
         for request in plan.requests:
-            result = result_for(request, 200.0 + round_number, p99_s=0.2)
-            store.record_confirmation(plan.name, round_number, result)
-            name = f"{round_number}-{request.number}"
-            folder = outcome.run.folder / "confirm" / plan.name / name
-            folder.mkdir(parents=True)
-            data = {"format_version": MEASUREMENTS_VERSION, "result": result.to_dict()}
-            (folder / "measurements.json").write_text(json.dumps(data))
+            record(str(number), visit_for(request, 200.0 + number))
+    record(VERIFICATION, result_for(plan.requests[1], 190.0, capacity_rps=200.0, p99_s=0.2))
 
 
 @pytest.mark.parametrize("is_old", [False, True], ids=["named", "old"])
@@ -133,10 +138,11 @@ def test_read_outcome_writes_nothing(outcome: Outcome, study: str) -> None:
 def test_read_outcome_restores_confirmation_without_study(outcome: Outcome) -> None:
     measure_confirmation(outcome)
     before = read_outcome(outcome.run)
-    assert before.confirmation is not None and before.confirmation.rounds.count == 2
+    assert before.confirmation is not None and before.confirmation.race.rounds == 2
     (outcome.run.folder / "study.db").unlink()
     after = read_outcome(outcome.run)
-    assert after.confirmation == before.confirmation and after.chosen == before.chosen
+    assert after.confirmation is not None and after.chosen == before.chosen
+    assert after.confirmation.summary() == before.confirmation.summary()
     assert after.best == before.best and after.reference == before.reference
 
 
@@ -146,7 +152,21 @@ def test_read_outcome_leaves_out_damaged_measurement(outcome: Outcome) -> None:
     paths = sorted(outcome.run.folder.glob("confirm/*/1-*/measurements.json"))
     paths[0].write_text('{"format_version": 2, "resu')
     confirmation = read_outcome(outcome.run).confirmation
-    assert confirmation is not None and confirmation.rounds.count == 1
+    assert confirmation is not None and confirmation.race.rounds == 1
+
+
+def test_read_outcome_uses_the_runs_copy_of_the_hosts_noise(outcome: Outcome) -> None:
+    measure_confirmation(outcome)
+    before = read_outcome(outcome.run).confirmation
+    assert before is not None
+    host = host_key(before.rounds[0][0])
+    history = NoiseHistory().with_entry(host, NoiseEntry(run="earlier", variance=0.01, dof=30))
+    write_history(outcome.run.noise_path, history)
+    confirmation = read_outcome(outcome.run).confirmation
+    assert confirmation is not None and confirmation.prior == history.prior(host)
+    outcome.run.noise_path.write_text("{")
+    confirmation = read_outcome(outcome.run).confirmation
+    assert confirmation is not None and confirmation.prior is None, "a damaged copy is not used"
 
 
 def test_read_outcome_adds_trials_that_study_lacks(outcome: Outcome) -> None:

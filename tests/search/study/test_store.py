@@ -246,14 +246,21 @@ def test_store_restore_adds_results_to_new_storage(
     assert [r.origin for r in reopened.results] == [r.origin for r in before.results]
 
 
-def test_store_confirmation_spent_s_sums_durations(tmp_path: Path) -> None:
+def test_store_keeps_visits_by_plan_and_stage(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    assert store.confirmation_spent_s == 0.0
-    for round_number, duration_s in enumerate((20.0, 22.5)):
-        result = trial_result(1, 10.0, duration_s=duration_s)
-        store.record_confirmation("plan", round_number, result)
-    assert store.confirmation_spent_s == 42.5
-    assert open_store(tmp_path).confirmation_spent_s == 42.5
+    assert store.confirmation_spent_s == 0.0 and store.visits("plan") == {}
+    results = {
+        stage: trial_result(1, 10.0, duration_s=duration_s)
+        for stage, duration_s in (("0", 20.0), ("11", 22.5), ("verification", 60.0))
+    }
+    for stage, result in results.items():
+        store.record_visit("plan", stage, result)
+    store.record_visit("other", "0", results["0"])
+    for reopened in (store, open_store(tmp_path)):
+        assert reopened.confirmation_spent_s == 122.5
+        assert reopened.visits("plan") == {
+            stage: {result.config.digest: result} for stage, result in results.items()
+        }
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+"""The result of a confirmation in a few sentences and a table."""
+
+from collections.abc import Sequence
+
+from search.report.confirmation import confirmation_section, confirmation_text
+from search.study.confirm import VERIFICATION, Confirmation, Plan
+from search.study.noise import Variance
+from search.study.race import RaceRules
+from search.trial.result import TrialResult
+from serving.config import ServerConfig
+from tests.results import result_for, trial_result, visit_for
+
+SEARCHED = {0: 5.0, 1: 100.0, 2: 120.0, 3: 80.0, 4: 110.0}
+STEADY = {
+    0: [5.0, 5.1],
+    2: [120.0, 121.0, 119.0, 120.0, 122.0, 118.0],
+    4: [119.0, 120.0, 120.0, 121.0, 118.0, 119.0],
+}
+
+
+def confirmation_of(
+    rates: dict[int, Sequence[float | None]],
+    verified: dict[int, tuple[float | None, float | None]] | None = None,
+    rounds: int | None = None,
+    prior: Variance | None = None,
+) -> Confirmation:
+    """Return a confirmation of trials 0 (the reference), 2 and 4.
+
+    Args:
+        rates: closed-loop rates by trial; None for a failure.
+        verified: sustained rate and p99 in seconds, by trial.
+        rounds: the maximum number; all that there are rates for if None.
+    """
+    searched = [trial_result(n, rps, ServerConfig(workers=n + 1)) for n, rps in SEARCHED.items()]
+    plan = Plan.of(searched, searched[0], 2)
+    rounds = rounds or max(len(column) for column in rates.values())
+    stored: dict[str, dict[str, TrialResult]] = {}
+    for request in plan.requests:
+        for number, rate in enumerate(rates[request.number]):
+            visit = visit_for(request, rate)
+            stored.setdefault(str(number), {})[request.config.digest] = visit
+        if verified and request.number in verified:
+            sustained_rps, p99_s = verified[request.number]
+            stored.setdefault(VERIFICATION, {})[request.config.digest] = result_for(
+                request, sustained_rps, capacity_rps=120.0, comparison_p99_s=p99_s
+            )
+    return Confirmation.read(stored, plan, RaceRules(rounds), lambda visit: prior)
+
+
+def test_confirmation_text_reports_rate_reference_and_ties() -> None:
+    found = confirmation_of(STEADY, {2: (114.0, 0.9), 4: (116.4, 0.6)})
+    text = confirmation_text(found)
+    assert text.startswith("Confirmed in 6 rounds: trial 4 sustains 116 rps (95 % prediction interv")
+    assert "the search measured 110 rps" in text
+    assert "Trial 4 is 23.70 times as fast as the reference, trial 0 (95 % interval: 23." in text
+    assert "Trial 2 is statistically indistinguishable from it: 1.00 times the winner's rate (" in text
+    assert "and a p99 of 0.9 s against 0.6 s at 88 rps" in text
+
+
+def test_confirmation_text_reports_finalist_that_is_slower() -> None:
+    rates = {**STEADY, 4: [100.0, 101.0, 99.0, 100.0, 102.0]}
+    text = confirmation_text(confirmation_of(rates, {2: (114.0, None)}))
+    assert "Trial 4 is shown to be slower after 5 rounds: 0.83 times the winner's rate" in text
+    assert "indistinguishable" not in text
+
+
+def test_confirmation_text_reports_reference_that_fails() -> None:
+    rates = {**STEADY, 0: [None, None]}
+    text = confirmation_text(confirmation_of(rates, {2: (114.0, None), 4: (None, None)}))
+    assert "The reference, trial 0, answered no request" in text
+    rates = {**STEADY, 0: [5.0, None]}
+    text = confirmation_text(confirmation_of(rates))
+    assert "The reference, trial 0, failed in 1 of 2 visits" in text
+
+
+def test_confirmation_text_reports_indistinguishable_reference() -> None:
+    noisy = {n: [100.0, 108.0, 94.0, 105.0, 97.0, 99.0] for n in (0, 2, 4)}
+    text = confirmation_text(confirmation_of(noisy, {2: (95.0, None)}))
+    assert "1.00 times as fast as the reference, trial 0 (95 % interval: 0.9" in text
+    assert "); they are statistically indistinguishable" in text
+
+
+def test_confirmation_text_without_verification_reports_closed_loop() -> None:
+    text = confirmation_text(confirmation_of(STEADY))
+    assert text.startswith("Trial 2 answers 120 rps in a closed loop, visited in 6 rounds (95 %")
+    assert "Its sustained rate was not verified at the end" in text
+    failed = confirmation_text(confirmation_of(STEADY, {2: (None, None), 4: (None, None)}))
+    assert "Its verification at the end found no sustained rate" in failed
+    single = {number: column[:1] for number, column in STEADY.items()}
+    assert confirmation_text(confirmation_of(single)).startswith(
+        "Trial 2 answers 120 rps in a closed loop, visited in one round; the search measured 120 rps"
+    )
+
+
+def test_confirmation_section_shows_visits_and_method() -> None:
+    found = confirmation_of(STEADY, {2: (114.0, 0.5), 4: (114.0, 0.6)}, prior=Variance(0.0004, 10))
+    _, _, table, note = confirmation_section(found)
+    rows = table.splitlines()[2:]
+    assert rows[0].startswith("| 0 (reference) | 5 | 5, 5.1, –, –, –, – | 5.05 |")
+    assert "| winner | 114 | 0.5 |" in rows[1]
+    assert "| indistinguishable | 114 | 0.6 |" in rows[2]
+    assert "The standard deviation of a visit is 1." in note
+    assert "and by earlier runs on this host, which had 2.0%" in note
+    assert "means are compared (Welch)" in note
+    assert "The first 3 rounds chose among the finalists" in note
+    assert confirmation_section(None) == []
+
+
+def test_confirmation_section_says_that_ratios_are_formed_within_rounds() -> None:
+    drift = [1.0, 0.7, 1.3, 0.8, 1.2, 0.9]
+    rates = {n: [(50 + 20 * n) * d for d in drift] for n in (0, 2, 4)}
+    note = confirmation_section(confirmation_of(rates))[-1]
+    assert "The rates of a round change together" in note
+
+
+def test_confirmation_section_warns_of_a_choice_on_the_same_rounds() -> None:
+    rates = {n: column[:2] for n, column in STEADY.items()}
+    note = confirmation_section(confirmation_of(rates))[-1]
+    assert "The same rounds chose the winner and estimate its rate" in note
