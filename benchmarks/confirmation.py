@@ -15,6 +15,7 @@ from functools import partial
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,8 @@ VERIFY_S = 50.0
 TIME_LIMIT_S = 900.0
 #: Earlier runs of the host that the prior is from.
 _EARLIER_RUNS, _EARLIER_DOF = 5, 20
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Noise:
         return [self.sd * float(value) for value in (own + wander) / math.sqrt(2)]
 
 
-def _wander(begun_s: Sequence[float], constant_s: float, random: np.random.Generator) -> np.ndarray:
+def _wander(begun_s: Sequence[float], constant_s: float, random: np.random.Generator) -> Floats:
     """Return the means over LOOP_S of an Ornstein-Uhlenbeck process; each has variance 1."""
     step_s = 0.5
     count = int((begun_s[-1] + VISIT_S) / step_s) + 1

@@ -33,7 +33,6 @@ from search.export.scaling import DEFAULT_HEADROOM, Resources, Scaling, replicas
 from search.export.systemd import write_systemd
 from search.formats import CLAIM_VERSION
 from search.report.confirmation import confirmation_text
-from search.report.confirmation import confirmation_text
 from search.report.formatting import format_lower_bound, format_settings
 from search.study.confirm import Confirmation
 from search.study.diff import flat

@@ -49,9 +49,7 @@ class Budget:
         reason: why the last call of `may_start_trial` returned False.
     """
 
-    def __init__(
-        self, spec: StudySpec, store: StudyStore, read: ReadConfirmation | None = None
-    ):
+    def __init__(self, spec: StudySpec, store: StudyStore, read: ReadConfirmation | None = None):
         rules = RaceRules(spec.confirmation_rounds)
         self._spec = spec
         self._read = read or (lambda stored, plan: Confirmation.read(stored, plan, rules))

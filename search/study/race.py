@@ -40,7 +40,7 @@ class RaceRules:
     selection_rounds: int = 5
     behind: float = 2.0
     far_behind: float = 0.7
-    reference_every: int = 4
+    reference_every: int = 6
     precision: float = 0.025
     estimating_rounds: int = 6
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import numpy as np
 
 from search.study.intervals import CONFIDENCE, t_quantile
 
@@ -13,7 +13,7 @@ _LAST_LOOK = {
     **{9: 2.080, 10: 2.087, 11: 2.092, 12: 2.098, 15: 2.110, 20: 2.126, 30: 2.145},
     **{50: 2.164, 10_000: 2.241},
 }
-_LOOKS = sorted(_LAST_LOOK)
+_LOOKS = np.log(list(_LAST_LOOK))
 
 
 def critical_value(dof: float, count: int, look: int, looks: int) -> float:
@@ -34,5 +34,5 @@ def critical_value(dof: float, count: int, look: int, looks: int) -> float:
     # Any of the pairs may turn out to be the one that is reported.
     pairs = max(count * (count - 1) // 2, 1)
     single = t_quantile(dof, CONFIDENCE ** (1 / pairs))
-    last = _LAST_LOOK[_LOOKS[bisect_left(_LOOKS, looks)]] / _LAST_LOOK[1]
+    last = np.interp(np.log(looks), _LOOKS, list(_LAST_LOOK.values())) / _LAST_LOOK[1]
     return single * float(last * (looks / min(look, looks)) ** 0.5)
