@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: setup tune check test test-all test-cluster soak lint docs \
-	bench-measure bench-loadgen bench-search bench-scale bench-page clean
+	bench-measure bench-confirm bench-loadgen bench-search bench-scale bench-page clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,10 @@ lint: setup
 # ARGS="--only repeated" for the simulated ones, ARGS="--case NAME" for one stub.
 bench-measure: setup
 	$(VENV)/bin/python -m benchmarks.measure $(ARGS)
+
+# How right a confirmation is: simulated servers, about 5 minutes; ARGS="--runs 100" for less.
+bench-confirm: setup
+	$(VENV)/bin/python -m benchmarks.confirmation $(ARGS)
 
 # What a request costs the load generator, beside wrk, ab, hey and locust; about 4 minutes.
 bench-loadgen: setup
