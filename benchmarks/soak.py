@@ -49,6 +49,7 @@ SECTIONS = {
     },
     "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15},
     "search": {"trials": 100_000},
+    "confirm": {"rounds": 0},
 }
 #: Range of the time between two faults, seconds.
 FAULT_INTERVAL_S = (10.0, 60.0)

@@ -235,7 +235,8 @@ class ViewBuilder:
         confirmed = None
         if run is not None:
             spec = self._parse("spec", run.folder / "spec.yaml", run.specified) or {}
-            if record.state.is_over and not spec.get("sweep"):
+            has_rounds = bool((spec.get("confirm") or {}).get("rounds"))
+            if record.state.is_over and has_rounds and not spec.get("sweep"):
                 confirmed = confirmed_rates(run)
         best, baseline, ratio = confirmed or (
             _rate(best_of(results)),

@@ -100,8 +100,12 @@ def site(tmp_path: Path) -> Callable[..., Site]:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes the specification of a small study of a light model."""
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that writes the specification of a small study of a light model.
+
+    It has no confirmation unless it is asked for, and leaves the user's cache folder alone.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def write(source: str = BATCHED, **sections: Any) -> Path:
         make_archive(tmp_path, source)
@@ -127,6 +131,7 @@ def study(tmp_path: Path) -> Callable[..., Path]:
                 "max_rate_rps": 400,
             },
             "search": {"trials": 4},
+            "confirm": {"rounds": 0},
             "output": {"folder": str(tmp_path / "runs")},
         }
         for name, section in sections.items():
