@@ -15,7 +15,7 @@ from scipy import optimize, special
 
 #: Significance at which a common change of a round's measurements is taken to be real.
 _CORRELATED = 0.05
-#: A prior counts at most as this many degrees of freedom for each run, and at most so many in all.
+#: Maximum degrees of freedom of a prior: for each earlier run, and in all.
 _DOF_PER_RUN, _MAX_PRIOR_DOF = 3.0, 20.0
 #: Configurations differ in noise: a common variance counts as this many degrees of freedom for a
 #: configuration that is not like the others.

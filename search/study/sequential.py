@@ -6,7 +6,8 @@ import numpy as np
 
 from search.study.intervals import CONFIDENCE, t_quantile
 
-#: Critical values at the last of so many looks: O'Brien and Fleming's test at 5 %, two-sided.
+#: Critical value at the last look by the number of looks: O'Brien and Fleming's test at 5 %,
+#: two-sided.
 #: Jennison and Turnbull (2000), "Group Sequential Methods", table 2.3.
 _LAST_LOOK = {
     **{1: 1.960, 2: 1.977, 3: 2.004, 4: 2.024, 5: 2.040, 6: 2.053, 7: 2.063, 8: 2.072},
