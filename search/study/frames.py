@@ -40,7 +40,7 @@ def frame(run: Run, kind: FrameKind) -> pd.DataFrame:
     if kind == "windows":
         return _windows(run, results)
     if kind == "predictions":
-        confirmations = [result for _, _, result in run.confirmation_results()]
+        confirmations = [result for _, _, result in run.confirmation_visits()]
         return _predictions([*results, *confirmations])
     raise ValueError(f"kind must be trials, windows or predictions (got {kind!r})")
 
