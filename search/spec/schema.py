@@ -398,6 +398,16 @@ class NotifySection(Section):
         description="The ends of a run that are reported: `finished`, `failed`, `stopped`.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, data: Any) -> Any:
+        # YAML 1.1 reads the key `on` as true.
+        return (
+            {"on" if k is True else k: v for k, v in data.items()}
+            if isinstance(data, dict)
+            else data
+        )
+
 
 def _is_study_name(name: str) -> str:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":

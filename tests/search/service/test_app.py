@@ -37,7 +37,7 @@ async def test_api_shows_a_job_from_submission_to_end(
     running = await (await client.get(f"/v1/jobs/{job.id}")).json()
     assert running["progress"] == {
         **{"trials_done": 2, "max_trials": 4, "trial": 1, "phase": "bracketing"},
-        **{"rate_rps": 20.0, "round": None, "rounds": None, "time_budget_s": None},
+        **{"rate_rps": 20.0, "round": None, "rounds": 40, "time_budget_s": None},
     }
     assert running["best"]["sustained_rps"] == 20.0 and running["ratio"] == 4.0
     runner.end(job, reason="all 4 trials were run")

@@ -137,7 +137,7 @@ def test_starter_is_valid_with_and_without_its_comments(folder: Path) -> None:
     make_archive(folder, name="my-model")
     (folder / "mine.yaml").write_text(text)
     assert load_spec(folder / "mine.yaml").name == "my-model"
-    uncommented = yaml.safe_load(re.sub(r'(?m)^# (?=(  )*["\w-]+:)', "", text))
+    uncommented = yaml.safe_load(re.sub(r'(?m)^# (?=(  )*(- )?["\w-]+:)', "", text))
     for name in ("python", "java", "baseline"):
         del uncommented["serving"][name]
     assert {"model", "space", "load", "goal", "search", "serving", "confirm"} <= set(uncommented)
