@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -54,6 +54,8 @@ class ServerConfig:
         environment: other environment variables of the server and its workers.
         jvm: JVM arguments: `{"-Xmx": "2g", "-XX:ParallelGCThreads": "2", "-server": ""}`.
         model_properties: other keys of the model's entry in `models` (startupTimeout, …).
+        models: settings of the server's other models by name: those of MODEL_KEYS under their
+            names here, and MODEL_PROPERTIES. A missing setting is TorchServe's default.
 
     Raises:
         ConfigError: TorchServe would refuse, ignore or misread a setting.
@@ -71,6 +73,7 @@ class ServerConfig:
     environment: Mapping[str, str] = field(default_factory=dict)
     jvm: Mapping[str, str] = field(default_factory=dict)
     model_properties: Mapping[str, str | int] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -78,14 +81,17 @@ class ServerConfig:
             raise ConfigError("; ".join(problems))
 
     def _problems(self) -> list[str]:
-        problems = []
-        for name in SETTINGS:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if type(value) is not int or not 1 <= value < 2**31:
-                note = "; TorchServe reads 0 as 100" if name == "max_batch_delay_ms" else ""
-                problems.append(f"{name} must be an integer of at least 1 (got {value!r}){note}")
+        given = {name: getattr(self, name) for name in SETTINGS}
+        problems = [_number_problem(n, value) for n, value in given.items() if value is not None]
+        for model, settings in self.models.items():
+            for name, value in settings.items():
+                path = f"models.{model}.{name}"
+                if name in MODEL_KEYS:
+                    problems.append(_number_problem(path, value))
+                elif name not in MODEL_PROPERTIES:
+                    known = ", ".join((*MODEL_KEYS, *MODEL_PROPERTIES))
+                    problems.append(f"{path} is not a setting of a model; known are {known}")
+        problems = [problem for problem in problems if problem]
         names = {key: name for name, key in SERVER_KEYS.items()}
         for key, text in self.properties.items():
             if key in names:
@@ -140,23 +146,31 @@ class ServerConfig:
         """Return the variables as lines `NAME=value`, for a shell's `set -a` and for systemd."""
         return format_environment(self.environment_variables())
 
-    def properties_text(self, archive: Archive, site: Mapping[str, str]) -> str:
+    def properties_text(
+        self, archive: Archive, site: Mapping[str, str], others: Sequence[Archive] = ()
+    ) -> str:
         """Return the whole config.properties.
 
         Args:
             archive: the model to load.
             site: the properties of the place, not of the configuration: addresses, ports,
                 metrics (see `serving.properties.SET_BY_SERVETUNE`).
+            others: the other models to load.
         """
-        lines = {**site, "load_models": archive.load_models, **self.lines(archive)}
+        load_models = ",".join(model.load_models for model in (archive, *others))
+        lines = {**site, "load_models": load_models, **self.lines(archive, others)}
         return "".join(f"{key}={escape_property(text)}\n" for key, text in lines.items())
 
-    def lines(self, archive: Archive) -> dict[str, str]:
+    def lines(self, archive: Archive, others: Sequence[Archive] = ()) -> dict[str, str]:
         """Return the lines of config.properties that this configuration sets, by key."""
         lines = self.server_lines()
-        if entry := self.model_entry():
-            entry = {"defaultVersion": True, "marName": archive.path.name, **entry}
-            models = {archive.name: {archive.version: entry}}
+        models = {}
+        for model in (archive, *others):
+            config = self if model is archive else self.of_model(model.name)
+            if entry := config.model_entry():
+                entry = {"defaultVersion": True, "marName": model.path.name, **entry}
+                models[model.name] = {model.version: entry}
+        if models:
             lines["models"] = json.dumps(models, separators=(",", ":"))
         if self.jvm:
             lines["vmargs"] = " ".join(self.jvm_arguments())
@@ -170,6 +184,13 @@ class ServerConfig:
             if getattr(self, name) is not None
         }
         return {**lines, **self.properties}
+
+    def of_model(self, name: str) -> ServerConfig:
+        """Return the settings of another model alone, in the form of the tuned model's."""
+        given = self.models.get(name, {})
+        settings: dict[str, Any] = {key: given[key] for key in MODEL_KEYS if key in given}
+        properties = {key: value for key, value in given.items() if key not in MODEL_KEYS}
+        return ServerConfig(**settings, model_properties=properties)
 
     def model_entry(self) -> dict[str, Any]:
         """Return the settings in the model's entry of `models`, by key."""
@@ -185,17 +206,26 @@ class ServerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings that are not None or empty, as JSON data."""
-        return {
+        data = {
             f.name: dict(value) if isinstance(value, Mapping) else value
             for f in fields(self)
-            if (value := getattr(self, f.name)) not in (None, {})
+            if f.name != "models" and (value := getattr(self, f.name)) not in (None, {})
         }
+        models = {name: dict(settings) for name, settings in self.models.items() if settings}
+        return {**data, "models": models} if models else data
 
     @cached_property
     def digest(self) -> str:
         """Hash that is equal for equal configurations, in any order of their settings."""
         canonical = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _number_problem(name: str, value: Any) -> str | None:
+    if type(value) is int and 1 <= value < 2**31:
+        return None
+    note = "; TorchServe reads 0 as 100" if name.endswith("max_batch_delay_ms") else ""
+    return f"{name} must be an integer of at least 1 (got {value!r}){note}"
 
 
 def format_environment(variables: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from serving.key_pair import PASSWORD, KeyPair
 from serving.properties import SET_BY_SERVETUNE, TLS_KEYS
 from serving.reading import (
     VARIABLES,
+    OtherModel,
     find_models,
     read_int,
     read_model_int,
@@ -69,7 +70,12 @@ class Deployment:
         archive: the model, under the name that it is registered with.
         unused: entries by key that are not part of the configuration: servetune sets them,
             TorchServe ignores them, or the archive's model-config.yaml overrides them.
-        other_models: the models that the server has beside this one, `NAME VERSION`.
+        others: models of the server that are left out; `with_models` adds them.
+        beside: the archives of the models that are served beside this one; `config.models` has
+            their settings.
+        loads_all: whether the server loads every archive in its model store.
+        model_store: the folder of its archives, as the file names it; empty if it names none.
+        is_snapshot: whether the settings of the models are those of a `model_snapshot`.
         notes: what a reader of the files may not expect.
         secrets: variables that the server needs, and whose values are never stored or printed.
         version: the key of the model's entry; TorchServe ignores a snapshot's.
@@ -80,7 +86,11 @@ class Deployment:
     config: ServerConfig
     archive: Archive
     unused: Mapping[str, str] = field(default_factory=dict)
-    other_models: tuple[str, ...] = ()
+    others: tuple[OtherModel, ...] = ()
+    beside: tuple[Archive, ...] = ()
+    loads_all: bool = False
+    model_store: str = ""
+    is_snapshot: bool = False
     notes: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     version: str = ""
@@ -153,6 +163,7 @@ class Deployment:
         workers = read_int(lines.get("default_workers_per_model", "0")) or 0
         if workers > 0 and "workers" not in settings and not models.is_snapshot:
             settings["workers"] = workers
+        model_store = lines.get("model_store", unused.get("model_store", ""))
         jvm = parse_jvm(lines.pop("vmargs", ""))
         config = ServerConfig(
             **{**settings, **archived_settings(archive, models.is_snapshot)},
@@ -167,17 +178,75 @@ class Deployment:
             archive,
             unused,
             models.others,
-            tuple(notes),
-            secrets,
-            models.version,
-            reads_variables,
-            key_pair,
+            loads_all=models.loads_all,
+            model_store=model_store,
+            is_snapshot=models.is_snapshot,
+            notes=tuple(notes),
+            secrets=secrets,
+            version=models.version,
+            reads_variables=reads_variables,
+            key_pair=key_pair,
         )
 
     @classmethod
     def of_archive(cls, archive: Archive) -> Deployment:
         """Return TorchServe's defaults for an archive, with what its model-config.yaml decides."""
         return cls(ServerConfig(**archived_settings(archive)), archive, version=archive.version)
+
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """The models of the server that are left out, `NAME VERSION` or a name."""
+        return tuple(str(model) for model in self.others)
+
+    def with_models(
+        self, archives: Sequence[Archive], left_out: Sequence[OtherModel] = ()
+    ) -> Deployment:
+        """Return the deployment with other models beside this one, with their own settings.
+
+        Args:
+            archives: of the models, under the names that they are registered with.
+            left_out: models of the server that are not among them.
+
+        Raises:
+            ConfigError: TorchServe would not start with an entry.
+        """
+        models, unused = {}, dict(self.unused)
+        for archive in archives:
+            settings, ignored = self._settings_of(archive)
+            models |= {archive.name: settings} if settings else {}
+            unused |= {f"models.{archive.name}.{key}": text for key, text in ignored.items()}
+        return replace(
+            self,
+            config=replace(self.config, models=models),
+            others=tuple(left_out),
+            beside=tuple(archives),
+            unused=unused,
+        )
+
+    def _settings_of(self, archive: Archive) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the effective settings of another model, and the entries without effect."""
+        entries = [
+            model.entry
+            for model in self.others
+            # TorchServe does not read the version in a snapshot.
+            if model.name == archive.name and (self.is_snapshot or model.version == archive.version)
+        ]
+        entry = entries[0] if entries else {}
+        settings, properties, unused = _model_settings(entry, self.is_snapshot, archive)
+        archived = archived_settings(archive, self.is_snapshot)
+        archived.pop("job_queue_size", None)  # The archive keeps it.
+        # TorchServe's default for a model without a setting of its server is not among those of
+        # the models, and not in every trial's file.
+        defaults = {}
+        if not self.is_snapshot:
+            defaults["workers"] = self._positive("default_workers_per_model")
+        if not archive.settings:
+            defaults["response_timeout_s"] = self._positive("default_response_timeout")
+        defaults = {name: number for name, number in defaults.items() if number}
+        return {**defaults, **settings, **archived, **properties}, unused
+
+    def _positive(self, key: str) -> int:
+        return max(read_int(self.config.properties.get(key, "0")) or 0, 0)
 
     def summary(self, installation: Installation | None) -> list[str]:
         """Return a sentence on each part of the deployment that has no effect or is left out.

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import javaproperties
@@ -101,6 +101,26 @@ def read_int(text: str) -> int | None:
 
 
 @dataclass(frozen=True)
+class OtherModel:
+    """A model that a server has beside the tuned one.
+
+    Attributes:
+        name: the name that it is registered with; a guess from the file's name without a version.
+        version: the version in its entry; empty without one.
+        file: the name of its archive in the model store.
+        entry: its entry in `models` or `model_snapshot`; empty without one.
+    """
+
+    name: str
+    version: str
+    file: str
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".strip()
+
+
+@dataclass(frozen=True)
 class Models:
     """What a config.properties says about the models.
 
@@ -108,7 +128,8 @@ class Models:
         name: the name that the archive's model is registered with.
         version: the version in its entry; TorchServe does not read that of a snapshot.
         entry: its entry in `models` or `model_snapshot`; empty without one.
-        others: the server's other models, `NAME VERSION`, or a file without an entry.
+        others: the server's other models.
+        loads_all: whether the server loads every archive in its model store.
         is_snapshot: whether the file has a `model_snapshot`. TorchServe then reads neither
             `models` nor `load_models`, and the snapshot's numbers win over the archive's.
         notes: what a reader of the file may not expect.
@@ -117,8 +138,9 @@ class Models:
     name: str
     version: str
     entry: Mapping[str, Any]
-    others: tuple[str, ...]
+    others: tuple[OtherModel, ...]
     is_snapshot: bool = False
+    loads_all: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -144,18 +166,32 @@ def find_models(lines: Mapping[str, str], archive: Archive) -> Models:
     key = (name, archive.version)
     entry = _mapping("models", key, entries.pop(key, {}))
     known = {other for other, _ in entries}
-    others = {alias or _stem(other) for alias, other in loaded if other != file}
+    files = {alias or _stem(other): other for alias, other in loaded if other != file}
+    others = set(files)
     # A file without an alias is registered under the name in its manifest, which is not known.
     is_certain = not any(_stem(f) not in known for a, f in loaded if not a and f != file)
     idle = {other for other in known if loaded and is_certain and other not in {*others, name}}
-    served = [f"{other} {version}" for other, version in entries if other not in idle]
-    served += sorted(others - known)
+    served = [
+        _other_model("models", model, entry, files.get(model[0]))
+        for model, entry in entries.items()
+        if model[0] not in idle
+    ]
+    served += [OtherModel(other, "", files[other]) for other in sorted(others - known)]
     notes = []
     if loaded and not is_loaded:
         notes.append(f"load_models={load_models} does not load {file}")
     if idle:
         notes.append(f"models: load_models does not load {', '.join(sorted(idle))}")
-    return Models(name, archive.version, entry, tuple(served), notes=tuple(notes))
+    return Models(
+        name, archive.version, entry, tuple(served), loads_all=loads_all, notes=tuple(notes)
+    )
+
+
+def _other_model(
+    key: str, model: tuple[str, str], data: Any, file: str | None = None
+) -> OtherModel:
+    entry = _mapping(key, model, data)
+    return OtherModel(*model, file or str(entry.get("marName") or f"{model[0]}.mar"), entry)
 
 
 def list_models(text: str) -> list[tuple[str, str, str]]:
@@ -218,8 +254,8 @@ def _snapshot_models(lines: Mapping[str, str], archive: Archive) -> Models:
         notes.append(f"model_snapshot: TorchServe does not read {' and '.join(beside)} beside it")
     if not entry:
         notes.append(f"model_snapshot has no entry for {file}: TorchServe does not load it")
-    others = tuple(f"{name} {version}" for name, version in entries)
-    return Models(*own, entry, others, True, tuple(notes))
+    others = tuple(_other_model(key, model, data) for model, data in entries.items())
+    return Models(*own, entry, others, True, notes=tuple(notes))
 
 
 def _stem(file: str) -> str:
