@@ -88,7 +88,7 @@ class Archive:
         return _read_once(path, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def _read_once(path: Path, *_status: int) -> Archive:
     """Read an archive file again only if it changed: a .tar.gz must be decompressed whole."""
     return _read(path)

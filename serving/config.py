@@ -82,16 +82,20 @@ class ServerConfig:
 
     def _problems(self) -> list[str]:
         given = {name: getattr(self, name) for name in SETTINGS}
-        problems = [_number_problem(n, value) for n, value in given.items() if value is not None]
+        numbers = {name: value for name, value in given.items() if value is not None}
+        problems = []
         for model, settings in self.models.items():
             for name, value in settings.items():
                 path = f"models.{model}.{name}"
                 if name in MODEL_KEYS:
-                    problems.append(_number_problem(path, value))
+                    numbers[path] = value
                 elif name not in MODEL_PROPERTIES:
                     known = ", ".join((*MODEL_KEYS, *MODEL_PROPERTIES))
                     problems.append(f"{path} is not a setting of a model; known are {known}")
-        problems = [problem for problem in problems if problem]
+        for name, value in numbers.items():
+            if type(value) is not int or not 1 <= value < 2**31:
+                note = "; TorchServe reads 0 as 100" if name.endswith("max_batch_delay_ms") else ""
+                problems.append(f"{name} must be an integer of at least 1 (got {value!r}){note}")
         names = {key: name for name, key in SERVER_KEYS.items()}
         for key, text in self.properties.items():
             if key in names:
@@ -219,13 +223,6 @@ class ServerConfig:
         """Hash that is equal for equal configurations, in any order of their settings."""
         canonical = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _number_problem(name: str, value: Any) -> str | None:
-    if type(value) is int and 1 <= value < 2**31:
-        return None
-    note = "; TorchServe reads 0 as 100" if name.endswith("max_batch_delay_ms") else ""
-    return f"{name} must be an integer of at least 1 (got {value!r}){note}"
 
 
 def format_environment(variables: Mapping[str, str]) -> str:

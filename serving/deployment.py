@@ -210,7 +210,8 @@ class Deployment:
         Raises:
             ConfigError: TorchServe would not start with an entry.
         """
-        models, unused = {}, dict(self.unused)
+        models: dict[str, dict[str, Any]] = {}
+        unused = dict(self.unused)
         for archive in archives:
             settings, ignored = self._settings_of(archive)
             models |= {archive.name: settings} if settings else {}
@@ -235,8 +236,7 @@ class Deployment:
         settings, properties, unused = _model_settings(entry, self.is_snapshot, archive)
         archived = archived_settings(archive, self.is_snapshot)
         archived.pop("job_queue_size", None)  # The archive keeps it.
-        # TorchServe's default for a model without a setting of its server is not among those of
-        # the models, and not in every trial's file.
+        # Not every trial has these lines of the server.
         defaults = {}
         if not self.is_snapshot:
             defaults["workers"] = self._positive("default_workers_per_model")
@@ -275,6 +275,13 @@ class Deployment:
             sentences.append(self.key_pair.describe())
         if self.other_models:
             sentences.append(f"other models, left out: {', '.join(self.other_models)}")
+        for archive in self.beside:
+            settings = self.config.models.get(archive.name, {})
+            given = ", ".join(f"{key}={value}" for key, value in settings.items())
+            sentences.append(
+                f"the model {archive.name} {archive.version} is served beside it "
+                f"({given or 'default settings'})"
+            )
         if self.secrets:
             sentences.append(
                 f"secrets, given to every server and not stored: {', '.join(sorted(self.secrets))}"

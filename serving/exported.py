@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from serving.archive import Archive
 from serving.config import ServerConfig, format_environment
 from serving.platforms.files import PlatformFiles
 from serving.platforms.kserve import ENVELOPES
@@ -120,8 +121,8 @@ class ExportedServer(TorchServe):
         is_given = any(line.startswith("model_store") for line in text.splitlines())
         return {"model_store": str(self._home / "store")} if is_given else {}
 
-    def _place_archive(self, path: Path) -> None:
-        path.symlink_to(self.site.archive.path)  # As exported, whatever it contains.
+    def _place_archive(self, archive: Archive, path: Path) -> None:
+        path.symlink_to(archive.path)  # As exported, whatever it contains.
 
     def _command(self) -> list[str]:
         script = self._home / "work" / START_SCRIPT

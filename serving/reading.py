@@ -105,7 +105,8 @@ class OtherModel:
     """A model that a server has beside the tuned one.
 
     Attributes:
-        name: the name that it is registered with; a guess from the file's name without a version.
+        name: the name that it is registered with; a guess from the name of the file if
+            `is_certain` is false.
         version: the version in its entry; empty without one.
         file: the name of its archive in the model store.
         entry: its entry in `models` or `model_snapshot`; empty without one.
@@ -115,6 +116,7 @@ class OtherModel:
     version: str
     file: str
     entry: Mapping[str, Any] = field(default_factory=dict)
+    is_certain: bool = True
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".strip()
@@ -176,7 +178,11 @@ def find_models(lines: Mapping[str, str], archive: Archive) -> Models:
         for model, entry in entries.items()
         if model[0] not in idle
     ]
-    served += [OtherModel(other, "", files[other]) for other in sorted(others - known)]
+    aliases = {alias for alias, _ in loaded}
+    served += [
+        OtherModel(other, "", files[other], is_certain=other in aliases)
+        for other in sorted(others - known)
+    ]
     notes = []
     if loaded and not is_loaded:
         notes.append(f"load_models={load_models} does not load {file}")

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,14 +19,16 @@ import aiohttp
 
 from servetune.errors import FailureKind
 from serving import supervisor
+from serving.archive import Archive
 from serving.cgroup import Enforcement, enforce, noted_cgroups, remove_cgroups
-from serving.config import MODEL_KEYS, ServerConfig
+from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.health import ServerHealth, WorkerProcess
 from serving.leftovers import HOME_PREFIX, kill_group, remove_leftovers
 from serving.metrics import ServerCounters
 from serving.model_config import archive_settings, overrides, unpack_with_settings
 from serving.ports import LOOPBACK
+from serving.served_model import ServedModel, is_ready
 from serving.site import Site
 
 T = TypeVar("T")
@@ -50,8 +52,8 @@ def inherited_environment() -> dict[str, str]:
 class TorchServe:
     """A TorchServe instance as an asynchronous context.
 
-    Entering the context starts the server and waits until every worker is ready. Leaving it
-    stops the server and removes its temporary folder.
+    Entering the context starts the server and waits until every worker of every model is ready.
+    Leaving it stops the server and removes its temporary folder.
 
     Args:
         config: the configuration to serve with.
@@ -60,11 +62,9 @@ class TorchServe:
             model-config.yaml if the configuration changes it.
 
     Attributes:
-        worker_pids: process ids of the workers once they are ready.
+        models: the models by name once their workers are ready, the tuned one first.
         processes: all processes under the JVM once the workers are ready.
         ready_s: time from the start until every worker was ready, seconds.
-        batch_capacity: workers times batch size, requests.
-        settings: the model's settings as TorchServe described them, by name.
         enforcement: how the site's limits are applied.
 
     Raises (on entering):
@@ -77,11 +77,9 @@ class TorchServe:
         self.folder = folder
         self.log_path = folder / "torchserve.log"
         self.ports = site.ports
-        self.worker_pids: frozenset[int] = frozenset()
+        self.models: dict[str, ServedModel] = {}
         self.processes: tuple[WorkerProcess, ...] = ()
         self.ready_s = 0.0
-        self.batch_capacity = 1
-        self.settings: dict[str, int] = {}
         self.enforcement = Enforcement()
         self._health = ServerHealth(self.log_path, site.limits.memory_bytes)
         self._home = Path()
@@ -95,6 +93,21 @@ class TorchServe:
     def pid(self) -> int:
         """Process id of the JVM; 0 before its start."""
         return self._health.pid
+
+    @property
+    def model(self) -> ServedModel | None:
+        """The tuned model; None until its workers are ready."""
+        return self.models.get(self.site.archive.name)
+
+    @property
+    def worker_pids(self) -> frozenset[int]:
+        """Process ids of the workers of all models."""
+        return frozenset().union(*(model.worker_pids for model in self.models.values()))
+
+    @property
+    def batch_capacity(self) -> int:
+        """Requests that the workers of the tuned model take at once."""
+        return self.model.batch_capacity if self.model else 1
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -185,20 +198,29 @@ class TorchServe:
         for name in ("tmp", "store", "logs", "work"):
             (self._home / name).mkdir()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._place_archive(self._home / "store" / self.site.archive.path.name)
-        (self.folder / "config.properties").write_text(
-            self.config.properties_text(self.site.archive, self._site_properties())
+        for archive in self.site.archives:
+            self._place_archive(archive, self._home / "store" / archive.path.name)
+        text = self.config.properties_text(
+            self.site.archive, self._site_properties(), self.site.others
         )
+        (self.folder / "config.properties").write_text(text)
         (self.folder / "environment").write_text(self.config.environment_text())
         self.enforcement = enforce(self.site.limits, self._home)
         self._health.record_baseline(self.enforcement.memory_cgroup)
 
-    def _place_archive(self, path: Path) -> None:
-        """Put the archive into the model store; its model-config.yaml must not win."""
-        archive = self.site.archive
-        if overrides(archive, self.config):
-            text = unpack_with_settings(archive, archive_settings(self.config), path)
-            (self.folder / "model-config.yaml").write_text(text)
+    def _config_of(self, archive: Archive) -> ServerConfig:
+        """Return the configuration, or that of another model."""
+        is_tuned = archive.name == self.site.archive.name
+        return self.config if is_tuned else self.config.of_model(archive.name)
+
+    def _place_archive(self, archive: Archive, path: Path) -> None:
+        """Put an archive into the model store; its model-config.yaml must not win."""
+        config = self._config_of(archive)
+        if overrides(archive, config):
+            text = unpack_with_settings(archive, archive_settings(config), path)
+            is_tuned = archive.name == self.site.archive.name
+            name = "model-config.yaml" if is_tuned else f"model-config-{archive.name}.yaml"
+            (self.folder / name).write_text(text)
         else:
             path.symlink_to(archive.path)
 
@@ -312,19 +334,11 @@ class TorchServe:
             if self._exit.done():
                 raise self._health.exit_during_start(self._exit.result())
             waited_s = time.monotonic() - started
-            description = await self._describe()
-            if description is not None:
-                workers = description["workers"]
-                states = [worker["status"] for worker in workers]
-                if len(states) >= description["minWorkers"] and set(states) == {"READY"}:
-                    self._check_settings(description)
-                    self.settings = {
-                        name: description[keys[0]]
-                        for name, keys in MODEL_KEYS.items()
-                        if keys[0] in description
-                    }
-                    self.batch_capacity = description["minWorkers"] * description["batchSize"]
-                    self.worker_pids = frozenset(int(worker["pid"]) for worker in workers)
+            described = [await self._describe(archive.name) for archive in self.site.archives]
+            descriptions = [description for description in described if description is not None]
+            if len(descriptions) == len(described):
+                if all(map(is_ready, descriptions)):
+                    self._record_models(descriptions)
                     self.processes = self._health.worker_processes()
                     self._tasks.append(asyncio.create_task(self._watch()))
                     return
@@ -339,9 +353,8 @@ class TorchServe:
                 )
             self._health.check_memory()
 
-    async def _describe(self) -> dict[str, Any] | None:
-        """Return TorchServe's description of the model; None if it does not answer yet."""
-        name = self.site.archive.name
+    async def _describe(self, name: str) -> dict[str, Any] | None:
+        """Return TorchServe's description of a model; None if it does not answer yet."""
         assert self._session is not None
         try:
             url = f"http://{LOOPBACK}:{self.ports.management}/models/{name}"
@@ -358,18 +371,15 @@ class TorchServe:
             return None
         return versions[0]
 
-    def _check_settings(self, description: Mapping[str, Any]) -> None:
-        """Raise ServerError if TorchServe reports other settings than the configuration's."""
-        for name, keys in MODEL_KEYS.items():
-            configured = getattr(self.config, name)
-            # Before 0.11.0 the description has no response timeout.
-            reported = description.get(keys[0], configured)
-            if configured is not None and reported != configured:
-                raise self._health.error(
-                    FailureKind.SETTING_OVERRULED,
-                    f"{name} is {configured} in the configuration, but TorchServe reports "
-                    f"{reported}: the archive's model-config.yaml takes precedence",
-                )
+    def _record_models(self, descriptions: Sequence[Mapping[str, Any]]) -> None:
+        """Record the models; raise ServerError if one has other settings than configured."""
+        for archive, description in zip(self.site.archives, descriptions, strict=True):
+            model = ServedModel.of(description)
+            if problem := model.difference(self._config_of(archive)):
+                is_tuned = archive.name == self.site.archive.name
+                prefix = "" if is_tuned else f"model {archive.name}: "
+                raise self._health.error(FailureKind.SETTING_OVERRULED, prefix + problem)
+            self.models[archive.name] = model
 
     # --- watching --------------------------------------------------------------------
 

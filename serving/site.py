@@ -26,6 +26,7 @@ class Site:
             TorchServe ignores some of them.
         secrets: variables of the server that are never stored.
         key_pair: the key pair of the inference address if it is https; None for http.
+        others: the models that are served beside `archive`.
         address: local address that answers predictions; all else listens on the loopback.
     """
 
@@ -38,3 +39,9 @@ class Site:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     key_pair: KeyPair | None = None
     address: str = LOOPBACK
+    others: tuple[Archive, ...] = ()
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """All models that are served, the tuned one first."""
+        return (self.archive, *self.others)

@@ -77,7 +77,12 @@ def _with_absolute_paths(spec: StudySpec, folder: Path) -> StudySpec:
                     "requests": absolute(model.requests),
                 }
             ),
-            "serving": serving.model_copy(update={"baseline": baseline}),
+            "serving": serving.model_copy(
+                update={
+                    "baseline": baseline,
+                    "models": {name: absolute(path) for name, path in serving.models.items()},
+                }
+            ),
             "search": search.model_copy(update={"warm_start": absolute(search.warm_start)}),
         }
     )

@@ -107,7 +107,7 @@ def _serving_problems(
         yield "serving.python", str(error)
     else:
         yield from _later_keys(spec, version or NEWEST)
-    baseline = spec.serving.baseline
+    baseline, problems = spec.serving.baseline, {}
     if baseline is not None:
         problems = {
             name: problem
@@ -117,14 +117,8 @@ def _serving_problems(
         }
         for name, problem in problems.items():
             yield f"serving.baseline.{name}", problem
-        if archive is not None and not problems:  # The baseline has an entry for the model.
-            try:
-                spec.study_space(host.cores)
-                spec.key_pair()
-                if problem := find_grpc_only(spec.in_use().config.environment):
-                    yield "serving.baseline", problem
-            except ConfigError as error:
-                yield "serving.baseline", str(error)
+    if archive is not None and not problems:
+        yield from _model_problems(spec, host)
     for name in type(spec.serving.ports).model_fields:
         port = getattr(spec.serving.ports, name)
         if port and not host.is_port_free(port):
@@ -143,6 +137,19 @@ def _later_keys(spec: StudySpec, version: TorchServeVersion) -> Iterator[tuple[s
         for key in section.properties:
             if problem := version.problem_with(key):
                 yield f"{path}.properties.{key}", problem
+
+
+def _model_problems(spec: StudySpec, host: HostFacts) -> Iterator[tuple[str, str]]:
+    """Yield the problems of the models in use, of their settings, and of their load."""
+    try:
+        spec.study_space(host.cores)
+        spec.key_pair()
+        if problem := find_grpc_only(spec.in_use().config.environment):
+            yield "serving.baseline", problem
+    except ConfigError as error:
+        yield "serving.baseline", str(error)
+    except SpecError as error:
+        yield from ((problem.path, problem.message) for problem in error.records)
 
 
 def _file_problem(path: Path, may_be_folder: bool = False) -> str | None:

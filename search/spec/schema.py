@@ -22,9 +22,10 @@ from loadgen.payloads import Payload, read_payloads
 from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
 from search.spec.config_file import find_key_pair, read_config
+from search.spec.other_models import add_models
 from search.spec.section import HttpUrl, Section, UserPath, optional_section
 from search.spec.settings import SpaceSection
-from search.spec.space import Dimension, Space, essential_settings
+from search.spec.space import Dimension, Space, essential_settings, split_model
 from search.spec.sweep import SweepSection
 from serving.archive import Archive
 from serving.config import ServerConfig
@@ -165,6 +166,15 @@ class ServingSection(Section):
             "The configuration in use today: the path of its `config.properties`, or a mapping. "
             "servetune measures it and compares every result with it. Its settings hold in "
             "every trial, unless they are tuned."
+        ),
+    )
+    models: dict[str, UserPath | None] = Field(
+        default={},
+        description=(
+            "Archives of the other models of the server, by the name that they are registered "
+            "with. Only those that are in neither the baseline's `model_store` nor the folder of "
+            "`model.archive` must be given. `null` leaves a model out. See "
+            "[Several models](several-models.md)."
         ),
     )
     ready_timeout_s: float = Field(
@@ -491,6 +501,7 @@ class StudySpec(Section):
         cores: int | None = None,
         threads: int | None = None,
         in_use: ServerConfig | None = None,
+        space: SpaceSection | None = None,
     ) -> Space:
         """Return the search space on a host, under the limits of this specification.
 
@@ -500,13 +511,14 @@ class StudySpec(Section):
             cores: of the host; those of this host if None.
             threads: default thread count of torch on the host; `cores` if None.
             in_use: the configuration whose settings hold where nothing else is said.
+            space: the section to build; that of this specification if None.
         """
         if cores is None:
             cores, threads = available_cores(), affinity_cores()
         # The limits apply to the JVM, not to the default thread count of torch.
         threads = threads or cores
         cores = self.serving.limits.limits().cores(cores)
-        return self.space.build(
+        return (space or self.space).build(
             cores,
             with_defaults=self.sweep is None,
             additional=self.sweep.dimensions() if self.sweep else {},
@@ -534,12 +546,20 @@ class StudySpec(Section):
             data["space"] = given.get("space", {})
             data["sweep"]["points"] = given["sweep"].get("points", [])
             return data
+        section = self.space
+        if section.models:
+            section = section.for_model(self.archive().name)
+        dimensions = self.build_space(cores, space=section).dimensions
         ranges = {
             d.name: {"low": d.low, "high": d.high, "log": d.log}
-            for d in self.build_space(cores).dimensions
-            if d.name not in self.space.model_fields_set and "." not in d.name
+            for d in dimensions
+            if d.name not in section.model_fields_set and "." not in d.name
         }
-        space = self.space.model_dump(mode="json", exclude_unset=True)
+        space = section.model_dump(mode="json", exclude_unset=True)
+        for d in dimensions:
+            if (of_model := split_model(d.name)) is not None:
+                default = {"low": d.low, "high": d.high, "log": d.log}
+                space["models"][of_model[0]].setdefault(of_model[1], default)
         return {**data, "space": {**ranges, **space}}
 
     def on_cluster(self, address: str | None) -> Self:
@@ -554,11 +574,19 @@ class StudySpec(Section):
 
         Raises:
             ConfigError: a setting in use and one of the specification do not fit together.
+            SpecError: a setting is given twice, or another model of the server is not found.
         """
         in_use = self.in_use()
-        space = self.build_space(cores, threads, in_use.config)
-        default = essential_settings(space.common)
-        return replace(space, default_config=replace(default, **archived_settings(in_use.archive)))
+        section = self.space.for_model(in_use.archive.name)
+        space = self.build_space(cores, threads, in_use.config, section)
+        default = essential_settings(space.common, section.models)
+        models = dict(default.models)
+        for archive in in_use.beside:
+            if archive.name in section.models and (archived := archived_settings(archive)):
+                archived.pop("job_queue_size", None)
+                models[archive.name] = {**models.get(archive.name, {}), **archived}
+        archived = archived_settings(in_use.archive)
+        return replace(space, default_config=replace(default, models=models, **archived))
 
     def torchserve(self) -> TorchServeVersion:
         """Return the version of TorchServe; the newest if this host does not have it."""
@@ -567,6 +595,15 @@ class StudySpec(Section):
 
     def in_use(self) -> Deployment:
         """Read the deployment in use today; without a baseline, only the archive is known.
+
+        Raises:
+            ConfigError, ArchiveError: a file cannot be read.
+            SpecError: another model of the server is not found.
+        """
+        return add_models(self.tuned_in_use(), self.serving.models, self._model_stores())
+
+    def tuned_in_use(self) -> Deployment:
+        """Read the deployment in use today without its other models.
 
         Raises:
             ConfigError, ArchiveError: a file cannot be read.
@@ -581,6 +618,12 @@ class StudySpec(Section):
         secrets = files.secrets if files.secrets and files.secrets.is_file() else None
         return read_config(files.properties, archive, files.environment, secrets)
 
+    def _model_stores(self) -> list[Path]:
+        """Return the folders that hold the archives of other models."""
+        files = self.serving.baseline
+        beside = files.properties.parent if files and files.properties else Path()
+        return [beside, self.model.archive.parent]
+
     def baseline(self) -> ServerConfig | None:
         """Read the configuration in use today; None if the specification names none."""
         return self.in_use().config if self.serving.baseline else None
@@ -591,7 +634,8 @@ class StudySpec(Section):
             return []
         in_use = self.in_use()
         notes = in_use.summary(self.installation())
-        if essential := essential_settings(in_use.config).lines(in_use.archive):
+        tuned_alone = replace(essential_settings(in_use.config), models={})
+        if essential := tuned_alone.lines(in_use.archive):
             notes.append(
                 "TorchServe's default is measured with what the model may need of the baseline: "
                 f"{', '.join(essential)}"
@@ -632,6 +676,7 @@ class StudySpec(Section):
             in_use=in_use.config,
             secrets={**in_use.secrets, **(key_pair.variables() if key_pair else {})},
             key_pair=key_pair,
+            others=in_use.beside,
         )
 
     def key_pair(self) -> KeyPair | None:

@@ -18,12 +18,15 @@ from pydantic import (
 from search.errors import SpecError, SpecProblem
 from search.spec.section import Section
 from search.spec.space import (
+    DEFAULT_MODEL_SETTINGS,
     DEFAULT_SETTINGS,
     GROUPS,
     Dimension,
     Space,
     build_space,
+    default_dimension,
     in_use_entries,
+    model_dimension,
 )
 from serving.config import ServerConfig
 from serving.errors import ConfigError
@@ -168,7 +171,7 @@ class SettingsSection(Section):
         """Return the settings that are given, as `build_space` takes them."""
         settings = {
             name: _space_entry(getattr(self, name))
-            for name in type(self).model_fields
+            for name in SettingsSection.model_fields
             if name in self.model_fields_set and name not in GROUPS
         }
         grouped = {
@@ -179,8 +182,68 @@ class SettingsSection(Section):
         return {**settings, **grouped}
 
 
+class ModelSettingsSection(Section):
+    """The settings of one of several models. The first three vary if they are not given."""
+
+    workers: NumberSetting = Field(
+        default=None, description="Worker processes. Default range: 1 to 2 × cores."
+    )
+    batch_size: NumberSetting = Field(
+        default=None,
+        description="Maximum number of requests in a batch. Default range: 1 to 128, logarithmic.",
+    )
+    max_batch_delay_ms: NumberSetting = Field(
+        default=None,
+        description=(
+            "How long a worker waits for a batch to fill, in milliseconds. Default range: 1 to "
+            "200, logarithmic."
+        ),
+    )
+    response_timeout_s: NumberSetting = Field(
+        default=None,
+        description="Seconds after which TorchServe kills a worker. Does not vary unless given.",
+    )
+
+
 class SpaceSection(SettingsSection):
     """The settings to search. A setting that is not given varies over its default range."""
+
+    models: dict[str, ModelSettingsSection] = Field(
+        default={},
+        description=(
+            "Settings of several models that are tuned at once, by model. Those of the model of "
+            "`model.archive` may be here or beside. Each needs a share of `load.mix`. See "
+            "[Several models](several-models.md)."
+        ),
+    )
+
+    def for_model(self, name: str) -> Self:
+        """Return the section with the settings of the model of `model.archive` beside `models`.
+
+        Raises:
+            SpecError: a setting is in both places.
+        """
+        own = self.models.get(name)
+        if own is None:
+            return self
+        given = {key: getattr(own, key) for key in own.model_fields_set}
+        if twice := sorted(given.keys() & self.model_fields_set):
+            problem = f"sets the same as space.{twice[0]}; remove one"
+            raise SpecError([SpecProblem(f"space.models.{name}.{twice[0]}", problem)])
+        others = {model: section for model, section in self.models.items() if model != name}
+        return self.model_copy(update={**given, "models": others})
+
+    def model_entries(self, cores: int) -> dict[str, Dimension | Any]:
+        """Return the settings of `models`, as `build_space` takes them; all if they are missing."""
+        entries = {}
+        for model, section in self.models.items():
+            for name in type(section).model_fields:
+                dimension = model_dimension(model, name)
+                if name in section.model_fields_set:
+                    entries[dimension] = _space_entry(getattr(section, name))
+                elif name in DEFAULT_MODEL_SETTINGS:
+                    entries[dimension] = default_dimension(name, cores)
+        return entries
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
@@ -209,7 +272,7 @@ class SpaceSection(SettingsSection):
         """
         in_use = in_use or ServerConfig()
         left_out = {} if with_defaults else dict.fromkeys(DEFAULT_SETTINGS)
-        given = {**self.entries(), **additional}
+        given = {**self.entries(), **self.model_entries(cores), **additional}
         tuned = {*given, *(DEFAULT_SETTINGS if with_defaults else ())}
         entries = {**left_out, **in_use_entries(in_use, tuned), **given}
         model_properties = {

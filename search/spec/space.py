@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -29,13 +30,32 @@ DEFAULT_SETTINGS = (
 )
 
 
+#: Settings of another model that vary by default if it is tuned.
+DEFAULT_MODEL_SETTINGS = ("workers", "batch_size", "max_batch_delay_ms")
+_MODELS = "models."
+
+
+def model_dimension(model: str, setting: str) -> str:
+    """Return the name of the dimension of another model's setting."""
+    return f"{_MODELS}{model}.{setting}"
+
+
+def split_model(name: str) -> tuple[str, str] | None:
+    """Return the other model and its setting that a dimension is named after; None for others."""
+    if not name.startswith(_MODELS):
+        return None
+    model, _, setting = name.removeprefix(_MODELS).rpartition(".")
+    return model, setting
+
+
 @dataclass(frozen=True)
 class Dimension:
     """A setting that varies over the integers from low to high, or over choices.
 
     Attributes:
         name: of the setting; an entry of a group has a name with a dot, for example
-            `properties.io_ratio`, `environment.OMP_WAIT_POLICY` or `jvm.-Xmx`.
+            `properties.io_ratio`, `environment.OMP_WAIT_POLICY` or `jvm.-Xmx`. A setting of
+            another model is `models.NAME.workers`.
         log: whether to sample the range on a logarithmic scale.
         choices: take precedence over the range.
     """
@@ -101,7 +121,28 @@ class Space:
             for group in GROUPS
         }
         changes |= {name: value for name, value in point.items() if name in SETTINGS}
-        return replace(self.common, **changes)
+        models = {name: dict(settings) for name, settings in self.common.models.items()}
+        for name, value in point.items():
+            if (of_model := split_model(name)) is not None:
+                models.setdefault(of_model[0], {})[of_model[1]] = value
+        return replace(self.common, models=models, **changes)
+
+    @property
+    def tuned_models(self) -> tuple[str, ...]:
+        """Names of the other models that have a dimension."""
+        found = [split_model(dimension.name) for dimension in self.dimensions]
+        return tuple(dict.fromkeys(of_model[0] for of_model in found if of_model))
+
+    def _setting(self, config: ServerConfig, name: str) -> Any:
+        """Return a configuration's value of a dimension, TorchServe's default if it is not set."""
+        if (of_model := split_model(name)) is not None:
+            value = config.models.get(of_model[0], {}).get(of_model[1])
+            return self.defaults.get(of_model[1]) if value is None else value
+        group, dot, key = name.partition(".")
+        if dot:
+            return getattr(config, group).get(key)
+        value = getattr(config, name)
+        return self.defaults.get(name) if value is None else value
 
     def values(self, config: ServerConfig) -> dict[str, Any] | None:
         """Return the values of a configuration, with TorchServe's defaults for unset settings.
@@ -109,17 +150,13 @@ class Space:
         The values of ranges may be out of bounds. Return None if a value is not a number, or not
         one of the choices.
         """
-        defaults = self.defaults
         values: dict[str, Any] = {}
         for dimension in self.dimensions:
-            group, dot, name = dimension.name.partition(".")
-            if dot:
-                value = getattr(config, group).get(name)
-            else:
-                value = getattr(config, dimension.name)
-                value = defaults.get(dimension.name) if value is None else value
+            group = dimension.name.partition(".")[0]
+            value = self._setting(config, dimension.name)
             if dimension.choices:
-                equal = [c for c in dimension.choices if value == (_text(group, c) if dot else c)]
+                text = partial(_text, group) if group in GROUPS else lambda choice: choice
+                equal = [choice for choice in dimension.choices if value == text(choice)]
                 if not equal:
                     return None
                 value = equal[0]
@@ -140,17 +177,20 @@ class Space:
         """Return a digest that is equal for configurations that result in the same server."""
         defaults = self.defaults
         unset: dict[str, Any] = {n: v for n, v in defaults.items() if getattr(config, n) is None}
-        return replace(config, **unset).digest if unset else config.digest
+        models = {name: dict(settings) for name, settings in config.models.items()}
+        for name in self.tuned_models:
+            given = models.get(name, {})
+            models[name] = {**{n: defaults[n] for n in DEFAULT_MODEL_SETTINGS}, **given}
+        return replace(config, models=models, **unset).digest
 
     def nearest_point(self, **settings: int) -> dict[str, Any]:
         """Return the point nearest to these settings and TorchServe's defaults for the rest."""
-        settings = {**self.defaults, **settings}
-        return {
-            dimension.name: dimension.clip(settings[dimension.name])
-            if dimension.name in settings
-            else dimension.first
-            for dimension in self.dimensions
-        }
+        point = {}
+        for dimension in self.dimensions:
+            _, setting = split_model(dimension.name) or ("", dimension.name)
+            number = settings.get(dimension.name, self.defaults.get(setting))
+            point[dimension.name] = dimension.first if number is None else dimension.clip(number)
+        return point
 
     def draw_untried(self, tried: Collection[str], seed: int) -> dict[str, Any] | None:
         """Return a random point whose identity is not among `tried`; None if all were tried."""
@@ -212,13 +252,23 @@ class Space:
         The guide names batch size and delay first, because larger batches increase throughput; its
         chapter on batching starts at 8. Next are the workers: one worker with one thread for each
         core. The last point shares the cores the other way: one worker with all threads.
+        If several models are tuned, each gets the same settings, and they share the cores.
         Source: docs/performance_guide.md and docs/batch_inference_with_ts.md of 0.12.0.
         """
-        per_core = {"workers": self.cores, "mkl_threads": 1, "max_batch_delay_ms": 50}
-        points = [self.nearest_point(**per_core, batch_size=size) for size in (8, 32, 128)]
-        one_worker = {"workers": 1, "mkl_threads": self.cores, "max_batch_delay_ms": 50}
-        points.append(self.nearest_point(**one_worker, batch_size=32))
+        share = max(1, self.cores // (1 + len(self.tuned_models)))
+        points = [self._shared_point(share, 1, size) for size in (8, 32, 128)]
+        points.append(self._shared_point(1, self.cores, 32))
         return [point for i, point in enumerate(points) if point not in points[:i]]
+
+    def _shared_point(self, workers: int, threads: int, batch_size: int) -> dict[str, Any]:
+        """Return the point at which all tuned models have these settings."""
+        settings = {"workers": workers, "batch_size": batch_size, "max_batch_delay_ms": 50}
+        of_models = {
+            model_dimension(model, name): value
+            for model in self.tuned_models
+            for name, value in settings.items()
+        }
+        return self.nearest_point(**settings, **of_models, mkl_threads=threads)
 
 
 def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int]:
@@ -252,14 +302,25 @@ def default_dimension(name: str, cores: int) -> Dimension:
     }[name]
 
 
-def essential_settings(config: ServerConfig) -> ServerConfig:
-    """Return only the settings that a model may need to be served at all, not those for speed."""
+def essential_settings(config: ServerConfig, tuned_models: Collection[str] = ()) -> ServerConfig:
+    """Return only the settings that a model may need to be served at all, not those for speed.
+
+    Args:
+        tuned_models: other models that are tuned; the rest keep all their settings.
+    """
+    models = {
+        name: {k: v for k, v in settings.items() if k in ESSENTIAL_MODEL_KEYS}
+        if name in tuned_models
+        else settings
+        for name, settings in config.models.items()
+    }
     return ServerConfig(
         properties={k: v for k, v in config.properties.items() if k in ESSENTIAL_KEYS},
         environment={k: v for k, v in config.environment.items() if not changes_speed(k)},
         model_properties={
             k: v for k, v in config.model_properties.items() if k in ESSENTIAL_MODEL_KEYS
         },
+        models={name: settings for name, settings in models.items() if settings},
     )
 
 
@@ -272,6 +333,13 @@ def in_use_entries(config: ServerConfig, tuned: Collection[str]) -> dict[str, An
             is_thread_count = key in THREAD_VARIABLES and "mkl_threads" in tuned
             if not is_thread_count:
                 entries[f"{group}.{key}"] = text
+    for model, given in config.models.items():
+        for key, value in given.items():
+            # TorchServe scales to minWorkers, which `workers` sets.
+            is_replaced = key == "maxWorkers" and model_dimension(model, "workers") in tuned
+            name = model_dimension(model, key)
+            if not is_replaced and name not in tuned:
+                entries[name] = value
     return entries
 
 

@@ -66,9 +66,14 @@ class Run:
         cores = recorded["host"]["cores"]
         data = {**spec.resolved(cores), "recorded": {"name": folder.name, **recorded}}
         run = cls(folder)
+        in_use = spec.in_use()
+        data["serving"]["models"] = {
+            **{m.name: None for m in in_use.others if m.name != in_use.archive.name},
+            **{archive.name: str(archive.path) for archive in in_use.beside},
+        }
         if spec.serving.baseline is not None:
             data["serving"]["baseline"] = copy_baseline(
-                spec.serving.baseline, spec.in_use(), folder, spec.key_pair()
+                spec.serving.baseline, in_use, folder, spec.key_pair()
             )
         run._write(data)
         return run

@@ -111,9 +111,10 @@ class ServerRecord:
     """Facts and metrics of the server in a trial.
 
     Attributes:
-        settings: the model's settings as TorchServe described them, by name.
-        workers_ready: number of workers that became ready.
-        batch_capacity: number of requests that all workers together accept at once.
+        settings: the tuned model's settings as TorchServe described them, by name.
+        models: those of the models that shared the host, by model.
+        workers_ready: number of workers of the tuned model that became ready.
+        batch_capacity: number of requests that these together accept at once.
         ready_s: time from the start until every worker was ready, in seconds.
         peak_memory_mb: peak memory of the server and its workers, in MiB; shared memory counts
             once (PSS).
@@ -124,6 +125,7 @@ class ServerRecord:
     """
 
     settings: Mapping[str, int] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     workers_ready: int | None = None
     batch_capacity: int | None = None
     ready_s: float | None = None

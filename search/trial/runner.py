@@ -270,11 +270,14 @@ def _classify(error: Exception, folder: Path) -> tuple[FailureKind, str, bool]:
 
 
 def _server_record(server: TorchServe) -> ServerRecord:
-    workers = len(server.worker_pids)
+    model = server.model
     return ServerRecord(
-        settings=server.settings,
-        workers_ready=workers or None,
-        batch_capacity=server.batch_capacity if workers else None,
+        settings=model.settings if model else {},
+        models={
+            name: other.settings for name, other in server.models.items() if other is not model
+        },
+        workers_ready=len(model.worker_pids) or None if model else None,
+        batch_capacity=model.batch_capacity if model else None,
         ready_s=round(server.ready_s, 2) or None,
         peak_memory_mb=server.peak_memory_bytes >> 20 or None,
         peak_gpu_mb=server.peak_gpu_bytes >> 20 or None,

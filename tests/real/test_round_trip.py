@@ -50,7 +50,7 @@ async def start(made: Generated, archive: Archive, folder: Path) -> None:
         before = Deployment.read(made.text, {}, archive).config
         wanted = expected(made, before)
         described = {name: wanted[name] for name in MODEL_KEYS if wanted[name] is not None}
-        assert {name: server.settings[name] for name in described} == described, text
+        assert {name: server.model.settings[name] for name in described} == described, text
 
 
 async def test_torchserve_describes_what_was_exported(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Find the archives of the models that a server has beside the tuned one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from search.errors import SpecError, SpecProblem
+from serving.archive import Archive
+from serving.deployment import Deployment
+from serving.errors import ArchiveError
+from serving.reading import OtherModel
+
+_SUFFIXES = (".mar", ".tar.gz", ".tgz")
+
+
+def add_models(
+    deployment: Deployment, given: Mapping[str, Path | None], stores: Sequence[Path]
+) -> Deployment:
+    """Return a deployment with the other models of its server beside the tuned one.
+
+    Args:
+        given: archives by the name of their model; None leaves a model out.
+        stores: folders that may hold the others. A relative `model_store` of the deployment
+            starts at the first.
+
+    Raises:
+        SpecError: a model is not found, or cannot be served beside the others.
+        ConfigError: TorchServe would not start with an entry.
+    """
+    problems: list[SpecProblem] = []
+    folders = [folder for folder in _folders(deployment, stores) if folder.is_dir()]
+    others = list(deployment.others)
+    if deployment.loads_all:
+        others += _unnamed(deployment, folders[:1])
+    found: dict[str, Archive] = {}
+    left_out = []
+    given_files = {path.name for path in given.values() if path is not None}
+    for model in others:
+        # Of several versions of the tuned model, a request reaches one.
+        if model.name == deployment.archive.name or model.name in given:
+            if given.get(model.name) is None:
+                left_out.append(model)
+            continue
+        if not model.is_certain and model.file in given_files:
+            continue
+        path = next((f / model.file for f in folders if (f / model.file).exists()), None)
+        if path is None:
+            problems.append(SpecProblem(f"serving.models.{model.name}", _missing(model, folders)))
+            continue
+        try:
+            archive = Archive.read(path)
+        except ArchiveError as error:
+            problems.append(SpecProblem(f"serving.models.{model.name}", str(error)))
+            continue
+        # Without an entry or an alias, TorchServe takes the name in the manifest.
+        name = model.name if model.is_certain else archive.name
+        found.setdefault(name, archive.registered_as(name))
+    for name, path in given.items():
+        field = f"serving.models.{name}"
+        if name == deployment.archive.name:
+            problems.append(SpecProblem(field, f"{name} is the model of model.archive; remove it"))
+        elif path is not None:
+            try:
+                found[name] = Archive.read(path).registered_as(name)
+            except ArchiveError as error:
+                problems.append(SpecProblem(field, str(error)))
+        elif name not in {model.name for model in others}:
+            known = ", ".join(sorted({model.name for model in others})) or "none"
+            problems.append(
+                SpecProblem(field, f"null leaves out a model of the baseline, which has {known}")
+            )
+    problems += _same_file_names(deployment.archive, found.values())
+    if problems:
+        raise SpecError(problems)
+    return deployment.with_models(list(found.values()), left_out)
+
+
+def _folders(deployment: Deployment, stores: Sequence[Path]) -> Iterator[Path]:
+    """Yield the folders to look in, in their order."""
+    if deployment.model_store:
+        yield stores[0] / deployment.model_store
+    yield from stores[1:]
+
+
+def _unnamed(deployment: Deployment, folders: Sequence[Path]) -> Iterator[OtherModel]:
+    """Yield the archives in the model store that no line of the deployment names."""
+    named = {model.file for model in deployment.others} | {deployment.archive.path.name}
+    for folder in folders if deployment.model_store else ():
+        for path in sorted(folder.iterdir()):
+            is_archive = path.name.endswith(_SUFFIXES) or (path / "MAR-INF").is_dir()
+            if is_archive and path.name not in named:
+                yield OtherModel(path.name.partition(".")[0], "", path.name, is_certain=False)
+
+
+def _missing(model: OtherModel, folders: Sequence[Path]) -> str:
+    where = " and ".join(map(str, folders)) or "the baseline's model_store, which is not here"
+    return (
+        f"the baseline serves {model} from {model.file}, which is not in {where}; give its path, "
+        f"or leave the model out with `serving: {{models: {{{model.name}: null}}}}`"
+    )
+
+
+def _same_file_names(tuned: Archive, others: Iterable[Archive]) -> Iterator[SpecProblem]:
+    """Yield a problem for each archive that cannot be in one model store with another."""
+    paths = {tuned.path.name: tuned}
+    for archive in others:
+        first = paths.setdefault(archive.path.name, archive)
+        if first.path != archive.path:
+            yield SpecProblem(
+                f"serving.models.{archive.name}",
+                f"{archive.path} has the file name of {first.path}, and a model store has one file "
+                "of a name; rename one",
+            )
