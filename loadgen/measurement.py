@@ -68,6 +68,7 @@ class Measurement:
         client_run_delay: longest wait of a load generator process for a core ÷ span.
         last_answer_s: when the last correct answer came, from the start; 0 without one.
         start_offset_s: how long after the common start the last load generator process began.
+        background: the windows of other models' loads at the same time, by model.
         observation: a wrapper's observations of the window; opaque to this package.
     """
 
@@ -88,6 +89,7 @@ class Measurement:
     client_run_delay: float = 0.0
     start_offset_s: float = 0.0
     last_answer_s: float = 0.0
+    background: Mapping[str, Measurement] = field(default_factory=dict)
     observation: object | None = None
 
     @property
@@ -185,6 +187,17 @@ class Measurement:
             "start_offset_s": round(self.start_offset_s, 4),
             "generator_limited": self.generator_limited,
             "latency_histogram": self.latency.encode(),
+            "background": {
+                model: {
+                    "rate_rps": window.load.rate_rps,
+                    "scheduled": window.scheduled,
+                    "succeeded": window.succeeded,
+                    "errors": dict(window.errors),
+                    "latency_s": _quantiles(window.latency),
+                    "generator_limited": window.generator_limited,
+                }
+                for model, window in self.background.items()
+            },
         }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
-_SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})?\s+([0-9.eE+-]+)$", re.MULTILINE)
+_SAMPLE = re.compile(r"^(\w+)(?:\{([^}]*)\})?\s+([0-9.eE+-]+)$", re.MULTILINE)
+_MODEL = re.compile(r'\bmodel_name="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,17 @@ class ServerCounters:
     handler_ms: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> ServerCounters:
-        """Read Prometheus text; a missing counter is 0."""
+    def parse(cls, text: str, models: Collection[str] = ()) -> ServerCounters:
+        """Read Prometheus text; a missing counter is 0.
+
+        Args:
+            models: whose latencies count; all if empty. Batches are counted for all models.
+        """
         sums: dict[str, float] = {}
-        for name, value in _SAMPLE.findall(text):
-            sums[name] = sums.get(name, 0.0) + float(value)
+        for name, labels, value in _SAMPLE.findall(text):
+            model = _MODEL.search(labels)
+            if not models or model is None or model[1] in models:
+                sums[name] = sums.get(name, 0.0) + float(value)
         return cls(
             sums.get(
                 "ts_queue_latency_microseconds", sums.get("ts_queue_latency_microseconds_total", 0)
@@ -51,13 +59,19 @@ class ServerCounters:
             sums.get("PredictionTime_sum", 0.0),
         )
 
-    def since(self, earlier: ServerCounters, elapsed_s: float) -> ServerWindow | None:
+    def since(
+        self, earlier: ServerCounters, elapsed_s: float, answered_by_client: int | None = None
+    ) -> ServerWindow | None:
         """Return the averages since an earlier reading; None if no request was answered.
 
         Args:
             elapsed_s: time between the two readings, seconds.
+            answered_by_client: number of requests that the counted models answered, if other
+                models answered requests too. TorchServe does not count batches by model.
         """
         answered, batches = self.answered - earlier.answered, self.batches - earlier.batches
+        if answered_by_client is not None:
+            answered, batches = answered_by_client, 0.0
         if answered <= 0:
             return None
         handler_ms = self.handler_ms - earlier.handler_ms

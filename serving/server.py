@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -169,13 +169,17 @@ class TorchServe:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def counters(self) -> ServerCounters | None:
-        """Return TorchServe's counters; None if it does not answer within 5 s."""
+    async def counters(self, models: Collection[str] = ()) -> ServerCounters | None:
+        """Return TorchServe's counters; None if it does not answer within 5 s.
+
+        Args:
+            models: see `ServerCounters.parse`.
+        """
         assert self._session is not None
         try:
             url = f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
             async with self._session.get(url) as response:
-                return ServerCounters.parse(await response.text())
+                return ServerCounters.parse(await response.text(), models)
         except (TimeoutError, aiohttp.ClientError):
             return None
 

@@ -48,11 +48,13 @@ class HostPlacement:
         archive: the model archive on that host.
         folder: receives a trial's files until they are sent to the driver; None on the driver's
             host, where they are written to the run's folder directly.
+        others: the archives of the other models on that host, in the order of the site's.
     """
 
     address: str
     archive: Path
     folder: Path | None = None
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,16 @@ class Survey:
         }
 
     def prepare_hosts(
-        self, archive: Archive, run_folder: Path, keep_heterogeneous: bool, processes: int
+        self,
+        archives: Sequence[Archive],
+        run_folder: Path,
+        keep_heterogeneous: bool,
+        processes: int,
     ) -> tuple[Placement, Any]:
-        """Lock the serving hosts, choose those that serve, and send them the archive.
+        """Lock the serving hosts, choose those that serve, and send them the archives.
 
         Args:
+            archives: of all models, the tuned one first.
             keep_heterogeneous: whether hosts serve that are faster or slower than most.
             processes: the most load generator processes of a trial.
 
@@ -112,14 +117,20 @@ class Survey:
         serving, warnings = self._choose_serving_hosts(keep_heterogeneous)
         driver_id = ray.get_runtime_context().get_node_id()
         others = [node for node in serving if node.id != driver_id]
-        with packed_archive(archive) as file:
-            folders = self._send_file(others, file) if others else {}
+        sent: list[dict[str, Path]] = []
+        for archive in archives:
+            with packed_archive(archive) as file:
+                folders = self._send_file(others, file) if others else {}
+                sent.append({node_id: folder / file.name for node_id, folder in folders.items()})
         placements = {}
         for node in serving:
             address = node.address if len(self.reports) > 1 else LOOPBACK
-            folder = folders.get(node.id)
-            path = archive.path if folder is None else folder / file.name
-            placements[node.id] = HostPlacement(address, path, folder)
+            path, *more = (
+                paths.get(node.id, archive.path)
+                for archive, paths in zip(archives, sent, strict=True)
+            )
+            folder = path.parent if node.id in sent[0] else None
+            placements[node.id] = HostPlacement(address, path, folder, tuple(more))
         loadgen = {node.id: node.loadgen for node in self._loadgen_nodes(processes)}
         inbox = _actor_on(driver_id, Inbox, str(run_folder))
         return Placement(placements, loadgen, tuple(warnings)), inbox

@@ -13,6 +13,7 @@ from ray.util.placement_group import (
     NODE_ID_LABEL_KEY,
 )
 
+from loadgen.background import Background, BackgroundLoad
 from loadgen.fleet import Fleet
 from loadgen.rate.goal import Goal
 from loadgen.ray_process import LOADGEN_RESOURCE, ray_processes
@@ -41,6 +42,8 @@ class TrialSetup:
         processes, process_limit: load generator processes of a trial, at first and at most.
         cores: that load generator processes may use; all if empty.
         loads: of a sweep; empty for a rate search.
+        mix: models that the payloads are for; only the tuned one if empty.
+        background: loads of other models, with references to their payloads.
         inbox: the `Inbox` actor for trials' files; None on a single host.
     """
 
@@ -55,6 +58,13 @@ class TrialSetup:
     loads: tuple[SweepLoad, ...]
     placement: Placement
     inbox: Any
+    mix: tuple[str, ...] = ()
+    background: tuple[BackgroundLoad, ...] = ()
+
+    @property
+    def process_total(self) -> int:
+        """Maximum number of load generator processes of a trial, the background's included."""
+        return self.process_limit + len(self.background)
 
     def placement_request(self, serving: Iterable[str] | None = None) -> dict[str, Any]:
         """Return a placement group's arguments: a bundle for the trial, one per process of load.
@@ -66,8 +76,8 @@ class TrialSetup:
         trial_nodes = _one_of(serving or self.placement.serving)
         load_nodes = _one_of(self.placement.loadgen)
         return {
-            "bundles": [trial, *[load] * self.process_limit],
-            "bundle_label_selector": [trial_nodes, *[load_nodes] * self.process_limit],
+            "bundles": [trial, *[load] * self.process_total],
+            "bundle_label_selector": [trial_nodes, *[load_nodes] * self.process_total],
         }
 
 
@@ -86,11 +96,22 @@ class TrialActor:
             self._site = replace(
                 self._site,
                 archive=replace(setup.site.archive, path=self._host.archive),
+                others=tuple(
+                    replace(archive, path=path)
+                    for archive, path in zip(setup.site.others, self._host.others, strict=True)
+                ),
                 installation=find_installation(setup.python, setup.java),
             )
         bundles = range(1, setup.process_limit + 1)
         spawn = ray_processes(setup.payloads, setup.cores, bundles)
         self._fleet = Fleet(spawn, setup.processes, setup.process_limit)
+        self._background = Background(
+            setup.background,
+            [
+                Fleet(ray_processes(each.payloads, setup.cores, [bundle]))
+                for bundle, each in enumerate(setup.background, setup.process_limit + 1)
+            ],
+        )
 
     async def run(
         self, request: TrialRequest, folder: str, progress: TrialProgress, retry: bool = False
@@ -104,10 +125,12 @@ class TrialActor:
         host_folder = self._host.folder
         trial_folder = Path(folder) if host_folder is None else host_folder / "trial"
         measure = run_trial_with_retry if retry else run_trial
-        goal, fleet, loads = self._setup.goal, self._fleet, self._setup.loads
+        setup = self._setup
+        shared = (setup.loads, setup.mix, self._background)
         try:
             return await measure(
-                request, self._site, goal, fleet, trial_folder, progress, None, loads
+                *(request, self._site, setup.goal, self._fleet, trial_folder, progress, None),
+                *shared,
             )
         finally:
             if host_folder is not None:
@@ -117,3 +140,4 @@ class TrialActor:
     def close(self) -> None:
         """End the load generator processes."""
         self._fleet.close()
+        self._background.close()

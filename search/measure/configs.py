@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from loadgen.background import Background
 from loadgen.fleet import Fleet
 from loadgen.ray_process import ray_processes
 from search.cluster.folders import unpacked_archive
@@ -44,19 +46,26 @@ async def measure_configs(
             specification's baseline if empty.
     """
     site, goal = spec.site(spec.installation()), spec.rate_goal()
-    load, payloads = spec.load, spec.payloads()
+    load, payloads, background_loads = spec.load, spec.payloads(), spec.background_loads()
     concurrent = len(configs) if side_by_side else 1
     default = spec.study_space().default_config
     origins = [TrialOrigin.DEFAULT if c == default else TrialOrigin.BASELINE for c in configs]
-    with (
-        exclusive_host(),
-        unpacked_archive(site.archive) as archive,
-        ray_cluster(processes=concurrent * load.process_limit) as folder,
-    ):
-        site = replace(site, archive=archive)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exclusive_host())
+        archive, *others = (stack.enter_context(unpacked_archive(a)) for a in site.archives)
+        site = replace(site, archive=archive, others=tuple(others))
+        processes = concurrent * load.process_total
+        folder = stack.enter_context(ray_cluster(processes=processes))
         sites = [_with_key_pair(site, key_pair) for key_pair in key_pairs] or [site] * len(configs)
         spawn = ray_processes(payloads, load.cores)
         fleets = [Fleet(spawn, load.processes, load.process_limit) for _ in range(concurrent)]
+        backgrounds = [
+            Background(
+                background_loads,
+                [Fleet(ray_processes(each.payloads, load.cores)) for each in background_loads],
+            )
+            for _ in range(concurrent)
+        ]
 
         async def measure(round_number: int, index: int, turn: asyncio.Lock) -> TrialResult:
             def report_phase(event: Phase | WindowSummary) -> None:
@@ -71,6 +80,9 @@ async def measure_configs(
                 (keep or folder / "measure") / f"{round_number}-{index}",
                 report_phase,
                 turn,
+                (),
+                tuple(load.mix),
+                backgrounds[index % concurrent],
             )
 
         results: list[dict[int, TrialResult]] = []
@@ -83,8 +95,8 @@ async def measure_configs(
                     measured = [await measure(number, i, turn) for i in indices]
                 results.append(dict(zip(indices, measured, strict=True)))
         finally:
-            for fleet in fleets:
-                fleet.close()
+            for generator in (*fleets, *backgrounds):
+                generator.close()
     return Rounds(tuple(tuple(row[i] for row in results) for i in range(len(configs))))
 
 

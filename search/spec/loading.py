@@ -64,7 +64,7 @@ def _with_absolute_paths(spec: StudySpec, folder: Path) -> StudySpec:
     def absolute(path: Path | None) -> Path | None:
         return None if path is None else (folder / path).resolve()
 
-    model, serving, search = spec.model, spec.serving, spec.search
+    model, serving, load, search = spec.model, spec.serving, spec.load, spec.search
     baseline = serving.baseline
     if baseline is not None:
         files = {name: absolute(getattr(baseline, name)) for name in type(baseline).model_fields}
@@ -81,6 +81,15 @@ def _with_absolute_paths(spec: StudySpec, folder: Path) -> StudySpec:
                 update={
                     "baseline": baseline,
                     "models": {name: absolute(path) for name, path in serving.models.items()},
+                }
+            ),
+            "load": load.model_copy(
+                update={
+                    "requests": {name: absolute(path) for name, path in load.requests.items()},
+                    "background": [
+                        each.model_copy(update={"requests": absolute(each.requests)})
+                        for each in load.background
+                    ],
                 }
             ),
             "search": search.model_copy(update={"warm_start": absolute(search.warm_start)}),

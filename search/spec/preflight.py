@@ -74,14 +74,18 @@ def _problems(spec: StudySpec, host: HostFacts) -> Iterator[tuple[str, str]]:
                 yield "model.archive", problem
         except ArchiveError as error:
             yield "model.archive", str(error)
-    if problem := _file_problem(spec.model.requests):
-        yield "model.requests", problem
-    else:
-        try:
-            read_payloads(spec.model.requests)
-        except PayloadError as error:
-            for problem in error.problems:
-                yield "model.requests", problem
+    files = {"model.requests": spec.model.requests}
+    files |= {f"load.requests.{name}": path for name, path in spec.load.requests.items()}
+    for index, each in enumerate(spec.load.background):
+        files[f"load.background.{index}.requests"] = each.requests
+    for path, file in files.items():
+        if problem := _file_problem(file):
+            yield path, problem
+        else:
+            try:
+                read_payloads(file)
+            except PayloadError as error:
+                yield from ((path, problem) for problem in error.problems)
     yield from _serving_problems(spec, host, archive)
     for index, core in enumerate(spec.load.cores):
         if core >= host.cpu_count:

@@ -18,10 +18,17 @@ from pydantic import (
     model_validator,
 )
 
-from loadgen.payloads import Payload, read_payloads
+from loadgen.background import BackgroundLoad
+from loadgen.payloads import Payload, combine, read_payloads
 from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
 from search.spec.config_file import find_key_pair, read_config
+from search.spec.model_loads import (
+    BackgroundSection,
+    model_problems,
+    payloads_of,
+    section_problems,
+)
 from search.spec.other_models import add_models
 from search.spec.section import HttpUrl, Section, UserPath, optional_section
 from search.spec.settings import SpaceSection
@@ -225,6 +232,31 @@ class LoadSection(Section):
         ge=0,
         description="Seed of the arrival times and of the order of requests.",
     )
+    mix: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description=(
+            "Shares of several models in all requests, for example `{a: 3, b: 1}`. The sustained "
+            "rate is then the total rate of the mix. See [Several models](several-models.md)."
+        ),
+    )
+    requests: dict[str, UserPath] = Field(
+        default={},
+        description="Requests files of the models in `mix` other than that of `model.archive`.",
+    )
+    background: list[BackgroundSection] = Field(
+        default=[], description="Loads of other models of the server in every window."
+    )
+
+    @model_validator(mode="after")
+    def _has_consistent_loads(self) -> Self:
+        if problems := list(section_problems(self.mix, self.requests, self.background)):
+            raise SpecError(problems)
+        return self
+
+    @property
+    def process_total(self) -> int:
+        """Maximum number of load generator processes, with one for each background load."""
+        return self.process_limit + len(self.background)
 
     @property
     def process_limit(self) -> int:
@@ -474,6 +506,13 @@ class StudySpec(Section):
     def _can_be_swept(self) -> Self:
         if self.sweep is None:
             return self
+        for path, value in (
+            ("load.mix", self.load.mix),
+            ("load.background", self.load.background),
+            ("space.models", self.space.models),
+        ):
+            if value:
+                raise ValueError(f"{path}: a sweep measures one model; remove it")
         ranges = [d.name for d in self.build_space().dimensions if not d.choices]
         if ranges:
             raise ValueError(
@@ -578,6 +617,17 @@ class StudySpec(Section):
         """
         in_use = self.in_use()
         section = self.space.for_model(in_use.archive.name)
+        problems = model_problems(
+            in_use.archive.name,
+            [archive.name for archive in in_use.beside],
+            self.load.mix,
+            self.load.requests,
+            self.model.requests,
+            self.load.background,
+            section.models,
+        )
+        if found := list(problems):
+            raise SpecError(found)
         space = self.build_space(cores, threads, in_use.config, section)
         default = essential_settings(space.common, section.models)
         models = dict(default.models)
@@ -647,8 +697,36 @@ class StudySpec(Section):
         return self.in_use().archive
 
     def payloads(self) -> list[Payload]:
-        """Read the requests."""
-        return read_payloads(self.model.requests)
+        """Read the requests; those of a mix with their weights and paths.
+
+        Raises:
+            PayloadError: a file cannot be read, or has a line that is not a request.
+        """
+        own = read_payloads(self.model.requests)
+        if not self.load.mix:
+            return own
+        requests = self.load.requests
+        return combine(
+            (payloads_of(name, requests[name]) if name in requests else own, share)
+            for name, share in self.load.mix.items()
+        )
+
+    def background_loads(self) -> tuple[BackgroundLoad, ...]:
+        """Read the loads of the background.
+
+        Raises:
+            PayloadError: a file cannot be read, or has a line that is not a request.
+        """
+        return tuple(
+            BackgroundLoad(
+                each.model,
+                each.rate_rps,
+                tuple(payloads_of(each.model, each.requests)),
+                each.arrivals == "poisson",
+                self.load.seed + index,
+            )
+            for index, each in enumerate(self.load.background, 1)
+        )
 
     def installation(self) -> Installation:
         """Find the TorchServe and the Java that this specification names."""

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from loadgen.background import BackgroundLoad
 from loadgen.payloads import Payload
 from search.cluster.confirmation_host import ConfirmationHost
 from search.cluster.folders import unpacked_archive
@@ -68,8 +69,8 @@ def create_run(spec: StudySpec) -> Run:
     }
     if spec.cluster.address is not None:
         with ray_cluster(spec.cluster.address), _survey(spec) as survey:
-            survey.check(spec.load.process_limit)
-            recorded |= survey.describe(spec.load.process_limit)
+            survey.check(spec.load.process_total)
+            recorded |= survey.describe(spec.load.process_total)
     return Run.create(spec, recorded)
 
 
@@ -99,8 +100,9 @@ def run_study(
         ClusterError: the cluster no longer has room for a trial, or Ray failed.
     """
     spec = run.spec()
-    address, process_limit = spec.cluster.address, spec.load.process_limit
+    address, processes = spec.cluster.address, spec.load.process_total
     site, payloads = spec.site(spec.installation()), tuple(spec.payloads())
+    background = spec.background_loads()
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.locked())
         if address is None:  # In a cluster, the serving hosts are locked instead.
@@ -123,9 +125,9 @@ def run_study(
         try:
             # ray.init replaces the handler of SIGTERM: set the handlers after it.
             with (
-                ray_cluster(address, process_limit, ray_output, killed),
+                ray_cluster(address, processes, ray_output, killed),
                 _interruptible(budget) if handle_signals else _restored(handlers),
-                _trial_setup(run, spec, store, site, payloads) as setup,
+                _trial_setup(run, spec, store, site, payloads, background) as setup,
             ):
                 if may_search:
                     _search(run, store, budget, observer, setup, ray_output)
@@ -151,8 +153,8 @@ def _search(
         tune.with_parameters(TuneTrial, setup=setup),
         tune.PlacementGroupFactory(**setup.placement_request()),
     )
-    max_concurrent = setup.placement.max_concurrent_trials(setup.process_limit)
-    shortage = ClusterMonitor(setup.placement, setup.process_limit).persistent_shortage
+    max_concurrent = setup.placement.max_concurrent_trials(setup.process_total)
+    shortage = ClusterMonitor(setup.placement, setup.process_total).persistent_shortage
     verbose = 2 if ray_output else 0
     tune_trials(run, store, budget, observer, trainable, max_concurrent, verbose, shortage)
     if not budget.interrupted.is_set():
@@ -161,21 +163,27 @@ def _search(
 
 @contextlib.contextmanager
 def _trial_setup(
-    run: Run, spec: StudySpec, store: StudyStore, site: Site, payloads: tuple[Payload, ...]
+    run: Run,
+    spec: StudySpec,
+    store: StudyStore,
+    site: Site,
+    payloads: tuple[Payload, ...],
+    background: tuple[BackgroundLoad, ...],
 ) -> Iterator[TrialSetup]:
     """Prepare the serving hosts, and yield the data that all trials share."""
     load = spec.load
     inbox = None
     with contextlib.ExitStack() as stack:
         if spec.cluster.address is None:
-            site = replace(site, archive=stack.enter_context(unpacked_archive(site.archive)))
-            placement = single_host_placement(site.archive, load.process_limit)
+            archive, *others = (stack.enter_context(unpacked_archive(a)) for a in site.archives)
+            site = replace(site, archive=archive, others=tuple(others))
+            placement = single_host_placement(site.archive, load.process_total)
         else:
             survey = stack.enter_context(_survey(spec))
-            survey.check(load.process_limit)
+            survey.check(load.process_total)
             keep_heterogeneous = spec.cluster.heterogeneous_hosts == "keep"
             placement, inbox = survey.prepare_hosts(
-                site.archive, run.folder, keep_heterogeneous, load.process_limit
+                site.archives, run.folder, keep_heterogeneous, load.process_total
             )
         store.record_notes([*spec.baseline_notes(), *placement.warnings])
         yield TrialSetup(
@@ -190,6 +198,8 @@ def _trial_setup(
             loads=spec.sweep.sweep_loads() if spec.sweep else (),
             placement=placement,
             inbox=inbox,
+            mix=tuple(load.mix),
+            background=tuple(replace(b, payloads=ray.put(b.payloads)) for b in background),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from loadgen.measurement import Measurement
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from search.spec.sweep_loads import SweepLoad
+from search.trial.background import background_records
 from search.trial.load_result import LoadResult
 from search.trial.observation import WindowObservation, observation_of
 from search.trial.request import TrialRequest
@@ -77,6 +78,7 @@ def judge_trial(
         host=with_cpu_shares(host or HostRecord(), windows),
         timing=timing or TimingRecord(),
         warnings=(*found.warnings, *_disturbances(windows)),
+        background=background_records(best.measurement if best else (*windows, None)[-1]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
@@ -79,13 +79,20 @@ class ObservedGenerator:
     Args:
         turn: held while a window is open.
         progress: receives the summary of each window.
+        mix: models that the requests are for; only the tuned one if empty.
     """
 
     def __init__(
-        self, server: TorchServe, generator: LoadGenerator, turn: Turn, progress: TrialProgress
+        self,
+        server: TorchServe,
+        generator: LoadGenerator,
+        turn: Turn,
+        progress: TrialProgress,
+        mix: Sequence[str] = (),
     ):
         self._server, self._generator, self._turn = server, generator, turn
         self._progress = progress
+        self._models = mix or (server.site.archive.name,)
         self.windows: list[Measurement] = []
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
@@ -95,14 +102,17 @@ class ObservedGenerator:
             ServerError: the server failed during the window.
         """
         async with self._turn:
-            before, started = await self._server.counters(), time.monotonic()
+            before, started = await self._server.counters(self._models), time.monotonic()
             cpu, server_s = CpuTimes.now(), self._server.cpu_s()
             measured = await self._server.guard(self._generator.measure(load, until))
             # The counts of this host do not include load generators on other hosts.
             own_s = self._server.cpu_s() - server_s + measured.client_cpu_s.get(host_id(), 0.0)
             shares = CpuTimes.now().shares_since(cpu, own_s)
-            after, elapsed_s = await self._server.counters(), time.monotonic() - started
-        server = after.since(before, elapsed_s) if before and after else None
+            after = await self._server.counters(self._models)
+            elapsed_s = time.monotonic() - started
+        has_others = len(self._models) > 1 or measured.background
+        answered = measured.succeeded if has_others else None
+        server = after.since(before, elapsed_s, answered) if before and after else None
         window = replace(
             measured, observation=WindowObservation(server, shares.steal, shares.other_cpu)
         )

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from loadgen.rate.estimate import Estimate
 from loadgen.rate.result import StopReason
+from search.trial.background import BackgroundRecord
 from search.trial.explain import explain
 from search.trial.load_result import LoadResult
 from search.trial.request import TrialOrigin, TrialRequest
@@ -193,6 +194,7 @@ class TrialResult:
         host_fault: whether the host, not the configuration, caused the failure.
         warnings: reasons why the figures are less certain, one sentence each.
         loads: in a sweep, the result of each load, in order.
+        background: what other models of the server answered meanwhile.
     """
 
     number: int
@@ -209,6 +211,7 @@ class TrialResult:
     timing: TimingRecord = field(default_factory=TimingRecord)
     warnings: tuple[str, ...] = ()
     loads: tuple[LoadResult, ...] = ()
+    background: tuple[BackgroundRecord, ...] = ()
 
     @classmethod
     def failed(

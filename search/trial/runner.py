@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from loadgen.background import Background
 from loadgen.errors import GeneratorDefectError, GeneratorLostError
 from loadgen.fleet import Fleet
 from loadgen.measurement import Measurement
@@ -98,6 +99,8 @@ async def run_trial(
     progress: TrialProgress = lambda phase: None,
     turn: Turn | None = None,
     loads: Sequence[SweepLoad] = (),
+    mix: Sequence[str] = (),
+    background: Background | None = None,
 ) -> TrialResult:
     """Measure the sustained rate of a configuration, or its behaviour under each of `loads`.
 
@@ -108,7 +111,10 @@ async def run_trial(
         progress: receives each phase when it begins, and each window when it ends.
         turn: held while the server starts, while a window is open, and while the server stops,
             so that only one of several trials on a host is active at a time.
+        mix: models that the requests of `fleet` are for; only the tuned one if empty.
+        background: loads that other models get in every window.
     """
+    background = background or Background()
     turn = turn or contextlib.nullcontext()
     watch = _Stopwatch(progress)
     server = TorchServe(request.config, site, folder)
@@ -126,15 +132,20 @@ async def run_trial(
             niceness = _niceness_warnings(server.worker_pids)
             commands = [worker.command for worker in server.processes]
             _refuse(find_unapplied_settings(chosen, commands), server.log_tail())
-            await fleet.set_target(server.url, server_tls(server))
-            observed = ObservedGenerator(server, fleet, turn, progress)
+            tls = server_tls(server)
+            await fleet.set_target(server.url, tls)
+            await background.set_target(server.url, tls)
+            generator = background.around(fleet)
+            observed = ObservedGenerator(server, generator, turn, progress, mix)
             windows = observed.windows
+            measured_models = mix or (site.archive.name,)
+            capacities = [server.models[name].batch_capacity for name in measured_models]
             new_search = partial(
                 RateSearch,
                 goal,
                 observed,
-                server.batch_capacity,
-                users=_users(server.batch_capacity, request.config.job_queue_size or 100),
+                sum(capacities),
+                users=_users(capacities, request.config.job_queue_size or 100),
                 incumbent_rps=request.incumbent_rps,
                 comparison_rps=request.comparison_rps,
                 depth=request.depth,
@@ -208,9 +219,13 @@ def _refuse(problem: str | None, log: str = "") -> None:
         raise ServerError(FailureKind.SETTING_IGNORED, problem, log)
 
 
-def _users(batch_capacity: int, queue_size: int) -> int:
-    """Return the users that fill every batch twice, or fewer if the queue would overflow."""
-    return max(2, min(2 * batch_capacity, batch_capacity + queue_size, _MAX_USERS))
+def _users(batch_capacities: Sequence[int], queue_size: int) -> int:
+    """Return the users that fill every batch twice, or fewer if a queue would overflow.
+
+    Args:
+        batch_capacities: of each model; all users may wait for the same one.
+    """
+    return max(2, min(2 * sum(batch_capacities), min(batch_capacities) + queue_size, _MAX_USERS))
 
 
 async def _offer_loads(
