@@ -95,8 +95,9 @@ async def measure_configs(
                     measured = [await measure(number, i, turn) for i in indices]
                 results.append(dict(zip(indices, measured, strict=True)))
         finally:
-            for generator in (*fleets, *backgrounds):
-                generator.close()
+            for fleet, background in zip(fleets, backgrounds, strict=True):
+                fleet.close()
+                background.close()
     return Rounds(tuple(tuple(row[i] for row in results) for i in range(len(configs))))
 
 
