@@ -45,7 +45,7 @@ def without_archive_settings(config: ServerConfig) -> ServerConfig:
     """
     rest = {k: v for k, v in config.model_properties.items() if k == "runtimeType"}
     unset: dict[str, Any] = dict.fromkeys(MODEL_KEYS)
-    return replace(config, **unset, model_properties=rest)
+    return replace(config, **unset, model_properties=rest, models={})
 
 
 def rebuild_archive(archive: Archive, settings: Mapping[str, int], path: Path) -> str:

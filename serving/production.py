@@ -57,6 +57,7 @@ class DeploymentTarget:
         given: properties by key that override the base and `DEFAULT_PROPERTIES`.
         environment: variables of the server in use there.
         version: of TorchServe there.
+        others: archives of the models that are served beside the tuned one.
 
     Raises:
         ConfigError: `given` has a key of the configuration, or an invalid property.
@@ -66,6 +67,7 @@ class DeploymentTarget:
     given: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     version: TorchServeVersion = NEWEST
+    others: tuple[Archive, ...] = ()
 
     def __post_init__(self) -> None:
         problems = []
@@ -89,7 +91,7 @@ class DeploymentTarget:
             )
         if self.base is None:
             default = {k: v for k, v in DEFAULT_PROPERTIES.items() if self.version.reads(k)}
-            return config.properties_text(archive, {**default, **self.given})
+            return config.properties_text(archive, {**default, **self.given}, self.others)
         in_use = self._in_use(archive)
         before = in_use.config.lines(in_use.archive)
         lines = {
@@ -105,9 +107,22 @@ class DeploymentTarget:
             lines |= _changed_models("model_snapshot", written, config, in_use)
         else:
             lines |= _changed_models("models", written, config, in_use)
-            others = in_use.other_models and "load_models" not in written
-            missing["load_models"] = "all" if others else in_use.archive.load_models
+            if "load_models" in written:
+                lines |= self._added_models(written["load_models"])
+            elif in_use.others:
+                missing["load_models"] = "all"
+            else:
+                archives = (in_use.archive, *self.others)
+                missing["load_models"] = ",".join(each.load_models for each in archives)
         return edit_properties(self.base, {**lines, **self.given}, missing)
+
+    def _added_models(self, load_models: str) -> dict[str, str]:
+        """Return the line `load_models` with the other models that the base does not load."""
+        if load_models.strip().upper() == "ALL":
+            return {}
+        loaded = {part.rpartition("=")[2].strip() for part in load_models.split(",")}
+        added = [each.load_models for each in self.others if each.path.name not in loaded]
+        return {"load_models": ",".join([load_models, *added])} if added else {}
 
     def unmeasured(self, config: ServerConfig, archive: Archive) -> ServerConfig:
         """Return what may change the rate and stays in the base, but was not measured."""
@@ -129,11 +144,16 @@ class DeploymentTarget:
             for key, value in base.model_properties.items()
             if key not in config.model_properties
         }
+        models = {
+            name: {k: v for k, v in settings.items() if k not in config.models.get(name, {})}
+            for name, settings in base.models.items()
+        }
+        kept["models"] = {name: settings for name, settings in models.items() if settings}
         return ServerConfig(**kept)
 
     def notes(self, config: ServerConfig, archive: Archive) -> list[str]:
         """Return notes for the user: what was not measured, what will not have an effect."""
-        unmeasured = self.unmeasured(config, archive).lines(archive)
+        unmeasured = self.unmeasured(config, archive).lines(archive, self.others)
         notes = [
             f"{key}={text} is kept, but the configuration was measured without it"
             for key, text in unmeasured.items()
@@ -190,39 +210,48 @@ class DeploymentTarget:
     def _in_use(self, archive: Archive) -> Deployment:
         if self.base is None:
             return Deployment.of_archive(archive)
-        return Deployment.read(self.base, self.environment, archive)
+        in_use = Deployment.read(self.base, self.environment, archive)
+        names = {each.name for each in self.others}
+        left_out = [model for model in in_use.others if model.name not in names]
+        return in_use.with_models(self.others, left_out)
 
 
 def _changed_models(
     key: str, written: Mapping[str, str], config: ServerConfig, in_use: Deployment
 ) -> dict[str, str]:
-    """Return the line `models` or `model_snapshot` if the model's entry in it must change.
+    """Return the line `models` or `model_snapshot` if the entry of a model in it must change.
 
     Raises:
-        ConfigError: the snapshot has no entry of the archive.
+        ConfigError: the snapshot has no entry of an archive.
     """
-    archive = in_use.archive
-    before = in_use.config.model_entry()
-    # A snapshot wins over the archive, which wins over `models` and carries these itself.
-    archived = archive.overridden_keys if key == "models" else ()
-    changes = {
-        name: value
-        for name, value in config.model_entry().items()
-        if before.get(name) != value and name not in archived
-    }
-    if not changes:
-        return {}
-    data = parse_json(key, written.get(key, "{}"))
-    models = data if key == "models" else data["models"]
-    versions = models.setdefault(archive.name, {})
-    version = in_use.version
-    if version not in versions and key == "model_snapshot":
-        raise ConfigError(
-            f"property model_snapshot has no entry of {archive.name} {version}; add one"
-        )
-    entry = versions.get(version) or {"defaultVersion": True, "marName": archive.path.name}
-    versions[version] = {**entry, **changes}
-    return {key: json.dumps(data, separators=(",", ":"))}
+    data: Any = None
+    for archive in (in_use.archive, *in_use.beside):
+        is_tuned = archive is in_use.archive
+        after = config if is_tuned else config.of_model(archive.name)
+        before = (in_use.config if is_tuned else in_use.config.of_model(archive.name)).model_entry()
+        # A snapshot wins over the archive, which wins over `models` and carries these itself.
+        archived = archive.overridden_keys if key == "models" else ()
+        changes = {
+            name: value
+            for name, value in after.model_entry().items()
+            if before.get(name) != value and name not in archived
+        }
+        if not changes:
+            continue
+        data = parse_json(key, written.get(key, "{}")) if data is None else data
+        models = data if key == "models" else data["models"]
+        versions = models.setdefault(archive.name, {})
+        version = in_use.version if is_tuned else archive.version
+        if version not in versions and key == "model_snapshot":
+            # TorchServe does not read the version in a snapshot.
+            version = version if is_tuned else next(iter(versions), version)
+            if version not in versions:
+                raise ConfigError(
+                    f"property model_snapshot has no entry of {archive.name} {version}; add one"
+                )
+        entry = versions.get(version) or {"defaultVersion": True, "marName": archive.path.name}
+        versions[version] = {**entry, **changes}
+    return {} if data is None else {key: json.dumps(data, separators=(",", ":"))}
 
 
 def inference_port(properties: Mapping[str, str]) -> int:

@@ -14,6 +14,7 @@ import yaml
 
 from search.export.scaling import Resources, Scaling
 from serving.archive import Archive
+from serving.archive_files import copy_archive
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.environment import parse_environment
 from serving.exported import MODEL_STORE
@@ -85,6 +86,15 @@ class ExportRequest:
         name = re.sub(r"[^a-z0-9]+", "-", self.archive.name.lower()).strip("-")[:50].strip("-")
         return name or "model"
 
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """The archives of all models, the tuned one first."""
+        return (self.archive, *self.target.others)
+
+    def config_of(self, archive: Archive) -> ServerConfig:
+        """Return the configuration, or that of another model."""
+        return self.config if archive is self.archive else self.config.of_model(archive.name)
+
 
 @dataclass(frozen=True)
 class FormatFiles:
@@ -123,36 +133,51 @@ def write_yaml(path: Path, *documents: Mapping[str, Any]) -> None:
     path.write_text(yaml.safe_dump_all(documents, sort_keys=False, width=1000))
 
 
-def write_archive_if_it_overrides(request: ExportRequest) -> str | None:
-    """Write a copy of the archive with the tuned settings if the original would override them.
+def write_archives_if_one_overrides(request: ExportRequest) -> str | None:
+    """Write copies of the archives if the model-config.yaml of one would override its settings.
 
     Returns:
-        A note for the user; None if the original archive is served.
+        A note for the user; None if the original archives are served.
 
     Raises:
-        ArchiveError: the archive's model-config.yaml cannot be changed.
+        ArchiveError: an archive's model-config.yaml cannot be changed.
     """
-    archive, config = request.archive, request.config
-    if not overrides(archive, config):
+    overriding = [a for a in request.archives if overrides(a, request.config_of(a))]
+    if not overriding:
         return None
-    settings = archive_settings(config)
-    write_archive(request, settings)
-    return (
-        "the archive has a model-config.yaml, which takes precedence over config.properties: "
-        f"{MODEL_STORE}/{archive.path.name} carries {', '.join(settings)}; deploy it in place of "
-        "the original"
-    )
+    store = exported_archive(request.folder, "")
+    store.mkdir()
+    notes = []
+    for archive in request.archives:
+        path = store / archive.path.name
+        if archive not in overriding:  # The model store of the files has every archive.
+            copy_archive(archive.path, {}, path)
+            continue
+        settings = archive_settings(request.config_of(archive))
+        rebuild_archive(archive, settings, path)
+        notes.append(
+            "the archive has a model-config.yaml, which takes precedence over config.properties: "
+            f"{MODEL_STORE}/{path.name} carries {', '.join(settings)}; deploy it in place of the "
+            "original"
+        )
+    return "; ".join(notes)
 
 
-def write_archive(request: ExportRequest, settings: Mapping[str, int]) -> str:
-    """Write a copy of the archive with these settings, and return its model-config.yaml.
+def write_archives(request: ExportRequest) -> str:
+    """Write copies of the archives with their settings; return the tuned model's model-config.yaml.
 
     Raises:
-        ArchiveError: the archive's model-config.yaml cannot be changed.
+        ArchiveError: an archive's model-config.yaml cannot be changed.
     """
-    path = exported_archive(request.folder, request.archive.path.name)
-    path.parent.mkdir()
-    return rebuild_archive(request.archive, settings, path)
+    store = exported_archive(request.folder, "")
+    store.mkdir()
+    texts = [
+        rebuild_archive(
+            archive, archive_settings(request.config_of(archive)), store / archive.path.name
+        )
+        for archive in request.archives
+    ]
+    return texts[0]
 
 
 def exported_archive(folder: Path, name: str) -> Path:
@@ -173,7 +198,7 @@ def write_start_script(request: ExportRequest, has_archive: bool) -> None:
     script.write_text(
         fill_template(
             "start.sh",
-            archive=request.archive.path.name,
+            archive=", ".join(archive.path.name for archive in request.archives),
             otherwise=own if has_archive else "?must name the folder of the archive",
             check=fill_template("check_python") if needs_python else "",
         )

@@ -10,7 +10,7 @@ import javaproperties
 from search.export.common import (
     ExportRequest,
     FormatFiles,
-    write_archive_if_it_overrides,
+    write_archives_if_one_overrides,
     write_yaml,
 )
 from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
@@ -25,7 +25,7 @@ def write_compose(request: ExportRequest) -> FormatFiles:
     properties = javaproperties.loads(text)
     address = urlsplit(properties.get("inference_address", "http://127.0.0.1:8080"))
     port = inference_port(properties)
-    note = write_archive_if_it_overrides(request)
+    note = write_archives_if_one_overrides(request)
     store = f"./{MODEL_STORE}" if note else f"${{MODEL_STORE:?must name the folder of {name}}}"
     services = {"torchserve": _service(request, _published_port(address, port), store)}
     write_yaml(request.folder / "compose.yaml", {"services": services})

@@ -6,7 +6,7 @@ import re
 
 import javaproperties
 
-from search.export.common import ExportRequest, FormatFiles, write_archive_if_it_overrides
+from search.export.common import ExportRequest, FormatFiles, write_archives_if_one_overrides
 from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
 from serving.exported import MODEL_STORE
 from serving.production import listen_everywhere
@@ -17,7 +17,7 @@ _ARCHIVES = "models"  #: The name of the build context that holds the archive.
 def write_docker(request: ExportRequest) -> FormatFiles:
     """Write a Dockerfile; the image holds the archive, its settings and the environment."""
     text = request.target.properties_text(request.config, request.archive)
-    note = write_archive_if_it_overrides(request)
+    note = write_archives_if_one_overrides(request)
     name, image = request.archive.path.name, request.container_image
     tag = request.resource_name
     source = "" if note else f"--from={_ARCHIVES} "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from search.errors import RunError
@@ -46,6 +48,7 @@ class ExportedFiles:
         archive: the model archive that they serve.
         platform: what the files give to TorchServe.
         archive_sha256: the digest of the archive, as the claim has it.
+        others: archives of the models beside it.
     """
 
     folder: Path
@@ -53,14 +56,22 @@ class ExportedFiles:
     archive: Archive
     platform: PlatformFiles
     archive_sha256: str
+    others: tuple[Archive, ...] = ()
 
     @classmethod
-    def read(cls, folder: Path, model_store: Path | None, scratch: Path) -> ExportedFiles:
+    def read(
+        cls,
+        folder: Path,
+        model_store: Path | None,
+        scratch: Path,
+        stores: Mapping[str, Path] = MappingProxyType({}),
+    ) -> ExportedFiles:
         """Read a folder that `servetune export` wrote.
 
         Args:
-            model_store: the folder of the archive, unless the archive is among the files.
+            model_store: the folder of the archives, unless they are among the files.
             scratch: an existing folder into which a model.tar.gz is unpacked.
+            stores: paths of archives elsewhere, by model.
 
         Raises:
             RunError: the folder has no valid trial.json, or one of another version.
@@ -69,8 +80,8 @@ class ExportedFiles:
         path = folder / CLAIM_FILE
         try:
             claim = json.loads(path.read_text())
-            name = claim["archive"]
-            exported = exported_archive(folder, name)
+            names = {claim["model"]: claim["archive"]}
+            names |= {name: model["archive"] for name, model in claim.get("models", {}).items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{folder} contains no files exported by servetune: {CLAIM_FILE}: {error}"
@@ -82,9 +93,14 @@ class ExportedFiles:
         if (model_tar := folder / MODEL_TAR).is_file():
             archive = unpack_model_tar(model_tar, scratch / "model")
             return cls(folder, claim, archive, platform, digest(model_tar))
-        archive = Archive.read(exported if exported.exists() else (model_store or folder) / name)
-        archive = archive.registered_as(claim["model"])
-        return cls(folder, claim, archive, platform, archive.sha256)
+        archives = []
+        for name, file in names.items():
+            exported = exported_archive(folder, file)
+            given = stores.get(name) or (model_store or folder) / file
+            archive = Archive.read(exported if exported.exists() else given)
+            archives.append(archive.registered_as(name))
+        archive, *others = archives
+        return cls(folder, claim, archive, platform, archive.sha256, tuple(others))
 
     @property
     def kept(self) -> ServerConfig:
@@ -99,19 +115,23 @@ class ExportedFiles:
             ConfigError: TorchServe cannot read a file.
         """
         try:
-            return Deployment.read(
+            deployment = Deployment.read(
                 self.platform.properties, self.platform.environment, self.archive
             )
+            return deployment.with_models(self.others)
         except ConfigError as error:
             raise ConfigError(f"{self.folder}: {error}") from None
 
 
 def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Check]:
     """Compare the archive and every setting of the files with those of the trial."""
-    digest = files.archive_sha256
-    is_same = digest == files.claim["archive_sha256"]
-    found = "as exported" if is_same else f"a different archive: SHA-256 {digest[:12]}…"
-    checks = [Check("archive", is_same, found)]
+    checks = [_check_archive("archive", files.archive_sha256, files.claim)]
+    checks += [
+        _check_archive(
+            f"archive of {other.name}", other.sha256, files.claim["models"][other.name]
+        )
+        for other in files.others
+    ]
     actual, kept = flat(files.deployment.config.to_dict()), flat(files.kept.to_dict())
     expected = flat(claimed)
     for path in sorted({*expected, *actual}):
@@ -130,12 +150,24 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
     return checks
 
 
+def _check_archive(what: str, digest: str, claim: Mapping[str, Any]) -> Check:
+    is_same = digest == claim["archive_sha256"]
+    found = "as exported" if is_same else f"a different archive: SHA-256 {digest[:12]}…"
+    return Check(what, is_same, found)
+
+
 def added_settings(config: ServerConfig, trial: ServerConfig) -> ServerConfig:
     """Return the settings of a configuration that the trial did not set."""
     added: dict[str, Any] = {}
     for name, value in config.to_dict().items():
         given = getattr(trial, name)
-        if isinstance(value, dict):
+        if name == "models":
+            models = {
+                model: {k: v for k, v in settings.items() if k not in given.get(model, {})}
+                for model, settings in value.items()
+            }
+            added[name] = {model: settings for model, settings in models.items() if settings}
+        elif isinstance(value, dict):
             added[name] = {k: v for k, v in value.items() if k not in given}
         elif given is None:
             added[name] = value

@@ -6,7 +6,7 @@ import difflib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,12 @@ _WRITERS = {
     ExportFormat.KSERVE: write_kserve,
     ExportFormat.KUBERNETES: write_kubernetes,
 }
+#: Formats whose files serve every model in a model store.
+_FORMATS_OF_SEVERAL_MODELS = (
+    ExportFormat.PROPERTIES,
+    ExportFormat.MODEL_CONFIG,
+    ExportFormat.COMPOSE,
+)
 _CHANGES_ITEM = "- `changes.diff`: the changes to the config.properties in use.\n"
 _UNCONFIRMED = (
     "**Unconfirmed**: the search chose this\nconfiguration because its measured rate was the "
@@ -105,6 +111,14 @@ def export(
         raise RunError(f"trial {result.number} sustained no rate: {result.cause or 'no cause'}")
     if confirmation is not None and not _confirms(confirmation, result):
         confirmation = None
+    others = run.spec().in_use().beside
+    if others and export_format not in _FORMATS_OF_SEVERAL_MODELS:
+        raise RunError(
+            f"the format {export_format} holds one model, and the configuration was measured with "
+            f"{', '.join(other.name for other in others)} beside it; use one of "
+            f"{', '.join(_FORMATS_OF_SEVERAL_MODELS)}"
+        )
+    target = replace(target or DeploymentTarget(), others=others)
     is_default = export_format is ExportFormat.PROPERTIES
     folder = run.folder / ("best" if is_default else f"best-{export_format}")
     new = folder.with_name(f".{folder.name}.new")
@@ -179,7 +193,9 @@ def _write_folder(
     if secrets := sorted({*run.spec().in_use().secrets, *request.target.secrets}):
         notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
     claim |= {"format": export_format, "kept": {}, "scaling": asdict(scaling)}
-    claim = _read_back(folder, claim, result, archive)
+    others = request.target.others
+    claim["models"] = {other.name: _model_claim(folder, other) for other in others}
+    claim = _read_back(folder, claim, result, archive, others)
     notes += _platform_notes(claim["kept"], request)
     (folder / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
     changes = _CHANGES_ITEM if request.target.base is not None else ""
@@ -223,7 +239,11 @@ def _resources(run: Run, result: TrialResult) -> Resources:
 
 
 def _read_back(
-    folder: Path, claim: dict[str, Any], result: TrialResult, archive: Archive
+    folder: Path,
+    claim: dict[str, Any],
+    result: TrialResult,
+    archive: Archive,
+    others: Sequence[Archive],
 ) -> dict[str, Any]:
     """Return the claim with the archive's digest, and with what the files add to the trial.
 
@@ -232,7 +252,8 @@ def _read_back(
     """
     (folder / CLAIM_FILE).write_text(json.dumps(claim))
     with tempfile.TemporaryDirectory(prefix="servetune-export-") as scratch:
-        files = ExportedFiles.read(folder, archive.path.parent, Path(scratch))
+        stores = {other.name: other.path for other in others}
+        files = ExportedFiles.read(folder, archive.path.parent, Path(scratch), stores)
         config = files.deployment.config
         claim = {**claim, "archive_sha256": files.archive_sha256}
         claim["kept"] = added_settings(config, result.config).to_dict()
@@ -304,7 +325,16 @@ def _claim(
         "p99_s": result.p99_s,
         "arrivals": load.arrivals,
         "timeout_s": load.timeout_s,
+        "mix": dict(load.mix),
+        "background": {each.model: each.rate_rps for each in load.background},
     }
+
+
+def _model_claim(folder: Path, archive: Archive) -> dict[str, str]:
+    """Return the archive of another model, as exported if it is among the files."""
+    exported = exported_archive(folder, archive.path.name)
+    digest = (Archive.read(exported) if exported.exists() else archive).sha256
+    return {"version": archive.version, "archive": archive.path.name, "archive_sha256": digest}
 
 
 def _readme_figures(

@@ -9,7 +9,7 @@ from search.export.common import (
     ExportRequest,
     FormatFiles,
     fill_template,
-    write_archive_if_it_overrides,
+    write_archives_if_one_overrides,
     write_yaml,
 )
 from serving.config import ServerConfig
@@ -37,7 +37,7 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
     config = request.explicit_config
     envelope = config.properties.get(_ENVELOPE)
     protocol = next((v for v, name in ENVELOPES.items() if name == envelope), "v1")
-    note = write_archive_if_it_overrides(request)
+    note = write_archives_if_one_overrides(request)
     (request.folder / CONFIG_FILE.parent).mkdir()
     write_yaml(request.folder / "inference-service.yaml", _service(request, config, protocol))
     notes = [note] if note else []

@@ -12,7 +12,7 @@ from search.export.common import (
     ExportRequest,
     FormatFiles,
     fill_template,
-    write_archive_if_it_overrides,
+    write_archives_if_one_overrides,
     write_yaml,
 )
 from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
@@ -29,7 +29,7 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
     """Write ConfigMap, Deployment, Service, PodDisruptionBudget and HorizontalPodAutoscaler."""
     text = listen_everywhere(request.target.properties_text(request.config, request.archive))
     properties = javaproperties.loads(text)
-    note = write_archive_if_it_overrides(request)
+    note = write_archives_if_one_overrides(request)
     name, image = request.resource_name, request.container_image
     port = inference_port(properties)
     labels = {"app.kubernetes.io/name": "torchserve", "app.kubernetes.io/instance": name}

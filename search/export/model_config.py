@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from search.export.common import ExportRequest, FormatFiles, write_archive, write_start_script
+from search.export.common import ExportRequest, FormatFiles, write_archives, write_start_script
 from search.report.formatting import format_settings
 from serving.config import ServerConfig
 from serving.exported import MODEL_STORE
-from serving.model_config import archive_settings, without_archive_settings
+from serving.model_config import without_archive_settings
 
 
 def write_model_config(request: ExportRequest) -> FormatFiles:
@@ -18,7 +18,7 @@ def write_model_config(request: ExportRequest) -> FormatFiles:
         ArchiveError: the model-config.yaml of the original archive cannot be extended.
     """
     name = request.archive.path.name
-    text = write_archive(request, archive_settings(request.config))
+    text = write_archives(request)
     (request.folder / "model-config.yaml").write_text(text)
     write_start_script(request, has_archive=True)
     outside = without_archive_settings(request.config)

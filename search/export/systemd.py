@@ -6,7 +6,7 @@ from search.export.common import (
     ExportRequest,
     FormatFiles,
     fill_template,
-    write_archive_if_it_overrides,
+    write_archives_if_one_overrides,
 )
 from serving.exported import MODEL_STORE
 
@@ -14,7 +14,7 @@ from serving.exported import MODEL_STORE
 def write_systemd(request: ExportRequest) -> FormatFiles:
     """Write a unit that reads its files from /etc and the archive from /var/lib."""
     text = request.target.properties_text(request.config, request.archive)
-    note = write_archive_if_it_overrides(request)
+    note = write_archives_if_one_overrides(request)
     name = f"torchserve-{request.resource_name}"
     resources, limits = request.resources, []
     if resources.are_limits:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from loadgen.background import Background, BackgroundLoad
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
 from loadgen.payloads import Payload, read_payloads
@@ -66,9 +67,11 @@ async def _verify(
     scratch: Path,
 ) -> list[Check]:
     spec = run.spec() if run else None
+    stores = {}
     if model_store is None and spec is not None:
         model_store = spec.model.archive.parent
-    files = ExportedFiles.read(folder, model_store, scratch)
+        stores = {each.name: each.path for each in spec.in_use().beside}
+    files = ExportedFiles.read(folder, model_store, scratch, stores)
     claimed = files.claim["settings"]
     if run is not None:
         number = files.claim["trial"]
@@ -82,7 +85,15 @@ async def _verify(
     checks = compare_settings(files, claimed)
     if not all(check.passed for check in checks):
         return [*checks, Check("running", False, "not started, because a check above failed")]
+    if spec is None and (files.claim.get("mix") or files.claim.get("background")):
+        raise RunError(
+            "the rate was measured under the load of several models, which only the run has: pass "
+            "--against RUN"
+        )
+    background: tuple[BackgroundLoad, ...] = spec.background_loads() if spec else ()
     if requests is not None:
+        if files.claim.get("mix"):
+            raise RunError("--requests cannot replace a mix of several models; leave it out")
         payloads = read_payloads(requests)
     elif spec is not None:
         payloads = spec.payloads()
@@ -96,16 +107,20 @@ async def _verify(
     if spec is not None:
         # The limits and secrets of the trial; any free ports.
         site = replace(spec.site(spec.installation()), archive=archive, ports=Ports())
+        site = replace(site, others=files.others)
     else:
-        site = Site(archive, find_installation())
+        site = Site(archive, find_installation(), others=files.others)
     with exclusive_host():
-        return checks + await _check_server(files, site, payloads, goal, windows, on_phase, scratch)
+        return checks + await _check_server(
+            files, site, payloads, background, goal, windows, on_phase, scratch
+        )
 
 
 async def _check_server(
     files: ExportedFiles,
     site: Site,
     payloads: Sequence[Payload],
+    background_loads: Sequence[BackgroundLoad],
     goal: Goal,
     windows: int,
     on_phase: OnPhase,
@@ -123,15 +138,33 @@ async def _check_server(
         asked = platform_payloads(payloads, files.platform, config)
         authorized = [payload.with_headers(server.headers) for payload in asked]
         fleet = Fleet(local_processes(authorized), max_processes=MAX_PROCESSES)
+        background = _background(background_loads, server.headers)
+        mixed = [server.models[name].batch_capacity for name in files.claim.get("mix", ())]
+        capacity = sum(mixed) or server.batch_capacity
         try:
-            await fleet.set_target(server.url, server_tls(server))
-            users = max(2, 2 * server.batch_capacity)
-            search = RateSearch(goal, fleet, server.batch_capacity, users, progress=on_phase)
+            tls = server_tls(server)
+            await fleet.set_target(server.url, tls)
+            await background.set_target(server.url, tls)
+            generator = background.around(fleet)
+            users = max(2, 2 * capacity)
+            search = RateSearch(goal, generator, capacity, users, progress=on_phase)
             probes = await server.guard(search.measure_at_rate(rate_rps, windows))
         finally:
             fleet.close()
+            background.close()
     passed = [probe for probe in probes if probe.verdict is Verdict.PASS]
     found = f"{rate_rps:.1f} rps sustained in {len(passed)} of {windows} windows"
     if reasons := "; ".join(probe.reason for probe in probes if probe not in passed):
         found += f": {reasons}"
     return [*checks, Check("claimed rate", 2 * len(passed) > windows, found)]
+
+
+def _background(loads: Sequence[BackgroundLoad], headers: Mapping[str, str]) -> Background:
+    """Return the background with these headers in each request."""
+    fleets = [
+        Fleet(
+            local_processes([replace(p, headers={**p.headers, **headers}) for p in each.payloads])
+        )
+        for each in loads
+    ]
+    return Background(loads, fleets)

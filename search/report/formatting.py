@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from search.study.intervals import Interval
 from serving.config import ServerConfig
@@ -43,11 +43,19 @@ def format_interval(interval: Interval | None, number_format: str = "") -> str:
     return f"{low} to {high}"
 
 
+def format_values(values: Mapping[str, object]) -> str:
+    """Return names and values on one line."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
 def format_settings(config: ServerConfig) -> str:
     """Return the settings of a configuration on one line."""
     parts = []
     for name, value in config.to_dict().items():
-        if isinstance(value, dict):
+        if name == "models":
+            for model, settings in value.items():
+                parts += [f"{model}.{key}={number}" for key, number in settings.items()]
+        elif isinstance(value, dict):
             parts += [f"{key}={text}" for key, text in value.items()]
         else:
             parts.append(f"{name}={value}")

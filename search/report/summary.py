@@ -20,8 +20,10 @@ from search.report.formatting import (
     markdown_table,
 )
 from search.report.html_report import html_page
+from search.report.model_tables import mix_text, model_section, model_sentences
 from search.report.plots import build_plots
 from search.report.sweep_tables import fixed_settings, sweep_tables
+from search.study.diff import flat
 from search.study.outcome import Outcome
 from search.study.run_folder import Run, write_atomically
 from search.trial.result import PHASES, RateRecord, TrialResult, TrialState
@@ -105,6 +107,7 @@ def _search_sections(outcome: Outcome) -> list[str]:
         headline(outcome),
         ending(outcome),
         *confirmation_section(outcome.confirmation),
+        *model_section(outcome),
         "Each trial below is a single measurement. "
         "The highest of many noisy rates is on average too high.",
         "## Trials",
@@ -148,6 +151,7 @@ def render(outcome: Outcome, explained: Sequence[TrialResult] | None = None) -> 
     ]
     if outcome.confirmation:
         lines.append(Text(confirmation_text(outcome.confirmation), style="bold"))
+    lines += [Text(sentence) for sentence in model_sentences(outcome)]
     lines += [
         Text(f"Trial {r.number}: {'; '.join(r.explanations)}.") for r in explained if r.explanations
     ]
@@ -202,8 +206,9 @@ def headline(outcome: Outcome) -> str:
     if best is None:
         return "No configuration sustained any rate."
     title = "Best of the search" if outcome.confirmation else "Best"
+    mix = f" ({text})" if (text := mix_text(outcome)) else ""
     sentence = (
-        f"{title}: trial {best.number} sustains {format_number(best.sustained_rps)} rps at "
+        f"{title}: trial {best.number} sustains {format_number(best.sustained_rps)} rps{mix} at "
         f"100 % success ({format_settings(best.config)}), p99 {format_number(best.p99_s)} s."
     )
     if reference is None or reference.number == best.number:
@@ -234,7 +239,7 @@ def _trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tupl
         bound = rate.success_bound_by_batch
         other = {
             name: value
-            for name, value in result.config.to_dict().items()
+            for name, value in flat(result.config.to_dict()).items()
             if name not in dict(_SETTING_COLUMNS)
         }
         cause = "" if rate.stop_reason is StopReason.CONVERGED else first_line(result.cause)

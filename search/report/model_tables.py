@@ -1,0 +1,113 @@
+"""The models that shared a server: their settings and their loads, before and after. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from search.report.formatting import format_number, format_values, markdown_table
+from search.study.outcome import Outcome
+from search.trial.background import BackgroundRecord
+from search.trial.result import TrialResult
+
+
+def model_sentences(outcome: Outcome) -> list[str]:
+    """Return what shared the host with the tuned model, and how it fared; empty if it was alone."""
+    shown = _shown(outcome)
+    if not shown:
+        return []
+    names = ", ".join(_described(outcome, name) for name in shown[-1].server.models)
+    sentences = [f"The server also had {names}."]
+    for row in _background_rows(outcome):
+        model, name, _, requests, failed, p50, p99 = row
+        sentences.append(
+            f"Background {model}, {name}: p50 {p50} s, p99 {p99} s, {failed} of {requests} failed."
+        )
+    return sentences
+
+
+def model_section(outcome: Outcome) -> list[str]:
+    """Return the parts of a report on the models of the server; empty if there was only one."""
+    shown = _shown(outcome)
+    if not shown:
+        return []
+    header = ("model", *(f"settings in {_name(r, outcome)}" for r in shown), "load")
+    rows = [
+        (
+            name,
+            *(format_values(result.server.models.get(name, {})) for result in shown),
+            _load_of(outcome, name),
+        )
+        for name in shown[-1].server.models
+    ]
+    parts = ["## Models beside the tuned one", markdown_table(header, rows)]
+    if background := _background_rows(outcome):
+        columns = ("model", "with", "rps", "requests", "failed", "p50 s", "p99 s")
+        parts += [
+            "The background's own requests at the sustained rate of each configuration:",
+            markdown_table(columns, background),
+        ]
+    return parts
+
+
+def mix_text(outcome: Outcome) -> str:
+    """Return the shares of a mix, such as "a mix of 3 cat : 1 dog"; empty without one."""
+    shares = " : ".join(f"{share:g} {name}" for name, share in outcome.spec.load.mix.items())
+    return f"a mix of {shares}" if shares else ""
+
+
+def _shown(outcome: Outcome) -> list[TrialResult]:
+    """Return the reference and the chosen trial, as far as their servers had other models."""
+    trials = {r.number: r for r in (outcome.reference, outcome.chosen) if r}
+    return [result for result in trials.values() if result.server.models]
+
+
+def _name(result: TrialResult, outcome: Outcome) -> str:
+    is_reference = outcome.reference is not None and result.number == outcome.reference.number
+    return f"trial {result.number} ({result.origin})" if is_reference else f"trial {result.number}"
+
+
+def _described(outcome: Outcome, model: str) -> str:
+    load = _load_of(outcome, model)
+    return f"{model} ({load})" if load else model
+
+
+def _load_of(outcome: Outcome, model: str) -> str:
+    load = outcome.spec.load
+    if model in load.mix:
+        return f"{load.mix[model] / sum(load.mix.values()):.0%} of the mix"
+    rates = [each.rate_rps for each in load.background if each.model == model]
+    return f"{rates[0]:g} rps in the background" if rates else "no load"
+
+
+def _background_rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """Return a row for each background model of the reference, then of the chosen trial."""
+    rows = []
+    for trial in _shown(outcome):
+        measured = _measurements(outcome, trial)
+        for model in dict.fromkeys(b.model for result in measured for b in result.background):
+            records = [b for result in measured for b in result.background if b.model == model]
+            rows.append((model, _name(trial, outcome), *_figures(records)))
+    return rows
+
+
+def _figures(records: Sequence[BackgroundRecord]) -> tuple[str, ...]:
+    """Return rate, requests, failures and the median latencies of several measurements."""
+    p50s = [record.p50_s for record in records if record.p50_s is not None]
+    p99s = [record.p99_s for record in records if record.p99_s is not None]
+    return (
+        f"{records[0].rate_rps:g}",
+        str(sum(record.scheduled for record in records)),
+        str(sum(record.failed for record in records)),
+        format_number(median(p50s)) if p50s else "",
+        format_number(median(p99s)) if p99s else "",
+    )
+
+
+def _measurements(outcome: Outcome, trial: TrialResult) -> Sequence[TrialResult]:
+    """Return the rounds of the confirmation that measured a trial, otherwise the trial."""
+    if outcome.confirmation is not None:
+        for index, request in enumerate(outcome.confirmation.plan.requests):
+            if request.config == trial.config:
+                return outcome.confirmation.rounds.results[index] or (trial,)
+    return (trial,)
