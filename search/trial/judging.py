@@ -78,7 +78,7 @@ def judge_trial(
         host=with_cpu_shares(host or HostRecord(), windows),
         timing=timing or TimingRecord(),
         warnings=(*found.warnings, *_disturbances(windows)),
-        background=background_records(best.measurement if best else (*windows, None)[-1]),
+        background=background_records(best.measurement if best else (None, *windows)[-1]),
     )
 
 

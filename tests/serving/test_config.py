@@ -61,3 +61,46 @@ def test_digest_ignores_order_of_settings() -> None:
     config = ServerConfig(environment={"A": "1", "B": "2"})
     reordered = ServerConfig(environment={"B": "2", "A": "1"})
     assert config.digest == reordered.digest != ServerConfig().digest
+
+
+ZOO = Archive(Path("/models/zoo.mar"), "zoo", "2.0")
+
+
+def test_properties_text_has_an_entry_for_each_model() -> None:
+    config = ServerConfig(workers=1, models={"zoo": {"workers": 3, "startupTimeout": 9}})
+    alias = ZOO.registered_as("animals")
+    written = config.properties_text(ARCHIVE, {}, [ZOO, alias])
+    assert "load_models=codegen.mar,zoo.mar,animals=zoo.mar\n" in written
+    assert (
+        '"zoo":{"2.0":{"defaultVersion":true,"marName":"zoo.mar","minWorkers":3,"maxWorkers":3,'
+        '"startupTimeout":9}}'
+    ) in written
+    assert "animals" not in written.partition("models={")[2]
+
+
+def test_of_model_has_settings_of_that_model_alone() -> None:
+    config = ServerConfig(workers=1, models={"zoo": {"workers": 3, "runtimeType": "python"}})
+    of_zoo = ServerConfig(workers=3, model_properties={"runtimeType": "python"})
+    assert config.of_model("zoo") == of_zoo
+    assert config.of_model("ape") == ServerConfig()
+
+
+def test_to_dict_of_several_models_is_read_back() -> None:
+    config = ServerConfig(workers=1, models={"zoo": {"workers": 3}, "ape": {}})
+    assert config.to_dict() == {"workers": 1, "models": {"zoo": {"workers": 3}}}
+    assert ServerConfig(**config.to_dict()).digest == config.digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"batch_size": 0}, r"models.zoo.batch_size must be an integer of at least 1 \(got 0\)"),
+        ({"batches": 2}, "models.zoo.batches is not a setting of a model; known are workers"),
+        ({"job_queue_size": 2}, "models.zoo.job_queue_size is not a setting of a model"),
+    ],
+)
+def test_config_refuses_invalid_setting_of_another_model(
+    settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        ServerConfig(models={"zoo": settings})

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import javaproperties
 import pytest
 
 from serving.archive import Archive
 from serving.config import ServerConfig
+from serving.deployment import Deployment
 from serving.errors import ConfigError
 from serving.production import DeploymentTarget
 from tests.serving.test_deployment import parse
@@ -199,3 +201,58 @@ def test_notes_warn_of_bytes_that_torchserve_cannot_read(archive: Archive) -> No
     latin, utf8 = "# caf\xe9\nload_models=all\n", "# caf\xc3\xa9\nload_models=all\n"
     assert "are not UTF-8" in " ".join(DeploymentTarget(latin).notes(ServerConfig(), archive))
     assert DeploymentTarget(utf8).notes(ServerConfig(), archive) == []
+
+
+ZOO = Archive(Path("/models/zoo.mar"), "zoo", "1.0")
+TWO = replace(TUNED, models={"zoo": {"workers": 5, "batch_size": 2}})
+
+
+@pytest.mark.parametrize(
+    "load_models", ["", "load_models=echo.mar,zoo.mar\n", "load_models=all\n", "load_models=echo.mar\n"]
+)  # fmt: skip
+def test_properties_text_changes_entries_of_both_models(archive: Archive, load_models: str) -> None:
+    entries = {
+        "echo": {"1.0": {"batchSize": 8, "marName": "echo.mar"}},
+        "zoo": {"1.0": {"batchSize": 2, "minWorkers": 1, "responseTimeout": 33}},
+    }
+    base = f"# ours\n{load_models}models={json.dumps(entries)}\nio_ratio=70\n"
+    target = DeploymentTarget(base, others=(ZOO,))
+    text = target.properties_text(TWO, archive)
+    assert text.startswith("# ours\n") and "io_ratio=70\n" in text
+    written = javaproperties.loads(text)
+    models = json.loads(written["models"])
+    assert models["echo"]["1.0"]["batchSize"] == 16
+    assert models["zoo"]["1.0"] == {
+        **entries["zoo"]["1.0"],
+        **{"minWorkers": 5, "maxWorkers": 5},
+    }
+    assert written["load_models"] in ("all", "echo.mar,zoo.mar")
+    after = target_of(text).config.models
+    assert after == {"zoo": {"workers": 5, "batch_size": 2, "response_timeout_s": 33}}
+    assert DeploymentTarget(text, others=(ZOO,)).properties_text(TWO, archive) == text
+    if load_models != "load_models=echo.mar\n":  # Else, the base does not use the entry.
+        kept = target.unmeasured(TWO, archive).models
+        assert kept == {"zoo": {"response_timeout_s": 33}}
+
+
+def target_of(text: str) -> Deployment:
+    archive = Archive(Path("/models/echo.mar"), "echo", "1.0")
+    return Deployment.read(text, {}, archive).with_models([ZOO])
+
+
+def test_properties_text_changes_a_snapshot_of_both_models(archive: Archive) -> None:
+    numbers = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 9}
+    snapshot = {
+        "models": {
+            "echo": {"1.0": {**numbers, "marName": "echo.mar"}},
+            "zoo": {"7": {**numbers, "marName": "zoo.mar"}},
+        }
+    }
+    base = f"model_snapshot={json.dumps(snapshot)}\n"
+    text = DeploymentTarget(base, others=(ZOO,)).properties_text(TWO, archive)
+    models = json.loads(javaproperties.loads(text)["model_snapshot"])["models"]
+    assert models["echo"]["1.0"]["batchSize"] == 16
+    assert models["zoo"]["7"] == {
+        **{**numbers, "marName": "zoo.mar"},
+        **{"minWorkers": 5, "maxWorkers": 5, "batchSize": 2},
+    }
