@@ -269,7 +269,7 @@ def submit(
 
 def _read_submission(spec: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return a specification with absolute paths, and the files to upload by their key."""
-    from search.service.submission import FILE_PATHS, value_at, with_value
+    from search.service.submission import named_files, with_value
 
     folder = spec.resolve().parent
     try:
@@ -290,9 +290,9 @@ def _read_submission(spec: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     data.pop("output", None)  # The service chooses the folder.
     data["model"] = {**model, **{name: str(path) for name, path in files.items()}}
     # The service reads these files itself.
-    for path in FILE_PATHS:
-        if isinstance(file := value_at(data, path), str) and not path.startswith("model."):
-            data = with_value(data, path, str(folder / Path(file).expanduser()))
+    for keys, file in named_files(data):
+        if keys[0] != "model":
+            data = with_value(data, keys, str(folder / Path(file).expanduser()))
     return data, files
 
 

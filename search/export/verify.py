@@ -162,9 +162,7 @@ async def _check_server(
 def _background(loads: Sequence[BackgroundLoad], headers: Mapping[str, str]) -> Background:
     """Return the background with these headers in each request."""
     fleets = [
-        Fleet(
-            local_processes([replace(p, headers={**p.headers, **headers}) for p in each.payloads])
-        )
+        Fleet(local_processes([payload.with_headers(headers) for payload in each.payloads]))
         for each in loads
     ]
     return Background(loads, fleets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ from search.spec.config_file import environment_beside
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
+from servetune.errors import InputError
 
-#: Paths of a specification that name files to read.
-FILE_PATHS = (
+#: The keys that lead to an entry of nested data.
+Keys = tuple[str | int, ...]
+
+#: Paths of a specification that name files to read; `named_files` has those of other models too.
+_FILE_PATHS = (
     "model.archive",
     "model.requests",
     "serving.baseline",
@@ -39,6 +44,7 @@ _RESERVED_PATHS = (
     "output.folder",
     "output.storage",
 )
+_BASELINE = "serving.baseline"
 _OUTSIDE = "is outside the folders that the service may read"
 #: The maximum size of an archive that is named, not uploaded.
 _MAX_ARCHIVE_BYTES = 1 << 40
@@ -83,23 +89,22 @@ def accept(
     Raises:
         SpecError: with every problem.
     """
-    data = _with_uploads(data, uploads)
-    if misplaced := list(_misplaced(data, uploads, roots)):
+    accepted: dict[str, Any] = _with_uploads(data, uploads)
+    if misplaced := list(_misplaced(accepted, uploads, roots)):
         paths = [problem.path for problem in misplaced]
-        raise SpecError([*misplaced, *_other_problems(data, paths, roots, hosts)])
-    data.setdefault("name", "job")
-    for path in FILE_PATHS:
-        if isinstance(file := value_at(data, path), str):
-            data = with_value(data, path, str((roots[0] / file).resolve()))
+        raise SpecError([*misplaced, *_other_problems(accepted, paths, roots, hosts)])
+    accepted.setdefault("name", "job")
+    for keys, file in named_files(accepted):
+        accepted = with_value(accepted, keys, str((roots[0] / file).resolve()))
     try:
-        spec = parse_spec(data, roots[0])
+        spec = parse_spec(accepted, roots[0])
         # Nothing is read before it is checked.
         if problems := [*_file_problems(spec, uploads, roots), *_host_problems(spec, hosts)]:
             raise SpecError(problems)
-        preflight(spec, allow_fixed_space="sweep" in data)
+        preflight(spec, allow_fixed_space="sweep" in accepted)
     except (RecursionError, OverflowError) as error:
         raise SpecError([f"a value is nested too deeply or too large: {error}"]) from None
-    return data, spec
+    return accepted, spec
 
 
 def _with_uploads(data: Mapping[str, Any], uploads: Mapping[str, Path]) -> dict[str, Any]:
@@ -118,37 +123,44 @@ def _other_problems(
     hosts: Collection[str],
 ) -> list[SpecProblem]:
     """Return the problems of a specification without the misplaced entries."""
-    rest = dict(data)
     # The files of a baseline belong together.
-    removed = {".".join(path.split(".")[:2]) for path in misplaced}
-    for path in removed:
-        name, _, key = path.partition(".")
-        if isinstance(section := rest.get(name), dict) and key:
-            rest[name] = {k: v for k, v in section.items() if k != key}
-        else:
-            rest.pop(name, None)
+    removed = [_BASELINE if p.startswith(f"{_BASELINE}.") else p for p in misplaced]
     try:
-        accept(rest, {}, roots, hosts)
+        accept(_without(data, removed), {}, roots, hosts)
     except SpecError as error:
         # A misplaced entry was removed above: do not report it as missing.
-        return [p for p in error.records if not any(p.is_inside(path) for path in removed)]
+        return [p for p in error.records if not any(_concerns(p, path) for path in removed)]
     return []
+
+
+def _without(data: Any, paths: Sequence[str], prefix: str = "") -> Any:
+    """Return a copy of nested data without the entries at these paths."""
+    if isinstance(data, list):
+        return [_without(entry, paths, f"{prefix}{i}.") for i, entry in enumerate(data)]
+    if not isinstance(data, Mapping):
+        return data
+    return {
+        key: _without(entry, paths, f"{prefix}{key}.")
+        for key, entry in data.items()
+        if f"{prefix}{key}" not in paths
+    }
+
+
+def _concerns(problem: SpecProblem, path: str) -> bool:
+    """Return whether a problem is at a path, below it, or at the mapping that holds it."""
+    return problem.is_inside(path) or ("." in problem.path and path.startswith(f"{problem.path}."))
 
 
 def _misplaced(
     data: Mapping[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
 ) -> Iterator[SpecProblem]:
     for path in _RESERVED_PATHS:
-        if value_at(data, path) is not None:
+        if value_at(data, path.split(".")) is not None:
             yield SpecProblem(path, "is set by the service; remove it")
     uploaded = {f"model.{name}" for name in uploads}
-    for path in FILE_PATHS:
-        file = value_at(data, path)
-        if (
-            isinstance(file, str)
-            and path not in uploaded
-            and not FileChecks(tuple(roots)).is_inside(roots[0] / file)
-        ):
+    for keys, file in named_files(data):
+        path = ".".join(map(str, keys))
+        if path not in uploaded and not FileChecks(tuple(roots)).is_inside(roots[0] / file):
             yield SpecProblem(path, f"{file!r} {_OUTSIDE}")
 
 
@@ -174,6 +186,18 @@ def _file_problems(
             path = "search.warm_start"
             checks.check_file(run / "spec.yaml", MAX_TEXT_BYTES)
             checks.check_file(run / "trials.jsonl", MAX_RESULTS_BYTES)
+        for name, file in spec.load.requests.items():
+            path = f"load.requests.{name}"
+            checks.check_requests(file, checks)
+        for index, each in enumerate(spec.load.background):
+            path = f"load.background.{index}.requests"
+            checks.check_requests(each.requests, checks)
+        # Also those in the model store that the baseline names; an upload is beside the archive.
+        in_reach = FileChecks((*checks.roots, spec.model.archive.parent))
+        with suppress(InputError):  # Preflight reports it.
+            for archive in spec.in_use().beside:
+                path = f"serving.models.{archive.name}"
+                in_reach.check_archive(archive.path, _MAX_ARCHIVE_BYTES)
     except FileProblem as problem:
         yield SpecProblem(path, str(problem))
 
@@ -191,15 +215,37 @@ def _host_problems(spec: StudySpec, hosts: Collection[str]) -> Iterator[SpecProb
             )
 
 
-def value_at(data: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path of nested data; None if there is none."""
-    value: Any = data
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+def named_files(data: Mapping[str, Any]) -> list[tuple[Keys, str]]:
+    """Return the files that a specification names, each with the keys that lead to it."""
+    paths: list[Keys] = [tuple(path.split(".")) for path in _FILE_PATHS]
+    for section in (("serving", "models"), ("load", "requests")):
+        entries = value_at(data, section)
+        paths += [(*section, name) for name in (entries if isinstance(entries, Mapping) else ())]
+    background = value_at(data, ("load", "background"))
+    for index in range(len(background) if isinstance(background, list) else 0):
+        paths.append(("load", "background", index, "requests"))
+    found = [(keys, value_at(data, keys)) for keys in paths]
+    return [(keys, file) for keys, file in found if isinstance(file, str)]
 
 
-def with_value(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return a copy of nested data with another value at a path, which must exist."""
-    name, _, rest = path.partition(".")
-    return {**data, name: with_value(data[name], rest, value) if rest else value}
+def value_at(data: Any, keys: Sequence[str | int]) -> Any:
+    """Return the value that keys of nested data lead to; None if there is none."""
+    for key in keys:
+        if isinstance(data, Mapping):
+            data = data.get(key)
+        elif isinstance(data, list) and isinstance(key, int):
+            data = data[key] if key < len(data) else None
+        else:
+            return None
+    return data
+
+
+def with_value(data: Any, keys: Sequence[str | int], value: Any) -> Any:
+    """Return a copy of nested data with another value where keys lead to; it must exist."""
+    if not keys:
+        return value
+    key, *rest = keys
+    inner = with_value(data[key], rest, value)
+    if isinstance(data, list):
+        return [inner if index == key else entry for index, entry in enumerate(data)]
+    return {**data, key: inner}

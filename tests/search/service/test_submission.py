@@ -9,6 +9,7 @@ import pytest
 
 from search.errors import SpecError
 from search.service.submission import accept, parse
+from tests.archives import make_archive
 
 
 def test_accept_lists_other_problems_beside_misplaced_paths(
@@ -62,13 +63,45 @@ def test_accept_lists_other_problems_beside_misplaced_paths(
         ({"serving": {"baseline": "../a"}}, "serving.baseline", "is outside the folders"),
         ({"output": {"folder": "/tmp/x"}}, "output.folder", "is set by the service"),
         ({"output": {"storage": "sqlite:///x"}}, "output.storage", "is set by the service"),
+        (
+            {"serving": {"baseline": {"properties": "../a"}}},
+            "serving.baseline.properties",
+            "is outside the folders",
+        ),
+        (
+            {"serving": {"models": {"zoo.1": "../secret.mar"}}},
+            "serving.models.zoo.1",
+            "is outside the folders",
+        ),
+        (
+            {"serving": {"baseline": "stray.properties"}},
+            "serving.models.secret",
+            "is outside the folders",
+        ),
+        (
+            {"load": {"mix": {"echo": 1, "zoo": 1}, "requests": {"zoo": "/etc/hostname"}}},
+            "load.requests.zoo",
+            "is outside the folders",
+        ),
+        (
+            {"load": {"background": [{"model": "z", "rate_rps": 1, "requests": "../a"}]}},
+            "load.background.0.requests",
+            "is outside the folders",
+        ),
+        (
+            {"load": {"background": [{"model": "z", "rate_rps": 1, "requests": "stray.jsonl"}]}},
+            "load.background.0.requests",
+            "line 1: '../secret.mar' is outside the folders",
+        ),
+        ({"output": {"folder": "/tmp/x"}}, "output", "is set by the service"),
         ({"search": {"warm_start": "/"}}, "search.warm_start", "is outside the folders"),
     ],
 )
 def test_accept_refuses_paths_outside_the_roots(
     spec: dict[str, Any], root: Path, section: dict[str, Any], path: str, message: str
 ) -> None:
-    (root.parent / "secret.mar").write_text("")
+    make_archive(root.parent, name="secret")
+    (root / "stray.properties").write_text("model_store=..\nload_models=echo.mar,secret.mar\n")
     (root / "link.jsonl").symlink_to("/etc/hostname")
     (root / "stray.jsonl").write_text('{"file": "../secret.mar"}\n')
     with pytest.raises(SpecError) as caught:
