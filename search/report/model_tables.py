@@ -16,7 +16,7 @@ def model_sentences(outcome: Outcome) -> list[str]:
     shown = _shown(outcome)
     if not shown:
         return []
-    names = ", ".join(_described(outcome, name) for name in shown[-1].server.models)
+    names = ", ".join(_described(outcome, name) for name in shown[-1].server.other_models)
     sentences = [f"The server also had {names}."]
     for row in _background_rows(outcome):
         model, name, _, requests, failed, p50, p99 = row
@@ -35,10 +35,10 @@ def model_section(outcome: Outcome) -> list[str]:
     rows = [
         (
             name,
-            *(format_values(result.server.models.get(name, {})) for result in shown),
+            *(format_values(result.server.other_models.get(name, {})) for result in shown),
             _load_of(outcome, name),
         )
-        for name in shown[-1].server.models
+        for name in shown[-1].server.other_models
     ]
     parts = ["## Models beside the tuned one", markdown_table(header, rows)]
     if background := _background_rows(outcome):
@@ -59,7 +59,7 @@ def mix_text(outcome: Outcome) -> str:
 def _shown(outcome: Outcome) -> list[TrialResult]:
     """Return the reference and the chosen trial, as far as their servers had other models."""
     trials = {r.number: r for r in (outcome.reference, outcome.chosen) if r}
-    return [result for result in trials.values() if result.server.models]
+    return [result for result in trials.values() if result.server.other_models]
 
 
 def _name(result: TrialResult, outcome: Outcome) -> str:

@@ -113,7 +113,7 @@ class ServerRecord:
 
     Attributes:
         settings: the tuned model's settings as TorchServe described them, by name.
-        models: those of the models that shared the host, by model.
+        other_models: those of the models that shared the host, by model.
         workers_ready: number of workers of the tuned model that became ready.
         batch_capacity: number of requests that these together accept at once.
         ready_s: time from the start until every worker was ready, in seconds.
@@ -126,7 +126,7 @@ class ServerRecord:
     """
 
     settings: Mapping[str, int] = field(default_factory=dict)
-    models: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    other_models: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     workers_ready: int | None = None
     batch_capacity: int | None = None
     ready_s: float | None = None

@@ -288,7 +288,7 @@ def _server_record(server: TorchServe) -> ServerRecord:
     model = server.model
     return ServerRecord(
         settings=model.settings if model else {},
-        models={
+        other_models={
             name: other.settings for name, other in server.models.items() if other is not model
         },
         workers_ready=len(model.worker_pids) or None if model else None,

@@ -40,6 +40,7 @@ export async function showTrial(signal, jobId, number) {
     el("p", {}, formatSettings(trial.settings)),
     sentences("Why this trial is slow or fast", trial.explanations),
     sentences("Warnings", record.warnings),
+    sentences("Models beside the tuned one", otherModels(record)),
     el("div", { class: "plots" }, ratePlot, latencyPlot, phasePlot),
     el("h2", {}, "Server metrics"), metricTable(record),
     el("h2", {}, "Windows"), windowTable(trial.windows),
@@ -53,6 +54,14 @@ export async function showTrial(signal, jobId, number) {
 
 const sentences = (heading, list) => (list?.length
   ? [el("h2", {}, heading), el("ul", {}, list.map((sentence) => el("li", {}, sentence)))] : null);
+
+function otherModels(record) {
+  const served = Object.entries(record.server?.other_models || {}).map(([model, settings]) => `${model}: ${formatSettings(settings)}`);
+  const loads = (record.background || []).map((load) =>
+    `${load.model} at ${formatRate(load.rate_rps)} rps in the background: p50 ${formatSeconds(load.p50_s)} s, `
+    + `p99 ${formatSeconds(load.p99_s)} s, ${load.failed} of ${load.scheduled} failed`);
+  return [...served, ...loads];
+}
 
 const textBlock = (...children) => el("pre", { tabindex: "0" }, ...children);
 
