@@ -21,6 +21,7 @@ from search.spec.config_file import environment_beside
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
+from search.spec.yaml_text import parse_yaml
 from servetune.errors import InputError
 
 #: The keys that lead to an entry of nested data.
@@ -59,7 +60,7 @@ def parse(text: bytes) -> dict[str, Any]:
     try:
         aliases = [e for e in yaml.parse(text, yaml.SafeLoader) if isinstance(e, yaml.AliasEvent)]
         # Nested aliases are short as text and huge as data.
-        data = None if aliases else yaml.safe_load(text)
+        data = None if aliases else parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError([f"the specification is neither YAML nor JSON: {error}"]) from None
     if aliases:

@@ -13,6 +13,7 @@ from search.errors import SpecError, SpecProblem
 from search.spec.schema import StudySpec
 from search.spec.section import Section
 from search.spec.settings import FORM_TAGS
+from search.spec.yaml_text import parse_yaml
 
 #: A commented specification for the user's own model.
 STARTER_PATH = Path(__file__).with_name("starter.yaml")
@@ -29,7 +30,7 @@ def load_spec(path: Path | str) -> StudySpec:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = parse_yaml(path.read_text())
     except OSError as error:
         raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
     except (yaml.YAMLError, ValueError) as error:  # An invalid date is a ValueError.

@@ -148,3 +148,18 @@ def test_starter_is_valid_with_and_without_its_comments(folder: Path) -> None:
 def test_load_spec_refuses_a_path_with_a_nul_character(folder: Path) -> None:
     with pytest.raises(SpecError, match=r"serving\.baseline\.properties: must not contain a NUL"):
         load_spec(write_spec(folder, serving={"baseline": "a\0b"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("load:\n  mix: {echo: 3, echo: 1}\n", "line 2, column 18: the key echo"),
+        ("load: {}\ngoal: {}\nload: {}\n", "line 3, column 1: the key load"),
+        ("load:\n  background:\n  - model: a\n    model: b\n", "line 4, column 5: the key model"),
+    ],
+)
+def test_load_spec_refuses_a_key_that_is_given_twice(tmp_path: Path, text: str, place: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=f"is not valid YAML in {place} is given twice"):
+        load_spec(path)
