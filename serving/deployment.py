@@ -73,6 +73,7 @@ class Deployment:
         others: models of the server that are left out; `with_models` adds them.
         beside: the archives of the models that are served beside this one; `config.models` has
             their settings.
+        has_models: whether it is known which of the other models are served, `beside`.
         loads_all: whether the server loads every archive in its model store.
         model_store: the folder of its archives, as the file names it; empty if it names none.
         is_snapshot: whether the settings of the models are those of a `model_snapshot`.
@@ -88,6 +89,7 @@ class Deployment:
     unused: Mapping[str, str] = field(default_factory=dict)
     others: tuple[OtherModel, ...] = ()
     beside: tuple[Archive, ...] = ()
+    has_models: bool = False
     loads_all: bool = False
     model_store: str = ""
     is_snapshot: bool = False
@@ -199,17 +201,20 @@ class Deployment:
         return tuple(str(model) for model in self.others)
 
     def with_models(
-        self, archives: Sequence[Archive], left_out: Sequence[OtherModel] = ()
+        self, archives: Sequence[Archive], left_out: Sequence[OtherModel] | None = None
     ) -> Deployment:
         """Return the deployment with other models beside this one, with their own settings.
 
         Args:
             archives: of the models, under the names that they are registered with.
-            left_out: models of the server that are not among them.
+            left_out: models of the server that are not among them; None to compare their names.
 
         Raises:
             ConfigError: TorchServe would not start with an entry.
         """
+        if left_out is None:
+            names = {archive.name for archive in archives}
+            left_out = [model for model in self.others if model.name not in names]
         models: dict[str, dict[str, Any]] = {}
         unused = dict(self.unused)
         for archive in archives:
@@ -221,6 +226,7 @@ class Deployment:
             config=replace(self.config, models=models),
             others=tuple(left_out),
             beside=tuple(archives),
+            has_models=True,
             unused=unused,
         )
 
@@ -274,7 +280,12 @@ class Deployment:
         if self.key_pair is not None:
             sentences.append(self.key_pair.describe())
         if self.other_models:
-            sentences.append(f"other models, left out: {', '.join(self.other_models)}")
+            names = ", ".join(self.other_models)
+            sentences.append(
+                f"other models, left out: {names}"
+                if self.has_models
+                else f"other models: {names}; a run serves them too (see serving.models)"
+            )
         for archive in self.beside:
             settings = self.config.models.get(archive.name, {})
             given = ", ".join(f"{key}={value}" for key, value in settings.items())

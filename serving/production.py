@@ -210,10 +210,7 @@ class DeploymentTarget:
     def _in_use(self, archive: Archive) -> Deployment:
         if self.base is None:
             return Deployment.of_archive(archive)
-        in_use = Deployment.read(self.base, self.environment, archive)
-        names = {each.name for each in self.others}
-        left_out = [model for model in in_use.others if model.name not in names]
-        return in_use.with_models(self.others, left_out)
+        return Deployment.read(self.base, self.environment, archive).with_models(self.others)
 
 
 def _changed_models(

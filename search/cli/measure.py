@@ -171,7 +171,10 @@ def _measure_spec(
     preflight(spec, allow_fixed_space=True)
     if side_by_side and any(spec.serving.ports.model_dump().values()):
         raise CommandError("--side-by-side cannot use fixed ports; remove serving.ports")
-    deployments = {str(file): read_config(file, spec.archive()) for file in files}
+    in_use = spec.in_use()
+    deployments = {
+        str(file): read_config(file, in_use.archive).with_models(in_use.beside) for file in files
+    }
     for name, deployment in deployments.items():
         for sentence in deployment.summary(spec.installation()):
             console.print(f"{name}: {sentence}", soft_wrap=True)
