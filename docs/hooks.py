@@ -48,7 +48,9 @@ def specification() -> str:
 
 
 def _sections(section: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each nested section with its path; list items have the path `section.list[]`."""
+    """Yield each nested section with its path; list items have the path `section.list[]`,
+    entries of a mapping `section.mapping.NAME`.
+    """
     for name, field in section["properties"].items():
         for suffix, found in _models(field, schema):
             yield f"{name}{suffix}", found
@@ -58,6 +60,9 @@ def _sections(section: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple
 
 def _models(field: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the sections that a field consists of; a range of a setting is none."""
+    entries = field.get("additionalProperties")
+    if isinstance(entries, dict) and "$ref" in entries:
+        yield ".NAME", _resolve(entries, schema)
     field = field.get("items", field)
     is_list = "items" in field or field.get("type") == "array"
     options = field.get("oneOf") or field.get("anyOf") or [field]
