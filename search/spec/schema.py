@@ -460,6 +460,11 @@ def _is_study_name(name: str) -> str:
     return name
 
 
+def _range_of(d: Dimension) -> dict[str, Any]:
+    """Return a dimension as a range of a specification."""
+    return {"low": d.low, "high": d.high, "log": d.log}
+
+
 class StudySpec(Section):
     """A complete specification."""
 
@@ -590,15 +595,14 @@ class StudySpec(Section):
             section = section.for_model(self.archive().name)
         dimensions = self.build_space(cores, space=section).dimensions
         ranges = {
-            d.name: {"low": d.low, "high": d.high, "log": d.log}
+            d.name: _range_of(d)
             for d in dimensions
             if d.name not in section.model_fields_set and "." not in d.name
         }
         space = section.model_dump(mode="json", exclude_unset=True)
         for d in dimensions:
             if (of_model := split_model(d.name)) is not None:
-                default = {"low": d.low, "high": d.high, "log": d.log}
-                space["models"][of_model[0]].setdefault(of_model[1], default)
+                space["models"][of_model[0]].setdefault(of_model[1], _range_of(d))
         return {**data, "space": {**ranges, **space}}
 
     def on_cluster(self, address: str | None) -> Self:

@@ -119,3 +119,33 @@ async def test_judge_trial_never_reports_more_busy_workers_than_there_are() -> N
     search = RateSearch(Goal(), SimulatedServers(0.01), users=4, depth=Depth.ESTIMATE)
     result = result_of(await search.find(), ServerWindow(1.0, 2.0, 8.0, 6.3))
     assert result.server.busy_workers == 4.0
+
+
+@pytest.mark.parametrize(("lower_rps", "expected"), [(20.0, 2), (None, 4)])
+async def test_judge_trial_records_the_background_of_the_deciding_window(
+    lower_rps: float | None, expected: int
+) -> None:
+    load = Load(Constant(20.0), 1.0)
+    windows = []
+    for number in (1, 2, 3, 4):
+        background = await SimulatedServers(0.01 * number, fail_every=10).measure(load)
+        window = await SimulatedServers(0.01).measure(load)
+        windows.append(replace(window, background={"zoo": background}))
+    best = Probe(20.0, Verdict.PASS, "", windows[1])
+    failed = Probe(30.0, Verdict.FAIL, "", windows[3])
+    found = SustainedRate(
+        lower_rps=lower_rps,
+        upper_rps=30.0,
+        capacity_rps=20.0,
+        probes=(best, failed),
+        warmup=windows[0],
+        stop_reason=StopReason.CONVERGED,
+        reason="the end",
+        width=0.05,
+        pruned=None,
+    )
+    result = judge_trial(TrialRequest(0, TrialOrigin.SAMPLED, ServerConfig()), found, windows)
+    (record,) = result.background
+    assert (record.model, record.rate_rps, record.scheduled, record.failed) == ("zoo", 20, 20, 2)
+    assert record.p50_s == pytest.approx(0.01 * expected, rel=0.1)
+    assert TrialResult.from_dict(result.to_dict()).background == result.background
