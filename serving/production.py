@@ -173,6 +173,9 @@ class DeploymentTarget:
                 "cannot read; the JVM alone can"
             )
         in_use = self._in_use(archive)
+        if in_use.others:
+            names = ", ".join(in_use.other_models)
+            notes.append(f"the file also serves {names}, beside which nothing was measured")
         changed = config.lines(archive)
         overriding = [
             name

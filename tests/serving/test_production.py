@@ -55,6 +55,7 @@ def test_properties_text_keeps_lines_that_are_not_tuned(archive: Archive) -> Non
     assert [note.partition(" is kept")[0] for note in target.notes(TUNED, archive)] == [
         "job_queue_size=500",
         "io_ratio=70",
+        "the file also serves echo 2.0, other 1.0, beside which nothing was measured",
     ]
 
 
@@ -75,7 +76,10 @@ def test_properties_text_replaces_1_by_true(archive: Archive) -> None:
 
 def test_notes_reports_archive_that_is_not_loaded(archive: Archive) -> None:
     notes = DeploymentTarget("load_models=my-echo.mar\n").notes(ServerConfig(), archive)
-    assert notes == [f"load_models=my-echo.mar does not load {archive.path.name}"]
+    assert notes == [
+        "the file also serves my-echo, beside which nothing was measured",
+        f"load_models=my-echo.mar does not load {archive.path.name}",
+    ]
 
 
 @pytest.mark.parametrize(
