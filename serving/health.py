@@ -186,13 +186,18 @@ class ServerHealth:
         lost, self._workers = self._workers - workers, frozenset(workers)
         return self._oom.observe(killed=bool(lost))
 
-    def check_workers(self, pids: Iterable[int]) -> None:
-        """Raise ServerError if one of the workers no longer exists."""
+    def check_workers(self, pids: Iterable[int], model: str = "") -> None:
+        """Raise ServerError if one of the workers no longer exists.
+
+        Args:
+            model: whose workers they are, if the server has several models.
+        """
         lost = [pid for pid in pids if not self._is_same_process(pid)]
         is_oom = self._oom.observe(killed=bool(lost))
         if lost:
             kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.WORKER_DIED
-            raise self.error(kind, f"worker {lost[0]} exited during the measurement")
+            of_model = f" of {model}" if model else ""
+            raise self.error(kind, f"worker {lost[0]}{of_model} exited during the measurement")
 
     def _is_same_process(self, pid: int) -> bool:
         """Return whether a process still runs; its id may have been given to another one."""

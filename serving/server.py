@@ -394,7 +394,9 @@ class TorchServe:
             try:
                 if self._exit.done():
                     raise self._health.exit_while_running(self._exit.result())
-                self._health.check_workers(self.worker_pids)
+                for name, model in self.models.items():
+                    shown = name if len(self.models) > 1 else ""
+                    self._health.check_workers(model.worker_pids, shown)
                 self._health.check_memory()
                 self._health.check_gpu()
             except ServerError as error:
