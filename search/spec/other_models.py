@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from search.errors import SpecError, SpecProblem
@@ -29,10 +30,15 @@ def add_models(
         ConfigError: TorchServe would not start with an entry.
     """
     problems: list[SpecProblem] = []
-    folders = [folder for folder in _folders(deployment, stores) if folder.is_dir()]
+    named_store = stores[0] / deployment.model_store if deployment.model_store else None
+    folders = [each for each in (named_store, *stores[1:]) if each is not None and each.is_dir()]
     others = list(deployment.others)
-    if deployment.loads_all:
-        others += _unnamed(deployment, folders[:1])
+    if deployment.loads_all and named_store in folders:
+        others += _unnamed(deployment, named_store)
+    elif deployment.loads_all:
+        place = deployment.model_store or "its model store"
+        note = f"load_models=all: models of {place} that have no entry are not known here"
+        deployment = replace(deployment, notes=(*deployment.notes, note))
     found: dict[str, Archive] = {}
     left_out = []
     given_files = {path.name for path in given.values() if path is not None}
@@ -76,21 +82,13 @@ def add_models(
     return deployment.with_models(list(found.values()), left_out)
 
 
-def _folders(deployment: Deployment, stores: Sequence[Path]) -> Iterator[Path]:
-    """Yield the folders to look in, in their order."""
-    if deployment.model_store:
-        yield stores[0] / deployment.model_store
-    yield from stores[1:]
-
-
-def _unnamed(deployment: Deployment, folders: Sequence[Path]) -> Iterator[OtherModel]:
+def _unnamed(deployment: Deployment, folder: Path) -> Iterator[OtherModel]:
     """Yield the archives in the model store that no line of the deployment names."""
     named = {model.file for model in deployment.others} | {deployment.archive.path.name}
-    for folder in folders if deployment.model_store else ():
-        for path in sorted(folder.iterdir()):
-            is_archive = path.name.endswith(_SUFFIXES) or (path / "MAR-INF").is_dir()
-            if is_archive and path.name not in named:
-                yield OtherModel(path.name.partition(".")[0], "", path.name, is_certain=False)
+    for path in sorted(folder.iterdir()):
+        is_archive = path.name.endswith(_SUFFIXES) or (path / "MAR-INF").is_dir()
+        if is_archive and path.name not in named:
+            yield OtherModel(path.name.partition(".")[0], "", path.name, is_certain=False)
 
 
 def _missing(model: OtherModel, folders: Sequence[Path]) -> str:

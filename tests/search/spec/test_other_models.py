@@ -121,3 +121,10 @@ def test_in_use_leaves_out_other_versions_of_the_tuned_model(folder: Path) -> No
     versions = {"echo": {"1.0": ENTRY, "2.0": {**ENTRY, "marName": "echo2.mar"}}}
     in_use = spec_of(folder, f"models={json.dumps(versions)}\n").in_use()
     assert in_use.beside == () and in_use.other_models == ("echo 2.0",)
+
+
+@pytest.mark.parametrize("model_store", ["", "model_store=/no/store\n"])
+def test_in_use_notes_models_of_an_unknown_store(folder: Path, model_store: str) -> None:
+    make_archive(folder, name="zoo")
+    in_use = spec_of(folder, f"load_models=all\n{model_store}").in_use()
+    assert in_use.beside == () and "that have no entry are not known here" in in_use.notes[-1]
