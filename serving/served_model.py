@@ -24,7 +24,11 @@ class ServedModel:
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> ServedModel:
         """Read TorchServe's description of a model."""
-        settings = {name: description[keys[0]] for name, keys in MODEL_KEYS.items()}
+        settings = {
+            name: description[keys[0]]
+            for name, keys in MODEL_KEYS.items()
+            if keys[0] in description  # Older versions do not describe the response timeout.
+        }
         return cls(settings, frozenset(int(worker["pid"]) for worker in description["workers"]))
 
     @property

@@ -36,6 +36,14 @@ def test_served_model_has_settings_and_workers() -> None:
     assert model.worker_pids == {100, 101} and model.batch_capacity == 16
 
 
+def test_served_model_may_lack_a_setting() -> None:
+    described = description("READY", "READY")
+    del described["responseTimeout"]
+    model = ServedModel.of(described)
+    assert "response_timeout_s" not in model.settings
+    assert model.difference(ServerConfig(response_timeout_s=5)) is None
+
+
 def test_difference_names_the_setting_that_is_overruled() -> None:
     model = ServedModel.of(description("READY", "READY"))
     assert model.difference(ServerConfig(workers=2, batch_size=8)) is None
