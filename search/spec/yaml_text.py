@@ -1,4 +1,4 @@
-"""YAML without repeated keys, of which PyYAML would keep the last."""
+"""YAML without repeated keys, of which PyYAML would keep the last, and with JSON's characters."""
 
 from __future__ import annotations
 
@@ -20,11 +20,21 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 seen.add(name)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        """Join the escapes of a character beyond \\uffff, which JSON writes as two."""
+        text = super().construct_scalar(node)
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise yaml.constructor.ConstructorError(
+                None, None, "the text has half of a surrogate pair", node.start_mark
+            ) from None
+
 
 def parse_yaml(text: str | bytes) -> Any:
     """Return the data in a YAML text.
 
     Raises:
-        YAMLError: the text is not YAML, or a mapping has a key twice.
+        YAMLError: the text is not YAML, a mapping has a key twice, or a string is not Unicode.
     """
     return yaml.load(text, _UniqueKeyLoader)

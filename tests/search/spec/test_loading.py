@@ -163,3 +163,12 @@ def test_load_spec_refuses_a_key_that_is_given_twice(tmp_path: Path, text: str, 
     path.write_text(text)
     with pytest.raises(SpecError, match=f"is not valid YAML in {place} is given twice"):
         load_spec(path)
+
+
+def test_load_spec_reads_characters_that_json_escapes(folder: Path) -> None:
+    path = write_spec(folder)
+    path.write_text(f'{path.read_text()}space: {{environment: {{NAME: "\\ud83d\\ude00"}}}}\n')
+    assert load_spec(path).space.environment == {"NAME": "\U0001f600"}
+    path.write_text(path.read_text().replace("\\ude00", ""))
+    with pytest.raises(SpecError, match=r"not valid YAML in .*half of a surrogate pair"):
+        load_spec(path)
