@@ -20,7 +20,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 seen.add(name)
         return super().construct_mapping(node, deep)
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         """Join the escapes of a character beyond \\uffff, which JSON writes as two."""
         text = super().construct_scalar(node)
         try:
