@@ -126,3 +126,50 @@ def test_space_identity_knows_default_threads_under_quota() -> None:
     values = space.values(ServerConfig())
     assert values and values["mkl_threads"] == 96
     assert {d.name: d.high for d in space.dimensions}["mkl_threads"] == 4
+
+
+TWO = build_space(
+    {
+        "workers": Dimension("", 1, 4),
+        "models.zoo.v2.workers": Dimension("", 1, 4),
+        "models.zoo.v2.batch_size": Dimension("", choices=(1, 8)),
+        "models.ape.response_timeout_s": 30,
+    },
+    cores=4,
+)
+
+
+def test_config_has_settings_of_other_models() -> None:
+    point = TWO.nearest_point(workers=2, **{"models.zoo.v2.workers": 3})
+    config = TWO.config(point)
+    assert config.models == {
+        "ape": {"response_timeout_s": 30},
+        "zoo.v2": {"workers": 3, "batch_size": 1},
+    }
+    assert TWO.values(config) == point and TWO.tuned_models == ("zoo.v2",)
+    assert TWO.nearest_config(config) == config
+
+
+def test_identity_is_equal_for_defaults_of_another_model() -> None:
+    defaults = {"zoo.v2": {"workers": 4, "batch_size": 1, "max_batch_delay_ms": 100}}
+    assert TWO.identity(ServerConfig(models=defaults)) == TWO.identity(ServerConfig())
+    other = {"zoo.v2": {"workers": 3}}
+    assert TWO.identity(ServerConfig(models=other)) != TWO.identity(ServerConfig())
+
+
+def test_values_of_another_model_must_be_choices() -> None:
+    assert TWO.values(ServerConfig(models={"zoo.v2": {"batch_size": 5}})) is None
+
+
+def test_recommended_points_share_the_cores_among_models() -> None:
+    first, *_, last = TWO.recommended_points()
+    assert (first["workers"], first["models.zoo.v2.workers"]) == (2, 2)
+    assert (last["workers"], last["models.zoo.v2.workers"]) == (1, 1)
+    assert {point["models.zoo.v2.batch_size"] for point in TWO.recommended_points()} == {8}
+
+
+def test_neighbours_and_draws_vary_other_models() -> None:
+    point = TWO.recommended_points()[0]
+    assert {**point, "models.zoo.v2.batch_size": 1} in TWO.neighbours(point)
+    drawn = TWO.draw(np.random.default_rng(0), 50)
+    assert len({each["models.zoo.v2.workers"] for each in drawn}) == 4
