@@ -11,6 +11,7 @@ from loadgen.background import Background, BackgroundLoad
 from loadgen.errors import GeneratorLostError
 from loadgen.measurement import Load, Measurement, Until
 from loadgen.schedule import Closed, Constant, Poisson
+from loadgen.tls import Tls
 from tests.simulated import SimulatedServers
 
 LOAD = Load(Constant(50), 10.0, timeout_s=2.0)
@@ -24,7 +25,7 @@ class BackgroundServers(SimulatedServers):
         self.urls: list[str] = []
         self.stopped = self.closed = False
 
-    async def set_target(self, url: str) -> None:
+    async def set_target(self, url: str, tls: Tls | None = None) -> None:
         self.urls.append(url)
 
     async def measure(self, load: Load, until: Until | None = None) -> Measurement:
