@@ -127,9 +127,7 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
     """Compare the archive and every setting of the files with those of the trial."""
     checks = [_check_archive("archive", files.archive_sha256, files.claim)]
     checks += [
-        _check_archive(
-            f"archive of {other.name}", other.sha256, files.claim["models"][other.name]
-        )
+        _check_archive(f"archive of {other.name}", other.sha256, files.claim["models"][other.name])
         for other in files.others
     ]
     actual, kept = flat(files.deployment.config.to_dict()), flat(files.kept.to_dict())

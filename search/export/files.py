@@ -19,6 +19,7 @@ from search.export.common import (
     ExportFormat,
     ExportRequest,
     FormatFiles,
+    exported_archive,
     fill_template,
 )
 from search.export.compose import write_compose

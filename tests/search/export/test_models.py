@@ -21,6 +21,7 @@ from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 
 ZOO = {"workers": 3, "batch_size": 4}
+FORMATS = (ExportFormat.PROPERTIES, ExportFormat.MODEL_CONFIG, ExportFormat.COMPOSE)
 
 
 @pytest.fixture
@@ -42,14 +43,15 @@ def two(outcome: Outcome, tmp_path: Path) -> Outcome:
 
 def failures(outcome: Outcome, folder: Path, model_store: Path | None = None) -> dict[str, str]:
     stores = {} if model_store else {"zoo": outcome.spec.in_use().beside[0].path}
-    files = ExportedFiles.read(folder, model_store or outcome.spec.model.archive.parent, stores)
+    store = model_store or outcome.spec.model.archive.parent
+    files = ExportedFiles.read(folder, store, folder, stores)
     assert outcome.best is not None
     checks = compare_settings(files, outcome.best.config.to_dict())
     assert {"archive of zoo", "models.zoo.batch_size"} <= {check.what for check in checks}
     return {check.what: check.found for check in checks if not check.passed}
 
 
-@pytest.mark.parametrize("export_format", ExportFormat)
+@pytest.mark.parametrize("export_format", FORMATS)
 def test_export_of_two_models_passes_its_checks(two: Outcome, export_format: ExportFormat) -> None:
     result = export_best(two, export_format)
     assert failures(two, result.folder) == {}
@@ -57,6 +59,12 @@ def test_export_of_two_models_passes_its_checks(two: Outcome, export_format: Exp
     assert properties["load_models"] == "echo.mar,zoo.mar"
     script = result.folder / "start.sh"
     assert not script.exists() or "echo.mar, zoo.mar" in script.read_text()
+
+
+@pytest.mark.parametrize("export_format", set(ExportFormat) - set(FORMATS))
+def test_export_refuses_a_format_of_one_model(two: Outcome, export_format: ExportFormat) -> None:
+    with pytest.raises(RunError, match=f"{export_format} holds one model, .* with zoo beside it"):
+        export_best(two, export_format)
 
 
 def test_export_changes_the_entries_of_both_models_in_the_base(two: Outcome) -> None:
@@ -70,7 +78,7 @@ def test_export_changes_the_entries_of_both_models_in_the_base(two: Outcome) -> 
     assert models["zoo"]["1.0"] == {"batchSize": 4, "minWorkers": 3, "maxWorkers": 3}
 
 
-@pytest.mark.parametrize("export_format", ExportFormat)
+@pytest.mark.parametrize("export_format", FORMATS)
 def test_export_writes_every_archive_if_one_overrides_its_settings(
     two: Outcome, tmp_path: Path, export_format: ExportFormat
 ) -> None:
