@@ -93,7 +93,6 @@ def test_accept_lists_other_problems_beside_misplaced_paths(
             "load.background.0.requests",
             "line 1: '../secret.mar' is outside the folders",
         ),
-        ({"output": {"folder": "/tmp/x"}}, "output", "is set by the service"),
         ({"search": {"warm_start": "/"}}, "search.warm_start", "is outside the folders"),
     ],
 )
