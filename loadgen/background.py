@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -111,11 +112,14 @@ def with_background(measured: Measurement, background: Mapping[str, Measurement]
             failed += window.failed
             for cause, count in window.errors.items():
                 errors[f"{cause} of the background model {model}"] = count
+    cpu_s = Counter(measured.client_cpu_s)
+    for window in background.values():
+        cpu_s.update(window.client_cpu_s)
     return replace(
         measured,
         scheduled=measured.scheduled + failed,
         sent=measured.sent + failed,
         errors=errors,
-        client_cpu_s=measured.client_cpu_s + sum(w.client_cpu_s for w in background.values()),
+        client_cpu_s=dict(cpu_s),
         background=background,
     )
