@@ -105,9 +105,13 @@ def _figures(records: Sequence[BackgroundRecord]) -> tuple[str, ...]:
 
 
 def _measurements(outcome: Outcome, trial: TrialResult) -> Sequence[TrialResult]:
-    """Return the rounds of the confirmation that measured a trial, otherwise the trial."""
-    if outcome.confirmation is not None:
-        for index, request in enumerate(outcome.confirmation.plan.requests):
+    """Return the verification or the visits of a trial's configuration, otherwise the trial."""
+    confirmation = outcome.confirmation
+    if confirmation is not None:
+        for index, request in enumerate(confirmation.plan.requests):
             if request.config == trial.config:
-                return outcome.confirmation.rounds.results[index] or (trial,)
+                if index in confirmation.verified:
+                    return (confirmation.verified[index],)
+                visits = [visits[index] for visits in confirmation.rounds if index in visits]
+                return visits or (trial,)
     return (trial,)
