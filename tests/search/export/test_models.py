@@ -61,7 +61,7 @@ def test_export_of_two_models_passes_its_checks(two: Outcome, export_format: Exp
     assert not script.exists() or "echo.mar, zoo.mar" in script.read_text()
 
 
-@pytest.mark.parametrize("export_format", set(ExportFormat) - set(FORMATS))
+@pytest.mark.parametrize("export_format", [f for f in ExportFormat if f not in FORMATS])
 def test_export_refuses_a_format_of_one_model(two: Outcome, export_format: ExportFormat) -> None:
     with pytest.raises(RunError, match=f"{export_format} holds one model, .* with zoo beside it"):
         export_best(two, export_format)
