@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial
 from scipy.stats.qmc import Sobol
 
 from search.environment import log_level
 from search.spec.space import Dimension, Space
+from search.study.observations import Telemetry
 from search.study.sampler import distributions
 from search.study.store import StudyStore
 from search.trial.request import TrialRequest
-from search.trial.result import RateRecord, TrialResult, TrialState
+from search.trial.result import RateRecord, ServerRecord, TrialResult, TrialState
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
 Values = Mapping[str, Any]
 #: Rate of the closed loop ÷ sustained rate, as a pruned trial measures it.
 _CAPACITY_RATIO = 1.05
+NO_TELEMETRY = Telemetry()
 
 
 class Contestant(Protocol):
@@ -35,8 +38,16 @@ class Contestant(Protocol):
         """Return the next point; None if there is none."""
         ...
 
-    def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
-        """Record the measured rate of the last point, 0 for a failure, and its kind of failure."""
+    def tell(
+        self,
+        rate_rps: float,
+        failure: FailureKind | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
+    ) -> TrialState:
+        """Record the measured rate of the last point, 0 for a failure; return how the trial ended.
+
+        A trial that is slower than the best so far is pruned.
+        """
         ...
 
     def choice(self) -> Values | None:
@@ -55,15 +66,23 @@ class GeneratorContestant:
         """See `Contestant.ask`."""
         return self._asked
 
-    def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
+    def tell(
+        self,
+        rate_rps: float,
+        failure: FailureKind | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
+    ) -> TrialState:
         """See `Contestant.tell`."""
         assert self._asked is not None
+        state = TrialState.PRUNED if rate_rps > 0 else TrialState.FAILED
         if rate_rps > 0 and (self._best is None or rate_rps > self._best[0]):
             self._best = rate_rps, self._asked
+            state = TrialState.COMPLETE
         try:
             self._asked = self._search.send(rate_rps)
         except StopIteration:
             self._asked = None
+        return state
 
     def choice(self) -> Values | None:
         """See `Contestant.choice`."""
@@ -76,17 +95,36 @@ def starting_points(space: Space) -> list[dict[str, Any]]:
     return [point for i, point in enumerate(points) if point not in points[:i]]
 
 
-def optuna_search(sampler: BaseSampler, space: Space) -> Generator[Values, float, None]:
-    """Search with one of Optuna's samplers in its default configuration."""
+def after_starting_points(
+    search: Callable[[list[Values], list[float]], Generator[Values, float, None]], space: Space
+) -> Generator[Values, float, None]:
+    """Measure the starting points, then continue with a search that receives their rates."""
+    points: list[Values] = list(starting_points(space))
+    rates: list[float] = []
+    for point in points:
+        rates.append((yield point))
+    yield from search(points, rates)
+
+
+def optuna_search(
+    sampler: BaseSampler, space: Space, log_rates: bool = False, starts: bool = True
+) -> Generator[Values, float, None]:
+    """Search with one of Optuna's samplers.
+
+    Args:
+        log_rates: report the log of a rate, and −1 for a failure.
+        starts: whether to begin with the starting points.
+    """
     with log_level(["optuna"], logging.WARNING):
         study = optuna.create_study(direction="maximize", sampler=sampler)
-    if not isinstance(sampler, RandomSampler):
+    if starts:
         for point in starting_points(space):
             study.enqueue_trial(point)
     search_space = distributions(space)
     while True:
         trial = study.ask(search_space)
-        study.tell(trial, (yield trial.params))
+        rate = yield trial.params
+        study.tell(trial, (math.log(rate) if rate > 0 else -1.0) if log_rates else rate)
 
 
 def quasi_random(space: Space, seed: int) -> Generator[Values, float, None]:
@@ -121,8 +159,12 @@ def grid(space: Space) -> Generator[Values, float, None]:
             yield point
 
 
-def hill_climbing(space: Space) -> Generator[Values, float, None]:
+def hill_climbing(
+    space: Space, points: Sequence[Values] = (), rates: Sequence[float] = ()
+) -> Generator[Values, float, None]:
     """Search as Model Analyzer's quick search: climb in doubling steps from the smallest values.
+
+    If points are given, the climb begins at the step nearest to the best of them.
 
     At each position, the neighbours one step up are measured. The search then moves along all
     dimensions that improved the rate for as long as the rate increases. If no neighbour is better,
@@ -147,6 +189,12 @@ def hill_climbing(space: Space) -> Generator[Values, float, None]:
         return measured[position]
 
     position = tuple(0 for _ in ladders)
+    if any(rates):
+        best = points[max(range(len(rates)), key=lambda i: rates[i])]
+        position = tuple(
+            min(range(len(ladder)), key=lambda i: _distance(ladder[i], best[name]))
+            for name, ladder in ladders.items()
+        )
     position_rps = yield from rate(position)
     while True:
         for direction in (1, -1):
@@ -174,6 +222,13 @@ def hill_climbing(space: Space) -> Generator[Values, float, None]:
             return
 
 
+def _distance(a: Any, b: Any) -> float:
+    """Return the distance of two values: the ratio of numbers, or whether others differ."""
+    if isinstance(a, int | float) and isinstance(b, int | float) and a > 0 and b > 0:
+        return abs(math.log(a / b))
+    return float(a != b)
+
+
 def _doubling(low: int, high: int) -> list[int]:
     """Return low, 2 × low, 4 × low … up to high."""
     steps = [low]
@@ -186,16 +241,21 @@ class Servetune:
     """servetune's study, with results as its trials report them."""
 
     def __init__(self, space: Space, seed: int):
-        self._store = StudyStore(space, InMemoryStorage(), "contest", seed)
-        self._store.begin()
+        self.store = StudyStore(space, InMemoryStorage(), "contest", seed)
+        self.store.begin()
         self._asked: tuple[Trial, TrialRequest] | None = None
 
     def ask(self) -> Values | None:
         """See `Contestant.ask`."""
-        self._asked = self._store.ask()
+        self._asked = self.store.ask()
         return self._values(self._asked[1].config) if self._asked else None
 
-    def tell(self, rate_rps: float, failure: FailureKind | None) -> None:
+    def tell(
+        self,
+        rate_rps: float,
+        failure: FailureKind | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
+    ) -> TrialState:
         """See `Contestant.tell`."""
         assert self._asked is not None
         trial, request = self._asked
@@ -204,7 +264,7 @@ class Servetune:
             state = TrialState.FAILED
         elif request.incumbent_rps is not None and rate_rps < request.incumbent_rps:
             state = TrialState.PRUNED
-        self._store.tell(
+        self.store.tell(
             trial,
             TrialResult(
                 number=request.number,
@@ -217,41 +277,73 @@ class Servetune:
                     capacity_rps=_CAPACITY_RATIO * rate_rps or None,
                     width=0.05,
                 ),
+                server=_server_record(telemetry),
             ),
         )
+        return state
 
     def choice(self) -> Values | None:
         """See `Contestant.choice`."""
-        best = self._store.best
-        return self._values(best.config) if best else None
+        nominees = self.store.nominees(1)
+        return self._values(nominees[0]) if nominees else None
 
     def _values(self, config: ServerConfig) -> Values:
-        values = self._store.space.values(config)
+        values = self.store.space.values(config)
         # TorchServe's default may be outside of the space.
-        return values if values is not None else self._store.space.nearest_point()
+        return values if values is not None else self.store.space.nearest_point()
 
 
-def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Space, int], Contestant]:
+def _server_record(telemetry: Telemetry) -> ServerRecord:
+    """Return telemetry as a trial records it."""
+    memory_mb = telemetry.memory_mb
+    return ServerRecord(
+        busy_workers=telemetry.busy_workers,
+        handler_times=telemetry.handler_times,
+        peak_memory_mb=None if memory_mb is None else round(memory_mb),
+    )
+
+
+def _optuna(
+    make: Callable[[int], BaseSampler], log_rates: bool = False, starts: bool = True
+) -> Callable[[Space, int], Contestant]:
     def contestant(space: Space, seed: int) -> Contestant:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return GeneratorContestant(optuna_search(make(seed), space))
+            return GeneratorContestant(optuna_search(make(seed), space, log_rates, starts))
 
     return contestant
 
 
-OURS = "servetune"
-#: By name: starts a search of a space with a seed.
+def _tpe(seed: int) -> BaseSampler:
+    options: dict[str, Any] = {"multivariate": True, "group": True, "constant_liar": True}
+    return TPESampler(seed=seed, n_startup_trials=5, **options)
+
+
+def _after_starts(
+    search: Callable[[Space, int, Sequence[Values], Sequence[float]], Generator[Values, float, None]],
+) -> Callable[[Space, int], Contestant]:
+    def contestant(space: Space, seed: int) -> Contestant:
+        return GeneratorContestant(
+            after_starting_points(lambda points, rates: search(space, seed, points, rates), space)
+        )
+
+    return contestant
+
+
+OURS, GP, CMA_ES = "servetune", "Optuna GP", "Optuna CMA-ES"
+#: By name: starts a search of a space with a seed. All but `random` begin with the starting points.
 CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
     OURS: Servetune,
-    "random": _optuna(lambda seed: RandomSampler(seed=seed)),
-    "quasi-random": lambda space, seed: GeneratorContestant(quasi_random(space, seed)),
-    "auto_benchmark's grid": lambda space, seed: GeneratorContestant(grid(space)),
-    "hill climbing": lambda space, seed: GeneratorContestant(hill_climbing(space)),
-    "Optuna's TPE": _optuna(lambda seed: TPESampler(seed=seed)),
-    "Optuna's GP": _optuna(lambda seed: GPSampler(seed=seed)),
+    "random": _optuna(lambda seed: RandomSampler(seed=seed), starts=False),
+    "starting points + random": _optuna(lambda seed: RandomSampler(seed=seed)),
+    "quasi-random": _after_starts(lambda space, seed, points, rates: quasi_random(space, seed)),
+    "auto_benchmark's grid": _after_starts(lambda space, seed, points, rates: grid(space)),
+    "hill climbing": _after_starts(
+        lambda space, seed, points, rates: hill_climbing(space, points, rates)
+    ),
+    "Optuna TPE": _optuna(_tpe),
+    GP: _optuna(lambda seed: GPSampler(seed=seed, n_startup_trials=5), log_rates=True),
+    CMA_ES: _optuna(lambda seed: CmaEsSampler(seed=seed, n_startup_trials=5), log_rates=True),
 }
-#: Maximum number of runs of slow contestants.
-MAX_SEEDS = {"Optuna's GP": 5}
-#: Maximum number of trials of slow contestants: a proposal takes up to a second.
-MAX_TRIALS = {"Optuna's GP": 20}
+#: Contestants that search only a subset of the surfaces: a proposal of GP takes up to a second.
+SLOW = (GP,)

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from search.study.observations import Telemetry
+from serving.metrics import HandlerTime
+
 #: Batches in a window: for each worker, then the limits of their total.
 _BATCHES_PER_WORKER, _MIN_BATCHES, _MAX_BATCHES = 12, 60, 400
 #: Maximum growth of the backlog in a window that passes, ÷ half of its requests.
@@ -87,8 +90,24 @@ class Machine:
 
     def lacks_memory(self, config: Mapping[str, Any]) -> bool:
         """Return whether the workers and their batches exceed the memory."""
+        return self._used_mb(config) > self.memory_mb
+
+    def telemetry(self, config: Mapping[str, Any]) -> Telemetry:
+        """Return what a trial reports, without noise.
+
+        The handler times are those of a single request on an idle server, and of a batch in the
+        closed loop.
+        """
+        server = _Server(self, config)
+        batch_s = server.batch_s(server.workers, server.capacity_rps)
+        busy = min(server.capacity_rps * batch_s / server.batch, server.workers)
+        single = _Server(self, {**config, "workers": 1, "batch_size": 1})
+        times = HandlerTime(1, 1, single.batch_s(1, 0.0)), HandlerTime(server.batch, busy, batch_s)
+        return Telemetry(busy, times, self._used_mb(config))
+
+    def _used_mb(self, config: Mapping[str, Any]) -> float:
         loaded_worker_mb = self.worker_mb + self.item_mb * config["batch_size"]
-        return bool(config["workers"] * loaded_worker_mb > self.memory_mb)
+        return float(config["workers"] * loaded_worker_mb)
 
 
 class _Server:
@@ -112,10 +131,14 @@ class _Server:
         # A fixed-point iteration: the front end's use of the cores depends on the rate.
         rate = 0.0
         for _ in range(6):
-            batch_s = self._idle_host_s(self.batch) / self._speed(self.workers, rate)
+            batch_s = self.batch_s(self.workers, rate)
             next_rate = min(self.workers * self.batch / batch_s, self._front_rps)
             rate = (rate + next_rate) / 2 if rate else next_rate
         return rate
+
+    def batch_s(self, busy: int, rate: float) -> float:
+        """Return the duration of a full batch beside `busy` - 1 others, seconds."""
+        return self._idle_host_s(self.batch) / self._speed(busy, rate)
 
     def sustains(self, rate: float) -> bool:
         """Return whether a window at this rate ends without an overflow or a growing backlog."""

@@ -13,8 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from benchmarks.kinds import draw_others
 from benchmarks.machine import Machine
 from search.spec.space import Dimension, Space, build_space, torchserve_defaults
+from search.study.observations import Telemetry
+from serving.metrics import HandlerTime
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
@@ -22,8 +25,10 @@ RECORDED = Path(__file__).parent / "recorded"
 #: The columns of a recorded surface that are settings; the others are measurements.
 SURFACE_SETTINGS = ("workers", "batch_size", "max_batch_delay_ms", "mkl_threads")
 _RATE_COLUMN = "closed_rps"
-_QUEUE_SIZE = Dimension("job_queue_size", 10, 10_000, log=True)
-_RANDOM_POINTS = 400
+#: Random points and the climbs from the best of them that find the optimum of a simulated machine.
+_RANDOM_POINTS, _CLIMBS = 600, 5
+#: Standard deviation of the telemetry ÷ its mean.
+_TELEMETRY_NOISE = 0.03
 
 Values = Mapping[str, Any]
 
@@ -44,6 +49,10 @@ class Surface(Protocol):
 
     def failure(self, values: Values) -> FailureKind | None:
         """Return the kind of failure; None if a trial reports none."""
+        ...
+
+    def telemetry(self, values: Values, random: np.random.Generator) -> Telemetry:
+        """Return what the server reports about itself in a trial."""
         ...
 
     @property
@@ -71,6 +80,10 @@ class Recorded:
     def failure(self, values: Values) -> FailureKind | None:
         """Return None: recordings have no kinds of failure."""
         return None
+
+    def telemetry(self, values: Values, random: np.random.Generator) -> Telemetry:
+        """Return nothing: recordings have no telemetry."""
+        return Telemetry()
 
     @property
     def optimum_rps(self) -> float:
@@ -115,13 +128,40 @@ def read_recorded(path: Path) -> Recorded:
     return Recorded(path.stem, Space(dimensions, ServerConfig(), cores), rates)
 
 
+class Server(Protocol):
+    """A simulated server."""
+
+    @property
+    def name(self) -> str:
+        """Shown in the output."""
+        ...
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a measurement ÷ its mean."""
+        ...
+
+    def sustained_rps(self, config: Values) -> float:
+        """Return the rate of a configuration, requests/s; 0 if it fails."""
+        ...
+
+    def lacks_memory(self, config: Values) -> bool:
+        """Return whether a configuration fails for lack of memory."""
+        ...
+
+    def telemetry(self, config: Values) -> Telemetry:
+        """Return what a trial reports, without noise."""
+        ...
+
+
 @dataclass
 class Simulated:
-    """A simulated machine; its rates are cached."""
+    """A simulated server; its rates are cached."""
 
-    machine: Machine
+    machine: Server
     space: Space
     _rates: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    _optimum_rps: float = 0.0
 
     @property
     def name(self) -> str:
@@ -132,7 +172,7 @@ class Simulated:
         """See `Surface.true_rps`."""
         key = tuple(values[d.name] for d in self.space.dimensions)
         if key not in self._rates:
-            self._rates[key] = self.machine.sustained_rps(values)
+            self._rates[key] = self.machine.sustained_rps(self._settings(values))
         return self._rates[key]
 
     def measure(self, values: Values, random: np.random.Generator) -> float:
@@ -141,17 +181,34 @@ class Simulated:
 
     def failure(self, values: Values) -> FailureKind | None:
         """See `Surface.failure`."""
-        return FailureKind.OUT_OF_MEMORY if self.machine.lacks_memory(values) else None
+        lacks_memory = self.machine.lacks_memory(self._settings(values))
+        return FailureKind.OUT_OF_MEMORY if lacks_memory else None
+
+    def telemetry(self, values: Values, random: np.random.Generator) -> Telemetry:
+        """See `Surface.telemetry`."""
+        exact = self.machine.telemetry(self._settings(values))
+
+        def noisy(value: float) -> float:
+            return value * float(np.exp(random.normal(0, _TELEMETRY_NOISE)))
+
+        times = tuple(
+            HandlerTime(time.batch_fill, time.busy_workers, noisy(time.seconds))
+            for time in exact.handler_times
+        )
+        busy, memory_mb = exact.busy_workers, exact.memory_mb
+        return Telemetry(
+            None if busy is None else noisy(busy), times, None if memory_mb is None else noisy(memory_mb)
+        )
 
     @property
     def optimum_rps(self) -> float:
-        """The greatest rate of all points so far, requests/s; call `explore` first."""
-        return max(self._rates.values())
+        """The greatest rate in the ranges of the space, requests/s; call `explore` first."""
+        return self._optimum_rps
 
     def explore(self, seed: int = 0) -> None:
         """Search for the optimum: random points, then the neighbours of the best ones."""
         points = self.space.draw(np.random.default_rng(seed), _RANDOM_POINTS)
-        for start in sorted(points, key=self.true_rps)[-3:]:
+        for start in sorted(points, key=self.true_rps)[-_CLIMBS:]:
             best, rate = start, self.true_rps(start)
             while True:
                 neighbours = {self.true_rps(point): point for point in self.space.neighbours(best)}
@@ -159,6 +216,13 @@ class Simulated:
                     break
                 rate = max(neighbours)
                 best = neighbours[rate]
+        self._optimum_rps = max(self._rates.values())
+
+    def _settings(self, values: Values) -> dict[str, Any]:
+        """Return all settings of a server, the queue by the rule of the product."""
+        config = self.space.config(values)
+        queue = config.job_queue_size or self.space.defaults["job_queue_size"]
+        return {"job_queue_size": queue, **values}
 
 
 #: By kind of server: the log-uniform ranges of its parameters.
@@ -214,9 +278,21 @@ def draw_machines(seed: int, per_kind: int = 3) -> list[Simulated]:
             cores = int(random.choice(_CORES))
             name = f"{kind} {seed}.{number}, {cores} cores"
             machine = Machine(name, cores, memory_mb=_MB_PER_CORE * cores + 4000, **drawn)
-            space = build_space({"job_queue_size": _QUEUE_SIZE}, cores)
-            machines.append(Simulated(machine, space))
+            machines.append(Simulated(machine, build_space({}, cores, sizes_queue=True)))
     return machines
+
+
+def draw_other_kinds(seed: int, per_kind: int, kinds: Sequence[str]) -> list[Simulated]:
+    """Return servers whose rate does not follow the sampler's formula, drawn at random.
+
+    Args:
+        per_kind: machines of each kind and number of cores.
+        kinds: names in `kinds.KINDS`.
+    """
+    return [
+        Simulated(server, build_space({}, server.cores, sizes_queue=True))
+        for server in draw_others(seed, per_kind, tuple(kinds))
+    ]
 
 
 #: A machine for each recorded surface, with parameters fitted by hand.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -101,3 +102,34 @@ class ServerWindow:
     inference_s: float
     mean_batch_fill: float | None
     busy_workers: float | None = None
+
+    @property
+    def handler_time(self) -> HandlerTime | None:
+        """The mean duration of a batch; None if no batch was counted."""
+        if not self.mean_batch_fill or not self.busy_workers:
+            return None
+        # A batch is counted after its answers, so that a short window may count too few.
+        busy_workers = max(self.busy_workers, 1.0)
+        time = HandlerTime(self.mean_batch_fill, busy_workers, self.inference_s - self.queue_s)
+        return time if time.is_valid else None
+
+
+@dataclass(frozen=True)
+class HandlerTime:
+    """The mean duration of a batch in a worker.
+
+    Attributes:
+        batch_fill: mean number of requests in a batch.
+        busy_workers: mean number of workers that processed a batch at the same time.
+        seconds: duration of a batch.
+    """
+
+    batch_fill: float
+    busy_workers: float
+    seconds: float
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether all figures are finite and positive."""
+        figures = (self.batch_fill, self.busy_workers, self.seconds)
+        return all(math.isfinite(figure) and figure > 0 for figure in figures)

@@ -462,7 +462,7 @@ def _is_study_name(name: str) -> str:
 
 def _range_of(d: Dimension) -> dict[str, Any]:
     """Return a dimension as a range of a specification."""
-    return {"low": d.low, "high": d.high, "log": d.log}
+    return {"low": d.low, "high": d.high, "log": d.log, "widen_to": d.widen_to}
 
 
 class StudySpec(Section):

@@ -41,11 +41,20 @@ class RangeSection(Section):
     low: Natural = Field(description="Lowest value.")
     high: Natural = Field(description="Highest value.")
     log: bool = Field(default=False, description="Whether to sample on a logarithmic scale.")
+    widen_to: Natural | None = Field(
+        default=None,
+        description=(
+            "The search raises `high` up to this value while the best configuration is on it. "
+            "Without it, the range is not widened."
+        ),
+    )
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}: the range is empty")
+        if self.widen_to is not None and self.widen_to < self.high:
+            raise ValueError(f"widen_to {self.widen_to} is below high {self.high}")
         return self
 
 
@@ -140,7 +149,8 @@ class SettingsSection(Section):
     job_queue_size: NumberSetting = Field(
         default=None,
         description=(
-            "Requests that may wait in the queue of the model. Does not vary unless given."
+            "Requests that may wait in the queue of the model. Does not vary unless given. Otherwise it "
+            "is at least 2 × workers × batch_size, and at least that of the baseline."
         ),
     )
     response_timeout_s: NumberSetting = Field(
@@ -280,7 +290,8 @@ class SpaceSection(SettingsSection):
             for key, value in in_use.model_properties.items()
             if key != "maxWorkers" or "workers" not in tuned
         }
-        return build_space(entries, cores, threads, model_properties)
+        sizes_queue = with_defaults and "job_queue_size" not in given
+        return build_space(entries, cores, threads, model_properties, sizes_queue)
 
 
 class PointSection(SettingsSection):
@@ -297,7 +308,9 @@ class PointSection(SettingsSection):
 def _space_entry(value: Any) -> Dimension | Any:
     """Return a validated setting as `build_space` takes it."""
     if isinstance(value, RangeSection):
-        return Dimension("", low=value.low, high=value.high, log=value.log)
+        return Dimension(
+            "", low=value.low, high=value.high, log=value.log, widen_to=value.widen_to
+        )
     if isinstance(value, list):
         return Dimension("", choices=tuple(value))
     return value

@@ -58,6 +58,8 @@ class Dimension:
             another model is `models.NAME.workers`.
         log: whether to sample the range on a logarithmic scale.
         choices: take precedence over the range.
+        widen_to: the highest value that `high` may be raised to while the best value is there;
+            None for a range that is never widened.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Dimension:
     high: int = 1
     log: bool = False
     choices: tuple[Any, ...] = ()
+    widen_to: int | None = None
 
     @property
     def varies(self) -> bool:
@@ -94,6 +97,8 @@ class Space:
         cores: of the serving host.
         default_config: TorchServe's defaults, with what the model needs to be served at all.
         threads: default thread count of torch there; `cores` if None.
+        sizes_queue: whether a configuration's `job_queue_size` is at least
+            2 × workers × batch_size, so that no trial is lost to a short queue.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -101,6 +106,7 @@ class Space:
     cores: int
     threads: int | None = None
     default_config: ServerConfig = field(default_factory=ServerConfig)
+    sizes_queue: bool = False
 
     @property
     def defaults(self) -> dict[str, int]:
@@ -125,7 +131,8 @@ class Space:
         for name, value in point.items():
             if (of_model := split_model(name)) is not None:
                 models.setdefault(of_model[0], {})[of_model[1]] = value
-        return replace(self.common, models=models, **changes)
+        config = replace(self.common, models=models, **changes)
+        return self._with_sized_queue(config) if self.sizes_queue else config
 
     @property
     def tuned_models(self) -> tuple[str, ...]:
@@ -143,6 +150,21 @@ class Space:
             return getattr(config, group).get(key)
         value = getattr(config, name)
         return self.defaults.get(name) if value is None else value
+
+    def _with_sized_queue(self, config: ServerConfig) -> ServerConfig:
+        """Return the configuration with room for two batches of each worker in the queue."""
+        defaults = self.defaults
+        settings = [
+            (config.workers, config.batch_size),
+            *((each.get("workers"), each.get("batch_size")) for each in config.models.values()),
+        ]
+        needed = max(
+            2 * (workers or defaults["workers"]) * (batch_size or defaults["batch_size"])
+            for workers, batch_size in settings
+        )
+        if needed <= (config.job_queue_size or defaults["job_queue_size"]):
+            return config
+        return replace(config, job_queue_size=needed)
 
     def values(self, config: ServerConfig) -> dict[str, Any] | None:
         """Return the values of a configuration, with TorchServe's defaults for unset settings.
@@ -191,6 +213,11 @@ class Space:
             number = settings.get(dimension.name, self.defaults.get(setting))
             point[dimension.name] = dimension.first if number is None else dimension.clip(number)
         return point
+
+    def widened(self, highs: Mapping[str, int]) -> Space:
+        """Return the space with the upper bounds of these dimensions replaced."""
+        dimensions = tuple(replace(d, high=highs.get(d.name, d.high)) for d in self.dimensions)
+        return replace(self, dimensions=dimensions)
 
     def draw_untried(self, tried: Collection[str], seed: int) -> dict[str, Any] | None:
         """Return a random point whose identity is not among `tried`; None if all were tried."""
@@ -292,12 +319,14 @@ def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int
 
 def default_dimension(name: str, cores: int) -> Dimension:
     """Return the range of a setting that the specification does not name."""
+    # More threads than cores only slow each other down; a handler that waits for other services
+    # uses many more workers.
     return {
-        "workers": Dimension(name, 1, 2 * cores),
-        "batch_size": Dimension(name, 1, 128, log=True),
-        "max_batch_delay_ms": Dimension(name, 1, 200, log=True),
-        "netty_threads": Dimension(name, 1, 2 * cores, log=True),
-        "netty_client_threads": Dimension(name, 1, 2 * cores, log=True),
+        "workers": Dimension(name, 1, 2 * cores, widen_to=64 * cores),
+        "batch_size": Dimension(name, 1, 128, log=True, widen_to=1024),
+        "max_batch_delay_ms": Dimension(name, 1, 200, log=True, widen_to=2000),
+        "netty_threads": Dimension(name, 1, 2 * cores, log=True, widen_to=16 * cores),
+        "netty_client_threads": Dimension(name, 1, 2 * cores, log=True, widen_to=16 * cores),
         "mkl_threads": Dimension(name, 1, cores, log=True),
     }[name]
 
@@ -348,6 +377,7 @@ def build_space(
     cores: int,
     threads: int | None = None,
     model_properties: Mapping[str, str | int] = MappingProxyType({}),
+    sizes_queue: bool = False,
 ) -> Space:
     """Build a space.
 
@@ -358,6 +388,7 @@ def build_space(
         cores: of the serving host.
         threads: default thread count of torch there; `cores` if None.
         model_properties: of every configuration.
+        sizes_queue: see `Space`.
 
     Raises:
         ConfigError: TorchServe would refuse a fixed value, a choice or a bound.
@@ -378,7 +409,7 @@ def build_space(
             fixed[name] = entry
     common = ServerConfig(model_properties=dict(model_properties))
     common = Space((), common, cores).config(fixed)
-    space = Space(tuple(dimensions), common, cores, threads)
+    space = Space(tuple(dimensions), common, cores, threads, sizes_queue=sizes_queue)
     problems = []
     for dimension in dimensions:
         for value in dimension.choices or (dimension.low, dimension.high):

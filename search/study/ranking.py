@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from statistics import median
 
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS
@@ -12,25 +12,30 @@ from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
 
-def sampler_value(result: TrialResult, incumbent_rps: float, ratios: list[float]) -> float:
+def capacity_ratios(results: Sequence[TrialResult]) -> list[float]:
+    """Return sustained rate ÷ capacity of each complete trial."""
+    return [r.sustained_rps / r.capacity_rps for r in results if r.sustained_rps and r.capacity_rps]
+
+
+def capacity_ratio(ratios: Sequence[float]) -> float:
+    """Return the expected ratio of a trial whose capacity alone is known; 1 without any trial."""
+    # If a closed loop was starved, its capacity is too low, and its ratio too high.
+    return min(median(ratios), DEFAULT_THRESHOLDS.capacity_margin) if ratios else 1.0
+
+
+def sampler_value(result: TrialResult, ratio: float) -> float:
     """Return a trial's value for the sampler, requests/s: always finite, 0 for a failure.
 
-    A complete trial counts with its sustained rate. A pruned trial counts with its capacity × the
-    median of `ratios`, but less than the rate it was pruned against. So does a trial that was
-    limited by the load generator: the configuration did not cause that.
+    A complete trial counts with its sustained rate. A pruned trial counts with its capacity × ratio.
+    So does a trial that was limited by the load generator: the configuration did not cause that.
 
     Args:
-        incumbent_rps: the rate to beat when the trial was pruned; 0 if there was none.
-        ratios: sustained rate ÷ capacity of each complete trial.
+        ratio: see `capacity_ratio`.
     """
     if result.state is TrialState.COMPLETE:
         return result.sustained_rps or 0.0
     if result.state is TrialState.PRUNED or result.failure is FailureKind.GENERATOR_LIMITED:
-        # If the closed loop was starved, capacity is too low, and its ratio too high.
-        margin = DEFAULT_THRESHOLDS.capacity_margin
-        ratio = min(median(ratios), margin) if ratios else 1.0
-        limit_rps = incumbent_rps * (1 - (result.rate.width or 0.0)) or math.inf
-        return min((result.capacity_rps or 0.0) * ratio, limit_rps)
+        return (result.capacity_rps or 0.0) * ratio
     return 0.0
 
 
@@ -66,11 +71,20 @@ def best_of(results: list[TrialResult]) -> TrialResult | None:
     return max(newest.values(), key=lambda r: rates[r.config.digest], default=None)
 
 
-def finalists(results: list[TrialResult], count: int) -> list[ServerConfig]:
-    """Return the configurations with the highest median rates, best first."""
+def finalists(
+    results: list[TrialResult], count: int, nominated: Sequence[str] = ()
+) -> list[ServerConfig]:
+    """Return the configurations to confirm, best first.
+
+    Args:
+        nominated: digests of the configurations that come first, in this order; the others follow
+            by their median rates.
+    """
     rates, newest = rates_of(results), _newest(results)
-    positive = [digest for digest in newest if rates[digest]]
-    return [newest[d].config for d in sorted(positive, key=lambda d: -rates[d])[:count]]
+    positive = {digest for digest in newest if rates[digest]}
+    order = [digest for digest in nominated if digest in positive]
+    order += [d for d in sorted(positive, key=lambda d: -rates[d]) if d not in order]
+    return [newest[digest].config for digest in order[:count]]
 
 
 def _newest(results: list[TrialResult]) -> dict[str, TrialResult]:

@@ -21,7 +21,15 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from search.environment import log_level
 from search.errors import SpecError, SpecProblem, first_line
 from search.spec.space import Space
-from search.study.ranking import best_of, rate_of, sampler_value
+from search.study.observations import Observation, observations_of
+from search.study.ranking import (
+    best_of,
+    capacity_ratio,
+    capacity_ratios,
+    finalists,
+    rate_of,
+    sampler_value,
+)
 from search.study.sampler import CapacitySampler, distributions
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
@@ -80,7 +88,8 @@ class StudyStore:
         trials = self._study.get_trials(deepcopy=False)
         # The seed depends on the finished trials, so that a resumed run does not repeat its draws.
         finished = len([t for t in trials if t.state.is_finished()])
-        self._study.sampler = CapacitySampler(space, seed + 1000 * finished)
+        self._sampler = CapacitySampler(space, seed + 1000 * finished, self._observations)
+        self._study.sampler = self._sampler
         self._baseline = baseline
         self._results = [
             TrialResult.from_dict(t.user_attrs["result"])
@@ -176,6 +185,26 @@ class StudyStore:
         """The median rate of the best configuration, requests/s: the rate to beat."""
         best = self.best
         return rate_of(self._results, best.config) if best else None
+
+    def nominees(self, count: int) -> list[ServerConfig]:
+        """Return the configurations with the highest expected rates among the measured ones.
+
+        The expected rate takes all trials into account: the highest of many single measurements
+        is too high by chance.
+        """
+        observations = self._observations()
+        expected = self._sampler.posterior_rates(observations)
+        points = [observation.point for observation in observations]
+
+        def rank(config: ServerConfig) -> float:
+            values = self.space.values(config)
+            return -expected[points.index(values)] if values in points else 0.0
+
+        return sorted(finalists(self._results, len(self._results)), key=rank)[:count]
+
+    def improvement_probability(self) -> float:
+        """Return the probability that an untried configuration is more than 3 % faster."""
+        return self._sampler.improvement_probability(self._observations())
 
     def importance(self) -> dict[str, float]:
         """Return the share of the rates' variance explained by each setting (PED-ANOVA).
@@ -364,14 +393,12 @@ class StudyStore:
 
     # --- internals -------------------------------------------------------------------
 
+    def _observations(self) -> list[Observation]:
+        """Return what the finished trials teach the sampler; computed after each change."""
+        return observations_of(self._results, self.space)
+
     def _value(self, result: TrialResult) -> float:
-        others = [r for r in self._results if r.number != result.number]
-        best = best_of(others)
-        incumbent_rps = rate_of(others, best.config) if best else None
-        ratios = [
-            r.sustained_rps / r.capacity_rps for r in others if r.sustained_rps and r.capacity_rps
-        ]
-        return sampler_value(result, incumbent_rps or 0.0, ratios)
+        return sampler_value(result, capacity_ratio(capacity_ratios(self._results)))
 
     def _suggest(self, trial: optuna.trial.Trial) -> None:
         with warnings.catch_warnings():

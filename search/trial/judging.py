@@ -24,7 +24,7 @@ from search.trial.result import (
     TrialState,
 )
 from servetune.errors import FailureKind
-from serving.metrics import ServerWindow
+from serving.metrics import HandlerTime, ServerWindow
 
 #: A trial warns if other processes used more than this share of the host's CPU time.
 OTHER_CPU_LIMIT = 0.2
@@ -74,7 +74,9 @@ def judge_trial(
         cause=cause,
         rate=_rate_record(found, sustained, metrics),
         latency=_latency_record(found, sustained),
-        server=with_metrics(server or ServerRecord(), metrics),
+        server=replace(
+            with_metrics(server or ServerRecord(), metrics), handler_times=_handler_times(windows)
+        ),
         host=with_cpu_shares(host or HostRecord(), windows),
         timing=timing or TimingRecord(),
         warnings=(*found.warnings, *_disturbances(windows)),
@@ -213,6 +215,13 @@ def _curve_point(share: float, window: Measurement) -> CurvePoint:
         p99_s=quantile(0.99),
         failed=window.scheduled - window.succeeded,
     )
+
+
+def _handler_times(windows: Sequence[Measurement]) -> tuple[HandlerTime, ...]:
+    """Return the duration of a batch in each window with the metrics of the server."""
+    observations = [observation_of(window) for window in windows]
+    served = [o.server for o in observations if o is not None and o.server is not None]
+    return tuple(time for window in served if (time := window.handler_time) is not None)
 
 
 def _disturbances(windows: Sequence[Measurement]) -> list[str]:

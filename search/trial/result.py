@@ -18,7 +18,7 @@ from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.serializing import JsonConfig
 from servetune.errors import FailureKind
 from serving.health import WorkerProcess
-from serving.metrics import ServerWindow
+from serving.metrics import HandlerTime, ServerWindow
 
 #: The phases of a trial, in order; `load` is a load of a sweep. A pruned trial skips later ones.
 PHASES = ("start", "warm-up", "verification", "bracketing", "latency", "load", "stop")
@@ -122,6 +122,7 @@ class ServerRecord:
         peak_gpu_mb: peak memory on all GPUs, in MiB.
         queue_s, inference_s, mean_batch_fill, busy_workers: TorchServe's metrics in the longest
             window at the sustained rate, otherwise in the last window; see `ServerWindow`.
+        handler_times: duration of a batch in each window with metrics.
         processes: the worker processes.
     """
 
@@ -136,6 +137,7 @@ class ServerRecord:
     inference_s: float | None = None
     mean_batch_fill: float | None = None
     busy_workers: float | None = None
+    handler_times: tuple[HandlerTime, ...] = ()
     processes: tuple[WorkerProcess, ...] = ()
 
     @property

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from search.spec.space import Dimension, Space, build_space
-from search.study.sampler import CapacitySampler, _Feasibility, _Features
+from search.study.feasibility import Feasibility
+from search.study.observations import Observation
+from search.study.sampler import CapacitySampler
 from serving.config import ServerConfig
 
 SPACE = build_space({}, 4)
@@ -79,19 +81,32 @@ def test_sampler_repeats_proposals_with_same_seed() -> None:
     assert search(SPACE, four_cores, 8, 5) == search(SPACE, four_cores, 8, 5)
 
 
-def test_feasibility_separates_lack_of_memory_from_other_failures() -> None:
-    def features(*settings: tuple[int, int, int]) -> _Features:
-        names = ("workers", "batch_size", "mkl_threads")
-        points = [dict(zip(names, values, strict=True)) for values in settings]
-        return _Features(SPACE, [{**SPACE.nearest_point(), **point} for point in points])
+def settings_point(workers: int, batch_size: int, mkl_threads: int) -> Point:
+    settings = {"workers": workers, "batch_size": batch_size, "mkl_threads": mkl_threads}
+    return {**SPACE.nearest_point(), **settings}
 
-    measured = features((4, 8, 1), (1, 1, 4), (2, 16, 1))
-    served, too_large = np.array([False, False, True]), np.array([True, False, False])
-    none = np.zeros(3, bool)
-    larger, between = features((4, 16, 1)), features((3, 8, 1))
-    known = _Feasibility(measured, served, none, too_large)
-    assert known.probability(larger)[0] < 0.01 < known.probability(between)[0]
-    unknown = _Feasibility(measured, served, none, none)
-    assert unknown.probability(between)[0] < known.probability(between)[0], (
+
+def test_feasibility_separates_lack_of_memory_from_other_failures() -> None:
+    def probability(point: Point, too_large: bool) -> float:
+        observations = [
+            Observation(settings_point(4, 8, 1), 0.0, too_large=too_large),
+            Observation(settings_point(1, 1, 4), 0.0),
+            Observation(settings_point(2, 16, 1), 50.0),
+        ]
+        return float(Feasibility(SPACE, observations).probability([point])[0])
+
+    larger, between = settings_point(4, 16, 1), settings_point(3, 8, 1)
+    assert probability(larger, True) < 0.01 < probability(between, True)
+    assert probability(between, False) < probability(between, True), (
         "without a reason, any failure may be for lack of memory"
     )
+
+
+def test_feasibility_learns_a_limit_on_the_batch_alone() -> None:
+    observations = [
+        Observation(settings_point(w, b, 1), 100.0 * (b <= 32), too_large=b > 32)
+        for w, b in ((1, 64), (8, 32), (4, 8), (2, 48))
+    ]
+    feasibility = Feasibility(SPACE, observations)
+    below, above = feasibility.probability([settings_point(8, 30, 1), settings_point(1, 60, 1)])
+    assert above < 0.05 < 0.5 < below

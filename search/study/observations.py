@@ -1,0 +1,98 @@
+"""What the sampler learns from a trial, as plain numbers. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import pstdev
+from typing import Any
+
+from search.spec.space import Space
+from search.study.ranking import capacity_ratio, capacity_ratios, sampler_value
+from search.trial.result import TrialResult, TrialState
+from servetune.errors import is_memory
+from serving.metrics import HandlerTime
+
+#: Standard deviation of log(sustained rate ÷ capacity) if fewer than three trials are complete.
+_UNKNOWN_RATIO_SD = 0.1
+
+Point = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What the server reported about itself in a trial; every figure may be missing.
+
+    Attributes:
+        busy_workers: mean number of busy workers while requests waited.
+        handler_times: by batch fill and number of busy workers.
+        memory_mb: peak memory of the server and its workers, MiB.
+    """
+
+    busy_workers: float | None = None
+    handler_times: tuple[HandlerTime, ...] = ()
+    memory_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A configuration and its measured rate.
+
+    Attributes:
+        point: the configuration's value in each dimension of the space.
+        rate_rps: requests/s; 0 for a failure.
+        extra_sd: standard deviation of the log rate in addition to the noise of a full measurement.
+        violated: whether it violated a constraint, and may have failed because of it.
+        too_large: whether it failed for lack of memory.
+        telemetry: what the server reported about itself.
+    """
+
+    point: Point
+    rate_rps: float
+    extra_sd: float = 0.0
+    violated: bool = False
+    too_large: bool = False
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def served(self) -> bool:
+        """Whether the configuration has a finite rate above 0."""
+        return math.isfinite(self.rate_rps) and self.rate_rps > 0
+
+
+def observations_of(results: Sequence[TrialResult], space: Space) -> list[Observation]:
+    """Return what trials teach about the space; failures of a host teach nothing.
+
+    A trial without a sustained rate counts with its capacity × the median ratio of the complete
+    trials, which changes with each of them.
+    """
+    ratios = capacity_ratios(results)
+    logs = [math.log(ratio) for ratio in ratios]
+    ratio_sd = pstdev(logs) if len(logs) > 2 else _UNKNOWN_RATIO_SD
+    typical = capacity_ratio(ratios)
+    observations = []
+    for result in results:
+        if result.host_fault or (point := space.values(result.config)) is None:
+            continue
+        is_estimate = result.state is not TrialState.COMPLETE
+        observations.append(
+            Observation(
+                point,
+                sampler_value(result, typical),
+                extra_sd=ratio_sd if is_estimate else 0.0,
+                violated=result.latency.p99_excess > 0,
+                too_large=is_memory(result.failure),
+                telemetry=telemetry_of(result),
+            )
+        )
+    return observations
+
+
+def telemetry_of(result: TrialResult) -> Telemetry:
+    """Return what a trial's server reported about itself."""
+    server, window = result.server, result.server.window
+    times = server.handler_times
+    if not times and window is not None and (time := window.handler_time) is not None:
+        times = (time,)  # An older record has one window only.
+    return Telemetry(server.busy_workers, times, server.peak_memory_mb)
