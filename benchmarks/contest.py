@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, Servetune
 from benchmarks.surfaces import Simulated, Surface
 from search.trial.result import TrialState
 
@@ -38,8 +38,8 @@ class TrialCosts:
 
 
 #: By name. `full`: medians of recorded runs of the bundled model with full verification in every
-#: trial (2026-11-23). `screening`: a start of 5 s, a closed loop of 6 s and a stop of 1 s; a complete
-#: trial adds probes and a verifying window, 13 s; a failed one ends in them.
+#: trial (2026-11-23). `screening`: a start of 5 s, a closed loop of 6 s and a stop of 1 s. A
+#: complete trial adds probes and a verifying window, 13 s. A failed one ends in them.
 COSTS = {
     "full": TrialCosts(pruned_s=15, failed_s=60, complete_s=70),
     "screening": TrialCosts(pruned_s=12, failed_s=25, complete_s=25),
@@ -53,15 +53,21 @@ class SearchRun:
     Attributes:
         ends_s: when each trial ended.
         shares: true rate of the choice after each trial ÷ the optimum, at most 1.
+        stop_s: when the search would have ended by itself; infinite if it would not.
     """
 
     ends_s: tuple[float, ...]
     shares: tuple[float, ...]
+    stop_s: float = math.inf
 
     def share_at(self, seconds: float) -> float:
         """Return the share of the choice at a time; 0 before the first trial ended."""
         return next(
-            (s for end_s, s in zip(self.ends_s[::-1], self.shares[::-1], strict=True) if end_s <= seconds),
+            (
+                s
+                for end_s, s in zip(self.ends_s[::-1], self.shares[::-1], strict=True)
+                if end_s <= seconds
+            ),
             0.0,
         )
 
@@ -95,7 +101,9 @@ def search_surface(
         surface.explore()
     contestant = CONTESTANTS[name](surface.space, seed)
     random = np.random.default_rng(seed)
-    now_s, ends_s, shares = 0.0, [], []
+    now_s, stop_s = 0.0, math.inf
+    ends_s: list[float] = []
+    shares: list[float] = []
     while len(ends_s) < trials and now_s < limit_s:
         if (point := contestant.ask()) is None:
             break
@@ -106,7 +114,9 @@ def search_surface(
         chosen_rps = surface.true_rps(choice) if choice is not None else 0.0
         ends_s.append(now_s)
         shares.append(min(chosen_rps / surface.optimum_rps, 1.0))
-    return SearchRun(tuple(ends_s), tuple(shares))
+        if math.isinf(stop_s) and isinstance(contestant, Servetune) and contestant.has_converged():
+            stop_s = now_s
+    return SearchRun(tuple(ends_s), tuple(shares), stop_s)
 
 
 def good_share(runs: Sequence[SearchRun], seconds: float, share: float) -> float:

@@ -16,6 +16,7 @@ from optuna.trial import Trial
 from scipy.stats.qmc import Sobol
 
 from search.environment import log_level
+from search.spec.schema import SearchSection
 from search.spec.space import Dimension, Space
 from search.study.observations import Telemetry
 from search.study.sampler import distributions
@@ -29,6 +30,7 @@ Values = Mapping[str, Any]
 #: Rate of the closed loop ÷ sustained rate, as a pruned trial measures it.
 _CAPACITY_RATIO = 1.05
 NO_TELEMETRY = Telemetry()
+_MIN_IMPROVEMENT_PROBABILITY = SearchSection().min_improvement_probability
 
 
 class Contestant(Protocol):
@@ -282,6 +284,11 @@ class Servetune:
         )
         return state
 
+    def has_converged(self) -> bool:
+        """Return whether the search would end: another trial is unlikely to improve the rate."""
+        probability = self.store.improvement_probability()
+        return probability is not None and probability < _MIN_IMPROVEMENT_PROBABILITY
+
     def choice(self) -> Values | None:
         """See `Contestant.choice`."""
         nominees = self.store.nominees(1)
@@ -320,7 +327,9 @@ def _tpe(seed: int) -> BaseSampler:
 
 
 def _after_starts(
-    search: Callable[[Space, int, Sequence[Values], Sequence[float]], Generator[Values, float, None]],
+    search: Callable[
+        [Space, int, Sequence[Values], Sequence[float]], Generator[Values, float, None]
+    ],
 ) -> Callable[[Space, int], Contestant]:
     def contestant(space: Space, seed: int) -> Contestant:
         return GeneratorContestant(

@@ -2,8 +2,8 @@
 
 Each kind is a closed formula for the duration of a batch and for the limit of the front end. Their
 parameters are drawn at random from stated ranges. The sampler was developed on the kinds in
-`CHOICE_KINDS`; the others were used for the published figures only. The product does not import this
-module.
+`CHOICE_KINDS`; the others were used for the published figures only. The product does not import
+this module.
 """
 
 from __future__ import annotations
@@ -241,7 +241,9 @@ class TwoBasins(OtherServer):
 
 @dataclass(frozen=True)
 class FlatAccelerator(OtherServer):
-    """An accelerator that takes as long for one item as for a full tile; items are prepared on cores.
+    """An accelerator that takes as long for one item as for a full tile.
+
+    Items are prepared on cores.
 
     Attributes:
         tile: items of a tile.
@@ -312,7 +314,12 @@ Ranges = Mapping[str, tuple[float, float]]
 KINDS: Mapping[str, tuple[Callable[..., OtherServer], Ranges]] = {
     "memory bandwidth": (
         MemoryBandwidth,
-        {"scale_s": (0.01, 0.1), "item_share": (0.01, 0.1), "streams": (1.5, 6), "thrash": (0.05, 0.3)},
+        {
+            "scale_s": (0.01, 0.1),
+            "item_share": (0.01, 0.1),
+            "streams": (1.5, 6),
+            "thrash": (0.05, 0.3),
+        },
     ),
     "lock-bound front end": (
         LockedFrontEnd,

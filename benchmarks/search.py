@@ -1,18 +1,22 @@
-"""Compare search algorithms by the trials they need: `python -m benchmarks.search`.
+"""Compare search algorithms by the seconds they need: `python -m benchmarks.search`.
 
-Each contestant searches each surface many times. Its share after n trials is the true rate of the
-configuration that it would choose, ÷ the best known rate of the surface.
+Each contestant searches each surface many times. The share of a run at a time is the true rate of
+the configuration that it would choose then, ÷ the best known rate in the ranges of the space. The
+seconds of a trial depend on how it ends; see `contest.COSTS`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,199 +24,279 @@ from typing import Annotated
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contestants import CONTESTANTS, MAX_SEEDS, MAX_TRIALS, OURS
+from benchmarks.contest import COSTS, SearchRun, TrialCosts, good_share, search_surface
+from benchmarks.contestants import CONTESTANTS, OURS, SLOW
+from benchmarks.kinds import CHOICE_KINDS, KINDS
+from benchmarks.prediction import PredictionQuality, prediction_quality
 from benchmarks.surfaces import (
-    FITTED_MACHINES,
     RECORDED,
     Recorded,
     Simulated,
-    Surface,
     draw_machines,
-    rank_correlation,
+    draw_other_kinds,
     read_recorded,
 )
 
-TABLE_TRIALS = (5, 10, 15, 20, 30, 50)
+TABLE_SECONDS, TABLE_TRIALS = (120, 200, 300, 450, 600), (10, 20)
 GOOD_SHARE = 0.95
-#: Seeds of the machines on which the sampler was chosen, and of those in the published figures.
+#: Seeds of the machines on which the sampler was developed, and of those in the published figures.
 CHOICE_MACHINES_SEED, PUBLISHED_MACHINES_SEED = 0, 2
-#: First seed of the contestants in the published figures; 0 when the sampler was chosen.
+#: First seed of the contestants in the published figures; 0 in development.
 PUBLISHED_FIRST_SEED = 1000
+#: Random configurations of each machine whose rates are predicted, and the trials before that.
+PREDICTED_POINTS, PREDICTION_STARTS = 500, 3
 
-Floats = npt.NDArray[np.float64]
-#: By contestant: the share after each trial; shape (runs, trials).
-Shares = dict[str, Floats]
+OWN, CHOICE_HALF, REPORT_HALF, ALL_OTHERS, RECORDINGS = (
+    "own model",
+    "other kinds, seen in development",
+    "other kinds, not seen",
+    "other kinds, all",
+    "recorded",
+)
 
 
-def contest(
-    surface: Surface,
-    names: Sequence[str],
-    seeds: int,
-    trials: int,
-    all_trials: bool = True,
-    first_seed: int = 0,
-) -> Shares:
-    """Search a surface with each contestant.
+@dataclass(frozen=True)
+class Task:
+    """Searches of one surface by one contestant.
+
+    Attributes:
+        group: set of surfaces in the tables.
+        kind: of the server within the set.
+    """
+
+    group: str
+    kind: str
+    surface: Recorded | Simulated
+    contestant: str
+    seeds: range
+    costs: TrialCosts
+    limit_s: float
+
+    def run(self) -> list[SearchRun]:
+        """Return the runs."""
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+        return [
+            search_surface(self.surface, self.contestant, seed, self.costs, self.limit_s)
+            for seed in self.seeds
+        ]
+
+
+def _run(task: Task) -> tuple[Task, list[SearchRun], float]:
+    start_s = time.process_time()
+    return task, task.run(), time.process_time() - start_s
+
+
+def _predict(surface: Simulated) -> PredictionQuality:
+    return prediction_quality(surface, 0, PREDICTION_STARTS, PREDICTED_POINTS)
+
+
+def _kind_of(surface: Recorded | Simulated) -> str:
+    """Return the kind of a simulated machine, whose name is `KIND SEED.NUMBER, N cores`."""
+    return surface.name.rsplit(" ", 3)[0] if isinstance(surface, Simulated) else surface.name
+
+
+def surfaces_of(choosing: bool, per_kind: int) -> dict[str, list[Recorded | Simulated]]:
+    """Return the surfaces by set.
 
     Args:
-        names: of the contestants.
-        seeds: runs of each contestant; slow ones have `MAX_SEEDS`.
-        trials: of each run.
-        all_trials: whether slow contestants have as many trials as the others; otherwise they
-            have `MAX_TRIALS`, and the rest of their shares is NaN.
-        first_seed: of consecutive seeds.
+        choosing: return those of the development instead of those of the published figures.
+        per_kind: machines of each kind; of other kinds, for each number of cores.
     """
-    if isinstance(surface, Simulated):
-        surface.explore()
-    rates = {}
-    for name in names:
-        limit = trials if all_trials else min(MAX_TRIALS.get(name, trials), trials)
-        run_seeds = range(first_seed, first_seed + min(MAX_SEEDS.get(name, seeds), seeds))
-        runs = [_search(surface, name, seed, limit) for seed in run_seeds]
-        rates[name] = np.pad(runs, ((0, 0), (0, trials - limit)), constant_values=math.nan)
-    return {name: runs / surface.optimum_rps for name, runs in rates.items()}
+    seed = CHOICE_MACHINES_SEED if choosing else PUBLISHED_MACHINES_SEED
+    half = max(per_kind // 2, 1)
+    found: dict[str, list[Recorded | Simulated]] = {
+        OWN: [*draw_machines(seed, per_kind)],
+        CHOICE_HALF: [*draw_other_kinds(seed, half, CHOICE_KINDS)],
+    }
+    if not choosing:
+        unseen = [kind for kind in KINDS if kind not in CHOICE_KINDS]
+        found[REPORT_HALF] = [*draw_other_kinds(seed, half, unseen)]
+        found[RECORDINGS] = [read_recorded(path) for path in sorted(RECORDED.glob("*.csv"))]
+    return found
 
 
-def _search(surface: Surface, name: str, seed: int, trials: int) -> list[float]:
-    """Return the true rate of the contestant's choice after each trial."""
-    contestant = CONTESTANTS[name](surface.space, seed)
-    random = np.random.default_rng(seed)
-    chosen_rps = 0.0
-    rates = []
-    for _ in range(trials):
-        if (point := contestant.ask()) is not None:
-            contestant.tell(surface.measure(point, random), surface.failure(point))
-            choice = contestant.choice()
-            chosen_rps = surface.true_rps(choice) if choice is not None else 0.0
-        rates.append(chosen_rps)
-    return rates
-
-
-def trials_to(shares: Floats, share: float = GOOD_SHARE) -> Floats:
-    """Return each run's first trial with at least this share; infinite if there is none."""
-    is_good = shares >= share
-    return np.where(is_good.any(axis=1), is_good.argmax(axis=1) + 1.0, math.inf)
-
-
-def shares_table(title: str, shares: Mapping[str, Floats]) -> Table:
-    """Return a table with a row for each contestant."""
-    table = Table("contestant", title=title, title_justify="left")
-    numbers = [n for n in TABLE_TRIALS if n <= next(iter(shares.values())).shape[1]]
-    for n in numbers:
-        table.add_column(f"{n} trials", justify="right")
-    table.add_column("trials to 95 %", justify="right")
-    for name, runs in shares.items():
-        cells = []
-        for n in numbers:
-            after_n = runs[:, n - 1]
-            if np.isnan(after_n).any():
-                cells.append("–")
-                continue
-            cells.append(
-                f"{after_n.mean():.2f} {np.median(after_n):.2f} {np.quantile(after_n, 0.1):.2f} "
-                f"{(after_n >= GOOD_SHARE).mean():4.0%}"
-            )
-        needed, limit = np.median(trials_to(runs)), (~np.isnan(runs)).all(axis=0).sum()
-        table.add_row(name, *cells, f"{needed:.0f}" if needed < math.inf else f"over {limit}")
-    slow = ", ".join(f"{name} up to {limit} trials" for name, limit in MAX_TRIALS.items())
-    table.caption = (
-        "mean, median, 10th percentile of the share; runs at 95 % or more "
-        f"(without --full: {slow}, on one machine of every second kind)"
-    )
-    return table
-
-
-def _timed_contest(
-    arguments: tuple[Surface, Sequence[str], int, int, bool, int],
-) -> tuple[str, Shares, float]:
-    """Return the surface's name, its shares, and the duration of the contest in seconds."""
-    start_s = time.perf_counter()
-    return arguments[0].name, contest(*arguments), time.perf_counter() - start_s
+def tasks_of(
+    surfaces: Mapping[str, Sequence[Recorded | Simulated]],
+    names: Sequence[str],
+    seeds: int,
+    first_seed: int,
+    costs: TrialCosts,
+    limit_s: float,
+) -> list[Task]:
+    """Return the searches; slow contestants search every third surface, once."""
+    tasks = []
+    for group, members in surfaces.items():
+        for number, surface in enumerate(members):
+            for name in names:
+                if name in SLOW and number % 3:
+                    continue
+                runs = range(first_seed, first_seed + (1 if name in SLOW else seeds))
+                kind = _kind_of(surface)
+                tasks.append(Task(group, kind, surface, name, runs, costs, limit_s))
+    return tasks
 
 
 def main(
-    surface: Annotated[Path | None, typer.Option(help="CSV file of a recorded surface.")] = None,
-    full: Annotated[bool, typer.Option(help="Draw twice as many machines of each kind.")] = False,
-    seeds: Annotated[int, typer.Option(help="Runs of each contestant on each surface.")] = 20,
-    trials: Annotated[int, typer.Option(help="Trials of each run.")] = max(TABLE_TRIALS),
+    surface: Annotated[
+        Path | None, typer.Option(help="CSV file of a recorded surface; search only this one.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each contestant on each surface.")] = 4,
+    per_kind: Annotated[int, typer.Option(help="Machines of each kind.")] = 4,
+    seconds: Annotated[float, typer.Option(help="Simulated duration of a run.")] = 600,
+    costs: Annotated[
+        str, typer.Option(help=f"Duration of trials: {' or '.join(COSTS)}.")
+    ] = "screening",
     of: Annotated[list[str] | None, typer.Option(help="Only these contestants.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these sets of surfaces.")] = None,
     choosing: Annotated[
-        bool, typer.Option(help="Use the machines on which the sampler was chosen.")
+        bool, typer.Option(help="Use the machines on which the sampler was developed.")
     ] = False,
+    predictions: Annotated[bool, typer.Option(help="Also check the predicted rates.")] = True,
+    processes: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for all shares, as JSON.")
+        Path | None, typer.Option("--json", help="File for all runs, as JSON.")
     ] = None,
 ) -> None:
-    """Compare search algorithms by the trials they need."""
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    """Compare search algorithms by the seconds they need."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
     names = of or list(CONTESTANTS)
     if unknown := [name for name in names if name not in CONTESTANTS]:
         known = ", ".join(CONTESTANTS)
         raise typer.BadParameter(f"unknown contestant {unknown[0]!r}; choose from {known}")
+    if costs not in COSTS:
+        raise typer.BadParameter(f"unknown costs {costs!r}; choose from {', '.join(COSTS)}")
     try:
-        # The recorded surfaces were known when the sampler was chosen.
-        paths = [surface] if surface else [] if choosing else sorted(RECORDED.glob("*.csv"))
-        surfaces: list[Recorded | Simulated] = [read_recorded(path) for path in paths]
+        surfaces = (
+            {RECORDINGS: [read_recorded(surface)]} if surface else surfaces_of(choosing, per_kind)
+        )
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
-    machines_per_kind = 6 if full else 3
-    if not surface:
-        seed = CHOICE_MACHINES_SEED if choosing else PUBLISHED_MACHINES_SEED
-        surfaces += draw_machines(seed, machines_per_kind)
-    shares_of: dict[str, Shares] = {}
-    with ProcessPoolExecutor() as pool:
-        contests = []
-        for number, searched in enumerate(surfaces):
-            # Slow ones: on the first recorded surface, and a machine of every second kind.
-            runs_slow = number in (0, *range(len(paths), len(surfaces), 2 * machines_per_kind))
-            selected = [n for n in names if full or runs_slow or n not in MAX_TRIALS]
-            first_seed = 0 if choosing else PUBLISHED_FIRST_SEED
-            contests.append((searched, selected, seeds, trials, full, first_seed))
-        for name, shares, seconds in pool.map(_timed_contest, contests):
-            shares_of[name] = shares
-            console.print(f"{name}: {seconds:.0f} s", style="dim")
-    for searched in surfaces:
-        if isinstance(searched, Recorded) and (machine := FITTED_MACHINES.get(searched.name)):
-            correlation = rank_correlation(searched, machine)
-            console.print(
-                f"{searched.name}: rank correlation of the simulated machine with the recording, "
-                f"Spearman {correlation:.2f}",
-                highlight=False,
-            )
-    recorded = [s.name for s in surfaces if not isinstance(s, Simulated)]
-    simulated = [s.name for s in surfaces if isinstance(s, Simulated)]
-    for title, group in (("Recorded surfaces", recorded), ("Simulated machines", simulated)):
-        if group:
-            table = shares_table(f"{title}: {len(group)}", _merge(shares_of, group, names))
-            console.print(table)
-    if json_file:
-        data = {
-            surface_name: {name: runs.tolist() for name, runs in shares.items()}
-            for surface_name, shares in shares_of.items()
+    surfaces = {group: found for group, found in surfaces.items() if not only or group in only}
+    first_seed = 0 if choosing else PUBLISHED_FIRST_SEED
+    tasks = tasks_of(surfaces, names, seeds, first_seed, COSTS[costs], seconds)
+    runs: dict[str, dict[str, dict[str, list[SearchRun]]]] = {}
+    cpu_s: dict[str, float] = {}
+    with ProcessPoolExecutor(processes) as pool:
+        for task, found, task_s in pool.map(_run, tasks):
+            by_kind = runs.setdefault(task.group, {}).setdefault(task.contestant, {})
+            by_kind.setdefault(task.kind, []).extend(found)
+            cpu_s[task.contestant] = cpu_s.get(task.contestant, 0.0) + task_s
+            if json_file:  # A long benchmark keeps what it has if it is stopped.
+                json_file.write_text(json.dumps(_plain(runs)))
+        machines = [s for s in surfaces.get(OWN, ()) if isinstance(s, Simulated)]
+        qualities = list(pool.map(_predict, machines)) if predictions else []
+    console.print(f"seconds of a trial: {COSTS[costs]}", highlight=False)
+    if {CHOICE_HALF, REPORT_HALF} <= runs.keys():
+        runs[ALL_OTHERS] = {
+            name: {**runs[CHOICE_HALF].get(name, {}), **runs[REPORT_HALF].get(name, {})}
+            for name in names
         }
-        json_file.write_text(json.dumps(data))
+    for group, by_contestant in runs.items():
+        console.print(shares_table(group, by_contestant, seconds))
+        if OURS in by_contestant and len(by_contestant[OURS]) > 1:
+            console.print(kinds_table(group, by_contestant[OURS], seconds))
+    if qualities:
+        console.print(prediction_text(qualities), highlight=False)
+    used = ", ".join(f"{name} {total:.0f}" for name, total in cpu_s.items())
+    console.print(f"CPU seconds: {used}", style="dim")
 
 
-def _merge(shares_of: Mapping[str, Shares], group: Sequence[str], names: Sequence[str]) -> Shares:
-    """Return the runs of each contestant on a group of surfaces.
+def shares_table(
+    group: str, by_contestant: Mapping[str, Mapping[str, Sequence[SearchRun]]], limit_s: float
+) -> Table:
+    """Return a table of a set of surfaces with a row for each contestant."""
+    table = Table("contestant", "runs", title=f"{group}: runs at ≥ 95 %", title_justify="left")
+    times = [s for s in TABLE_SECONDS if s <= limit_s]
+    for title in (
+        *(f"{s} s" for s in times),
+        *(f"{n} trials" for n in TABLE_TRIALS),
+        f"mean share, {times[-1]} s",
+        "median s to 95 %",
+    ):
+        table.add_column(title, justify="right")
+    for name, by_kind in by_contestant.items():
+        found = [run for kind_runs in by_kind.values() for run in kind_runs]
+        if not found:
+            continue
+        reached = float(np.median([run.seconds_to(GOOD_SHARE) for run in found]))
+        table.add_row(
+            name,
+            str(len(found)),
+            *(_percentage([run.share_at(s) >= GOOD_SHARE for run in found]) for s in times),
+            *(
+                _percentage([run.share_after(n) >= GOOD_SHARE for run in found])
+                for n in TABLE_TRIALS
+            ),
+            f"{np.mean([run.share_at(times[-1]) for run in found]):.3f}",
+            f"{reached:.0f}" if math.isfinite(reached) else f"over {limit_s:.0f}",
+        )
+    table.caption = "± is the standard error"
+    return table
 
-    A slow contestant that searched only some of the surfaces is followed by servetune on these.
-    """
-    merged = {
-        name: np.concatenate(runs)
-        for name in names
-        if (runs := [shares_of[g][name] for g in group if name in shares_of[g]])
+
+def kinds_table(group: str, by_kind: Mapping[str, Sequence[SearchRun]], limit_s: float) -> Table:
+    """Return a table of servetune's runs by kind of server, with the end of the search by value."""
+    table = Table("kind", "runs", title=f"{OURS} on {group}", title_justify="left")
+    times = [s for s in TABLE_SECONDS if s <= limit_s]
+    for title in (*(f"{s} s" for s in times), "ended by value", "median end, s", "good at end"):
+        table.add_column(title, justify="right")
+    for kind, found in by_kind.items():
+        ended = [run for run in found if math.isfinite(run.stop_s)]
+        table.add_row(
+            kind,
+            str(len(found)),
+            *(f"{good_share(found, s, GOOD_SHARE):.0%}" for s in times),
+            f"{len(ended) / len(found):.0%}",
+            f"{np.median([run.stop_s for run in ended]):.0f}" if ended else "–",
+            f"{np.mean([run.share_at(run.stop_s) >= GOOD_SHARE for run in ended]):.0%}"
+            if ended
+            else "–",
+        )
+    return table
+
+
+def prediction_text(qualities: Iterable[PredictionQuality]) -> str:
+    """Return the accuracy of the predicted rates in a sentence."""
+    qualities = list(qualities)
+    errors = [error for quality in qualities for error in quality.errors]
+    covered = [inside for quality in qualities for inside in quality.covered]
+    widths = [width for quality in qualities for width in quality.widths]
+    if not errors:
+        return "Predictions: no machine served."
+    return (
+        f"Predictions after {PREDICTION_STARTS} starts, {len(errors)} configurations of "
+        f"{len(qualities)} machines of the own model: median error {np.median(errors):.1%}, "
+        f"{np.mean(covered):.0%} within the 90 % interval, whose median high ÷ low is "
+        f"{np.median(widths):.1f}."
+    )
+
+
+def _percentage(is_good: Sequence[bool]) -> str:
+    share = float(np.mean(is_good))
+    return f"{share:.0%} ± {math.sqrt(share * (1 - share) / len(is_good)):.0%}"
+
+
+def _plain(
+    runs: Mapping[str, Mapping[str, Mapping[str, Sequence[SearchRun]]]],
+) -> dict[str, dict[str, dict[str, list[dict[str, object]]]]]:
+    return {
+        group: {
+            name: {
+                kind: [
+                    {"ends_s": r.ends_s, "shares": r.shares, "stop_s": min(r.stop_s, 1e9)}
+                    for r in found
+                ]
+                for kind, found in by_kind.items()
+            }
+            for name, by_kind in by_contestant.items()
+        }
+        for group, by_contestant in runs.items()
     }
-    for slow in MAX_TRIALS:
-        ours = [shares_of[g][OURS] for g in group if {slow, OURS} <= shares_of[g].keys()]
-        if 0 < len(ours) < len(group):
-            merged[f"{OURS} on {slow}'s"] = np.concatenate(ours)
-    return merged
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from benchmarks.kinds import draw_others
 from benchmarks.machine import Machine
 from search.spec.space import Dimension, Space, build_space, torchserve_defaults
 from search.study.observations import Telemetry
-from serving.metrics import HandlerTime
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
+from serving.metrics import HandlerTime
 
 RECORDED = Path(__file__).parent / "recorded"
 #: The columns of a recorded surface that are settings; the others are measurements.
@@ -197,7 +197,9 @@ class Simulated:
         )
         busy, memory_mb = exact.busy_workers, exact.memory_mb
         return Telemetry(
-            None if busy is None else noisy(busy), times, None if memory_mb is None else noisy(memory_mb)
+            None if busy is None else noisy(busy),
+            times,
+            None if memory_mb is None else noisy(memory_mb),
         )
 
     @property

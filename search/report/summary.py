@@ -22,6 +22,7 @@ from search.report.formatting import (
 from search.report.html_report import html_page
 from search.report.model_tables import mix_text, model_section, model_sentences
 from search.report.plots import build_plots
+from search.report.prediction_text import prediction_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
 from search.study.diff import flat
 from search.study.outcome import Outcome
@@ -121,6 +122,7 @@ def _search_sections(outcome: Outcome) -> list[str]:
         markdown_table(("setting", "share of the variance of the rates"), importance)
         if importance
         else "Unknown: too few trials were measured.",
+        *prediction_section(results),
         *_environment_section(outcome.run),
     ]
 

@@ -347,6 +347,15 @@ class SearchSection(Section):
         ge=1,
         description="Stop after this number of trials without an improvement.",
     )
+    min_improvement_probability: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description=(
+            "Stop when the probability that any untried configuration is more than 3 % faster is "
+            "lower than this. 0 never stops the search."
+        ),
+    )
     target_rps: float | None = Field(
         default=None,
         gt=0,
@@ -354,7 +363,11 @@ class SearchSection(Section):
     )
     warm_start: UserPath | None = Field(
         default=None,
-        description="Folder of an earlier run. Its best configurations are tried first.",
+        description=(
+            "Folder of an earlier run of the same model, also on another host. Its best "
+            "configurations are tried first, and its trials guide the search by as much as they "
+            "predict the first trials here."
+        ),
     )
     seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
     incumbent_every: int = Field(

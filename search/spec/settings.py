@@ -149,8 +149,8 @@ class SettingsSection(Section):
     job_queue_size: NumberSetting = Field(
         default=None,
         description=(
-            "Requests that may wait in the queue of the model. Does not vary unless given. Otherwise it "
-            "is at least 2 × workers × batch_size, and at least that of the baseline."
+            "Requests that may wait in the queue of the model. Unless given, it does not vary: it "
+            "is 2 × workers × batch_size, and at least that of the baseline."
         ),
     )
     response_timeout_s: NumberSetting = Field(
@@ -308,9 +308,7 @@ class PointSection(SettingsSection):
 def _space_entry(value: Any) -> Dimension | Any:
     """Return a validated setting as `build_space` takes it."""
     if isinstance(value, RangeSection):
-        return Dimension(
-            "", low=value.low, high=value.high, log=value.log, widen_to=value.widen_to
-        )
+        return Dimension("", low=value.low, high=value.high, log=value.log, widen_to=value.widen_to)
     if isinstance(value, list):
         return Dimension("", choices=tuple(value))
     return value

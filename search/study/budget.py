@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import mean
 
 from search.spec.schema import StudySpec
@@ -76,7 +76,7 @@ class Budget:
 
     def confirmation(self) -> Confirmation | None:
         """Return what was measured of the confirmation so far; None if there is none."""
-        plan = confirmation_plan(self._spec, self._store.results)
+        plan = confirmation_plan(self._spec, self._store.results, self._store.nominated)
         if plan is None or self.failed:
             return None
         return self._read(self._store.visits(plan.name), plan)
@@ -113,7 +113,7 @@ class Budget:
 
     def _visits(self, results: list[TrialResult]) -> list[TrialResult]:
         """Return the visits so far of the plan for these results, without verifications."""
-        plan = confirmation_plan(self._spec, results)
+        plan = confirmation_plan(self._spec, results, self._store.nominated)
         stored = self._store.visits(plan.name) if plan else {}
         return [
             visit
@@ -139,7 +139,7 @@ class Budget:
 
     def _confirmation_reserve_s(self, results: list[TrialResult]) -> float:
         """Return the time to keep for the rest of the confirmation, seconds."""
-        plan = confirmation_plan(self._spec, results)
+        plan = confirmation_plan(self._spec, results, self._store.nominated)
         if plan is None or self._search.time_budget_s is None:
             return 0.0
         visits_s = self._spec.confirmation_rounds * len(plan.requests) * self._visit_s(results)
@@ -162,6 +162,11 @@ class Budget:
             self.reason = f"the {reference.origin} configuration cannot serve: {reference.cause}"
         elif end_reason := self._store.search_end_reason or self._target_or_patience(results):
             self.reason = end_reason
+        elif self._is_improvement_unlikely():
+            self.reason = (
+                "another configuration is unlikely to be more than 3 % faster (probability below "
+                f"{self._search.min_improvement_probability:.0%})"
+            )
         elif running + self._counted_trials(results) >= self._max_trials:
             self.reason = f"all {self._max_trials} trials were run"
         elif self._remaining_s - self._confirmation_reserve_s(results) < self._trial_s(results):
@@ -188,6 +193,11 @@ class Budget:
         if patience is not None and trials_since_improvement(results, self._width) >= patience:
             return f"no configuration was better, beyond the noise, in {patience} trials"
         return None
+
+    def _is_improvement_unlikely(self) -> bool:
+        limit = self._search.min_improvement_probability
+        probability = self._store.improvement_probability() if limit else None
+        return probability is not None and probability < limit
 
     def _failed_reference(self, results: list[TrialResult]) -> TrialResult | None:
         """Return the failure of the reference if it failed in every attempt.
@@ -244,11 +254,17 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
     return since
 
 
-def confirmation_plan(spec: StudySpec, results: list[TrialResult]) -> Plan | None:
-    """Return the plan of the confirmation; None if there is nothing to confirm."""
+def confirmation_plan(
+    spec: StudySpec, results: list[TrialResult], nominated: Sequence[str] = ()
+) -> Plan | None:
+    """Return the plan of the confirmation; None if there is nothing to confirm.
+
+    Args:
+        nominated: digests of the configurations to confirm first; see `finalists`.
+    """
     reference = reference_of(results)
     if spec.confirm is None or not spec.confirmation_rounds or reference is None:
         return None
     if not finalists(results, 1):
         return None
-    return Plan.of(results, reference, spec.confirm.finalists)
+    return Plan.of(results, reference, spec.confirm.finalists, nominated)

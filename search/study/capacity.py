@@ -2,9 +2,9 @@
 
 The rate of the workers is workers × batch ÷ (work of a batch × time of a unit of work). The work is
 1 + item cost × batch, in which an item costs more in batches that are large. The time follows
-Amdahl's law in the threads, grows if more threads than cores compute, and has a part that needs no
-core, of which an accelerator serves a few batches at once. The front end has its own limit, which is
-proportional to the threads of its smaller pool.
+Amdahl's law in the threads, and grows if more threads than cores compute. A part of it needs no
+core; an accelerator serves a few batches of that part at once. The front end has its own limit,
+which is proportional to the threads of its smaller pool, and uses cores in proportion to the rate.
 """
 
 from __future__ import annotations

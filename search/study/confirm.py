@@ -48,15 +48,24 @@ class Plan:
     requests: tuple[TrialRequest, ...]
 
     @classmethod
-    def of(cls, results: list[TrialResult], reference: TrialResult, count: int) -> Plan:
+    def of(
+        cls,
+        results: list[TrialResult],
+        reference: TrialResult,
+        count: int,
+        nominated: Sequence[str] = (),
+    ) -> Plan:
         """Return the plan for these results.
 
         Args:
             results: at least one has a rate.
             count: the maximum number of finalists.
+            nominated: digests of the configurations that come first; see `finalists`.
         """
-        rates = [(config, rate_of(results, config) or 0.0) for config in finalists(results, count)]
-        rated = [(config, rate) for config, rate in rates if rate >= FINALIST_SHARE * rates[0][1]]
+        configs = finalists(results, count, nominated)
+        rates = [(config, rate_of(results, config) or 0.0) for config in configs]
+        highest = max(rate for _, rate in rates)
+        rated = [(config, rate) for config, rate in rates if rate >= FINALIST_SHARE * highest]
         best = [config for config, _ in rated]
         comparison_rps = COMPARISON_SHARE * min(rate for _, rate in rated)
         numbers = {r.config.digest: r.number for r in results if r.sustained_rps}

@@ -43,7 +43,7 @@ from search.study.reading import confirmation_reader, open_store, outcome_of, re
 from search.study.run_folder import Run
 from search.study.store import StudyStore, check_storage
 from search.study.tune_adapter import tune_trials
-from search.study.warm_start import warm_points
+from search.study.warm_start import earlier_results, warm_points
 from search.trial.host_info import describe_host, describe_versions
 from search.trial.host_lock import exclusive_host
 from search.trial.observation import Phase, WindowSummary
@@ -112,7 +112,10 @@ def run_study(
         if _update_specification(run, store):
             store.reopen_search()
         store.restore(run.results())
-        store.begin([] if store.results else warm_points(spec))
+        if store.results:
+            store.begin()
+        else:
+            store.begin(warm_points(spec), earlier_results(spec))
         run.rebuild(store.results)
         budget = Budget(spec, store, confirmation_reader(run, spec))
         may_search = budget.may_start_trial()
@@ -206,6 +209,7 @@ def _trial_setup(
 #: Settings that may change before a run is resumed: its limits and its cluster.
 CHANGEABLE_SETTINGS = {
     *(f"search.{name}" for name in ("trials", "time_budget_s", "patience", "target_rps")),
+    "search.min_improvement_probability",
     *("confirm", "confirm.rounds", "confirm.finalists", "confirm.time_limit_s"),
     *("cluster.address", "cluster.heterogeneous_hosts"),
     *("notify", "output.mlflow"),

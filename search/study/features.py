@@ -80,4 +80,3 @@ def squared_distances(a: Floats, b: Floats) -> Floats:
     """Return the squared distances by feature, shape (features, points of a, points of b)."""
     distances: Floats = (a[:, :, None] - b[:, None, :]) ** 2
     return distances
-

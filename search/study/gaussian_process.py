@@ -1,11 +1,11 @@
 """Gaussian process regression on log rates, averaged over its parameters. Pure.
 
 Every function works on several parameter vectors at once. The parameters are sampled from their
-posterior by Metropolis with two kinds of steps: random walks of a few parameters, and differences of
-other walkers (differential evolution), which follow the posterior's shape.
+posterior by Metropolis with two kinds of steps: random walks of a few parameters, and differences
+of other walkers (differential evolution), which follow the posterior's shape.
 
 Sources: Rasmussen & Williams, Gaussian Processes for Machine Learning, chapters 2.7, 5.4.2;
-ter Braak, A Markov Chain Monte Carlo version of the genetic algorithm Differential Evolution (2006).
+ter Braak, A Markov Chain Monte Carlo version of the genetic algorithm Differential Evolution, 2006.
 """
 
 from __future__ import annotations
@@ -135,7 +135,10 @@ class GaussianProcess:
         half = len(walkers) // 2
         log_posterior = self._log_posterior(walkers)
         for _ in range(steps):
-            for moved, donors in ((slice(0, half), walkers[half:]), (slice(half, None), walkers[:half])):
+            for moved, donors in (
+                (slice(0, half), walkers[half:]),
+                (slice(half, None), walkers[:half]),
+            ):
                 current = walkers[moved]
                 proposal = self._propose(random, current, donors)
                 proposed = self._log_posterior(proposal)
@@ -174,7 +177,9 @@ class GaussianProcess:
         residuals = data.log_rates - self._mean(parameters, data.features)
         covariance = kernel.copy()
         covariance[:, np.arange(count), np.arange(count)] += noise + data.extra_variance
-        factor, half = _factorize(covariance, np.stack([residuals, np.ones_like(residuals)], axis=1))
+        factor, half = _factorize(
+            covariance, np.stack([residuals, np.ones_like(residuals)], axis=1)
+        )
         diagonal = np.diagonal(factor, axis1=1, axis2=2)
         log_determinant = 2 * np.log(diagonal).sum(axis=1)
         ones_ones = (half[:, 1] ** 2).sum(axis=1) + OFFSET_SD**-2
@@ -190,7 +195,10 @@ class GaussianProcess:
         offset = ones_residuals / ones_ones
         z = (parameters - self.prior.mean) / self.prior.sd
         log_posterior = -0.5 * (
-            square - offset * ones_residuals + log_determinant + np.log(ones_ones)
+            square
+            - offset * ones_residuals
+            + log_determinant
+            + np.log(ones_ones)
             + (z**2).sum(axis=1)
         )
         log_posterior = np.where(np.isfinite(log_posterior), log_posterior, -np.inf)
@@ -232,7 +240,12 @@ class GaussianProcess:
         return mean, np.sqrt(np.maximum(variance, 1e-10))
 
     def draw(
-        self, random: np.random.Generator, parameters: Floats, fit: Fit, features: Features, draws: int
+        self,
+        random: np.random.Generator,
+        parameters: Floats,
+        fit: Fit,
+        features: Features,
+        draws: int,
     ) -> Floats:
         """Return joint draws of the log rates at points, shape (vectors, draws, points)."""
         cross = self._kernel(parameters, squared_distances(features.unit, self._data.features.unit))

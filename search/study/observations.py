@@ -46,6 +46,7 @@ class Observation:
         violated: whether it violated a constraint, and may have failed because of it.
         too_large: whether it failed for lack of memory.
         telemetry: what the server reported about itself.
+        is_own: whether it was measured in this run, not in an earlier one.
     """
 
     point: Point
@@ -54,6 +55,7 @@ class Observation:
     violated: bool = False
     too_large: bool = False
     telemetry: Telemetry = Telemetry()
+    is_own: bool = True
 
     @property
     def served(self) -> bool:

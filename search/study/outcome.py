@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.spec.schema import StudySpec
+from search.spec.space import Space
 from search.study.confirm import Confirmation
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
@@ -27,6 +28,7 @@ class Outcome:
         notes: warnings about the hosts and the baseline.
         failed: whether the run stopped because the reference failed.
         interrupted: whether the user interrupted the run.
+        space: the search space, with the ranges that were widened.
         restored: whether the study was missing, so that the results are those in the run's folder.
     """
 
@@ -43,6 +45,7 @@ class Outcome:
     failed: bool = False
     interrupted: bool = False
     restored: bool = False
+    space: Space | None = None
 
     @property
     def chosen(self) -> TrialResult | None:

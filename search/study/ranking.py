@@ -26,8 +26,9 @@ def capacity_ratio(ratios: Sequence[float]) -> float:
 def sampler_value(result: TrialResult, ratio: float) -> float:
     """Return a trial's value for the sampler, requests/s: always finite, 0 for a failure.
 
-    A complete trial counts with its sustained rate. A pruned trial counts with its capacity × ratio.
-    So does a trial that was limited by the load generator: the configuration did not cause that.
+    A complete trial counts with its sustained rate. A pruned trial counts with its capacity ×
+    ratio. So does a trial that was limited by the load generator: the configuration did not cause
+    that.
 
     Args:
         ratio: see `capacity_ratio`.

@@ -92,7 +92,7 @@ def outcome_of(
 ) -> Outcome:
     """Return the outcome of a run whose store is open."""
     results = store.results
-    plan = confirmation_plan(spec, results)
+    plan = confirmation_plan(spec, results, store.nominated)
     confirmation = confirmation_reader(run, spec)(store.visits(plan.name), plan) if plan else None
     return Outcome(
         run=run,
@@ -106,6 +106,7 @@ def outcome_of(
         confirmation=confirmation if confirmation and confirmation.rounds else None,
         notes=store.notes,
         failed=failed,
+        space=store.space,
         interrupted=interrupted,
     )
 

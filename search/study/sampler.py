@@ -1,7 +1,7 @@
 """An Optuna sampler: the next configuration maximizes the expected improvement of the log rate.
 
-The rate is predicted by `Surrogate`, and multiplied by the probability that the configuration serves
-(`Feasibility`). See docs/decisions/own-sampler.md.
+The rate is predicted by `Surrogate`, and multiplied by the probability that the configuration
+serves (`Feasibility`). See docs/decisions/own-sampler.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from search.spec.space import Space
 from search.study.feasibility import Feasibility
 from search.study.features import Floats
 from search.study.observations import Observation, Point
+from search.study.prediction import predict_rates
 from search.study.surrogate import Surrogate, Walkers
+from search.trial.prediction import PredictedRate
 
 #: Acquisition: random candidates, then rounds of local search around the best candidates.
 _RANDOM_CANDIDATES, _LOCAL_STARTS, _LOCAL_ROUNDS = 300, 3, 3
@@ -56,6 +58,9 @@ class CapacitySampler(BaseSampler):
         seed: of all random draws.
         observe: returns the finished trials of the study; None to read rates and constraints from
             Optuna's trials.
+
+    Attributes:
+        drawn_space: the space to draw points from; its ranges may be wider than those of `space`.
     """
 
     def __init__(
@@ -64,17 +69,19 @@ class CapacitySampler(BaseSampler):
         seed: int,
         observe: Callable[[], Sequence[Observation]] | None = None,
     ):
-        self.space, self._observe = space, observe
+        self._space, self._observe = space, observe
+        self.drawn_space = space
         self._random = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
         self._walkers = Walkers()
         self._fitted: tuple[list[Observation], Surrogate] | None = None
+        self._ranked: tuple[list[Observation], list[dict[str, Any]]] | None = None
 
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return the whole space; empty if the trial's point is fixed."""
-        return {} if "fixed_params" in trial.system_attrs else distributions(self.space)
+        return {} if "fixed_params" in trial.system_attrs else distributions(self.drawn_space)
 
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -142,28 +149,28 @@ class CapacitySampler(BaseSampler):
         Args:
             running: points in progress; they count with the median rate.
         """
-        served = [o for o in observations if o.served]
+        served = [o for o in observations if o.served and o.is_own]
         if not served:
-            return self.space.draw(self._random, 1)[0]
+            return self.drawn_space.draw(self._random, 1)[0]
         typical_rps = median(o.rate_rps for o in served)
         observations = [*observations, *(Observation(point, typical_rps) for point in running)]
         scored = self._candidates(observations)
-        return scored[0] if scored else self.space.draw(self._random, 1)[0]
+        return scored[0] if scored else self.drawn_space.draw(self._random, 1)[0]
 
     def improvement_probability(self, observations: Sequence[Observation]) -> float:
         """Return the probability that an untried point improves the rate by more than 3 %.
 
         1 before the first success.
         """
-        served = [o for o in observations if o.served]
+        served = [o for o in observations if o.served and o.is_own]
         if not served:
             return 1.0
         candidates = self._candidates(observations)[:_DRAWN_POINTS]
         if not candidates:
             return 0.0
         surrogate = self._surrogate(observations)
-        feasibility = Feasibility(self.space, observations)
-        measured = [o.point for o in served]
+        feasibility = Feasibility(self._space, observations)
+        measured = [o.point for o in served if o.is_own]
         incumbent = measured[int(np.argmax(surrogate.predict(measured).mean))]
         drawn, weights = surrogate.draw([incumbent, *candidates], _DRAWS)
         serves = self._random.random((len(drawn), len(candidates))) < feasibility.probability(
@@ -172,6 +179,13 @@ class CapacitySampler(BaseSampler):
         gains = np.where(serves, drawn[:, 1:] - drawn[:, :1], -math.inf).max(axis=1)
         is_better = gains > math.log1p(WORTHWHILE_IMPROVEMENT)
         return float(weights @ is_better)
+
+    def predict(
+        self, observations: Sequence[Observation], points: Sequence[Point]
+    ) -> list[PredictedRate]:
+        """Return the predicted rate of each point; at least one observation must have a rate."""
+        surrogate = self._surrogate(observations)
+        return predict_rates(self._space, observations, points, surrogate=surrogate)
 
     def posterior_rates(self, observations: Sequence[Observation]) -> list[float]:
         """Return the posterior mean of the rate of each observation's point; 0 for a failure."""
@@ -187,18 +201,23 @@ class CapacitySampler(BaseSampler):
     def _surrogate(self, observations: Sequence[Observation]) -> Surrogate:
         """Return the surrogate; one fit serves all questions about the same trials."""
         if self._fitted is None or self._fitted[0] != list(observations):
-            surrogate = Surrogate(self.space, observations, self._random, self._walkers)
+            surrogate = Surrogate(self._space, observations, self._random, self._walkers)
             self._fitted = list(observations), surrogate
         return self._fitted[1]
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
         """Return untried points, random and local ones, by descending acquisition."""
+        if self._ranked is None or self._ranked[0] != list(observations):
+            self._ranked = list(observations), self._rank_candidates(observations)
+        return self._ranked[1]
+
+    def _rank_candidates(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
         surrogate = self._surrogate(observations)
-        feasibility = Feasibility(self.space, observations)
-        served = [o for o in observations if o.served]
+        feasibility = Feasibility(self._space, observations)
+        served = [o for o in observations if o.served and o.is_own]
         ordered = sorted(served, key=lambda o: -o.rate_rps)
         best = [o.point for o in ordered[:_LOCAL_STARTS]]
-        space = self.space
+        space = self.drawn_space
 
         def acquisition(candidates: list[dict[str, Any]]) -> Floats:
             improvement = surrogate.predict(candidates, _THIN).expected_improvement()
@@ -218,7 +237,7 @@ class CapacitySampler(BaseSampler):
         candidates += [{**best[0], **values} for values in modelled]
         candidates += [{**best[i % len(best)], **values} for i, values in enumerate(mixed)]
         candidates += [near for point in best for near in space.neighbours(point)]
-        tried_keys = {key(o.point) for o in observations}
+        tried_keys = {key(o.point) for o in observations if o.is_own}
         scored: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
         for _ in range(_LOCAL_ROUNDS):
             fresh = {key(c): c for c in candidates}

@@ -8,6 +8,7 @@ import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from search.environment import log_level
 from search.errors import SpecError, SpecProblem, first_line
 from search.spec.space import Space
+from search.study.earlier_run import EarlierRun, earlier_records
 from search.study.observations import Observation, observations_of
 from search.study.ranking import (
     best_of,
@@ -31,8 +33,10 @@ from search.study.ranking import (
     sampler_value,
 )
 from search.study.sampler import CapacitySampler, distributions
+from search.study.widening import edge_notes, widened_highs
+from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
-from search.trial.result import TrialResult
+from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
 from serving.config import ServerConfig
 
@@ -44,6 +48,8 @@ _LOCK_TIMEOUT_S = 60.0
 _CONNECT_S = 10
 #: Minimum number of trials for the importance of settings.
 _MIN_TRIALS_FOR_IMPORTANCE = 4
+#: Number of configurations that are ranked at the end of a search.
+_NOMINATED = 10
 _REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 
 #: Errors raised if the storage cannot be read or written.
@@ -73,7 +79,7 @@ class StudyStore:
         incumbent_every: int = 8,
         points: Sequence[ServerConfig] | None = None,
     ):
-        self.space, self._points = space, points
+        self.space, self._initial_space, self._points = space, space, points
         self._incumbent_every = incumbent_every
         with log_level(["optuna"], logging.WARNING), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -97,10 +103,16 @@ class StudyStore:
             if "result" in t.user_attrs
         ]
         self._running: dict[int, TrialRequest] = {}
+        self._earlier: EarlierRun | None = None
+        self._widen(self._study.user_attrs.get("highs", {}))
         self._identities: dict[str, str] = {}
         self._next_number = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
 
-    def begin(self, warm_start: Sequence[ServerConfig] = ()) -> None:
+    def begin(
+        self,
+        warm_start: Sequence[ServerConfig] = (),
+        earlier: Sequence[TrialResult] = (),
+    ) -> None:
         """Prepare for `ask`: enqueue the starting points, close the trials of a killed driver.
 
         Only the driver of a run may call this; a reader of the store must not.
@@ -108,7 +120,12 @@ class StudyStore:
         Args:
             warm_start: an earlier run's best configurations. A new study measures them before
                 the recommended starting points.
+            earlier: all trials of that run; they guide the search by as much as they predict the
+                trials of this one.
         """
+        if earlier:
+            known = observations_of(earlier, self.space)
+            self._study.set_user_attr("earlier", earlier_records(known))
         trials = self._study.get_trials(deepcopy=False)
         for frozen in trials:
             if frozen.state is OptunaTrialState.RUNNING:
@@ -177,8 +194,21 @@ class StudyStore:
 
     @property
     def best(self) -> TrialResult | None:
-        """The newest measurement of the configuration with the highest median rate."""
-        return best_of(self._results)
+        """The newest measurement of the best configuration.
+
+        During a search, that with the highest median rate; at its end, that with the highest
+        expected rate.
+        """
+        nominated = finalists(self._results, 1, self.nominated) if self.nominated else []
+        measured = [
+            r for r in self.results if r.config in nominated and r.state is TrialState.COMPLETE
+        ]
+        return measured[-1] if measured else best_of(self._results)
+
+    @property
+    def nominated(self) -> tuple[str, ...]:
+        """Digests of the configurations to confirm, best first; empty before the search ended."""
+        return tuple(self._study.user_attrs.get("nominated", ()))
 
     @property
     def incumbent_rps(self) -> float | None:
@@ -202,8 +232,26 @@ class StudyStore:
 
         return sorted(finalists(self._results, len(self._results)), key=rank)[:count]
 
-    def improvement_probability(self) -> float:
-        """Return the probability that an untried configuration is more than 3 % faster."""
+    def predict(self, configs: Sequence[ServerConfig]) -> list[PredictedRate | None]:
+        """Return the predicted rate of each configuration; None before the first success.
+
+        None too for a configuration that is not a point of the space, and in a sweep.
+        """
+        observations = self._observations()
+        if self._points is not None or not any(o.served for o in observations):
+            return [None] * len(configs)
+        points = [self.space.values(config) for config in configs]
+        predicted = iter(self._sampler.predict(observations, [p for p in points if p is not None]))
+        return [None if point is None else next(predicted) for point in points]
+
+    def improvement_probability(self) -> float | None:
+        """Return the probability that an untried configuration is more than 3 % faster.
+
+        None in a sweep, and while a configuration waits that is measured in any case.
+        """
+        if self._points is not None or self._is_waiting():
+            return None
+        self._widen_best()
         return self._sampler.improvement_probability(self._observations())
 
     def importance(self) -> dict[str, float]:
@@ -235,6 +283,7 @@ class StudyStore:
             self._enqueue(TrialOrigin.INCUMBENT, best.config)
         if self._points is not None and not self._is_waiting():
             return None
+        self._widen_best()
         configs = [result.config for result in self._results]
         configs += [request.config for request in self._running.values()]
         tried_identities = {self._identity(config) for config in configs}
@@ -282,10 +331,14 @@ class StudyStore:
             rate_to_beat = None if never_pruned else self.incumbent_rps
             request = TrialRequest(number, origin, config, rate_to_beat)
             self._running[number] = request
+            if (predicted := self.predict([config])[0]) is not None:
+                trial.set_user_attr("predicted", asdict(predicted))
             return trial, request
 
-    def tell(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
-        """Record a finished trial."""
+    def tell(self, trial: optuna.trial.Trial, result: TrialResult) -> TrialResult:
+        """Record a finished trial; return the result with the rate predicted before the trial."""
+        if (predicted := trial.user_attrs.get("predicted")) is not None:
+            result = replace(result, predicted=PredictedRate(**predicted))
         trial.set_user_attr("state", result.state)
         trial.set_user_attr("too_large", is_memory(result.failure))
         trial.set_constraint("p99_s", result.latency.p99_excess)
@@ -293,6 +346,7 @@ class StudyStore:
         self._close(trial, result)
         self._results.append(result)
         self._running.pop(result.number, None)
+        return result
 
     def _close(self, trial: optuna.trial.Trial, result: TrialResult) -> None:
         if result.host_fault:
@@ -355,11 +409,18 @@ class StudyStore:
         return reason
 
     def close_search(self, reason: str) -> None:
-        """Record that the search has ended, so that a resumed run does not continue it."""
+        """Record that the search has ended, and what to confirm.
+
+        A resumed run does not continue the search.
+        """
+        if self._points is None:
+            nominated = [config.digest for config in self.nominees(_NOMINATED)]
+            self._study.set_user_attr("nominated", nominated)
         self._study.set_user_attr("search_end_reason", reason)
 
     def reopen_search(self) -> None:
         """Record that the search continues."""
+        self._study.set_user_attr("nominated", [])
         self._study.set_user_attr("search_end_reason", None)
 
     @property
@@ -374,8 +435,13 @@ class StudyStore:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about the hosts and the baseline."""
-        return tuple(self._study.user_attrs.get("notes", ()))
+        """Warnings about the hosts and the baseline, and about the edges of the space."""
+        notes = tuple(self._study.user_attrs.get("notes", ()))
+        best = self.best
+        values = self.space.values(best.config) if best and self._points is None else None
+        if values is None:
+            return notes
+        return (*notes, *edge_notes(self._initial_space, self.space, values))
 
     def record_notes(self, notes: Sequence[str]) -> None:
         """Replace the warnings about the hosts and the baseline."""
@@ -393,9 +459,26 @@ class StudyStore:
 
     # --- internals -------------------------------------------------------------------
 
+    def _widen_best(self) -> None:
+        """Widen the ranges on whose edge the best configuration is."""
+        best = self.best
+        values = self.space.values(best.config) if best and not self._is_waiting() else None
+        if values and self._points is None and (highs := widened_highs(self.space, values)):
+            highs = {**self._study.user_attrs.get("highs", {}), **highs}
+            self._study.set_user_attr("highs", highs)
+            self._widen(highs)
+
+    def _widen(self, highs: Mapping[str, int]) -> None:
+        # The sampler scales its features to the initial space, so that they stay comparable.
+        self.space = self._initial_space.widened(highs)
+        self._sampler.drawn_space = self.space
+
     def _observations(self) -> list[Observation]:
-        """Return what the finished trials teach the sampler; computed after each change."""
-        return observations_of(self._results, self.space)
+        """Return what the finished trials, and those of an earlier run, teach the sampler."""
+        own = observations_of(self._results, self.space)
+        if self._earlier is None and (records := self._study.user_attrs.get("earlier")):
+            self._earlier = EarlierRun(self._initial_space, records)
+        return [*own, *self._earlier.observations(own)] if self._earlier else own
 
     def _value(self, result: TrialResult) -> float:
         return sampler_value(result, capacity_ratio(capacity_ratios(self._results)))

@@ -8,7 +8,7 @@ the others, kept within bounds, because neither model holds on every server.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -145,6 +145,7 @@ class Surrogate:
             ),
         )
         self._measured = len(fitted)
+        self._is_own = np.array([o.is_own for o in fitted])
         self._models = (formula, free)
         self._samples: list[Floats] = []
         self._fits: list[Fit] = []
@@ -182,7 +183,8 @@ class Surrogate:
             mean, sd = model.predict(samples, fit, features, slice(None, None, thin))
             means.append(mean)
             sds.append(sd)
-            best.append(fit.fitted.max(axis=1)[::thin])
+            own = fit.fitted[::thin, : self._measured][:, self._is_own]
+            best.append(own.max(axis=1, initial=-math.inf))
         return Prediction(np.array(means), np.array(sds), np.array(best), self.weights)
 
     def draw(self, points: Sequence[Point], draws: int) -> tuple[Floats, Floats]:

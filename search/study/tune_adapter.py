@@ -99,8 +99,7 @@ class StudySearcher(ExcludedFromSnapshots, Searcher):
         else:
             self._store.abandon(trial)
             return
-        self._store.tell(trial, result)
-        self._finished(result)
+        self._finished(self._store.tell(trial, result))
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the store holds the state."""

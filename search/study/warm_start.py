@@ -1,4 +1,4 @@
-"""Starting points from an earlier run."""
+"""Starting points and trials from an earlier run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from search.spec.schema import StudySpec
 from search.study.diff import COMPARED_SECTIONS, differences
 from search.study.ranking import finalists
 from search.study.run_folder import Run
+from search.trial.result import TrialResult
 from serving.config import ServerConfig
 
 #: Number of an earlier run's best configurations to start with.
@@ -17,6 +18,11 @@ def warm_points(spec: StudySpec) -> list[ServerConfig]:
     if spec.search.warm_start is None:
         return []
     return finalists(Run.open(spec.search.warm_start).results(), WARM_POINTS)
+
+
+def earlier_results(spec: StudySpec) -> list[TrialResult]:
+    """Return an earlier run's trials; empty without a warm start."""
+    return [] if spec.search.warm_start is None else Run.open(spec.search.warm_start).results()
 
 
 def warm_start_differences(run: Run, spec: StudySpec) -> list[str]:

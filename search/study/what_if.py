@@ -1,0 +1,49 @@
+"""Answer what rate configurations of a finished or running study would have. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from search.spec.space import Space
+from search.study.observations import observations_of
+from search.study.prediction import predict_rates
+from search.trial.prediction import PredictedRate
+from search.trial.result import TrialResult
+from serving.config import ServerConfig
+
+#: Random configurations among which the fastest are searched.
+_DRAWN = 400
+
+
+def predict_configs(
+    space: Space, results: Sequence[TrialResult], configs: Sequence[ServerConfig]
+) -> list[PredictedRate]:
+    """Return the predicted rate of each configuration; not known if it is outside of the space."""
+    points = [space.values(config) for config in configs]
+    known = [point for point in points if point is not None]
+    predicted = iter(predict_rates(space, observations_of(results, space), known))
+    return [PredictedRate() if point is None else next(predicted) for point in points]
+
+
+def fastest_configs(
+    space: Space, results: Sequence[TrialResult], count: int, seed: int = 0
+) -> list[tuple[ServerConfig, PredictedRate]]:
+    """Return the configurations with the highest predicted rates × probability to serve."""
+    observations = observations_of(results, space)
+    served = sorted((o for o in observations if o.served), key=lambda o: -o.rate_rps)
+    if not served:
+        return []
+    points: list[dict[str, Any]] = [dict(o.point) for o in observations]
+    points += space.draw(np.random.default_rng(seed), _DRAWN)
+    points += [near for o in served[:3] for near in space.neighbours(o.point)]
+    unique: dict[str, Mapping[str, Any]] = {space.config(p).digest: p for p in points}
+    predicted = predict_rates(space, observations, list(unique.values()))
+
+    def expected_rps(entry: tuple[Mapping[str, Any], PredictedRate]) -> float:
+        return (entry[1].median_rps or 0.0) * (entry[1].serves or 0.0)
+
+    ranked = sorted(zip(unique.values(), predicted, strict=True), key=expected_rps, reverse=True)
+    return [(space.config(point), prediction) for point, prediction in ranked[:count]]
