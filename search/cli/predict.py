@@ -111,7 +111,7 @@ def predict(
 
 
 def _parsed(texts: Any, space: Any) -> dict[str, Any]:
-    """Return values by name from texts `NAME=VALUE`; those of choices are the choices themselves."""
+    """Return values by name from texts `NAME=VALUE`; choices are kept."""
     dimensions = {d.name: d for d in space.dimensions}
     values: dict[str, Any] = {}
     for text in texts:

@@ -327,7 +327,7 @@ def default_dimension(name: str, cores: int) -> Dimension:
         "max_batch_delay_ms": Dimension(name, 1, 200, log=True, widen_to=2000),
         "netty_threads": Dimension(name, 1, 2 * cores, log=True, widen_to=16 * cores),
         "netty_client_threads": Dimension(name, 1, 2 * cores, log=True, widen_to=16 * cores),
-        "mkl_threads": Dimension(name, 1, cores, log=True),
+        "mkl_threads": Dimension(name, 1, cores, log=True, widen_to=cores),
     }[name]
 
 

@@ -17,8 +17,9 @@ _RATIOS = np.geomspace(1e-3, 10.0, 15)
 _CONTRADICTED_WEIGHT = 1e-3
 #: Distance of the limit's lower bound, in log size, if nothing served.
 _MAX_LOG_GAP = math.log(1000)
-#: Standard deviation of the measured memory around its model.
-_MEMORY_SD = 0.1
+#: Standard deviation of the measured memory around its model. The likelihood has a lower bound,
+#: because the measured memory may not be the one that ran out.
+_MEMORY_SD, _MIN_LIKELIHOOD = 0.1, 0.1
 
 
 class Feasibility:
@@ -99,4 +100,4 @@ def _memory_likelihood(sizes: Floats, observations: Sequence[Observation]) -> Fl
     if not np.isfinite(excess).any():
         return np.ones(len(sizes))
     likelihood: Floats = np.exp(-excess / (2 * _MEMORY_SD**2))
-    return np.maximum(likelihood, _CONTRADICTED_WEIGHT)
+    return np.maximum(likelihood, _MIN_LIKELIHOOD)

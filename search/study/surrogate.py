@@ -188,7 +188,7 @@ class Surrogate:
         return Prediction(np.array(means), np.array(sds), np.array(best), self.weights)
 
     def draw(self, points: Sequence[Point], draws: int) -> tuple[Floats, Floats]:
-        """Return joint draws of the log rates at points, and the weight of each.
+        """Return joint draws of the log rates at points, and the weight of each by the evidence.
 
         Args:
             draws: of each parameter sample.
@@ -198,7 +198,7 @@ class Surrogate:
             model.draw(self._random, samples, fit, features, draws).reshape(-1, len(points))
             for model, samples, fit in zip(self._models, self._samples, self._fits, strict=True)
         ]
-        weights = np.repeat(self.weights / len(drawn[0]), len(drawn[0]))
+        weights = np.repeat(self.evidence / len(drawn[0]), len(drawn[0]))
         return np.concatenate(drawn), weights
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from search.study.ranking import best_of, sampler_value
+from loadgen.rate.thresholds import DEFAULT_THRESHOLDS
+from search.study.ranking import best_of, capacity_ratio, finalists, sampler_value
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialState
 from servetune.errors import FailureKind
@@ -19,16 +20,7 @@ PRUNED = TrialState.PRUNED
     [
         pytest.param({"sustained_rps": 120.0}, 120.0, id="complete: its sustained rate"),
         pytest.param({}, 0.0, id="failed: 0"),
-        pytest.param(
-            {"state": PRUNED, "capacity_rps": 50.0, "width": 0.05},
-            45.0,
-            id="pruned: its capacity × the median ratio",
-        ),
-        pytest.param(
-            {"state": PRUNED, "capacity_rps": 300.0, "width": 0.05},
-            190.0,
-            id="pruned: below the incumbent",
-        ),
+        pytest.param({"state": PRUNED, "capacity_rps": 50.0}, 45.0, id="pruned: capacity × ratio"),
         pytest.param(
             {"failure": FailureKind.GENERATOR_LIMITED, "capacity_rps": 50.0},
             45.0,
@@ -37,8 +29,21 @@ PRUNED = TrialState.PRUNED
     ],
 )
 def test_sampler_value_is_finite(figures: dict[str, Any], value: float) -> None:
-    result = trial_result(1, **figures)
-    assert sampler_value(result, 200.0, [0.8, 0.9, 1.0]) == pytest.approx(value)
+    assert sampler_value(trial_result(1, **figures), 0.9) == pytest.approx(value)
+
+
+def test_capacity_ratio_is_limited_where_the_closed_loop_was_starved() -> None:
+    assert capacity_ratio([0.8, 0.9, 1.0]) == 0.9
+    assert capacity_ratio([]) == 1.0
+    assert capacity_ratio([3.0]) == DEFAULT_THRESHOLDS.capacity_margin
+
+
+def test_finalists_begin_with_the_nominated_configurations() -> None:
+    configs = [ServerConfig(workers=n) for n in (1, 2, 3)]
+    results = [trial_result(n, 100.0 + n, config) for n, config in enumerate(configs)]
+    nominated = [configs[1].digest, "unknown"]
+    assert finalists(results, 3, nominated) == [configs[1], configs[2], configs[0]]
+    assert finalists(results, 1) == [configs[2]]
 
 
 def test_best_of_ignores_configuration_whose_remeasurement_fails() -> None:

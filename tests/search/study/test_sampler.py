@@ -110,3 +110,44 @@ def test_feasibility_learns_a_limit_on_the_batch_alone() -> None:
     feasibility = Feasibility(SPACE, observations)
     below, above = feasibility.probability([settings_point(8, 30, 1), settings_point(1, 60, 1)])
     assert above < 0.05 < 0.5 < below
+
+
+def test_sampler_survives_zeros_equal_points_and_rates_that_are_not_finite() -> None:
+    dimensions = (
+        Dimension("workers", 0, 4),
+        Dimension("batch_size", 1, 64, log=True),
+        Dimension("properties.io_ratio", choices=(0, 10, 50)),
+        Dimension("environment.X", choices=("a", "b")),
+    )
+    space = Space(dimensions, ServerConfig(), 2)
+    point = {"workers": 0, "batch_size": 8, "properties.io_ratio": 0, "environment.X": "a"}
+    points = [point, point, {**point, "workers": 3}, {**point, "batch_size": 64}]
+    sampler = CapacitySampler(space, 0)
+    for _ in range(3):
+        points.append(sampler.propose(points, [10.0, 10.0, math.inf, math.nan, *[12.0] * 9][: len(points)]))
+    assert all(0 <= p["workers"] <= 4 and 1 <= p["batch_size"] <= 64 for p in points)
+    observations = [Observation(p, 10.0) for p in points]
+    assert 0 <= sampler.improvement_probability(observations) <= 1
+
+
+def test_improvement_probability_falls_once_the_space_is_known() -> None:
+    axes = {"workers": (1, 2, 3, 4), "batch_size": (1, 8, 64)}
+    space = Space(tuple(Dimension(n, choices=a) for n, a in axes.items()), ServerConfig(), 4)
+
+    def observed(points: list[dict[str, Any]]) -> list[Observation]:
+        return [Observation(p, 10.0 * p["workers"] * p["batch_size"] ** 0.5) for p in points]
+
+    points = [{"workers": w, "batch_size": b} for w in axes["workers"] for b in axes["batch_size"]]
+    few, all_but_worst = observed(points[:3]), observed(points[1:])
+    assert CapacitySampler(space, 0).improvement_probability(few) > 0.5
+    assert CapacitySampler(space, 0).improvement_probability(all_but_worst) < 0.1
+    assert CapacitySampler(space, 0).improvement_probability([]) == 1
+
+
+def test_posterior_rates_do_not_follow_a_single_high_measurement() -> None:
+    point = settings_point(2, 8, 1)
+    others = [settings_point(2, b, 1) for b in (6, 7, 9, 10)] * 2
+    observations = [Observation(p, 100.0 + i) for i, p in enumerate(others)]
+    observations.append(Observation(point, 130.0))
+    rates = CapacitySampler(SPACE, 0).posterior_rates(observations)
+    assert rates[-1] < 125

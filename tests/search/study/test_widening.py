@@ -1,0 +1,38 @@
+"""Ranges whose highest value is the best one."""
+
+import pytest
+
+from search.spec.space import Dimension, build_space
+from search.study.widening import edge_notes, widened_highs
+
+SPACE = build_space({"batch_size": Dimension("", 1, 64)}, 4)
+BEST = {**SPACE.nearest_point(), "workers": 8, "netty_threads": 2, "netty_client_threads": 2}
+
+
+@pytest.mark.parametrize(
+    ("best", "highs"),
+    [
+        pytest.param({"workers": 8}, {"workers": 16}, id="on the edge"),
+        pytest.param({"workers": 7}, {}, id="below the edge"),
+        pytest.param({"workers": 12}, {"workers": 16}, id="out of bounds"),
+        pytest.param({"workers": 2, "batch_size": 64}, {}, id="a range of the user"),
+        pytest.param({"workers": 2, "mkl_threads": 4}, {}, id="never more threads than cores"),
+    ],
+)
+def test_widened_highs_double_the_edge(best: dict[str, int], highs: dict[str, int]) -> None:
+    assert widened_highs(SPACE, {**BEST, "mkl_threads": 1, **best}) == highs
+
+
+def test_widened_highs_end_at_the_limit() -> None:
+    space = SPACE.widened({"workers": 256})
+    assert widened_highs(space, {**BEST, "workers": 256}) == {}
+
+
+def test_edge_notes_name_widened_ranges_and_edges_of_the_user() -> None:
+    widened = SPACE.widened({"workers": 16})
+    notes = edge_notes(SPACE, widened, {**BEST, "workers": 12, "batch_size": 64})
+    assert notes == [
+        "the range of workers was widened from 8 to 16, because the best value was its highest",
+        "the best value of batch_size, 64, is on the edge of its range; a higher value may be better",
+    ]
+    assert edge_notes(SPACE, SPACE, {**BEST, "workers": 2, "batch_size": 8}) == []
