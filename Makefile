@@ -64,7 +64,7 @@ bench-confirm: setup
 bench-loadgen: setup
 	$(VENV)/bin/python -m benchmarks.loadgen $(ARGS)
 
-# Which search needs the fewest trials, on recorded and simulated surfaces; about 20 minutes.
+# Which search needs the fewest seconds, on recorded and simulated surfaces; at most 30 minutes.
 bench-search: setup
 	$(VENV)/bin/python -m benchmarks.search $(ARGS)
 

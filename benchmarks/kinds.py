@@ -19,7 +19,7 @@ import numpy as np
 from search.study.observations import Telemetry
 from serving.metrics import HandlerTime
 
-Config = Mapping[str, Any]
+Config = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class MemoryBandwidth(OtherServer):
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         traffic = self.scale_s * (1 + self.item_share * batch) * (1 + self.thrash * (busy - 1))
         threads = min(config["mkl_threads"], self.cores)
-        speed = min(threads**0.7, self.streams / busy)
+        speed = min(math.pow(threads, 0.7), self.streams / busy)
         compute_s = 0.2 * self.scale_s * batch * self.item_share * max(busy / self.cores, 1)
         return traffic / speed + compute_s + 1e-4 * threads
 
@@ -117,7 +117,7 @@ class ExternalService(OtherServer):
 
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         concurrent = busy * min(batch, self.calls)
-        slow = max(concurrent / self.service_calls, 1.0) ** 1.5
+        slow = math.pow(max(concurrent / self.service_calls, 1.0), 1.5)
         compute_s = 0.01 * self.scale_s * batch * max(busy / self.cores, 1.0)
         return self.scale_s * math.ceil(batch / self.calls) * slow + compute_s
 
@@ -137,7 +137,7 @@ class LockedFrontEnd(OtherServer):
 
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         contended = max(busy * min(config["mkl_threads"], self.cores) / self.cores, 1.0)
-        return self.scale_s * (1 + 0.1 * batch) * contended**0.5
+        return self.scale_s * (1 + 0.1 * batch) * math.sqrt(contended)
 
     def front_limit_rps(self, config: Config) -> float:
         n, m = config["netty_threads"], config["netty_client_threads"]
@@ -162,8 +162,8 @@ class BatchMemory(OtherServer):
 
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         threads = min(config["mkl_threads"], self.cores)
-        contended = max(busy * threads / self.cores, 1.0) ** 1.3
-        return self.scale_s * batch**self.gain * (0.4 + 0.6 / threads) * contended
+        contended = math.pow(max(busy * threads / self.cores, 1.0), 1.3)
+        return self.scale_s * math.pow(batch, self.gain) * (0.4 + 0.6 / threads) * contended
 
     def lacks_memory(self, config: Config) -> bool:
         return bool(config["batch_size"] > self.max_batch)
@@ -184,7 +184,7 @@ class DefaultBest(OtherServer):
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         threads = min(config["mkl_threads"], self.cores)
         item_s = self.scale_s * (1 + self.padding * math.log2(batch)) * (0.6 + 0.4 / threads)
-        return batch * item_s * max(busy / self.cores, 1.0) ** self.crowding
+        return batch * item_s * math.pow(max(busy / self.cores, 1.0), self.crowding)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class Jagged(OtherServer):
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         threads = min(config["mkl_threads"], self.cores)
         padded = math.ceil(batch / 8) * 8 if batch > 4 else batch
-        contended = max(busy * threads / self.cores, 1.0) ** 1.4
+        contended = math.pow(max(busy * threads / self.cores, 1.0), 1.4)
         uneven = 1.0 if self.cores % max(int(busy), 1) == 0 else 1.15
         rough = self._chance(f"b{padded}") + self._chance(f"w{int(busy)} t{threads}")
         work = self.scale_s * (1 + 0.08 * padded) * (0.3 + 0.7 / threads)
@@ -229,7 +229,7 @@ class TwoBasins(OtherServer):
 
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         threads = min(config["mkl_threads"], self.cores)
-        contended = max(busy * threads / self.cores, 1.0) ** 1.6
+        contended = math.pow(max(busy * threads / self.cores, 1.0), 1.6)
         misses = batch / (batch + self.cache_items)
         # Memory traffic of large batches is shared by the threads of one worker, not by workers.
         speed = 1 + (self.gain - 1) * misses * (threads - 1) / max(self.cores - 1, 1)
@@ -256,7 +256,7 @@ class FlatAccelerator(OtherServer):
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         device_s = self.scale_s * math.ceil(batch / self.tile)
         threads = min(config["mkl_threads"], self.cores)
-        crowded = max(busy * threads / self.cores, 1.0) ** 1.2
+        crowded = math.pow(max(busy * threads / self.cores, 1.0), 1.2)
         prepare_s = self.prepare_share * self.scale_s * batch * (0.5 + 0.5 / threads) * crowded
         # The batches of all workers take turns on the device.
         return max(device_s + prepare_s, busy * device_s)
@@ -276,7 +276,7 @@ class DelayBound(OtherServer):
 
     def batch_s(self, config: Config, batch: int, busy: float) -> float:
         threads = min(config["mkl_threads"], self.cores)
-        contended = max(busy * threads / self.cores, 1.0) ** 1.5
+        contended = math.pow(max(busy * threads / self.cores, 1.0), 1.5)
         work = self.scale_s * (1 + 0.1 * batch) * (0.4 + 0.6 / threads) * contended
         incomplete = batch / (batch + self.burst)
         # A short delay leaves the batch partly empty: more batches for the same requests.
@@ -303,7 +303,7 @@ class TwoSockets(OtherServer):
         used = busy * threads
         remote = 1 + self.remote * max(threads - socket, 0) / socket
         crossing = 1.0 if used <= socket else 1 + 0.3 * min(used / socket - 1, 1)
-        crowded = max(used / self.cores, 1.0) ** 2
+        crowded = math.pow(max(used / self.cores, 1.0), 2)
         speed = 1 / (0.15 + 0.85 / threads)
         work = self.scale_s * (1 + self.item_share * batch)
         return work / speed * remote * crossing * crowded

@@ -91,6 +91,13 @@ def _run(task: Task) -> tuple[Task, list[SearchRun], float]:
     return task, task.run(), time.process_time() - start_s
 
 
+def _explored(surface: Recorded | Simulated) -> Recorded | Simulated:
+    """Return the surface with its optimum and the rates that led to it."""
+    if isinstance(surface, Simulated):
+        surface.explore()
+    return surface
+
+
 def _predict(surface: Simulated) -> PredictionQuality:
     return prediction_quality(surface, 0, PREDICTION_STARTS, PREDICTED_POINTS)
 
@@ -130,9 +137,9 @@ def tasks_of(
 ) -> list[Task]:
     """Return the searches; slow contestants search every third surface, once."""
     tasks = []
-    for group, members in surfaces.items():
-        for number, surface in enumerate(members):
-            for name in names:
+    for name in names:
+        for group, members in surfaces.items():
+            for number, surface in enumerate(members):
                 if name in SLOW and number % 3:
                     continue
                 runs = range(first_seed, first_seed + (1 if name in SLOW else seeds))
@@ -171,17 +178,19 @@ def main(
     if costs not in COSTS:
         raise typer.BadParameter(f"unknown costs {costs!r}; choose from {', '.join(COSTS)}")
     try:
-        surfaces = (
-            {RECORDINGS: [read_recorded(surface)]} if surface else surfaces_of(choosing, per_kind)
-        )
+        recorded: dict[str, list[Recorded | Simulated]] = {}
+        if surface:
+            recorded[RECORDINGS] = [read_recorded(surface)]
+        surfaces = recorded or surfaces_of(choosing, per_kind)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     surfaces = {group: found for group, found in surfaces.items() if not only or group in only}
     first_seed = 0 if choosing else PUBLISHED_FIRST_SEED
-    tasks = tasks_of(surfaces, names, seeds, first_seed, COSTS[costs], seconds)
     runs: dict[str, dict[str, dict[str, list[SearchRun]]]] = {}
     cpu_s: dict[str, float] = {}
     with ProcessPoolExecutor(processes) as pool:
+        surfaces = {group: list(pool.map(_explored, found)) for group, found in surfaces.items()}
+        tasks = tasks_of(surfaces, names, seeds, first_seed, COSTS[costs], seconds)
         for task, found, task_s in pool.map(_run, tasks):
             by_kind = runs.setdefault(task.group, {}).setdefault(task.contestant, {})
             by_kind.setdefault(task.kind, []).extend(found)
@@ -230,6 +239,8 @@ def shares_table(
             *(_percentage([run.share_at(s) >= GOOD_SHARE for run in found]) for s in times),
             *(
                 _percentage([run.share_after(n) >= GOOD_SHARE for run in found])
+                if all(len(run.shares) >= n for run in found)
+                else "–"
                 for n in TABLE_TRIALS
             ),
             f"{np.mean([run.share_at(times[-1]) for run in found]):.3f}",

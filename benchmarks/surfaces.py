@@ -26,7 +26,7 @@ RECORDED = Path(__file__).parent / "recorded"
 SURFACE_SETTINGS = ("workers", "batch_size", "max_batch_delay_ms", "mkl_threads")
 _RATE_COLUMN = "closed_rps"
 #: Random points and the climbs from the best of them that find the optimum of a simulated machine.
-_RANDOM_POINTS, _CLIMBS = 600, 5
+_RANDOM_POINTS, _CLIMBS = 400, 4
 #: Standard deviation of the telemetry ÷ its mean.
 _TELEMETRY_NOISE = 0.03
 
@@ -36,8 +36,12 @@ Values = Mapping[str, Any]
 class Surface(Protocol):
     """A server's rates by configuration: the true one, and random measurements of it."""
 
-    name: str
     space: Space
+
+    @property
+    def name(self) -> str:
+        """Shown in the output."""
+        ...
 
     def true_rps(self, values: Values) -> float:
         """Return the rate without noise, requests/s; 0 if the configuration fails."""

@@ -40,7 +40,7 @@ class Features:
         def setting(name: str) -> Floats:
             fixed = getattr(space.common, name, None) or defaults[name]
             values = np.array([point.get(name, fixed) for point in points], float)
-            return np.maximum(values, 1.0)
+            return np.asarray(np.maximum(values, 1.0), float)
 
         self.workers, self.batch = setting("workers"), setting("batch_size")
         self.threads = setting("mkl_threads")

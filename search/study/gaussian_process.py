@@ -155,10 +155,12 @@ class GaussianProcess:
             second = (first + random.integers(1, len(donors), size=count)) % len(donors)
             scale = 1.0 if random.random() < 0.1 else 2.38 / math.sqrt(2 * size)
             jitter = 0.02 * self.prior.sd * random.normal(size=current.shape)
-            return current + scale * (donors[first] - donors[second]) + jitter
+            difference: Floats = scale * (donors[first] - donors[second]) + jitter
+            return current + difference
         is_moved = random.random(current.shape) < _MOVED_PARAMETERS / size
         walk = random.choice(_WALK_SIZES) * self.prior.sd * random.normal(size=current.shape)
-        return current + walk * is_moved
+        moved: Floats = current + walk * is_moved
+        return moved
 
     def _log_posterior(self, parameters: Floats) -> Floats:
         return self.fit(parameters, only_posterior=True).log_posterior
@@ -303,7 +305,7 @@ def _factorize(covariance: Floats, right: Floats) -> tuple[Floats, Floats]:
 def _cholesky(covariance: Floats) -> Floats:
     """Return lower Cholesky factors; NaN for a matrix that has none even with jitter."""
     try:
-        return np.linalg.cholesky(covariance)
+        return np.asarray(np.linalg.cholesky(covariance), float)
     except np.linalg.LinAlgError:
         return np.array([_cholesky_of_one(matrix) for matrix in covariance])
 
@@ -312,7 +314,8 @@ def _cholesky_of_one(matrix: Floats) -> Floats:
     scale = float(np.median(np.diagonal(matrix)))
     for jitter in _JITTERS:
         try:
-            return np.linalg.cholesky(matrix + jitter * scale * np.eye(len(matrix)))
+            jittered = matrix + jitter * scale * np.eye(len(matrix))
+            return np.asarray(np.linalg.cholesky(jittered), float)
         except np.linalg.LinAlgError:
             continue
     return np.full_like(matrix, np.nan)

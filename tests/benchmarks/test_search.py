@@ -7,14 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.contestants import CONTESTANTS, GeneratorContestant, grid, hill_climbing
+from benchmarks.contest import COSTS, SearchRun, search_surface
+from benchmarks.contestants import (
+    CMA_ES,
+    CONTESTANTS,
+    OURS,
+    GeneratorContestant,
+    grid,
+    hill_climbing,
+    starting_points,
+)
+from benchmarks.kinds import CHOICE_KINDS, KINDS, OtherServer, draw_others
 from benchmarks.machine import Machine
-from benchmarks.search import contest, trials_to
 from benchmarks.surfaces import (
     FITTED_MACHINES,
     RECORDED,
     Recorded,
+    Simulated,
     draw_machines,
+    draw_other_kinds,
     rank_correlation,
     read_recorded,
 )
@@ -134,7 +145,7 @@ def test_grid_doubles_workers_and_batches_and_ends() -> None:
     walk, seen = GeneratorContestant(grid(SPACE)), []
     while (point := walk.ask()) is not None:
         seen.append((point["workers"], point["batch_size"]))
-        walk.tell(rate_of(dict(point)), "")
+        walk.tell(rate_of(dict(point)))
     assert seen == [(w, 2**b) for w in (1, 2, 4, 8) for b in range(8)]
     assert walk.choice() == {**SPACE.nearest_point(), "workers": 4, "batch_size": 32}
 
@@ -142,7 +153,7 @@ def test_grid_doubles_workers_and_batches_and_ends() -> None:
 def test_hill_climbing_finds_the_top_of_one_hill() -> None:
     walk, asked = GeneratorContestant(hill_climbing(SPACE)), 0
     while (point := walk.ask()) is not None:
-        walk.tell(rate_of(dict(point)), "")
+        walk.tell(rate_of(dict(point)))
         asked += 1
         assert asked < 200
     choice = walk.choice()
@@ -150,19 +161,90 @@ def test_hill_climbing_finds_the_top_of_one_hill() -> None:
     assert (choice["workers"], choice["batch_size"], choice["mkl_threads"]) == (4, 32, 1)
 
 
-@pytest.mark.parametrize("name", list(CONTESTANTS))
-def test_contestants_are_reproducible(name: str) -> None:
+@pytest.fixture
+def small() -> Recorded:
+    """A surface of nine points without noise."""
     axes = {"workers": (1, 2, 3), "batch_size": (1, 8, 64)}
     space = Space(tuple(Dimension(n, choices=a) for n, a in axes.items()), ServerConfig(), 2)
     rates = {(w, b): (10.0 * w * b**0.5,) for w in axes["workers"] for b in axes["batch_size"]}
-    surface = Recorded("small", space, rates)
-    first, again = (contest(surface, [name], 2, 9)[name] for _ in range(2))
-    assert first.shape == (2, 9)
-    assert (first == again).all()
-    assert ((first >= 0) & (first <= 1)).all()
-    assert (np.diff(first) >= 0).all()
+    return Recorded("small", space, rates)
 
 
-def test_trials_to_counts_the_first_sufficient_trial() -> None:
-    shares = np.array([[0.1, 0.96, 0.9], [0.95, 0.95, 0.95], [0.1, 0.2, 0.3]])
-    assert trials_to(shares).tolist() == [2, 1, math.inf]
+@pytest.mark.parametrize("name", list(CONTESTANTS))
+def test_contestants_are_reproducible(name: str, small: Recorded) -> None:
+    if name == CMA_ES:
+        pytest.importorskip("cmaes")
+    first, again = (search_surface(small, name, 0, trials=8) for _ in range(2))
+    assert first == again
+    assert all(0 <= share <= 1 for share in first.shares)
+    assert list(first.shares) == sorted(first.shares), "without noise, a choice never gets worse"
+
+
+@pytest.mark.parametrize("name", [name for name in CONTESTANTS if name not in ("random", CMA_ES)])
+def test_contestants_begin_with_the_same_starting_points(name: str) -> None:
+    contestant = CONTESTANTS[name](SPACE, 0)
+    asked = []
+    for _ in starting_points(SPACE):
+        asked.append(contestant.ask())
+        contestant.tell(1.0)
+    assert asked == starting_points(SPACE)
+
+
+def test_search_charges_each_trial_by_its_end(small: Recorded) -> None:
+    costs = COSTS["full"]
+    run = search_surface(small, OURS, 0, costs, trials=6)
+    durations = {b - a for a, b in zip((0.0, *run.ends_s), run.ends_s, strict=False)}
+    assert run.ends_s[0] == costs.complete_s
+    assert durations <= {costs.complete_s, costs.pruned_s} and len(durations) == 2
+
+
+def test_search_ends_with_its_time(small: Recorded) -> None:
+    run = search_surface(small, "random", 0, COSTS["screening"], limit_s=60)
+    assert run.ends_s[-1] >= 60 > run.ends_s[-2]
+
+
+def test_run_reports_the_choice_at_a_time() -> None:
+    run = SearchRun((25.0, 37.0, 62.0), (0.5, 0.5, 0.97))
+    assert [run.share_at(s) for s in (10, 25, 61, 62, 600)] == [0.0, 0.5, 0.5, 0.97, 0.97]
+    assert run.share_after(3) == 0.97 and math.isnan(run.share_after(4))
+    assert run.seconds_to(0.95) == 62 and run.seconds_to(0.99) == math.inf
+
+
+def test_other_kinds_are_ten_half_of_them_unseen_at_4_and_16_cores() -> None:
+    assert len(KINDS) == 10 and len(CHOICE_KINDS) == 5 and set(CHOICE_KINDS) < set(KINDS)
+    servers = draw_others(0, 1, tuple(KINDS))
+    assert {server.cores for server in servers} == {4, 16} and len(servers) == 20
+    assert draw_others(0, 1, tuple(KINDS)) == servers != draw_others(1, 1, tuple(KINDS))
+
+
+@pytest.mark.parametrize("server", draw_others(3, 1, tuple(KINDS)), ids=lambda server: server.name)
+def test_other_kinds_have_finite_rates_and_telemetry(server: OtherServer) -> None:
+    surface = Simulated(server, build_space({}, server.cores, sizes_queue=True))
+    random = np.random.default_rng(0)
+    points = surface.space.draw(random, 40)
+    rates = [surface.true_rps(point) for point in points]
+    assert all(math.isfinite(rate) and rate >= 0 for rate in rates) and max(rates) > 0
+    for point, rate in zip(points, rates, strict=True):
+        if rate:
+            telemetry = surface.telemetry(point, random)
+            assert telemetry.busy_workers is not None
+            assert telemetry.busy_workers <= 1.2 * point["workers"]
+            assert all(time.is_valid for time in telemetry.handler_times)
+        else:
+            assert surface.failure(point) is not None
+
+
+def test_default_is_the_best_point_of_its_kind() -> None:
+    for surface in draw_other_kinds(5, 1, ("default best",)):
+        surface.explore()
+        default = surface.space.nearest_point()
+        assert surface.true_rps(default) >= 0.95 * surface.optimum_rps
+
+
+def test_simulated_queue_follows_the_rule_of_the_product() -> None:
+    machine = replace(MACHINE, name="short queue")
+    with_rule, without = (
+        Simulated(machine, build_space({}, 2, sizes_queue=is_sized)) for is_sized in (True, False)
+    )
+    point = {**SPACE.nearest_point(), "workers": 4, "batch_size": 128}
+    assert with_rule.true_rps(point) > without.true_rps(point) > 0

@@ -173,3 +173,25 @@ def test_neighbours_and_draws_vary_other_models() -> None:
     assert {**point, "models.zoo.v2.batch_size": 1} in TWO.neighbours(point)
     drawn = TWO.draw(np.random.default_rng(0), 50)
     assert len({each["models.zoo.v2.workers"] for each in drawn}) == 4
+
+
+@pytest.mark.parametrize(
+    ("entries", "point", "queue"),
+    [
+        pytest.param({}, {"workers": 4, "batch_size": 64}, 512, id="two batches of each worker"),
+        pytest.param({}, {"workers": 1, "batch_size": 8}, None, id="TorchServe's 100 suffice"),
+        pytest.param({"job_queue_size": 300}, {"workers": 4, "batch_size": 64}, 512, id="raised"),
+        pytest.param({"job_queue_size": 900}, {"workers": 4, "batch_size": 64}, 900, id="kept"),
+    ],
+)
+def test_space_sizes_the_queue_by_rule(
+    entries: dict[str, int], point: dict[str, int], queue: int | None
+) -> None:
+    space = build_space(entries, 4, sizes_queue=True)
+    assert space.config({**space.nearest_point(), **point}).job_queue_size == queue
+
+
+def test_space_leaves_the_queue_alone_without_the_rule() -> None:
+    space = build_space({}, 4)
+    point = {**space.nearest_point(), "workers": 4, "batch_size": 64}
+    assert space.config(point).job_queue_size is None

@@ -124,7 +124,9 @@ def test_sampler_survives_zeros_equal_points_and_rates_that_are_not_finite() -> 
     points = [point, point, {**point, "workers": 3}, {**point, "batch_size": 64}]
     sampler = CapacitySampler(space, 0)
     for _ in range(3):
-        points.append(sampler.propose(points, [10.0, 10.0, math.inf, math.nan, *[12.0] * 9][: len(points)]))
+        points.append(
+            sampler.propose(points, [10.0, 10.0, math.inf, math.nan, *[12.0] * 9][: len(points)])
+        )
     assert all(0 <= p["workers"] <= 4 and 1 <= p["batch_size"] <= 64 for p in points)
     observations = [Observation(p, 10.0) for p in points]
     assert 0 <= sampler.improvement_probability(observations) <= 1
