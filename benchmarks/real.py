@@ -1,7 +1,7 @@
 """Compare servetune's search with random search: `python -m benchmarks.real SPEC`.
 
 Interleaved runs of equal time on a real TorchServe. Random search uses the same code, pruning
-included, with Optuna's random sampler and without the recommended starting points. At the end, the
+included, with random proposals and without the recommended starting points. At the end, the
 chosen configuration of each run is measured again, because the best rate of a search is biased
 upwards.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
@@ -19,7 +19,6 @@ from typing import Annotated, Any
 from unittest import mock
 
 import typer
-from optuna.samplers import RandomSampler
 from rich.console import Console
 from rich.table import Table
 
@@ -30,18 +29,26 @@ from search.spec.loading import load_spec
 from search.spec.space import Space
 from search.study import store
 from search.study.driver import create_run, run_study
+from search.study.observations import Observation, Point
+from search.study.sampler import CapacitySampler
 from serving.config import ServerConfig
+
+
+class RandomProposals(CapacitySampler):
+    """Proposes random points."""
+
+    def next_point(
+        self, observations: Sequence[Observation], running: Sequence[Point] = ()
+    ) -> dict[str, Any]:
+        """Return a random point."""
+        return self.drawn_space.draw(self._random, 1)[0]
 
 
 @contextlib.contextmanager
 def random_search() -> Iterator[None]:
-    """Replace the sampler by a random one, and remove the recommended starting points."""
-
-    def sampler(space: Space, seed: int) -> RandomSampler:
-        return RandomSampler(seed=seed)
-
+    """Propose random points, and remove the recommended starting points."""
     with (
-        mock.patch.object(store, "CapacitySampler", sampler),
+        mock.patch.object(store, "CapacitySampler", RandomProposals),
         mock.patch.object(Space, "recommended_points", lambda space: []),
     ):
         yield
@@ -77,7 +84,12 @@ def main(
     for number in range(runs):
         # The order alternates, so that a drift of the host favours no search.
         for name in list(SEARCHES)[:: 1 if number % 2 == 0 else -1]:
-            limits = {"time_budget_s": seconds, "trials": 1000, "seed": number}
+            limits = {
+                "time_budget_s": seconds,
+                "trials": 1000,
+                "seed": number,
+                "min_improvement_probability": 0.0,
+            }
             search = base.search.model_copy(update=limits)
             run_spec = base.model_copy(update={"search": search, "confirm": None})
             console.print(f"{name}, run {number + 1} of {runs}", style="bold")

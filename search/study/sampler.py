@@ -76,6 +76,7 @@ class CapacitySampler(BaseSampler):
         self._walkers = Walkers()
         self._fitted: tuple[list[Observation], Surrogate] | None = None
         self._ranked: tuple[list[Observation], list[dict[str, Any]]] | None = None
+        self._probability: tuple[list[Observation], float] | None = None
 
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial
@@ -160,8 +161,14 @@ class CapacitySampler(BaseSampler):
     def improvement_probability(self, observations: Sequence[Observation]) -> float:
         """Return the probability that an untried point improves the rate by more than 3 %.
 
-        1 before the first success.
+        1 before the first success. The answer for the same observations is always the same.
         """
+        if self._probability is None or self._probability[0] != list(observations):
+            probability = self._drawn_improvement_probability(observations)
+            self._probability = list(observations), probability
+        return self._probability[1]
+
+    def _drawn_improvement_probability(self, observations: Sequence[Observation]) -> float:
         served = [o for o in observations if o.served and o.is_own]
         if not served:
             return 1.0

@@ -104,6 +104,7 @@ class StudyStore:
         ]
         self._running: dict[int, TrialRequest] = {}
         self._earlier: EarlierRun | None = None
+        self._known: tuple[int, list[Observation]] | None = None
         self._widen(self._study.user_attrs.get("highs", {}))
         self._identities: dict[str, str] = {}
         self._next_number = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
@@ -228,7 +229,9 @@ class StudyStore:
 
         def rank(config: ServerConfig) -> float:
             values = self.space.values(config)
-            return -expected[points.index(values)] if values in points else 0.0
+            if values in points:
+                return -expected[points.index(values)]
+            return -(rate_of(self._results, config) or 0.0)
 
         return sorted(finalists(self._results, len(self._results)), key=rank)[:count]
 
@@ -475,10 +478,13 @@ class StudyStore:
 
     def _observations(self) -> list[Observation]:
         """Return what the finished trials, and those of an earlier run, teach the sampler."""
-        own = observations_of(self._results, self.space)
-        if self._earlier is None and (records := self._study.user_attrs.get("earlier")):
-            self._earlier = EarlierRun(self._initial_space, records)
-        return [*own, *self._earlier.observations(own)] if self._earlier else own
+        if self._known is None or self._known[0] != len(self._results):
+            own = observations_of(self._results, self.space)
+            if self._earlier is None and (records := self._study.user_attrs.get("earlier")):
+                self._earlier = EarlierRun(self._initial_space, records)
+            earlier = self._earlier.observations(own) if self._earlier else []
+            self._known = len(self._results), [*own, *earlier]
+        return self._known[1]
 
     def _value(self, result: TrialResult) -> float:
         return sampler_value(result, capacity_ratio(capacity_ratios(self._results)))

@@ -203,10 +203,17 @@ class Surrogate:
 
 
 def _select(observations: Sequence[Observation]) -> list[Observation]:
-    """Return those with a rate: all, or the fastest and the newest if there are too many."""
+    """Return those with a rate: all, or the fastest and the newest if there are too many.
+
+    Those of an earlier run are the first to be left out.
+    """
     served = [o for o in observations if o.served]
     if len(served) <= _MAX_FITTED:
         return served
+    earlier = [o for o in served if not o.is_own]
+    served = [o for o in served if o.is_own]
+    if len(served) <= _MAX_FITTED:
+        return [*served, *earlier[: _MAX_FITTED - len(served)]]
     fastest = sorted(range(len(served)), key=lambda i: -served[i].rate_rps)[: _MAX_FITTED // 2]
     newest = range(len(served) - _MAX_FITTED // 2, len(served))
     return [served[i] for i in sorted({*fastest, *newest})]

@@ -196,3 +196,29 @@ def test_trials_since_improvement_counts_trials_without_significant_gain(
         for n, rate in enumerate(rates)
     ]
     assert trials_since_improvement(results, 0.05) == since
+
+
+@pytest.mark.parametrize(
+    ("limit", "probability", "may_start"),
+    [
+        pytest.param(0.1, 0.05, False, id="unlikely"),
+        pytest.param(0.1, 0.2, True, id="likely"),
+        pytest.param(0.0, 0.05, True, id="switched off"),
+        pytest.param(0.1, None, True, id="starting points wait"),
+    ],
+)
+def test_budget_ends_search_if_improvement_is_unlikely(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: float,
+    probability: float | None,
+    may_start: bool,
+) -> None:
+    spec = spec_with(folder, search={"min_improvement_probability": limit})
+    store = store_for(folder, spec)
+    measure(store, 10.0)
+    monkeypatch.setattr(store, "improvement_probability", lambda: probability)
+    budget = Budget(spec, store)
+    assert budget.may_start_trial() is may_start
+    if not may_start:
+        assert "more than 3 % faster (probability below 10%)" in budget.reason

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import InMemoryStorage
@@ -303,3 +304,53 @@ def test_ask_skips_any_number_of_points_that_were_enqueued_twice(tmp_path: Path)
     requests = [measure(store, 10.0) for _ in range(6)]
     assert [request.number for request in requests] == [1, 2, 3, 4, 5, 6]
     assert requests[-1].origin is TrialOrigin.SAMPLED
+
+
+def test_store_records_the_rate_predicted_before_each_trial(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    for rps in (4.0, 20.0, 60.0):
+        measure(store, rps)
+    first, *others = open_store(tmp_path).results
+    assert first.predicted is None, "there is nothing to predict from before the first trial"
+    assert all(result.predicted is not None for result in others)
+
+
+def test_store_widens_ranges_on_whose_edge_the_best_is_and_reports_it(tmp_path: Path) -> None:
+    space = build_space({}, cores=2)
+    store = begun_store(tmp_path, space)
+    while True:
+        trial, request = ask(store)
+        if request.origin is TrialOrigin.SAMPLED:
+            break
+        rate = 10.0 * (request.config.workers or 1) * (request.config.batch_size or 1)
+        store.tell(trial, result_for(request, rate))
+    assert space.dimensions[1].high == 128
+    assert store.space.dimensions[1].high == 256, "the best recommended batch is 128"
+    assert open_store(tmp_path, space).space == store.space
+    assert any("range of batch_size was widened from 128 to 256" in n for n in store.notes)
+
+
+def test_store_nominates_the_expected_best_when_the_search_ends(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    for rps in (4.0, 20.0, 60.0, 50.0):
+        measure(store, rps)
+    assert store.nominated == ()
+    store.close_search("enough")
+    assert len(store.nominated) == 4 and store.best is not None
+    assert store.best.config.digest == store.nominated[0]
+    assert open_store(tmp_path).nominated == store.nominated
+    store.reopen_search()
+    assert store.nominated == ()
+
+
+def test_store_uses_an_earlier_run_only_in_this_run(tmp_path: Path) -> None:
+    points = SPACE.draw(np.random.default_rng(0), 6)
+    earlier = [trial_result(n, 10.0 + n, SPACE.config(p)) for n, p in enumerate(points)]
+    store = open_store(tmp_path)
+    store.begin([], earlier)
+    for rps in (4.0, 20.0):
+        measure(store, rps)
+    again = open_store(tmp_path)
+    observations = again._observations()
+    assert [o.is_own for o in observations] == [True] * 2 + [False] * 6
+    assert len(again.nominees(10)) == 2
