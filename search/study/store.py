@@ -33,7 +33,7 @@ from search.study.ranking import (
     sampler_value,
 )
 from search.study.sampler import CapacitySampler, distributions
-from search.study.widening import edge_notes, widened_highs
+from search.study.widening import edge_notes, memory_share, widened_highs
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
@@ -466,7 +466,9 @@ class StudyStore:
         """Widen the ranges on whose edge the best configuration is."""
         best = self.best
         values = self.space.values(best.config) if best and not self._is_waiting() else None
-        if values and self._points is None and (highs := widened_highs(self.space, values)):
+        if best is None or values is None or self._points is not None:
+            return
+        if highs := widened_highs(self.space, values, memory_share(best)):
             highs = {**self._study.user_attrs.get("highs", {}), **highs}
             self._study.set_user_attr("highs", highs)
             self._widen(highs)

@@ -3,7 +3,8 @@
 import pytest
 
 from search.spec.space import Dimension, build_space
-from search.study.widening import edge_notes, widened_highs
+from search.study.widening import edge_notes, memory_share, widened_highs
+from tests.results import trial_result
 
 SPACE = build_space({"batch_size": Dimension("", 1, 64)}, 4)
 BEST = {**SPACE.nearest_point(), "workers": 8, "netty_threads": 2, "netty_client_threads": 2}
@@ -21,6 +22,24 @@ BEST = {**SPACE.nearest_point(), "workers": 8, "netty_threads": 2, "netty_client
 )
 def test_widened_highs_double_the_edge(best: dict[str, int], highs: dict[str, int]) -> None:
     assert widened_highs(SPACE, {**BEST, "mkl_threads": 1, **best}) == highs
+
+
+@pytest.mark.parametrize(
+    ("share", "highs"),
+    [
+        pytest.param(0.2, {"workers": 16}, id="enough memory"),
+        pytest.param(0.5, {"workers": 13}, id="as far as it goes"),
+        pytest.param(0.84, {}, id="none left"),
+    ],
+)
+def test_widened_highs_respect_the_memory(share: float, highs: dict[str, int]) -> None:
+    assert widened_highs(SPACE, {**BEST, "mkl_threads": 1}, share) == highs
+
+
+def test_memory_share_is_that_of_the_host() -> None:
+    result = trial_result(0, 5.0, peak_memory_mb=2000, facts={"memory_mb": 8000})
+    assert memory_share(result) == 0.25
+    assert memory_share(trial_result(0, 5.0)) is None
 
 
 def test_widened_highs_end_at_the_limit() -> None:
