@@ -19,7 +19,7 @@ _MAX_EARLIER = 24
 _EXPECTED_SD, _EXPECTED_TRIALS = 0.3, 2
 #: With a larger deviation, the earlier run teaches nothing about this one.
 _MAX_SD = 0.8
-#: Errors of earlier trials are alike, so that many of them count as this number.
+#: Errors of earlier trials are alike: any larger number of them counts as this one.
 _INDEPENDENT = 4
 
 
