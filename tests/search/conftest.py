@@ -62,8 +62,7 @@ def outcome(run: Run) -> Outcome:
             duration_s=109.3 if rps else 23.4,
             phases_s=PHASES_S if rps else dict(list(PHASES_S.items())[:2]),
         )
-        store.tell(trial, result)
-        run.append(result)
+        run.append(store.tell(trial, result))
     store.end("all 5 trials were run")
     return outcome_of(run, run.spec(), store)
 
