@@ -19,6 +19,7 @@ from optuna.trial import TrialState as OptunaTrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from loadgen.rate.goal import Depth
 from search.environment import log_level
 from search.errors import SpecError, SpecProblem, first_line
 from search.spec.space import Space
@@ -332,7 +333,10 @@ class StudyStore:
             # References and the incumbent are never pruned.
             never_pruned = origin in (*_REFERENCES, TrialOrigin.INCUMBENT)
             rate_to_beat = None if never_pruned else self.incumbent_rps
-            request = TrialRequest(number, origin, config, rate_to_beat)
+            # The finalists are measured thoroughly in the confirmation.
+            is_thorough = origin.is_reference or origin is TrialOrigin.SWEEP
+            depth = Depth.FULL if is_thorough else Depth.SCREEN
+            request = TrialRequest(number, origin, config, rate_to_beat, depth=depth)
             self._running[number] = request
             if (predicted := self.predict([config])[0]) is not None:
                 trial.set_user_attr("predicted", asdict(predicted))

@@ -12,6 +12,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState as OptunaTrialState
 
+from loadgen.rate.goal import Depth
 from search.spec.space import Dimension, build_space
 from search.study.ranking import finalists, rate_of
 from search.study.store import StudyStore
@@ -354,3 +355,9 @@ def test_store_uses_an_earlier_run_only_in_this_run(tmp_path: Path) -> None:
     observations = again._observations()
     assert [o.is_own for o in observations] == [True] * 2 + [False] * 6
     assert len(again.nominees(10)) == 2
+
+
+def test_store_measures_references_thoroughly_and_screens_the_others(tmp_path: Path) -> None:
+    store = begun_store(tmp_path, baseline=ServerConfig(workers=2))
+    depths = [measure(store, 5.0).depth for _ in range(4)]
+    assert depths == [Depth.FULL, Depth.FULL, Depth.SCREEN, Depth.SCREEN]
