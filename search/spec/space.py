@@ -159,7 +159,7 @@ class Space:
             *((each.get("workers"), each.get("batch_size")) for each in config.models.values()),
         ]
         needed = max(
-            2 * (workers or defaults["workers"]) * (batch_size or defaults["batch_size"])
+            2 * int(workers or defaults["workers"]) * int(batch_size or defaults["batch_size"])
             for workers, batch_size in settings
         )
         if needed <= (config.job_queue_size or defaults["job_queue_size"]):
