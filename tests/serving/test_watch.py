@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -38,6 +39,7 @@ async def test_watch_reports_why_it_cannot_continue(
 ) -> None:
     server = TorchServe(ServerConfig(), Site(archive, installation), tmp_path)
     loop = asyncio.get_running_loop()
+    server.models = {"pets": Mock(worker_pids=frozenset({1}))}
     server._exit, server._failure = loop.create_future(), loop.create_future()
     for name in ("check_workers", "check_memory", "check_gpu"):
         monkeypatch.setattr(server._health, name, lambda *_: None)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -20,6 +21,8 @@ from tests.simulated import SimulatedServers
 
 class IdleServer:
     """A server that used one CPU second in each window and reports no metrics."""
+
+    site = Mock()
 
     def __init__(self) -> None:
         self._cpu_s = 0.0
