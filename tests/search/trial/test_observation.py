@@ -31,7 +31,7 @@ class IdleServer:
         self._cpu_s += 1.0
         return self._cpu_s
 
-    async def counters(self) -> None:
+    async def counters(self, models: object = None) -> None:
         return None
 
     async def guard(self, work: Awaitable[Measurement]) -> Measurement:
