@@ -81,7 +81,7 @@ def test_run_has_the_settings_of_the_tuned_model_beside_the_others(two: Path) ->
     assert again.study_space(2) == spec.study_space(2)
     space = run.specified()["space"]
     assert space["workers"] == 2 and list(space["models"]) == ["zoo"]
-    assert space["models"]["zoo"]["workers"] == {"low": 1, "high": 4, "log": False}
+    assert space["models"]["zoo"]["workers"] == {"low": 1, "high": 4, "log": False, "widen_to": 128}
     # On another host, the ranges of this run stay.
     assert again.study_space(64).dimensions[-3:] == spec.study_space(2).dimensions[-3:]
 
