@@ -14,7 +14,7 @@ from search.cli.hosts import demo, doctor, init, up
 from search.cli.importing import import_deployment
 from search.cli.measure import measure
 from search.cli.predict import predict
-from search.cli.results import compare, export, report, verify
+from search.cli.results import compare, export, recheck, report, verify
 from search.cli.service import dashboard, fetch, jobs, serve, submit, watch
 from search.cli.tune import resume, sweep, tune
 from search.errors import SpecError
@@ -47,7 +47,7 @@ def servetune(
 
 
 for _command in (
-    *(tune, sweep, resume, measure, report, predict, compare, export, verify),
+    *(tune, sweep, resume, measure, report, predict, compare, export, verify, recheck),
     *(doctor, up, init, demo, serve, submit, jobs, watch, fetch, dashboard),
 ):
     app.command()(_command)

@@ -181,6 +181,70 @@ def verify(
         raise typer.Exit(ExitStatus.FAILED)
 
 
+def recheck(
+    files: Annotated[
+        Path, typer.Argument(metavar="FILES", help="path of a folder that servetune export wrote")
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="path of the run's folder that the files come from"),
+    ] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="path of the requests file, if not that of the run")
+    ] = None,
+    model_store: Annotated[
+        Path | None, typer.Option(help="path of the archive's folder, if not that of the run")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="URL of a server that runs these files; by default one is started"),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="path of the history; recheck.jsonl in FILES by default"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure exported files again, and fail if their rate has fallen since earlier measurements.
+
+    For nightly jobs. The exit status is 1 if the history shows a lower rate.
+    """
+    from search.export.recheck import recheck as measure_again
+    from search.study.run_folder import Run
+
+    console = create_console(stderr=as_json)
+
+    def on_phase(name: str, rate_rps: float) -> None:
+        console.print(format_phase(name, rate_rps), style="dim")
+
+    run = Run.open(against) if against else None
+    found = run_coroutine(measure_again(files, run, requests, model_store, url, history, on_phase))
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "expected_rps": found.expected_rps,
+                    "history_rps": list(found.history_rps),
+                    "measured": found.measured,
+                    "has_drifted": found.drift.is_drift,
+                    "ratio": found.drift.ratio,
+                }
+            )
+        )
+    else:
+        console.print(
+            f"{found.history_rps[-1]:.1f} rps; {found.expected_rps:.1f} rps expected, "
+            f"{len(found.history_rps)} measurements in all"
+        )
+        if found.drift.is_drift:
+            change = f"{100 * (1 - found.drift.ratio):.0f} %"
+            console.print(f"FAIL: the rate has fallen by about {change}")
+        else:
+            console.print("PASS: no drift")
+    if found.drift.is_drift:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
 def _read_outcome(folder: Path) -> Any:
     from search.study.reading import read_outcome
     from search.study.run_folder import Run

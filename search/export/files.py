@@ -323,12 +323,22 @@ def _claim(
             if prediction
             else "the search alone, which is on average too high"
         ),
+        "batch_capacity": result.server.batch_capacity or 1,
+        "expected_rps": _expected_estimate(result, confirmation),
         "p99_s": result.p99_s,
         "arrivals": load.arrivals,
         "timeout_s": load.timeout_s,
         "mix": dict(load.mix),
         "background": {each.model: each.rate_rps for each in load.background},
     }
+
+
+def _expected_estimate(result: TrialResult, confirmation: Confirmation | None) -> float | None:
+    """Return the rate that one more closed loop is expected to show, requests/s."""
+    predicted = confirmation.prediction(confirmation.winner) if confirmation else None
+    if predicted is not None:
+        return predicted.mean
+    return result.estimate.rps if result.estimate else result.sustained_rps
 
 
 def _model_claim(folder: Path, archive: Archive) -> dict[str, str]:

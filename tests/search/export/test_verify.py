@@ -142,10 +142,10 @@ def test_verify_offers_the_claimed_rate(
     server.guard = lambda work: work
     exported_server = MagicMock()
     exported_server.return_value.__aenter__.return_value = server
-    module = "search.export.verify"
+    module = "search.export.loaded_server"
     monkeypatch.setattr(f"{module}.ExportedServer", exported_server)
     # Nothing is measured on this host: another servetune may run.
-    monkeypatch.setattr(f"{module}.exclusive_host", nullcontext)
+    monkeypatch.setattr("search.export.verify.exclusive_host", nullcontext)
     monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: SimulatedFleet(service_s))
     monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
     folder = export_best(outcome, export_format).folder

@@ -1,0 +1,131 @@
+"""Measure exported files again, and tell from the history whether their rate has fallen."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadgen.fleet import Fleet
+from loadgen.local_process import local_processes
+from loadgen.rate.goal import Depth
+from loadgen.rate.search import RateSearch
+from search.errors import RunError
+from search.export.drift import MAX_REPEATS, Drift, detect_drift
+from search.export.loaded_server import ExportedLoad, OnPhase, loaded_server, read_exported
+from search.measure.endpoint import MAX_PROCESSES
+from search.study.run_folder import Run
+from search.trial.host_lock import exclusive_host
+
+HISTORY_FILE = "recheck.jsonl"
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """The state of an exported configuration.
+
+    Attributes:
+        expected_rps: the rate that the run expects of one measurement.
+        history_rps: all measurements, oldest first; 0 for one without an answer.
+        measured: the number of measurements that were added now.
+    """
+
+    expected_rps: float
+    history_rps: tuple[float, ...]
+    measured: int
+    drift: Drift
+
+
+async def recheck(
+    folder: Path,
+    run: Run | None,
+    requests: Path | None,
+    model_store: Path | None,
+    url: str | None,
+    history: Path | None,
+    on_phase: OnPhase,
+) -> Recheck:
+    """Measure the closed loop of exported files, and append it to their history.
+
+    While the history leaves it open whether the rate has fallen, the measurement is repeated, at
+    most three times.
+
+    Args:
+        run: the run that the files come from; its requests are sent.
+        requests: requests file; overrides that of the run.
+        model_store: folder of the archive; overrides that of the run.
+        url: a server that runs these files already; None to start one.
+        history: file of the measurements; recheck.jsonl in the folder if None.
+
+    Raises:
+        RunError, ArchiveError, ConfigError, PayloadError: an input is missing or invalid.
+        ServerError: the server does not start.
+        GeneratorLostError: a load generator process was lost twice.
+    """
+    history = history or folder / HISTORY_FILE
+    rates = _read(history)
+    earlier = len(rates)
+    with tempfile.TemporaryDirectory(prefix="servetune-recheck-") as temporary, exclusive_host():
+        files, spec = read_exported(folder, run, model_store, Path(temporary))
+        load = ExportedLoad.read(files, spec, requests)
+        expected = float(files.claim["expected_rps"])
+        for _ in range(MAX_REPEATS):
+            if url is None:
+                async with loaded_server(files, load, Path(temporary)) as loaded:
+                    search = loaded.rate_search(load.goal, on_phase, Depth.ESTIMATE)
+                    found = await loaded.server.guard(search.find())
+            else:
+                fleet = Fleet(local_processes(load.payloads), max_processes=MAX_PROCESSES)
+                try:
+                    await fleet.set_target(url)
+                    batches = int(files.claim["batch_capacity"])
+                    search = RateSearch(
+                        load.goal,
+                        fleet,
+                        batches,
+                        max(2, 2 * batches),
+                        depth=Depth.ESTIMATE,
+                        progress=on_phase,
+                    )
+                    found = await search.find()
+                finally:
+                    fleet.close()
+            rate_rps = found.estimate.rps if found.estimate else 0.0
+            rates.append(rate_rps)
+            _append(history, {"time_s": round(time.time(), 1), "estimate_rps": rate_rps})
+            drift = detect_drift(expected, rates)
+            if not drift.is_uncertain:
+                break
+    return Recheck(expected, tuple(rates), len(rates) - earlier, drift)
+
+
+def _read(history: Path) -> list[float]:
+    """Return the rates of a history; a line that a full disk cut off is left out.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    if not history.exists():
+        return []
+    rates = []
+    try:
+        lines = history.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"history {history} cannot be read: {error}") from None
+    for line in lines:
+        try:
+            rates.append(float(json.loads(line)["estimate_rps"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rates
+
+
+def _append(history: Path, record: dict[str, Any]) -> None:
+    try:
+        with history.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise RunError(f"history {history} cannot be written: {error.strerror}") from None
