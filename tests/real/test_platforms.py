@@ -55,7 +55,7 @@ async def test_exported_server_describes_itself_as_the_trial(
     server = ExportedServer(folder, files.platform, TUNED, site, tmp_path / "logs")
     async with server, aiohttp.ClientSession() as session:
         assert server.differences() == []
-        described = {name: server.settings[name] for name in MODEL_KEYS}
+        described = {name: server.models[files.archive.name].settings[name] for name in MODEL_KEYS}
         wanted = {name: getattr(TUNED, name) for name in MODEL_KEYS}
         assert {n: v for n, v in described.items() if wanted[n] is not None} == {
             n: v for n, v in wanted.items() if v is not None

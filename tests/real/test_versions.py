@@ -74,7 +74,8 @@ async def test_torchserve_of_another_version_serves(
         assert (counters.answered, counters.batches) == (8, 1 + 2), "every batch was full"
         assert counters.queue_us > 0 and counters.inference_us > counters.queue_us
         described = installation.version.describes_timeouts
-        assert server.settings.get("response_timeout_s") == (33 if described else None)
+        (model,) = server.models.values()
+        assert model.settings.get("response_timeout_s") == (33 if described else None)
     written = (tmp_path / "trial" / "config.properties").read_text()
     assert ("disable_token_authorization" in written) == installation.version.requires_tokens
 
