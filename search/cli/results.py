@@ -156,7 +156,9 @@ def verify(
     windows: Annotated[
         int,
         typer.Option(
-            min=1, help="number of windows at the claimed rate; more than half must sustain it"
+            min=1,
+            help="number of windows at the claimed rate; more than half must sustain it, without "
+            "a failed request in any",
         ),
     ] = 3,
 ) -> None:

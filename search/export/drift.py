@@ -18,7 +18,7 @@ NOISE = 0.05
 #: The claim counts as this many measurements.
 _CLAIM_WEIGHT = 4
 #: In standard deviations: what is not summed up, where the sum means drift, and where a
-#: measurement is repeated. Chosen by simulation, see docs/benchmarks.md.
+#: measurement is repeated. Chosen by simulation, see docs/deploy/index.md.
 _ALLOWANCE, _LIMIT, _WARNING = 0.8, 3.0, 0.5
 MAX_REPEATS = 3
 
