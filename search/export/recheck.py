@@ -1,4 +1,4 @@
-"""Measure exported files again, and tell from the history whether their rate has fallen."""
+"""Measure exported files again, and judge by the history whether their rate has fallen."""
 
 from __future__ import annotations
 
