@@ -89,7 +89,7 @@ class _RecordingObserver(EventObserver):
 def _create_run(folder: Path, trials: int) -> Run:
     folder.mkdir()
     space = {"workers": {"low": 1, "high": 16}, "batch_size": {"low": 1, "high": 512}}
-    search = {"trials": trials}
+    search = {"trials": trials, "min_improvement_probability": 0}
     return create_run(
         load_spec(write_study("fixed", folder, name="scale", space=space, search=search))
     )

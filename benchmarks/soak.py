@@ -48,7 +48,7 @@ SECTIONS = {
         "max_batch_delay_ms": {"low": 1, "high": 200},
     },
     "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15},
-    "search": {"trials": 100_000},
+    "search": {"trials": 100_000, "min_improvement_probability": 0},
     "confirm": {"rounds": 0},
 }
 #: Range of the time between two faults, seconds.

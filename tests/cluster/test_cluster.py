@@ -37,7 +37,7 @@ def write_study(study: WriteStudy, lab: Lab, trials: int = 6, keep: bool = True)
             their measured speeds differ by chance.
     """
     return study(
-        search={"trials": trials},
+        search={"trials": trials, "min_improvement_probability": 0},
         load={"processes": 2, "max_processes": 2},
         cluster={"address": lab.cluster, "heterogeneous_hosts": "keep" if keep else "leave_out"},
     )

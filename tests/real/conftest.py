@@ -130,7 +130,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
                 "width": 0.2,
                 "max_rate_rps": 400,
             },
-            "search": {"trials": 4},
+            # All trials are run, however unlikely an improvement is.
+            "search": {"trials": 4, "min_improvement_probability": 0},
             "confirm": {"rounds": 0},
             "output": {"folder": str(tmp_path / "runs")},
         }
