@@ -50,6 +50,9 @@ def interpreters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
             target = ["--target", str(site_packages), f"torchserve=={version}"]
             subprocess.run([*pip, *target], check=True)
+            command = folder / "bin" / "torchserve"  # pip writes one for its own interpreter.
+            command.write_text(f"#!{python}\nfrom ts.model_server import start\n\nstart()\n")
+            command.chmod(0o755)
             # Behind this environment's own packages.
             (site_packages / "zz.pth").write_text(sysconfig.get_path("purelib") + "\n")
         return python
