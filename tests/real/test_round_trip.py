@@ -11,11 +11,13 @@ import pytest
 from search.export.common import ExportRequest
 from search.export.files import _write_common_files
 from search.export.properties import write_properties
+from search.export.scaling import Resources, Scaling
 from serving.archive import Archive
 from serving.config import MODEL_KEYS
 from serving.deployment import Deployment
 from serving.exported import ExportedServer
 from serving.installation import find_installation
+from serving.platforms.reading import read_platform
 from serving.production import DeploymentTarget
 from serving.site import Site
 from tests.archives import make_archive
@@ -39,13 +41,26 @@ def is_utf8(text: str) -> bool:
 async def start(made: Generated, archive: Archive, folder: Path) -> None:
     """Export, start TorchServe from the files, and compare its own description."""
     target = DeploymentTarget(made.text)
-    request = ExportRequest(folder / "best", made.tuned, archive, target, "")
+    request = ExportRequest(
+        folder / "best",
+        made.tuned,
+        archive,
+        target,
+        image=None,
+        effective={},
+        scaling=Scaling(1.0, 0.1, 1),
+        resources=Resources(None, None, are_limits=False),
+    )
     request.folder.mkdir(parents=True)
     _write_common_files(request, write_properties(request))
     text = (request.folder / "config.properties").read_text("latin-1")
     after = Deployment.read(text, THREADS, archive)
     site = Site(after.archive, find_installation())
-    async with ExportedServer(request.folder, after.config, site, folder / "logs") as server:
+    platform = read_platform(request.folder)
+    assert platform is not None
+    async with ExportedServer(
+        request.folder, platform, after.config, site, folder / "logs"
+    ) as server:
         assert server.differences() == [], text
         before = Deployment.read(made.text, {}, archive).config
         wanted = expected(made, before)
