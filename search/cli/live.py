@@ -171,8 +171,11 @@ class LiveView:
 def _result_text(result: TrialResult) -> str:
     if result.loads:
         text = "; ".join(_load_text(load) for load in result.loads)
+    elif result.state is TrialState.COMPLETE and result.sustained_rps is None:
+        # A visit of the confirmation estimates the capacity, and verifies no rate.
+        text = f"capacity of about {result.capacity_rps or 0:.1f} rps"
     elif result.state is TrialState.COMPLETE:
-        text = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s:.2f} s"
+        text = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s or 0:.2f} s"
     else:
         text = f"{str(result.state).lower()}: {first_line(result.cause)}"
     return f"{text} ({result.duration_s:.0f} s)"

@@ -49,3 +49,12 @@ def test_live_view_shows_trial_phase_rate_best_and_time_left() -> None:
         "round 2 of 5: stopping",
     ):
         assert part in text
+
+
+def test_live_view_shows_the_estimate_of_a_visit() -> None:
+    output = io.StringIO()
+    request = TrialRequest(3, TrialOrigin.CONFIRMATION, ServerConfig(workers=2))
+    visit = result_for(request, None, state=TrialState.COMPLETE, capacity_rps=97.5, duration_s=12.0)
+    with LiveView(Console(file=output), 3, 60.0, plain=True) as view:
+        view.confirmed(0, visit)
+    assert "round 1, trial 3: capacity of about 97.5 rps (12 s)" in output.getvalue()
