@@ -28,7 +28,8 @@ EVENTS_VERSION = 2
 #: 1: no version.
 #: 2: the same with a version.
 #: 3: `kept` holds settings instead of lines.
-CLAIM_VERSION = 3
+#: 4: `expected_rps`, `batch_capacity`, `scaling`; other models; `kept` holds all that is added.
+CLAIM_VERSION = 4
 #: measurements.json of a trial: `result`, `probes`, `windows`.
 #: 1: no version, `result` flat.
 #: 2: `result` as in trials.jsonl, version 2.

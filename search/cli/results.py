@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from search.cli.console import create_console
@@ -14,6 +16,22 @@ from search.cli.options import JsonOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError, RunError
 from servetune.errors import ExitStatus
+
+ExportedFolder = Annotated[
+    Path, typer.Argument(metavar="FILES", help="path of a folder that servetune export wrote")
+]
+RunOfFiles = Annotated[
+    Path | None,
+    typer.Option(
+        "--against", metavar="RUN", help="path of the run's folder that the files come from"
+    ),
+]
+RequestsOfFiles = Annotated[
+    Path | None, typer.Option(help="path of the requests file, if not that of the run")
+]
+StoreOfFiles = Annotated[
+    Path | None, typer.Option(help="path of the archive's folder, if not that of the run")
+]
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -140,19 +158,10 @@ def export(
 
 
 def verify(
-    files: Annotated[
-        Path, typer.Argument(metavar="FILES", help="path of a folder that servetune export wrote")
-    ],
-    against: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="path of the run's folder that the files come from"),
-    ] = None,
-    requests: Annotated[
-        Path | None, typer.Option(help="path of the requests file, if not that of the run")
-    ] = None,
-    model_store: Annotated[
-        Path | None, typer.Option(help="path of the archive's folder, if not that of the run")
-    ] = None,
+    files: ExportedFolder,
+    against: RunOfFiles = None,
+    requests: RequestsOfFiles = None,
+    model_store: StoreOfFiles = None,
     windows: Annotated[
         int,
         typer.Option(
@@ -167,10 +176,7 @@ def verify(
     from search.study.run_folder import Run
 
     console = create_console()
-
-    def on_phase(name: str, rate_rps: float) -> None:
-        console.print(format_phase(name, rate_rps), style="dim")
-
+    on_phase = _phase_printer(console)
     run = Run.open(against) if against else None
     checks = run_coroutine(check_files(files, run, requests, model_store, windows, on_phase))
     table = Table("", "check", "found")
@@ -184,19 +190,10 @@ def verify(
 
 
 def recheck(
-    files: Annotated[
-        Path, typer.Argument(metavar="FILES", help="path of a folder that servetune export wrote")
-    ],
-    against: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="path of the run's folder that the files come from"),
-    ] = None,
-    requests: Annotated[
-        Path | None, typer.Option(help="path of the requests file, if not that of the run")
-    ] = None,
-    model_store: Annotated[
-        Path | None, typer.Option(help="path of the archive's folder, if not that of the run")
-    ] = None,
+    files: ExportedFolder,
+    against: RunOfFiles = None,
+    requests: RequestsOfFiles = None,
+    model_store: StoreOfFiles = None,
     url: Annotated[
         str | None,
         typer.Option(help="URL of a server that runs these files; by default one is started"),
@@ -215,10 +212,7 @@ def recheck(
     from search.study.run_folder import Run
 
     console = create_console(stderr=as_json)
-
-    def on_phase(name: str, rate_rps: float) -> None:
-        console.print(format_phase(name, rate_rps), style="dim")
-
+    on_phase = _phase_printer(console)
     run = Run.open(against) if against else None
     found = run_coroutine(measure_again(files, run, requests, model_store, url, history, on_phase))
     if as_json:
@@ -245,6 +239,15 @@ def recheck(
             console.print("PASS: no drift")
     if found.drift.is_drift:
         raise typer.Exit(ExitStatus.FAILED)
+
+
+def _phase_printer(console: Console) -> Callable[[str, float], None]:
+    """Return a function that prints each phase of a measurement."""
+
+    def on_phase(name: str, rate_rps: float) -> None:
+        console.print(format_phase(name, rate_rps), style="dim")
+
+    return on_phase
 
 
 def _read_outcome(folder: Path) -> Any:
