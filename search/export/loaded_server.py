@@ -119,10 +119,15 @@ class LoadedServer:
 
     def rate_search(self, goal: Goal, on_phase: OnPhase, depth: Depth = Depth.FULL) -> RateSearch:
         """Return a search for the rate of this server."""
-        users = max(2, 2 * self.capacity)
-        return RateSearch(
-            goal, self.generator, self.capacity, users, depth=depth, progress=on_phase
-        )
+        return rate_search(self.generator, self.capacity, goal, on_phase, depth)
+
+
+def rate_search(
+    generator: LoadGenerator, capacity: int, goal: Goal, on_phase: OnPhase, depth: Depth
+) -> RateSearch:
+    """Return a search whose closed loop fills every batch twice; see `LoadedServer.capacity`."""
+    users = max(2, 2 * capacity)
+    return RateSearch(goal, generator, capacity, users, depth=depth, progress=on_phase)
 
 
 @contextlib.asynccontextmanager

@@ -12,10 +12,16 @@ from typing import Any
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
 from loadgen.rate.goal import Depth
-from loadgen.rate.search import RateSearch
 from search.errors import RunError
 from search.export.drift import MAX_REPEATS, Drift, detect_drift
-from search.export.loaded_server import ExportedLoad, OnPhase, loaded_server, read_exported
+from search.export.exported_files import ExportedFiles
+from search.export.loaded_server import (
+    ExportedLoad,
+    OnPhase,
+    loaded_server,
+    rate_search,
+    read_exported,
+)
 from search.measure.endpoint import MAX_PROCESSES
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
@@ -68,38 +74,39 @@ async def recheck(
     history = history or folder / HISTORY_FILE
     rates = _read(history)
     earlier = len(rates)
-    with tempfile.TemporaryDirectory(prefix="servetune-recheck-") as temporary, exclusive_host():
+    with tempfile.TemporaryDirectory(prefix="servetune-recheck-") as temporary:
         files, spec = read_exported(folder, run, model_store, Path(temporary))
         load = ExportedLoad.read(files, spec, requests)
-        expected = float(files.claim["expected_rps"])
-        for _ in range(MAX_REPEATS):
-            if url is None:
-                async with loaded_server(files, load, Path(temporary)) as loaded:
-                    search = loaded.rate_search(load.goal, on_phase, Depth.ESTIMATE)
-                    found = await loaded.server.guard(search.find())
-            else:
-                fleet = Fleet(local_processes(load.payloads), max_processes=MAX_PROCESSES)
-                try:
-                    await fleet.set_target(url)
-                    batches = int(files.claim["batch_capacity"])
-                    search = RateSearch(
-                        load.goal,
-                        fleet,
-                        batches,
-                        max(2, 2 * batches),
-                        depth=Depth.ESTIMATE,
-                        progress=on_phase,
-                    )
-                    found = await search.find()
-                finally:
-                    fleet.close()
-            rate_rps = found.estimate.rps if found.estimate else 0.0
-            rates.append(rate_rps)
-            _append(history, {"time_s": round(time.time(), 1), "estimate_rps": rate_rps})
-            drift = detect_drift(expected, rates)
-            if not drift.is_uncertain:
-                break
-    return Recheck(expected, tuple(rates), len(rates) - earlier, drift)
+        expected_rps = float(files.claim["expected_rps"])
+        with exclusive_host():
+            for _ in range(MAX_REPEATS):
+                rate_rps = await _measure(files, load, url, on_phase, Path(temporary))
+                rates.append(rate_rps)
+                _append(history, {"time_s": round(time.time(), 1), "estimate_rps": rate_rps})
+                drift = detect_drift(expected_rps, rates)
+                if not drift.is_uncertain:
+                    break
+    return Recheck(expected_rps, tuple(rates), len(rates) - earlier, drift)
+
+
+async def _measure(
+    files: ExportedFiles, load: ExportedLoad, url: str | None, on_phase: OnPhase, scratch: Path
+) -> float:
+    """Return the throughput of a closed loop, requests/s; 0 without an answer."""
+    if url is None:
+        async with loaded_server(files, load, scratch) as loaded:
+            search = loaded.rate_search(load.goal, on_phase, Depth.ESTIMATE)
+            found = await loaded.server.guard(search.find())
+    else:
+        fleet = Fleet(local_processes(load.payloads), max_processes=MAX_PROCESSES)
+        try:
+            await fleet.set_target(url)
+            capacity = int(files.claim["batch_capacity"])
+            search = rate_search(fleet, capacity, load.goal, on_phase, Depth.ESTIMATE)
+            found = await search.find()
+        finally:
+            fleet.close()
+    return found.estimate.rps if found.estimate else 0.0
 
 
 def _read(history: Path) -> list[float]:
