@@ -177,7 +177,7 @@ def test_verify_refuses_missing_inputs(outcome: Outcome, tmp_path: Path) -> None
     ("changes", "sentence"),
     [
         ({"run": "another"}, "was exported from trial 3 of another, which "),
-        ({"format_version": 99}, "trial.json has format_version 99, .* servetune reads 3"),
+        ({"format_version": 99}, "trial.json has format_version 99, .* servetune reads 4"),
     ],
     ids=["another run", "a later version"],
 )
@@ -194,5 +194,5 @@ def test_verify_refuses_claim_without_version(outcome: Outcome) -> None:
     claim = json.loads((folder / "trial.json").read_text())
     del claim["format_version"]
     (folder / "trial.json").write_text(json.dumps(claim))
-    with pytest.raises(RunError, match=r"format_version 1, .* servetune reads 3"):
+    with pytest.raises(RunError, match=r"format_version 1, .* servetune reads 4"):
         run_verify(folder, outcome)
