@@ -87,7 +87,7 @@ def predict(
                 "predicted_rps": predicted.median_rps if predicted.is_known else None,
                 "low_rps": predicted.low_rps,
                 "high_rps": predicted.high_rps,
-                "serves": predicted.serves,
+                "serving_probability": predicted.serves,
                 "measured_rps": rate,
             }
             for (config, predicted), rate in zip(entries, measured, strict=True)
@@ -98,7 +98,7 @@ def predict(
     if not entries:
         console.print("The rate of no configuration is known: no trial has sustained any rate.")
         return
-    table = Table("settings", "predicted rps (90 % interval)", "serves", "measured rps", box=None)
+    table = Table("settings", "predicted rps (90 % interval)", "chance to serve", "measured rps", box=None)
     for (config, predicted), rate in zip(entries, measured, strict=True):
         serves = "" if predicted.serves is None else f"{predicted.serves:.0%}"
         table.add_row(

@@ -16,7 +16,7 @@ def test_predict_shows_the_fastest_configurations(
     entries = json.loads(capsys.readouterr().out)
     assert len(entries) == 10
     for entry in entries:
-        assert entry["low_rps"] < entry["high_rps"] and 0 <= entry["serves"] <= 1
+        assert entry["low_rps"] < entry["high_rps"] and 0 <= entry["serving_probability"] <= 1
 
 
 def test_predict_answers_for_given_settings(
