@@ -75,7 +75,7 @@ def spinning(core: int) -> Iterator[None]:
             spinner.kill()
 
 
-def testthread_times_include_the_wait_for_a_core() -> None:
+def test_thread_times_include_the_wait_for_a_core() -> None:
     """Two processes spin on one core, so that each waits for the other."""
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("this kernel does not report run delay")
