@@ -56,11 +56,7 @@ async def connections_to(
     Raises:
         InputError: the URL is not valid.
     """
-    try:
-        # A resolver would raise the same for each request.
-        (URL(url).host or "").encode("idna")
-    except ValueError as error:
-        raise InputError(f"the URL {url!r} is not valid: {error}") from None
+    check_url(url)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=ssl),
         timeout=_NO_TIMEOUT,
@@ -75,6 +71,22 @@ async def connections_to(
             yield poster
         finally:
             await poster.close()
+
+
+def check_url(url: str) -> None:
+    """Check that a URL has a host to which a connection can be tried.
+
+    Raises:
+        InputError: the URL is not valid.
+    """
+    try:
+        host = URL(url).host
+        # A resolver would raise the same for each request.
+        (host or "").encode("idna")
+    except ValueError as error:
+        raise InputError(f"the URL {url!r} is not valid: {error}") from None
+    if not host:
+        raise InputError(f"the URL {url!r} is not valid: it has no host")
 
 
 def target_url(base: URL, payload: Payload) -> URL:

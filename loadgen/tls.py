@@ -6,7 +6,8 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from loadgen.errors import CertificateError
 
@@ -68,11 +69,14 @@ def find_tls_problem(url: str, tls: Tls) -> str | None:
     """Return why an https endpoint cannot be talked to, one sentence; None if it can.
 
     A server that cannot be reached at all is no problem of TLS.
+
+    Args:
+        url: a valid URL; see `connection.check_url`.
     """
-    address = urlsplit(url)
+    address = URL(url)
     if address.scheme != "https":
         return None
-    host, port = address.hostname or "", address.port or 443
+    host, port = address.host or "", address.port
     try:
         with socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as connection:
             with tls.context().wrap_socket(connection, server_hostname=host):

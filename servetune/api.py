@@ -170,6 +170,7 @@ def find_sustained_rate(
 
     Raises:
         PayloadError, CertificateError: the requests, or the file of certificates, cannot be used.
+        InputError: the URL is not valid.
         CommandError: the endpoint's certificate cannot be verified.
         GeneratorDefectError: a defect of the load generator ended the measurement.
         GeneratorLostError: a load generator process was lost twice.

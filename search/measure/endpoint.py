@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from loadgen.connection import check_url
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
 from loadgen.measurement import Measurement
@@ -49,9 +50,11 @@ async def measure_url(
         announce: receives the number of users, and how long the measurement may take.
 
     Raises:
+        InputError: the URL is not valid.
         CommandError: the endpoint's certificate cannot be verified.
         GeneratorLostError: a load generator process was lost twice.
     """
+    check_url(url)
     if problem := find_tls_problem(url, tls or Tls()):
         raise CommandError(problem)
     with exclusive_host():
