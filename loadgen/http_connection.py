@@ -154,10 +154,15 @@ class HttpConnection(asyncio.Protocol):
             return
         if not self._head_complete:
             self._receiver.failed(post, "disconnected" if error is None else "reset")
-        elif self._delimited or error is not None:
+            return
+        try:
+            if self._delimited or error is not None:
+                raise ValueError("truncated")
+            body = _decompressed(b"".join(self._chunks), self._encoding)
+        except (zlib.error, ValueError):
             self._receiver.failed(post, "incomplete body")
         else:
-            self._receiver.answered(post, status, b"".join(self._chunks))
+            self._receiver.answered(post, status, body)
 
     # The parser calls the following methods.
 
@@ -203,7 +208,7 @@ def _decompressed(body: bytes, encoding: bytes) -> bytes:
         ValueError: the encoding is none that this package knows, or the body is truncated.
         zlib.error: the body is corrupt.
     """
-    if encoding == b"identity" or not body:
+    if encoding in (b"", b"identity") or not body:
         return body
     if encoding not in (b"gzip", b"x-gzip", b"deflate"):
         raise ValueError(f"unknown encoding: {encoding!r}")

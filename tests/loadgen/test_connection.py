@@ -218,6 +218,8 @@ def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
         ("a compressed body is decompressed", [answer("200 OK", PACKED, "Content-Encoding: gzip")], (200, b"ok"), 1),
         ("1xx may come with the answer's head", [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + OK[:20], 0.02, OK[20:]], (200, b"ok"), 1),
         ("1xx alone is no answer", [b"HTTP/1.1 100 Continue\r\n\r\n", "close"], "disconnected", 2),
+        ("a compressed body may have no length", [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + PACKED, "close"], (200, b"ok"), 2),
+        ("a compressed body without a length may be corrupt", [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b" + b"no gzip!" * 4, "close"], "incomplete body", 2),
         ("deflate is decompressed", [answer("200 OK", zlib.compress(b"ok"), "Content-Encoding: Deflate")], (200, b"ok"), 1),
         ("deflate may lack its header", [answer("200 OK", zlib.compress(b"ok", wbits=-15), "Content-Encoding: deflate")], (200, b"ok"), 1),
         ("a compressed body may come in chunks", [CHUNKED[:-2] + b"content-encoding: gzip\r\n\r\n" + b"%x\r\n" % len(PACKED) + PACKED[:9], 0.02, PACKED[9:] + b"\r\n0\r\n\r\n"], (200, b"ok"), 1),
