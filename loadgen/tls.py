@@ -39,7 +39,8 @@ class Tls:
             CertificateError: the file cannot be read, or has no certificate.
         """
         try:
-            text = path.read_text("ascii")
+            # Comments between certificates may be in any encoding.
+            text = path.read_text("ascii", errors="ignore")
             if "-----BEGIN CERTIFICATE-----" not in text:
                 raise ssl.SSLError
             ssl.create_default_context(cadata=text)
@@ -47,8 +48,6 @@ class Tls:
             raise CertificateError(f"{path} cannot be read: it has no certificate in PEM") from None
         except OSError as error:
             raise CertificateError(f"{path} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise CertificateError(f"{path} cannot be read: it is not a PEM file") from None
         return cls(text)
 
     def context(self) -> ssl.SSLContext:

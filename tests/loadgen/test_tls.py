@@ -155,13 +155,21 @@ def test_find_tls_problem_names_a_server_without_tls() -> None:
     assert find_tls_problem(f"https://127.0.0.1:{server.server_port}/", Tls()) is None
 
 
+def test_tls_read_ignores_comments(authority: KeyPair, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text(f"# Autorité\n{authority.certificate.read_text()}", "utf-8")
+    context = Tls.read(path).context()
+    assert context.get_ca_certs() == Tls.read(authority.certificate).context().get_ca_certs()
+    assert len(context.get_ca_certs()) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (None, "No such file or directory"),
         (b"", "it has no certificate in PEM"),
         (b"-----BEGIN PRIVATE KEY-----\n", "it has no certificate in PEM"),
-        (b"\x30\x82\xff\x00", "it is not a PEM file"),
+        (b"\x30\x82\xff\x00", "it has no certificate in PEM"),
     ],
 )
 def test_tls_read_refuses_what_is_no_certificate(
