@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from loadgen.backlog import MIN_BLOCKS
-from loadgen.errors import GeneratorLostError
 from loadgen.measurement import BIN_S, BUSY_CPU, Load, LoadGenerator, Measurement
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import format_errors
+from loadgen.rate.windows import measure_again_if_lost
 from loadgen.schedule import Closed
 
 #: Users of the second step. The first step has one user, and shows how long a request takes.
@@ -155,10 +155,7 @@ class _Ramp:
         limit_s = max(self.goal.warmup_limit_s, 2 * self.goal.timeout_s)
         schedule = Closed(users, rounds * users)
         load = Load(schedule, limit_s, self.goal.timeout_s, max(users // 2, 1))
-        try:
-            return await self.generator.measure(load, _is_enough)
-        except GeneratorLostError:
-            return await self.generator.measure(load, _is_enough)
+        return await measure_again_if_lost(self.generator, load, _is_enough)
 
     def result(self) -> Saturation:
         if not self.steps:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from loadgen.errors import GeneratorLostError
 from loadgen.measurement import Load, LoadGenerator, Measurement, Until
@@ -13,10 +12,22 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.result import Probe
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import Verdict, duration_s, judge
-from loadgen.schedule import Closed, Constant, Poisson
+from loadgen.schedule import Closed, Constant, Poisson, Schedule
 
 #: Receives each phase and its rate as it begins.
 RateProgress = Callable[[str, float], None]
+
+
+async def measure_again_if_lost(generator: LoadGenerator, load: Load, until: Until) -> Measurement:
+    """Measure a window, and once more if a load generator process was lost.
+
+    Raises:
+        GeneratorLostError: a process was lost both times.
+    """
+    try:
+        return await generator.measure(load, until)
+    except GeneratorLostError:
+        return await generator.measure(load, until)
 
 
 @dataclass
@@ -43,7 +54,7 @@ class Windows:
         self.progress("warm-up", 0.0)
         limit_s = self.thresholds.closed_times * self.goal.warmup_limit_s
         end = ClosedLoopEnd(self.goal, hopeless_rps, self.thresholds)
-        return await self.measure(self._load(Closed(users), limit_s), end)
+        return await measure_again_if_lost(self.generator, self._load(Closed(users), limit_s), end)
 
     async def offer(
         self,
@@ -64,7 +75,7 @@ class Windows:
         while True:
             stop = EarlyStop(self.goal, seconds, self.thresholds)
             load = self._load(self._schedule(rate_rps, arrivals), seconds)
-            measured = await self.measure(load, stop)
+            measured = await measure_again_if_lost(self.generator, load, stop)
             self.spent_s += duration_s(measured)
             verdict, reason = judge(
                 measured,
@@ -88,14 +99,7 @@ class Windows:
         """Measure a window of Poisson arrivals for its latency, without a verdict."""
         self.progress(phase, rate_rps)
         load = self._load(Poisson(rate_rps, self.goal.seed), duration_s)
-        return await self.measure(load, lambda so_far: False)
-
-    async def measure(self, load: Load, until: Until) -> Measurement:
-        """Measure a window, and once more if a load generator process was lost."""
-        try:
-            return await self.generator.measure(load, until)
-        except GeneratorLostError:
-            return await self.generator.measure(load, until)
+        return await measure_again_if_lost(self.generator, load, lambda so_far: False)
 
     def warn(self, sentence: str) -> None:
         """Add a warning, once."""
@@ -108,5 +112,5 @@ class Windows:
         # Each window has separate arrivals.
         return Poisson(rate_rps, self.goal.seed + len(self.probes))
 
-    def _load(self, schedule: Any, duration_s: float) -> Load:
+    def _load(self, schedule: Schedule, duration_s: float) -> Load:
         return Load(schedule, duration_s, self.goal.timeout_s, self.cycle_requests)
