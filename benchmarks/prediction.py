@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.contestants import starting_points
 from benchmarks.surfaces import Simulated
-from search.study.observations import Observation, Telemetry
+from search.study.observations import Observation
 from search.study.prediction import predict_rates
 from servetune.errors import is_memory
 
@@ -29,19 +29,18 @@ class PredictionQuality:
 
 
 def prediction_quality(
-    surface: Simulated, seed: int, starts: int = 3, points: int = 500, with_telemetry: bool = True
+    surface: Simulated, seed: int, starts: int = 3, points: int = 500
 ) -> PredictionQuality:
     """Predict random configurations after the first starting points.
 
     Args:
         starts: number of trials.
         points: number of random configurations; those that fail are left out.
-        with_telemetry: whether the trials report what the server measured.
     """
     random = np.random.default_rng(seed)
     observations = []
     for point in starting_points(surface.space)[:starts]:
-        telemetry = surface.telemetry(point, random) if with_telemetry else Telemetry()
+        telemetry = surface.telemetry(point, random)
         is_too_large = is_memory(surface.failure(point))
         rate_rps = surface.measure(point, random)
         observations.append(
