@@ -15,11 +15,11 @@ from functools import partial
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.wander import Floats, ornstein_uhlenbeck
 from search.study.estimates import REFERENCE
 from search.study.noise import Variance, prior_of
 from search.study.race import Race, RaceRules
@@ -32,8 +32,6 @@ VERIFY_S = 50.0
 TIME_LIMIT_S = 900.0
 #: Earlier runs of the host that the prior is from.
 _EARLIER_RUNS, _EARLIER_DOF = 5, 20
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,7 @@ def _wander(begun_s: Sequence[float], constant_s: float, random: np.random.Gener
     """Return the means over LOOP_S of an Ornstein-Uhlenbeck process; each has variance 1."""
     step_s = 0.5
     count = int((begun_s[-1] + VISIT_S) / step_s) + 1
-    decay = math.exp(-step_s / constant_s)
-    shocks = random.standard_normal(count)
-    values = np.empty(count)
-    value = shocks[0]
-    for n in range(count):
-        value = decay * value + math.sqrt(1 - decay**2) * shocks[n] if n else value
-        values[n] = value
+    values = ornstein_uhlenbeck(constant_s, step_s, count, random)
     size = int(LOOP_S / step_s)
     first = [int((s + START_S) / step_s) for s in begun_s]
     means = np.array([values[n : n + size].mean() for n in first])

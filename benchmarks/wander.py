@@ -14,6 +14,21 @@ _STEPS_PER_TIME_CONSTANT = 30
 _LONGEST_STEP_S = 0.1
 
 
+def ornstein_uhlenbeck(
+    time_constant_s: float, step_s: float, steps: int, random: np.random.Generator
+) -> Floats:
+    """Return a stationary process of mean 0 and variance 1 at equal steps of time.
+
+    Args:
+        time_constant_s: time in which the correlation falls to 1 / e, seconds.
+    """
+    kept = np.exp(-step_s / time_constant_s)
+    shocks = random.standard_normal(steps)
+    # The first value has the stationary variance, and so do all others.
+    shocks[1:] *= np.sqrt(1 - kept**2)
+    return lfilter([1.0], [1.0, -kept], shocks)
+
+
 class Wander:
     """Speed over time: exp of an Ornstein-Uhlenbeck process, with mean 1.
 
@@ -26,11 +41,9 @@ class Wander:
     def __init__(self, sd: float, time_constant_s: float, seed: int = 0, horizon_s: float = 1200.0):
         self._step_s = min(time_constant_s / _STEPS_PER_TIME_CONSTANT, _LONGEST_STEP_S)
         steps = int(horizon_s / self._step_s)
-        kept = np.exp(-self._step_s / time_constant_s)
-        noise = np.random.default_rng(seed).normal(0, sd, steps)
-        # The first value has the stationary variance, and so do all others.
-        noise[1:] *= np.sqrt(1 - kept**2)
-        self._speed = np.exp(lfilter([1.0], [1.0, -kept], noise) - sd**2 / 2)
+        random = np.random.default_rng(seed)
+        process = ornstein_uhlenbeck(time_constant_s, self._step_s, steps, random)
+        self._speed = np.exp(sd * process - sd**2 / 2)
 
     @cached_property
     def _work_s(self) -> Floats:
