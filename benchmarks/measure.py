@@ -89,7 +89,7 @@ class CaseResult:
         probe_s, warmup_s: seconds of windows at offered rates, and of closed loops.
         limited: windows in which the load generator was the limit.
         as_expected: for a case with faults, whether the result is the expected one.
-        windows: rate, verdict, reason, begin and end of each probe since bracketing began.
+        windows: rate, verdict, reason, begin and end of each probe, seconds since the first began.
     """
 
     case: str
@@ -129,7 +129,7 @@ async def run_servetune(case: Case) -> CaseResult:
             armed_at: list[float] = []
 
             def progress(phase: str, rate: float) -> None:
-                if phase == "bracketing" and not armed_at:
+                if phase != "warm-up" and not armed_at:
                     armed_at.append(time.perf_counter())
                     if case.faults.wait_for_arm:
                         stub.arm()
