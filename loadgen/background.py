@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from loadgen.fleet import Fleet
-from loadgen.measurement import Load, LoadGenerator, Measurement, Until
+from loadgen.measurement import Load, LoadGenerator, Measurement, Until, added
 from loadgen.schedule import Constant, Poisson
 from loadgen.tls import Tls
 
@@ -112,14 +111,14 @@ def with_background(measured: Measurement, background: Mapping[str, Measurement]
             failed += window.failed
             for cause, count in window.errors.items():
                 errors[f"{cause} of the background model {model}"] = count
-    cpu_s = Counter(measured.client_cpu_s)
+    cpu_s = measured.client_cpu_s
     for window in background.values():
-        cpu_s.update(window.client_cpu_s)
+        cpu_s = added(cpu_s, window.client_cpu_s)
     return replace(
         measured,
         scheduled=measured.scheduled + failed,
         sent=measured.sent + failed,
         errors=errors,
-        client_cpu_s=dict(cpu_s),
+        client_cpu_s=cpu_s,
         background=background,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import sqrt
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from loadgen.histogram import Histogram
 from loadgen.schedule import Burst, Closed, Constant, Poisson, Schedule
 
 Counts = npt.NDArray[np.int64]
+Number = TypeVar("Number", int, float)
 
 BIN_S = 0.02
 LATE_S, LATE_SHARE = 0.005, 0.02
@@ -227,24 +228,23 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
             scheduled=merged.scheduled + part.scheduled,
             sent=merged.sent + part.sent,
             succeeded=merged.succeeded + part.succeeded,
-            errors={
-                cause: merged.errors.get(cause, 0) + part.errors.get(cause, 0)
-                for cause in {**merged.errors, **part.errors}
-            },
+            errors=added(merged.errors, part.errors),
             span_s=min(merged.span_s, part.span_s),
             begun=begun,
             done=done,
             good=good,
             client_cpu=max(merged.client_cpu, part.client_cpu),
-            client_cpu_s={
-                host: merged.client_cpu_s.get(host, 0.0) + part.client_cpu_s.get(host, 0.0)
-                for host in {**merged.client_cpu_s, **part.client_cpu_s}
-            },
+            client_cpu_s=added(merged.client_cpu_s, part.client_cpu_s),
             client_run_delay=max(merged.client_run_delay, part.client_run_delay),
             start_offset_s=max(merged.start_offset_s, part.start_offset_s),
             last_answer_s=max(merged.last_answer_s, part.last_answer_s),
         )
     return replace(merged, latency=latency, service=service, lateness=lateness)
+
+
+def added(first: Mapping[str, Number], second: Mapping[str, Number]) -> dict[str, Number]:
+    """Return the sums of two mappings by key; a key may be in one of them only."""
+    return {**first, **{key: first.get(key, 0) + value for key, value in second.items()}}
 
 
 def same_length(counts: Iterable[Counts]) -> list[Counts]:
