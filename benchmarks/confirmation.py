@@ -245,6 +245,9 @@ def main(
     )
     table = Table(*header, title=f"{runs} confirmations a row")
     chosen = [c for c in cases() if case in c.name]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(c.name for c in cases()))
+        raise typer.BadParameter(f"no case contains {case!r}; the cases are {known}")
     with ProcessPoolExecutor() as pool:
         for one, found in zip(
             chosen, pool.map(partial(simulate_all, runs=runs), chosen), strict=True

@@ -286,6 +286,8 @@ def main(
         console.print(_spread_table(found))
         console.print(summary([r.error for r in found], [r.probe_s for r in found]))
         return
+    if only is Part.REPEATED and (case or json_file or full or busy):
+        raise typer.BadParameter("--only repeated can be combined only with --runs")
     if only in (None, Part.REPEATED) and case is None:
         for table in tables(runs):
             console.print(table)

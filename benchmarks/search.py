@@ -152,9 +152,11 @@ def main(
     surface: Annotated[
         Path | None, typer.Option(help="CSV file of a recorded surface; search only this one.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each contestant on each surface.")] = 4,
-    per_kind: Annotated[int, typer.Option(help="Machines of each kind.")] = 4,
-    seconds: Annotated[float, typer.Option(help="Simulated duration of a run.")] = 600,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each contestant on each surface.")] = 4,
+    per_kind: Annotated[int, typer.Option(min=1, help="Machines of each kind.")] = 4,
+    seconds: Annotated[
+        float, typer.Option(min=TABLE_SECONDS[0], help="Simulated duration of a run.")
+    ] = 600,
     costs: Annotated[
         str, typer.Option(help=f"Duration of trials: {' or '.join(COSTS)}.")
     ] = "screening",
@@ -184,6 +186,9 @@ def main(
         surfaces = recorded or surfaces_of(choosing, per_kind)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
+    if unknown := [group for group in only or () if group not in surfaces]:
+        known = ", ".join(surfaces)
+        raise typer.BadParameter(f"unknown set {unknown[0]!r}; choose from {known}")
     surfaces = {group: found for group, found in surfaces.items() if not only or group in only}
     first_seed = 0 if choosing else PUBLISHED_FIRST_SEED
     runs: dict[str, dict[str, dict[str, list[SearchRun]]]] = {}
