@@ -377,6 +377,16 @@ _NOISE_RANGE = (0.03, 0.08)
 _INTEGERS = {"max_batch", "calls", "pattern", "tile"}
 
 
+def draw_parameters(
+    ranges: Mapping[str, tuple[float, float]], random: np.random.Generator
+) -> dict[str, Any]:
+    """Return a log-uniform value for each range."""
+    return {
+        name: float(np.exp(random.uniform(math.log(low), math.log(high))))
+        for name, (low, high) in ranges.items()
+    }
+
+
 def draw_others(seed: int, per_kind: int, kinds: tuple[str, ...]) -> list[OtherServer]:
     """Return servers of these kinds, `per_kind` of each kind and number of cores."""
     random = np.random.default_rng(seed)
@@ -385,10 +395,7 @@ def draw_others(seed: int, per_kind: int, kinds: tuple[str, ...]) -> list[OtherS
         make, ranges = KINDS[kind]
         for cores in OTHER_CORES:
             for number in range(per_kind):
-                drawn: dict[str, Any] = {
-                    name: float(np.exp(random.uniform(math.log(low), math.log(high))))
-                    for name, (low, high) in {"noise": _NOISE_RANGE, **ranges}.items()
-                }
+                drawn = draw_parameters({"noise": _NOISE_RANGE, **ranges}, random)
                 drawn |= {name: round(drawn[name]) for name in _INTEGERS & drawn.keys()}
                 servers.append(make(f"{kind} {seed}.{number}, {cores} cores", cores, **drawn))
     return servers

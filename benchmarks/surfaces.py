@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from benchmarks.kinds import draw_others
+from benchmarks.kinds import draw_others, draw_parameters
 from benchmarks.machine import Machine
 from search.spec.space import Dimension, Space, build_space, torchserve_defaults
 from search.study.observations import Telemetry
@@ -275,10 +275,7 @@ def draw_machines(seed: int, per_kind: int = 3) -> list[Simulated]:
     machines = []
     for kind, ranges in KINDS.items():
         for number in range(per_kind):
-            drawn: dict[str, Any] = {
-                name: float(np.exp(random.uniform(math.log(low), math.log(high))))
-                for name, (low, high) in {**_COMMON_RANGES, **ranges}.items()
-            }
+            drawn = draw_parameters({**_COMMON_RANGES, **ranges}, random)
             if "streams" in drawn:
                 drawn["streams"] = round(drawn["streams"])
             cores = int(random.choice(_CORES))
