@@ -284,8 +284,8 @@ def _copy_history(run: Run, store: StudyStore) -> None:
     """Copy the history of the noise of the run's hosts into the run, once."""
     if not run.noise_path.exists():
         hosts = {host_key(result) for result in store.results}
-        problem = copy_history(history_path(), run.noise_path, hosts)
-        store.record_notes([*store.notes, *([problem] if problem else [])])
+        if problem := copy_history(history_path(), run.noise_path, hosts):
+            store.add_note(problem)
 
 
 def _add_to_history(run: Run, store: StudyStore, confirmation: Confirmation) -> None:
@@ -294,8 +294,8 @@ def _add_to_history(run: Run, store: StudyStore, confirmation: Confirmation) -> 
     if variance.dof:
         host = host_key(next(iter(confirmation.rounds[0].values())))
         entry = NoiseEntry(run=run.name, variance=variance.value, dof=variance.dof)
-        problem = add_to_history(history_path(), host, entry)
-        store.record_notes([*store.notes, *([problem] if problem else [])])
+        if problem := add_to_history(history_path(), host, entry):
+            store.add_note(problem)
 
 
 Handlers = dict[signal.Signals, Any]

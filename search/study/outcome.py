@@ -25,7 +25,7 @@ class Outcome:
         reference: the trial that the others are compared with.
         importance: share of the rates' variance explained by each setting.
         reason: why the run ended; None if it has not.
-        notes: warnings about the hosts and the baseline.
+        notes: warnings about the hosts, the baseline and the edges of the space.
         failed: whether the run stopped because the reference failed.
         interrupted: whether the user interrupted the run.
         space: the search space, with the ranges that were widened.

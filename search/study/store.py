@@ -454,6 +454,10 @@ class StudyStore:
         """Replace the warnings about the hosts and the baseline."""
         self._study.set_user_attr("notes", list(notes))
 
+    def add_note(self, note: str) -> None:
+        """Add a warning to those that are recorded."""
+        self._study.set_user_attr("notes", [*self._study.user_attrs.get("notes", ()), note])
+
     @property
     def specification(self) -> dict[str, Any] | None:
         """The specification that the run began with; None before that."""

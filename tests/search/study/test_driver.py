@@ -39,3 +39,20 @@ def test_driver_notes_damaged_history(confirmed: Outcome, cache: Path) -> None:
     _copy_history(confirmed.run, store)
     (note,) = store.notes
     assert "is not used" in note and str(history_path()) in note
+
+
+def test_driver_notes_each_widened_range_once(confirmed: Outcome, cache: Path) -> None:
+    run, confirmation = confirmed.run, confirmed.confirmation
+    assert confirmation is not None
+    history_path().parent.mkdir(parents=True)
+    history_path().write_text("{")
+    store = open_store(run, run.spec())
+    store._widen({"batch_size": 256})
+    (edge_note,) = store.notes
+    for _ in range(2):
+        run.noise_path.unlink(missing_ok=True)
+        store.record_notes(["about a host"])
+        _copy_history(run, store)
+        _add_to_history(run, store, confirmation)
+        assert store.notes[0] == "about a host" and store.notes[-1] == edge_note
+        assert len(store.notes) == 4, "two of them are about the damaged history"
