@@ -88,7 +88,7 @@ async def measure_configs(
         results: list[dict[int, TrialResult]] = []
         try:
             for number in range(rounds):
-                indices, turn = measurement_order(number, len(configs)), asyncio.Lock()
+                indices, turn = measurement_order(number, range(len(configs))), asyncio.Lock()
                 if side_by_side:
                     measured = await asyncio.gather(*[measure(number, i, turn) for i in indices])
                 else:

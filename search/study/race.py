@@ -14,6 +14,7 @@ from scipy import special
 from search.study.estimates import REFERENCE, Estimates
 from search.study.intervals import Interval, log_interval
 from search.study.noise import Variance
+from search.study.rounds import measurement_order
 from search.study.sequential import critical_value
 
 
@@ -101,10 +102,7 @@ class Race:
     # --- the schedule ----------------------------------------------------------------
 
     def due(self) -> list[int]:
-        """Return what the next round visits, in order; nothing if the race is over.
-
-        Every second round runs backwards, so that a drift of the host favors no configuration.
-        """
+        """Return what the next round visits, in order; nothing if the race is over."""
         estimates = self.estimates
         served = [i for i in self.finalists or [REFERENCE] if estimates.visit_count(i)]
         if self.rounds >= self.rules.rounds or (self.rounds >= 2 and not served):
@@ -112,7 +110,7 @@ class Race:
         if self._is_precise():
             return []
         visited = [REFERENCE] * self._is_reference_due() + self.alive
-        return visited if self.rounds % 2 == 0 else visited[::-1]
+        return measurement_order(self.rounds, visited)
 
     def record(self, rates: Mapping[int, float | None]) -> None:
         """Add a complete round; see `Estimates.add_round`."""

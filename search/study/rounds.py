@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 from search.trial.result import TrialResult
 
 
-def measurement_order(round_number: int, count: int) -> list[int]:
+def measurement_order(round_number: int, indices: Iterable[int]) -> list[int]:
     """Return the indices of a round's configurations in the order of measurement.
 
-    Odd rounds run backwards, so that a drift of the host favours no configuration.
+    Odd rounds run backwards, so that a drift of the host favors no configuration.
     """
-    forward = list(range(count))
+    forward = list(indices)
     return forward if round_number % 2 == 0 else forward[::-1]
 
 

@@ -22,7 +22,7 @@ def rounds(*rows: list[float | None]) -> Rounds:
 
 
 def test_measurement_order_alternates_between_rounds() -> None:
-    assert [measurement_order(n, 3) for n in range(2)] == [[0, 1, 2], [2, 1, 0]]
+    assert [measurement_order(n, range(3)) for n in range(2)] == [[0, 1, 2], [2, 1, 0]]
 
 
 def test_rounds_separate_configurations_despite_common_drift() -> None:
