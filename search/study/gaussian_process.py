@@ -97,9 +97,10 @@ class Fit:
     Attributes:
         log_posterior: of the parameters, up to a constant; −∞ if it cannot be computed.
         inverse: of the covariance with noise.
-        weights: inverse × (log rates − mean function − offset).
+        weights: inverse × residuals.
         ones: inverse × 1.
         offset, offset_variance: posterior of the constant.
+        residuals: log rates − mean function − offset.
         fitted: posterior mean at the fitted points.
     """
 
@@ -111,6 +112,21 @@ class Fit:
     offset_variance: Floats
     residuals: Floats
     fitted: Floats
+
+    def log_predictive(self) -> Floats:
+        """Return the log density of each rate given the others, shape (vectors, points).
+
+        Leave-one-out cross-validation in closed form, with the constant integrated out.
+        """
+        precision = OFFSET_SD**-2 + self.ones.sum(axis=1)
+        inverse = self.inverse - (
+            self.ones[:, :, None] * self.ones[:, None, :] / precision[:, None, None]
+        )
+        diagonal = np.maximum(np.diagonal(inverse, axis1=1, axis2=2), 1e-12)
+        raw = self.residuals + self.offset[:, None]
+        errors = np.einsum("kij,kj->ki", inverse, raw) / diagonal
+        density: Floats = 0.5 * (np.log(diagonal) - errors**2 * diagonal - math.log(2 * math.pi))
+        return density
 
 
 class GaussianProcess:
@@ -260,21 +276,6 @@ class GaussianProcess:
         covariance[:, np.arange(count), np.arange(count)] += 1e-6
         normal = random.normal(size=(len(parameters), draws, count))
         return mean[:, None, :] + normal @ _cholesky(covariance).transpose(0, 2, 1)
-
-    def log_predictive(self, parameters: Floats, fit: Fit) -> Floats:
-        """Return the log density of each rate given the others, shape (vectors, points).
-
-        Leave-one-out cross-validation in closed form, with the constant integrated out.
-        """
-        precision = OFFSET_SD**-2 + fit.ones.sum(axis=1)
-        inverse = fit.inverse - (
-            fit.ones[:, :, None] * fit.ones[:, None, :] / precision[:, None, None]
-        )
-        diagonal = np.maximum(np.diagonal(inverse, axis1=1, axis2=2), 1e-12)
-        raw = fit.residuals + fit.offset[:, None]
-        errors = np.einsum("kij,kj->ki", inverse, raw) / diagonal
-        density: Floats = 0.5 * (np.log(diagonal) - errors**2 * diagonal - math.log(2 * math.pi))
-        return density
 
     def _kernel(self, parameters: Floats, squared: Floats) -> Floats:
         lengths = parameters[:, self._signal + 2 :]

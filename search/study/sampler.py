@@ -23,13 +23,11 @@ from search.study.feasibility import Feasibility
 from search.study.features import Floats
 from search.study.observations import Observation, Point
 from search.study.prediction import predict_rates
-from search.study.surrogate import Surrogate, Walkers
+from search.study.surrogate import MODELLED_SETTINGS, Surrogate, Walkers
 from search.trial.prediction import PredictedRate
 
 #: Acquisition: random candidates, then rounds of local search around the best candidates.
 _RANDOM_CANDIDATES, _LOCAL_STARTS, _LOCAL_ROUNDS = 300, 3, 3
-#: Settings that are varied together, with the others as in the best trial.
-_MODELLED = ("workers", "batch_size", "mkl_threads")
 #: Share of the settings of a random candidate that replace those of a good trial.
 _REPLACED_SHARE = 0.5
 #: The acquisition uses every n-th parameter sample.
@@ -236,7 +234,7 @@ class CapacitySampler(BaseSampler):
         candidates = space.draw(self._random, _RANDOM_CANDIDATES)
         # Also vary only the modelled settings of the best point, all of them together, and a random
         # part of the settings of the best points.
-        modelled = [{n: v for n, v in c.items() if n in _MODELLED} for c in candidates[::2]]
+        modelled = [{n: v for n, v in c.items() if n in MODELLED_SETTINGS} for c in candidates[::2]]
         mixed = [
             {n: v for n, v in c.items() if self._random.random() < _REPLACED_SHARE}
             for c in candidates[1::2]

@@ -28,7 +28,7 @@ _WALKERS, _FIRST_STEPS, _NEXT_STEPS = 16, 200, 20
 #: Maximum number of trials to fit: the cost grows with its cube.
 _MAX_FITTED = 56
 #: Settings that the formula depends on: what it leaves varies slowly with them.
-_MODELLED = ("workers", "batch_size", "mkl_threads")
+MODELLED_SETTINGS = ("workers", "batch_size", "mkl_threads")
 #: Priors of the log of standard deviations and length scales, with and without the formula.
 _FORMULA_SIGNAL, _FREE_SIGNAL = (math.log(0.12), 0.8), (math.log(0.8), 0.4)
 _MODELLED_LENGTH, _OTHER_LENGTH = (math.log(0.7), 0.7), (math.log(1.5), 1.0)
@@ -129,7 +129,7 @@ class Surrogate:
             Prior.of(
                 PRIORS,
                 _FORMULA_SIGNAL,
-                [_MODELLED_LENGTH if n in _MODELLED else _OTHER_LENGTH for n in names],
+                [_MODELLED_LENGTH if n in MODELLED_SETTINGS else _OTHER_LENGTH for n in names],
             ),
             lambda parameters, points: log_rate(parameters, Load.of(points)),
             Data(features, log_rates, extra, _handler_data(space, fitted)),
@@ -165,8 +165,8 @@ class Surrogate:
 
     def _formula_share(self) -> float:
         logs = []
-        for model, samples, fit in zip(self._models, self._samples, self._fits, strict=True):
-            density = model.log_predictive(samples, fit)[:, : self._measured]
+        for fit in self._fits:
+            density = fit.log_predictive()[:, : self._measured]
             logs.append(scipy.special.logsumexp(density, axis=0, b=1 / len(density)).sum())
         difference = float(logs[0] - logs[1])
         return float(scipy.special.expit(difference)) if math.isfinite(difference) else 0.5
