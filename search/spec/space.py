@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.config import SETTINGS, THREAD_VARIABLES, ServerConfig
+from serving.config import MODEL_KEYS, SETTINGS, THREAD_VARIABLES, ServerConfig
 from serving.environment import changes_speed
 from serving.errors import ConfigError
 from serving.properties import ESSENTIAL_KEYS, ESSENTIAL_MODEL_KEYS
@@ -202,7 +202,7 @@ class Space:
         models = {name: dict(settings) for name, settings in config.models.items()}
         for name in self.tuned_models:
             given = models.get(name, {})
-            models[name] = {**{n: defaults[n] for n in DEFAULT_MODEL_SETTINGS}, **given}
+            models[name] = {**{n: defaults[n] for n in MODEL_KEYS}, **given}
         return replace(config, models=models, **unset).digest
 
     def nearest_point(self, **settings: int) -> dict[str, Any]:

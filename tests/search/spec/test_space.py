@@ -157,6 +157,13 @@ def test_identity_is_equal_for_defaults_of_another_model() -> None:
     assert TWO.identity(ServerConfig(models=other)) != TWO.identity(ServerConfig())
 
 
+def test_identity_knows_the_default_timeout_of_another_model() -> None:
+    space = build_space({"models.ape.response_timeout_s": Dimension("", 60, 240)}, cores=4)
+    at_default = space.config(space.nearest_point())
+    assert at_default.models == {"ape": {"response_timeout_s": 120}}
+    assert space.identity(at_default) == space.identity(ServerConfig(mkl_threads=4))
+
+
 def test_values_of_another_model_must_be_choices() -> None:
     assert TWO.values(ServerConfig(models={"zoo.v2": {"batch_size": 5}})) is None
 
