@@ -32,6 +32,8 @@ MODEL_KEYS = {
 ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
 SETTINGS = (*MODEL_KEYS, *SERVER_KEYS, "mkl_threads")
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
+#: TorchServe reads numbers as Java's `int`.
+MAX_SETTING = 2**31 - 1
 #: Other keys in the JSON of `models`.
 MODEL_PROPERTIES = ("startupTimeout", "runtimeType", "maxWorkers")
 JVM_SIZE_FLAGS = ("-Xmx", "-Xms", "-Xmn", "-Xss")
@@ -93,9 +95,11 @@ class ServerConfig:
                     known = ", ".join((*MODEL_KEYS, *MODEL_PROPERTIES))
                     problems.append(f"{path} is not a setting of a model; known are {known}")
         for name, value in numbers.items():
-            if type(value) is not int or not 1 <= value < 2**31:
+            if type(value) is not int or value < 1:
                 note = "; TorchServe reads 0 as 100" if name.endswith("max_batch_delay_ms") else ""
                 problems.append(f"{name} must be an integer of at least 1 (got {value!r}){note}")
+            elif value > MAX_SETTING:
+                problems.append(f"{name} must be at most {MAX_SETTING} (got {value})")
         names = {key: name for name, key in SERVER_KEYS.items()}
         for key, text in self.properties.items():
             if key in names:

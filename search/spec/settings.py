@@ -28,11 +28,10 @@ from search.spec.space import (
     in_use_entries,
     model_dimension,
 )
-from serving.config import ServerConfig
+from serving.config import MAX_SETTING, ServerConfig
 from serving.errors import ConfigError
 
-#: TorchServe reads numbers as Java's `int`.
-Natural = Annotated[int, Field(ge=1, lt=2**31)]
+Natural = Annotated[int, Field(ge=1, lt=MAX_SETTING + 1)]
 
 
 class RangeSection(Section):
@@ -150,7 +149,8 @@ class SettingsSection(Section):
         default=None,
         description=(
             "Requests that may wait in the queue of the model. Unless given, it does not vary: it "
-            "is 2 × workers × batch_size, and at least that of the baseline."
+            "is 2 × workers × batch_size, of several models the largest, and at least that of the "
+            "baseline."
         ),
     )
     response_timeout_s: NumberSetting = Field(

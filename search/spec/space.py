@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.config import MODEL_KEYS, SETTINGS, THREAD_VARIABLES, ServerConfig
+from serving.config import MAX_SETTING, MODEL_KEYS, SETTINGS, THREAD_VARIABLES, ServerConfig
 from serving.environment import changes_speed
 from serving.errors import ConfigError
 from serving.properties import ESSENTIAL_KEYS, ESSENTIAL_MODEL_KEYS
@@ -153,18 +153,21 @@ class Space:
 
     def _with_sized_queue(self, config: ServerConfig) -> ServerConfig:
         """Return the configuration with room for two batches of each worker in the queue."""
-        defaults = self.defaults
-        settings = [
-            (config.workers, config.batch_size),
-            *((each.get("workers"), each.get("batch_size")) for each in config.models.values()),
-        ]
-        needed = max(
-            2 * int(workers or defaults["workers"]) * int(batch_size or defaults["batch_size"])
-            for workers, batch_size in settings
-        )
-        if needed <= (config.job_queue_size or defaults["job_queue_size"]):
+        # The queues of all models have the same size.
+        sizes = [self.size(config), *(self.size(config, model) for model in config.models)]
+        needed = max(2 * workers * batch_size for workers, batch_size in sizes)
+        if needed <= (config.job_queue_size or self.defaults["job_queue_size"]):
             return config
-        return replace(config, job_queue_size=needed)
+        return replace(config, job_queue_size=min(needed, MAX_SETTING))
+
+    def size(self, config: ServerConfig, model: str | None = None) -> tuple[int, int]:
+        """Return the workers and the batch size of the tuned model, or of another one."""
+        settings = (
+            name if model is None else model_dimension(model, name)
+            for name in ("workers", "batch_size")
+        )
+        workers, batch_size = (int(self._setting(config, name)) for name in settings)
+        return workers, batch_size
 
     def values(self, config: ServerConfig) -> dict[str, Any] | None:
         """Return the values of a configuration, with TorchServe's defaults for unset settings.

@@ -37,6 +37,7 @@ def test_properties_text_does_not_escape_vmargs() -> None:
     [
         ({"batch_size": 0}, r"batch_size must be an integer of at least 1 \(got 0\)"),
         ({"max_batch_delay_ms": 0}, "TorchServe reads 0 as 100"),
+        ({"workers": 2**31}, r"workers must be at most 2147483647 \(got 2147483648\)"),
         ({"workers": True}, "workers must be an integer"),
         ({"properties": {"async_loging": "true"}}, "async_loging is not known"),
         ({"properties": {"io_ratio": "many"}}, "io_ratio must be an integer"),

@@ -198,6 +198,23 @@ def test_space_sizes_the_queue_by_rule(
     assert space.config({**space.nearest_point(), **point}).job_queue_size == queue
 
 
+def test_space_sizes_the_queue_for_the_model_that_needs_most() -> None:
+    models = {name: Dimension("", 1, 64) for name in ("models.a.workers", "models.a.batch_size")}
+    space = build_space(models, 4, sizes_queue=True)
+    point = {**space.nearest_point(), "workers": 2, "batch_size": 64}
+    assert space.config(point).job_queue_size == 256
+    point |= {"models.a.workers": 16, "models.a.batch_size": 32}
+    assert space.config(point).job_queue_size == 1024
+    fixed = build_space({"models.a.batch_size": 64}, 4, sizes_queue=True)
+    assert fixed.config(fixed.nearest_point()).job_queue_size == 512, "it has 4 workers by default"
+
+
+def test_space_sizes_the_queue_within_what_torchserve_reads() -> None:
+    space = build_space({"batch_size": Dimension("", 1, 2**30)}, 4, sizes_queue=True)
+    point = {**space.nearest_point(), "workers": 4, "batch_size": 2**30}
+    assert space.config(point).job_queue_size == 2**31 - 1
+
+
 def test_space_leaves_the_queue_alone_without_the_rule() -> None:
     space = build_space({}, 4)
     point = {**space.nearest_point(), "workers": 4, "batch_size": 64}
