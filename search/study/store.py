@@ -552,15 +552,13 @@ class StudyStore:
 
     def _is_too_large(self, config: ServerConfig) -> bool:
         """Whether a configuration with no more workers and no larger batches lacked memory."""
-        defaults = self.space.defaults
 
-        def size(config: ServerConfig) -> tuple[int, int]:
-            workers = config.workers or defaults["workers"]
-            return workers, config.batch_size or defaults["batch_size"]
+        def sizes(config: ServerConfig) -> list[int]:
+            models = (None, *self.space.tuned_models)
+            return [number for model in models for number in self.space.size(config, model)]
 
-        workers, batch_size = size(config)
-        failed = [size(r.config) for r in self._results if is_memory(r.failure)]
-        return any(w <= workers and b <= batch_size for w, b in failed)
+        failed = [sizes(r.config) for r in self._results if is_memory(r.failure)]
+        return any(all(f <= n for f, n in zip(each, sizes(config), strict=True)) for each in failed)
 
     def _is_incumbent_due(self) -> bool:
         best = self.best

@@ -120,6 +120,14 @@ def test_store_excludes_recommended_point_that_lacks_memory(tmp_path: Path) -> N
     assert [request.origin for request in requests[2:]] == [TrialOrigin.SAMPLED] * 2
 
 
+def test_store_keeps_recommended_points_if_another_model_lacked_memory(tmp_path: Path) -> None:
+    store = begun_store(tmp_path, build_space({"models.other.workers": Dimension("", 1, 8)}, 4))
+    request = measure(store, state=TrialState.FAILED, failure=FailureKind.MEMORY_BUDGET)
+    assert request.origin is TrialOrigin.DEFAULT
+    # The default has 4 workers of the other model; the recommended points have 2 or 1.
+    assert [measure(store, 5.0).origin for _ in range(4)] == [TrialOrigin.RECOMMENDED] * 4
+
+
 def test_store_tell_passes_latency_excess_to_sampler(tmp_path: Path) -> None:
     store = begun_store(tmp_path)
     measure(store, None, p99_excess=0.5)
