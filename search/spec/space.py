@@ -48,6 +48,12 @@ def split_model(name: str) -> tuple[str, str] | None:
     return model, setting
 
 
+def setting_of(name: str) -> str:
+    """Return the setting of a dimension, without the name of another model."""
+    of_model = split_model(name)
+    return of_model[1] if of_model else name
+
+
 @dataclass(frozen=True)
 class Dimension:
     """A setting that varies over the integers from low to high, or over choices.
@@ -212,8 +218,8 @@ class Space:
         """Return the point nearest to these settings and TorchServe's defaults for the rest."""
         point = {}
         for dimension in self.dimensions:
-            _, setting = split_model(dimension.name) or ("", dimension.name)
-            number = settings.get(dimension.name, self.defaults.get(setting))
+            default = self.defaults.get(setting_of(dimension.name))
+            number = settings.get(dimension.name, default)
             point[dimension.name] = dimension.first if number is None else dimension.clip(number)
         return point
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search.spec.space import Dimension, Space
+from search.spec.space import Dimension, Space, setting_of
 from search.trial.result import TrialResult
 
 #: A value of at least this share of the upper bound is on the edge.
@@ -29,7 +29,7 @@ def widened_highs(
         if d.widen_to is None or not _is_on_edge(d, best[d.name]):
             continue
         factor = 2.0
-        if memory_share and d.name in _MEMORY_SETTINGS:
+        if memory_share and setting_of(d.name) in _MEMORY_SETTINGS:
             factor = min(factor, MEMORY_LIMIT_SHARE / memory_share)
         if (high := min(int(factor * d.high), d.widen_to)) > d.high:
             highs[d.name] = high

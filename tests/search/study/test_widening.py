@@ -36,6 +36,14 @@ def test_widened_highs_respect_the_memory(share: float, highs: dict[str, int]) -
     assert widened_highs(SPACE, {**BEST, "mkl_threads": 1}, share) == highs
 
 
+def test_widened_highs_respect_the_memory_with_another_model() -> None:
+    space = build_space({"models.other.workers": Dimension("", 1, 8, widen_to=64)}, 4)
+    best = {**space.nearest_point(), "models.other.workers": 8}
+    best |= {"workers": 2, "netty_threads": 2, "netty_client_threads": 2, "mkl_threads": 1}
+    assert widened_highs(space, best) == {"models.other.workers": 16}
+    assert widened_highs(space, best, 0.5) == {"models.other.workers": 13}
+
+
 def test_memory_share_is_that_of_the_host() -> None:
     result = trial_result(0, 5.0, peak_memory_mb=2000, facts={"memory_mb": 8000})
     assert memory_share(result) == 0.25
