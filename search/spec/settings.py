@@ -107,8 +107,8 @@ def _is_accepted(entries: dict[str, GroupEntry], info: ValidationInfo) -> dict[s
 SettingGroup = Annotated[dict[str, GroupEntry], AfterValidator(_is_accepted)]
 
 
-class SettingsSection(Section):
-    """The settings of TorchServe."""
+class ModelSettingsSection(Section):
+    """The settings of one model; of another model, the first three vary if they are not given."""
 
     workers: NumberSetting = Field(
         default=None,
@@ -125,6 +125,18 @@ class SettingsSection(Section):
             "200, logarithmic."
         ),
     )
+    response_timeout_s: NumberSetting = Field(
+        default=None,
+        description=(
+            "Seconds after which TorchServe kills a worker that has not answered. Does not vary "
+            "unless given."
+        ),
+    )
+
+
+class SettingsSection(ModelSettingsSection):
+    """The settings of TorchServe."""
+
     netty_threads: NumberSetting = Field(
         default=None,
         description=(
@@ -151,13 +163,6 @@ class SettingsSection(Section):
             "Requests that may wait in the queue of the model. Unless given, it does not vary: it "
             "is 2 × workers × batch_size, of several models the largest, and at least that of the "
             "baseline."
-        ),
-    )
-    response_timeout_s: NumberSetting = Field(
-        default=None,
-        description=(
-            "Seconds after which TorchServe kills a worker that has not answered. Does not vary "
-            "unless given."
         ),
     )
     properties: SettingGroup = Field(
@@ -190,29 +195,6 @@ class SettingsSection(Section):
             for name, value in getattr(self, group).items()
         }
         return {**settings, **grouped}
-
-
-class ModelSettingsSection(Section):
-    """The settings of one of several models. The first three vary if they are not given."""
-
-    workers: NumberSetting = Field(
-        default=None, description="Worker processes. Default range: 1 to 2 × cores."
-    )
-    batch_size: NumberSetting = Field(
-        default=None,
-        description="Maximum number of requests in a batch. Default range: 1 to 128, logarithmic.",
-    )
-    max_batch_delay_ms: NumberSetting = Field(
-        default=None,
-        description=(
-            "How long a worker waits for a batch to fill, in milliseconds. Default range: 1 to "
-            "200, logarithmic."
-        ),
-    )
-    response_timeout_s: NumberSetting = Field(
-        default=None,
-        description="Seconds after which TorchServe kills a worker. Does not vary unless given.",
-    )
 
 
 class SpaceSection(SettingsSection):
