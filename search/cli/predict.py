@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -12,6 +13,9 @@ from rich.table import Table
 from search.cli.console import create_console
 from search.cli.options import JsonOption, RunArgument
 from search.errors import CommandError, RunError
+
+if TYPE_CHECKING:
+    from search.spec.space import Space
 
 #: Number of configurations to show if none is given.
 _FASTEST = 10
@@ -43,7 +47,7 @@ def predict(
     Settings that are not given have their values in the run's best configuration. Without any, the
     configurations with the highest predicted rates are shown.
     """
-    from search.report.formatting import format_settings
+    from search.report.formatting import format_number, format_settings
     from search.report.prediction_text import format_prediction
     from search.study.ranking import rate_of
     from search.study.reading import read_outcome
@@ -61,15 +65,8 @@ def predict(
         "netty_client_threads": netty_client_threads,
         "mkl_threads": mkl_threads,
     }
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    changes |= _parsed(others or (), outcome.space)
-    varied = {d.name for d in outcome.space.dimensions}
-    if fixed := [name for name in changes if name not in varied]:
-        raise CommandError(
-            f"{fixed[0]} does not vary in this run, so its effect is not known; "
-            f"settings that vary: {', '.join(sorted(varied))}"
-        )
-    if changes:
+    texts = [f"{name}={value}" for name, value in given.items() if value is not None]
+    if changes := _parsed([*texts, *(others or ())], outcome.space):
         chosen = outcome.chosen
         base = chosen.config if chosen else outcome.space.default_config
         values = outcome.space.values(base) or outcome.space.nearest_point()
@@ -105,21 +102,29 @@ def predict(
             format_settings(replace(config, model_properties={})),
             format_prediction(predicted),
             serves,
-            f"{rate:.3g}" if rate is not None else "",
+            format_number(rate),
         )
     console.print(table)
 
 
-def _parsed(texts: Any, space: Any) -> dict[str, Any]:
-    """Return values by name from texts `NAME=VALUE`; choices are kept."""
+def _parsed(texts: Sequence[str], space: Space) -> dict[str, Any]:
+    """Return values by name from texts `NAME=VALUE`; choices are kept.
+
+    Raises:
+        CommandError: a setting does not vary, or cannot have the value.
+    """
     dimensions = {d.name: d for d in space.dimensions}
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise CommandError(f"--set must be NAME=VALUE (got {text!r})")
-        d = dimensions.get(name)
-        if d is not None and d.choices:
+        if (d := dimensions.get(name)) is None:
+            raise CommandError(
+                f"{name} does not vary in this run, so its effect is not known; "
+                f"settings that vary: {', '.join(sorted(dimensions))}"
+            )
+        if d.choices:
             equal = [choice for choice in d.choices if str(choice).lower() == value.lower()]
             if not equal:
                 listed = ", ".join(str(choice) for choice in d.choices)

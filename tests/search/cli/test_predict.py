@@ -5,8 +5,13 @@ import json
 import pytest
 
 from search.cli.main import run_command
+from search.cli.predict import _parsed
+from search.errors import CommandError
+from search.spec.space import Dimension, build_space
 from search.study.outcome import Outcome
+from search.study.reading import open_store
 from servetune.errors import ExitStatus
+from tests.results import result_for
 
 
 def test_predict_shows_the_fastest_configurations(
@@ -34,6 +39,9 @@ def test_predict_answers_for_given_settings(
     ("arguments", "message"),
     [
         pytest.param(["--set", "job_queue_size=5"], "does not vary in this run", id="fixed"),
+        pytest.param(
+            ["--set", "environment.MODE=fast"], "MODE does not vary in this run", id="fixed text"
+        ),
         pytest.param(["--set", "workers"], "--set must be NAME=VALUE", id="no value"),
         pytest.param(["--set", "workers=many"], "positive integer (got 'many')", id="no number"),
     ],
@@ -43,3 +51,22 @@ def test_predict_refuses_what_it_cannot_answer(
 ) -> None:
     assert run_command(["predict", str(outcome.run.folder), *arguments]) != ExitStatus.OK
     assert message in capsys.readouterr().err
+
+
+def test_predict_shows_measured_rates_without_an_exponent(
+    outcome: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(outcome.run, outcome.run.spec())
+    store.begin()
+    trial, request = store.ask() or pytest.fail("the study proposes no trial")
+    outcome.run.append(store.tell(trial, result_for(request, 1234.0)))
+    assert run_command(["predict", str(outcome.run.folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "1234" in shown and "e+0" not in shown
+
+
+def test_parsed_accepts_choices_only() -> None:
+    space = build_space({"workers": Dimension("", choices=(1, 2, 4))}, cores=4)
+    assert _parsed(["workers=2"], space) == {"workers": 2}
+    with pytest.raises(CommandError, match="workers must be one of 1, 2, 4"):
+        _parsed(["workers=3"], space)
