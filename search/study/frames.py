@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+from search.study.diff import flat
 from search.study.intervals import mean_interval, prediction_interval
 from search.trial.result import TrialResult
 
@@ -114,11 +115,8 @@ def _predictions(results: Iterable[TrialResult]) -> pd.DataFrame:
 
 def _settings(result: TrialResult) -> Iterator[tuple[str, Any]]:
     """Yield the settings of a trial as columns: `setting.workers`, `setting.jvm.-Xmx`."""
-    for name, value in result.config.to_dict().items():
-        if isinstance(value, Mapping):
-            yield from ((f"setting.{name}.{key}", str(entry)) for key, entry in value.items())
-        else:
-            yield f"setting.{name}", value
+    for name, value in flat(result.config.to_dict()).items():
+        yield f"setting.{name}", value
 
 
 def _typed(

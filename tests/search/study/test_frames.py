@@ -13,6 +13,7 @@ import pytest
 from search.formats import MEASUREMENTS_VERSION
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
+from serving.config import ServerConfig
 from tests.results import trial_result
 
 WINDOW = {
@@ -42,6 +43,15 @@ def test_dataframe_of_trials_is_typed(outcome: Outcome) -> None:
     assert table["state"].tolist() == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE", "FAILED"]
     assert table.loc[3, "setting.batch_size"] == 64
     assert table.loc[3, "setting.jvm.-Xmx"] == "2g" and pd.isna(table.loc[0, "setting.workers"])
+
+
+def test_dataframe_of_trials_has_a_column_for_each_setting_of_another_model(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    models = {"zoo.v2": {"workers": 3, "runtimeType": "PYTHON"}}
+    run.append(trial_result(0, 100.0, ServerConfig(models=models)))
+    table = run.dataframe()
+    assert table.loc[0, "setting.models.zoo.v2.workers"] == 3
+    assert table.loc[0, "setting.models.zoo.v2.runtimeType"] == "PYTHON"
 
 
 def test_dataframe_of_windows_has_a_row_for_each_window(outcome: Outcome) -> None:
