@@ -40,7 +40,14 @@ def doctor(
     from search.cluster.doctor import check_cluster, check_host
     from search.export.deployment_check import check_deployment
 
+    if archive is not None and deployment is None:
+        raise CommandError("--archive requires --deployment FILES")
+    of_host = {"--python": python, "--java": java, "--cluster": cluster}
     if deployment is not None:
+        if given := [option for option, value in of_host.items() if value is not None]:
+            raise CommandError(
+                f"{given[0]} is for the check of a host, --deployment for that of files; pass one"
+            )
         findings = check_deployment(deployment, archive)
     else:
         findings = check_cluster(cluster, python, java) if cluster else check_host(python, java)

@@ -21,6 +21,8 @@ from tests.stub import stub
         (["export", "."], "is not a run folder"),
         (["init", "."], "already exists; choose another name"),
         (["tune"], "Missing argument"),
+        (["doctor", "--archive", "a.mar"], "--archive requires --deployment FILES"),
+        (["doctor", "--deployment", ".", "--java", "java"], "--java is for the check of a host"),
         (["frobnicate"], "No such command"),
     ],
 )
