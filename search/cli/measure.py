@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -24,8 +25,16 @@ from search.spec.preflight import preflight
 from servetune.errors import FailureKind
 from serving.errors import ServerError
 
+#: Parameters that apply to one of the two things to measure.
+_URL_ONLY = (
+    *("requests", "users", "batch_size", "arrivals", "timeout_s", "width", "p99_s"),
+    *("ca_file", "insecure"),
+)
+_SPEC_ONLY = ("config", "rounds", "side_by_side", "keep")
+
 
 def measure(
+    context: typer.Context,
     spec: Annotated[
         Path | None, typer.Argument(metavar="[SPEC]", help="path of the specification, a YAML file")
     ] = None,
@@ -115,9 +124,10 @@ def measure(
     console = create_console(stderr=as_json)
     if (spec is None) == (url is None):
         raise CommandError("pass either SPEC or --url")
-    given: dict[str, Any] = {"width": width, "p99_s": p99_s}
-    goal = {name: value for name, value in given.items() if value is not None}
+    _refuse(context, _SPEC_ONLY if spec is None else _URL_ONLY)
     if url is not None:
+        given: dict[str, Any] = {"width": width, "p99_s": p99_s}
+        goal = {name: value for name, value in given.items() if value is not None}
         if arrivals not in ("constant", "poisson"):
             raise CommandError(f"--arrivals must be constant or poisson (got {arrivals!r})")
         _measure_url(
@@ -131,13 +141,20 @@ def measure(
             console,
         )
     elif spec is not None:
-        others = {"requests": requests, "users": users, "batch_size": batch_size, **goal}
-        others |= {"ca_file": ca_file, "insecure": insecure or None}
-        for name, value in others.items():
-            if value is not None:
-                option = name.replace("_", "-")
-                raise CommandError(f"--{option} is for --url; the specification has its own")
         _measure_spec(spec, config or [], rounds, side_by_side, keep, as_json, console)
+
+
+def _refuse(context: typer.Context, names: Sequence[str]) -> None:
+    """Raise CommandError if one of these options is on the command line."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            reason = (
+                "is for --url; the specification has its own"
+                if name in _URL_ONLY
+                else "is for SPEC; remove it to measure a URL"
+            )
+            raise CommandError(f"--{name.replace('_', '-')} {reason}")
 
 
 def _tls(url: str, ca_file: Path | None, insecure: bool) -> Tls | None:

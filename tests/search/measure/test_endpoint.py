@@ -114,6 +114,12 @@ def test_measure_refuses_latencies_above_the_limit(
         (["spec.yaml", "--users", "8"], "--users is for --url; the specification has its own"),
         (["spec.yaml", "--p99-s", "1"], "--p99-s is for --url"),
         (["spec.yaml", "--insecure"], "--insecure is for --url"),
+        (["spec.yaml", "--arrivals", "poisson"], "--arrivals is for --url"),
+        (["spec.yaml", "--timeout-s", "10"], "--timeout-s is for --url"),
+        (["--url", "http://h/", "--config", "a.properties"], "--config is for SPEC; remove it"),
+        (["--url", "http://h/", "--rounds", "3"], "--rounds is for SPEC"),
+        (["--url", "http://h/", "--side-by-side"], "--side-by-side is for SPEC"),
+        (["--url", "http://h/", "--keep", "files"], "--keep is for SPEC"),
     ],
 )
 def test_measure_refuses_options_that_do_not_fit(
