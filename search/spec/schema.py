@@ -517,7 +517,7 @@ class StudySpec(Section):
     notify: list[NotifySection] = Field(
         default=[],
         max_length=10,
-        description="Webhooks: signed HTTP requests when the run ends..",
+        description="Webhooks: signed HTTP requests when the run ends.",
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,11 @@ _START = b'{"format_version"'
 _BLOCK_BYTES = 1 << 12
 
 
+def format_line(version: int, data: Mapping[str, Any]) -> str:
+    """Return a line with this format version."""
+    return json.dumps({"format_version": version, **data}) + "\n"
+
+
 def append_line(path: Path, version: int, data: Mapping[str, Any]) -> None:
     """Append a line with this format version, and sync it to disk.
 
@@ -25,7 +30,7 @@ def append_line(path: Path, version: int, data: Mapping[str, Any]) -> None:
     Raises:
         OSError: the line cannot be written.
     """
-    text = json.dumps({"format_version": version, **data}).encode() + b"\n"
+    text = format_line(version, data).encode()
     with path.open("a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         end = _end_of_lines(file)

@@ -24,7 +24,7 @@ from search.formats import (
 from search.spec.loading import parse_spec
 from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
-from search.study.json_lines import append_line, complete_lines
+from search.study.json_lines import append_line, complete_lines, format_line
 from search.trial.result import TrialResult
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class Run:
 
     def rebuild(self, results: list[TrialResult]) -> None:
         """Replace trials.jsonl by a line for each of these results."""
-        lines = "".join(_trial_line(result) for result in results)
+        lines = "".join(format_line(TRIALS_VERSION, result.to_dict()) for result in results)
         write_atomically(self.folder / "trials.jsonl", lines)
 
     def results(self) -> list[TrialResult]:
@@ -301,10 +301,6 @@ class ResultReader:
                 f"{self._path}: line {len(self._results) + 1} is damaged: {first_line(error)}; "
                 "restore or remove the line"
             ) from None
-
-
-def _trial_line(result: TrialResult) -> str:
-    return json.dumps({"format_version": TRIALS_VERSION, **result.to_dict()}) + "\n"
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
