@@ -11,8 +11,9 @@ from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.files import (
+    DEFAULT_CONFIG,
     PlatformFiles,
-    find_option,
+    config_path,
     one,
     parse_quantity,
     read_bytes_as_text,
@@ -22,7 +23,6 @@ from serving.platforms.files import (
 )
 
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-_DEFAULT_CONFIG = "/home/model-server/config.properties"
 
 
 def read_compose(path: Path) -> PlatformFiles:
@@ -42,8 +42,8 @@ def read_compose(path: Path) -> PlatformFiles:
         name = file.get("path") if isinstance(file, dict) else file
         environment |= parse_environment(read_text(path.parent / str(name)))
     environment |= _variables(service.get("environment"))
-    place = find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
-    file = _mounted(service, place or _DEFAULT_CONFIG, path.parent)
+    place = config_path(options, environment)
+    file = _mounted(service, place or DEFAULT_CONFIG, path.parent)
     if file is None and place is not None:
         raise ConfigError(f"{path}: the service reads {place}, which no volume provides")
     notes = () if file else ("no config.properties is mounted: the image has its own",)

@@ -8,14 +8,13 @@ from pathlib import Path, PurePosixPath
 
 from serving.errors import ConfigError
 from serving.platforms.files import (
+    DEFAULT_CONFIG,
     PlatformFiles,
-    find_option,
+    config_path,
     read_bytes_as_text,
     read_text,
     torchserve_options,
 )
-
-_DEFAULT_CONFIG = "/home/model-server/config.properties"
 
 
 def read_dockerfile(path: Path) -> PlatformFiles:
@@ -44,8 +43,8 @@ def read_dockerfile(path: Path) -> PlatformFiles:
                 is_folder = len(words) > 2 or words[-1].endswith("/") or words[-1] == "."
                 copied += [(word, work_folder / words[-1], is_folder) for word in words[:-1]]
     options = torchserve_options([*commands["ENTRYPOINT"], *commands["CMD"]]) or ()
-    place = find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
-    file = _copied_file(copied, PurePosixPath(place or _DEFAULT_CONFIG), path.parent)
+    place = config_path(options, environment)
+    file = _copied_file(copied, PurePosixPath(place or DEFAULT_CONFIG), path.parent)
     if file is None and place is not None:
         raise ConfigError(f"{path}: the image reads {place}, which no COPY provides")
     notes = () if file else ("no config.properties is copied: the image below has its own",)

@@ -13,6 +13,8 @@ import yaml
 from serving.errors import ConfigError
 from serving.limits import Limits
 
+#: Where the images pytorch/torchserve have their configuration.
+DEFAULT_CONFIG = "/home/model-server/config.properties"
 #: Factors of the suffixes of a Kubernetes quantity.
 _FACTORS = {
     "": 1.0,
@@ -48,10 +50,6 @@ class PlatformFiles:
     sources: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def option(self, *names: str) -> str | None:
-        """Return the value of an option of the command, `--ts-config` for example."""
-        return find_option(self.arguments, *names)
-
 
 def find_option(arguments: Sequence[str], *names: str) -> str | None:
     """Return the value of the last of these options: `--name value` or `--name=value`."""
@@ -61,6 +59,11 @@ def find_option(arguments: Sequence[str], *names: str) -> str | None:
         if name in names:
             value = text if equals else next(iter(arguments[index + 1 :]), None)
     return value
+
+
+def config_path(options: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """Return the path of the config.properties that the command or its variables name."""
+    return find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
 
 
 def torchserve_options(command: Sequence[str]) -> tuple[str, ...] | None:

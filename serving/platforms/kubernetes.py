@@ -12,8 +12,9 @@ from typing import Any
 from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.platforms.files import (
+    DEFAULT_CONFIG,
     PlatformFiles,
-    find_option,
+    config_path,
     one,
     read_bytes_as_text,
     read_documents,
@@ -23,9 +24,6 @@ from serving.platforms.files import (
 )
 
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod")
-#: Where the images pytorch/torchserve have their configuration.
-_DEFAULT_CONFIG = "/home/model-server/config.properties"
-_UNNAMED = "config.properties"
 
 
 def is_workload(documents: Sequence[Mapping[str, Any]]) -> bool:
@@ -104,8 +102,8 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     environment, secrets, notes = _environment(container, maps)
     command = [*(container.get("command") or ()), *(container.get("args") or ())]
     options = torchserve_options(_words(command)) or ()
-    place = find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
-    properties = _mounted_file(spec, container, maps, place or _DEFAULT_CONFIG)
+    place = config_path(options, environment)
+    properties = _mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
     if properties is None and place is not None:
         raise ConfigError(
             f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "

@@ -10,7 +10,7 @@ from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.files import (
     PlatformFiles,
-    find_option,
+    config_path,
     parse_quantity,
     read_bytes_as_text,
     read_text,
@@ -43,7 +43,7 @@ def read_systemd(path: Path) -> PlatformFiles:
             sources.append(file)
         elif not is_optional:
             raise ConfigError(f"{path}: EnvironmentFile {name} does not exist")
-    place = find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
+    place = config_path(options, environment)
     file = _find(place, path) if place else None
     if place and file is None:
         raise ConfigError(f"{path}: {place} does not exist, neither there nor beside the unit")
