@@ -11,6 +11,7 @@ from serving.deployment import Deployment
 from serving.environment import REDACTED, parse_environment
 from serving.errors import ConfigError
 from serving.key_pair import PASSWORD, KeyPair
+from serving.platforms.files import read_bytes_as_text
 from serving.platforms.reading import read_platform
 
 
@@ -73,25 +74,13 @@ def read_files(
         variables = {**platform.environment, **hidden, **read_environment_file(environment)}
         return platform.properties, variables
     variables = read_environment_file(environment or environment_beside(path))
-    return None if path is None else read_properties_file(path), variables
+    return None if path is None else read_bytes_as_text(path), variables
 
 
 def environment_beside(properties: Path | None) -> Path | None:
     """Return the file `environment` in the folder of a config.properties; None without one."""
     path = properties.with_name("environment") if properties else None
     return path if path and path.is_file() else None
-
-
-def read_properties_file(path: Path) -> str:
-    """Return the text of a config.properties; as in Java, each byte is one character.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    try:
-        return path.read_bytes().decode("latin-1")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def read_environment_file(path: Path | None) -> dict[str, str]:
@@ -104,7 +93,7 @@ def read_environment_file(path: Path | None) -> dict[str, str]:
         return {}
     try:
         if path.suffix == ".properties":  # The keystore's password is in the file in use.
-            lines = javaproperties.loads(read_properties_file(path))
+            lines = javaproperties.loads(read_bytes_as_text(path))
             return {key: text for key, text in lines.items() if key == PASSWORD}
         return parse_environment(path.read_text())
     except OSError as error:

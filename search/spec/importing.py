@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 from search.errors import CommandError
-from search.spec.config_file import environment_beside, read_config, read_properties_file
+from search.spec.config_file import environment_beside, read_config
 from search.spec.loading import STARTER_PATH
 from serving.archive import Archive
 from serving.deployment import Deployment
 from serving.environment import REDACTED, redacted
 from serving.errors import ConfigError
 from serving.limits import Limits
-from serving.platforms.files import PlatformFiles
+from serving.platforms.files import PlatformFiles, read_bytes_as_text
 from serving.platforms.reading import read_manifests, read_platform
 from serving.reading import list_models
 
@@ -206,7 +206,7 @@ def _kind(path: Path) -> str:
         return "properties"
     if name.endswith(_ENVIRONMENT_SUFFIXES) or "env" in name:
         return "environment"
-    text = read_properties_file(path)
+    text = read_bytes_as_text(path)
     keys = [line.partition("=")[0].strip() for line in text.splitlines() if "=" in line]
     is_environment = text.lstrip().startswith("{") or (keys and all(k.isupper() for k in keys))
     return "environment" if is_environment else "properties"
@@ -226,7 +226,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _named_archive(properties: Path | None) -> Archive | None:
     """Return the first archive that a config.properties names; None if it names none."""
-    return _first_archive(read_properties_file(properties), properties) if properties else None
+    return _first_archive(read_bytes_as_text(properties), properties) if properties else None
 
 
 def _first_archive(text: str, path: Path) -> Archive | None:
