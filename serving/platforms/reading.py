@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from serving.environment import parse_environment
@@ -23,6 +24,8 @@ from serving.sagemaker import ARGUMENTS as SAGEMAKER_ARGUMENTS
 from serving.sagemaker import is_sagemaker
 
 _YAML_SUFFIXES = (".yaml", ".yml")
+#: What the readers raise for an entry of another type or form than its platform expects.
+_MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 _START_SCRIPT_ARGUMENTS = ("--start", "--foreground", "--ncs")
 
 
@@ -35,6 +38,35 @@ def read_platform(path: Path) -> PlatformFiles | None:
     Raises:
         ConfigError: it is of a platform, but cannot be read.
     """
+    with _malformed(path):
+        return _read(path)
+
+
+def read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
+    """Read YAML files together: an InferenceService, or a workload; None if there is neither.
+
+    Raises:
+        ConfigError: a file cannot be read, or the deployment is not complete.
+    """
+    with _malformed(paths[0]):
+        return _read_manifests(paths)
+
+
+@contextmanager
+def _malformed(path: Path) -> Iterator[None]:
+    """Report an entry of another type or form as a problem of the file."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except _MALFORMED as error:
+        raise ConfigError(
+            f"{path} has an entry of an unexpected form ({error}); correct it, or pass its "
+            "config.properties"
+        ) from None
+
+
+def _read(path: Path) -> PlatformFiles | None:
     if path.is_dir():
         return _read_folder(path)
     if path.name in COMPOSE_FILES:
@@ -44,18 +76,13 @@ def read_platform(path: Path) -> PlatformFiles | None:
     if path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
         return read_dockerfile(path)
     if path.suffix in _YAML_SUFFIXES:
-        return read_manifests([path])
+        return _read_manifests([path])
     if path.suffix == ".json":
         return _read_sagemaker(path)
     return None
 
 
-def read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
-    """Read YAML files together: an InferenceService, or a workload; None if there is neither.
-
-    Raises:
-        ConfigError: a file cannot be read, or the deployment is not complete.
-    """
+def _read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
     by_path = {path: read_documents(path) for path in paths}
     if services := [path for path, found in by_path.items() if is_inference_service(found)]:
         return read_kserve(services)
@@ -73,7 +100,7 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
     if units := sorted(folder.glob("*.service")):
         return read_systemd(units[0])
     files = sorted(path for path in folder.rglob("*") if path.suffix in _YAML_SUFFIXES)
-    if files and (found := read_manifests(files)):
+    if files and (found := _read_manifests(files)):
         return found
     if (folder / "environment.json").is_file():
         return _read_sagemaker(folder / "environment.json")

@@ -156,3 +156,31 @@ def test_read_platform_leaves_other_files_to_their_readers(tmp_path: Path, name:
 
 def test_read_platform_finds_nothing_in_an_empty_folder(tmp_path: Path) -> None:
     assert read_platform(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: [a]"),
+        ("compose.yaml", "services: {a: {image: torchserve, volumes: 5}}"),
+        ("compose.yaml", "services: {a: {image: torchserve, command: 'a \"b'}}"),
+        ("compose.yaml", "services: {a: {image: torchserve, cpus: many}}"),
+        ("compose.yaml", "services: {a: {image: torchserve, mem_limit: '1e999'}}"),
+        ("compose.yaml", "a: " + "[" * 10_000),
+        ("Dockerfile", "COPY"),
+        ("Dockerfile", "FROM x\nCMD [bad"),
+        ("Dockerfile", "FROM x\nENV A='b"),
+        ("a.service", "[Service]\nExecStart=torchserve 'a"),
+        ("a.service", "[Service]\nExecStart=torchserve --start\nCPUQuota=x%"),
+        ("a.yaml", "kind: Deployment\nspec: 3"),
+        ("a.yaml", "kind: Pod\nspec: {containers: [{env: [{value: 3}]}]}"),
+        ("a.yaml", "kind: Pod\nspec: {containers: [{resources: {limits: 3}}]}"),
+    ],
+)
+def test_read_platform_refuses_entries_of_another_form(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(ConfigError, match="has an entry of an unexpected form"):
+            read_platform(path)
