@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import shlex
 from pathlib import Path, PurePosixPath
 
@@ -79,7 +80,8 @@ def _copied_file(
     copied: list[tuple[str, PurePosixPath, bool]], place: PurePosixPath, folder: Path
 ) -> Path | None:
     for source, target, is_folder in reversed(copied):
-        path = folder / source
+        # As Docker does: the folder is the root of every source.
+        path = folder / posixpath.normpath(f"/{source}").lstrip("/")
         if path.is_dir() and place.is_relative_to(target):
             candidate = path / place.relative_to(target)
         else:

@@ -95,8 +95,9 @@ def test_read_systemd_refuses_another_command(folder: Path) -> None:
         "COPY . conf/\nCMD torchserve --start \\\n  --ts-config /srv/conf/config.properties\n",
         'FROM a\nENV OMP_NUM_THREADS=2\nCOPY ["config.properties", "/x/ts.conf"]\n'
         'ENTRYPOINT ["torchserve"]\nCMD ["--start", "--ts-config", "/x/ts.conf"]\n',
+        "FROM a\nENV OMP_NUM_THREADS=2\nCOPY /../config.properties /home/model-server/\n",
     ],
-    ids=["default place", "stages", "json"],
+    ids=["default place", "stages", "json", "the context is the root"],
 )
 def test_read_dockerfile_reads_each_form(folder: Path, text: str) -> None:
     (folder / "Dockerfile").write_text(text)
