@@ -47,6 +47,18 @@ class KeyPair:
         lines = {key: properties.pop(key) for key in keys if key in properties}
         return cls(lines, properties.pop(PASSWORD, "") if "keystore" in lines else "")
 
+    def candidates(self, folders: Sequence[Path]) -> dict[str, list[Path]]:
+        """Return the paths that each file may have, by key, the likeliest first.
+
+        Args:
+            folders: those that a relative path may be in, the likeliest first.
+        """
+        return {
+            key: list(dict.fromkeys(folder / self.lines[key] for folder in folders))
+            for key in _PATHS
+            if key in self.lines
+        }
+
     def resolved(self, folders: Sequence[Path]) -> KeyPair:
         """Return the same with absolute paths.
 
@@ -57,9 +69,9 @@ class KeyPair:
             ConfigError: a file does not exist.
         """
         lines = dict(self.lines)
-        for key in lines.keys() & set(_PATHS):
+        for key, candidates in self.candidates(folders).items():
             path = Path(lines[key])
-            found = [folder / path for folder in folders if (folder / path).is_file()]
+            found = [candidate for candidate in candidates if candidate.is_file()]
             if not found:
                 hint = (
                     ""

@@ -17,12 +17,13 @@ from search.service.file_checks import (
     FileProblem,
 )
 from search.sinks.hosts import is_allowed
-from search.spec.config_file import environment_beside
+from search.spec.config_file import environment_beside, key_folders
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
-from search.spec.schema import StudySpec
+from search.spec.schema import BaselineSection, StudySpec
 from search.spec.yaml_text import parse_yaml
 from servetune.errors import InputError
+from serving.platforms.files import checking_paths
 
 #: The keys that lead to an entry of nested data.
 Keys = tuple[str | int, ...]
@@ -179,10 +180,7 @@ def _file_problems(
         checks.check_requests(requests, payloads)
         if baseline is not None:
             path = "serving.baseline"
-            beside = environment_beside(baseline.properties)
-            for file in (baseline.properties, baseline.environment, baseline.secrets, beside):
-                if file is not None:
-                    checks.check_file(file, MAX_TEXT_BYTES)
+            _check_baseline(spec, baseline, checks)
         if (run := spec.search.warm_start) is not None:
             path = "search.warm_start"
             checks.check_file(run / "spec.yaml", MAX_TEXT_BYTES)
@@ -201,6 +199,27 @@ def _file_problems(
                 in_reach.check_archive(archive.path, _MAX_ARCHIVE_BYTES)
     except FileProblem as problem:
         yield SpecProblem(path, str(problem))
+
+
+def _check_baseline(spec: StudySpec, baseline: BaselineSection, checks: FileChecks) -> None:
+    """Check the files of a baseline, and those that they name in turn."""
+    beside = environment_beside(baseline.properties)
+    for file in (baseline.properties, baseline.environment, baseline.secrets, beside):
+        if file is not None:
+            checks.check_file(file, MAX_TEXT_BYTES)
+    try:
+        with checking_paths(lambda file: checks.check_file(file, MAX_TEXT_BYTES)):
+            key_pair = spec.tuned_in_use().key_pair
+    except InputError:
+        return  # Preflight reports it.
+    if key_pair is None:
+        return
+    for key, files in key_pair.candidates(key_folders(baseline.properties)).items():
+        # A relative path may also lead to a file in the working folder of the service.
+        if not all(map(checks.is_inside, files)):
+            raise FileProblem(f"its {key} {_OUTSIDE}; write an absolute path inside them")
+        for file in files:
+            checks.check_file(file, MAX_TEXT_BYTES)
 
 
 def _host_problems(spec: StudySpec, hosts: Collection[str]) -> Iterator[SpecProblem]:

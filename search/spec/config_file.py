@@ -52,10 +52,14 @@ def find_key_pair(deployment: Deployment, properties: Path | None) -> KeyPair | 
     """
     if deployment.key_pair is None:
         return None
-    folders = [Path.cwd(), *([properties.parent] if properties else [])]
-    key_pair = deployment.key_pair.resolved(folders)
+    key_pair = deployment.key_pair.resolved(key_folders(properties))
     key_pair.variables()
     return key_pair
+
+
+def key_folders(properties: Path | None) -> list[Path]:
+    """Return the folders that a relative path of a key pair may be in; see `find_key_pair`."""
+    return [Path.cwd(), *([properties.parent] if properties else [])]
 
 
 def read_files(

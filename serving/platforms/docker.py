@@ -12,6 +12,7 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    is_file,
     read_bytes_as_text,
     read_text,
     torchserve_options,
@@ -89,6 +90,6 @@ def _copied_file(
             target = target / path.name if is_folder else target
             if target != place:
                 continue
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,28 @@ _FACTORS = {
     **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
 }
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
+
+
+_CHECK: ContextVar[Callable[[Path], None] | None] = ContextVar("check of a path", default=None)
+
+
+@contextmanager
+def checking_paths(check: Callable[[Path], None]) -> Iterator[None]:
+    """Check each path before a reader of a deployment's files opens it or looks for it.
+
+    Args:
+        check: raises an error for a path that must not be used.
+    """
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
+
+
+def _check(path: Path) -> None:
+    if (check := _CHECK.get()) is not None:
+        check(path)
 
 
 @dataclass(frozen=True)
@@ -104,12 +128,19 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
     return Limits(cpus, memory)
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a deployment has a file."""
+    _check(path)
+    return path.is_file()
+
+
 def read_text(path: Path) -> str:
     """Return the text of a file of a deployment.
 
     Raises:
         ConfigError: it cannot be read.
     """
+    _check(path)
     try:
         return path.read_text()
     except OSError as error:
@@ -124,6 +155,7 @@ def read_bytes_as_text(path: Path) -> str:
     Raises:
         ConfigError: it cannot be read.
     """
+    _check(path)
     try:
         return path.read_bytes().decode("latin-1")
     except OSError as error:

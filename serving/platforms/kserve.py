@@ -9,6 +9,7 @@ from typing import Any
 from serving.errors import ConfigError
 from serving.platforms.files import (
     PlatformFiles,
+    is_file,
     one,
     read_bytes_as_text,
     read_documents,
@@ -54,7 +55,7 @@ def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformF
             f"{paths[0]}: the InferenceService has no predictor.model of the format pytorch"
         )
     folders = [storage] if storage else [path.parent for path in paths]
-    found = [folder / CONFIG_FILE for folder in folders if (folder / CONFIG_FILE).is_file()]
+    found = [folder / CONFIG_FILE for folder in folders if is_file(folder / CONFIG_FILE)]
     if not found:
         raise ConfigError(
             f"{folders[0] / CONFIG_FILE} does not exist; copy the folder {CONFIG_FILE.parent} of "

@@ -11,6 +11,7 @@ from serving.limits import Limits
 from serving.platforms.files import (
     PlatformFiles,
     config_path,
+    is_file,
     parse_quantity,
     read_bytes_as_text,
     read_text,
@@ -73,7 +74,7 @@ def _service_entries(path: Path) -> dict[str, list[str]]:
 
 def _find(name: str, unit: Path) -> Path | None:
     beside = unit.parent / Path(name).name
-    return next((path for path in (Path(name), beside) if path.is_file()), None)
+    return next((path for path in (Path(name), beside) if is_file(path)), None)
 
 
 def _limits(entries: dict[str, list[str]]) -> Limits:

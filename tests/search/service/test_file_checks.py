@@ -324,3 +324,82 @@ def test_accept_refuses_properties_that_would_load_or_open_more(
 ) -> None:
     (problem, *_) = problems_of(spec, root, space={"properties": properties})
     assert problem.startswith("space.properties")
+
+
+@pytest.mark.parametrize("key", ["keystore", "private_key_file", "certificate_file"])
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "/none", "link", "tls/none.pem"])
+def test_accept_answers_alike_whether_a_key_file_outside_exists(
+    spec: dict[str, Any], root: Path, key: str, name: str
+) -> None:
+    (root / "link").symlink_to(root.parent / "secret")
+    names = {"private_key_file": root / "a.key", "certificate_file": root / "a.pem", key: name}
+    lines = [f"{key}={path}" for key, path in names.items()]
+    (root / "config.properties").write_text(
+        "\n".join(["inference_address=https://0.0.0.0:8443", *lines])
+    )
+    answers = []
+    for exists in (False, True):
+        if exists:
+            (root.parent / "secret").touch()
+        answers.append(problems_of(spec, root, serving={"baseline": "config.properties"}))
+    expected = f"serving.baseline: its {key} is outside the folders that the service may read"
+    assert answers[0] == answers[1] and answers[0][0].startswith(expected)
+
+
+def test_accept_opens_no_special_key_file(spec: dict[str, Any], root: Path) -> None:
+    os.mkfifo(root / "keys")
+    (root / "config.properties").write_text(
+        f"inference_address=https://0.0.0.0:8443\nkeystore={root}/keys\n"
+    )
+    (problem,) = problems_of(spec, root, serving={"baseline": "config.properties"})
+    assert problem.endswith("keys is not a regular file")
+
+
+def test_accept_takes_key_files_inside_the_roots(spec: dict[str, Any], root: Path) -> None:
+    (root / "keys").touch()
+    text = f"inference_address=https://0.0.0.0:8443\nkeystore={root}/keys\n"
+    (root / "config.properties").write_text(text)
+    accept({**spec, "serving": {"baseline": "config.properties"}}, {}, [root])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "text"),
+    [
+        ("compose.yaml", "services: {ts: {image: torchserve, env_file: NAME}}"),
+        ("compose.yaml", "services: {ts: {image: torchserve, volumes: ['NAME:/home']}}"),
+        ("compose.yaml", "services: {ts: {command: torchserve, volumes: ['FOLDER:/home']}}"),
+        ("ts.service", "[Service]\nExecStart=torchserve --start\nEnvironmentFile=-NAME"),
+        ("ts.service", "[Service]\nExecStart=torchserve --ts-config NAME"),
+        (
+            "all.yaml",
+            "kind: Kustomization\nconfigMapGenerator: [{name: a, files: [NAME], envs: [NAME]}]\n"
+            "---\nkind: Pod\nspec: {containers: [{name: a}]}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["secret", "link"])
+def test_accept_reads_no_file_outside_that_a_platform_names(
+    spec: dict[str, Any], root: Path, baseline: str, text: str, name: str
+) -> None:
+    secret = root.parent / "secret"
+    (root / "link").symlink_to(secret)
+    path = root / "link" if name == "link" else secret
+    (root / baseline).write_text(text.replace("NAME", str(path)).replace("FOLDER", str(secret)))
+    answers = []
+    for content in (None, "not a variable"):
+        if content is not None:
+            secret.write_text(content)
+        answers.append(problems_of(spec, root, serving={"baseline": baseline}))
+    assert answers[0] == answers[1]
+    (problem,) = answers[0]
+    assert problem.startswith("serving.baseline: ")
+    assert problem.endswith("is outside the folders that the service may read")
+
+
+def test_accept_reads_no_endless_file_that_a_platform_names(
+    spec: dict[str, Any], root: Path
+) -> None:
+    os.mkfifo(root / "pipe")
+    (root / "compose.yaml").write_text("services: {ts: {image: torchserve, env_file: pipe}}")
+    (problem,) = problems_of(spec, root, serving={"baseline": "compose.yaml"})
+    assert problem.endswith("pipe is not a regular file")
