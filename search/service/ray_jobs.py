@@ -126,7 +126,7 @@ class LocalCluster:
                 start_new_session=True,
             )
         cluster = cls(process_identity(process.pid), f"http://127.0.0.1:{dashboard_port}")
-        write_json(root / "cluster.json", vars(cluster))
+        write_json(root / CLUSTER_FILE, vars(cluster))
         deadline = time.monotonic() + _START_S
         while not _answers(cluster.address):
             if process.poll() is not None or time.monotonic() > deadline:
