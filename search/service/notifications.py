@@ -30,7 +30,7 @@ class Notifier:
         self._folder, self._hosts = folder, hosts
 
     def report(self, job: Job) -> None:
-        """Send the end of a job; what cannot be sent is logged, and recorded as an event."""
+        """Send the end of a job; what cannot be sent is logged."""
         hooks = _hooks_of(job)
         if not hooks:
             return
