@@ -21,8 +21,8 @@ _MAX_SPEC_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
 #: Seconds without a byte after which a request is given up.
 _STALL_S = 30.0
-#: A request is given up if it is slower than this, bytes/s, after `_STALL_S`.
-_MIN_RATE = 1000.0
+#: A request is given up if it is slower than this after `_STALL_S`.
+_MIN_BYTES_PER_S = 1000.0
 #: Bytes around the parts of a multipart body.
 _OVERHEAD_BYTES = 1 << 16
 _POLL_S = 0.5
@@ -70,7 +70,7 @@ async def _limited(work: Coroutine[Any, Any, T], request: web.Request, max_bytes
                 raise _too_large(max_bytes)
             progress_s = now_s if received > before else progress_s
             elapsed_s = now_s - started_s
-            is_slow = elapsed_s > _STALL_S and received < _MIN_RATE * (elapsed_s - _STALL_S)
+            is_slow = elapsed_s > _STALL_S and received < _MIN_BYTES_PER_S * (elapsed_s - _STALL_S)
             if is_slow or now_s - progress_s > _STALL_S:
                 raise RequestError(408, "the body arrives too slowly; send the request again")
         return task.result()
