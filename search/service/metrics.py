@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from search.service.jobs import Job, JobRecord, JobState, JobStore
 from search.service.views import BoundedCache, ViewBuilder
 from search.study.ranking import best_of
-from search.trial.result import TrialResult
+from search.trial.result import TrialResult, TrialState
 from servetune.errors import FailureKind, ServetuneError
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -41,7 +41,7 @@ class _Totals:
     def of(cls, results: list[TrialResult]) -> _Totals:
         best = best_of(results)
         return cls(
-            Counter(str(result.state).lower() for result in results),
+            Counter(_label(result.state) for result in results),
             Counter(str(result.failure) for result in results if result.failure),
             len(results),
             sum(result.duration_s for result in results),
@@ -53,6 +53,10 @@ class _Totals:
         self.failures += other.failures
         self.trials += other.trials
         self.trial_s += other.trial_s
+
+
+def _label(state: TrialState) -> str:
+    return state.lower()
 
 
 class JobMetrics(Collector):
@@ -111,7 +115,7 @@ class JobMetrics(Collector):
             if of_job.best_rps and job.id not in hidden:
                 best.add_metric([job.id, record.name], of_job.best_rps)
         trials = CounterMetricFamily("servetune_trials", "Trials by state.", labels=["state"])
-        for state in ("complete", "pruned", "failed"):
+        for state in map(_label, TrialState):
             trials.add_metric([state], totals.states[state])
         failures = CounterMetricFamily(
             "servetune_trial_failures", "Failed trials by kind of failure.", labels=["kind"]
