@@ -32,7 +32,8 @@ MAX_RESULTS_BYTES = 256 << 20
 #: The unpacked size of an archive: this, or a multiple of the archive's size.
 _UNPACKED_BYTES, _UNPACKED_RATIO = 256 << 20, 20
 _MAX_ENTRIES = 100_000
-_OUTSIDE = "is outside the folders that the service may read"
+#: What an answer states about a path outside the folders.
+OUTSIDE = "is outside the folders that the service may read"
 
 
 class FileProblem(Exception):
@@ -64,7 +65,7 @@ class FileChecks:
             FileProblem: it is outside the folders, no regular file, or too large.
         """
         if not self.is_inside(path):
-            raise FileProblem(f"{str(path)!r} {_OUTSIDE}")
+            raise FileProblem(f"{str(path)!r} {OUTSIDE}")
         try:
             status = path.stat()
         except OSError:
@@ -82,7 +83,7 @@ class FileChecks:
                 large when it is unpacked.
         """
         if not self.is_inside(path):
-            raise FileProblem(f"{str(path)!r} {_OUTSIDE}")
+            raise FileProblem(f"{str(path)!r} {OUTSIDE}")
         try:
             if path.is_dir():
                 texts = self._check_folder(path)
@@ -106,7 +107,7 @@ class FileChecks:
                 raise FileProblem(f"{folder} has more than {_MAX_ENTRIES} files")
             inner = str(entry.relative_to(folder))
             if not self.is_inside(entry):
-                raise FileProblem(f"the file {inner!r} of {folder} {_OUTSIDE}")
+                raise FileProblem(f"the file {inner!r} of {folder} {OUTSIDE}")
             if entry.exists() and not (entry.is_file() or entry.is_dir()):
                 raise FileProblem(f"the file {inner!r} of {folder} is not a regular file")
         texts = {}
@@ -132,7 +133,7 @@ class FileChecks:
             for number, name in referenced_files(path):
                 file = path.parent / name
                 if not allowed.is_inside(file):
-                    raise FileProblem(f"line {number}: {name!r} {_OUTSIDE}")
+                    raise FileProblem(f"line {number}: {name!r} {OUTSIDE}")
                 try:
                     allowed.check_file(file, MAX_REQUESTS_BYTES)
                 except FileProblem as problem:

@@ -13,6 +13,7 @@ from search.errors import SpecError, SpecProblem
 from search.service.file_checks import (
     MAX_RESULTS_BYTES,
     MAX_TEXT_BYTES,
+    OUTSIDE,
     FileChecks,
     FileProblem,
 )
@@ -47,7 +48,6 @@ _RESERVED_PATHS = (
     "output.storage",
 )
 _BASELINE = "serving.baseline"
-_OUTSIDE = "is outside the folders that the service may read"
 #: The maximum size of an archive that is named, not uploaded.
 _MAX_ARCHIVE_BYTES = 1 << 40
 
@@ -92,7 +92,8 @@ def accept(
         SpecError: with every problem.
     """
     accepted: dict[str, Any] = _with_uploads(data, uploads)
-    if misplaced := list(_misplaced(accepted, uploads, roots)):
+    checks = FileChecks(tuple(root.resolve() for root in roots))
+    if misplaced := list(_misplaced(accepted, uploads, roots[0], checks)):
         paths = [problem.path for problem in misplaced]
         raise SpecError([*misplaced, *_other_problems(accepted, paths, roots, hosts)])
     accepted.setdefault("name", "job")
@@ -101,7 +102,7 @@ def accept(
     try:
         spec = parse_spec(accepted, roots[0])
         # Nothing is read before it is checked.
-        if problems := [*_file_problems(spec, uploads, roots), *_host_problems(spec, hosts)]:
+        if problems := [*_file_problems(spec, uploads, checks), *_host_problems(spec, hosts)]:
             raise SpecError(problems)
         preflight(spec, allow_fixed_space="sweep" in accepted)
     except (RecursionError, OverflowError) as error:
@@ -154,7 +155,7 @@ def _concerns(problem: SpecProblem, path: str) -> bool:
 
 
 def _misplaced(
-    data: Mapping[str, Any], uploads: Mapping[str, Path], roots: Sequence[Path]
+    data: Mapping[str, Any], uploads: Mapping[str, Path], base: Path, checks: FileChecks
 ) -> Iterator[SpecProblem]:
     for path in _RESERVED_PATHS:
         if value_at(data, path.split(".")) is not None:
@@ -162,15 +163,14 @@ def _misplaced(
     uploaded = {f"model.{name}" for name in uploads}
     for keys, file in named_files(data):
         path = ".".join(map(str, keys))
-        if path not in uploaded and not FileChecks(tuple(roots)).is_inside(roots[0] / file):
-            yield SpecProblem(path, f"{file!r} {_OUTSIDE}")
+        if path not in uploaded and not checks.is_inside(base / file):
+            yield SpecProblem(path, f"{file!r} {OUTSIDE}")
 
 
 def _file_problems(
-    spec: StudySpec, uploads: Mapping[str, Path], roots: Sequence[Path]
+    spec: StudySpec, uploads: Mapping[str, Path], checks: FileChecks
 ) -> Iterator[SpecProblem]:
     """Yield what is wrong with the files of a specification."""
-    checks = FileChecks(tuple(root.resolve() for root in roots))
     requests, baseline = spec.model.requests, spec.serving.baseline
     payloads = FileChecks((requests.parent,)) if "requests" in uploads else checks
     try:
@@ -217,7 +217,7 @@ def _check_baseline(spec: StudySpec, baseline: BaselineSection, checks: FileChec
     for key, files in key_pair.candidates(key_folders(baseline.properties)).items():
         # A relative path may also lead to a file in the working folder of the service.
         if not all(map(checks.is_inside, files)):
-            raise FileProblem(f"its {key} {_OUTSIDE}; write an absolute path inside them")
+            raise FileProblem(f"its {key} {OUTSIDE}; write an absolute path inside them")
         for file in files:
             checks.check_file(file, MAX_TEXT_BYTES)
 
