@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.wander import Floats, ornstein_uhlenbeck
+from loadgen.percent import format_percent
 from search.study.estimates import REFERENCE
 from search.study.noise import Variance, prior_of
 from search.study.race import Race, RaceRules
@@ -212,10 +213,10 @@ def cases() -> list[Case]:
 
 def _row(case: Case, found: Sequence[Simulated]) -> list[str]:
     def share(values: Sequence[bool]) -> str:
-        return f"{sum(values) / len(values):.1%}"
+        return format_percent(sum(values) / len(values), 1)
 
     errors = np.array([s.winner_error for s in found])
-    noise = f"{case.noise.sd:.0%}"
+    noise = format_percent(case.noise.sd)
     if case.noise.wander_s is not None:
         noise += f", {case.noise.wander_s:.0f} s"
     return [
@@ -223,10 +224,10 @@ def _row(case: Case, found: Sequence[Simulated]) -> list[str]:
         noise,
         share([s.differs for s in found]),
         share([s.winner_share == 1 for s in found]),
-        f"{errors.mean():+.1%}, {errors.std():.1%}",
+        f"{errors.mean():+.1%}, {format_percent(errors.std(), 1)}",
         f"{np.mean([s.ratio_error for s in found]):+.1%}",
         share([s.ratio_covers for s in found]),
-        f"±{np.median([s.ratio_half_width for s in found]):.1%}",
+        f"±{format_percent(np.median([s.ratio_half_width for s in found]), 1)}",
         share([s.prediction_covers for s in found]),
         f"{np.mean([s.rounds for s in found]):.0f}, {np.mean([s.visits for s in found]):.0f}",
         f"{np.mean([s.seconds for s in found]) / 60:.1f}",

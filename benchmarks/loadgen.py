@@ -36,6 +36,7 @@ from loadgen.client import Client
 from loadgen.histogram import Histogram
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
+from loadgen.percent import format_percent
 from loadgen.schedule import Closed, Constant
 
 CONNECTIONS = 64
@@ -376,7 +377,7 @@ def ratio_table(costs: dict[str, list[float]], figures: dict[str, list[dict[str,
             _late_ms(rounds),
             _late_ms(figures[f"timers {rate_rps}"]),
             str(max(figure["unsent"] for figure in rounds)),
-            f"{statistics.median(figure['waited_for_core'] for figure in rounds):.0%}",
+            format_percent(statistics.median(figure["waited_for_core"] for figure in rounds)),
         )
     return table
 

@@ -21,6 +21,7 @@ from benchmarks.simulated import Floats, SimulatedStub
 from benchmarks.wander import Wander
 from loadgen.backlog import overload
 from loadgen.measurement import Load, Measurement
+from loadgen.percent import format_percent
 from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.search import RateSearch
 
@@ -54,15 +55,15 @@ class Server:
 WANDERING = (
     Server("steady"),
     *(
-        Server(f"{sd:.0%}, {constant_s:g} s", sd=sd, time_constant_s=constant_s)
+        Server(f"{format_percent(sd)}, {constant_s:g} s", sd=sd, time_constant_s=constant_s)
         for sd in (0.04, 0.08, 0.15)
         for constant_s in (3.0, 15.0, 60.0)
     ),
-    Server("8%, 15 s, screened", sd=0.08, depth=Depth.SCREEN),
+    Server("8 %, 15 s, screened", sd=0.08, depth=Depth.SCREEN),
 )
 SLOW = tuple(
     Server(
-        f"{batch_s:g} s a batch{f', {sd:.0%}' if sd else ''}",
+        f"{batch_s:g} s a batch{f', {format_percent(sd)}' if sd else ''}",
         replace(_LAW, service_s=batch_s),
         sd=sd,
     )
@@ -71,7 +72,7 @@ SLOW = tuple(
 )
 POISSON = (
     Server("2 × 32", arrivals="poisson"),
-    Server("2 × 32, 8%, 15 s", sd=0.08, arrivals="poisson"),
+    Server("2 × 32, 8 %, 15 s", sd=0.08, arrivals="poisson"),
     Server("1 × 1", Law(service_s=0.01, queue=10_000), arrivals="poisson"),
     Server("1 × 1, exponential", Law(service_s=0.01, exponential=True, queue=10_000)),
 )
@@ -301,7 +302,7 @@ def _failing_table(rows: Sequence[tuple[Server, list[Run]]]) -> Table:
             str(len(found)),
             str(len(rated)),
             str(sum(r.failed > 0 for r in rated)),
-            f"{holds / len(found):.1%}",
+            format_percent(holds / len(found), 1),
         )
     return table
 
@@ -331,5 +332,5 @@ def _backlog_table(pool: ProcessPoolExecutor) -> Table:
         table.add_column(model, justify="right")
     for cycles in CYCLES:
         shares = pool.map(excluded_share, NOISE_MODELS, [cycles] * len(NOISE_MODELS))
-        table.add_row(str(cycles), *(f"{share:.1%}" for share in shares))
+        table.add_row(str(cycles), *(format_percent(share, 1) for share in shares))
     return table

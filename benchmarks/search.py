@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from loadgen.percent import format_percent
+
 #: Each process has one core; set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -263,15 +265,14 @@ def kinds_table(group: str, by_kind: Mapping[str, Sequence[SearchRun]], limit_s:
         table.add_column(title, justify="right")
     for kind, found in by_kind.items():
         ended = [run for run in found if math.isfinite(run.stop_s)]
+        good = [run.share_at(run.stop_s) >= GOOD_SHARE for run in ended]
         table.add_row(
             kind,
             str(len(found)),
-            *(f"{good_share(found, s, GOOD_SHARE):.0%}" for s in times),
-            f"{len(ended) / len(found):.0%}",
+            *(format_percent(good_share(found, s, GOOD_SHARE)) for s in times),
+            format_percent(len(ended) / len(found)),
             f"{np.median([run.stop_s for run in ended]):.0f}" if ended else "–",
-            f"{np.mean([run.share_at(run.stop_s) >= GOOD_SHARE for run in ended]):.0%}"
-            if ended
-            else "–",
+            format_percent(sum(good) / len(good)) if good else "–",
         )
     return table
 
@@ -286,15 +287,18 @@ def prediction_text(qualities: Iterable[PredictionQuality]) -> str:
         return "Predictions: no machine served."
     return (
         f"Predictions after {PREDICTION_STARTS} starts, {len(errors)} configurations of "
-        f"{len(qualities)} machines of the own model: median error {np.median(errors):.1%}, "
-        f"{np.mean(covered):.0%} within the 90 % interval, whose median high ÷ low is "
-        f"{np.median(widths):.1f}."
+        f"{len(qualities)} machines of the own model: median error "
+        f"{format_percent(float(np.median(errors)), 1)}, "
+        f"{format_percent(float(np.mean(covered)))} within the 90 % interval, "
+        f"whose median high ÷ low is {np.median(widths):.1f}."
     )
 
 
 def _percentage(is_good: Sequence[bool]) -> str:
     share = float(np.mean(is_good))
-    return f"{share:.0%} ± {math.sqrt(share * (1 - share) / len(is_good)):.0%}"
+    return (
+        f"{format_percent(share)} ± {format_percent(math.sqrt(share * (1 - share) / len(is_good)))}"
+    )
 
 
 def _plain(

@@ -26,7 +26,8 @@ def ornstein_uhlenbeck(
     shocks = random.standard_normal(steps)
     # The first value has the stationary variance, and so do all others.
     shocks[1:] *= np.sqrt(1 - kept**2)
-    return lfilter([1.0], [1.0, -kept], shocks)
+    process: Floats = lfilter([1.0], [1.0, -kept], shocks)
+    return process
 
 
 class Wander:

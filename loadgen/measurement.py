@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from loadgen.backlog import SETTLING, UNKNOWN, Overload, overload
 from loadgen.histogram import Histogram
+from loadgen.percent import format_percent
 from loadgen.schedule import Burst, Closed, Constant, Poisson, Schedule
 
 Counts = npt.NDArray[np.int64]
@@ -158,9 +159,10 @@ class Measurement:
         if too_late <= _max_late_by_chance(self.sent):
             return None
         if self.client_cpu > BUSY_CPU:
-            why = f"the load generator used {self.client_cpu:.0%} of its core"
+            why = f"the load generator used {format_percent(self.client_cpu)} of its core"
         elif self.client_run_delay > STARVED:
-            why = f"the load generator waited for a core {self.client_run_delay:.0%} of the time"
+            delay = format_percent(self.client_run_delay)
+            why = f"the load generator waited for a core {delay} of the time"
         else:
             why = "the load generator was late"
         return f"p99 lateness was {1000 * p99_late_s:.1f} ms; {why}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from loadgen.backlog import MIN_BLOCKS
 from loadgen.measurement import BIN_S, BUSY_CPU, Load, LoadGenerator, Measurement
+from loadgen.percent import format_percent
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import format_errors
@@ -173,7 +174,7 @@ def _generator_limit(measured: Measurement) -> str:
     if measured.unsent:
         return f"{measured.unsent} of {measured.scheduled} requests could not be sent"
     if measured.client_cpu > BUSY_CPU:
-        return f"the load generator used {measured.client_cpu:.0%} of its core"
+        return f"the load generator used {format_percent(measured.client_cpu)} of its core"
     return ""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from scipy import stats
 
 from loadgen.measurement import Measurement
+from loadgen.percent import format_percent
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
@@ -68,7 +69,10 @@ def judge(
         causes = format_errors(measurement.errors) or "no correct answer"
         return Verdict.FAIL, f"{failed} of {measurement.scheduled} failed: {causes}"
     if grows:
-        return Verdict.FAIL, f"the backlog grew by {overload.fraction:.1%} of the offered rate"
+        return (
+            Verdict.FAIL,
+            f"the backlog grew by {format_percent(overload.fraction, 1)} of the offered rate",
+        )
     p99_s = measurement.latency.quantile(0.99) or 0.0
     if goal.p99_s is not None and p99_s > goal.p99_s:
         return Verdict.FAIL, f"p99 latency was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from loadgen.percent import format_percent
 from loadgen.rate.goal import Goal
 from loadgen.tls import Tls
 from search.cli.console import create_console
@@ -236,7 +237,10 @@ def _measure_spec(
                 f"{median(ratios):.3f}" if ratios else "",
                 format_interval(mean_interval(ratios), ".3f") if index else "",
                 _variation(ratios),
-                ", ".join(f"{r.host.steal or 0:.0%} {r.host.other_cpu or 0:.0%}" for r in results),
+                ", ".join(
+                    f"{format_percent(r.host.steal or 0)} {format_percent(r.host.other_cpu or 0)}"
+                    for r in results
+                ),
             )
         console.print(table)
     failed = [r for results in measured.results for r in results if not r.sustained_rps]
@@ -246,7 +250,7 @@ def _measure_spec(
 
 def _variation(ratios: list[float]) -> str:
     """Return the coefficient of variation; an empty text for fewer than two ratios."""
-    return f"{stdev(ratios) / mean(ratios):.1%}" if len(ratios) > 1 else ""
+    return format_percent(stdev(ratios) / mean(ratios), 1) if len(ratios) > 1 else ""
 
 
 def _measure_url(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from loadgen.percent import format_percent
 from search.cli.console import create_console
 from search.cli.options import JsonOption, RunArgument
 from search.errors import CommandError, RunError
@@ -95,9 +96,10 @@ def predict(
     if not entries:
         console.print("The rate of no configuration is known: no trial has sustained any rate.")
         return
-    table = Table("settings", "predicted rps (90 % interval)", "chance to serve", "measured rps", box=None)
+    header = ("settings", "predicted rps (90 % interval)", "chance to serve", "measured rps")
+    table = Table(*header, box=None)
     for (config, predicted), rate in zip(entries, measured, strict=True):
-        serves = "" if predicted.serves is None else f"{predicted.serves:.0%}"
+        serves = "" if predicted.serves is None else format_percent(predicted.serves)
         table.add_row(
             format_settings(replace(config, model_properties={})),
             format_prediction(predicted),

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from loadgen.percent import format_percent
 from search.cli.console import create_console
 from search.cli.options import JsonOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
@@ -233,7 +234,7 @@ def recheck(
             f"{len(found.history_rps)} measurements in all"
         )
         if found.drift.is_drift:
-            change = f"{100 * (1 - found.drift.ratio):.0f} %"
+            change = format_percent(1 - found.drift.ratio)
             console.print(f"FAIL: the rate has fallen by about {change}")
         else:
             console.print("PASS: no drift")

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from loadgen.percent import format_percent
 from search.cluster.folders import packed_archive
 from search.cluster.host_actor import HostActor
 from search.cluster.host_report import HostReport, find_problems, heterogeneous_hosts
@@ -156,7 +157,9 @@ class Survey:
                 chosen.append(report.node)
             if share is not None:
                 action = "is kept" if keep_heterogeneous else "is left out"
-                warnings.append(f"{report.node} has {share:.0%} of the others' speed and {action}")
+                warnings.append(
+                    f"{report.node} has {format_percent(share)} of the others' speed and {action}"
+                )
         return chosen, warnings
 
     def _measure_speeds(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from loadgen.percent import format_percent
 from search.report.formatting import format_interval, format_number, markdown_table
 from search.study.confirm import Comparison, Confirmation, visit_rps
 from search.study.estimates import REFERENCE
@@ -176,9 +177,12 @@ def _noise(confirmation: Confirmation) -> str:
     """Return how the figures were computed, in sentences."""
     race, prior = confirmation.race, confirmation.prior
     sd = race.estimates.variance.value**0.5
-    text = f"The standard deviation of a visit is {sd:.1%}, by {confirmation.visit_count} visits"
+    text = f"The standard deviation of a visit is {format_percent(sd, 1)}, "
+    text += f"by {confirmation.visit_count} visits"
     if prior is not None:
-        text += f" and by earlier runs on this host, which had {prior.value**0.5:.1%}"
+        text += (
+            f" and by earlier runs on this host, which had {format_percent(prior.value**0.5, 1)}"
+        )
     method = (
         "The rates of a round change together, so that ratios are formed within rounds."
         if race.estimates.is_paired
@@ -212,4 +216,4 @@ def _conditions(confirmation: Confirmation) -> list[str]:
 
 
 def _maximum(shares: Iterable[float | None]) -> str:
-    return f"{max((share or 0.0 for share in shares), default=0.0):.1%}"
+    return format_percent(max((share or 0.0 for share in shares), default=0.0), 1)

@@ -24,7 +24,7 @@ def format_number(value: float | None) -> str:
 
 def format_lower_bound(value: float | None) -> str:
     """Return a probability as a percentage with two digits, never rounded up."""
-    return "" if value is None else f"{math.floor(10_000 * value) / 100:.2f}%"
+    return "" if value is None else f"{math.floor(10_000 * value) / 100:.2f} %"
 
 
 def format_share(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from loadgen.percent import format_percent
 from search.report.formatting import format_number, format_values, markdown_table
 from search.study.outcome import Outcome
 from search.trial.background import BackgroundRecord
@@ -75,7 +76,7 @@ def _described(outcome: Outcome, model: str) -> str:
 def _load_of(outcome: Outcome, model: str) -> str:
     load = outcome.spec.load
     if model in load.mix:
-        return f"{load.mix[model] / sum(load.mix.values()):.0%} of the mix"
+        return f"{format_percent(load.mix[model] / sum(load.mix.values()))} of the mix"
     rates = [each.rate_rps for each in load.background if each.model == model]
     return f"{rates[0]:g} rps in the background" if rates else "no load"
 

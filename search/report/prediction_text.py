@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from loadgen.percent import format_percent
 from search.report.formatting import format_number, markdown_table
 from search.trial.prediction import PredictedRate
 from search.trial.result import TrialResult
@@ -38,9 +39,9 @@ def prediction_section(results: Sequence[TrialResult]) -> list[str]:
     if not rows:
         return []
     summary = (
-        f"Median error {median(errors):.0%}; {sum(inside)} of {len(rows)} measured rates are in "
-        "the 90 % interval of the true rate. Trials that were pruned or failed have no measured "
-        "rate."
+        f"Median error {format_percent(median(errors))}; {sum(inside)} of {len(rows)} measured "
+        "rates are in the 90 % interval of the true rate. Trials that were pruned or failed have "
+        "no measured rate."
     )
     header = ("trial", "predicted before it, rps (90 % interval)", "measured rps", "in interval")
     return ["## Predicted and measured rates", summary, markdown_table(header, rows)]

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from loadgen.percent import format_percent
 from loadgen.rate.result import StopReason
 from search.errors import first_line
 from search.report.confirmation import confirmation_section, confirmation_text
@@ -102,7 +103,7 @@ def _sweep_sections(outcome: Outcome) -> list[str]:
 def _search_sections(outcome: Outcome) -> list[str]:
     results = outcome.results
     header, rows = _trial_table(results)
-    importance = [(name, f"{share:.0%}") for name, share in outcome.importance.items()]
+    importance = [(name, format_percent(share)) for name, share in outcome.importance.items()]
     return [
         f"# {outcome.run.folder.name}",
         headline(outcome),
@@ -145,7 +146,9 @@ def render(outcome: Outcome, explained: Sequence[TrialResult] | None = None) -> 
         explained = [
             *{r.number: r for r in (outcome.reference, outcome.chosen) if r}.values(),
         ]
-    importance = ", ".join(f"{name} {share:.0%}" for name, share in outcome.importance.items())
+    importance = ", ".join(
+        f"{name} {format_percent(share)}" for name, share in outcome.importance.items()
+    )
     lines = [
         Text(f"seconds: {_PHASES_TITLE}", style="dim"),
         *failures,
@@ -254,7 +257,7 @@ def _trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tupl
                 str(result.state),
                 format_number(result.sustained_rps),
                 format_number(rate.upper_rps),
-                f"{rate.width:.0%}" if rate.width else "",
+                format_percent(rate.width) if rate.width else "",
                 _capacity_cell(rate),
                 format_number(result.p99_s),
                 format_lower_bound(bound),
@@ -296,7 +299,7 @@ def _lost_time(results: Sequence[TrialResult]) -> str:
     lost_s = sum(r.duration_s for r in results if r.state is not TrialState.COMPLETE)
     if not total_s:
         return ""
-    return f"Pruned and failed trials took {lost_s / total_s:.0%} of {total_s:.0f} s."
+    return f"Pruned and failed trials took {format_percent(lost_s / total_s)} of {total_s:.0f} s."
 
 
 def _load_warnings(result: TrialResult) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import mean
 
+from loadgen.percent import format_percent
 from search.spec.schema import StudySpec
 from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, StoredVisits
 from search.study.race import RaceRules
@@ -165,7 +166,7 @@ class Budget:
         elif self._is_improvement_unlikely():
             self.reason = (
                 "another configuration is unlikely to be more than 3 % faster (probability below "
-                f"{self._search.min_improvement_probability:.0%})"
+                f"{format_percent(self._search.min_improvement_probability)})"
             )
         elif running + self._counted_trials(results) >= self._max_trials:
             self.reason = f"all {self._max_trials} trials were run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loadgen.percent import format_percent
 from search.spec.space import torchserve_defaults
 from serving.config import THREAD_VARIABLES, ServerConfig
 from serving.metrics import ServerWindow
@@ -102,7 +103,7 @@ def _explain_idle_workers(busy: float | None, workers: int) -> str | None:
     if busy is None or busy >= _BUSY_WORKERS * workers:
         return None
     if workers == 1:
-        return f"the worker is idle {1 - busy:.0%} of the time"
+        return f"the worker is idle {format_percent(1 - busy)} of the time"
     return f"{_figure(workers - busy)} of {workers} workers are idle on average"
 
 

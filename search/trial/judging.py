@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from loadgen.measurement import Measurement
+from loadgen.percent import format_percent
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from search.spec.sweep_loads import SweepLoad
 from search.trial.background import background_records
@@ -227,7 +228,9 @@ def _handler_times(windows: Sequence[Measurement]) -> tuple[HandlerTime, ...]:
 def _disturbances(windows: Sequence[Measurement]) -> list[str]:
     """Return a warning if other processes used much of the host's CPU time."""
     other = _mean_share(windows, lambda observed: observed.other_cpu) or 0.0
-    return [f"other processes used {other:.0%} of the CPU time"] * (other > OTHER_CPU_LIMIT)
+    return [f"other processes used {format_percent(other)} of the CPU time"] * (
+        other > OTHER_CPU_LIMIT
+    )
 
 
 def _mean_share(

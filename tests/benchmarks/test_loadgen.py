@@ -66,7 +66,7 @@ def test_ratio_table_shows_ratios_of_the_same_round() -> None:
     ]  # fmt: skip
     assert len(opened) == len(RATES_RPS)
     assert [cell.strip() for cell in opened[-1].split("│")[1:-1]] == [
-        "open, 10,000 rps", "1.25", "15.0", "12.0", "0.50, 2.00", "0.50, 2.00", "7", "25%",
+        "open, 10,000 rps", "1.25", "15.0", "12.0", "0.50, 2.00", "0.50, 2.00", "7", "25 %",
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from loadgen.rate.goal import Depth
 BY_NAME = {server.name: server for server in (*WANDERING, *SLOW)}
 
 
-@pytest.mark.parametrize("name", ["8%, 3 s", "8%, 15 s", "8%, 60 s"])
+@pytest.mark.parametrize("name", ["8 %, 3 s", "8 %, 15 s", "8 %, 60 s"])
 def test_run_of_a_wandering_server_is_close_to_the_truth(name: str) -> None:
     found = [run(BY_NAME[name], seed) for seed in range(12)]
     verified = [r.verified or 0.0 for r in found]
@@ -19,7 +19,7 @@ def test_run_of_a_wandering_server_is_close_to_the_truth(name: str) -> None:
     assert mean(r.measured_s for r in found) <= 55
 
 
-@pytest.mark.parametrize("name", ["4 s a batch", "8 s a batch, 4%"])
+@pytest.mark.parametrize("name", ["4 s a batch", "8 s a batch, 4 %"])
 def test_run_of_slow_batches_is_close_to_the_truth(name: str) -> None:
     found = [run(BY_NAME[name], seed) for seed in range(3)]
     assert all(0.88 <= (r.verified or 0.0) <= 1.03 for r in found)
@@ -33,9 +33,9 @@ def test_run_of_a_failing_server_reports_no_rate_with_a_failure(server: Server) 
 
 
 def test_run_of_a_screened_server_is_shorter() -> None:
-    screened = run(BY_NAME["8%, 15 s, screened"], 0)
-    full = run(BY_NAME["8%, 15 s"], 0)
-    assert BY_NAME["8%, 15 s, screened"].depth is Depth.SCREEN
+    screened = run(BY_NAME["8 %, 15 s, screened"], 0)
+    full = run(BY_NAME["8 %, 15 s"], 0)
+    assert BY_NAME["8 %, 15 s, screened"].depth is Depth.SCREEN
     assert screened.verified is not None and screened.measured_s < full.measured_s
 
 

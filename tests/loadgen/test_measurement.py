@@ -13,8 +13,8 @@ from tests.simulated import SimulatedServers
 @pytest.mark.parametrize(
     ("late_s", "latency_s", "cpu", "run_delay", "why"),
     [
-        pytest.param(0.05, 0.01, 0.1, 0.3, "the load generator waited for a core 30% of the time", id="starved"),
-        pytest.param(0.05, 0.01, 0.95, 0.3, "the load generator used 95% of its core", id="busy, and starved by it"),
+        pytest.param(0.05, 0.01, 0.1, 0.3, "the load generator waited for a core 30 % of the time", id="starved"),
+        pytest.param(0.05, 0.01, 0.95, 0.3, "the load generator used 95 % of its core", id="busy, and starved by it"),
         pytest.param(0.05, 0.01, 0.1, 0.01, "the load generator was late", id="late for no known cause"),
         pytest.param(0.004, 0.01, 0.1, 0.49, None, id="on time, although it waited for a core"),
         pytest.param(0.004, 0.01, 0.95, 0.49, None, id="on time, although it was busy"),

@@ -131,7 +131,7 @@ async def test_find_saturating_users_adds_load_generator_processes() -> None:
 async def test_find_saturating_users_names_the_limit_of_the_generator() -> None:
     found = await find_saturating_users(WeakGenerator(limit=100, spare=0), GOAL)
     assert found.users == 128
-    assert "at 128 users the load generator used 95% of its core" in found.warnings[0]
+    assert "at 128 users the load generator used 95 % of its core" in found.warnings[0]
 
 
 async def test_find_saturating_users_repeats_a_step_that_lost_a_process() -> None:

@@ -54,7 +54,7 @@ def test_export_writes_complete_folder_without_local_paths(
     assert "disable_token_authorization=false" in text and "vmargs=-Xmx2g" in text
     assert (folder / "environment").read_text() == "MKL_NUM_THREADS=1\nOMP_NUM_THREADS=1\n"
     readme = (folder / "README.md").read_text()
-    assert "**Unconfirmed**" in readme and "250.0 rps" in readme and "99.75%" in readme
+    assert "**Unconfirmed**" in readme and "250.0 rps" in readme and "99.75 %" in readme
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.iterdir())
     assert export(outcome.run, outcome.best, outcome.spec.archive()).folder == folder
 

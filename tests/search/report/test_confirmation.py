@@ -106,7 +106,7 @@ def test_confirmation_section_shows_visits_and_method() -> None:
     assert "| winner | 114 | 0.5 |" in rows[1]
     assert "| indistinguishable | 114 | 0.6 |" in rows[2]
     assert "The standard deviation of a visit is 1." in note
-    assert "and by earlier runs on this host, which had 2.0%" in note
+    assert "and by earlier runs on this host, which had 2.0 %" in note
     assert "means are compared (Welch)" in note
     assert "The first 3 rounds chose among the finalists" in note
     assert confirmation_section(None) == []

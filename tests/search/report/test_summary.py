@@ -64,7 +64,7 @@ def test_render_fits_80_columns(outcome: Outcome) -> None:
     assert "Trial 4 failed: worker died: worker 7 ended" in text
     assert "The run ended because all 5 trials were run." in text
     assert "8/15/20/60/–/6" in text and "8/15/–/–/–/–" in text
-    assert "Pruned and failed trials took 12% of 375 s." in text
+    assert "Pruned and failed trials took 12 % of 375 s." in text
     assert "Trial 0: with a batch size of 1, each worker handles" in text
     assert "Trial 3: with a" in text and "Trial 1: with a" not in text
 
@@ -103,7 +103,7 @@ def test_write_report_lists_every_trial(outcome: Outcome) -> None:
         assert f"- trial {number}: with a batch size of 1" in text
         assert f"trial {number}: with a batch size of 1" in page
     assert "trial 4: " not in text, "a trial without metrics has no explanation"
-    assert "| 8/15/20/60/–/6 |" in text and "Pruned and failed trials took 12%" in text
+    assert "| 8/15/20/60/–/6 |" in text and "Pruned and failed trials took 12 %" in text
 
 
 def test_write_report_lists_warnings(outcome: Outcome) -> None:

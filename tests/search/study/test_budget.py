@@ -221,4 +221,4 @@ def test_budget_ends_search_if_improvement_is_unlikely(
     budget = Budget(spec, store)
     assert budget.may_start_trial() is may_start
     if not may_start:
-        assert "more than 3 % faster (probability below 10%)" in budget.reason
+        assert "more than 3 % faster (probability below 10 %)" in budget.reason

@@ -72,7 +72,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             [
                 "with a batch size of 1, each worker handles one request at a time",
                 "requests wait 2.5 s in the queue and take 100 ms to process",
-                "the worker is idle 60% of the time",
+                "the worker is idle 60 % of the time",
             ],
             id="a queue is not attributed to an idle worker",
         ),
