@@ -66,9 +66,18 @@ def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
     return rates_of(results).get(config.digest)
 
 
+def newest_by_config(results: list[TrialResult]) -> dict[str, TrialResult]:
+    """Return the newest measurement that has a rate, by the configuration's digest."""
+    return {
+        r.config.digest: r
+        for r in sorted(results, key=lambda r: r.number)
+        if r.state is TrialState.COMPLETE and r.sustained_rps and not r.host_fault
+    }
+
+
 def best_of(results: list[TrialResult]) -> TrialResult | None:
     """Return the newest measurement of the configuration with the highest median rate."""
-    rates, newest = rates_of(results), _newest(results)
+    rates, newest = rates_of(results), newest_by_config(results)
     return max(newest.values(), key=lambda r: rates[r.config.digest], default=None)
 
 
@@ -81,17 +90,8 @@ def finalists(
         nominated: digests of the configurations that come first, in this order; the others follow
             by their median rates.
     """
-    rates, newest = rates_of(results), _newest(results)
+    rates, newest = rates_of(results), newest_by_config(results)
     positive = {digest for digest in newest if rates[digest]}
     order = [digest for digest in nominated if digest in positive]
     order += [d for d in sorted(positive, key=lambda d: -rates[d]) if d not in order]
     return [newest[digest].config for digest in order[:count]]
-
-
-def _newest(results: list[TrialResult]) -> dict[str, TrialResult]:
-    """Return the newest measurement that has a rate, by the configuration's digest."""
-    return {
-        r.config.digest: r
-        for r in sorted(results, key=lambda r: r.number)
-        if r.state is TrialState.COMPLETE and r.sustained_rps and not r.host_fault
-    }
