@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search.study.confirm import Confirmation
+from search.answer.confirmed import Confirmed
 from search.study.intervals import Interval
 from search.study.outcome import Outcome
 from search.study.ranking import newest_by_config, rates_of
@@ -52,6 +52,7 @@ class OperatingPoint:
         config: the configuration.
         sustained_rps: sustained rate, requests/s: the confirmation's, else the search's, else the
             predicted one.
+        trials: numbers of all trials of the configuration.
         rate: `sustained_rps` with the interval of one more measurement: 95 % from a confirmation,
             90 % for a prediction; None if it is not known.
         latency: measured latencies by share of the sustained rate; empty for a prediction.
@@ -68,6 +69,7 @@ class OperatingPoint:
     number: int | None
     config: ServerConfig
     sustained_rps: float
+    trials: tuple[int, ...] = ()
     rate: Interval | None = None
     latency: tuple[LatencyPoint, ...] = ()
     p99_s: float | None = None
@@ -118,7 +120,7 @@ def measured_points(outcome: Outcome) -> list[OperatingPoint]:
     defaults = {r.config.digest for r in outcome.results if r.origin is TrialOrigin.DEFAULT}
     points = []
     for digest, result in newest_by_config(outcome.results).items():
-        confirmed = _confirmed(outcome.confirmation, result)
+        confirmed = Confirmed.of(outcome.confirmation, result.config)
         point = _measured_point(outcome, result, rates[digest], confirmed)
         roles = {
             Role.RECOMMENDED: chosen is not None and chosen.config == result.config,
@@ -129,48 +131,21 @@ def measured_points(outcome: Outcome) -> list[OperatingPoint]:
     return sorted(points, key=lambda point: point.number or 0)
 
 
-@dataclass(frozen=True)
-class _Confirmed:
-    """What a confirmation measured of a configuration: its number, rate and servers."""
-
-    number: int
-    rate: Interval | None
-    verified: TrialResult | None
-    measured: tuple[TrialResult, ...]
-
-
-def _confirmed(confirmation: Confirmation | None, result: TrialResult) -> _Confirmed | None:
-    if confirmation is None:
-        return None
-    for index, request in enumerate(confirmation.plan.requests):
-        if request.config == result.config:
-            verified = confirmation.verified.get(index)
-            visits = [v[index] for v in confirmation.rounds if index in v]
-            measured = (*visits, verified) if verified else tuple(visits)
-            is_sustained = verified is not None and verified.sustained_rps
-            return _Confirmed(
-                request.number,
-                confirmation.sustained(index),
-                verified if is_sustained else None,
-                measured,
-            )
-    return None
-
-
 def _measured_point(
-    outcome: Outcome, result: TrialResult, search_rps: float, confirmed: _Confirmed | None
+    outcome: Outcome, result: TrialResult, search_rps: float, confirmed: Confirmed | None
 ) -> OperatingPoint:
     verified = confirmed.verified if confirmed else None
     source = verified or result
-    rate = confirmed.rate if confirmed else None
+    rate = confirmed.sustained if confirmed else None
     servers = [r for r in outcome.results if r.config == result.config and not r.host_fault]
-    servers += confirmed.measured if confirmed else ()
+    servers += confirmed.servers if confirmed else ()
     peaks = tuple(m for r in servers if (m := r.server.peak_memory_mb))
     sustained_rps = (verified.sustained_rps if verified else None) or search_rps
     return OperatingPoint(
         number=confirmed.number if confirmed else result.number,
         config=result.config,
         sustained_rps=rate.mean if rate else sustained_rps,
+        trials=tuple(r.number for r in outcome.results if r.config == result.config),
         rate=rate,
         latency=tuple(latency_points(source)),
         p99_s=source.p99_s,

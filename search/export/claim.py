@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from search.answer.confirmed import Confirmed
 from search.export.common import CLAIM_FILE, ExportRequest, exported_archive
 from search.export.exported_files import ExportedFiles, added_settings, compare_settings
 from search.formats import CLAIM_VERSION
-from search.study.confirm import Confirmation
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
@@ -19,11 +19,11 @@ from serving.errors import ConfigError
 
 
 def claim_of(
-    run: Run, result: TrialResult, archive: Archive, confirmation: Confirmation | None
+    run: Run, result: TrialResult, archive: Archive, confirmed: Confirmed | None
 ) -> dict[str, Any]:
     """Return the claimed settings and rate as plain JSON data."""
     load = run.spec().load
-    prediction = confirmation.sustained(confirmation.winner) if confirmation is not None else None
+    prediction = confirmed.sustained if confirmed else None
     return {
         "format_version": CLAIM_VERSION,
         "run": run.name,
@@ -39,7 +39,7 @@ def claim_of(
             else "the search alone, which is on average too high"
         ),
         "batch_capacity": result.server.batch_capacity or 1,
-        "expected_rps": _expected_estimate(result, confirmation),
+        "expected_rps": _expected_estimate(result, confirmed),
         "p99_s": result.p99_s,
         "arrivals": load.arrivals,
         "timeout_s": load.timeout_s,
@@ -48,11 +48,10 @@ def claim_of(
     }
 
 
-def _expected_estimate(result: TrialResult, confirmation: Confirmation | None) -> float | None:
+def _expected_estimate(result: TrialResult, confirmed: Confirmed | None) -> float | None:
     """Return the rate that one more closed loop is expected to show, requests/s."""
-    predicted = confirmation.prediction(confirmation.winner) if confirmation else None
-    if predicted is not None:
-        return predicted.mean
+    if confirmed is not None and confirmed.sustained and confirmed.closed_loop:
+        return confirmed.closed_loop.mean
     return result.estimate.rps if result.estimate else result.sustained_rps
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from search.export.scaling import Resources, Scaling
+from search.answer.scaling import Scaling
+from search.export.resources import Resources
 from serving.archive import Archive
 from serving.archive_files import copy_archive
 from serving.config import MODEL_KEYS, ServerConfig

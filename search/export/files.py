@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from search.answer.confirmed import Confirmed
+from search.answer.latency_curve import LatencyCurve
+from search.answer.operating_points import latency_points
+from search.answer.scaling import DEFAULT_HEADROOM, Scaling
 from search.errors import RunError
 from search.export.claim import claim_of, read_back
 from search.export.common import (
@@ -26,8 +30,8 @@ from search.export.kubernetes import write_kubernetes
 from search.export.model_config import write_model_config
 from search.export.properties import write_properties
 from search.export.readme import figures, use_of_common_files
+from search.export.resources import Resources
 from search.export.sagemaker import write_sagemaker
-from search.export.scaling import DEFAULT_HEADROOM, Resources, Scaling, replicas_for
 from search.export.systemd import write_systemd
 from search.study.confirm import Confirmation
 from search.study.diff import flat
@@ -87,7 +91,7 @@ def export(
     """Write `best/`, or `best-FORMAT/`, of a run; if it fails, the previous folder stays.
 
     Args:
-        confirmation: used only if it confirmed this trial's configuration.
+        confirmation: used only if it measured this trial's configuration.
         target: the deployment; TorchServe's default ports if None.
         image: the container image; None for the format's default, of the version that was measured.
         load_rps: the expected load of all replicas; None if it is not known.
@@ -99,8 +103,9 @@ def export(
     """
     if not result.sustained_rps:
         raise RunError(f"trial {result.number} sustained no rate: {result.cause or 'no cause'}")
-    if confirmation is not None and not _confirms(confirmation, result):
-        confirmation = None
+    confirmed = Confirmed.of(confirmation, result.config)
+    if confirmed is not None and confirmed.sustained is None:
+        confirmed = None
     others = run.spec().in_use().beside
     if others and export_format not in _FORMATS_OF_SEVERAL_MODELS:
         raise RunError(
@@ -113,9 +118,16 @@ def export(
     is_default = export_format is ExportFormat.PROPERTIES
     folder = run.folder / ("best" if is_default else f"best-{export_format}")
     new = folder.with_name(f".{folder.name}.new")
-    claim = claim_of(run, result, archive, confirmation)
+    claim = claim_of(run, result, archive, confirmed)
     effective = _effective_settings(result, archive)
-    scaling = _scaling(result, effective, float(claim["claimed_rps"]), load_rps, headroom)
+    source = confirmed.verified if confirmed and confirmed.verified else result
+    scaling = Scaling.of(
+        float(claim["claimed_rps"]),
+        LatencyCurve.of(list(latency_points(source))),
+        headroom,
+        load_rps,
+        capacity=_request_capacity(result, effective),
+    )
     claim |= {"format": export_format, "scaling": asdict(scaling)}
     resources = _resources(run, result)
     request = ExportRequest(
@@ -125,7 +137,8 @@ def export(
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         try:
-            notes, diff = _write_folder(request, claim, export_format, run, result, confirmation)
+            readme = figures(run, result, archive, confirmation, confirmed)
+            notes, diff = _write_folder(request, claim, export_format, run, readme)
             _replace_folder(new, folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -154,8 +167,7 @@ def _write_folder(
     claim: dict[str, Any],
     export_format: ExportFormat,
     run: Run,
-    result: TrialResult,
-    confirmation: Confirmation | None,
+    readme: Mapping[str, str],
 ) -> tuple[tuple[str, ...], str]:
     """Write the files to an empty folder; return the notes, and the changes to those in use."""
     folder, target = request.folder, request.target
@@ -168,19 +180,14 @@ def _write_folder(
     notes += _platform_notes(claim["kept"], request)
     (folder / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
     changes = _CHANGES_ITEM if target.base is not None else ""
-    readme = fill_template(
+    text = fill_template(
         "readme",
-        **figures(run, result, request.archive, confirmation),
+        **readme,
         use=files.use or use_of_common_files(files, target.version),
         more=changes + "".join(f"- Note: {note}.\n" for note in notes),
     )
-    (folder / "README.md").write_text(readme)
+    (folder / "README.md").write_text(text)
     return notes, diff
-
-
-def _confirms(confirmation: Confirmation, result: TrialResult) -> bool:
-    winner = confirmation.plan.requests[confirmation.winner]
-    return winner.config == result.config and confirmation.is_conclusive
 
 
 def _effective_settings(result: TrialResult, archive: Archive) -> dict[str, int]:
@@ -191,17 +198,10 @@ def _effective_settings(result: TrialResult, archive: Archive) -> dict[str, int]
     return {**defaults, **workers, **archived_settings(archive), **server.settings}
 
 
-def _scaling(
-    result: TrialResult,
-    effective: Mapping[str, int],
-    rate_rps: float,
-    load_rps: float | None,
-    headroom: float,
-) -> Scaling:
+def _request_capacity(result: TrialResult, effective: Mapping[str, int]) -> int:
+    """Return the number of requests that a replica holds before it refuses one."""
     batches = result.server.batch_capacity or effective["batch_size"]
-    capacity = batches + (result.config.job_queue_size or 100)
-    replicas = replicas_for(load_rps, rate_rps, headroom) if load_rps is not None else None
-    return Scaling(rate_rps, result.latency.p50_s or 0.0, capacity, headroom, replicas)
+    return batches + (result.config.job_queue_size or 100)
 
 
 def _resources(run: Run, result: TrialResult) -> Resources:

@@ -8,6 +8,7 @@ from typing import Any
 
 import javaproperties
 
+from search.answer.scaling import POD_METRIC
 from search.export.common import (
     ExportRequest,
     FormatFiles,
@@ -20,7 +21,6 @@ from serving.exported import MODEL_STORE
 from serving.production import inference_port, listen_everywhere
 from serving.server import LOG_CONFIG
 
-METRIC = "torchserve_requests_per_second"
 _START_LIMIT_S = 600
 _PROBE_S = 5
 
@@ -75,7 +75,7 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
             else f"{request.archive.path.name}",
             target_rps=f"{request.scaling.target_rps:.3g}",
             headroom=f"{100 * request.scaling.headroom:.0f}",
-            metric=METRIC,
+            metric=POD_METRIC,
             resources="the limits of the trial"
             if request.resources.are_limits
             else "estimates: the trial's cores, and 1.5 times its peak memory",
@@ -140,7 +140,6 @@ def _deployment(
 
 def _autoscaler(request: ExportRequest, metadata: dict[str, Any]) -> dict[str, Any]:
     scaling = request.scaling
-    target = {"type": "AverageValue", "averageValue": f"{1000 * scaling.target_rps:.0f}m"}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -153,6 +152,6 @@ def _autoscaler(request: ExportRequest, metadata: dict[str, Any]) -> dict[str, A
             },
             "minReplicas": scaling.least_replicas,
             "maxReplicas": scaling.most_replicas,
-            "metrics": [{"type": "Pods", "pods": {"metric": {"name": METRIC}, "target": target}}],
+            "metrics": [scaling.pod_target],
         },
     }

@@ -7,9 +7,15 @@ from typing import Any
 
 import javaproperties
 
+from search.answer.confirmed import Confirmed
 from search.export.common import FormatFiles, fill_template
 from search.report.confirmation import confirmation_text
-from search.report.formatting import format_lower_bound, format_settings
+from search.report.formatting import (
+    format_interval,
+    format_lower_bound,
+    format_number,
+    format_settings,
+)
 from search.study.confirm import Confirmation
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
@@ -17,22 +23,30 @@ from serving.archive import Archive
 from serving.versions import TorchServeVersion
 
 _UNCONFIRMED = (
-    "**Unconfirmed**: the search chose this\nconfiguration because its measured rate was the "
-    "highest; that rate is on average too high."
+    "**Unconfirmed**: no confirmation\nmeasured its sustained rate; that of the search is on "
+    "average too high."
 )
 
 
 def figures(
-    run: Run, result: TrialResult, archive: Archive, confirmation: Confirmation | None
+    run: Run,
+    result: TrialResult,
+    archive: Archive,
+    confirmation: Confirmation | None,
+    confirmed: Confirmed | None,
 ) -> dict[str, str]:
-    """Return the figures of a trial, as the README's template names them."""
+    """Return the figures of a trial, as the README's template names them.
+
+    Args:
+        confirmed: what the confirmation measured of it; None if it does not know its rate.
+    """
     load, rate, latency = run.spec().load, result.rate, result.latency
     return {
         "model": archive.name,
         "version": archive.version,
         "run": run.name,
-        "status": "confirmed" if confirmation else "unconfirmed",
-        "confirmation": confirmation_text(confirmation) if confirmation else _UNCONFIRMED,
+        "status": "confirmed" if confirmed else "unconfirmed",
+        "confirmation": _confirmation_text(confirmation, confirmed),
         "number": str(result.number),
         "sustained": f"{result.sustained_rps:.1f}",
         "upper": f"{rate.upper_rps:.1f} rps" if rate.upper_rps else "none",
@@ -46,6 +60,20 @@ def figures(
         "settings": format_settings(result.config),
         "facts": _facts_table(result.host.facts),
     }
+
+
+def _confirmation_text(confirmation: Confirmation | None, confirmed: Confirmed | None) -> str:
+    if confirmation is None or confirmed is None:
+        return _UNCONFIRMED
+    if confirmed.is_winner or confirmed.sustained is None:
+        return confirmation_text(confirmation)
+    winner = confirmation.plan.requests[confirmation.winner]
+    sustained = confirmed.sustained
+    return (
+        f"The confirmation chose trial {winner.number}; this one sustains "
+        f"{format_number(sustained.mean)} rps (95 % prediction interval for one more measurement: "
+        f"{format_interval(sustained)} rps)."
+    )
 
 
 def _facts_table(facts: Mapping[str, Any]) -> str:

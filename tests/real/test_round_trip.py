@@ -11,7 +11,8 @@ import pytest
 from search.export.common import ExportRequest
 from search.export.files import _write_common_files
 from search.export.properties import write_properties
-from search.export.scaling import Resources, Scaling
+from search.answer.scaling import Scaling
+from search.export.resources import Resources
 from serving.archive import Archive
 from serving.config import MODEL_KEYS
 from serving.deployment import Deployment

@@ -1,0 +1,51 @@
+"""What a confirmation measured of one configuration. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from search.study.confirm import Confirmation
+from search.study.intervals import Interval
+from search.trial.result import TrialResult
+from serving.config import ServerConfig
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The measurements of a configuration in a confirmation.
+
+    Attributes:
+        number: of its trial in the confirmation's plan.
+        is_winner: whether the confirmation chose it.
+        sustained: its sustained rate in one more measurement, requests/s, with the 95 % interval;
+            None if it was not verified, failed in a visit, or too few visits were made.
+        closed_loop: the throughput of one more closed loop, likewise.
+        verified: the verification of its sustained rate; None without one that passed.
+        servers: every measurement, each in a fresh server.
+    """
+
+    number: int
+    is_winner: bool
+    sustained: Interval | None
+    closed_loop: Interval | None
+    verified: TrialResult | None
+    servers: tuple[TrialResult, ...]
+
+    @classmethod
+    def of(cls, confirmation: Confirmation | None, config: ServerConfig) -> Confirmed | None:
+        """Return the measurements of a configuration; None if it is none of the plan."""
+        requests = confirmation.plan.requests if confirmation else ()
+        index = next((n for n, request in enumerate(requests) if request.config == config), None)
+        if confirmation is None or index is None:
+            return None
+        verified = confirmation.verified.get(index)
+        visits = [measured[index] for measured in confirmation.rounds if index in measured]
+        has_failed = bool(confirmation.race.estimates.failures.get(index))
+        return cls(
+            requests[index].number,
+            index == confirmation.winner,
+            None if has_failed else confirmation.sustained(index),
+            None if has_failed else confirmation.prediction(index),
+            verified if verified and verified.sustained_rps else None,
+            (*visits, verified) if verified else tuple(visits),
+        )
