@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from search.study.observer import StudyEvent
     from search.study.outcome import Outcome
     from search.study.rounds import Rounds
-    from search.study.run_folder import Run
     from search.trial.result import TrialResult
     from servetune.api import (
         find_sustained_rate,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
         sweep,
         tune,
     )
+    from servetune.run import Run
     from serving.archive import Archive
     from serving.config import ServerConfig
     from serving.errors import ArchiveError, ConfigError, DemoError, ServerError
@@ -73,13 +73,13 @@ _MODULES = {
     "search.study.observer": ("StudyEvent",),
     "search.study.outcome": ("Outcome",),
     "search.study.rounds": ("Rounds",),
-    "search.study.run_folder": ("Run",),
     "search.trial.result": ("TrialResult",),
     "serving.archive": ("Archive",),
     "serving.config": ("ServerConfig",),
     "serving.errors": ("ArchiveError", "ConfigError", "DemoError", "ServerError"),
     "serving.server": ("TorchServe",),
     "serving.site": ("Site",),
+    "servetune.run": ("Run",),
     "servetune.api": (
         "find_sustained_rate",
         "load_outcome",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,11 +18,12 @@ from search.errors import CommandError
 from search.spec.config_file import read_config as read_config_file
 from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
+from search.study import run_folder
 from search.study.observer import EventObserver, StudyEvent
 from search.study.outcome import Outcome
 from search.study.rounds import Rounds
-from search.study.run_folder import Run
 from search.trial.observation import Phase
+from servetune.run import Run
 from serving.archive import Archive
 from serving.config import ServerConfig
 
@@ -87,7 +89,7 @@ def sweep(
 
 
 def resume(
-    run: Run | Path | str,
+    run: run_folder.Run | Path | str,
     *,
     trials: int | None = None,
     time_budget_s: float | None = None,
@@ -99,7 +101,7 @@ def resume(
 
     Args and errors are those of `tune`.
     """
-    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    opened = _opened(run)
     if opened.spec().sweep and (trials is not None or confirm is not None):
         raise CommandError("a sweep measures its points once: trials and confirm are a search's")
     with opened.locked():
@@ -208,7 +210,7 @@ def read_config(path: Path | str, archive: Archive | Path | str) -> ServerConfig
     return read_config_file(Path(path), model).config
 
 
-def load_outcome(run: Run | Path | str) -> Outcome:
+def load_outcome(run: run_folder.Run | Path | str) -> Outcome:
     """Return what is known of a run that ended, or that is still going on.
 
     Raises:
@@ -216,16 +218,25 @@ def load_outcome(run: Run | Path | str) -> Outcome:
     """
     from search.study.reading import read_outcome
 
-    return read_outcome(run if isinstance(run, Run) else Run.open(Path(run)))
+    return _public(read_outcome(_opened(run)))
 
 
-def _create(spec: StudySpec) -> Run:
+def _opened(run: run_folder.Run | Path | str) -> run_folder.Run:
+    return run if isinstance(run, run_folder.Run) else Run.open(Path(run))
+
+
+def _public(outcome: Outcome) -> Outcome:
+    """Return the outcome with the run that has the methods of the API."""
+    return replace(outcome, run=Run(outcome.run.folder))
+
+
+def _create(spec: StudySpec) -> run_folder.Run:
     from search.study.driver import create_run
 
     return create_run(spec)
 
 
-def _execute(run: Run, on_event: OnEvent | None, handle_signals: bool) -> Outcome:
+def _execute(run: run_folder.Run, on_event: OnEvent | None, handle_signals: bool) -> Outcome:
     from search.sinks.end import with_sinks
     from search.study.driver import run_study
 
@@ -234,7 +245,7 @@ def _execute(run: Run, on_event: OnEvent | None, handle_signals: bool) -> Outcom
     def execute() -> Outcome:
         return run_study(run, observer, handle_signals=handle_signals)
 
-    return _run(lambda: with_sinks(run, execute, _LOG.warning))
+    return _public(_run(lambda: with_sinks(run, execute, _LOG.warning)))
 
 
 def _emit(on_event: OnEvent | None, event: StudyEvent) -> None:

@@ -45,6 +45,20 @@ def pick(points: Sequence[OperatingPoint], choice: str) -> OperatingPoint:
     raise CommandError(f"--pick must be {_FORMS} (got {choice!r})")
 
 
+def pick_or_recommended(points: Sequence[OperatingPoint], choice: str | None) -> OperatingPoint:
+    """Return what `pick` chooses, else the recommended point.
+
+    Raises:
+        CommandError, RunError: see `pick`; there is no recommended point.
+    """
+    if choice is not None:
+        return pick(points, choice)
+    recommended = next((point for point in points if Role.RECOMMENDED in point.roles), None)
+    if recommended is None:
+        raise RunError("no configuration is recommended: no trial sustained any rate")
+    return recommended
+
+
 def _number(text: str) -> float | None:
     """Return a positive finite number; None for other texts."""
     try:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from search.cli.answer import pareto, plan
 from search.cli.console import create_console
 from search.cli.environment import ray_environment
 from search.cli.hosts import demo, doctor, init, up
@@ -47,7 +48,20 @@ def servetune(
 
 
 for _command in (
-    *(tune, sweep, resume, measure, report, predict, compare, export, verify, recheck),
+    *(
+        tune,
+        sweep,
+        resume,
+        measure,
+        report,
+        pareto,
+        plan,
+        predict,
+        compare,
+        export,
+        verify,
+        recheck,
+    ),
     *(doctor, up, init, demo, serve, submit, jobs, watch, fetch, dashboard),
 ):
     app.command()(_command)

@@ -42,4 +42,13 @@ ClusterOption = Annotated[
         help="address of a Ray cluster that this host belongs to; overrides cluster.address",
     ),
 ]
+PickOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHOICE",
+        help="configuration instead of the recommended one: max (highest rate), knee (after it, "
+        "more rate costs the most latency), p99=SECONDS (highest rate within this limit) or "
+        "trial=NUMBER",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print only JSON on standard output")]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from loadgen.percent import format_percent
 from search.cli.console import create_console
-from search.cli.options import JsonOption, RunArgument
+from search.cli.options import JsonOption, PickOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError, RunError
 from servetune.errors import ExitStatus
@@ -82,8 +82,9 @@ def compare(
 def export(
     run: RunArgument,
     trial: Annotated[
-        int | None, typer.Option(help="number of the trial to export instead of the best")
+        int | None, typer.Option(help="number of the trial to export; the same as --pick trial=N")
     ] = None,
+    pick: PickOption = None,
     export_format: Annotated[
         str,
         typer.Option(
@@ -118,6 +119,8 @@ def export(
     ] = 0.3,
 ) -> None:
     """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
+    from search.answer.pareto import pareto_points
+    from search.answer.picking import pick as pick_point
     from search.export.common import ExportFormat
     from search.export.files import export as write_files
     from search.spec.config_file import read_files
@@ -132,12 +135,17 @@ def export(
     text, variables = read_files(base) if base else (None, {})
     target = DeploymentTarget(text, {name: value for name, _, value in pairs}, variables)
     outcome = _read_outcome(run)
+    if trial is not None and pick is not None:
+        raise CommandError("give --trial or --pick, not both")
     results = {result.number: result for result in outcome.results}
     if trial is not None and trial not in results:
         raise RunError(f"{run} has no trial {trial}")
-    chosen = outcome.chosen if trial is None else results[trial]
     if outcome.spec.sweep:
         raise RunError(f"{run} is a sweep, which chooses no configuration; run servetune tune")
+    if pick is not None:
+        # Its own number is that of the measurement whose rate is claimed.
+        trial = pick_point(pareto_points(outcome), pick).number
+    chosen = outcome.chosen if trial is None else results[trial]
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
     written = write_files(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from search.answer.scaling import Scaling
 from search.export.common import ExportRequest
 from search.export.files import _write_common_files
 from search.export.properties import write_properties
-from search.answer.scaling import Scaling
 from search.export.resources import Resources
 from serving.archive import Archive
 from serving.config import MODEL_KEYS

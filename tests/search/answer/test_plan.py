@@ -18,7 +18,9 @@ from tests.search.answer.points import latencies, point
 CURVE = {0.5: 0.1, 0.7: 0.2, 0.9: 0.4, 1.0: 1.0}
 
 
-def confirmed(low: float = 80, mean: float = 100, high: float = 125, **figures: Any) -> OperatingPoint:
+def confirmed(
+    low: float = 80, mean: float = 100, high: float = 125, **figures: Any
+) -> OperatingPoint:
     rate = Interval(mean, low, high)
     return point(7, mean, 1.0, rate=rate, latency=latencies(mean, CURVE), **figures)
 
@@ -32,7 +34,9 @@ def test_plan_counts_with_the_lower_end_and_keeps_the_headroom() -> None:
     assert plan.count == math.ceil(1000 / (0.7 * 80)) == 18
     assert (plan.replicas.low, plan.replicas.high) == (math.ceil(1000 / (0.7 * 125)), 18)
     assert plan.load.rps == pytest.approx(1000 / 18) and plan.load.is_sustained
-    assert plan.target_rps.value == pytest.approx(56) and plan.target_rps.high == pytest.approx(87.5)
+    assert plan.target_rps.value == pytest.approx(56) and plan.target_rps.high == pytest.approx(
+        87.5
+    )
     assert plan.has_intervals and (plan.replica_rps.low, plan.replica_rps.high) == (80, 125)
 
 
@@ -80,7 +84,9 @@ def test_plan_keeps_its_limit_at_the_upper_bound(
 
 
 def test_plan_names_the_least_p99_of_a_limit_that_is_not_held() -> None:
-    with pytest.raises(RunError, match=r"any measured load: its lowest measured p99 is 0.1 s, at 50"):
+    with pytest.raises(
+        RunError, match=r"any measured load: its lowest measured p99 is 0.1 s, at 50"
+    ):
         capacity_plan(confirmed(), 1000, p99_s=0.05)
     falling = point(1, 100, latency=latencies(100, {0.5: 0.6, 0.7: 0.45, 1.0: 0.9}))
     with pytest.raises(RunError, match=r"at the lowest measured load, 50 rps, with 0.6 s.* 0.45 s"):

@@ -1,0 +1,91 @@
+"""The commands pareto and plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from search.cli.console import create_console
+from search.cli.options import JsonOption, PickOption, RunArgument
+from search.errors import RunError
+
+if TYPE_CHECKING:
+    from search.answer.operating_points import OperatingPoint
+
+
+def pareto(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Print rate, p99 latency, memory and workers of a run's configurations.
+
+    Marked are those of the Pareto front, the recommended one, and the knee: the point after which
+    more rate costs the most latency.
+    """
+    from search.answer.pareto import pareto_front
+    from search.report.answer_text import POINT_HEADER, front_note, point_row
+
+    points = _points(run)
+    front = pareto_front(points)
+    if as_json:
+        print(json.dumps([{**p.to_dict(), "is_on_front": p in front} for p in points]))
+        return
+    console = create_console()
+    table = Table(*POINT_HEADER, "settings", "role", box=None)
+    for point in sorted(points, key=lambda p: p.sustained_rps):
+        table.add_row(*point_row(point, point in front))
+    console.print(table)
+    console.print(front_note(points))
+
+
+def plan(
+    run: RunArgument,
+    rps: Annotated[
+        float, typer.Option(min=0.001, help="load of all replicas, requests per second")
+    ],
+    p99: Annotated[
+        float | None, typer.Option(min=0.0001, help="limit on the p99 latency, seconds")
+    ] = None,
+    headroom: Annotated[
+        float, typer.Option(min=0, max=0.95, help="share of a replica's rate to keep free")
+    ] = 0.3,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="price of a replica per hour, in any currency")
+    ] = None,
+    pick: PickOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan replicas, latency, memory, cost and autoscaling for a load."""
+    from search.answer.picking import pick_or_recommended
+    from search.answer.plan import capacity_plan
+    from search.report.answer_text import plan_rows
+    from search.report.formatting import format_settings
+
+    point = pick_or_recommended(_points(run), pick)
+    planned = capacity_plan(point, rps, p99, headroom, price_per_hour)
+    if as_json:
+        print(json.dumps(planned.to_dict()))
+        return
+    console = create_console()
+    console.print(f"{point.name}: {format_settings(point.config)}", soft_wrap=True)
+    table = Table("", f"for {rps:g} rps", "95 % interval", box=None)
+    for row in plan_rows(planned):
+        table.add_row(*row)
+    console.print(table)
+    for note in planned.notes:
+        console.print(f"note: {note}", soft_wrap=True)
+
+
+def _points(folder: Path) -> list[OperatingPoint]:
+    from search.answer.pareto import pareto_points
+    from search.study.reading import read_outcome
+    from search.study.run_folder import Run
+
+    outcome = read_outcome(Run.open(folder))
+    if outcome.spec.sweep is not None:
+        raise RunError(f"{folder} is a sweep, which searches no best configuration")
+    points = pareto_points(outcome)
+    if not points:
+        raise RunError(f"no trial of {folder} sustained any rate")
+    return points

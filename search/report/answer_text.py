@@ -1,0 +1,79 @@
+"""The Pareto front and the capacity plan as text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from loadgen.percent import format_percent
+from search.answer.operating_points import OperatingPoint, Role
+from search.answer.plan import CapacityPlan, Quantity, ReplicaLoad
+from search.report.formatting import format_interval, format_number, format_settings
+
+POINT_HEADER = ("", "trial", "rps", "p99 s", "at 50 %", "70 %", "90 %", "MiB", "GPU MiB", "workers")
+_SHARES = (0.5, 0.7, 0.9)
+
+
+def point_row(point: OperatingPoint, is_on_front: bool) -> tuple[str, ...]:
+    """Return the cells of a configuration under `POINT_HEADER`, then its settings and roles."""
+    p99_by_share = {p.share: p.p99_s for p in point.latency}
+    rate = format_number(point.sustained_rps)
+    return (
+        "●" if is_on_front else "",
+        "" if point.number is None else str(point.number),
+        f"{rate} ({format_interval(point.rate)})" if point.rate else rate,
+        format_number(point.p99_s),
+        *(format_number(p99_by_share.get(share)) for share in _SHARES),
+        *(format_number(value) for value in (point.memory_mb, point.gpu_memory_mb, point.workers)),
+        format_settings(point.config),
+        ", ".join(role for role in Role if role in point.roles),
+    )
+
+
+def plan_rows(plan: CapacityPlan) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, the value and the interval of each number of a plan."""
+    limit = "" if plan.p99_limit_s is None else f" within a p99 of {plan.p99_limit_s:g} s"
+    yield _row(f"a replica sustains{limit}", "rps", plan.replica_rps)
+    yield _row("replicas", "", plan.replicas)
+    yield from _load_rows("load of each", plan.load)
+    yield _row("peak memory of each", "MiB", plan.memory_mb)
+    yield _row("peak memory of all", "MiB", plan.total_memory_mb)
+    if plan.cost_per_million is not None:
+        yield _row("cost of a million requests", "", plan.cost_per_million)
+    if plan.one_down is not None:
+        yield from _load_rows("one down: load of each", plan.one_down)
+    kept = f"{format_percent(plan.headroom)} kept free"
+    yield _row(f"scale out at ({kept})", "rps per replica", plan.target_rps)
+    yield _row("or at concurrency", "in flight per replica", plan.concurrency)
+    yield _row("or on SageMaker at", "invocations/min", plan.invocations_per_minute)
+    metric = plan.scaling.pod_target["pods"]
+    target = f"{metric['metric']['name']}: {metric['target']['averageValue']}"
+    yield "or HorizontalPodAutoscaler", target, ""
+
+
+def _load_rows(name: str, load: ReplicaLoad) -> Iterator[tuple[str, str, str]]:
+    share = f"{format_percent(load.share)} of its rate"
+    warning = "" if load.is_sustained else "; more than the planned rate"
+    yield name, f"{format_number(load.rps)} rps, {share}{warning}", ""
+    for quantile, value in (("p50", load.p50_s), ("p99", load.p99_s)):
+        if value is None:
+            yield f"  {quantile} latency", "not known: above every measured load", ""
+        else:
+            yield _row(f"  {quantile} latency", "s", value)
+
+
+def _row(name: str, unit: str, quantity: Quantity | None) -> tuple[str, str, str]:
+    if quantity is None:
+        return name, "not known", ""
+    value = f"{format_number(quantity.value)} {unit}".strip()
+    if quantity.low is None:
+        return name, value, ""
+    high = "not known" if quantity.high is None else format_number(quantity.high)
+    return name, value, f"{format_number(quantity.low)} to {high}"
+
+
+def front_note(points: Sequence[OperatingPoint]) -> str:
+    """Return what the marks of the table mean, and that without a knee there is none."""
+    text = "● no other configuration is better in one value without being worse in another"
+    if not any(Role.KNEE in point.roles for point in points):
+        text += "; the front has no knee"
+    return f"{text}."
