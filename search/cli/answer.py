@@ -25,6 +25,7 @@ def pareto(run: RunArgument, as_json: JsonOption = False) -> None:
     """
     from search.answer.pareto import pareto_front
     from search.report.answer_text import POINT_HEADER, front_note, point_row
+    from search.report.formatting import format_settings
 
     points = _points(run)
     front = pareto_front(points)
@@ -32,11 +33,15 @@ def pareto(run: RunArgument, as_json: JsonOption = False) -> None:
         print(json.dumps([{**p.to_dict(), "is_on_front": p in front} for p in points]))
         return
     console = create_console()
-    table = Table(*POINT_HEADER, "settings", "role", box=None)
+    table = Table(box=None)
+    for name in POINT_HEADER:
+        table.add_column(name, no_wrap=True)
     for point in sorted(points, key=lambda p: p.sustained_rps):
         table.add_row(*point_row(point, point in front))
     console.print(table)
-    console.print(front_note(points))
+    console.print(f"{front_note(points)}\n")
+    for point in front:
+        console.print(f"{point.name}: {format_settings(point.config)}", soft_wrap=True)
 
 
 def plan(

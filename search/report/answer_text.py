@@ -7,25 +7,28 @@ from collections.abc import Iterator, Sequence
 from loadgen.percent import format_percent
 from search.answer.operating_points import OperatingPoint, Role
 from search.answer.plan import CapacityPlan, Quantity, ReplicaLoad
-from search.report.formatting import format_interval, format_number, format_settings
+from search.report.formatting import format_interval, format_number
 
-POINT_HEADER = ("", "trial", "rps", "p99 s", "at 50 %", "70 %", "90 %", "MiB", "GPU MiB", "workers")
-_SHARES = (0.5, 0.7, 0.9)
+#: The p99 latency is given at these shares of the sustained rate, as "–" if it is not known.
+_SHARES = (0.5, 0.7, 0.9, 1.0)
+POINT_HEADER = ("", "trial", "role", "rps", "p99 s *", "MiB", "workers")
 
 
 def point_row(point: OperatingPoint, is_on_front: bool) -> tuple[str, ...]:
-    """Return the cells of a configuration under `POINT_HEADER`, then its settings and roles."""
+    """Return the cells of a configuration under `POINT_HEADER`."""
     p99_by_share = {p.share: p.p99_s for p in point.latency}
-    rate = format_number(point.sustained_rps)
+    latencies = (format_number(p99_by_share.get(share)) or "–" for share in _SHARES)
+    rate, memory = format_number(point.sustained_rps), format_number(point.memory_mb)
+    if point.gpu_memory_mb:
+        memory += f" + {format_number(point.gpu_memory_mb)} GPU"
     return (
         "●" if is_on_front else "",
-        "" if point.number is None else str(point.number),
-        f"{rate} ({format_interval(point.rate)})" if point.rate else rate,
-        format_number(point.p99_s),
-        *(format_number(p99_by_share.get(share)) for share in _SHARES),
-        *(format_number(value) for value in (point.memory_mb, point.gpu_memory_mb, point.workers)),
-        format_settings(point.config),
-        ", ".join(role for role in Role if role in point.roles),
+        format_number(point.number),
+        "\n".join(role for role in Role if role in point.roles),
+        f"{rate}\n{format_interval(point.rate)}" if point.rate else rate,
+        " ".join(latencies),
+        memory,
+        format_number(point.workers),
     )
 
 
@@ -76,4 +79,5 @@ def front_note(points: Sequence[OperatingPoint]) -> str:
     text = "● no other configuration is better in one value without being worse in another"
     if not any(Role.KNEE in point.roles for point in points):
         text += "; the front has no knee"
-    return f"{text}."
+    shares = ", ".join(format_percent(share) for share in _SHARES)
+    return f"{text}.\n* at {shares} of the rate, as far as measured."
