@@ -128,7 +128,7 @@ def test_errors_module_imports_nothing_of_the_project() -> None:
         "search.spec.loading, search.spec.preflight",
         "search.report.summary, search.report.compare, search.report.html_report",
         "search.study.outcome, search.study.ranking, search.study.run_folder",
-        "search.answer.pareto",
+        "search.answer.pareto, search.answer.gain",
         "search.trial.result, search.trial.judging",
         "servetune",
     ],
