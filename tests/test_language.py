@@ -45,6 +45,9 @@ ALLOWED = {
     ("search/formats.py", "#: "),
 }
 TEXT = {".py", ".md", ".yaml", ".yml", ".js", ".css", ".html", ".cfg", ".toml", ".sh", ".txt", ""}
+NOT_OURS = ("LICENSE",)
+#: A package file of npm.
+VENDORED = "search/report/plotly/"
 PATTERN = re.compile(
     rf"(?<![\w-])({'|'.join(REPLACED)})(?![\w-])|(?<!\w)({REPLACED_NAMES})(?!\w)", re.IGNORECASE
 )
@@ -59,7 +62,8 @@ def tracked_files() -> list[Path]:
         text=True,
         check=True,
     )
-    names = [name for name in listed.stdout.split("\0") if name and name != "LICENSE"]
+    names = [name for name in listed.stdout.split("\0") if name and name not in NOT_OURS]
+    names = [name for name in names if not name.startswith(VENDORED)]
     return [ROOT / name for name in names if Path(name).suffix in TEXT and (ROOT / name).is_file()]
 
 
