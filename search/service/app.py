@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from aiohttp import web
-from plotly.offline import get_plotlyjs
 from pydantic import BaseModel
 
 from search.cluster.ray_token import create_secret_file
 from search.errors import RecordError, ServiceError, SpecError
+from search.report.plotly_library import plotly_text
 from search.service import metrics
 from search.service.access import Access
 from search.service.errors import RequestError
@@ -181,7 +181,7 @@ class Service:
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def _send_plotly(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(text=_plotly_text(), content_type="text/javascript")
+        return web.Response(text=plotly_text(), content_type="text/javascript")
 
     async def _show_openapi(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(document())
@@ -367,9 +367,3 @@ def _tar(folder: Path) -> IO[bytes]:
         archive.add(folder, arcname="best")
     file.seek(0)
     return file
-
-
-@cache
-def _plotly_text() -> str:
-    text: str = get_plotlyjs()
-    return text

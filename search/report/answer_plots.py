@@ -1,0 +1,232 @@
+"""The plots that an operator decides by: front, latency curves, predictions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+import plotly.graph_objects as go
+
+from search.answer.operating_points import OperatingPoint, Role
+from search.answer.pareto import pareto_front, pareto_points
+from search.report.plot_style import (
+    ACCENT,
+    DEFAULT,
+    OTHER,
+    RECOMMENDED,
+    TODAY,
+    setting_lines,
+    trial_label,
+)
+from search.study.outcome import Outcome
+from search.study.run_folder import Run
+
+#: The roles that a plot names, the most important first: name, colour and symbol.
+_ROLES = {
+    Role.RECOMMENDED: ("recommended", RECOMMENDED, "star"),
+    Role.REFERENCE: ("today", TODAY, "diamond"),
+    Role.DEFAULT: ("TorchServe's default", DEFAULT, "square"),
+    Role.KNEE: ("knee", ACCENT, "circle"),
+    Role.MAX: ("highest rate", OTHER, "triangle-up"),
+}
+#: An axis of rates is logarithmic if the highest is this many times the lowest.
+_LOG_FROM = 5.0
+
+
+def pareto(outcome: Outcome) -> go.Figure | None:
+    """Draw p99 at the sustained rate over that rate, for every configuration that has both."""
+    points = [p for p in pareto_points(outcome) if p.p99_s and p.sustained_rps]
+    if not points:
+        return None
+    figure = go.Figure()
+    front = [p for p in pareto_front(points) if p.is_measured]
+    if len(front) > 1:
+        lowest: list[OperatingPoint] = []
+        for point in reversed(front):
+            if not lowest or (point.p99_s or 0.0) < (lowest[-1].p99_s or 0.0):
+                lowest.append(point)
+        figure.add_scatter(
+            x=[p.sustained_rps for p in lowest],
+            y=[p.p99_s for p in lowest],
+            mode="lines",
+            name="front of rate and latency",
+            line={"color": RECOMMENDED, "width": 1, "dash": "dot"},
+            hoverinfo="skip",
+        )
+    named = {role: [p for p in points if _main_role(p) is role] for role in _ROLES}
+    others = [p for p in points if _main_role(p) is None]
+    for name, group, symbol in (
+        ("measured", [p for p in others if p.is_measured], "circle"),
+        ("predicted", [p for p in others if not p.is_measured], "circle-open"),
+    ):
+        if group:
+            _add_points(figure, group, name, OTHER, symbol, size=9)
+    for role, group in named.items():
+        name, color, symbol = _ROLES[role]
+        if group:
+            _add_points(figure, group, name, color, symbol, size=15, is_named=True)
+    figure.update_yaxes(title="p99 latency at the sustained rate, s", **_latency_axis())
+    figure.update_layout(height=440)
+    rates = [p.sustained_rps for p in points]
+    return figure.update_xaxes(title="sustained rate, requests/s", **_rate_axis(rates))
+
+
+def latency_curve(outcome: Outcome) -> go.Figure | None:
+    """Draw the p50 and p99 latency over the offered rate, recommended and today's."""
+    figure = go.Figure()
+    rates: list[float] = []
+    for point in compared_points(outcome):
+        role = Role.RECOMMENDED if Role.RECOMMENDED in point.roles else Role.REFERENCE
+        name, color, symbol = _ROLES[role]
+        curve = latency_by_rate(point, outcome.run)
+        if not curve:
+            continue
+        rates += [rate for rate, _, _ in curve]
+        for quantile, index, dash in (("p99", 2, "solid"), ("p50", 1, "dot")):
+            figure.add_scatter(
+                x=[each[0] for each in curve],
+                y=[each[index] for each in curve],
+                mode="lines+markers",
+                name=f"{name}, {quantile}",
+                line={"color": color, "dash": dash},
+                marker={"symbol": symbol, "size": 9 if quantile == "p99" else 6},
+                hovertemplate=f"{name}, {quantile}: %{{y:.3g}} s at %{{x:.3g}} rps<extra></extra>",
+            )
+    if not rates:
+        return None
+    figure.update_layout(height=400).update_yaxes(title="latency, s", **_latency_axis())
+    return figure.update_xaxes(title="offered rate, requests/s", **_rate_axis(rates))
+
+
+def predicted(outcome: Outcome) -> go.Figure | None:
+    """Draw the rate of each trial over the rate predicted before it, with its 90 % interval."""
+    known = [
+        (result, result.predicted, result.sustained_rps)
+        for result in outcome.results
+        if result.predicted and result.predicted.median_rps and result.sustained_rps
+    ]
+    if not known:
+        return None
+    medians = [p.median_rps or 0.0 for _, p, _ in known]
+    figure = go.Figure()
+    bounds = [*medians, *(rate for _, _, rate in known)]
+    figure.add_scatter(
+        x=[min(bounds), max(bounds)],
+        y=[min(bounds), max(bounds)],
+        mode="lines",
+        name="predicted = measured",
+        line={"color": OTHER, "dash": "dot", "width": 1},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=medians,
+        y=[rate for _, _, rate in known],
+        mode="markers",
+        name="trials, with the 90 % interval of the prediction",
+        marker={"color": TODAY, "size": 9},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [(p.high_rps or m) - m for (_, p, _), m in zip(known, medians, strict=True)],
+            "arrayminus": [
+                m - (p.low_rps or m) for (_, p, _), m in zip(known, medians, strict=True)
+            ],
+            "color": OTHER,
+            "thickness": 1,
+        },
+        text=[trial_label(result) for result, _, _ in known],
+        hovertemplate="%{y:.3g} rps measured, %{x:.3g} predicted<br>%{text}<extra></extra>",
+    )
+    figure.update_layout(height=400).update_xaxes(
+        title="predicted rate, requests/s", **_rate_axis(bounds)
+    )
+    return figure.update_yaxes(title="measured rate, requests/s", **_rate_axis(bounds))
+
+
+def compared_points(outcome: Outcome) -> list[OperatingPoint]:
+    """Return the recommended configuration and today's; one point if they are the same."""
+    wanted = {Role.RECOMMENDED, Role.REFERENCE}
+    points = [p for p in pareto_points(outcome) if p.roles & wanted]
+    return sorted(points, key=lambda p: Role.RECOMMENDED not in p.roles)
+
+
+def latency_by_rate(
+    point: OperatingPoint, run: Run
+) -> list[tuple[float, float | None, float | None]]:
+    """Return offered rates, requests/s, with the p50 and p99 latency in seconds, by rate.
+
+    The latencies of its curve; without a curve, the medians of the windows of its trial at rates
+    up to the sustained one.
+    """
+    if len(point.latency) > 1 or point.number is None:
+        return [(each.rate_rps, each.p50_s, each.p99_s) for each in point.latency]
+    windows: dict[float, list[tuple[float, float]]] = {}
+    for window in run.windows(point.number):
+        rate, latency = window["schedule"].get("rate_rps"), window["latency_s"]
+        quantiles = latency.get("p50"), latency.get("p99")
+        is_complete = window["scheduled"] == window["succeeded"]
+        if rate is not None and None not in quantiles and is_complete:
+            windows.setdefault(rate, []).append(quantiles)
+    rows = [(rate, *map(median, zip(*windows[rate], strict=True))) for rate in sorted(windows)]
+    if rows:
+        return [(rate, p50_s, p99_s) for rate, p50_s, p99_s in rows]
+    return [(each.rate_rps, each.p50_s, each.p99_s) for each in point.latency]
+
+
+def _main_role(point: OperatingPoint) -> Role | None:
+    return next((role for role in _ROLES if role in point.roles), None)
+
+
+def _add_points(
+    figure: go.Figure,
+    points: Sequence[OperatingPoint],
+    name: str,
+    color: str,
+    symbol: str,
+    size: int,
+    is_named: bool = False,
+) -> None:
+    """Add points with the interval of their rates; named ones have their trial beside them."""
+    highs = [p.rate.high - p.sustained_rps if p.rate else 0.0 for p in points]
+    lows = [p.sustained_rps - p.rate.low if p.rate else 0.0 for p in points]
+    figure.add_scatter(
+        x=[p.sustained_rps for p in points],
+        y=[p.p99_s for p in points],
+        mode="markers+text" if is_named else "markers",
+        name=name,
+        marker={"color": color, "symbol": symbol, "size": size},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": highs,
+            "arrayminus": lows,
+            "color": color,
+            "thickness": 1,
+        },
+        text=[p.name for p in points],
+        textposition="top center",
+        customdata=[_details(p) for p in points],
+        hovertemplate="%{x:.3g} rps, p99 %{y:.3g} s<br>%{customdata}<extra></extra>",
+    )
+
+
+def _details(point: OperatingPoint) -> str:
+    roles = [_ROLES[role][0] for role in _ROLES if role in point.roles]
+    title = ", ".join([point.name, *roles])
+    lines = [title if point.is_measured else f"{title} (predicted)"]
+    if point.memory_mb is not None:
+        lines.append(f"memory: {point.memory_mb:,} MiB".replace(",", " "))
+    if point.gpu_memory_mb is not None:
+        lines.append(f"GPU memory: {point.gpu_memory_mb:,} MiB".replace(",", " "))
+    return "<br>".join([*lines, setting_lines(point.config.to_dict())])
+
+
+def _latency_axis() -> dict[str, object]:
+    return {"type": "log", "dtick": "D2", "tickformat": "~g"}
+
+
+def _rate_axis(rates: Sequence[float]) -> dict[str, object]:
+    positive = [rate for rate in rates if rate > 0]
+    if positive and max(positive) > _LOG_FROM * min(positive):
+        return {"type": "log", "dtick": "D2", "tickformat": "~g"}
+    return {"rangemode": "tozero"}
