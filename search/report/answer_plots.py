@@ -215,9 +215,9 @@ def _details(point: OperatingPoint) -> str:
     title = ", ".join([point.name, *roles])
     lines = [title if point.is_measured else f"{title} (predicted)"]
     if point.memory_mb is not None:
-        lines.append(f"memory: {point.memory_mb:,} MiB".replace(",", " "))
+        lines.append(f"memory: {point.memory_mb:,} MiB")
     if point.gpu_memory_mb is not None:
-        lines.append(f"GPU memory: {point.gpu_memory_mb:,} MiB".replace(",", " "))
+        lines.append(f"GPU memory: {point.gpu_memory_mb:,} MiB")
     return "<br>".join([*lines, setting_lines(point.config.to_dict())])
 
 

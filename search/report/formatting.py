@@ -22,6 +22,16 @@ def format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
+def format_ratio(ratio: float) -> str:
+    """Return how many times as high a rate is: two decimals below 10, else three digits."""
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}"
+
+
+def format_memory(memory_mb: float | None) -> str:
+    """Return memory with its unit; an empty text for None."""
+    return "" if memory_mb is None else f"{memory_mb:,.0f} MiB"
+
+
 def format_lower_bound(value: float | None) -> str:
     """Return a probability as a percentage with two digits, never rounded up."""
     return "" if value is None else f"{math.floor(10_000 * value) / 100:.2f} %"

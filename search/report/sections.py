@@ -1,0 +1,231 @@
+"""The parts of a report, in the order in which people ask. Pure.
+
+1. What to change, what it gains and costs, how sure that is, how many replicas it takes.
+2. Rate against latency: today's configuration, the default, the recommended one.
+3. What limits the rate now, and what would help next.
+4. Latency against offered load.
+5. Predicted against measured rates.
+6. The confirmation, the trials, their seconds, settings, environment and warnings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadgen.percent import format_percent
+from search.answer.operating_points import Role
+from search.answer.pareto import pareto_front, pareto_points
+from search.errors import first_line
+from search.report.confirmation import confirmation_section
+from search.report.formatting import (
+    format_memory,
+    format_number,
+    format_settings,
+    markdown_table,
+)
+from search.report.limits_section import limits_section
+from search.report.model_tables import model_section
+from search.report.prediction_text import prediction_section
+from search.report.replicas import replicas_section
+from search.report.sweep_tables import fixed_settings, sweep_tables
+from search.report.trial_table import lost_time, trial_table
+from search.report.verdict import certainty, change_table, cost_table, format_rate, verdict
+from search.study.outcome import Outcome
+from search.study.run_folder import Run
+from search.trial.result import TrialResult, TrialState
+
+_ROLE_NAMES = {
+    Role.RECOMMENDED: "recommended",
+    Role.REFERENCE: "today",
+    Role.DEFAULT: "default",
+    Role.KNEE: "knee",
+    Role.MAX: "highest rate",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The place of a plot, by its name in `plots.figures`."""
+
+    name: str
+
+
+#: Markdown, or a plot, which report.md leaves out.
+Part = str | Plot
+
+
+def report_parts(outcome: Outcome) -> list[Part]:
+    """Return the parts of a report in order."""
+    return _sweep_parts(outcome) if outcome.spec.sweep is not None else _search_parts(outcome)
+
+
+def ending(outcome: Outcome) -> str:
+    """Return why the run ended, and whether its confirmation is missing."""
+    if outcome.restored:
+        return (
+            "The study of the run cannot be read. The trials are from trials.jsonl, and it is "
+            "unknown why the run ended."
+        )
+    if not outcome.reason:
+        return "The run has not ended."
+    sentences = [f"The run ended because {outcome.reason}."]
+    is_wanted = outcome.spec.confirmation_rounds and outcome.best and not outcome.failed
+    if is_wanted and outcome.confirmation is None:
+        sentences.append("No round of the confirmation was completed.")
+    return " ".join([*sentences, *[f"Note: {note}." for note in dict.fromkeys(outcome.notes)]])
+
+
+def _search_parts(outcome: Outcome) -> list[Part]:
+    results = outcome.results
+    return [
+        f"# {outcome.run.folder.name}",
+        f"**{verdict(outcome)}**",
+        *([] if outcome.reason and not outcome.restored else [ending(outcome)]),
+        *_answer_parts(outcome),
+        *_pareto_parts(outcome),
+        *limits_section(outcome),
+        *_curve_parts(outcome),
+        *_prediction_parts(outcome),
+        *confirmation_section(outcome.confirmation),
+        *model_section(outcome),
+        *_trial_parts(outcome),
+        *_bullet_section(
+            "## Why trials are slow or fast", [(r.number, r.explanations) for r in results]
+        ),
+        *_bullet_section("## Warnings", [(r.number, r.warnings) for r in results]),
+        "## How the run ended",
+        ending(outcome),
+        *_environment_section(outcome.run),
+    ]
+
+
+def _answer_parts(outcome: Outcome) -> list[Part]:
+    """Return what to change, the costs, the certainty and the number of replicas."""
+    parts: list[Part] = []
+    if changes := change_table(outcome):
+        parts += ["## What to change", changes]
+    if costs := cost_table(outcome):
+        parts += ["## What it gains and costs", costs]
+    if sure := certainty(outcome):
+        parts += ["## How sure this is", sure]
+    return [*parts, *replicas_section(outcome)]
+
+
+def _pareto_parts(outcome: Outcome) -> list[Part]:
+    points = pareto_points(outcome)
+    front = pareto_front(points)
+    shown = [p for p in points if p in front or p.roles]
+    if not shown:
+        return []
+    header = ("trial", "", "sustained rps", "p99 s", "peak memory", "workers", "settings")
+    rows = [
+        (
+            str(p.number) if p.number is not None else "predicted",
+            ", ".join(name for role, name in _ROLE_NAMES.items() if role in p.roles),
+            format_rate(p),
+            format_number(p.p99_s),
+            format_memory(p.memory_mb),
+            "" if p.workers is None else str(p.workers),
+            format_settings(p.config),
+        )
+        for p in sorted(shown, key=lambda p: -p.sustained_rps)
+    ]
+    return [
+        "## Rate against latency",
+        "Each configuration at the highest rate that it sustained. Right and down is better. Rates "
+        "with an interval are confirmed, the others were measured in the search. The "
+        "table has the front: no other configuration is better in rate, p99 latency, memory and "
+        "workers at once. The knee is the point after which more rate costs the most latency.",
+        Plot("pareto"),
+        markdown_table(header, rows),
+    ]
+
+
+def _curve_parts(outcome: Outcome) -> list[Part]:
+    if outcome.chosen is None:
+        return []
+    return [
+        "## Latency against offered load",
+        "Time from the due time of a request to its answer, in an open loop: the load does not "
+        "wait for the server. The last point of each line is the rate that is sustained.",
+        Plot("latency_curve"),
+    ]
+
+
+def _prediction_parts(outcome: Outcome) -> list[Part]:
+    if not (section := prediction_section(outcome.results)):
+        return []
+    heading, *rest = section
+    return [heading, Plot("predicted"), *rest]
+
+
+def _trial_parts(outcome: Outcome) -> list[Part]:
+    header, rows = trial_table(outcome.results)
+    importance = [(name, format_percent(share)) for name, share in outcome.importance.items()]
+    return [
+        "## Trials",
+        "Each trial is a single measurement. The highest of many noisy rates is on average too "
+        "high.",
+        Plot("trials"),
+        markdown_table(header, rows),
+        lost_time(outcome.results),
+        Plot("seconds"),
+        Plot("settings"),
+        "## Importance of each setting",
+        *(
+            (
+                Plot("importance"),
+                markdown_table(("setting", "share of the variance of the rates"), importance),
+                "Only trials that sustained a rate count.",
+            )
+            if importance
+            else ("Unknown: too few trials sustained a rate.",)
+        ),
+    ]
+
+
+def _sweep_parts(outcome: Outcome) -> list[Part]:
+    results = outcome.results
+    failed = [r for r in results if r.state is TrialState.FAILED]
+    fixed = ", ".join(f"{name}={value}" for name, value in fixed_settings(results).items())
+    loads = dict.fromkeys(load.load for r in results for load in r.loads)
+    return [
+        f"# {outcome.run.folder.name}",
+        ending(outcome),
+        f"Fixed settings: {fixed or 'none'}.",
+        "Each cell is the median over the repeats (minimum to maximum), each in a fresh server. "
+        "A value is bold if it is better with 95 % confidence than that of every other point. Only "
+        "points that were measured several times and answered every request are compared. A "
+        "request that failed or was not sent counts as a latency of at least the timeout.",
+        *(
+            part
+            for table in sweep_tables(results)
+            for part in (f"## {table.kind}", table.markdown())
+        ),
+        *(Plot(f"load: {name}") for name in loads),
+        Plot("seconds"),
+        *_bullet_section("## Failed", [(r.number, [first_line(r.cause)]) for r in failed]),
+        *_bullet_section("## Warnings", [(r.number, _load_warnings(r)) for r in results]),
+        *_environment_section(outcome.run),
+    ]
+
+
+def _load_warnings(result: TrialResult) -> list[str]:
+    return [f"{load.load}: {warning}" for load in result.loads for warning in load.warnings]
+
+
+def _bullet_section(title: str, sentences: Sequence[tuple[int, Sequence[str]]]) -> list[Part]:
+    """Return a title and a bullet for each trial that has sentences; nothing without any."""
+    bullets = [f"- trial {number}: {'; '.join(texts)}" for number, texts in sentences if texts]
+    return [title, "\n".join(bullets)] if bullets else []
+
+
+def _environment_section(run: Run) -> list[Part]:
+    recorded = run.recorded()
+    facts = [
+        (name, str(value))
+        for part in ("host", "versions", "placement")
+        for name, value in recorded.get(part, {}).items()
+    ]
+    return ["## Environment", markdown_table(("name", "value"), list(dict(facts).items()))]

@@ -1,0 +1,212 @@
+"""The verdict of a run: what to change, what it gains and costs, and how certain that is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.answer.gain import Gain, gain_of
+from search.answer.operating_points import LatencyPoint, OperatingPoint, Role, measured_points
+from search.errors import first_line
+from search.report.formatting import (
+    format_interval,
+    format_memory,
+    format_number,
+    format_ratio,
+    markdown_table,
+)
+from search.report.model_tables import mix_text
+from search.study.diff import flat
+from search.study.outcome import Outcome
+from search.trial.request import TrialOrigin
+from search.trial.result import TrialResult
+
+#: The latency below the sustained rate is shown at the share closest to this one.
+_HALF_LOAD = 0.5
+_NO_RATE = "No configuration sustained any rate."
+
+
+def verdict(outcome: Outcome) -> str:
+    """Return in one or two sentences what to change, what it gains and what it costs."""
+    if not outcome.results:
+        return "No trial has finished yet."
+    recommended, today = recommended_point(outcome), today_point(outcome)
+    if recommended is None:
+        return _NO_RATE
+    mix = f" ({text})" if (text := mix_text(outcome)) else ""
+    rate = f"{format_number(recommended.sustained_rps)} requests/s{mix} at 100 % success"
+    reference = outcome.reference
+    if reference is None:
+        return f"Deploy {recommended.name}: it sustains {rate}{_own_costs(recommended)}."
+    if recommended.config == reference.config:
+        return (
+            f"Change nothing: no configuration was faster than {today_name(reference)}, which "
+            f"sustains {rate}{_own_costs(recommended)}."
+        )
+    if today is None:
+        return (
+            f"Deploy {recommended.name} instead of {today_name(reference)}: it sustains {rate}"
+            f"{_own_costs(recommended)}. What runs today failed: {first_line(reference.cause)}."
+        )
+    sentence = (
+        f"it sustains {rate} instead of {format_number(today.sustained_rps)}"
+        f"{_gain_text(gain_of(outcome))}{_costs_against(recommended, today)}"
+    )
+    gain = gain_of(outcome)
+    if gain is not None and gain.is_confirmed and not gain.ratio.excludes_one:
+        return (
+            f"Nothing is certain to be faster than {today_name(reference)}. The best candidate is "
+            f"{recommended.name}: {sentence}."
+        )
+    return f"Deploy {recommended.name} instead of {today_name(reference)}: {sentence}."
+
+
+def certainty(outcome: Outcome) -> str:
+    """Return how sure the verdict is, in sentences; empty without a recommendation."""
+    recommended, gain = recommended_point(outcome), gain_of(outcome)
+    if recommended is None:
+        return ""
+    confirmation, sentences = outcome.confirmation, []
+    if confirmation is None:
+        sentences.append(
+            "Not confirmed: each configuration was measured once, and the highest of many noisy "
+            "rates is on average too high"
+        )
+    else:
+        rounds = len(confirmation.rounds)
+        sentences.append(
+            f"The confirmation measured both in {rounds} interleaved "
+            f"{'round' if rounds == 1 else 'rounds'}, each time in a fresh server"
+        )
+        sentences.append(_reproduction(recommended))
+    if gain is not None and gain.ratio.low < gain.ratio.high:
+        kind = "With 95 % confidence" if gain.is_confirmed else "By the search alone"
+        interval = f"{format_ratio(gain.ratio.low)} and {format_ratio(gain.ratio.high)}"
+        sentences.append(f"{kind} its rate is between {interval} times today's")
+    if gain is not None and gain.is_confirmed and not gain.ratio.excludes_one:
+        sentences.append("The two are statistically indistinguishable")
+    if gain is not None:
+        sentences += [f"Note: {warning}" for warning in gain.warnings if gain.is_confirmed]
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)
+
+
+def change_table(outcome: Outcome) -> str:
+    """Return the settings to change as a Markdown table; empty if there are none."""
+    rows = changed_settings(outcome)
+    return markdown_table(("setting", "today", "recommended"), rows) if rows else ""
+
+
+def changed_settings(outcome: Outcome) -> list[tuple[str, str, str]]:
+    """Return each setting that differs: its name, its value today and the recommended value."""
+    reference, chosen = outcome.reference, outcome.chosen
+    if reference is None or chosen is None or reference.config == chosen.config:
+        return []
+    before, after = flat(reference.config.to_dict()), flat(chosen.config.to_dict())
+    served = reference.server.settings
+    rows = []
+    for name in dict.fromkeys((*after, *before)):
+        today = before.get(name, served.get(name, "TorchServe's default"))
+        recommended = after.get(name, "TorchServe's default")
+        if today != recommended:
+            rows.append((name, str(today), str(recommended)))
+    return rows
+
+
+def cost_table(outcome: Outcome) -> str:
+    """Return rate, latency and memory of today's and the recommended configuration."""
+    recommended, today = recommended_point(outcome), today_point(outcome)
+    if recommended is None:
+        return ""
+    is_same = today is not None and today.config == recommended.config
+    columns = [recommended] if today is None or is_same else [today, recommended]
+    titles = ["recommended"] if len(columns) == 1 else ["today", "recommended"]
+    header = ("", *(f"{t} ({p.name})" for t, p in zip(titles, columns, strict=True)))
+    rows = [
+        ("sustained rate, requests/s", *(format_rate(p) for p in columns)),
+        ("p99 latency at that rate, s", *(format_number(p.p99_s) for p in columns)),
+        ("p99 latency at about half of it, s", *(_half_load_cell(p) for p in columns)),
+        ("workers", *("" if p.workers is None else str(p.workers) for p in columns)),
+        ("peak memory", *(format_memory(p.memory_mb) for p in columns)),
+        ("peak GPU memory", *(format_memory(p.gpu_memory_mb) for p in columns)),
+    ]
+    return markdown_table(header, [row for row in rows if any(row[1:])])
+
+
+def recommended_point(outcome: Outcome) -> OperatingPoint | None:
+    """Return the recommended configuration; None without one."""
+    return _with_role(measured_points(outcome), Role.RECOMMENDED)
+
+
+def today_point(outcome: Outcome) -> OperatingPoint | None:
+    """Return what runs today; None if it sustained no rate."""
+    return _with_role(measured_points(outcome), Role.REFERENCE)
+
+
+def today_name(reference: TrialResult) -> str:
+    """Return what the reference is, with its trial."""
+    if reference.origin is TrialOrigin.BASELINE:
+        return f"what runs today (trial {reference.number})"
+    return f"TorchServe's {reference.origin} (trial {reference.number})"
+
+
+
+def format_rate(point: OperatingPoint) -> str:
+    """Return the rate of a configuration, with its interval if it is confirmed."""
+    rate = format_number(point.sustained_rps)
+    return f"{rate} ({format_interval(point.rate)})" if point.rate else rate
+
+
+def _with_role(points: Sequence[OperatingPoint], role: Role) -> OperatingPoint | None:
+    return next((point for point in points if role in point.roles), None)
+
+
+def _gain_text(gain: Gain | None) -> str:
+    if gain is None:
+        return ""
+    times = f", {format_ratio(gain.ratio.mean)} times as many"
+    if not gain.is_confirmed:
+        return f"{times} (not confirmed)"
+    interval = f"{format_ratio(gain.ratio.low)} to {format_ratio(gain.ratio.high)}"
+    return f"{times} (95 % interval {interval})"
+
+
+def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
+    """Return what the change costs in latency and memory, as a clause."""
+    costs = []
+    if recommended.p99_s is not None and today.p99_s is not None:
+        costs.append(
+            f"a p99 latency of {format_number(recommended.p99_s)} s at that rate instead of "
+            f"{format_number(today.p99_s)} s at today's"
+        )
+    if recommended.memory_mb is not None and today.memory_mb is not None:
+        costs.append(
+            f"{format_memory(recommended.memory_mb)} of memory instead of "
+            f"{format_memory(today.memory_mb)}"
+        )
+    return f", with {' and '.join(costs)}" if costs else ""
+
+
+def _own_costs(point: OperatingPoint) -> str:
+    costs = []
+    if point.p99_s is not None:
+        costs.append(f"a p99 latency of {format_number(point.p99_s)} s")
+    if point.memory_mb is not None:
+        costs.append(f"{format_memory(point.memory_mb)} of memory")
+    return f", with {' and '.join(costs)}" if costs else ""
+
+
+def _reproduction(recommended: OperatingPoint) -> str:
+    if recommended.rate is None:
+        return "Its sustained rate was not verified at the end"
+    return (
+        f"One more measurement of {recommended.name} is expected at "
+        f"{format_number(recommended.rate.mean)} requests/s, and with 95 % probability between "
+        f"{format_number(recommended.rate.low)} and {format_number(recommended.rate.high)}"
+    )
+
+
+def _half_load_cell(point: OperatingPoint) -> str:
+    below: list[LatencyPoint] = [each for each in point.latency if each.share < 1]
+    if not below:
+        return ""
+    closest = min(below, key=lambda each: abs(each.share - _HALF_LOAD))
+    return f"{format_number(closest.p99_s)} at {format_number(closest.rate_rps)} requests/s"
