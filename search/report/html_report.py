@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from search.report.plotly_library import plotly_text
 from search.report.sections import Part, Plot
 
 _FOLDER = Path(__file__).parent
+_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+#: A table of up to this many columns fits the page.
+_SQUEEZED_COLUMNS = 6
 _STYLE, _SCRIPT = _FOLDER / "report.css", _FOLDER / "report.js"
 
 
@@ -30,13 +34,13 @@ def html_page(title: str, parts: Sequence[Part], figures: Mapping[str, go.Figure
     """
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     shown = [part.name for part in parts if isinstance(part, Plot) and part.name in figures]
-    body = "".join(
-        _plot_place(part.name, figures[part.name])
-        if isinstance(part, Plot)
-        else _scrolling_tables(markdown.render(part))
-        for part in parts
-        if not isinstance(part, Plot) or part.name in figures
-    )
+    body, heading = "", ""
+    for part in parts:
+        if isinstance(part, str):
+            heading = part.removeprefix("## ") if part.startswith("## ") else heading
+            body += _polished(markdown.render(part))
+        elif part.name in figures:
+            body += _plot_place(part.name, figures[part.name], heading)
     scripts = ""
     if shown:
         data = {name: figures[name].to_plotly_json() for name in shown}
@@ -55,21 +59,30 @@ def html_page(title: str, parts: Sequence[Part], figures: Mapping[str, go.Figure
     )
 
 
-def _plot_place(name: str, figure: go.Figure) -> str:
-    heading = html.escape(str(figure.layout.meta["heading"]), quote=True)
+def _plot_place(name: str, figure: go.Figure, heading: str) -> str:
+    """Return the place of a plot, with a caption unless that is the heading above it."""
+    label = html.escape(str(figure.layout.meta["heading"]), quote=True)
+    caption = f"<figcaption>{label}</figcaption>" if label != heading else ""
     height = figure.layout.height or 400
+    # Several plots side by side are wider than the screen of a phone; they scroll.
+    many = " many" if "xaxis2" in figure.layout.to_plotly_json() else ""
     return (
-        f'<figure><figcaption>{heading}</figcaption><div class="plot" role="img" '
-        f'aria-label="{heading}" data-figure="{html.escape(name, quote=True)}" '
-        f'style="height:{height:.0f}px"></div></figure>'
+        f'<figure>{caption}<div class="wide"><div class="plot{many}" role="img" '
+        f'aria-label="{label}" data-figure="{html.escape(name, quote=True)}" '
+        f'style="height:{height:.0f}px"></div></div></figure>'
     )
 
 
-def _scrolling_tables(text: str) -> str:
-    """Wrap each table, so that a wide one scrolls and not the page."""
-    return text.replace("<table>", '<div class="wide"><table>').replace(
-        "</table>", "</table></div>"
-    )
+def _polished(text: str) -> str:
+    """Wrap each table, so that a wide one scrolls and not the page; keep units at their numbers."""
+    text = re.sub(r"(?<=\d) (?=(?:%|s|ms|MiB)\b|%)", "\u00a0", text)
+    return _TABLE.sub(_scrolling, text)
+
+
+def _scrolling(table: re.Match[str]) -> str:
+    # A table with many columns is not squeezed into the width of the page.
+    many = ' class="many"' if table[0].count("<th>") > _SQUEEZED_COLUMNS else ""
+    return f'<div class="wide"><table{many}>{table[0].removeprefix("<table>")}</div>'
 
 
 def _json_in_html(data: Mapping[str, object]) -> str:

@@ -132,7 +132,7 @@ def _settings(outcome: Outcome) -> go.Figure | None:
             **cell,
         )
         figure.update_xaxes(**ticks(labels), **cell)
-    figure.update_yaxes(title="requests/s", col=1)
+    figure.update_annotations(font_size=13).update_yaxes(title="requests/s", col=1)
     return figure.update_layout(height=90 + 210 * rows, margin={"t": 40})
 
 
@@ -165,7 +165,7 @@ _SECONDS = ("Seconds of each trial, by phase", _seconds)
 _PLOTS = {
     "pareto": ("Rate against latency", pareto),
     "latency_curve": ("Latency against offered load", latency_curve),
-    "predicted": ("Predicted against measured rates", predicted),
+    "predicted": ("Predicted and measured rates", predicted),
     "trials": ("The rate of each trial", _trials),
     "settings": ("The rate over each setting", _settings),
     "importance": ("Importance of each setting", _importance),

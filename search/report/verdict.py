@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from search.answer.gain import Gain, gain_of
 from search.answer.operating_points import LatencyPoint, OperatingPoint, Role, measured_points
@@ -15,6 +16,7 @@ from search.report.formatting import (
     markdown_table,
 )
 from search.report.model_tables import mix_text
+from search.spec.space import torchserve_defaults
 from search.study.diff import flat
 from search.study.outcome import Outcome
 from search.trial.request import TrialOrigin
@@ -101,13 +103,21 @@ def changed_settings(outcome: Outcome) -> list[tuple[str, str, str]]:
     if reference is None or chosen is None or reference.config == chosen.config:
         return []
     before, after = flat(reference.config.to_dict()), flat(chosen.config.to_dict())
-    served = reference.server.settings
+    cores, facts = reference.host.cores, reference.host.facts
+    defaults = torchserve_defaults(cores, facts.get("affinity_cores")) if cores else {}
+    defaults = {**defaults, **reference.server.settings}
+
+    def value_in(settings: Mapping[str, Any], name: str) -> tuple[Any, str]:
+        value = settings.get(name, defaults.get(name))
+        if name in settings:
+            return value, str(value)
+        return value, "default" if value is None else f"{value} (default)"
+
     rows = []
     for name in dict.fromkeys((*after, *before)):
-        today = before.get(name, served.get(name, "TorchServe's default"))
-        recommended = after.get(name, "TorchServe's default")
-        if today != recommended:
-            rows.append((name, str(today), str(recommended)))
+        (old, old_text), (new, new_text) = value_in(before, name), value_in(after, name)
+        if old != new:
+            rows.append((name, old_text, new_text))
     return rows
 
 
@@ -128,7 +138,7 @@ def cost_table(outcome: Outcome) -> str:
         ("peak memory", *(format_memory(p.memory_mb) for p in columns)),
         ("peak GPU memory", *(format_memory(p.gpu_memory_mb) for p in columns)),
     ]
-    return markdown_table(header, [row for row in rows if any(row[1:])])
+    return markdown_table(header, [row for row in rows if {*row[1:]} - {"", "not measured"}])
 
 
 def recommended_point(outcome: Outcome) -> OperatingPoint | None:
@@ -207,6 +217,6 @@ def _reproduction(recommended: OperatingPoint) -> str:
 def _half_load_cell(point: OperatingPoint) -> str:
     below: list[LatencyPoint] = [each for each in point.latency if each.share < 1]
     if not below:
-        return ""
+        return "not measured"
     closest = min(below, key=lambda each: abs(each.share - _HALF_LOAD))
     return f"{format_number(closest.p99_s)} at {format_number(closest.rate_rps)} requests/s"
