@@ -261,9 +261,14 @@ class StudyStore:
     def importance(self) -> dict[str, float]:
         """Return the share of the rates' variance explained by each setting (PED-ANOVA).
 
-        The shares sum up to 1. Empty with too few trials, or if all have the same rate.
+        Only trials that sustained a rate count. The shares sum up to 1. Empty with too few trials, or if all have the same rate.
         """
-        trials = [t for t in self._study.get_trials(deepcopy=False) if t.values and t.params]
+        # Older runs stored an estimate as the value of a pruned trial, and 0 as that of a failed one.
+        trials = [
+            t
+            for t in self._study.get_trials(deepcopy=False)
+            if t.values and t.params and t.user_attrs.get("state") == TrialState.COMPLETE
+        ]
         if len(trials) < _MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in trials}) < 2:
             return {}
         names = [
@@ -271,8 +276,11 @@ class StudyStore:
             for name in distributions(self.space)
             if len({t.params.get(name) for t in trials}) > 1
         ]
+        with log_level(["optuna"], logging.WARNING):
+            measured = optuna.create_study(direction="maximize")
+        measured.add_trials(trials)
         try:
-            return dict(optuna.importance.get_param_importances(self._study, params=names))
+            return dict(optuna.importance.get_param_importances(measured, params=names))
         except (ValueError, RuntimeError):
             return {}
 
@@ -347,6 +355,8 @@ class StudyStore:
         if (predicted := trial.user_attrs.get("predicted")) is not None:
             result = replace(result, predicted=PredictedRate(**predicted))
         trial.set_user_attr("state", result.state)
+        if result.state is not TrialState.COMPLETE:
+            trial.set_user_attr("reason", first_line(result.cause))
         trial.set_user_attr("too_large", is_memory(result.failure))
         trial.set_constraint("p99_s", result.latency.p99_excess)
         trial.set_user_attr("result", result.to_dict())
@@ -362,8 +372,13 @@ class StudyStore:
             if not trial.user_attrs.get("retry", False):
                 self._enqueue(result.origin, result.config, retry=True)
             self._study.tell(trial, state=OptunaTrialState.FAIL)
-        else:
+        elif result.state is TrialState.COMPLETE:
             self._study.tell(trial, self._value(result))
+        else:
+            # An estimate or a 0 in place of a rate would be drawn as one by other tools.
+            is_pruned = result.state is TrialState.PRUNED
+            state = OptunaTrialState.PRUNED if is_pruned else OptunaTrialState.FAIL
+            self._study.tell(trial, state=state)
 
     def abandon(self, trial: optuna.trial.Trial) -> None:
         """Close a trial that was stopped without a result; a resumed run measures it."""

@@ -132,7 +132,7 @@ def test_store_tell_passes_latency_excess_to_sampler(tmp_path: Path) -> None:
     store = begun_store(tmp_path)
     measure(store, None, p99_excess=0.5)
     measure(store, 10.0, p99_excess=-0.2)
-    trials = store._study.get_trials(states=(OptunaTrialState.COMPLETE,))
+    trials = store._study.get_trials(states=(OptunaTrialState.FAIL, OptunaTrialState.COMPLETE))
     assert [dict(trial.constraints) for trial in trials] == [{"p99_s": 0.5}, {"p99_s": -0.2}]
 
 
