@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from search.report.model_tables import mix_text, model_section, model_sentences
-from search.report.summary import headline, markdown_report
+from search.report.summary import markdown_report
+from search.report.verdict import verdict
 from search.spec.model_loads import BackgroundSection
 from search.study.outcome import Outcome
 from search.trial.background import BackgroundRecord
@@ -50,7 +51,7 @@ def test_model_sentences_name_what_shared_the_host(outcome: Outcome) -> None:
     assert model_sentences(outcome) == [] and model_section(outcome) == []
 
 
-def test_headline_names_the_mix(outcome: Outcome) -> None:
+def test_verdict_names_the_mix(outcome: Outcome) -> None:
     mixed = with_loads(outcome, mix={"cat": 3.0, "dog": 1.0})
     assert mix_text(mixed) == "a mix of 3 cat : 1 dog" and mix_text(outcome) == ""
-    assert "sustains 250 rps (a mix of 3 cat : 1 dog) at 100 % success" in headline(mixed)
+    assert "sustains 250 requests/s (a mix of 3 cat : 1 dog) at 100 % success" in verdict(mixed)

@@ -5,10 +5,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from plotly.offline import get_plotlyjs
 from rich.console import Console
 
-from search.report.summary import ending, headline, render, write_report
+from search.report.plotly_library import plotly_text
+from search.report.sections import ending
+from search.report.summary import render, write_report
 from search.spec.schema import ConfirmSection
 from search.study.outcome import Outcome
 from search.study.reading import open_store, outcome_of, read_outcome
@@ -26,23 +27,6 @@ def rendered(outcome: Outcome, width: int = 80) -> str:
 def written(outcome: Outcome) -> str:
     write_report(outcome)
     return (outcome.run.folder / "report.md").read_text()
-
-
-def test_headline_compares_best_with_reference(outcome: Outcome) -> None:
-    text = headline(outcome)
-    assert "Best: trial 3 sustains 250 rps" in text and "-Xmx=2g" in text
-    assert (
-        "The default configuration (trial 0) sustains 5 rps; the best sustains 50.0 times that rate."
-    ) in text
-
-
-def test_headline_reports_run_without_rate(run: Run) -> None:
-    store = open_store(run, run.spec())
-    assert headline(outcome_of(run, run.spec(), store)) == "No trial has finished yet."
-    store.begin()
-    trial, request = store.ask() or pytest.fail("the study proposes no trial")
-    store.tell(trial, result_for(request, cause="no start"))
-    assert headline(outcome_of(run, run.spec(), store)) == "No configuration sustained any rate."
 
 
 def test_ending_reports_missing_confirmation(outcome: Outcome, confirmed: Outcome) -> None:
@@ -97,8 +81,9 @@ def test_write_report_lists_every_trial(outcome: Outcome) -> None:
     assert len(rows) == 3
     assert "| trial | origin | workers |" in text and "| torchserve | 0.12.0 |" in text
     page = (outcome.run.folder / "report.html").read_text()
-    assert "trial 3 sustains 250 rps" in page and "plotly" in page
-    assert not re.search(r"<(script|img|link)[^>]*(src|href)=", page.replace(get_plotlyjs(), ""))
+    assert "Deploy trial 3" in page and "sustains 250 requests/s" in page and "plotly" in page
+    assert len(page.encode()) < 2_000_000
+    assert not re.search(r"<(script|img|link)[^>]*(src|href)=", page.replace(plotly_text(), ""))
     for number in range(4):
         assert f"- trial {number}: with a batch size of 1" in text
         assert f"trial {number}: with a batch size of 1" in page
@@ -120,3 +105,33 @@ def test_write_report_compares_confirmation_with_search(confirmed: Outcome) -> N
     assert rows[2].startswith("| 0 (reference) | 5 | 5.5, failed |")
     assert rows[3].startswith("| 3 | 250 | 235, 245 | 240 |")
     assert "The reference, trial 0, failed in 1 of 2 visits" in text
+
+
+def test_report_answers_in_the_order_that_people_ask(confirmed: Outcome) -> None:
+    text = written(confirmed)
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings[:7] == [
+        "## What to change",
+        "## What it gains and costs",
+        "## How sure this is",
+        "## How many replicas",
+        "## Rate against latency",
+        "## What limits the rate",
+        "## Latency against offered load",
+    ]
+    assert "**Deploy trial 3 instead of TorchServe's default" in text.partition("## ")[0]
+    replicas = next(line for line in text.splitlines() if line.startswith("| 1,000 |"))
+    assert int(replicas.split("|")[2].split()[0]) >= 1000 / 233
+
+
+def test_render_begins_with_the_verdict(confirmed: Outcome) -> None:
+    first, *_ = rendered(confirmed).splitlines()
+    assert first.startswith("Deploy trial 3 instead of TorchServe's default (trial 0)")
+
+
+def test_html_report_cannot_be_ended_by_a_setting(outcome: Outcome) -> None:
+    config = replace(outcome.results[3].config, jvm={"-X": "</script><b>x"})
+    results = [*outcome.results[:3], replace(outcome.results[3], config=config)]
+    write_report(replace(outcome, results=results, best=results[3]))
+    page = (outcome.run.folder / "report.html").read_text()
+    assert "</script><b>" not in page

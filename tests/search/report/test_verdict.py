@@ -1,0 +1,90 @@
+"""The verdict of a run, its costs and its certainty."""
+
+from dataclasses import replace
+
+import pytest
+
+from search.report.verdict import certainty, change_table, changed_settings, cost_table, verdict
+from search.study.outcome import Outcome
+from search.study.reading import open_store, outcome_of
+from search.study.run_folder import Run
+from search.trial.result import TrialResult
+from tests.results import result_for
+from tests.search.answer.test_gain import confirmation_with
+
+
+def with_memory(results: list[TrialResult]) -> list[TrialResult]:
+    return [
+        replace(r, server=replace(r.server, peak_memory_mb=1000 + 500 * r.number)) for r in results
+    ]
+
+
+def test_verdict_names_rate_latency_and_memory_before_and_after(outcome: Outcome) -> None:
+    measured = replace(outcome, results=with_memory(outcome.results))
+    assert verdict(measured) == (
+        "Deploy trial 3 instead of TorchServe's default (trial 0): it sustains 250 requests/s at "
+        "100 % success instead of 5, 50 times as many (not confirmed), with a p99 latency of "
+        "0.5 s at that rate instead of 0.5 s at today's and 2,500 MiB of memory instead of "
+        "1,000 MiB."
+    )
+
+
+def test_verdict_of_a_confirmed_run_has_the_interval(outcome: Outcome) -> None:
+    rates: dict[int, list[float | None]] = {0: [5.0, 5.1] * 8, 3: [20.0, 20.4] * 8, 1: [9.0] * 16}
+    text = verdict(replace(outcome, confirmation=confirmation_with(outcome, rates)))
+    assert "4.00 times as many (95 % interval 3." in text
+
+
+def test_verdict_reports_that_nothing_is_faster(outcome: Outcome) -> None:
+    slower: dict[int, list[float | None]] = {0: [5.0, 5.1], 3: [2.0, 2.1], 1: [1.0, 1.1]}
+    kept = replace(outcome, confirmation=confirmation_with(outcome, slower))
+    assert verdict(kept).startswith("Change nothing: no configuration was faster than TorchServe's")
+    assert change_table(kept) == ""
+    similar: dict[int, list[float | None]] = {0: [5.0, 9.0] * 4, 3: [5.3, 8.9] * 4, 1: [1.0] * 8}
+    unclear = replace(outcome, confirmation=confirmation_with(outcome, similar))
+    assert "statistically indistinguishable" in certainty(unclear)
+    assert verdict(unclear).startswith("Nothing is certain to be faster than")
+
+
+def test_verdict_reports_a_failed_reference(outcome: Outcome) -> None:
+    failed = outcome.results[4]
+    text = verdict(replace(outcome, reference=failed))
+    assert text.endswith("What runs today failed: worker died: worker 7 ended.")
+
+
+def test_verdict_reports_run_without_rate(run: Run) -> None:
+    store = open_store(run, run.spec())
+    assert verdict(outcome_of(run, run.spec(), store)) == "No trial has finished yet."
+    store.begin()
+    trial, request = store.ask() or pytest.fail("the study proposes no trial")
+    store.tell(trial, result_for(request, cause="no start"))
+    without_rate = outcome_of(run, run.spec(), store)
+    assert verdict(without_rate) == "No configuration sustained any rate."
+    assert certainty(without_rate) == cost_table(without_rate) == ""
+
+
+def test_changed_settings_shows_the_default_of_what_is_unset(outcome: Outcome) -> None:
+    assert ("batch_size", "1 (default)", "64") in changed_settings(outcome)
+    assert ("mkl_threads", "2 (default)", "1") in changed_settings(outcome)
+    assert ("jvm.-Xmx", "default", "2g") in changed_settings(outcome)
+    assert "workers" not in [name for name, _, _ in changed_settings(outcome)], "2 is the default"
+
+
+def test_certainty_of_unconfirmed_run_warns(outcome: Outcome) -> None:
+    text = certainty(outcome)
+    assert text.startswith("Not confirmed: each configuration was measured once")
+    assert "By the search alone its rate is between 48.1 and 52 times today's" in text
+
+
+def test_certainty_of_confirmed_run_names_rounds_and_intervals(confirmed: Outcome) -> None:
+    text = certainty(confirmed)
+    assert "measured both in 2 interleaved rounds" in text
+    assert "One more measurement of trial 3 is expected at 233 requests/s" in text
+    assert "Note: the reference failed in 1 of 2 visits" in text
+
+
+def test_cost_table_compares_today_with_the_recommended(confirmed: Outcome) -> None:
+    rows = cost_table(confirmed).splitlines()
+    assert rows[0] == "|  | today (trial 0) | recommended (trial 3) |"
+    assert rows[2].startswith("| sustained rate, requests/s | 5 | 233 (")
+    assert rows[3] == "| p99 latency at that rate, s | 0.5 | 0.4 |"
