@@ -84,6 +84,20 @@ def confirmed_rps(confirmation: Confirmation, index: int) -> float | None:
     return mean_rps * share if mean_rps and share else confirmation.plan.requests[index].known_rps
 
 
+def rates_of_gain(outcome: Outcome) -> tuple[float | None, float | None]:
+    """Return the rate of the recommended configuration and of the reference, requests/s.
+
+    Those of the confirmation, else of the search; None if unknown.
+    """
+    confirmation = outcome.confirmation
+    if confirmation is not None:
+        winner = confirmed_rps(confirmation, confirmation.winner)
+        return winner, confirmed_rps(confirmation, REFERENCE)
+    results = outcome.chosen, outcome.reference
+    chosen_rps, reference_rps = (r.sustained_rps if r else None for r in results)
+    return chosen_rps, reference_rps
+
+
 def _confirmed_gain(confirmation: Confirmation) -> Gain | None:
     if confirmation.winner == REFERENCE:
         return Gain(Interval(1.0, 1.0, 1.0), True)

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.answer.gain import search_gain
 from search.errors import first_line
 from search.report.formatting import format_number, format_settings
 from search.report.sweep_tables import MAIN_COLUMN
@@ -162,9 +163,10 @@ class LiveView:
         if best is None or best.sustained_rps is None:
             return "none yet"
         text = f"{best.sustained_rps:.1f} rps (trial {best.number})"
-        if reference is not None and reference.sustained_rps:
-            ratio = best.sustained_rps / reference.sustained_rps
-            text += f", {ratio:.1f} × the {reference.origin}'s {reference.sustained_rps:.1f}"
+        if reference is not None and (gain := search_gain(best, reference)) is not None:
+            text += (
+                f", {gain.ratio.mean:.1f} × the {reference.origin}'s {reference.sustained_rps:.1f}"
+            )
         return text
 
 

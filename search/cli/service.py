@@ -347,17 +347,26 @@ def watch(
         raise RequirementError(
             f"the best rate, {best_rps:.1f} rps, is below --require-rps {require_rps:g}"
         )
-    ratio = view["ratio"]
-    if require_ratio is not None and ratio is None:
+    if require_ratio is not None:
+        _check_ratio(view, require_ratio)
+    if not best_rps and view["kind"] == "search":
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def _check_ratio(view: dict[str, Any], required: float) -> None:
+    """Raise RequirementError if the lower bound of a job's ratio is below the required one."""
+    ratio, low = view["ratio"], view["ratio_low"]
+    if ratio is None or low is None:
         raise RequirementError(
             "--require-ratio cannot be checked: the best or the reference sustained no rate"
         )
-    if require_ratio is not None and ratio < require_ratio:
+    for warning in view["ratio_warnings"]:
+        console.print(f"warning: the ratio to the reference is less certain: {warning}")
+    if low < required:
         raise RequirementError(
-            f"the best rate ÷ the reference is {ratio:.2f}, below --require-ratio {require_ratio:g}"
+            f"the best rate ÷ the reference is {ratio:.2f}, and at least {low:.2f}, which is below "
+            f"--require-ratio {required:g}"
         )
-    if not best_rps and view["kind"] == "search":
-        raise typer.Exit(ExitStatus.FAILED)
 
 
 async def _follow(job_id: str, server: str, token_file: Path | None) -> dict[str, Any]:

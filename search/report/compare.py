@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from search.answer.gain import gain_of
 from search.report.formatting import (
     format_interval,
     format_number,
@@ -67,7 +68,7 @@ def _search_table(outcomes: Sequence[Outcome]) -> str:
                 format_number(_mean(_chosen_rates(outcome))),
                 ratio if outcome is not first else "",
                 format_interval(interval, ".2f") if outcome is not first else "",
-                _ratio_to_reference(outcome, chosen),
+                _ratio_to_reference(outcome),
             )
         )
     return markdown_table(header, rows)
@@ -83,15 +84,12 @@ def _chosen_rates(outcome: Outcome) -> list[float]:
     return [chosen.sustained_rps] if chosen and chosen.sustained_rps else []
 
 
-def _ratio_to_reference(outcome: Outcome, chosen: TrialResult) -> str:
-    confirmation = outcome.confirmation
-    if confirmation is not None and confirmation.winner:
-        interval = confirmation.ratio
-        return f"{interval.mean:.2f} ({format_interval(interval, '.2f')})" if interval else ""
-    reference = outcome.reference
-    if reference is None or not reference.sustained_rps or not chosen.sustained_rps:
+def _ratio_to_reference(outcome: Outcome) -> str:
+    if (gain := gain_of(outcome)) is None:
         return ""
-    return f"{chosen.sustained_rps / reference.sustained_rps:.2f}"
+    if not gain.is_confirmed:
+        return f"{gain.ratio.mean:.2f}, not confirmed"
+    return f"{gain.ratio.mean:.2f} ({format_interval(gain.ratio, '.2f')})"
 
 
 def _sweep_table(outcomes: Sequence[Outcome]) -> str:

@@ -66,9 +66,7 @@ def _measured(confirmation: Confirmation | None, result: TrialResult) -> TrialRe
 
 def _memory_sentence(outcome: Outcome) -> str:
     """Return which trials needed more memory than there is; empty without any."""
-    failed = [
-        r for r in outcome.results if r.state is TrialState.FAILED and is_memory(r.failure)
-    ]
+    failed = [r for r in outcome.results if r.state is TrialState.FAILED and is_memory(r.failure)]
     if not failed:
         return ""
     numbers = ", ".join(str(r.number) for r in failed)

@@ -158,7 +158,6 @@ def today_name(reference: TrialResult) -> str:
     return f"TorchServe's {reference.origin} (trial {reference.number})"
 
 
-
 def format_rate(point: OperatingPoint) -> str:
     """Return the rate of a configuration, with its interval if it is confirmed."""
     rate = format_number(point.sustained_rps)

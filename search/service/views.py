@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from search.answer.gain import Gain, confirmed_rps, gain_of, search_gain
 from search.service.jobs import Job, JobRecord, JobState
 from search.study.estimates import REFERENCE
 from search.study.observer import summary_of
@@ -75,8 +76,10 @@ class JobView(BaseModel):
         queue_position: from 1 while the job waits, else null.
         created_s, started_s, ended_s: seconds since 1970.
         best, baseline: those of the confirmation if the job is confirmed.
-        ratio: the rate of `best` ÷ the rate of `baseline`, as the confirmation measured it if
-            the job is confirmed.
+        ratio: the rate of `best` ÷ the rate of `baseline`: the confirmation's, else the
+            search's with a warning.
+        ratio_low, ratio_high: its interval; see `search.answer.gain`.
+        ratio_warnings: why the ratio is less certain than its interval shows.
         events_from: id of the event after which the running trial's events start.
         links: addresses of related pages by name.
     """
@@ -94,6 +97,9 @@ class JobView(BaseModel):
     best: RateView | None
     baseline: RateView | None
     ratio: float | None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    ratio_warnings: list[str] = []
     confirmed: bool
     events_from: int
     links: dict[str, str]
@@ -238,13 +244,12 @@ class ViewBuilder:
             has_rounds = bool((spec.get("confirm") or {}).get("rounds"))
             if record.state.is_over and has_rounds and not spec.get("sweep"):
                 confirmed = confirmed_rates(run)
-        best, baseline, ratio = confirmed or (
-            _rate(best_of(results)),
-            _rate(reference_of(results)),
-            None,
-        )
-        if ratio is None and best and baseline and best.sustained_rps and baseline.sustained_rps:
-            ratio = best.sustained_rps / baseline.sustained_rps
+        if confirmed is None:
+            chosen, reference = best_of(results), reference_of(results)
+            best, baseline = _rate(chosen), _rate(reference)
+            gain = None if spec.get("sweep") else search_gain(chosen, reference)
+        else:
+            best, baseline, gain = confirmed
         current: dict[str, Any] = {}
         events_from = 0
         if not record.state.is_over:
@@ -263,7 +268,10 @@ class ViewBuilder:
             progress=_progress(results, spec, current),
             best=best,
             baseline=baseline,
-            ratio=ratio,
+            ratio=gain.ratio.mean if gain else None,
+            ratio_low=gain.ratio.low if gain else None,
+            ratio_high=gain.ratio.high if gain else None,
+            ratio_warnings=list(gain.warnings) if gain else [],
             confirmed=confirmed is not None,
             events_from=events_from,
             links={},
@@ -345,8 +353,8 @@ def _progress(
     )
 
 
-def confirmed_rates(run: Run) -> tuple[RateView, RateView | None, float | None] | None:
-    """Return the confirmation's winner and reference, and their ratio; None if unconfirmed.
+def confirmed_rates(run: Run) -> tuple[RateView, RateView | None, Gain | None] | None:
+    """Return the confirmation's winner and reference, and the gain; None if unconfirmed.
 
     The rate of a configuration that the confirmation did not verify is that of the search.
     """
@@ -356,17 +364,15 @@ def confirmed_rates(run: Run) -> tuple[RateView, RateView | None, float | None] 
         return None
 
     def view(index: int) -> RateView:
-        request, share = confirmation.plan.requests[index], confirmation.sustained_share(index)
-        mean_rps = confirmation.mean_rps(index)
+        request = confirmation.plan.requests[index]
         return RateView(
             number=request.number,
             origin=request.origin,
-            sustained_rps=mean_rps * share if mean_rps and share else request.known_rps,
+            sustained_rps=confirmed_rps(confirmation, index),
             settings=request.config.to_dict(),
         )
 
-    ratio = confirmation.ratio if confirmation.winner else None
-    return view(confirmation.winner), view(REFERENCE), ratio.mean if ratio else None
+    return view(confirmation.winner), view(REFERENCE), gain_of(outcome)
 
 
 def links_of(run: Run) -> dict[str, str]:

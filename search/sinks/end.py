@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from search.answer.gain import gain_of, rates_of_gain
 from search.sinks.mlflow_log import log_outcome
 from search.sinks.webhook import notify, read_secret
 from search.spec.schema import StudySpec
@@ -65,16 +66,22 @@ def event_of(outcome: Outcome) -> str:
 
 
 def result_of(outcome: Outcome) -> dict[str, Any]:
-    """Return the figures of the chosen trial and of the reference, rates in requests/s."""
-    chosen, reference = outcome.chosen, outcome.reference
-    best_rps = chosen.sustained_rps if chosen else None
-    reference_rps = reference.sustained_rps if reference else None
+    """Return the figures of the chosen trial and of the reference, rates in requests/s.
+
+    The rates are those of the confirmation, else of the search; see `search.answer.gain`.
+    """
+    chosen, gain = outcome.chosen, gain_of(outcome)
+    best_rps, reference_rps = rates_of_gain(outcome)
     return {
         "reason": outcome.reason,
         "trials": len(outcome.results),
         "best_rps": best_rps,
         "reference_rps": reference_rps,
-        "ratio": best_rps / reference_rps if best_rps and reference_rps else None,
+        "ratio": gain.ratio.mean if gain else None,
+        "ratio_low": gain.ratio.low if gain else None,
+        "ratio_high": gain.ratio.high if gain else None,
+        "ratio_warnings": list(gain.warnings) if gain else [],
+        "confirmed": outcome.confirmation is not None,
         "settings": chosen.config.to_dict() if chosen else None,
     }
 

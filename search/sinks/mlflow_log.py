@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from search.answer.gain import gain_of, rates_of_gain
 from search.environment import environment, log_level
 from search.errors import first_line
 from search.study.outcome import Outcome
@@ -108,17 +109,21 @@ class _Log:
             tags["servetune.cause"] = first_line(result.cause)[:5000]
         run = self._start(f"trial {result.number}", tags)
         self._log(run, flat_settings(result), metrics_of(result))
-        is_failed = result.state is TrialState.FAILED
-        self._client.set_terminated(run.info.run_id, "FAILED" if is_failed else "FINISHED")
+        statuses = {TrialState.FAILED: "FAILED", TrialState.PRUNED: "KILLED"}
+        self._client.set_terminated(run.info.run_id, statuses.get(result.state, "FINISHED"))
 
     def _log_parent(self, parent: MlflowRun) -> None:
         outcome = self._outcome
-        chosen, reference = outcome.chosen, outcome.reference
+        chosen = outcome.chosen
         metrics = metrics_of(chosen) if chosen else {}
-        if reference and reference.sustained_rps:
-            metrics["reference_rps"] = reference.sustained_rps
-            if chosen and chosen.sustained_rps:
-                metrics["ratio"] = chosen.sustained_rps / reference.sustained_rps
+        best_rps, reference_rps = rates_of_gain(outcome)
+        if best_rps:
+            metrics["sustained_rps"] = best_rps
+        if reference_rps:
+            metrics["reference_rps"] = reference_rps
+        if (gain := gain_of(outcome)) is not None:
+            bounds = {"": gain.ratio.mean, "_low": gain.ratio.low, "_high": gain.ratio.high}
+            metrics |= {f"ratio{name}": value for name, value in bounds.items()}
         metrics["trials"] = float(len(outcome.results))
         self._log(parent, flat_settings(chosen) if chosen else {}, metrics, replace=True)
         if outcome.reason:

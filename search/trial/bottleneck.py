@@ -90,7 +90,9 @@ def bottleneck_of(result: TrialResult) -> Bottleneck:
             Limit.SINGLE_REQUESTS,
             f"each of the {workers} workers is busy with one request at a time",
             evidence,
-            ("a larger batch_size, if the handler takes less than twice the time for two requests",),
+            (
+                "a larger batch_size, if the handler takes less than twice the time for two requests",
+            ),
         )
     return Bottleneck(
         Limit.HANDLER,
@@ -170,7 +172,11 @@ def _evidence(
         lines.append(f"front end: {_time(front_end_s)} of the median latency")
     if server.peak_memory_mb is not None:
         total_mb = facts.get("memory_mb")
-        share = f", {format_percent(server.peak_memory_mb / total_mb)} of the host's" if total_mb else ""
+        share = (
+            f", {format_percent(server.peak_memory_mb / total_mb)} of the host's"
+            if total_mb
+            else ""
+        )
         lines.append(f"memory: {server.peak_memory_mb:,} MiB at its peak{share}")
     if other := _other_cpu(result):
         lines.append(f"CPU: other processes and the hypervisor took {format_percent(other, 1)}")
@@ -248,7 +254,6 @@ def _other_cpu(result: TrialResult) -> float:
 
 def _figure(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
-
 
 
 def _time(seconds: float) -> str:

@@ -29,7 +29,9 @@ def test_figures_draws_each_plot_of_search_that_has_data(outcome: Outcome) -> No
 def test_figures_have_neither_background_nor_color_of_text(outcome: Outcome) -> None:
     for figure in figures(outcome).values():
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
-        assert figure.layout.font.color is None and not figure.layout.template.layout.to_plotly_json()
+        assert (
+            figure.layout.font.color is None and not figure.layout.template.layout.to_plotly_json()
+        )
 
 
 def test_figures_name_todays_and_the_recommended_configuration(confirmed: Outcome) -> None:

@@ -4,7 +4,6 @@ import io
 import re
 from dataclasses import replace
 
-import pytest
 from rich.console import Console
 
 from search.report.plotly_library import plotly_text
@@ -12,10 +11,9 @@ from search.report.sections import ending
 from search.report.summary import render, write_report
 from search.spec.schema import ConfirmSection
 from search.study.outcome import Outcome
-from search.study.reading import open_store, outcome_of, read_outcome
+from search.study.reading import read_outcome
 from search.study.run_folder import Run
 from search.trial.result import TimingRecord
-from tests.results import result_for
 
 
 def rendered(outcome: Outcome, width: int = 80) -> str:
