@@ -15,7 +15,7 @@ setup: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt Makefile
 	test -x $(VENV)/bin/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[demo,docs,test]'
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dashboard,demo,docs,test]'
 	touch $@
 
 tune: setup

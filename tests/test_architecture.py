@@ -157,6 +157,7 @@ def test_imports_are_declared() -> None:
     declared = (ROOT / "setup.cfg").read_text().lower()
     module_to_project = {
         "yaml": "pyyaml",
+        "optuna_dashboard": "optuna-dashboard",
         "hdrh": "hdrhistogram",
         "markdown_it": "markdown-it-py",
         "prometheus_client": "prometheus-client",

@@ -1,4 +1,4 @@
-"""The service's commands: serve, submit, jobs, watch, fetch, dashboard."""
+"""The service's commands: serve, submit, jobs, watch, fetch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import json
 import os
 import resource
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,7 @@ from rich.table import Table
 
 from search.cli.console import create_console
 from search.environment import environment
-from search.errors import CommandError, RequirementError, RunError, ServiceError
+from search.errors import CommandError, RequirementError, ServiceError
 from servetune.errors import ExitStatus
 
 DEFAULT_PORT = 8400
@@ -50,7 +48,8 @@ RequireRatioOption = Annotated[
     float | None,
     typer.Option(
         help="minimum ratio of the best rate to that of the baseline, or of TorchServe's default "
-        "if there is no baseline; exit with status 3 if it is lower"
+        "if there is no baseline; exit with status 3 if the lower bound of the ratio's interval is "
+        "below it"
     ),
 ]
 console = create_console(soft_wrap=True)
@@ -419,62 +418,6 @@ def fetch(
 
     asyncio.run(download())
     console.print(f"wrote {into / 'best'} and {into / 'report.html'}")
-
-
-def dashboard(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="path of the run's folder")],
-) -> None:
-    """Show a run in TensorBoard and optuna-dashboard, until Ctrl-C."""
-    from search.cluster.node import free_ports
-    from search.service.jobs import write_json
-    from search.study.run_folder import STUDY_FILE, Run
-    from serving.identity import process_identity
-
-    opened = Run.open(run)
-    url = opened.spec().output.storage
-    if url is None and not (opened.folder / STUDY_FILE).is_file():
-        raise RunError(f"{opened.folder} has no {STUDY_FILE}, which optuna-dashboard shows")
-    storage = opened.storage(url)
-    first_port, second_port = free_ports(2)
-    ports = {"TensorBoard": first_port, "optuna-dashboard": second_port}
-    commands = {
-        "TensorBoard": ["tensorboard", "--logdir", str(opened.folder)],
-        "optuna-dashboard": ["optuna-dashboard", storage],
-    }
-    processes: dict[str, subprocess.Popen[bytes]] = {}
-    record = opened.folder / "dashboards.json"
-    try:
-        for name, command in commands.items():
-            program = Path(sys.executable).with_name(command[0])
-            if not program.is_file():
-                raise ServiceError(
-                    f"{command[0]} is missing; run pip install 'servetune[dashboard]'"
-                )
-            processes[name] = subprocess.Popen(
-                [str(program), *command[1:], "--port", str(ports[name])],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        running = {
-            name: {
-                "url": f"http://127.0.0.1:{ports[name]}",
-                "process": process_identity(process.pid),
-            }
-            for name, process in processes.items()
-        }
-        write_json(record, running)
-        for name, entry in running.items():
-            console.print(f"{name}: {entry['url']}")
-        while all(process.poll() is None for process in processes.values()):
-            time.sleep(0.5)
-        ended = next(name for name, process in processes.items() if process.poll() is not None)
-        status = processes[ended].returncode
-        raise ServiceError(f"{ended} ended unexpectedly with exit status {status}")
-    finally:
-        record.unlink(missing_ok=True)
-        for process in processes.values():
-            process.terminate()
-            process.wait()
 
 
 def _client(server: str, token_file: Path | None) -> Any:

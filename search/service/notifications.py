@@ -45,6 +45,10 @@ class Notifier:
             "best_rps": view.best.sustained_rps if view.best else None,
             "reference_rps": view.baseline.sustained_rps if view.baseline else None,
             "ratio": view.ratio,
+            "ratio_low": view.ratio_low,
+            "ratio_high": view.ratio_high,
+            "ratio_warnings": view.ratio_warnings,
+            "confirmed": view.confirmed,
             "settings": view.best.settings if view.best else None,
         }
         secret = read_secret(self._folder)

@@ -280,7 +280,10 @@ class StudyStore:
             measured = optuna.create_study(direction="maximize")
         measured.add_trials(trials)
         try:
-            return dict(optuna.importance.get_param_importances(measured, params=names))
+            with warnings.catch_warnings():
+                # It warns of settings with few values, which few trials always have.
+                warnings.simplefilter("ignore", UserWarning)
+                return dict(optuna.importance.get_param_importances(measured, params=names))
         except (ValueError, RuntimeError):
             return {}
 

@@ -90,9 +90,7 @@ def bottleneck_of(result: TrialResult) -> Bottleneck:
             Limit.SINGLE_REQUESTS,
             f"each of the {workers} workers is busy with one request at a time",
             evidence,
-            (
-                "a larger batch_size, if the handler takes less than twice the time for two requests",
-            ),
+            ("a larger batch_size, if the handler takes less than twice as long for two",),
         )
     return Bottleneck(
         Limit.HANDLER,

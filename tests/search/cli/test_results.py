@@ -36,7 +36,7 @@ def test_command_reads_renamed_run_without_writing(
 
 def test_report_writes_files(outcome: Outcome) -> None:
     assert run_command(["report", str(outcome.run.folder)]) == 0
-    assert "trial 3 sustains 250 rps" in (outcome.run.folder / "report.md").read_text()
+    assert "sustains 250 requests/s" in (outcome.run.folder / "report.md").read_text()
 
 
 def test_report_keeps_files_of_earlier_report_without_a_trial(
@@ -55,7 +55,7 @@ def test_report_prints_although_its_files_cannot_be_written(
     (outcome.run.folder / "trials.csv").mkdir()
     assert run_command(["report", str(outcome.run.folder)]) == 0
     out, err = capsys.readouterr()
-    assert "trial 3 sustains 250 rps" in out
+    assert "Deploy trial 3" in out
     assert "the files of the report were not written: " in err and "trials.csv" in err
 
 

@@ -113,7 +113,7 @@ async def test_api_writes_no_file_to_show_a_job(
             await wait_for_state(job, end)
         assert (await client.get(f"/v1/jobs/{job.id}")).status == 200
         report = await client.get(f"/v1/jobs/{job.id}/report?format=md")
-        assert "trial 1 sustains 20 rps" in await report.text()
+        assert "sustains 20 requests/s" in await report.text()
         assert sorted(run.folder.rglob("*")) == before
 
 
