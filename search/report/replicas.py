@@ -37,7 +37,8 @@ def replicas_section(outcome: Outcome) -> list[str]:
     return [
         "## How many replicas",
         f"A replica of {plan.point.name} sustains {_cell(plan.replica_rps)} requests/s. "
-        f"{counted}, and {format_percent(plan.headroom)} of each replica's rate stays free for peaks. "
+        f"{counted}, and {format_percent(plan.headroom)} of each replica's rate stays free for "
+        "peaks. "
         f"`servetune plan {outcome.run.folder.name} --rps RATE` computes it for any load, with a "
         "limit on the latency, the cost and the numbers for autoscaling.",
         markdown_table(header, rows),

@@ -261,9 +261,10 @@ class StudyStore:
     def importance(self) -> dict[str, float]:
         """Return the share of the rates' variance explained by each setting (PED-ANOVA).
 
-        Only trials that sustained a rate count. The shares sum up to 1. Empty with too few trials, or if all have the same rate.
+        Only trials that sustained a rate count. The shares sum up to 1. Empty with too few
+        of them, or if all have the same rate.
         """
-        # Older runs stored an estimate as the value of a pruned trial, and 0 as that of a failed one.
+        # Older runs stored an estimate as the value of a pruned trial, and 0 for a failed one.
         trials = [
             t
             for t in self._study.get_trials(deepcopy=False)

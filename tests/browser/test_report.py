@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,18 +17,21 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
 ]
-HEADINGS = ("The search", "All settings together", "Each setting", "Seconds by phase")
+HEADINGS = ("What to change", "How sure this is", "How many replicas", "What limits the rate")
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_report_opens_from_disk(confirmed: Outcome, width: int) -> None:  # noqa: F811
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1600, 1280, 400])
+def test_report_opens_from_disk(
+    confirmed: Outcome, width: int, scheme: Literal["light", "dark"]
+) -> None:  # noqa: F811
     write_report(confirmed)
     page_path = confirmed.run.folder / "report.html"
     said: list[str] = []
     asked: list[str] = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(f"error: {error}"))
         page.on("request", lambda request: asked.append(request.url))
@@ -36,7 +40,7 @@ def test_report_opens_from_disk(confirmed: Outcome, width: int) -> None:  # noqa
         headings = page.locator("h2").all_text_contents()
         overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         if folder := os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / f"report-{width}.png", full_page=True)
+            page.screenshot(path=Path(folder) / f"report-{width}-{scheme}.png", full_page=True)
         browser.close()
     assert [line for line in said if line.startswith("error")] == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

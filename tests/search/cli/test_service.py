@@ -16,6 +16,8 @@ import yaml
 
 from search.cli import service
 from search.cli.main import app
+from search.cli.service import _check_ratio
+from search.errors import RequirementError
 
 
 class FakeClient:
@@ -109,3 +111,12 @@ def test_notify_systemd_sends_the_state(
     service._notify_systemd("READY=1")
     monkeypatch.delenv("NOTIFY_SOCKET")
     service._notify_systemd("READY=1")
+
+
+def test_require_ratio_gates_on_the_lower_bound() -> None:
+    view = {"ratio": 2.0, "ratio_low": 1.4, "ratio_warnings": []}
+    _check_ratio(view, 1.4)
+    with pytest.raises(RequirementError, match=r"at least 1\.40, which is below"):
+        _check_ratio(view, 1.5)
+    with pytest.raises(RequirementError, match="cannot be checked"):
+        _check_ratio({"ratio": None, "ratio_low": None, "ratio_warnings": []}, 1.0)

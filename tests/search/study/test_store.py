@@ -369,3 +369,17 @@ def test_store_measures_references_thoroughly_and_screens_the_others(tmp_path: P
     store = begun_store(tmp_path, baseline=ServerConfig(workers=2))
     depths = [measure(store, 5.0).depth for _ in range(4)]
     assert depths == [Depth.FULL, Depth.FULL, Depth.SCREEN, Depth.SCREEN]
+
+
+def test_store_records_pruned_and_failed_trials_as_such(tmp_path: Path) -> None:
+    store = begun_store(tmp_path)
+    for rps, state in ((4.0, TrialState.COMPLETE), (None, TrialState.PRUNED), (None, None)):
+        trial, request = ask(store)
+        result = result_for(request, rps, state=state, capacity_rps=30.0, cause="too slow\nlog")
+        store.tell(trial, result)
+    *_, pruned, failed = store._study.get_trials(
+        states=(OptunaTrialState.COMPLETE, OptunaTrialState.PRUNED, OptunaTrialState.FAIL)
+    )
+    assert (pruned.state, failed.state) == (OptunaTrialState.PRUNED, OptunaTrialState.FAIL)
+    assert pruned.values is None and failed.values is None
+    assert pruned.user_attrs["reason"] == failed.user_attrs["reason"] == "too slow"
