@@ -23,8 +23,10 @@ HEADINGS = ("What to change", "How sure this is", "How many replicas", "What lim
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1600, 1280, 400])
 def test_report_opens_from_disk(
-    confirmed: Outcome, width: int, scheme: Literal["light", "dark"]
-) -> None:  # noqa: F811
+    confirmed: Outcome,  # noqa: F811
+    width: int,
+    scheme: Literal["light", "dark"],
+) -> None:
     write_report(confirmed)
     page_path = confirmed.run.folder / "report.html"
     said: list[str] = []
