@@ -7,7 +7,7 @@ import logging
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,12 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from search.cluster.ray_token import create_secret_file
-from search.errors import RecordError, ServiceError, SpecError
+from search.errors import RecordError, ServiceError, SpecError, SpecProblem
 from search.report.plotly_library import plotly_text
 from search.service import metrics
 from search.service.access import Access
+from search.service.answers import figures_view, pareto_view, plan_view
+from search.service.demo import demo_specification
 from search.service.errors import RequestError
 from search.service.event_stream import EventStreams
 from search.service.job_queue import JobQueue, requeue_job, stop_job
@@ -28,10 +30,23 @@ from search.service.jobs import Job, JobState, JobStore
 from search.service.metrics import JobMetrics
 from search.service.openapi import document
 from search.service.submission import accept, parse
-from search.service.uploads import read_submission
-from search.service.views import ErrorView, JobsView, JobView, TrialsView, ViewBuilder, trial_view
+from search.service.uploads import read_submission, read_text
+from search.service.views import (
+    CheckView,
+    DemoView,
+    ErrorView,
+    FieldProblem,
+    JobsView,
+    JobView,
+    TrialsView,
+    ViewBuilder,
+    WaitView,
+    trial_view,
+)
+from search.spec.loading import parse_spec
 from search.study.run_folder import Run
 from servetune.errors import ServetuneError
+from serving.errors import DemoError
 
 T = TypeVar("T")
 
@@ -115,6 +130,8 @@ class Service:
                 web.get("/", self._show_page),
                 web.get("/metrics", self._show_metrics),
                 web.get("/v1/openapi.json", self._show_openapi),
+                web.post("/v1/check", self._check_specification),
+                web.post("/v1/demo", self._build_demo),
                 web.get("/v1/jobs", self._list_jobs),
                 web.post("/v1/jobs", self._submit_job),
                 web.get("/v1/jobs/{id}", self._show_job),
@@ -123,6 +140,9 @@ class Service:
                 web.get("/v1/jobs/{id}/trials", self._list_trials),
                 web.get("/v1/jobs/{id}/trials/{number}", self._show_trial),
                 web.get("/v1/jobs/{id}/events", self._stream_events, allow_head=False),
+                web.get("/v1/jobs/{id}/figures", self._show_figures),
+                web.get("/v1/jobs/{id}/pareto", self._show_pareto),
+                web.get("/v1/jobs/{id}/plan", self._show_plan),
                 web.get("/v1/jobs/{id}/report", self._show_report),
                 web.get("/v1/jobs/{id}/best.tar.gz", self._download_best),
                 web.get("/static/plotly.js", self._send_plotly),
@@ -148,7 +168,7 @@ class Service:
             self._access.check(request)
             answer = await handler(request)
         except RequestError as error:
-            answer = _json(ErrorView(error=str(error), problems=error.problems), error.status)
+            answer = _json(_error_view(error), error.status)
             if error.status == 401:
                 answer.headers["WWW-Authenticate"] = "Bearer"
             if error.status in (408, 413, 415):
@@ -193,9 +213,9 @@ class Service:
 
     async def _list_jobs(self, request: web.Request) -> web.StreamResponse:
         def build() -> JobsView:
-            positions = self._queue.positions()
             newest_first = list(reversed(self._store.all()))
-            return JobsView(jobs=[self._views.job(j, positions.get(j.id)) for j in newest_first])
+            positions = self._queue.positions()
+            return JobsView(jobs=[self._job_view(job, positions) for job in newest_first])
 
         return _json(await self._read(build))
 
@@ -207,14 +227,14 @@ class Service:
         options = self._options
         try:
             text, uploads = await read_submission(request, folder, options.max_request_bytes)
-            roots = (*options.roots, folder)
+            roots = (*options.roots, folder, self._store.demo_folder)
             data, spec = await asyncio.to_thread(
                 accept, parse(text), uploads, roots, options.allowed_hosts
             )
             job = await asyncio.to_thread(self._store.add, folder, spec.name, data)
         except SpecError as error:
             shutil.rmtree(folder)
-            raise RequestError(422, "the specification is invalid", error.problems) from None
+            raise RequestError(422, "the specification is invalid", error.records) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -224,6 +244,29 @@ class Service:
         answer = _json(await self._view(job), 201)
         answer.headers["Location"] = f"/v1/jobs/{job.id}"
         return answer
+
+    async def _check_specification(self, request: web.Request) -> web.StreamResponse:
+        """Check the fields of a specification; nothing that it names is read."""
+        text = await read_text(request)
+
+        def check() -> list[SpecProblem]:
+            try:
+                parse_spec({"name": "job", **parse(text)}, self._options.roots[0])
+            except SpecError as error:
+                return error.records
+            except (RecursionError, OverflowError) as error:
+                return [SpecProblem("", f"a value is nested too deeply or too large: {error}")]
+            return []
+
+        return _json(CheckView(fields=_fields(await asyncio.to_thread(check))))
+
+    async def _build_demo(self, request: web.Request) -> web.StreamResponse:
+        async with self._files_lock:
+            try:
+                text = await asyncio.to_thread(demo_specification, self._store.demo_folder)
+            except DemoError as error:
+                raise RequestError(409, str(error)) from None
+        return _json(DemoView(specification=text))
 
     async def _show_job(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._view(self._job(request)))
@@ -266,6 +309,15 @@ class Service:
 
     async def _stream_events(self, request: web.Request) -> web.StreamResponse:
         return await self._streams.send(self._job(request), request, _HEADERS)
+
+    async def _show_figures(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._read(figures_view, self._run(self._job(request))))
+
+    async def _show_pareto(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._read(pareto_view, self._run(self._job(request))))
+
+    async def _show_plan(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._read(plan_view, self._run(self._job(request)), request.query))
 
     async def _show_report(self, request: web.Request) -> web.StreamResponse:
         from search.report.summary import html_report, markdown_report
@@ -323,7 +375,18 @@ class Service:
         return run
 
     async def _view(self, job: Job) -> JobView:
-        return await self._read(lambda: self._views.job(job, self._queue.positions().get(job.id)))
+        return await self._read(lambda: self._job_view(job, self._queue.positions()))
+
+    def _job_view(self, job: Job, positions: Mapping[str, int]) -> JobView:
+        view = self._views.job(job, positions.get(job.id))
+        if view.queue_position is None:
+            return view
+        waits = [
+            WaitView(id=other.id, name=record.name, state=record.state)
+            for other, record in self._queue.waits_for(job)
+        ]
+        changes = {"waits_for": waits, "queue_problem": self._queue.problem}
+        return view.model_copy(update=changes)
 
 
 _END_TEXTS = {
@@ -338,6 +401,15 @@ def _state(job: Job) -> JobState:
         return job.record().state
     except RecordError as error:
         raise RequestError(409, str(error)) from None
+
+
+def _fields(problems: Sequence[SpecProblem]) -> list[FieldProblem]:
+    return [FieldProblem(path=p.path, message=p.message) for p in problems]
+
+
+def _error_view(error: RequestError) -> ErrorView:
+    problems = error.problems
+    return ErrorView(error=str(error), problems=list(map(str, problems)), fields=_fields(problems))
 
 
 def _json(view: BaseModel, status: int = 200) -> web.Response:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from search.service.jobs import Job, JobState, JobStore
+from search.errors import first_line
+from search.service.jobs import Job, JobRecord, JobState, JobStore
 
 POLL_S = 1.0
 #: Seconds that a job has to stop its TorchServe and its load generator processes.
@@ -58,6 +59,8 @@ class JobQueue:
         self._on_end = on_end
         self._reports: set[asyncio.Future[None]] = set()
         self._wakeup = asyncio.Event()
+        #: Why the last poll failed; None if it did not.
+        self.problem: str | None = None
 
     def wake(self) -> None:
         """Poll at once, because a job was added, or asked to stop."""
@@ -72,12 +75,24 @@ class JobQueue:
         """Return the position of each queued job by its id, from 1."""
         return {job.id: position for position, job in enumerate(self.waiting(), 1)}
 
+    def waits_for(self, job: Job) -> list[tuple[Job, JobRecord]]:
+        """Return the jobs that run, and those before a queued job; none for another job."""
+        records = self._store.records()
+        queued_s = {j.id: r.queued_s for j, r in records if r.state is JobState.QUEUED}
+        if job.id not in queued_s:
+            return []
+        active = [p for p in records if p[1].state in (JobState.RUNNING, JobState.STOPPING)]
+        before = [p for p in records if queued_s.get(p[0].id, float("inf")) < queued_s[job.id]]
+        return [*active, *sorted(before, key=lambda pair: pair[1].queued_s)]
+
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
             try:
                 await self.poll()
+                self.problem = None
             except Exception as error:  # Ray may be unreachable for a moment.
+                self.problem = f"the queue could not be updated: {first_line(error)}"
                 _LOG.warning("the job queue could not be updated; retrying: %s", error)
             try:
                 await asyncio.wait_for(self._wakeup.wait(), POLL_S)

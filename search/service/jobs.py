@@ -168,6 +168,8 @@ class JobStore:
 
     def __init__(self, folder: Path):
         self._folder = folder / "jobs"
+        #: The folder of the bundled model, which is built when it is first asked for.
+        self.demo_folder = folder / "demo"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._reported: set[str] = set()
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from search.service.views import ErrorView, JobsView, JobView, TrialDetailView, TrialsView
+from search.service.answers import FiguresView, ParetoView, PlanView
+from search.service.views import (
+    CheckView,
+    DemoView,
+    ErrorView,
+    JobsView,
+    JobView,
+    TrialDetailView,
+    TrialsView,
+)
 from search.spec.schema import StudySpec
 
 _SCHEMA_REF = "#/components/schemas/{model}"
@@ -37,6 +46,20 @@ _LAST_EVENT_PARAMETER = {
     "description": "id of the last event that the client received",
     "schema": {"type": "integer", "minimum": 0},
 }
+
+
+def _query(name: str, schema: dict[str, Any], required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": schema}
+
+
+_POSITIVE = {"type": "number", "exclusiveMinimum": 0}
+_PLAN_PARAMETERS = (
+    _query("rps", _POSITIVE, required=True),
+    _query("p99_s", _POSITIVE),
+    _query("headroom", {"type": "number", "minimum": 0, "exclusiveMaximum": 1}),
+    _query("price_per_hour", {"type": "number", "minimum": 0}),
+    _query("pick", {"type": "string"}),
+)
 _BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
 
 
@@ -56,7 +79,7 @@ class _Operation:
     success: tuple[int, type[BaseModel] | str]
     error_statuses: tuple[int, ...] = ()
     parameters: tuple[dict[str, Any], ...] = ()
-    has_body: bool = False
+    body: Literal["submission", "text"] | None = None
 
 
 _OPERATIONS = (
@@ -66,6 +89,23 @@ _OPERATIONS = (
         "show_metrics",
         "Show the metrics of the service in Prometheus's text format.",
         (200, "text/plain"),
+    ),
+    _Operation(
+        "post",
+        "/v1/check",
+        "check_specification",
+        "Check the fields of a specification without its files.",
+        (200, CheckView),
+        (400, 413),
+        body="text",
+    ),
+    _Operation(
+        "post",
+        "/v1/demo",
+        "build_demo",
+        "Build the bundled model, and return a specification of it.",
+        (200, DemoView),
+        (409,),
     ),
     _Operation(
         "get",
@@ -81,7 +121,7 @@ _OPERATIONS = (
         "Check a specification and queue a job.",
         (201, JobView),
         (400, 413, 422),
-        has_body=True,
+        body="submission",
     ),
     _Operation(
         "get",
@@ -140,6 +180,33 @@ _OPERATIONS = (
     ),
     _Operation(
         "get",
+        "/v1/jobs/{id}/figures",
+        "show_figures",
+        "Show the plots of a job as Plotly JSON.",
+        (200, FiguresView),
+        (404,),
+        (_ID_PARAMETER,),
+    ),
+    _Operation(
+        "get",
+        "/v1/jobs/{id}/pareto",
+        "show_pareto",
+        "Show the configurations by rate, latency, memory and workers.",
+        (200, ParetoView),
+        (404,),
+        (_ID_PARAMETER,),
+    ),
+    _Operation(
+        "get",
+        "/v1/jobs/{id}/plan",
+        "plan_capacity",
+        "Plan replicas, latency, memory and cost for a load.",
+        (200, PlanView),
+        (404, 422),
+        (_ID_PARAMETER, *_PLAN_PARAMETERS),
+    ),
+    _Operation(
+        "get",
         "/v1/jobs/{id}/report",
         "show_report",
         "Download the current report.",
@@ -162,7 +229,10 @@ _OPERATIONS = (
 @cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
-    views = (JobsView, JobView, TrialsView, TrialDetailView, ErrorView)
+    views = (
+        *(JobsView, JobView, TrialsView, TrialDetailView, ErrorView),
+        *(CheckView, DemoView, FiguresView, ParetoView, PlanView),
+    )
     modes: list[Any] = [(view, "serialization") for view in views]
     modes.append((StudySpec, "validation"))
     _, schemas = models_json_schema(modes, ref_template=_SCHEMA_REF)
@@ -209,12 +279,12 @@ def _describe(operation: _Operation) -> dict[str, Any]:
     }
     if operation.parameters:
         description["parameters"] = list(operation.parameters)
-    if operation.has_body:
-        description["requestBody"] = _body()
+    if operation.body:
+        description["requestBody"] = _body(operation.body == "submission")
     return description
 
 
-def _body() -> dict[str, Any]:
+def _body(with_files: bool) -> dict[str, Any]:
     spec = _reference(StudySpec)
     parts = {
         "type": "object",
@@ -225,14 +295,13 @@ def _body() -> dict[str, Any]:
             "requests": {**_BINARY, "description": "replaces model.requests"},
         },
     }
-    return {
-        "required": True,
-        "content": {
-            "application/json": {"schema": spec},
-            "application/yaml": {"schema": {"type": "string"}},
-            "multipart/form-data": {"schema": parts},
-        },
+    content: dict[str, Any] = {
+        "application/json": {"schema": spec},
+        "application/yaml": {"schema": {"type": "string"}},
     }
+    if with_files:
+        content["multipart/form-data"] = {"schema": parts}
+    return {"required": True, "content": content}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

@@ -57,6 +57,19 @@ async def read_submission(
         raise RequestError(400, f"the body cannot be read: {error}") from None
 
 
+async def read_text(request: web.Request) -> bytes:
+    """Return the specification that is the whole body of a request.
+
+    Raises:
+        RequestError: the body is too large or too slow, or cannot be read.
+    """
+    work = _read_specification(request.content.iter_chunked(_CHUNK_BYTES))
+    try:
+        return await _limited(work, request, _MAX_SPEC_BYTES + _OVERHEAD_BYTES)
+    except (OSError, HttpProcessingError, ValueError) as error:
+        raise RequestError(400, f"the body cannot be read: {error}") from None
+
+
 async def _limited(work: Coroutine[Any, Any, T], request: web.Request, max_bytes: int) -> T:
     """Return the result of `work`, which reads a body; stop it if the body exceeds a limit."""
     task = asyncio.ensure_future(work)

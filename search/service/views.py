@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 
 from search.answer.gain import Gain, confirmed_rps, gain_of, search_gain
 from search.service.jobs import Job, JobRecord, JobState
+from search.service.time_left import expected_left_s
 from search.study.estimates import REFERENCE
 from search.study.observer import summary_of
 from search.study.ranking import best_of, reference_of
@@ -32,11 +34,44 @@ _MAX_JOBS, _MAX_RUNS = 1000, 50
 _LOG_CHARACTERS = 1 << 15
 
 
+class FieldProblem(BaseModel):
+    """One problem: its path in the specification, empty for the whole of it, and the message."""
+
+    path: str
+    message: str
+
+
 class ErrorView(BaseModel):
-    """Why a request was rejected; `problems` lists those of a submitted specification."""
+    """Why a request was rejected.
+
+    Attributes:
+        problems: what is wrong with a submitted specification, one sentence each.
+        fields: the same problems, each with its path.
+    """
 
     error: str
     problems: list[str] = []
+    fields: list[FieldProblem] = []
+
+
+class CheckView(BaseModel):
+    """What is wrong with the fields of a specification; its files are not read."""
+
+    fields: list[FieldProblem]
+
+
+class DemoView(BaseModel):
+    """A specification of the bundled model, in YAML."""
+
+    specification: str
+
+
+class WaitView(BaseModel):
+    """A job that a queued job waits for."""
+
+    id: str
+    name: str
+    state: JobState
 
 
 class RateView(BaseModel):
@@ -54,6 +89,9 @@ class ProgressView(BaseModel):
     Attributes:
         max_trials: maximum number of trials; null for a sweep.
         trial, phase, rate_rps: the running trial, its phase, and the rate in requests/s.
+        origin, settings: why the running trial's configuration is measured, and its settings.
+        trial_left_s: expected seconds to the end of the running trial; null if unknown.
+        left_s: seconds within which the job is expected to end; null if unknown.
         round: the running round of the confirmation, from 0.
         rounds: maximum number of rounds of the confirmation; null without one.
     """
@@ -63,6 +101,10 @@ class ProgressView(BaseModel):
     trial: int | None = None
     phase: str | None = None
     rate_rps: float | None = None
+    origin: str | None = None
+    settings: dict[str, Any] | None = None
+    trial_left_s: float | None = None
+    left_s: float | None = None
     round: int | None = None
     rounds: int | None = None
     time_budget_s: float | None = None
@@ -74,6 +116,8 @@ class JobView(BaseModel):
     Attributes:
         kind: search or sweep.
         queue_position: from 1 while the job waits, else null.
+        waits_for: the jobs that a queued job waits for.
+        queue_problem: why the queue starts no job, such as a Ray that does not answer.
         created_s, started_s, ended_s: seconds since 1970.
         best, baseline: those of the confirmation if the job is confirmed.
         ratio: the rate of `best` ÷ the rate of `baseline`: the confirmation's, else the
@@ -90,6 +134,8 @@ class JobView(BaseModel):
     state: JobState
     reason: str | None
     queue_position: int | None
+    waits_for: list[WaitView] = []
+    queue_problem: str | None = None
     created_s: float
     started_s: float | None
     ended_s: float | None
@@ -265,7 +311,7 @@ class ViewBuilder:
             created_s=record.created_s,
             started_s=record.started_s,
             ended_s=record.ended_s,
-            progress=_progress(results, spec, current),
+            progress=_progress(results, spec, current, record),
             best=best,
             baseline=baseline,
             ratio=gain.ratio.mean if gain else None,
@@ -333,22 +379,34 @@ def _current_step(job: Job) -> tuple[dict[str, Any], int]:
         if event.kind in ("trial", "round"):
             events_from = previous_id
             step["round"] = event.data.get("round")
+            step["origin"] = event.data.get("origin", "confirmation")
+            step["settings"] = event.data.get("settings")
         elif event.kind == "phase":
             step["trial"] = event.data["number"]
             step["phase"], step["rate_rps"] = event.data["name"], event.data["rate_rps"]
+            step["trial_left_s"] = event.data.get("left_s")
         previous_id = event.id
     return step, events_from
 
 
 def _progress(
-    results: list[TrialResult], spec: Mapping[str, Any], current: Mapping[str, Any]
+    results: list[TrialResult],
+    spec: Mapping[str, Any],
+    current: Mapping[str, Any],
+    record: JobRecord,
 ) -> ProgressView:
     search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
+    left_s = None
+    if not record.state.is_over and record.started_s is not None:
+        elapsed_s = time.time() - record.started_s
+        is_confirming = current.get("round") is not None
+        left_s = expected_left_s(results, search, confirm, elapsed_s, is_confirming)
     return ProgressView(
         trials_done=len(results),
         max_trials=None if spec.get("sweep") else search.get("trials"),
         rounds=None if spec.get("sweep") else confirm.get("rounds") or None,
         time_budget_s=search.get("time_budget_s"),
+        left_s=left_s,
         **current,
     )
 

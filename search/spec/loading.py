@@ -57,7 +57,7 @@ def parse_spec(data: Mapping[str, Any], folder: Path) -> StudySpec:
     try:
         spec = StudySpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(list(dict.fromkeys(_problems(error)))) from None
+        raise SpecError(problems_of(error)) from None
     return _with_absolute_paths(spec, folder)
 
 
@@ -118,8 +118,12 @@ _TYPES = {
 }
 
 
+def problems_of(error: ValidationError) -> list[SpecProblem]:
+    """Return each problem once, with its path."""
+    return list(dict.fromkeys(_problems(error)))
+
+
 def _problems(error: ValidationError) -> list[SpecProblem]:
-    """Return each problem, with its path in the file."""
     problems = []
     for item in error.errors():
         kind, value, context = item["type"], item["input"], item.get("ctx", {})
