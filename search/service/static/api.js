@@ -3,12 +3,14 @@
 const STORAGE_KEY = "token";
 let token = sessionStorage.getItem(STORAGE_KEY) || "";
 
-// An error response. `problems` lists what is wrong with a submitted specification.
+// An error response. `problems` lists what is wrong with a submitted specification, `fields` the
+// same with the path of each.
 export class ApiError extends Error {
   constructor(status, body) {
     super(body.error || `the service returned HTTP status ${status}`);
     this.status = status;
     this.problems = body.problems || [];
+    this.fields = body.fields || [];
   }
 }
 

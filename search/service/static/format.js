@@ -2,17 +2,31 @@
 
 const MISSING = "–";
 
-// Three significant digits, but never an exponent for a large number.
-export const formatRate = (rps) =>
-  rps == null ? MISSING : rps < 100 ? rps.toPrecision(3) : rps.toFixed(0);
+// Three significant digits, or the integer for a larger number; never an exponent.
+export const formatNumber = (value) => {
+  if (value == null) return MISSING;
+  if (value === 0) return "0";
+  if (Math.abs(value) >= 99.95) return value.toFixed(0);
+  const text = value.toPrecision(3);
+  return text.includes("e") ? String(Number(text)) : text;
+};
 
-export const formatSeconds = (seconds) => (seconds == null ? MISSING : seconds.toPrecision(3));
+export const formatRate = formatNumber;
+export const formatSeconds = formatNumber;
+export const formatMetric = formatNumber;
+export const formatRatio = (ratio) => (ratio ? formatNumber(ratio) : MISSING);
 
-// At most four significant digits, but all digits of the integer part.
-export const formatMetric = (value) =>
-  value >= 10000 ? value.toFixed(0) : String(Number(value.toPrecision(4)));
+// A value with its interval, if it has one.
+export const formatQuantity = (quantity) => {
+  if (!quantity) return MISSING;
+  const { value, low, high } = quantity;
+  return low == null || low === high ? formatNumber(value)
+    : `${formatNumber(value)} (${formatNumber(low)} to ${formatNumber(high)})`;
+};
 
-export const formatRatio = (ratio) => (ratio ? ratio.toFixed(2) : MISSING);
+// Minutes for more than two of them.
+export const formatDuration = (seconds) =>
+  seconds == null ? MISSING : seconds > 120 ? `${Math.round(seconds / 60)} min` : `${seconds.toFixed(0)} s`;
 
 // `timestamp` is in seconds since 1970.
 export const formatTime = (timestamp) =>

@@ -2,8 +2,8 @@
 
 import { download, request } from "./api.js";
 import { el, errorMessage, keyFigure, stateBadge } from "./dom.js";
-import { formatRate, formatRatio } from "./format.js";
-import { describeActivity, hasEnded, trialsDone } from "./job_status.js";
+import { formatDuration, formatQuantity, formatRate, formatSettings } from "./format.js";
+import { describeActivity, describeOrigin, hasEnded, trialsDone } from "./job_status.js";
 
 // Return {node, draw(job), drawActivity(job)}. `refresh` is called after a button's action.
 export function jobHeader(path, id, refresh) {
@@ -25,8 +25,15 @@ export function jobHeader(path, id, refresh) {
     },
   }, label);
 
+  const trying = el("p", { class: "muted", id: "trying" });
+
   function drawActivity(job) {
     activity.textContent = describeActivity(job);
+    const { trial, origin, settings } = job.progress;
+    const isMeasuring = !hasEnded(job) && trial != null && origin;
+    trying.hidden = !isMeasuring;
+    trying.textContent = isMeasuring
+      ? `Trial ${trial}: ${describeOrigin(origin)}.${settings ? ` ${formatSettings(settings)}` : ""}` : "";
   }
 
   function draw(job) {
@@ -36,13 +43,16 @@ export function jobHeader(path, id, refresh) {
     drawActivity(job);
     content.replaceChildren(
       el("h1", {}, job.name, " ", stateBadge(job.state)),
-      activity,
+      activity, trying,
+      job.ratio_warnings.length ? el("ul", { class: "muted" }, job.ratio_warnings.map((text) => el("li", {}, text))) : null,
       el("div", { class: "key-figures" },
         keyFigure("trials", trialsDone(job, "of at most")),
         keyFigure(job.confirmed ? "best (confirmed)" : "best", rateText(best), " ",
           best ? el("a", { href: `#/jobs/${id}/trials/${best.number}`, class: "muted" }, `trial ${best.number}`) : ""),
         keyFigure("reference", rateText(baseline)),
-        keyFigure("best ÷ reference", formatRatio(job.ratio))),
+        keyFigure("best ÷ reference", ratioText(job)),
+        hasEnded(job) || job.state === "queued" ? null
+          : keyFigure("time left, at most", formatDuration(job.progress.left_s))),
       el("div", { class: "buttons" },
         button("Stop", () => request(path, { method: "DELETE" }),
           { danger: true, disabled: ended || job.state === "stopping" }),
@@ -58,5 +68,7 @@ export function jobHeader(path, id, refresh) {
 
   return { node, draw, drawActivity };
 }
+
+const ratioText = ({ ratio, ratio_low: low, ratio_high: high }) => formatQuantity(ratio && { value: ratio, low, high });
 
 const rateText = (trial) => (trial ? `${formatRate(trial.sustained_rps)} rps` : "–");

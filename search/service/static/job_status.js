@@ -12,6 +12,7 @@ export const trialsDone = (job, separator = "of") => {
 // Describe the current step of an active job. For any other job, return its queue position and the
 // reason for its state, as far as it has them.
 export function describeActivity(job) {
+  if (job.state === "queued") return describeWait(job);
   if (job.state !== "running" && job.state !== "stopping") {
     const position = job.queue_position ? `queue position ${job.queue_position}` : null;
     return [position, job.reason].filter(Boolean).join(": ");
@@ -21,3 +22,28 @@ export function describeActivity(job) {
   const confirmation = round == null ? "" : `, round ${round + 1} of ${rounds}`;
   return `trial ${trial}${confirmation}: ${phase}${rate ? ` at ${formatRate(rate)} rps` : ""}`;
 }
+
+// Describe what a queued job waits for.
+export function describeWait(job) {
+  const active = job.waits_for.filter(({ state }) => state !== "queued");
+  const queued = job.waits_for.length - active.length;
+  const parts = [];
+  if (active.length) parts.push(`waits until ${active.map(({ name }) => name).join(", ")} ends`);
+  if (queued) parts.push(`${queued} ${queued === 1 ? "job is" : "jobs are"} before it`);
+  if (job.queue_problem) parts.push(job.queue_problem);
+  return [`queue position ${job.queue_position}`, parts.join("; ") || "starts next"].join(": ");
+}
+
+const ORIGINS = {
+  default: "TorchServe’s default, to compare with",
+  baseline: "the configuration in use today, to compare with",
+  "warm start": "one of the best configurations of an earlier run",
+  recommended: "a recommended starting point",
+  sampled: "the sampler expects the most of it, by the trials so far",
+  incumbent: "the best configuration again, to see how the host has changed",
+  confirmation: "a finalist or the reference, measured again in turn",
+  sweep: "a point of the sweep",
+};
+
+// Describe why the running trial’s configuration is measured.
+export const describeOrigin = (origin) => ORIGINS[origin] || origin;

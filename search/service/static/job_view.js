@@ -6,7 +6,8 @@ import { followEvents } from "./event_stream.js";
 import { jobHeader } from "./job_header.js";
 import { drawTrialRates, drawWindows } from "./job_plots.js";
 import { hasEnded } from "./job_status.js";
-import { plotNode } from "./plot.js";
+import { planForm } from "./plan_form.js";
+import { drawFigure, plotNode } from "./plot.js";
 import { sleep } from "./sleep.js";
 import { trialTable } from "./trial_table.js";
 
@@ -22,12 +23,16 @@ export async function showJob(signal, id) {
   if (signal.aborted) return;
   let currentTrial = null;
   let windows = []; // Of the current trial.
+  let figuresVersion = null;
 
   const header = jobHeader(path, id, refresh);
   const windowPlot = plotNode("Achieved rate vs. offered rate");
   const trialPlot = plotNode("Rate by trial");
   const table = trialTable(trials, id);
-  showContent(header.node, el("div", { class: "plots" }, windowPlot, trialPlot), el("h2", {}, "Trials"), table.node);
+  const figures = figureGrid();
+  const plan = el("section", { hidden: true }, el("h2", {}, "Capacity plan"), planForm(path));
+  showContent(header.node, el("div", { class: "plots" }, windowPlot, trialPlot), figures.node,
+    plan, el("h2", {}, "Trials"), table.node);
 
   function drawLive() {
     windowPlot.hidden = hasEnded(job);
@@ -43,11 +48,23 @@ export async function showJob(signal, id) {
     header.draw(job);
     drawLive();
     drawTrials();
+    plan.hidden = !job.best || job.kind === "sweep";
+  }
+
+  // Fetch the plots again after each trial, but not while they are fetched.
+  async function refreshFigures() {
+    const version = `${trials.size} ${job.state} ${job.confirmed}`;
+    if (!trials.size || version === figuresVersion) return;
+    figuresVersion = version;
+    const answer = await getJson(`${path}/figures`);
+    if (!signal.aborted) figures.draw(answer.figures);
   }
 
   async function refresh() {
     job = await getJson(path);
-    if (!signal.aborted) drawAll();
+    if (signal.aborted) return;
+    drawAll();
+    refreshFigures().catch(() => { figuresVersion = null; });
   }
 
   function handleEvents(events) {
@@ -59,7 +76,12 @@ export async function showJob(signal, id) {
         windows = [];
         windowsChanged = true;
       }
-      if (kind === "round") job.progress = { ...job.progress, round: data.round };
+      if (kind === "trial") {
+        job.progress = { ...job.progress, trial: data.number, phase: "start", rate_rps: null, origin: data.origin, settings: data.settings };
+      }
+      if (kind === "round") {
+        job.progress = { ...job.progress, trial: data.number, round: data.round, origin: "confirmation", settings: trials.get(data.number)?.settings };
+      }
       if (kind === "phase") {
         job.progress = { ...job.progress, trial: data.number, phase: data.name, rate_rps: data.rate_rps };
       }
@@ -79,14 +101,36 @@ export async function showJob(signal, id) {
   }
 
   drawAll();
+  refreshFigures().catch(() => { figuresVersion = null; });
   while (!signal.aborted) {
     lastEvent = await followEvents(`${path}/events`, handleEvents, signal, lastEvent);
     if (signal.aborted) return;
     await sleep(RECONNECT_MS);
     await refresh();
-    while (hasEnded(job) && !signal.aborted) {
+    while ((hasEnded(job) || job.state === "queued") && !signal.aborted) {
       await sleep(REFRESH_MS);
       await refresh();
     }
   }
+}
+
+// The plots that the service draws. The rates by trial are drawn live above them.
+function figureGrid() {
+  const node = el("div", { class: "plots" });
+  const nodes = new Map();
+
+  function draw(figures) {
+    for (const [name, figure] of Object.entries(figures)) {
+      if (name === "trials") continue;
+      if (nodes.has(name)) {
+        drawFigure(nodes.get(name), figure, name);
+        continue;
+      }
+      nodes.set(name, el("figure", {}, el("figcaption"), plotNode("")));
+      node.append(nodes.get(name));
+      drawFigure(nodes.get(name), figure, name);
+    }
+  }
+
+  return { node, draw };
 }

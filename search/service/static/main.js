@@ -3,6 +3,7 @@
 import { ApiError, hasToken } from "./api.js";
 import { showConnected, showReconnecting } from "./connection.js";
 import { el, errorMessage, focusContent, showContent } from "./dom.js";
+import { showComparison } from "./compare_view.js";
 import { showJob } from "./job_view.js";
 import { showJobs } from "./jobs_view.js";
 import { showNewJob } from "./new_job_view.js";
@@ -36,8 +37,9 @@ async function route() {
 }
 
 async function showView(signal) {
-  const [, page, jobId, , trialNumber] = location.hash.split("/");
-  if (page === "new") showNewJob();
+  const [, page, jobId, otherId, trialNumber] = location.hash.split("/");
+  if (page === "new") await showNewJob(signal);
+  else if (page === "compare") await showComparison(signal, jobId, otherId);
   else if (page === "jobs" && trialNumber) await showTrial(signal, jobId, trialNumber);
   else if (page === "jobs" && jobId) await showJob(signal, jobId);
   else await showJobs(signal);

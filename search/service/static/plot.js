@@ -2,26 +2,60 @@
 
 import { el } from "./dom.js";
 
-export const COLORS = { good: "#1a7f37", bad: "#cf222e", neutral: "#8b949e", accent: "#0969da" };
+export const COLORS = { good: "#2da44e", bad: "#e5534b", neutral: "#8b949e", accent: "#3b8eea" };
 
 const LAYOUT = {
-  margin: { l: 52, r: 12, t: 30, b: 84 }, font: { family: "system-ui, sans-serif", size: 12 },
-  legend: { orientation: "h", y: -0.28 }, hovermode: "closest",
+  margin: { l: 52, r: 12, t: 30, b: 84 }, legend: { orientation: "h", y: -0.28 }, hovermode: "closest",
+  paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
 };
-const drawnData = new WeakMap(); // By node, the JSON of the data that its plot shows.
+const GRID = "rgba(128,128,128,0.25)";
+const drawn = new Map(); // By node: the traces, the layout and their JSON.
 
 export const plotNode = (label) => el("div", { class: "plot", role: "img", "aria-label": label });
 
 // An axis that starts at zero.
-export const zeroBasedAxis = (title) => ({ title: { text: title }, rangemode: "tozero" });
+export const zeroBasedAxis = (title) =>
+  ({ title: { text: title }, rangemode: "tozero", gridcolor: GRID, zerolinecolor: GRID });
 
 // Draw or update a plot. A call with unchanged data does nothing.
 export function drawPlot(node, traces, layout) {
   const data = JSON.stringify([traces, layout]);
-  if (drawnData.get(node) === data) return;
-  const isNew = !drawnData.has(node);
-  drawnData.set(node, data);
-  Plotly.react(node, traces, { ...LAYOUT, showlegend: traces.length > 1, ...layout }, { displaylogo: false });
+  const before = drawn.get(node);
+  if (before?.data === data) return;
+  drawn.set(node, { data, traces, layout });
+  react(node, traces, layout);
   // The column changes its width without the window when a neighbouring plot is hidden or shown.
-  if (isNew) new ResizeObserver(() => node.clientWidth && Plotly.Plots.resize(node)).observe(node);
+  if (!before) new ResizeObserver(() => node.clientWidth && Plotly.Plots.resize(node)).observe(node);
 }
+
+// Create a plot of a figure that the service has drawn, with its heading.
+export function figureNode(figure, fallback) {
+  const plot = plotNode("");
+  const heading = el("figcaption", {});
+  const node = el("figure", {}, heading, plot);
+  drawFigure(node, figure, fallback);
+  return node;
+}
+
+export function drawFigure(node, figure, fallback) {
+  const [heading, plot] = node.children;
+  heading.textContent = figure.layout.meta?.heading || fallback;
+  plot.setAttribute("aria-label", heading.textContent);
+  drawPlot(plot, figure.data, { ...figure.layout, height: undefined, showlegend: figure.layout.showlegend });
+}
+
+function react(node, traces, layout) {
+  const color = getComputedStyle(document.body).color;
+  Plotly.react(node, traces, {
+    ...LAYOUT, showlegend: traces.length > 1, ...layout,
+    font: { family: "system-ui, sans-serif", size: 12, ...layout.font, color },
+  }, { displaylogo: false, responsive: false });
+}
+
+// Plots have the text's colour of the scheme that they were drawn in.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const [node, { traces, layout }] of drawn) {
+    if (node.isConnected) react(node, traces, layout);
+    else drawn.delete(node);
+  }
+});

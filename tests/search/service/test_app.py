@@ -35,7 +35,11 @@ async def test_api_shows_a_job_from_submission_to_end(
     await wait_until_running(job, runner)
     write_run(job)
     running = await (await client.get(f"/v1/jobs/{job.id}")).json()
-    assert running["progress"] == {
+    progress = running["progress"]
+    assert progress.pop("left_s") == 906.0, "two trials of 3 s and the confirmation"
+    assert progress.pop("origin") == "recommended" and progress.pop("settings")["batch_size"] == 8
+    assert progress.pop("trial_left_s") is None
+    assert progress == {
         **{"trials_done": 2, "max_trials": 4, "trial": 1, "phase": "bracketing"},
         **{"rate_rps": 20.0, "round": None, "rounds": 40, "time_budget_s": None},
     }
