@@ -16,12 +16,14 @@ export const formatSeconds = formatNumber;
 export const formatMetric = formatNumber;
 export const formatRatio = (ratio) => (ratio ? formatNumber(ratio) : MISSING);
 
+export const formatCount = (count) => count.toFixed(0);
+
 // A value with its interval, if it has one.
-export const formatQuantity = (quantity) => {
+export const formatQuantity = (quantity, format = formatNumber) => {
   if (!quantity) return MISSING;
   const { value, low, high } = quantity;
-  return low == null || low === high ? formatNumber(value)
-    : `${formatNumber(value)} (${formatNumber(low)} to ${formatNumber(high)})`;
+  return low == null || low === high ? format(value)
+    : `${format(value)} (${format(low)} to ${format(high)})`;
 };
 
 // Minutes for more than two of them.

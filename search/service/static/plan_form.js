@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { el, errorMessage } from "./dom.js";
-import { formatNumber, formatQuantity, formatSettings } from "./format.js";
+import { formatCount, formatNumber, formatQuantity, formatSettings } from "./format.js";
 
 const FIELDS = [
   { name: "rps", label: "Load of all replicas (rps)", value: "1000" },
@@ -47,7 +47,7 @@ export function planForm(path) {
 function planTable(plan) {
   const load = (each) => (each ? `${formatNumber(each.rps)} rps each, ${formatNumber(100 * each.share)} % of the rate; p50 ${formatQuantity(each.p50_s)} s, p99 ${formatQuantity(each.p99_s)} s${each.is_sustained ? "" : "; not sustained"}` : null);
   const rows = [
-    ["Replicas", formatQuantity(plan.replicas)],
+    ["Replicas", formatQuantity(plan.replicas, formatCount)],
     ["A replica sustains (rps)", formatQuantity(plan.replica_rps)],
     ["Load of a replica", load(plan.load)],
     ["While one is down", load(plan.one_down)],

@@ -1,0 +1,268 @@
+"""Each view of the page in a real browser, over a service whose jobs have no processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.service.job_queue import JobQueue
+from search.service.jobs import JobState, JobStore
+from tests.search.service.conftest import (  # noqa: F401
+    TOKEN,
+    Client,
+    FakeRunner,
+    client,
+    queue,
+    root,
+    runner,
+    spec,
+    store,
+    submit,
+    wait_for_state,
+    wait_until_running,
+    write_run,
+)
+
+async_api = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
+]
+Page = Any
+
+
+@pytest.fixture
+async def page(client: Client) -> AsyncIterator[Page]:  # noqa: F811
+    """A page with the token, which fails the test for an error or a request to another host."""
+    home = str(client.make_url("/"))
+    errors: list[str] = []
+    async with async_api.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
+        page = await browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda r: errors.append(r.url) if not own(r.url, home) else None)
+        await page.add_init_script(f"sessionStorage.setItem('token', '{TOKEN}')")
+        await page.goto(home)
+        yield page
+        await browser.close()
+    assert errors == []
+
+
+def own(url: str, home: str) -> bool:
+    return url.startswith((home, "data:", "blob:"))
+
+
+async def shoot(page: Page, name: str) -> None:
+    """Check that nothing hangs out of the page at both widths; keep images where they are wanted."""
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)
+        for width in (1280, 400):
+            await page.set_viewport_size({"width": width, "height": 900})
+            await page.wait_for_timeout(300)
+            overflow = await page.evaluate(
+                "document.documentElement.scrollWidth - window.innerWidth"
+            )
+            assert overflow <= 0, f"{name} at {width} pixels scrolls sideways"
+            if folder := os.environ.get("SCREENSHOTS"):
+                path = Path(folder) / f"{name}-{scheme}-{width}.png"
+                await page.screenshot(path=path, full_page=True)
+    await page.emulate_media(color_scheme="light")
+    await page.set_viewport_size({"width": 1280, "height": 900})
+
+
+async def finished_job(
+    client: Client,  # noqa: F811
+    store: JobStore,  # noqa: F811
+    runner: FakeRunner,  # noqa: F811
+    spec: dict[str, Any],  # noqa: F811
+    rates: tuple[float, ...] = (5.0, 20.0),
+) -> str:
+    job = await submit(client, store, spec)
+    await wait_until_running(job, runner)
+    write_run(job, rates)
+    runner.end(job)
+    await wait_for_state(job, JobState.FINISHED)
+    return job.id
+
+
+async def test_form_and_specification_follow_each_other(page: Page) -> None:
+    await page.get_by_role("link", name="New job").click()
+    text = page.get_by_label("Specification")
+    await text.fill("# for the shop\nname: a # short\nmodel: {archive: a.mar, requests: r.jsonl}\n")
+    await async_api.expect(page.get_by_label("Name")).to_have_value("a")
+    await page.get_by_label("Time (s)").fill("90")
+    value = await text.input_value()
+    assert "time_budget_s: 90" in value
+    assert "# for the shop" in value and "# short" in value, "comments stay"
+    await page.get_by_label("Time (s)").fill("")
+    assert "time_budget_s" not in await text.input_value()
+    await shoot(page, "new-job")
+
+
+async def test_form_shows_an_error_at_its_field(page: Page) -> None:
+    await page.get_by_role("link", name="New job").click()
+    trials = page.get_by_label("Trials, at most")
+    await trials.fill("0")
+    note = page.locator("[id='error-search.trials']")
+    await async_api.expect(note).to_have_text("must be at least 1 (got 0)")
+    await async_api.expect(trials).to_have_attribute("aria-invalid", "true")
+    await trials.fill("3")
+    await async_api.expect(note).to_be_hidden()
+    await page.get_by_role("button", name="Start the job").click()
+    await async_api.expect(page.locator("[id='error-model.archive']")).to_be_visible()
+    await shoot(page, "field-errors")
+
+
+async def test_form_submits_a_job_with_its_files(
+    page: Page,
+    client: Client,  # noqa: F811
+    store: JobStore,  # noqa: F811
+    root: Path,  # noqa: F811
+) -> None:
+    await page.get_by_role("link", name="New job").click()
+    await page.get_by_label("Name").fill("from-form")
+    await page.get_by_label("Model archive").set_input_files(root / "echo.mar")
+    await page.get_by_label("Requests").set_input_files(root / "requests.jsonl")
+    assert "archive: echo.mar" in await page.get_by_label("Specification").input_value()
+    await page.get_by_label("Trials, at most").fill("7")
+    await page.get_by_role("button", name="Start the job").click()
+    await page.get_by_role("heading", name="from-form").wait_for()
+    (job,) = store.all()
+    assert job.record().name == "from-form" and "trials: 7" in job.spec_path.read_text()
+    assert (job.folder / "uploads" / "archive" / "echo.mar").is_file()
+
+
+async def test_job_list_keeps_focus_sort_and_filter(
+    page: Page,
+    client: Client,  # noqa: F811
+    store: JobStore,  # noqa: F811
+    runner: FakeRunner,  # noqa: F811
+    spec: dict[str, Any],  # noqa: F811
+) -> None:
+    first = await submit(client, store, {**spec, "name": "b-first"})
+    await wait_until_running(first, runner)
+    await submit(client, store, {**spec, "name": "a-second"})
+    await submit(client, store, {**spec, "name": "other"})
+    reason = page.get_by_text("queue position 1: waits until b-first ends")
+    await reason.wait_for()
+    await page.get_by_text("1 job is before it").wait_for()
+    await shoot(page, "jobs")
+    await page.get_by_label("Filter").fill("-")
+    await page.get_by_role("button", name="job", exact=True).click()
+    link = page.get_by_role("link", name="b-first")
+    await link.focus()
+    write_run(first)
+    await page.get_by_role("cell", name="2 of 4").wait_for()
+    await async_api.expect(link).to_be_focused()
+    names = await page.locator("table.jobs tbody a").all_text_contents()
+    assert names == sorted(names)
+    await page.get_by_label("Filter").fill("other")
+    await page.get_by_role("link", name="b-first").wait_for(state="detached")
+    runner.end(first)
+    await wait_for_state(first, JobState.FINISHED)
+    await page.get_by_role("cell", name="running").wait_for()
+    assert await page.locator("table.jobs tbody tr").count() == 1, "the filter stays"
+
+
+async def test_running_job_shows_what_is_tried_and_keeps_focus(
+    page: Page,
+    client: Client,  # noqa: F811
+    store: JobStore,  # noqa: F811
+    runner: FakeRunner,  # noqa: F811
+    spec: dict[str, Any],  # noqa: F811
+) -> None:
+    job = await submit(client, store, {**spec, "search": {"trials": 4, "time_budget_s": 600}})
+    await wait_until_running(job, runner)
+    await page.goto(f"{client.make_url('/')}#/jobs/{job.id}")
+    await page.get_by_role("heading", name="small").wait_for()
+    stop = page.get_by_role("button", name="Stop")
+    await stop.focus()
+    write_run(job)
+    await page.get_by_text("Trial 1: a recommended starting point").wait_for()
+    await page.get_by_text("time left, at most").wait_for()
+    await page.locator("figcaption").first.wait_for()
+    await async_api.expect(stop).to_be_focused()
+    await page.get_by_label("Filter").fill("default")
+    rows = page.locator("table tbody tr td:first-child a")
+    await async_api.expect(rows).to_have_count(1)
+    runner.end(job)
+    await wait_for_state(job, JobState.FINISHED)
+    await page.get_by_text("finished").first.wait_for()
+    await async_api.expect(rows).to_have_count(1)
+    await page.get_by_label("Filter").fill("")
+    await shoot(page, "job")
+
+
+async def test_queued_job_shows_what_it_waits_for(
+    page: Page,
+    client: Client,  # noqa: F811
+    store: JobStore,  # noqa: F811
+    queue: JobQueue,  # noqa: F811
+    runner: FakeRunner,  # noqa: F811
+    spec: dict[str, Any],  # noqa: F811
+) -> None:
+    first = await submit(client, store, {**spec, "name": "first"})
+    await wait_until_running(first, runner)
+    second = await submit(client, store, {**spec, "name": "second"})
+    await page.goto(f"{client.make_url('/')}#/jobs/{second.id}")
+    await page.get_by_text("queue position 1: waits until first ends").wait_for()
+    await shoot(page, "queued")
+    runner.end(first)
+    await wait_for_state(second, JobState.RUNNING)
+    await page.get_by_text("running").first.wait_for()
+
+
+async def test_two_jobs_are_compared(
+    page: Page,
+    client: Client,  # noqa: F811
+    store: JobStore,  # noqa: F811
+    runner: FakeRunner,  # noqa: F811
+    spec: dict[str, Any],  # noqa: F811
+) -> None:
+    for name, rates in (("slow", (5.0, 20.0)), ("fast", (5.0, 20.0, 123.4))):
+        await finished_job(client, store, runner, {**spec, "name": name}, rates)
+    compare = page.get_by_role("button", name="Compare two jobs")
+    await page.get_by_label("Compare slow").check()
+    await async_api.expect(compare).to_be_disabled()
+    await page.get_by_label("Compare fast").check()
+    await asyncio.sleep(2.5)  # A refresh of the list keeps what is selected.
+    await compare.click()
+    await page.get_by_role("heading", name="Compare two jobs").wait_for()
+    row = page.get_by_role("row").filter(has_text="best rate (rps)")
+    assert await row.locator("td").all_text_contents() == ["20.0", "123"]
+    await shoot(page, "compare")
+
+
+async def test_plan_form_plans_and_shows_errors_at_their_fields(
+    page: Page,
+    client: Client,  # noqa: F811
+    store: JobStore,  # noqa: F811
+    runner: FakeRunner,  # noqa: F811
+    spec: dict[str, Any],  # noqa: F811
+) -> None:
+    job_id = await finished_job(client, store, runner, spec, (5.0, 100.0))
+    await page.goto(f"{client.make_url('/')}#/jobs/{job_id}")
+    load = page.get_by_label("Load of all replicas (rps)")
+    await load.fill("many")
+    await page.get_by_role("button", name="Plan").click()
+    await async_api.expect(page.locator("#plan-error-rps")).to_be_visible()
+    await async_api.expect(load).to_be_focused()
+    await load.fill("100")
+    await page.get_by_label("Headroom (share)").fill("0")
+    await page.get_by_label("Price of a replica per hour").fill("0.36")
+    await page.get_by_role("button", name="Plan").click()
+    row = page.get_by_role("row").filter(has_text="Cost per million requests")
+    await async_api.expect(row.locator("td")).to_have_text("1.00")
+    replicas = page.get_by_role("row").filter(has_text="Replicas")
+    await async_api.expect(replicas.locator("td")).to_have_text("1")
+    await shoot(page, "plan")
