@@ -65,12 +65,12 @@ def test_page_takes_a_job_to_production(
 
     page.get_by_role("link", name="New job").click()
     page.get_by_label("Specification").fill("search: {trials: 0}")
-    page.get_by_role("button", name="Submit").click()
-    page.get_by_role("alert").get_by_text("search.trials").wait_for()
+    page.get_by_role("button", name="Start the job").click()
+    page.locator("[id='error-search.trials']").get_by_text("must be at least 1").wait_for()
     shoot(page, "refused")
     text = study().read_text().replace("output:\n  folder: " + str(tmp_path / "runs") + "\n", "")
     page.get_by_label("Specification").fill(text)
-    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("button", name="Start the job").click()
 
     page.get_by_role("heading", name="small").wait_for()
     page.get_by_text("running").first.wait_for(timeout=60_000)

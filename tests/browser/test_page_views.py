@@ -44,9 +44,7 @@ async def page(client: Client) -> AsyncIterator[Page]:  # noqa: F811
     home = str(client.make_url("/"))
     errors: list[str] = []
     async with async_api.async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = await browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -170,7 +168,7 @@ async def test_job_list_keeps_focus_sort_and_filter(
     await page.get_by_role("link", name="b-first").wait_for(state="detached")
     runner.end(first)
     await wait_for_state(first, JobState.FINISHED)
-    await page.get_by_role("cell", name="running").wait_for()
+    await page.get_by_text("waits until a-second ends").wait_for()
     assert await page.locator("table.jobs tbody tr").count() == 1, "the filter stays"
 
 
