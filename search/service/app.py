@@ -258,7 +258,9 @@ class Service:
                 return [SpecProblem("", f"a value is nested too deeply or too large: {error}")]
             return []
 
-        return _json(CheckView(fields=_fields(await asyncio.to_thread(check))))
+        if problems := await asyncio.to_thread(check):
+            raise RequestError(422, "the specification is invalid", problems)
+        return _json(CheckView(valid=True))
 
     async def _build_demo(self, request: web.Request) -> web.StreamResponse:
         async with self._files_lock:

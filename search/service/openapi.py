@@ -96,7 +96,7 @@ _OPERATIONS = (
         "check_specification",
         "Check the fields of a specification without its files.",
         (200, CheckView),
-        (400, 413),
+        (400, 413, 422),
         body="text",
     ),
     _Operation(

@@ -55,9 +55,9 @@ class ErrorView(BaseModel):
 
 
 class CheckView(BaseModel):
-    """What is wrong with the fields of a specification; its files are not read."""
+    """Whether the fields of a specification are valid; its files are not read."""
 
-    fields: list[FieldProblem]
+    valid: bool
 
 
 class DemoView(BaseModel):

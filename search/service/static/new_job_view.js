@@ -84,10 +84,11 @@ export async function showNewJob(signal) {
     await sleep(CHECK_DELAY_MS);
     if (check !== checks || signal.aborted) return;
     try {
-      const answer = await (await request("/v1/check", { method: "POST", body: spec.value })).json();
-      if (check === checks) showProblems(answer.fields);
-    } catch {
-      // The submission shows it.
+      await request("/v1/check", { method: "POST", body: spec.value });
+      if (check === checks) showProblems([]);
+    } catch (error) {
+      // The submission shows any other error.
+      if (check === checks && error.status === 422) showProblems(error.fields);
     }
   }
 

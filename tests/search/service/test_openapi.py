@@ -31,6 +31,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store = JobStore(tmp_path_factory.mktemp("service"))
     queue = JobQueue(store, FakeRunner(), max_running=0)
     service = Service(store, queue, ServiceOptions((root,), TOKEN, max_request_bytes=1 << 20))
+    # Building the bundled model takes longer than schemathesis waits.
+    patch = pytest.MonkeyPatch()
+    patch.setattr("search.service.app.demo_specification", lambda folder: "name: demo\n")
     loop, started = asyncio.new_event_loop(), threading.Event()
     addresses: list[str] = []
 
@@ -52,6 +55,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thread.start()
     assert started.wait(60)
     yield addresses[0]
+    patch.undo()
     loop.call_soon_threadsafe(loop.stop)
     thread.join(60)
 
