@@ -40,7 +40,6 @@ class Goal:
             until they do.
         for_rps: a rate that must be served, requests/s; None if the highest rate is looked for.
             A window of Poisson arrivals at this rate shows the latency.
-        required_rps: a server whose capacity is below this is measured no further; None for any.
         seed: of Poisson arrivals.
     """
 
@@ -55,7 +54,6 @@ class Goal:
     p99_s: float | None = None
     p95_s: float | None = None
     for_rps: float | None = None
-    required_rps: float | None = None
     seed: int = 0
 
     @property
@@ -63,6 +61,11 @@ class Goal:
         """The limits of the latency: name, quantile, seconds."""
         limits = (("p95", 0.95, self.p95_s), ("p99", 0.99, self.p99_s))
         return tuple((name, q, seconds) for name, q, seconds in limits if seconds is not None)
+
+    @property
+    def lowers_rate(self) -> bool:
+        """Whether the sustained rate is lowered until the limits of the latency are met."""
+        return self.for_rps is None and bool(self.latency_limits)
 
     def without_limits(self) -> Goal:
         """Return the goal without limits of the latency."""

@@ -40,7 +40,7 @@ class GoalLimitsSection(Section):
         ),
     )
     workers: int | None = Field(
-        default=None, ge=1, description="Worker processes of all tuned models together."
+        default=None, ge=1, description="Worker processes of all models together."
     )
 
     @model_validator(mode="after")
@@ -203,7 +203,6 @@ class GoalSection(Section):
         names = ("width", "window_s", "window_limit_s", "warmup_limit_s", "search_limit_s")
         return {
             **{name: getattr(self, name) for name in (*names, "max_rate_rps", "for_rps")},
-            "required_rps": self.required_rps,
             "p99_s": self.limits.p99_s,
             "p95_s": self.limits.p95_s,
         }

@@ -188,12 +188,13 @@ class Space:
         return workers, batch_size
 
     def workers(self, config: ServerConfig) -> int:
-        """Return the workers of all tuned models together."""
-        return sum(self.size(config, model)[0] for model in (None, *self.tuned_models))
+        """Return the workers of all models whose number a configuration sets or defaults."""
+        others = sum(settings.get("workers") or 0 for settings in config.models.values())
+        return self.size(config)[0] + others
 
     @property
     def fewest_workers(self) -> int:
-        """The fewest workers that a configuration of the space has, of all tuned models."""
+        """The fewest workers that a configuration of the space has, of all models."""
         return self.workers(self.config({d.name: d.least for d in self.dimensions}))
 
     def limited_to_workers(self, limit: int) -> Space:

@@ -83,7 +83,7 @@ def observations_of(results: Sequence[TrialResult], space: Space) -> list[Observ
                 point,
                 sampler_value(result, typical),
                 extra_sd=ratio_sd if is_estimate else 0.0,
-                violated=result.latency.p99_excess > 0,
+                violated=result.latency.limit_excess > 0,
                 too_large=is_memory(result.failure),
                 telemetry=telemetry_of(result),
             )

@@ -348,7 +348,7 @@ class StudyStore:
             result = replace(result, predicted=PredictedRate(**predicted))
         trial.set_user_attr("state", result.state)
         trial.set_user_attr("too_large", is_memory(result.failure))
-        trial.set_constraint("p99_s", result.latency.p99_excess)
+        trial.set_constraint("p99_s", result.latency.limit_excess)
         trial.set_user_attr("result", result.to_dict())
         self._close(trial, result)
         self._results.append(result)
