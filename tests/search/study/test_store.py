@@ -133,7 +133,7 @@ def test_store_tell_passes_latency_excess_to_sampler(tmp_path: Path) -> None:
     measure(store, None, limit_excess=0.5)
     measure(store, 10.0, limit_excess=-0.2)
     trials = store._study.get_trials(states=(OptunaTrialState.COMPLETE,))
-    assert [dict(trial.constraints) for trial in trials] == [{"p99_s": 0.5}, {"p99_s": -0.2}]
+    assert [dict(trial.constraints) for trial in trials] == [{"limits": 0.5}, {"limits": -0.2}]
 
 
 def test_store_begin_continues_study_of_killed_driver(tmp_path: Path) -> None:
