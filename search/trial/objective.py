@@ -137,6 +137,15 @@ class Objective:
         return self.p99_s is not None or self.p95_s is not None
 
     @property
+    def compares_capacities(self) -> bool:
+        """Whether closed loops alone show which configuration is better."""
+        return self.maximizes_rate and not self.limits_latency
+
+    def is_small_enough(self, figures: Figures) -> bool:
+        """Return whether the limits of memory and workers are met."""
+        return not list(self._of_size(figures))
+
+    @property
     def has_limits(self) -> bool:
         """Whether a configuration that serves may still miss the goal."""
         limits = (self.memory_mb, self.workers, self.required_rps)
