@@ -189,7 +189,7 @@ class Space:
 
     def workers(self, config: ServerConfig) -> int:
         """Return the workers of all models whose number a configuration sets or defaults."""
-        others = sum(settings.get("workers") or 0 for settings in config.models.values())
+        others = sum(int(settings.get("workers") or 0) for settings in config.models.values())
         return self.size(config)[0] + others
 
     @property

@@ -385,7 +385,11 @@ class Confirmation:
         """Return the mean rate of the visits, requests/s; None without one."""
         if self.plan.objective.maximizes_rate:
             return self.race.mean_rate(index)
-        return math.exp(self.rate_estimates.log_mean(index)) if self.rate_estimates.visit_count(index) else None
+        return (
+            math.exp(self.rate_estimates.log_mean(index))
+            if self.rate_estimates.visit_count(index)
+            else None
+        )
 
     def sustained_share(self, index: int) -> float | None:
         """Return the verified rate ÷ the estimate in the same server; None if not verified."""

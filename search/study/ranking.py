@@ -81,7 +81,7 @@ def figures_of(results: list[TrialResult]) -> dict[str, Figures]:
 
 def best_of(results: list[TrialResult], objective: Objective = RATE) -> TrialResult | None:
     """Return the newest measurement of the best configuration that meets the objective's limits."""
-    newest = _newest(results)
+    newest = newest_by_config(results)
     order = _ranked(results, objective, newest)
     return newest[order[0]] if order else None
 
@@ -98,7 +98,7 @@ def finalists(
         nominated: digests of the configurations that come first, in this order; the others follow
             by their median scores.
     """
-    newest = _newest(results)
+    newest = newest_by_config(results)
     ranked = _ranked(results, objective, newest)
     order = [digest for digest in nominated if digest in ranked]
     order += [digest for digest in ranked if digest not in order]
@@ -134,7 +134,7 @@ def _ranked(
     return sorted(able, key=lambda digest: objective.rank(figures[digest]), reverse=True)
 
 
-def _newest(results: list[TrialResult]) -> dict[str, TrialResult]:
+def newest_by_config(results: list[TrialResult]) -> dict[str, TrialResult]:
     """Return the newest measurement that has a rate, by the configuration's digest."""
     return {
         r.config.digest: r

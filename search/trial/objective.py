@@ -204,7 +204,7 @@ def workers_of(result: TrialResult) -> int:
     """Return the workers of all models of a trial's server whose number is known."""
     config = result.config
     own = config.workers or result.server.workers_ready or result.host.cores or 0
-    return own + sum(settings.get("workers") or 0 for settings in config.models.values())
+    return own + sum(int(settings.get("workers") or 0) for settings in config.models.values())
 
 
 def _median(values: Iterable[float | None]) -> float | None:
