@@ -22,6 +22,7 @@ from search.report.formatting import (
 )
 from search.report.html_report import html_page
 from search.report.model_tables import mix_text, model_section, model_sentences
+from search.report.objective_text import objective_sentences
 from search.report.plots import build_plots
 from search.report.prediction_text import prediction_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
@@ -107,6 +108,7 @@ def _search_sections(outcome: Outcome) -> list[str]:
     return [
         f"# {outcome.run.folder.name}",
         headline(outcome),
+        *objective_sentences(outcome),
         ending(outcome),
         *confirmation_section(outcome.confirmation),
         *model_section(outcome),
@@ -153,6 +155,7 @@ def render(outcome: Outcome, explained: Sequence[TrialResult] | None = None) -> 
         Text(f"seconds: {_PHASES_TITLE}", style="dim"),
         *failures,
         Text(headline(outcome), style="bold"),
+        *(Text(sentence) for sentence in objective_sentences(outcome)),
     ]
     if outcome.confirmation:
         lines.append(Text(confirmation_text(outcome.confirmation), style="bold"))
@@ -209,7 +212,12 @@ def headline(outcome: Outcome) -> str:
     if not outcome.results:
         return "No trial has finished yet."
     if best is None:
-        return "No configuration sustained any rate."
+        has_limits = outcome.objective.has_limits and outcome.closest
+        return (
+            "No configuration meets the goal."
+            if has_limits
+            else "No configuration sustained any rate."
+        )
     title = "Best of the search" if outcome.confirmation else "Best"
     mix = f" ({text})" if (text := mix_text(outcome)) else ""
     sentence = (

@@ -17,6 +17,7 @@ from search.study.observer import summary_of
 from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
 from search.study.run_folder import ResultReader, Run
+from search.trial.objective import Objective
 from search.trial.result import TrialResult
 from servetune.errors import ServetuneError
 from serving.identity import is_alive
@@ -116,6 +117,8 @@ class TrialView(BaseModel):
     upper_rps: float | None
     capacity_rps: float | None
     p99_s: float | None
+    target_p99_s: float | None
+    peak_memory_mb: int | None
     duration_s: float
     cause: str
 
@@ -239,7 +242,7 @@ class ViewBuilder:
             if record.state.is_over and has_rounds and not spec.get("sweep"):
                 confirmed = confirmed_rates(run)
         best, baseline, ratio = confirmed or (
-            _rate(best_of(results)),
+            _rate(best_of(results, Objective.from_spec(spec))),
             _rate(reference_of(results)),
             None,
         )

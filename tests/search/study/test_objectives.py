@@ -148,7 +148,7 @@ async def test_closest_of_names_what_each_configuration_misses() -> None:
 
 @pytest.mark.parametrize(
     "section",
-    [{"objective": "latency", "for_rps": 60.0}, {"objective": "footprint", "for_rps": 60.0}],
+    [{"objective": "latency", "for_rps": 50.0}, {"objective": "footprint", "for_rps": 50.0}],
 )
 async def test_confirmation_compares_what_is_optimized(section: dict[str, Any]) -> None:
     store, goal = await searched(section, 12)
