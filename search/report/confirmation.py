@@ -9,7 +9,6 @@ from search.report.formatting import format_interval, format_number, markdown_ta
 from search.study.confirm import Comparison, Confirmation, visit_rps
 from search.study.estimates import REFERENCE
 
-
 #: What the ratio of two finalists compares; the higher the better.
 _SCORES = {"rate": "rate", "latency": "inverse p99 latency", "footprint": "inverse memory"}
 
