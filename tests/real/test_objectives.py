@@ -10,7 +10,7 @@ from tests.real.test_study import report, run_folder, trials
 
 
 def test_tune_finds_the_lowest_latency_at_a_rate(study: Callable[..., Path]) -> None:
-    path = study(goal={"objective": "latency", "for_rps": 8.0, "window_s": 4.0})
+    path = study(goal={"objective": "latency", "for_rps": 8.0})
     process = servetune("tune", path, "--plain")
     output = process.communicate(timeout=280)[0]
     assert process.returncode == 0, output
