@@ -12,14 +12,17 @@ from search.errors import RunError
 #: 2: `cluster.heterogeneous_hosts` instead of `unlike_hosts`; `recorded.host` unchanged.
 #: 3: `serving.limits.memory_mb` instead of `serving.memory_limit_mb`; `serving.limits.cpus`.
 #: 4: no `goal.windows`: no window with a failure is outvoted.
-SPEC_VERSION = 4
+#: 5: `goal.objective`, `for_rps`, `headroom` and `limits`; `goal.limits.p99_s` instead of
+#: `goal.p99_s`.
+SPEC_VERSION = 5
 #: trials.jsonl, one line for each finished trial.
 #: 1: one flat record.
 #: 2: nested records `rate`, `latency`, `server`, `host`, `timing`; `failure`, `origin`, `warnings`.
 #: 3: `server.peak_memory_mb` (PSS) instead of `peak_rss_mb` (sum of RSS).
 #: 4: `rate.estimate`; `latency.p90_s` and `curve`; `stop_reason` of the search that verifies an
 #: estimate; the success bounds count every window at the rate.
-TRIALS_VERSION = 4
+#: 5: `latency.target`, `p95_s` and `limit_excess` instead of `p99_excess`; `rate.unlimited_rps`.
+TRIALS_VERSION = 5
 #: events.jsonl of a job.
 #: 1: `why` and `narrowing`.
 #: 2: `origin` and `bracketing`.
@@ -35,7 +38,8 @@ CLAIM_VERSION = 4
 #: 2: `result` as in trials.jsonl, version 2.
 #: 3: `result` as in trials.jsonl, version 3.
 #: 4: `result` as in trials.jsonl, version 4.
-MEASUREMENTS_VERSION = 4
+#: 5: `result` as in trials.jsonl, version 5.
+MEASUREMENTS_VERSION = 5
 #: The body of a webhook.
 #: 1: `event`, and `run` or `job` with the figures of the result.
 NOTIFICATION_VERSION = 1

@@ -50,7 +50,7 @@ VALID: dict[str, Any] = {
         "ports": {"inference": 0},
     },
     "load": {"arrivals": "poisson", "timeout_s": 5, "processes": 1, "cores": []},
-    "goal": {"width": 0.05, "p99_s": 1.0},
+    "goal": {"width": 0.05, "limits": {"p99_s": 1.0}},
     "search": {"trials": 3, "time_budget_s": 10, "seed": 1, "target_rps": 5},
     "confirm": {"rounds": 3, "finalists": 2},
     "cluster": {"address": None, "heterogeneous_hosts": "keep"},

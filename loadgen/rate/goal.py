@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class Depth(enum.StrEnum):
@@ -35,7 +35,11 @@ class Goal:
             four times as long for six rounds of batches.
         search_limit_s: time for bracketing, seconds; a slow server gets five windows.
         max_rate_rps: nothing is offered above this rate.
-        p99_s: greatest 99th percentile of latency, seconds; None for no limit.
+        p99_s, p95_s: greatest 99th and 95th percentile of latency, seconds; None for no limit.
+            They hold at `for_rps` if it is given, else at the sustained rate, which is lowered
+            until they do.
+        for_rps: a rate that must be served, requests/s; None if the highest rate is looked for.
+            A window of Poisson arrivals at this rate shows the latency.
         seed: of Poisson arrivals.
     """
 
@@ -48,7 +52,24 @@ class Goal:
     search_limit_s: float = 55.0
     max_rate_rps: float = 100_000.0
     p99_s: float | None = None
+    p95_s: float | None = None
+    for_rps: float | None = None
     seed: int = 0
+
+    @property
+    def latency_limits(self) -> tuple[tuple[str, float, float], ...]:
+        """The limits of the latency: name, quantile, seconds."""
+        limits = (("p95", 0.95, self.p95_s), ("p99", 0.99, self.p99_s))
+        return tuple((name, q, seconds) for name, q, seconds in limits if seconds is not None)
+
+    @property
+    def lowers_rate(self) -> bool:
+        """Whether the sustained rate is lowered until the limits of the latency are met."""
+        return self.for_rps is None and bool(self.latency_limits)
+
+    def without_limits(self) -> Goal:
+        """Return the goal without limits of the latency."""
+        return replace(self, p99_s=None, p95_s=None)
 
     def __post_init__(self) -> None:
         if not (0 < self.width < 0.5 and 0 < self.window_s <= self.window_limit_s):

@@ -52,6 +52,12 @@ class Pace:
             limits.completions / rate_rps,
         )
 
+    def latency_s(self, rate_rps: float) -> float:
+        """Return the duration of a window of Poisson arrivals that shows the latency, seconds."""
+        limits, goal = self.thresholds, self.goal
+        enough_s = min(limits.latency_requests / rate_rps, 2 * goal.window_limit_s)
+        return max(goal.window_s, enough_s, self.jitter_s(rate_rps))
+
     def expected_s(self, rate_rps: float, windows_of_poisson: int) -> float:
         """Return how long the windows of a search take if the first rate passes, seconds."""
         drain_s = _DRAIN_CYCLES * self.cycle_requests / rate_rps

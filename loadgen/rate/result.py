@@ -31,12 +31,14 @@ class Probe:
     Attributes:
         reason: the reason for the verdict.
         measurement: the whole window, with what was observed beside it.
+        is_limited: whether it had to meet the goal's limits of the latency.
     """
 
     rate_rps: float
     verdict: Verdict
     reason: str
     measurement: Measurement
+    is_limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class SustainedRate:
         estimate: the capacity by all windows in which the server was saturated; None without one.
         pruned: why this cannot beat the incumbent; None if that was not shown.
         warnings: what makes these figures less certain than they look, one sentence each.
-        p99_excess: least p99 latency of any window ÷ the goal's limit − 1; 0 without a limit.
+        unlimited_rps: the highest rate that passed whatever its latency; None if none did.
+        limit_excess: latency ÷ the goal's limit − 1 in the window that was closest to the limits,
+            or in that at `goal.for_rps`; 0 without a limit.
+        target: the window at `goal.for_rps`; None without one, or if the capacity is below it.
         comparison: the window at the comparison rate, if one was asked for.
         curve: windows of Poisson arrivals at fixed shares of `lower_rps`, by share, if asked for.
     """
@@ -73,15 +78,17 @@ class SustainedRate:
     estimate: Estimate | None = None
     pruned: str | None = None
     warnings: tuple[str, ...] = ()
-    p99_excess: float = 0.0
+    unlimited_rps: float | None = None
+    limit_excess: float = 0.0
+    target: Probe | None = None
     comparison: Measurement | None = None
     curve: tuple[tuple[float, Measurement], ...] = ()
 
     @property
     def best(self) -> Probe | None:
-        """The longest window that passed at the lower bound."""
+        """The longest window that passed at the lower bound; one that met the limits, if any."""
         passed = [p for p in self._counted if p.verdict is Verdict.PASS]
-        return max(passed, key=lambda p: p.measurement.scheduled, default=None)
+        return max(passed, key=lambda p: (p.is_limited, p.measurement.scheduled), default=None)
 
     @property
     def requests_without_failure(self) -> int:

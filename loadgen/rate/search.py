@@ -17,7 +17,7 @@ from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.pace import Pace
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
-from loadgen.rate.verdict import Verdict, format_errors
+from loadgen.rate.verdict import Verdict, format_errors, latency_excess
 from loadgen.rate.windows import RateProgress, Windows
 from loadgen.schedule import Poisson
 
@@ -35,7 +35,7 @@ class RateSearch:
     Args:
         cycle_requests: requests that the server takes in one round (workers × batch size).
         users: of the closed loop, enough to fill every batch twice.
-        incumbent_rps: the rate to beat, if any.
+        incumbent_rps: the rate to beat, if any; with `goal.for_rps` the rate that is needed.
         comparison_rps: if given, one more window of Poisson arrivals at this rate is measured
             for its latency.
         depth: how thoroughly the rate is verified.
@@ -64,6 +64,8 @@ class RateSearch:
         self._pace = Pace(self.goal, self.cycle_requests, self.depth, self.thresholds)
         self._capacity = 0.0
         self._lower: float | None = None
+        self._unlimited: float | None = None
+        self._target: Probe | None = None
 
     @property
     def _probes(self) -> list[Probe]:
@@ -86,15 +88,22 @@ class RateSearch:
             reason = f"no request succeeded: {causes}"
             return self._result(warmup, StopReason.NOT_SERVED, reason)
         if self.depth is Depth.ESTIMATE:
+            await self._measure_target()
             return self._result(warmup, StopReason.ESTIMATED)
         if best is not None and self.thresholds.capacity_margin * capacity < best:
-            why = (
-                f"its capacity of about {capacity:.1f} rps is too far below the incumbent's "
-                f"{best:.1f} rps"
+            other = (
+                f"the incumbent's {best:.1f} rps"
+                if self.goal.for_rps is None
+                else f"the {best:.1f} rps that the goal needs"
             )
+            why = f"its capacity of about {capacity:.1f} rps is too far below {other}"
             return self._result(warmup, StopReason.PRUNED_BY_CAPACITY, pruned=why)
         self.announce(self._expected_s())
         stop = await self._verify()
+        self._unlimited = self._lower
+        if self._lower is not None and self.goal.lowers_rate:
+            stop = await self._lower_to_limits(self._lower)
+        await self._measure_target()
         return await self._with_latencies(self._result(warmup, stop))
 
     async def measure_at_rate(self, rate_rps: float, windows: int) -> tuple[Probe, ...]:
@@ -108,7 +117,10 @@ class RateSearch:
         """
         warmup = await self._begin()
         for _ in range(windows if warmup.succeeded else 0):
-            await self._offer("window", rate_rps)
+            if self.goal.lowers_rate:
+                await self._offer_poisson("window", rate_rps, is_limited=True)
+            else:
+                await self._offer("window", rate_rps)
         return tuple(self._probes)
 
     async def _begin(self) -> Measurement:
@@ -127,7 +139,8 @@ class RateSearch:
         poisson = self.depth is Depth.FULL and self.goal.arrivals != "poisson"
         return self._pace.expected_s(
             rate,
-            int(poisson)
+            int(poisson or self.goal.lowers_rate)
+            + (self.goal.for_rps is not None)
             + (self.comparison_rps is not None)
             + (len(CURVE_SHARES) if self.latency_curve else 0),
         )
@@ -192,6 +205,8 @@ class RateSearch:
         """
         if self.depth is not Depth.FULL or self.goal.arrivals == "poisson":
             return None
+        if self.goal.lowers_rate:
+            return None  # The rate must be served with Poisson arrivals in any case.
         share = self.thresholds.jitter * rate
         for passing in (_CLEAR, _CLEAR | {Verdict.UNDECIDED}):
             probe = await self._windows.offer(
@@ -212,11 +227,54 @@ class RateSearch:
         )
         return probe
 
-    async def _bracket_below(self, rate: float, width: float) -> StopReason:
+    async def _lower_to_limits(self, rate: float) -> StopReason:
+        """Lower a rate that passed until Poisson arrivals meet the limits of the latency."""
+        served = [p for p in self._probes if p.rate_rps == rate and p.verdict is Verdict.PASS]
+        excesses = [latency_excess(probe.measurement, self.goal) or 0.0 for probe in served]
+        self._lower = None
+        # Poisson arrivals wait longer than constant ones.
+        if max(excesses, default=0.0) <= 0 and await self._meets_limits(rate):
+            self._lower = rate
+            return StopReason.MAX_RATE if rate >= self.goal.max_rate_rps else StopReason.VERIFIED
+        return await self._bracket_below(rate, self.goal.width, is_limited=True)
+
+    async def _meets_limits(self, rate: float) -> bool:
+        """Return whether a rate meets the limits, at full depth in two windows.
+
+        The highest of several rates that passed once would pass half of the time.
+        """
+        for _ in range(2 if self.depth is Depth.FULL else 1):
+            probe = await self._offer_poisson("bracketing", rate, is_limited=True)
+            if probe.verdict is not Verdict.PASS:
+                return False
+        return True
+
+    async def _measure_target(self) -> None:
+        """Offer `goal.for_rps` with Poisson arrivals, if the server has the capacity for it.
+
+        The window is no part of the search for the sustained rate.
+        """
+        rate = self.goal.for_rps
+        if rate is not None and rate <= self._capacity:
+            before = len(self._probes)
+            self._target = await self._offer_poisson("latency", rate, is_limited=False)
+            del self._probes[before:]
+
+    async def _offer_poisson(self, phase: str, rate: float, is_limited: bool) -> Probe:
+        """Offer a rate with Poisson arrivals, for long enough to show the latency."""
+        seconds, least = self._pace.latency_s(rate), self._least_requests()
+        return await self._windows.offer(
+            phase, rate, seconds, "poisson", least, math.inf, is_limited
+        )
+
+    async def _bracket_below(
+        self, rate: float, width: float, is_limited: bool = False
+    ) -> StopReason:
         """Search between a rate that did not pass and a lower one that does.
 
         Args:
             width: relative distance of the two bounds.
+            is_limited: whether the limits of the latency must be met.
         """
         limits, started_s = self.thresholds, self._windows.spent_s
         lowest = limits.lowest * self._capacity
@@ -226,8 +284,12 @@ class RateSearch:
             following, passed = bracket.next_rps(), bracket.passed_rps
             is_late = self._windows.spent_s - started_s > limit_s
             if following is not None and not is_late:
-                probe = await self._offer("bracketing", following)
-                bracket.record(following, probe.verdict is Verdict.PASS)
+                if is_limited:
+                    has_passed = await self._meets_limits(following)
+                else:
+                    probe = await self._offer("bracketing", following)
+                    has_passed = probe.verdict is Verdict.PASS
+                bracket.record(following, has_passed)
             elif passed is None:
                 return StopReason.TIME_LIMIT if is_late else StopReason.GIVEN_UP
             elif await self._jitter(passed) is not None:
@@ -252,9 +314,7 @@ class RateSearch:
         window = failed.measurement
         if failed.verdict is not Verdict.FAIL or window.overload.low > self.goal.width / 2:
             return False
-        if window.errors:
-            return all(cause in _REFUSALS for cause in window.errors)
-        return self.goal.p99_s is not None and "p99" in failed.reason
+        return bool(window.errors) and all(cause in _REFUSALS for cause in window.errors)
 
     def _may_pass_lower(self, failed: Probe) -> bool:
         """Return whether a lower rate may pass after several that did not."""
@@ -312,7 +372,9 @@ class RateSearch:
             estimate=pooled(self._saturated) if self._saturated else None,
             pruned=pruned,
             warnings=tuple(self._windows.warnings),
-            p99_excess=self._p99_excess(),
+            unlimited_rps=self._unlimited,
+            limit_excess=self._limit_excess(),
+            target=self._target,
         )
 
     async def _with_latencies(self, found: SustainedRate) -> SustainedRate:
@@ -366,11 +428,12 @@ class RateSearch:
         name = "generator limited" if limited else "no sustained rate"
         return f"{name}: at {last.rate_rps:.2f} rps {last.reason}"
 
-    def _p99_excess(self) -> float:
-        if self.goal.p99_s is None:
-            return 0.0
-        p99s = [probe.measurement.latency.quantile(0.99) for probe in self._probes]
-        return min((p99 for p99 in p99s if p99), default=self.goal.p99_s) / self.goal.p99_s - 1
+    def _limit_excess(self) -> float:
+        """Return how much the window that is closest to the limits exceeds them."""
+        probes = [probe for probe in self._probes if probe.is_limited]
+        probes += [self._target] if self._target else []
+        excesses = [latency_excess(probe.measurement, self.goal) for probe in probes]
+        return min((excess for excess in excesses if excess is not None), default=0.0)
 
     def _warn_of_drift(self) -> None:
         """Warn if the server sustained a rate at one time and not a lower one at another."""
@@ -383,6 +446,7 @@ class RateSearch:
                 passed.verdict is Verdict.PASS
                 and failed.verdict is Verdict.FAIL
                 and not (is_poisson and self.goal.arrivals != "poisson")
+                and passed.is_limited >= failed.is_limited
                 and failed.rate_rps < passed.rate_rps * (1 - self.goal.width / 2)
             ):
                 when = "later" if failed is later else "earlier"

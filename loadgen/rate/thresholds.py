@@ -31,6 +31,9 @@ class Thresholds:
         jitter: share of a certified rate at which Poisson arrivals must be served too.
         jitter_step: share by which a rate is lowered whose Poisson arrivals were not served.
         jitter_s, jitter_cycles: length of that window.
+        latency_requests: a window that is judged by its latency has this number of requests, if
+            that takes no longer than two of the longest windows: with fewer, the 99th percentile
+            is the maximum.
         widest: a window of full length passes only if the overload is below half of this with
             95 % confidence. The width that a result states is what its windows show.
         least_windows: bracketing of a slow server gets time for this many windows.
@@ -59,6 +62,7 @@ class Thresholds:
     jitter_step: float = 0.05
     jitter_s: float = 8.0
     jitter_cycles: int = 9
+    latency_requests: int = 200
     widest: float = 0.2
     least_windows: int = 5
     lowest: float = 0.05

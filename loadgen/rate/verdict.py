@@ -73,15 +73,26 @@ def judge(
             Verdict.FAIL,
             f"the backlog grew by {format_percent(overload.fraction, 1)} of the offered rate",
         )
-    p99_s = measurement.latency.quantile(0.99) or 0.0
-    if goal.p99_s is not None and p99_s > goal.p99_s:
-        return Verdict.FAIL, f"p99 latency was {p99_s:.3f} s, above the goal's {goal.p99_s:g} s"
+    for name, quantile, limit_s in goal.latency_limits:
+        if (found_s := measurement.latency.quantile(quantile) or 0.0) > limit_s:
+            reason = f"{name} latency was {found_s:.3f} s, above the goal's {limit_s:g} s"
+            return Verdict.FAIL, reason
     if measurement.scheduled < least_requests:
         none_failed = f"0 of {measurement.scheduled} failed"
         return Verdict.UNDECIDED, f"{none_failed}, too few requests to show that none fails"
     if overload.fraction <= goal.width / 2 and overload.high <= widest / 2:
         return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
     return Verdict.UNDECIDED, "the window ended before it was clear whether the backlog grew"
+
+
+def latency_excess(measurement: Measurement, goal: Goal) -> float | None:
+    """Return latency ÷ its limit − 1, of the limit that is exceeded most; None if unknown."""
+    found = [
+        latency_s / limit_s - 1
+        for _, quantile, limit_s in goal.latency_limits
+        if (latency_s := measurement.latency.quantile(quantile)) is not None
+    ]
+    return max(found, default=None)
 
 
 def format_errors(errors: Mapping[str, int]) -> str:

@@ -64,27 +64,32 @@ class Windows:
         arrivals: str,
         least_requests: float,
         widest: float,
+        is_limited: bool = False,
     ) -> Probe:
         """Offer a rate, and return its window with its verdict; see `judge`.
+
+        Args:
+            is_limited: whether the goal's limits of the latency must be met.
 
         A window in which the load generator was the limit is repeated, with a stronger generator
         if there is one.
         """
         self.progress(phase, rate_rps)
         repeated = False
+        goal = self.goal if is_limited else self.goal.without_limits()
         while True:
-            stop = EarlyStop(self.goal, seconds, self.thresholds)
+            stop = EarlyStop(goal, seconds, self.thresholds)
             load = self._load(self._schedule(rate_rps, arrivals), seconds)
             measured = await measure_again_if_lost(self.generator, load, stop)
             self.spent_s += duration_s(measured)
             verdict, reason = judge(
                 measured,
-                self.goal,
+                goal,
                 least_requests,
                 widest,
                 thresholds=self.thresholds,
             )
-            probe = Probe(rate_rps, verdict, reason, measured)
+            probe = Probe(rate_rps, verdict, reason, measured, is_limited)
             self.probes.append(probe)
             if verdict is not Verdict.GENERATOR_LIMITED:
                 return probe

@@ -19,7 +19,7 @@ from search.report.sweep_tables import MAIN_COLUMN
 from search.trial.load_result import LoadResult
 from search.trial.observation import WindowSummary
 from search.trial.request import TrialRequest
-from search.trial.result import TrialResult, TrialState
+from search.trial.result import TargetRecord, TrialResult, TrialState
 
 
 class LiveView:
@@ -162,7 +162,9 @@ class LiveView:
         best, reference = self._best, self._reference
         if best is None or best.sustained_rps is None:
             return "none yet"
-        text = f"{best.sustained_rps:.1f} rps (trial {best.number})"
+        target = best.latency.target
+        at_target = f"{_target_text(target)}, " if target else ""
+        text = f"{at_target}{best.sustained_rps:.1f} rps (trial {best.number})"
         if reference is not None and (gain := search_gain(best, reference)) is not None:
             text += (
                 f", {gain.ratio.mean:.1f} × the {reference.origin}'s {reference.sustained_rps:.1f}"
@@ -178,9 +180,18 @@ def _result_text(result: TrialResult) -> str:
         text = f"capacity of about {result.capacity_rps or 0:.1f} rps"
     elif result.state is TrialState.COMPLETE:
         text = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s or 0:.2f} s"
+        if result.latency.target is not None:
+            text += f"; {_target_text(result.latency.target)}"
     else:
         text = f"{str(result.state).lower()}: {first_line(result.cause)}"
     return f"{text} ({result.duration_s:.0f} s)"
+
+
+def _target_text(target: TargetRecord) -> str:
+    """Return the latency at the rate that the deployment gets."""
+    if not target.is_served or target.p99_s is None:
+        return f"{target.rate_rps:.4g} rps not served"
+    return f"p99 {target.p99_s:.3f} s at {target.rate_rps:.4g} rps"
 
 
 def _load_text(load: LoadResult) -> str:

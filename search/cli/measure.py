@@ -101,7 +101,7 @@ def measure(
         typer.Option(
             "--p99-s",
             min=0.001,
-            help="limit of the p99 latency, seconds, as goal.p99_s; with --url only",
+            help="limit of the p99 latency, seconds, as goal.limits.p99_s; with --url only",
         ),
     ] = None,
     ca_file: Annotated[

@@ -49,6 +49,10 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
             "best": best.to_dict() if best else None,
             "reference": reference.to_dict() if reference else None,
             "chosen": outcome.chosen.to_dict() if outcome.chosen else None,
+            "closest": [
+                {"trial": result.number, "misses": [str(shortfall) for shortfall in missed]}
+                for result, missed in outcome.closest
+            ],
             "confirmation": outcome.confirmation.summary() if outcome.confirmation else None,
             "importance": dict(outcome.importance),
             "trials": [result.to_dict() for result in outcome.results],

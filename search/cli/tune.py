@@ -18,7 +18,7 @@ from search.cli.options import (
     SpecArgument,
     TrialsOption,
 )
-from search.errors import CommandError
+from search.errors import CommandError, RequirementError
 from search.spec.loading import load_spec
 from search.spec.preflight import preflight
 from servetune.errors import ExitStatus, FailureKind
@@ -127,6 +127,12 @@ def _run_and_report(run: Any, plain: bool, ray_output: bool) -> None:
     if spec.sweep and not outcome.interrupted and not any(r.loads for r in outcome.results):
         raise ServerError(FailureKind.NO_RATE, "no point of the sweep could be measured")
     if spec.sweep is None and outcome.best is None and not outcome.interrupted:
+        if outcome.objective.has_limits and outcome.closest:
+            from search.report.objective_text import closest_sentences
+
+            raise RequirementError(
+                f"no configuration meets the goal. {' '.join(closest_sentences(outcome))}"
+            )
         raise ServerError(FailureKind.NO_RATE, "no configuration sustained any rate")
     if outcome.chosen is not None:
         console.print(f"Files for production: {run.folder / 'best'}", soft_wrap=True)

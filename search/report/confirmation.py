@@ -9,14 +9,19 @@ from search.report.formatting import format_interval, format_number, markdown_ta
 from search.study.confirm import Comparison, Confirmation, visit_rps
 from search.study.estimates import REFERENCE
 
+#: What the ratio of two finalists compares; the higher the better.
+_SCORES = {"rate": "rate", "latency": "inverse p99 latency", "footprint": "inverse memory"}
+
 
 def confirmation_text(confirmation: Confirmation) -> str:
     """Return the result of a confirmation in a few sentences."""
     sentences = [_rate_of_winner(confirmation)]
     if confirmation.plan.finalists:
         sentences += _comparison_with_reference(confirmation)
+    failed_in = _failed_in(confirmation)
     sentences += [
-        f"{_trial(confirmation, index)} failed in {failed} of {_visits(confirmation, index)} visits"
+        f"{_trial(confirmation, index)} {failed_in} {failed} of {_visits(confirmation, index)} "
+        "visits"
         for index, failed in sorted(confirmation.race.estimates.failures.items())
         if index == confirmation.winner
     ]
@@ -110,11 +115,12 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
     reference = f"the reference, trial {confirmation.plan.requests[REFERENCE].number}"
     race, winner = confirmation.race, confirmation.winner
     sentences = []
-    if not race.estimates.visit_count(REFERENCE):
+    if not confirmation.rate_estimates.visit_count(REFERENCE):
         sentences.append(f"{reference}, answered no request".capitalize())
     elif failed := race.estimates.failures.get(REFERENCE):
         visits = _visits(confirmation, REFERENCE)
-        sentences.append(f"{reference}, failed in {failed} of {visits} visits".capitalize())
+        failed_in = _failed_in(confirmation)
+        sentences.append(f"{reference}, {failed_in} {failed} of {visits} visits".capitalize())
     if (ratio := confirmation.ratio) is not None:
         subject = winner if winner != REFERENCE else race.best()
         significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
@@ -122,24 +128,37 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
             f"{_trial(confirmation, subject)} is {ratio.mean:.2f} times as fast as {reference} "
             f"(95 % interval: {format_interval(ratio, '.2f')}){significance}"
         )
+    kind, score = confirmation.plan.objective.kind, confirmation.score_ratio
+    if kind != "rate" and score is not None:
+        name = "p99 latency" if kind == "latency" else "memory"
+        times = f"{1 / score.mean:.2f} times that of {reference}"
+        bounds = f"{1 / score.high:.2f} to {1 / score.low:.2f}"
+        sentences.append(f"Its {name} is {times} (95 % interval: {bounds})")
     return sentences
+
+
+def _failed_in(confirmation: Confirmation) -> str:
+    has_limits = confirmation.plan.objective.has_limits
+    return "failed or missed a limit in" if has_limits else "failed in"
 
 
 def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) -> str:
     """Return what is known of another finalist, in a sentence."""
     subject, ratio = _trial(confirmation, compared.index), compared.ratio
-    times = f"{ratio.mean:.2f} times the winner's rate" if ratio else "an unknown rate"
+    name = _SCORES[confirmation.plan.objective.kind]
+    times = f"{ratio.mean:.2f} times the winner's {name}" if ratio else f"an unknown {name}"
     if ratio is not None:
         times += f" (95 % interval: {format_interval(ratio, '.2f')})"
     if compared.failed:
         visits = _visits(confirmation, compared.index)
-        return f"{subject} failed in {compared.failed} of {visits} visits"
+        return f"{subject} {_failed_in(confirmation)} {compared.failed} of {visits} visits"
     if compared.is_indistinguishable:
         latencies = _latencies(confirmation, compared.index)
         return f"{subject} is statistically indistinguishable from it: {times}{latencies}"
     if compared.drop is None:
         return f"{subject} differs from it: {times}"
-    result = "is shown to be slower" if compared.differs else "was dropped"
+    worse = "slower" if confirmation.plan.objective.kind != "footprint" else "larger"
+    result = f"is shown to be {worse}" if compared.differs else "was dropped"
     return f"{subject} {result} after {compared.drop.rounds} rounds: {times}"
 
 
@@ -166,7 +185,7 @@ def _rates_by_round(confirmation: Confirmation, index: int) -> str:
     texts = []
     for visits in confirmation.rounds:
         if index in visits:
-            rate = visit_rps(visits[index])
+            rate = visit_rps(visits[index], confirmation.plan.objective)
             texts.append("unknown" if rate is None else format_number(rate) if rate else "failed")
         else:
             texts.append("–")
@@ -209,7 +228,10 @@ def _conditions(confirmation: Confirmation) -> list[str]:
     )
     hosts = [r.host for visits in confirmation.rounds for r in visits.values()]
     return [
-        f"The comparison rate is {format_number(comparison_rps)} rps, with Poisson arrivals.",
+        f"The comparison rate is {format_number(comparison_rps)} rps, with Poisson arrivals."
+        if comparison_rps
+        else f"Each visit had a window at {format_number(confirmation.plan.objective.for_rps)} rps "
+        "with Poisson arrivals.",
         f"The hypervisor took at most {_maximum(h.steal for h in hosts)} of the CPU time.",
         f"Other processes used at most {_maximum(h.other_cpu for h in hosts)}.",
     ]

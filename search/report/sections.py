@@ -26,6 +26,7 @@ from search.report.formatting import (
 )
 from search.report.limits_section import limits_section
 from search.report.model_tables import model_section
+from search.report.objective_text import objective_sentences
 from search.report.prediction_text import prediction_section
 from search.report.replicas import replicas_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
@@ -81,6 +82,7 @@ def _search_parts(outcome: Outcome) -> list[Part]:
     return [
         f"# {outcome.run.folder.name}",
         f"**{verdict(outcome)}**",
+        *objective_sentences(outcome),
         *([] if outcome.reason and not outcome.restored else [ending(outcome)]),
         *_answer_parts(outcome),
         *_pareto_parts(outcome),

@@ -14,6 +14,7 @@ from search.report.csv_export import trial_frame
 from search.report.html_report import html_page
 from search.report.limits_section import limit_sentences
 from search.report.model_tables import model_sentences
+from search.report.objective_text import objective_sentences
 from search.report.plots import figures
 from search.report.replicas import replicas_sentence
 from search.report.sections import ending, report_parts
@@ -89,6 +90,7 @@ def _answer_lines(outcome: Outcome) -> list[Text]:
     """Return the verdict, the changes, the certainty, the replicas and the limits."""
     changes = ", ".join(f"{name} {old} → {new}" for name, old, new in changed_settings(outcome))
     lines = [
+        *objective_sentences(outcome),
         f"What to change: {changes}." if changes else "",
         f"How sure this is: {sure}" if (sure := certainty(outcome)) else "",
         replicas_sentence(outcome),

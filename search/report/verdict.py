@@ -25,6 +25,7 @@ from search.trial.result import TrialResult
 #: The latency below the sustained rate is shown at the share closest to this one.
 _HALF_LOAD = 0.5
 _NO_RATE = "No configuration sustained any rate."
+_NOT_MET = "No configuration meets the goal."
 
 
 def verdict(outcome: Outcome) -> str:
@@ -32,8 +33,9 @@ def verdict(outcome: Outcome) -> str:
     if not outcome.results:
         return "No trial has finished yet."
     recommended, today = recommended_point(outcome), today_point(outcome)
+    is_limited = outcome.objective.has_limits
     if recommended is None:
-        return _NO_RATE
+        return _NOT_MET if is_limited and outcome.closest else _NO_RATE
     mix = f" ({text})" if (text := mix_text(outcome)) else ""
     rate = f"{format_number(recommended.sustained_rps)} requests/s{mix} at 100 % success"
     reference = outcome.reference
@@ -41,8 +43,8 @@ def verdict(outcome: Outcome) -> str:
         return f"Deploy {recommended.name}: it sustains {rate}{_own_costs(recommended)}."
     if recommended.config == reference.config:
         return (
-            f"Change nothing: no configuration was faster than {today_name(reference)}, which "
-            f"sustains {rate}{_own_costs(recommended)}."
+            f"Change nothing: no configuration was {'better' if is_limited else 'faster'} than "
+            f"{today_name(reference)}, which sustains {rate}{_own_costs(recommended)}."
         )
     if today is None:
         return (
@@ -53,10 +55,9 @@ def verdict(outcome: Outcome) -> str:
         f"it sustains {rate} instead of {format_number(today.sustained_rps)}"
         f"{_gain_text(gain_of(outcome))}{_costs_against(recommended, today)}"
     )
-    gain = gain_of(outcome)
-    if gain is not None and gain.is_confirmed and not gain.ratio.excludes_one:
+    if _is_undecided(outcome):
         return (
-            f"Nothing is certain to be faster than {today_name(reference)}. The best candidate is "
+            f"Nothing is certain to be {'better' if is_limited else 'faster'} than {today_name(reference)}. The best candidate is "
             f"{recommended.name}: {sentence}."
         )
     return f"Deploy {recommended.name} instead of {today_name(reference)}: {sentence}."
@@ -84,7 +85,7 @@ def certainty(outcome: Outcome) -> str:
         kind = "With 95 % confidence" if gain.is_confirmed else "By the search alone"
         interval = f"{format_ratio(gain.ratio.low)} and {format_ratio(gain.ratio.high)}"
         sentences.append(f"{kind} its rate is between {interval} times today's")
-    if gain is not None and gain.is_confirmed and not gain.ratio.excludes_one:
+    if _is_undecided(outcome):
         sentences.append("The two are statistically indistinguishable")
     if gain is not None:
         sentences += [f"Note: {warning}" for warning in gain.warnings if gain.is_confirmed]
@@ -162,6 +163,12 @@ def format_rate(point: OperatingPoint) -> str:
     """Return the rate of a configuration, with its interval if it is confirmed."""
     rate = format_number(point.sustained_rps)
     return f"{rate} ({format_interval(point.rate)})" if point.rate else rate
+
+
+def _is_undecided(outcome: Outcome) -> bool:
+    """Return whether the confirmation cannot tell the recommended from what runs today."""
+    ratio = outcome.confirmation.score_ratio if outcome.confirmation else None
+    return ratio is not None and not ratio.excludes_one
 
 
 def _with_role(points: Sequence[OperatingPoint], role: Role) -> OperatingPoint | None:

@@ -20,6 +20,7 @@ from search.study.observer import summary_of
 from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
 from search.study.run_folder import ResultReader, Run
+from search.trial.objective import Objective
 from search.trial.result import TrialResult
 from servetune.errors import ServetuneError
 from serving.identity import is_alive
@@ -168,6 +169,8 @@ class TrialView(BaseModel):
     upper_rps: float | None
     capacity_rps: float | None
     p99_s: float | None
+    target_p99_s: float | None
+    peak_memory_mb: int | None
     duration_s: float
     cause: str
 
@@ -291,7 +294,8 @@ class ViewBuilder:
             if record.state.is_over and has_rounds and not spec.get("sweep"):
                 confirmed = confirmed_rates(run)
         if confirmed is None:
-            chosen, reference = best_of(results), reference_of(results)
+            chosen = best_of(results, Objective.from_spec(spec))
+            reference = reference_of(results)
             best, baseline = _rate(chosen), _rate(reference)
             gain = None if spec.get("sweep") else search_gain(chosen, reference)
         else:

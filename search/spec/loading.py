@@ -129,7 +129,8 @@ def _problems(error: ValidationError) -> list[SpecProblem]:
         kind, value, context = item["type"], item["input"], item.get("ctx", {})
         path = ".".join(str(part) for part in item["loc"] if part not in FORM_TAGS)
         if isinstance(inner := context.get("error"), SpecError):
-            problems += [SpecProblem(f"{path}.{r.path}", r.message) for r in inner.records]
+            at = f"{path}." if path else ""
+            problems += [SpecProblem(f"{at}{r.path}", r.message) for r in inner.records]
             continue
         if kind in _BOUNDS:
             sign, key = _BOUNDS[kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,8 +14,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -23,6 +22,7 @@ from loadgen.payloads import Payload, combine, read_payloads
 from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
 from search.spec.config_file import find_key_pair, read_config
+from search.spec.goal import GoalSection
 from search.spec.model_loads import (
     BackgroundSection,
     model_problems,
@@ -264,75 +264,6 @@ class LoadSection(Section):
         return max(self.processes, self.max_processes)
 
 
-class GoalSection(Section):
-    """Precision and time limits of the rate search in one trial."""
-
-    width: float = Field(
-        default=Goal.width,
-        ge=0.005,
-        le=0.3,
-        description=(
-            "Precision of the sustained rate, as a fraction: a window fails if the backlog grows "
-            "by more than half of this share of the offered rate. For a short queue or a limit of "
-            "the p99 latency, the search ends when its bounds are this close."
-        ),
-    )
-    window_s: float = Field(
-        default=Goal.window_s,
-        ge=1,
-        description=(
-            "Minimum length of a window that verifies a rate, in seconds. It lasts 20 rounds of "
-            "batches if those take longer."
-        ),
-    )
-    window_limit_s: float = Field(
-        default=Goal.window_limit_s,
-        ge=1,
-        validate_default=True,
-        description=(
-            "Maximum length of a window, in seconds. If 12 rounds of batches take longer, it "
-            "lasts those."
-        ),
-    )
-    warmup_limit_s: float = Field(
-        default=Goal.warmup_limit_s,
-        ge=1,
-        description=(
-            "Maximum length of the warm-up, in seconds. A model with slow batches gets up to four "
-            "times as long for six rounds of batches."
-        ),
-    )
-    search_limit_s: float = Field(
-        default=Goal.search_limit_s,
-        ge=5,
-        validate_default=True,
-        description=(
-            "Maximum length of bracketing in one trial, in seconds. It is needed for short queues "
-            "and for a limit of the p99 latency only; a model with slow batches gets five windows."
-        ),
-    )
-    max_rate_rps: float = Field(
-        default=Goal.max_rate_rps,
-        gt=0,
-        description="Highest rate to offer, in requests per second.",
-    )
-    p99_s: float | None = Field(
-        default=Goal.p99_s,
-        gt=0,
-        description=(
-            "Latency limit in seconds. If set, the sustained rate is the highest rate whose p99 "
-            "latency does not exceed it."
-        ),
-    )
-
-    @field_validator("window_limit_s", "search_limit_s")
-    @classmethod
-    def _holds_a_window(cls, limit_s: float, info: ValidationInfo) -> float:
-        if limit_s < (window_s := info.data.get("window_s", 0)):
-            raise ValueError(f"must be at least window_s, which is {window_s} (got {limit_s})")
-        return limit_s
-
-
 class SearchSection(Section):
     """When the search stops, and its seed."""
 
@@ -481,8 +412,8 @@ def _range_of(d: Dimension) -> dict[str, Any]:
 class StudySpec(Section):
     """A complete specification."""
 
-    format_version: Literal[4] = Field(
-        default=4, description="Version of the format of specifications."
+    format_version: Literal[5] = Field(
+        default=5, description="Version of the format of specifications."
     )
     name: Annotated[str, BeforeValidator(str), AfterValidator(_is_study_name)] = Field(
         default="study",
@@ -499,7 +430,7 @@ class StudySpec(Section):
     )
     load: LoadSection = optional_section("How requests are sent.")
     goal: GoalSection = optional_section(
-        "Precision and time limits of the rate search in one trial."
+        "What is optimized, under which limits; precision and time limits of the rate search."
     )
     search: SearchSection = optional_section("When the search stops, and its seed.")
     confirm: ConfirmSection | None = Field(
@@ -519,6 +450,51 @@ class StudySpec(Section):
         max_length=10,
         description="Webhooks: signed HTTP requests when the run ends.",
     )
+
+    @model_validator(mode="after")
+    def _has_a_consistent_goal(self) -> Self:
+        if problems := list(self._goal_problems()):
+            raise SpecError(problems)
+        return self
+
+    def _goal_problems(self) -> Iterator[SpecProblem]:
+        """Yield what contradicts the goal in other sections."""
+        goal, limits = self.goal, self.goal.limits
+        for name in ("p99_s", "p95_s"):
+            limit_s = getattr(limits, name)
+            if limit_s is not None and limit_s >= self.load.timeout_s:
+                yield SpecProblem(
+                    f"goal.limits.{name}",
+                    f"must be below load.timeout_s, which is {self.load.timeout_s:g} (got "
+                    f"{limit_s:g}): a request that takes longer fails in any case",
+                )
+        served_mb = self.serving.limits.memory_mb
+        if limits.memory_mb is not None and served_mb is not None and limits.memory_mb > served_mb:
+            yield SpecProblem(
+                "goal.limits.memory_mb",
+                f"is above serving.limits.memory_mb, which is {served_mb} (got "
+                f"{limits.memory_mb}): no trial can exceed it",
+            )
+        if goal.objective != "rate" and self.search.target_rps is not None:
+            yield SpecProblem(
+                "search.target_rps",
+                f"ends a search for the highest rate, but goal.objective is {goal.objective}; "
+                "remove it",
+            )
+        if self.sweep is not None and goal.objective != "rate":
+            yield SpecProblem(
+                "goal.objective", f"a sweep optimizes nothing; remove it (got {goal.objective!r})"
+            )
+        for name in ("memory_mb", "workers"):
+            if self.sweep is not None and getattr(limits, name) is not None:
+                yield SpecProblem(f"goal.limits.{name}", "a sweep measures every point; remove it")
+        if limits.workers is not None and self.sweep is None:
+            fewest = self.build_space().fewest_workers
+            if fewest > limits.workers:
+                yield SpecProblem(
+                    "goal.limits.workers",
+                    f"is below the fewest workers of the space, {fewest} (got {limits.workers})",
+                )
 
     @model_validator(mode="after")
     def _can_be_swept(self) -> Self:
@@ -575,13 +551,15 @@ class StudySpec(Section):
         # The limits apply to the JVM, not to the default thread count of torch.
         threads = threads or cores
         cores = self.serving.limits.limits().cores(cores)
-        return (space or self.space).build(
+        built = (space or self.space).build(
             cores,
             with_defaults=self.sweep is None,
             additional=self.sweep.dimensions() if self.sweep else {},
             in_use=in_use,
             threads=threads,
         )
+        most = self.goal.limits.workers
+        return built if most is None else built.limited_to_workers(most)
 
     def points(self) -> list[ServerConfig]:
         """Return the configurations that a sweep measures, in its random order."""
@@ -790,7 +768,7 @@ class StudySpec(Section):
             arrivals=load.arrivals,
             timeout_s=load.timeout_s,
             seed=load.seed,
-            **self.goal.model_dump(),
+            **self.goal.rate_search(),
         )
 
     @property

@@ -85,6 +85,18 @@ class Dimension:
         """The first choice, or the lower bound."""
         return self.choices[0] if self.choices else self.low
 
+    @property
+    def least(self) -> Any:
+        """The lowest choice, or the lower bound; the first choice if they are not numbers."""
+        are_numbers = all(isinstance(choice, int | float) for choice in self.choices)
+        return min(self.choices) if self.choices and are_numbers else self.first
+
+    def capped(self, most: int) -> Dimension:
+        """Return the dimension without the values above `most`; at least one must remain."""
+        choices = tuple(choice for choice in self.choices if choice <= most)
+        widen_to = None if self.widen_to is None else min(self.widen_to, most)
+        return replace(self, high=min(self.high, most), choices=choices, widen_to=widen_to)
+
     def clip(self, number: int) -> Any:
         """Return the value of this dimension that is nearest to `number`."""
         if self.choices:
@@ -174,6 +186,26 @@ class Space:
         )
         workers, batch_size = (int(self._setting(config, name)) for name in settings)
         return workers, batch_size
+
+    def workers(self, config: ServerConfig) -> int:
+        """Return the workers of all models whose number a configuration sets or defaults."""
+        others = sum(int(settings.get("workers") or 0) for settings in config.models.values())
+        return self.size(config)[0] + others
+
+    @property
+    def fewest_workers(self) -> int:
+        """The fewest workers that a configuration of the space has, of all models."""
+        return self.workers(self.config({d.name: d.least for d in self.dimensions}))
+
+    def limited_to_workers(self, limit: int) -> Space:
+        """Return the space without the numbers of workers that exceed a limit in any case."""
+        dimensions = []
+        for d in self.dimensions:
+            if setting_of(d.name) == "workers":
+                most = limit - (self.fewest_workers - d.least)
+                d = d.capped(most) if d.least <= most else d
+            dimensions.append(d)
+        return replace(self, dimensions=tuple(dimensions))
 
     def values(self, config: ServerConfig) -> dict[str, Any] | None:
         """Return the values of a configuration, with TorchServe's defaults for unset settings.

@@ -11,8 +11,10 @@ from loadgen.percent import format_percent
 from search.spec.schema import StudySpec
 from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, StoredVisits
 from search.study.race import RaceRules
-from search.study.ranking import finalists, reference_of
+from search.study.ranking import RATE, finalists, reference_of
 from search.study.store import StudyStore
+from search.study.targets import WORTHWHILE
+from search.trial.objective import Figures, Objective
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
@@ -164,10 +166,7 @@ class Budget:
         elif end_reason := self._store.search_end_reason or self._target_or_patience(results):
             self.reason = end_reason
         elif self._is_improvement_unlikely():
-            self.reason = (
-                "another configuration is unlikely to be more than 3 % faster (probability below "
-                f"{format_percent(self._search.min_improvement_probability)})"
-            )
+            self.reason = self._unlikely_reason()
         elif running + self._counted_trials(results) >= self._max_trials:
             self.reason = f"all {self._max_trials} trials were run"
         elif self._remaining_s - self._confirmation_reserve_s(results) < self._trial_s(results):
@@ -191,7 +190,8 @@ class Budget:
         target, patience = self._search.target_rps, self._search.patience
         if target is not None and best >= target:
             return f"the target of {target:g} rps was reached: {best:.1f} rps"
-        if patience is not None and trials_since_improvement(results, self._width) >= patience:
+        since = trials_since_improvement(results, self._width, self._store.objective)
+        if patience is not None and since >= patience:
             return f"no configuration was better, beyond the noise, in {patience} trials"
         return None
 
@@ -199,6 +199,20 @@ class Budget:
         limit = self._search.min_improvement_probability
         probability = self._store.improvement_probability() if limit else None
         return probability is not None and probability < limit
+
+    def _unlikely_reason(self) -> str:
+        """Return why the search ends although time is left."""
+        objective = self._store.objective
+        share = format_percent(self._search.min_improvement_probability)
+        if self._store.best is None:
+            return f"a configuration that meets the limits is unlikely (probability below {share})"
+        least = format_percent(WORTHWHILE[objective.kind])
+        better = {
+            "rate": f"more than {least} faster",
+            "latency": f"better by more than {least} of the latency",
+            "footprint": f"smaller by more than {least}",
+        }[objective.kind]
+        return f"another configuration is unlikely to be {better} (probability below {share})"
 
     def _failed_reference(self, results: list[TrialResult]) -> TrialResult | None:
         """Return the failure of the reference if it failed in every attempt.
@@ -231,8 +245,10 @@ class Budget:
         )
 
 
-def trials_since_improvement(results: list[TrialResult], width: float) -> int:
-    """Return the number of trials since one exceeded the best rate before it by more than `width`.
+def trials_since_improvement(
+    results: list[TrialResult], width: float, objective: Objective = RATE
+) -> int:
+    """Return the number of trials since one exceeded the best before it by more than `width`.
 
     Only trials that try a new configuration count: warm starts, recommended starting points and
     sampled ones.
@@ -240,12 +256,14 @@ def trials_since_improvement(results: list[TrialResult], width: float) -> int:
     Args:
         width: the relative width of a rate's bounds.
     """
-    since, best_rps = 0, 0.0
+    since, best = 0, 0.0
     for result in results:
         if result.origin is TrialOrigin.INCUMBENT or result.host_fault:
             continue
-        if (result.sustained_rps or 0.0) > (1 + width) * best_rps:
-            since, best_rps = 0, result.sustained_rps or 0.0
+        figures = Figures.of([result])
+        score = 0.0 if objective.shortfalls(figures) else objective.score(figures)
+        if score > (1 + width) * best:
+            since, best = 0, score
         elif result.origin in (
             TrialOrigin.WARM_START,
             TrialOrigin.RECOMMENDED,
@@ -266,6 +284,7 @@ def confirmation_plan(
     reference = reference_of(results)
     if spec.confirm is None or not spec.confirmation_rounds or reference is None:
         return None
-    if not finalists(results, 1):
+    objective = Objective.of(spec.goal)
+    if not finalists(results, 1, objective=objective):
         return None
-    return Plan.of(results, reference, spec.confirm.finalists, nominated)
+    return Plan.of(results, reference, spec.confirm.finalists, nominated, objective)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from loadgen.rate.goal import Depth
-from search.study.estimates import REFERENCE
+from search.study.estimates import REFERENCE, Estimates
 from search.study.intervals import Interval
 from search.study.noise import Variance
 from search.study.race import Drop, Race, RaceRules
-from search.study.ranking import finalists, rate_of
+from search.study.ranking import RATE, figures_of, finalists, rate_of
+from search.trial.objective import Figures, Objective, workers_of
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 
@@ -23,6 +25,9 @@ COMPARISON_SHARE = 0.8
 FINALIST_SHARE = 0.7
 #: A configuration with a lower latency wins only with at least this share of the leader's rate.
 MIN_SHARE_OF_LEADER = 0.95
+#: Figures of tied finalists that differ by no more than this share do not decide: a window shows
+#: its p99 latency to about 10 %.
+SAME_FIGURE = 0.1
 #: Stage of the measurements that verify a sustained rate, after those of the rounds "0", "1", ….
 VERIFICATION = "verification"
 
@@ -46,6 +51,7 @@ class Plan:
     """The configurations to measure: the reference first, then the finalists, best first."""
 
     requests: tuple[TrialRequest, ...]
+    objective: Objective = RATE
 
     @classmethod
     def of(
@@ -54,20 +60,26 @@ class Plan:
         reference: TrialResult,
         count: int,
         nominated: Sequence[str] = (),
+        objective: Objective = RATE,
     ) -> Plan:
         """Return the plan for these results.
 
         Args:
-            results: at least one has a rate.
+            results: at least one has a rate, and meets the objective's limits.
             count: the maximum number of finalists.
             nominated: digests of the configurations that come first; see `finalists`.
         """
-        configs = finalists(results, count, nominated)
-        rates = [(config, rate_of(results, config) or 0.0) for config in configs]
-        highest = max(rate for _, rate in rates)
-        rated = [(config, rate) for config, rate in rates if rate >= FINALIST_SHARE * highest]
-        best = [config for config, _ in rated]
-        comparison_rps = COMPARISON_SHARE * min(rate for _, rate in rated)
+        figures = figures_of(results)
+        configs = finalists(results, count, nominated, objective)
+        scores = [objective.score(figures[config.digest]) for config in configs]
+        best = [
+            config
+            for config, score in zip(configs, scores, strict=True)
+            if score >= FINALIST_SHARE * max(scores)
+        ]
+        comparison_rps = None
+        if objective.maximizes_rate:
+            comparison_rps = COMPARISON_SHARE * min(rate_of(results, c) or 0.0 for c in best)
         numbers = {r.config.digest: r.number for r in results if r.sustained_rps}
         others = [config for config in best if config != reference.config]
         requests = [
@@ -80,7 +92,7 @@ class Plan:
             )
             for config in (reference.config, *others)
         ]
-        return cls(tuple(requests))
+        return cls(tuple(requests), objective)
 
     @property
     def name(self) -> str:
@@ -96,13 +108,19 @@ class Plan:
     @property
     def reference_share(self) -> float | None:
         """The rate of the reference ÷ that of the best finalist, in the search."""
-        if len(self.requests) < 2:
+        if len(self.requests) < 2 or not self.objective.maximizes_rate:
             return None
         return (self.requests[0].known_rps or 0.0) / (self.requests[1].known_rps or 1.0)
 
     def visit(self, index: int) -> TrialRequest:
-        """Return the request of a short visit: the server starts, a closed loop, it stops."""
-        return replace(self.requests[index], depth=Depth.ESTIMATE, comparison_rps=None)
+        """Return the request of a short visit: the server starts, a closed loop, it stops.
+
+        With limits of the latency, the rate that meets them is looked for, since the closed loop
+        does not show it. With `goal.for_rps`, a window at that rate follows the closed loop.
+        """
+        depth = Depth.ESTIMATE if self.objective.compares_capacities else Depth.SCREEN
+        depth = depth if self.objective.maximizes_rate else Depth.ESTIMATE
+        return replace(self.requests[index], depth=depth, comparison_rps=None)
 
     def verification(self, index: int, is_compared: bool) -> TrialRequest:
         """Return the request that verifies a sustained rate, and measures latencies below it.
@@ -171,7 +189,8 @@ class Confirmation:
         rounds: the visits of each complete round, by index of the request.
         verified: the verifications, by index.
         prior: what earlier runs on the host say about the noise of a visit.
-        race: the decisions that follow from the visits.
+        race: the decisions that follow from the visits: it compares scores of the objective.
+        rate_estimates: the rates of the visits; those of the race if it compares rates.
     """
 
     plan: Plan
@@ -179,6 +198,7 @@ class Confirmation:
     verified: Mapping[int, TrialResult]
     prior: Variance | None
     race: Race = field(repr=False)
+    rate_estimates: Estimates = field(repr=False)
 
     @classmethod
     def read(
@@ -195,15 +215,25 @@ class Confirmation:
         """
         digests = [request.config.digest for request in plan.requests]
         first = next((r for stage in _stages(stored) for r in stored[stage].values()), None)
-        prior = prior_for(first) if first else None
+        objective = plan.objective
+        # The history of a host holds the noise of closed loops only.
+        prior = prior_for(first) if first and objective.compares_capacities else None
         race = Race(len(digests), rules, prior, plan.reference_share)
+        rates = race.estimates if objective.maximizes_rate else Estimates(len(digests))
         rounds: list[Mapping[int, TrialResult]] = []
         while due := race.due():
             measured = stored.get(str(race.rounds), {})
             if not all(digests[index] in measured for index in due):
                 break
             rounds.append({index: measured[digests[index]] for index in sorted(due)})
-            race.record({index: visit_rps(result) for index, result in rounds[-1].items()})
+            race.record(
+                {index: visit_score(result, objective) for index, result in rounds[-1].items()}
+            )
+            if not objective.maximizes_rate:
+                rates.add_round(
+                    len(rounds) - 1,
+                    {index: visit_rps(result) for index, result in rounds[-1].items()},
+                )
         verified = stored.get(VERIFICATION, {})
         return cls(
             plan,
@@ -211,6 +241,7 @@ class Confirmation:
             {n: verified[digest] for n, digest in enumerate(digests) if digest in verified},
             prior,
             race,
+            rates,
         )
 
     # --- what comes next -------------------------------------------------------------
@@ -273,20 +304,41 @@ class Confirmation:
     def winner(self) -> int:
         """Index of the configuration to deploy.
 
-        Of the leader and those tied with it, the one with the lowest p99 latency at the
-        comparison rate, if it sustains a rate.
+        Of the leader and those tied with it that sustain a rate: for the highest rate, the one
+        with the lowest p99 latency at the comparison rate, then with the least memory; for the
+        lowest latency, with the least memory; for the least memory, with the fewest workers, then
+        with the lowest p99 latency.
         """
         leader = self._leader
-        able = [
-            (latency_s, index)
+        able = {
+            index: preference
             for index in (leader, *self._tied)
             if (result := self.verified.get(index))
             and result.sustained_rps
-            and (latency_s := result.latency.comparison_p99_s) is not None
-        ]
-        # The leader's latency must be known: otherwise nothing is compared.
-        is_known = leader in {index for _, index in able} or not self._sustains(leader)
-        return min(able)[1] if able and is_known else leader
+            and (preference := self._preference(result)) is not None
+        }
+        # The leader's figures must be known: otherwise nothing is compared.
+        if not able or (leader not in able and self._sustains(leader)):
+            return leader
+        lowest = min(first for first, _ in able.values())
+        tied = [i for i, (first, _) in able.items() if first <= lowest * (1 + SAME_FIGURE)]
+        return min(tied, key=lambda i: (able[i][1], able[i][0], i))
+
+    def _preference(self, result: TrialResult) -> tuple[float, float] | None:
+        """Return what decides between tied finalists, the lower the better; None if unknown.
+
+        The second figure decides if the first ones differ by no more than `SAME_FIGURE`.
+        """
+        memory_mb = float(result.server.peak_memory_mb or 0)
+        if self.plan.objective.maximizes_rate:
+            latency_s = result.latency.comparison_p99_s
+            return None if latency_s is None else (latency_s, memory_mb)
+        target = result.latency.target
+        if target is None or not target.is_served or target.p99_s is None:
+            return None
+        if self.plan.objective.kind == "latency":
+            return memory_mb, target.p99_s
+        return float(workers_of(result)), target.p99_s
 
     def _sustains(self, index: int) -> bool:
         result = self.verified.get(index)
@@ -314,23 +366,45 @@ class Confirmation:
 
         If the reference wins: the rate of the best finalist.
         """
-        winner = self.winner
-        return self.race.ratio_to_reference(winner if winner != REFERENCE else self.race.best())
+        index = self._compared
+        if self.plan.objective.maximizes_rate:
+            return self.race.ratio_to_reference(index)
+        return self.rate_estimates.ratio(index, REFERENCE) if index != REFERENCE else None
+
+    @property
+    def _compared(self) -> int:
+        """The winner, or the best finalist if the reference wins."""
+        return self.winner if self.winner != REFERENCE else self.race.best()
+
+    @property
+    def score_ratio(self) -> Interval | None:
+        """What is optimized, winner ÷ reference: rate, or inverse of p99 or of memory."""
+        return self.race.ratio_to_reference(self._compared)
 
     def mean_rps(self, index: int) -> float | None:
-        """Return the mean of the visits' closed loops, requests/s; None without one."""
-        return self.race.mean_rate(index)
+        """Return the mean rate of the visits, requests/s; None without one."""
+        if self.plan.objective.maximizes_rate:
+            return self.race.mean_rate(index)
+        return (
+            math.exp(self.rate_estimates.log_mean(index))
+            if self.rate_estimates.visit_count(index)
+            else None
+        )
 
     def sustained_share(self, index: int) -> float | None:
         """Return the verified rate ÷ the estimate in the same server; None if not verified."""
         result = self.verified.get(index)
-        if result is None or not result.sustained_rps or not (estimate := visit_rps(result)):
+        if result is None or not result.sustained_rps:
+            return None
+        if not (estimate := visit_rps(result, self.plan.objective)):
             return None
         return result.sustained_rps / estimate
 
     def prediction(self, index: int) -> Interval | None:
-        """Return the interval of one more closed loop in a fresh server, requests/s."""
-        return self.race.prediction(index)
+        """Return the interval of the rate of one more visit to a fresh server, requests/s."""
+        if self.plan.objective.maximizes_rate:
+            return self.race.prediction(index)
+        return self.rate_estimates.prediction(index)
 
     def sustained(self, index: int) -> Interval | None:
         """Return the sustained rate in one more measurement, requests/s, with its interval.
@@ -341,9 +415,10 @@ class Confirmation:
         return prediction.scaled(share) if prediction and share else None
 
     def rates(self, index: int) -> list[float]:
-        """Return the closed loops that estimate a configuration, requests/s, by round."""
+        """Return the visits' rates that estimate a configuration, requests/s, by round."""
         rounds = self.rounds[self.race.first_round(index) :]
-        return [rate for v in rounds if index in v and (rate := visit_rps(v[index]))]
+        objective = self.plan.objective
+        return [rate for v in rounds if index in v and (rate := visit_rps(v[index], objective))]
 
     @property
     def is_conclusive(self) -> bool:
@@ -367,7 +442,9 @@ class Confirmation:
                 "prior_sd": self.prior.value**0.5 if self.prior else None,
                 "prior_dof": self.prior.dof if self.prior else None,
             },
+            "objective": self.plan.objective.kind,
             "ratio_to_reference": _bounds(self.ratio),
+            "score_ratio_to_reference": _bounds(self.score_ratio),
             "sustained_rps": _bounds(self.sustained(winner)),
             "capacity_rps": _bounds(self.prediction(winner)),
             "finalists": [
@@ -384,7 +461,7 @@ class Confirmation:
                 {
                     "config": name,
                     "capacity_rps": [
-                        visit_rps(visits[index]) if index in visits else None
+                        visit_rps(visits[index], self.plan.objective) if index in visits else None
                         for visits in self.rounds
                     ],
                     "verified": self.verified[index].to_dict() if index in self.verified else None,
@@ -395,14 +472,37 @@ class Confirmation:
         }
 
 
-def visit_rps(result: TrialResult) -> float | None:
-    """Return the closed-loop throughput of a measurement, requests/s.
+def visit_rps(result: TrialResult, objective: Objective = RATE) -> float | None:
+    """Return the closed-loop throughput of a measurement, or the rate that meets the limits of
+    the latency, requests/s.
 
     0 if the server failed; None if the measurement shows nothing about its configuration.
     """
     if result.is_inconclusive:
         return None
+    if objective.maximizes_rate and objective.limits_latency:
+        return result.sustained_rps or 0.0
     return result.capacity_rps or 0.0
+
+
+def visit_score(result: TrialResult, objective: Objective) -> float | None:
+    """Return what a measurement shows of the objective; see `Objective.score`.
+
+    0 if the server failed or missed a limit; None if the measurement shows nothing.
+    """
+    if objective.maximizes_rate:
+        is_small = objective.is_small_enough(Figures.of([result]))
+        return visit_rps(result, objective) if is_small else 0.0
+    if result.is_inconclusive:
+        return None
+    target = result.latency.target
+    if target is not None and target.p99_s is None:
+        return None
+    # A visit verifies no rate: its closed loop must reach the needed one.
+    figures = replace(Figures.of([result]), sustained_rps=result.capacity_rps)
+    if target is None or objective.shortfalls(figures):
+        return 0.0
+    return objective.score(figures)
 
 
 def _stages(stored: StoredVisits) -> Sequence[str]:

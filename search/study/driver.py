@@ -276,7 +276,8 @@ async def _confirm(
         if not task.cancelled():
             task.result()
     confirmation = read() or pending
-    if confirmation.rounds and not budget.interrupted.is_set():
+    shows_noise = confirmation.plan.objective.compares_capacities
+    if confirmation.rounds and shows_noise and not budget.interrupted.is_set():
         _add_to_history(run, store, confirmation)
 
 

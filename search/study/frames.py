@@ -19,7 +19,7 @@ FrameKind = Literal["trials", "windows", "predictions"]
 #: The figures of a trial: the column, and the records that it is in.
 _FIGURES = {
     "rate": ("sustained_rps", "upper_rps", "capacity_rps", "width", "success_bound"),
-    "latency": ("p50_s", "p99_s", "p99_excess", "comparison_rps", "comparison_p99_s"),
+    "latency": ("p50_s", "p95_s", "p99_s", "limit_excess", "comparison_rps", "comparison_p99_s"),
     "server": ("ready_s", "queue_s", "inference_s", "mean_batch_fill", "busy_workers"),
     "host": ("steal", "other_cpu"),
     "timing": ("duration_s",),

@@ -9,7 +9,8 @@ from statistics import pstdev
 from typing import Any
 
 from search.spec.space import Space
-from search.study.ranking import capacity_ratio, capacity_ratios, sampler_value
+from search.study.ranking import RATE, capacity_ratio, capacity_ratios, sampler_value
+from search.trial.objective import Figures, Objective
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
 from serving.metrics import HandlerTime
@@ -47,6 +48,9 @@ class Observation:
         too_large: whether it failed for lack of memory.
         telemetry: what the server reported about itself.
         is_own: whether it was measured in this run, not in an earlier one.
+        is_met: whether it met the limits of the objective.
+        score: what the objective maximizes; None if that is the rate, or unknown.
+        latency_share: latency at `goal.for_rps` ÷ its limit; None without one.
     """
 
     point: Point
@@ -56,6 +60,9 @@ class Observation:
     too_large: bool = False
     telemetry: Telemetry = Telemetry()
     is_own: bool = True
+    is_met: bool = True
+    score: float | None = None
+    latency_share: float | None = None
 
     @property
     def served(self) -> bool:
@@ -63,7 +70,9 @@ class Observation:
         return math.isfinite(self.rate_rps) and self.rate_rps > 0
 
 
-def observations_of(results: Sequence[TrialResult], space: Space) -> list[Observation]:
+def observations_of(
+    results: Sequence[TrialResult], space: Space, objective: Objective = RATE
+) -> list[Observation]:
     """Return what trials teach about the space; failures of a host teach nothing.
 
     A trial without a sustained rate counts with its capacity × the median ratio of the complete
@@ -78,14 +87,20 @@ def observations_of(results: Sequence[TrialResult], space: Space) -> list[Observ
         if result.host_fault or (point := space.values(result.config)) is None:
             continue
         is_estimate = result.state is not TrialState.COMPLETE
+        figures, target = Figures.of([result]), result.latency.target
+        is_measured = target is not None and objective.limits_latency
         observations.append(
             Observation(
                 point,
                 sampler_value(result, typical),
                 extra_sd=ratio_sd if is_estimate else 0.0,
-                violated=result.latency.p99_excess > 0,
+                # A latency at `goal.for_rps` does not keep a configuration from serving.
+                violated=result.latency.limit_excess > 0 and objective.required_rps is None,
                 too_large=is_memory(result.failure),
                 telemetry=telemetry_of(result),
+                is_met=not objective.shortfalls(figures),
+                score=None if objective.maximizes_rate else objective.score(figures) or None,
+                latency_share=1 + result.latency.limit_excess if is_measured else None,
             )
         )
     return observations

@@ -120,6 +120,8 @@ def summary_of(result: TrialResult) -> dict[str, Any]:
         "upper_rps": result.rate.upper_rps,
         "capacity_rps": result.capacity_rps,
         "p99_s": result.p99_s,
+        "target_p99_s": result.latency.target.p99_s if result.latency.target else None,
+        "peak_memory_mb": result.server.peak_memory_mb,
         "duration_s": result.duration_s,
         "cause": first_line(result.cause),
     }

@@ -9,7 +9,9 @@ from typing import Any
 from search.spec.schema import StudySpec
 from search.spec.space import Space
 from search.study.confirm import Confirmation
+from search.study.ranking import closest_of
 from search.study.run_folder import Run
+from search.trial.objective import Objective, Shortfall
 from search.trial.result import TrialResult
 
 
@@ -21,7 +23,8 @@ class Outcome:
         spec: the specification with all defaults resolved.
         recorded: the name, hosts, versions and placement at the run's creation.
         results: every finished trial, by number.
-        best: the newest measurement of the configuration with the highest median rate.
+        best: the newest measurement of the best configuration that meets the limits; None if
+            none does.
         reference: the trial that the others are compared with.
         importance: share of the rates' variance explained by each setting.
         reason: why the run ended; None if it has not.
@@ -46,6 +49,18 @@ class Outcome:
     interrupted: bool = False
     restored: bool = False
     space: Space | None = None
+
+    @property
+    def objective(self) -> Objective:
+        """What the run optimizes, under which limits."""
+        return Objective.of(self.spec.goal)
+
+    @property
+    def closest(self) -> list[tuple[TrialResult, tuple[Shortfall, ...]]]:
+        """If nothing meets the limits: what misses them by least, and what each misses."""
+        if self.best is not None or self.spec.sweep is not None:
+            return []
+        return closest_of(self.results, self.objective)
 
     @property
     def chosen(self) -> TrialResult | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS
+from search.trial.objective import Figures, Objective, Shortfall
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
+
+#: The default objective: the highest rate, without limits.
+RATE = Objective()
 
 
 def capacity_ratios(results: Sequence[TrialResult]) -> list[float]:
@@ -66,6 +70,70 @@ def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
     return rates_of(results).get(config.digest)
 
 
+def figures_of(results: list[TrialResult]) -> dict[str, Figures]:
+    """Return the figures of each configuration by its digest; failures of the host do not count."""
+    groups: dict[str, list[TrialResult]] = {}
+    for result in results:
+        if not result.host_fault:
+            groups.setdefault(result.config.digest, []).append(result)
+    return {digest: Figures.of(group) for digest, group in groups.items()}
+
+
+def best_of(results: list[TrialResult], objective: Objective = RATE) -> TrialResult | None:
+    """Return the newest measurement of the best configuration that meets the objective's limits."""
+    newest = newest_by_config(results)
+    order = _ranked(results, objective, newest)
+    return newest[order[0]] if order else None
+
+
+def finalists(
+    results: list[TrialResult],
+    count: int,
+    nominated: Sequence[str] = (),
+    objective: Objective = RATE,
+) -> list[ServerConfig]:
+    """Return the configurations to confirm, best first; those that miss a limit are left out.
+
+    Args:
+        nominated: digests of the configurations that come first, in this order; the others follow
+            by their median scores.
+    """
+    newest = newest_by_config(results)
+    ranked = _ranked(results, objective, newest)
+    order = [digest for digest in nominated if digest in ranked]
+    order += [digest for digest in ranked if digest not in order]
+    return [newest[digest].config for digest in order[:count]]
+
+
+def closest_of(
+    results: list[TrialResult], objective: Objective, count: int = 3
+) -> list[tuple[TrialResult, tuple[Shortfall, ...]]]:
+    """Return the configurations that miss the limits by least, and what they miss.
+
+    Each is represented by its newest measurement. Those that answered nothing are left out.
+    """
+    newest = {r.config.digest: r for r in sorted(results, key=lambda r: r.number) if r.capacity_rps}
+    found = [
+        (newest[digest], missed)
+        for digest, figures in figures_of(results).items()
+        if digest in newest and (missed := objective.shortfalls(figures))
+    ]
+    return sorted(found, key=lambda entry: sum(s.excess for s in entry[1]))[:count]
+
+
+def _ranked(
+    results: list[TrialResult], objective: Objective, newest: Mapping[str, TrialResult]
+) -> list[str]:
+    """Return the digests of the configurations that meet the objective, best first."""
+    figures = figures_of(results)
+    able = [
+        digest
+        for digest in newest
+        if objective.score(figures[digest]) and not objective.shortfalls(figures[digest])
+    ]
+    return sorted(able, key=lambda digest: objective.rank(figures[digest]), reverse=True)
+
+
 def newest_by_config(results: list[TrialResult]) -> dict[str, TrialResult]:
     """Return the newest measurement that has a rate, by the configuration's digest."""
     return {
@@ -73,25 +141,3 @@ def newest_by_config(results: list[TrialResult]) -> dict[str, TrialResult]:
         for r in sorted(results, key=lambda r: r.number)
         if r.state is TrialState.COMPLETE and r.sustained_rps and not r.host_fault
     }
-
-
-def best_of(results: list[TrialResult]) -> TrialResult | None:
-    """Return the newest measurement of the configuration with the highest median rate."""
-    rates, newest = rates_of(results), newest_by_config(results)
-    return max(newest.values(), key=lambda r: rates[r.config.digest], default=None)
-
-
-def finalists(
-    results: list[TrialResult], count: int, nominated: Sequence[str] = ()
-) -> list[ServerConfig]:
-    """Return the configurations to confirm, best first.
-
-    Args:
-        nominated: digests of the configurations that come first, in this order; the others follow
-            by their median rates.
-    """
-    rates, newest = rates_of(results), newest_by_config(results)
-    positive = {digest for digest in newest if rates[digest]}
-    order = [digest for digest in nominated if digest in positive]
-    order += [d for d in sorted(positive, key=lambda d: -rates[d]) if d not in order]
-    return [newest[digest].config for digest in order[:count]]

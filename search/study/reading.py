@@ -25,6 +25,7 @@ from search.study.store import (
     copy_to_memory,
     stored_name,
 )
+from search.trial.objective import Objective
 from search.trial.result import TrialResult
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -45,6 +46,7 @@ def open_store(run: Run, spec: StudySpec) -> StudyStore:
         spec.baseline(),
         spec.search.incumbent_every,
         spec.points() if spec.sweep else None,
+        Objective.of(spec.goal),
     )
 
 
@@ -74,7 +76,8 @@ def read_outcome(run: Run) -> Outcome:
     spec, results = run.spec(), run.results()
     space = spec.build_space(*_cores(run))
     storage, name = _study_of(run, spec)
-    store = StudyStore(space, copy_to_memory(storage, name), name)
+    objective = Objective.of(spec.goal)
+    store = StudyStore(space, copy_to_memory(storage, name), name, objective=objective)
     is_restored = bool(results) and not store.results
     store.restore(results)
     if is_restored:

@@ -23,7 +23,10 @@ from search.study.feasibility import Feasibility
 from search.study.features import Floats
 from search.study.observations import Observation, Point
 from search.study.prediction import predict_rates
+from search.study.ranking import RATE
 from search.study.surrogate import MODELLED_SETTINGS, Surrogate, Walkers
+from search.study.targets import WORTHWHILE, Targets
+from search.trial.objective import Objective
 from search.trial.prediction import PredictedRate
 
 #: Acquisition: random candidates, then rounds of local search around the best candidates.
@@ -32,8 +35,6 @@ _RANDOM_CANDIDATES, _LOCAL_STARTS, _LOCAL_ROUNDS = 300, 3, 3
 _REPLACED_SHARE = 0.5
 #: The acquisition uses every n-th parameter sample.
 _THIN = 2
-#: An improvement of the rate by less than this share is not worth another trial.
-WORTHWHILE_IMPROVEMENT = 0.03
 #: Points whose rates are drawn jointly to estimate the probability of an improvement, and draws.
 _DRAWN_POINTS, _DRAWS = 80, 8
 
@@ -56,6 +57,7 @@ class CapacitySampler(BaseSampler):
         seed: of all random draws.
         observe: returns the finished trials of the study; None to read rates and constraints from
             Optuna's trials.
+        objective: what is optimized, under which limits.
 
     Attributes:
         drawn_space: the space to draw points from; its ranges may be wider than those of `space`.
@@ -66,13 +68,14 @@ class CapacitySampler(BaseSampler):
         space: Space,
         seed: int,
         observe: Callable[[], Sequence[Observation]] | None = None,
+        objective: Objective = RATE,
     ):
-        self._space, self._observe = space, observe
+        self._space, self._observe, self._objective = space, observe, objective
         self.drawn_space = space
         self._random = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
         self._walkers = Walkers()
-        self._fitted: tuple[list[Observation], Surrogate] | None = None
+        self._fitted: tuple[list[Observation], Surrogate, Targets] | None = None
         self._ranked: tuple[list[Observation], list[dict[str, Any]]] | None = None
         self._probability: tuple[list[Observation], float] | None = None
 
@@ -157,9 +160,10 @@ class CapacitySampler(BaseSampler):
         return scored[0] if scored else self.drawn_space.draw(self._random, 1)[0]
 
     def improvement_probability(self, observations: Sequence[Observation]) -> float:
-        """Return the probability that an untried point improves the rate by more than 3 %.
+        """Return the probability that an untried point is better by a worthwhile share.
 
-        1 before the first success. The answer for the same observations is always the same.
+        1 before the first success; the highest probability of meeting the limits before a point
+        does. The answer for the same observations is always the same.
         """
         if self._probability is None or self._probability[0] != list(observations):
             probability = self._drawn_improvement_probability(observations)
@@ -173,16 +177,16 @@ class CapacitySampler(BaseSampler):
         candidates = self._candidates(observations)[:_DRAWN_POINTS]
         if not candidates:
             return 0.0
-        surrogate = self._surrogate(observations)
-        feasibility = Feasibility(self._space, observations)
-        measured = [o.point for o in served if o.is_own]
-        incumbent = measured[int(np.argmax(surrogate.predict(measured).mean))]
-        drawn, weights = surrogate.draw([incumbent, *candidates], _DRAWS)
-        serves = self._random.random((len(drawn), len(candidates))) < feasibility.probability(
-            candidates
-        )
-        gains = np.where(serves, drawn[:, 1:] - drawn[:, :1], -math.inf).max(axis=1)
-        is_better = gains > math.log1p(WORTHWHILE_IMPROVEMENT)
+        targets = self._targets(observations)
+        probability = Feasibility(self._space, observations).probability(candidates)
+        if self._objective.has_limits:
+            probability = probability * targets.probability(candidates)
+        if not targets.has_met:
+            return float(probability.max())
+        drawn, weights = targets.drawn_gains(candidates, _DRAWS)
+        serves = self._random.random(drawn.shape) < probability
+        gains = np.where(serves, drawn, -math.inf).max(axis=1)
+        is_better = gains > math.log1p(WORTHWHILE[self._objective.kind])
         return float(weights @ is_better)
 
     def predict(
@@ -203,12 +207,24 @@ class CapacitySampler(BaseSampler):
             float(mean) if o.served else 0.0 for o, mean in zip(observations, means, strict=True)
         ]
 
+    def posterior_scores(self, observations: Sequence[Observation]) -> list[float]:
+        """Return the posterior mean of what is maximized, for each observation's point."""
+        points = [o.point for o in observations]
+        return [float(score) for score in self._targets(observations).posterior_scores(points)]
+
     def _surrogate(self, observations: Sequence[Observation]) -> Surrogate:
-        """Return the surrogate; one fit serves all questions about the same trials."""
+        return self._fit(observations)[0]
+
+    def _targets(self, observations: Sequence[Observation]) -> Targets:
+        return self._fit(observations)[1]
+
+    def _fit(self, observations: Sequence[Observation]) -> tuple[Surrogate, Targets]:
+        """Return the models; one fit serves all questions about the same trials."""
         if self._fitted is None or self._fitted[0] != list(observations):
             surrogate = Surrogate(self._space, observations, self._random, self._walkers)
-            self._fitted = list(observations), surrogate
-        return self._fitted[1]
+            targets = Targets(self._space, observations, self._objective, surrogate, self._random)
+            self._fitted = list(observations), surrogate, targets
+        return self._fitted[1:]
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
         """Return untried points, random and local ones, by descending acquisition."""
@@ -217,16 +233,17 @@ class CapacitySampler(BaseSampler):
         return self._ranked[1]
 
     def _rank_candidates(self, observations: Sequence[Observation]) -> list[dict[str, Any]]:
-        surrogate = self._surrogate(observations)
+        targets = self._targets(observations)
         feasibility = Feasibility(self._space, observations)
-        served = [o for o in observations if o.served and o.is_own]
-        ordered = sorted(served, key=lambda o: -o.rate_rps)
-        best = [o.point for o in ordered[:_LOCAL_STARTS]]
+        best = [o.point for o in targets.order()[:_LOCAL_STARTS]]
         space = self.drawn_space
 
         def acquisition(candidates: list[dict[str, Any]]) -> Floats:
-            improvement = surrogate.predict(candidates, _THIN).expected_improvement()
-            return np.nan_to_num(improvement) * feasibility.probability(candidates)
+            improvement = targets.expected_improvement(candidates, _THIN)
+            likely = feasibility.probability(candidates)
+            if self._objective.has_limits:
+                likely = likely * targets.probability(candidates)
+            return improvement * likely
 
         def key(point: Point) -> tuple[Any, ...]:
             return tuple(point[d.name] for d in space.dimensions)

@@ -26,6 +26,7 @@ from search.spec.space import Space
 from search.study.earlier_run import EarlierRun, earlier_records
 from search.study.observations import Observation, observations_of
 from search.study.ranking import (
+    RATE,
     best_of,
     capacity_ratio,
     capacity_ratios,
@@ -35,6 +36,7 @@ from search.study.ranking import (
 )
 from search.study.sampler import CapacitySampler, distributions
 from search.study.widening import edge_notes, memory_share, widened_highs
+from search.trial.objective import Figures, Objective
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
@@ -68,6 +70,7 @@ class StudyStore:
         baseline: the configuration in use today; measured right after TorchServe's default.
         incumbent_every: number of trials after which the best configuration is measured again.
         points: of a sweep: only these are measured, in this order, repetitions included.
+        objective: what is optimized, under which limits.
     """
 
     def __init__(
@@ -79,9 +82,10 @@ class StudyStore:
         baseline: ServerConfig | None = None,
         incumbent_every: int = 8,
         points: Sequence[ServerConfig] | None = None,
+        objective: Objective = RATE,
     ):
         self.space, self._initial_space, self._points = space, space, points
-        self._incumbent_every = incumbent_every
+        self._incumbent_every, self.objective = incumbent_every, objective
         with log_level(["optuna"], logging.WARNING), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if not isinstance(storage, BaseStorage):
@@ -95,7 +99,9 @@ class StudyStore:
         trials = self._study.get_trials(deepcopy=False)
         # The seed depends on the finished trials, so that a resumed run does not repeat its draws.
         finished = len([t for t in trials if t.state.is_finished()])
-        self._sampler = CapacitySampler(space, seed + 1000 * finished, self._observations)
+        self._sampler = CapacitySampler(
+            space, seed + 1000 * finished, self._observations, objective
+        )
         self._study.sampler = self._sampler
         self._baseline = baseline
         self._results = [
@@ -196,16 +202,24 @@ class StudyStore:
 
     @property
     def best(self) -> TrialResult | None:
-        """The newest measurement of the best configuration.
+        """The newest measurement of the best configuration that meets the limits.
 
-        During a search, that with the highest median rate; at its end, that with the highest
-        expected rate.
+        During a search, by the median of its measurements; at its end, by the expected score.
         """
-        nominated = finalists(self._results, 1, self.nominated) if self.nominated else []
+        nominated = (
+            finalists(self._results, 1, self.nominated, self.objective) if self.nominated else []
+        )
         measured = [
             r for r in self.results if r.config in nominated and r.state is TrialState.COMPLETE
         ]
-        return measured[-1] if measured else best_of(self._results)
+        return measured[-1] if measured else best_of(self._results, self.objective)
+
+    @property
+    def rate_to_beat(self) -> float | None:
+        """The rate below which a trial is pruned, requests/s: the needed or the incumbent's."""
+        if self.objective.maximizes_rate:
+            return self.incumbent_rps
+        return self.objective.required_rps
 
     @property
     def nominated(self) -> tuple[str, ...]:
@@ -214,27 +228,32 @@ class StudyStore:
 
     @property
     def incumbent_rps(self) -> float | None:
-        """The median rate of the best configuration, requests/s: the rate to beat."""
+        """The median rate of the best configuration, requests/s."""
         best = self.best
         return rate_of(self._results, best.config) if best else None
 
     def nominees(self, count: int) -> list[ServerConfig]:
-        """Return the configurations with the highest expected rates among the measured ones.
+        """Return the configurations with the highest expected scores among the measured ones.
 
-        The expected rate takes all trials into account: the highest of many single measurements
+        The expected score takes all trials into account: the highest of many single measurements
         is too high by chance.
         """
         observations = self._observations()
-        expected = self._sampler.posterior_rates(observations)
+        measured = finalists(self._results, len(self._results), objective=self.objective)
+        if not measured:
+            return []
+        is_rate = self.objective.maximizes_rate
+        posterior = self._sampler.posterior_rates if is_rate else self._sampler.posterior_scores
+        expected = posterior(observations)
         points = [observation.point for observation in observations]
 
         def rank(config: ServerConfig) -> float:
             values = self.space.values(config)
             if values in points:
                 return -expected[points.index(values)]
-            return -(rate_of(self._results, config) or 0.0)
+            return -(rate_of(self._results, config) or 0.0) if is_rate else 0.0
 
-        return sorted(finalists(self._results, len(self._results)), key=rank)[:count]
+        return sorted(measured, key=rank)[:count]
 
     def predict(self, configs: Sequence[ServerConfig]) -> list[PredictedRate | None]:
         """Return the predicted rate of each configuration; None before the first success.
@@ -344,7 +363,7 @@ class StudyStore:
             trial.set_user_attr("config", config.to_dict())
             # References and the incumbent are never pruned.
             never_pruned = origin in (*_REFERENCES, TrialOrigin.INCUMBENT)
-            rate_to_beat = None if never_pruned else self.incumbent_rps
+            rate_to_beat = None if never_pruned else self.rate_to_beat
             # The finalists are measured thoroughly in the confirmation.
             is_thorough = origin.is_reference or origin is TrialOrigin.SWEEP
             depth = Depth.FULL if is_thorough else Depth.SCREEN
@@ -362,7 +381,8 @@ class StudyStore:
         if result.state is not TrialState.COMPLETE:
             trial.set_user_attr("reason", first_line(result.cause))
         trial.set_user_attr("too_large", is_memory(result.failure))
-        trial.set_constraint("p99_s", result.latency.p99_excess)
+        for name, value in self._constraints(result).items():
+            trial.set_constraint(name, value)
         trial.set_user_attr("result", result.to_dict())
         self._close(trial, result)
         self._results.append(result)
@@ -508,12 +528,20 @@ class StudyStore:
     def _observations(self) -> list[Observation]:
         """Return what the finished trials, and those of an earlier run, teach the sampler."""
         if self._known is None or self._known[0] != len(self._results):
-            own = observations_of(self._results, self.space)
+            own = observations_of(self._results, self.space, self.objective)
             if self._earlier is None and (records := self._study.user_attrs.get("earlier")):
                 self._earlier = EarlierRun(self._initial_space, records)
             earlier = self._earlier.observations(own) if self._earlier else []
             self._known = len(self._results), [*own, *earlier]
         return self._known[1]
+
+    def _constraints(self, result: TrialResult) -> dict[str, float]:
+        """Return how much a trial misses each limit, for other tools: above 0 if it does."""
+        missed = self.objective.shortfalls(Figures.of([result]))
+        return {
+            "limits": result.latency.limit_excess,
+            **{shortfall.limit: shortfall.excess for shortfall in missed},
+        }
 
     def _value(self, result: TrialResult) -> float:
         return sampler_value(result, capacity_ratio(capacity_ratios(self._results)))

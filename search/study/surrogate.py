@@ -145,7 +145,7 @@ class Surrogate:
             ),
         )
         self._measured = len(fitted)
-        self._is_own = np.array([o.is_own for o in fitted])
+        self._is_own = np.array([o.is_own and o.is_met for o in fitted])
         self._models = (formula, free)
         self._samples: list[Floats] = []
         self._fits: list[Fit] = []

@@ -9,6 +9,7 @@ from typing import Any
 from loadgen.measurement import Measurement
 from loadgen.percent import format_percent
 from loadgen.rate.result import Probe, StopReason, SustainedRate
+from loadgen.rate.verdict import Verdict
 from search.spec.sweep_loads import SweepLoad
 from search.trial.background import background_records
 from search.trial.load_result import LoadResult
@@ -20,6 +21,7 @@ from search.trial.result import (
     LatencyRecord,
     RateRecord,
     ServerRecord,
+    TargetRecord,
     TimingRecord,
     TrialResult,
     TrialState,
@@ -174,6 +176,7 @@ def _rate_record(
     batch = max((metrics.mean_batch_fill if metrics else None) or 1.0, 1.0)
     return RateRecord(
         sustained_rps=found.lower_rps if sustained else None,
+        unlimited_rps=found.unlimited_rps,
         upper_rps=found.upper_rps,
         capacity_rps=found.capacity_rps,
         estimate=found.estimate,
@@ -195,12 +198,33 @@ def _latency_record(found: SustainedRate, sustained: Probe | None) -> LatencyRec
     return LatencyRecord(
         p50_s=latency.quantile(0.5) if latency else None,
         p90_s=latency.quantile(0.9) if latency else None,
+        p95_s=latency.quantile(0.95) if latency else None,
         p99_s=latency.quantile(0.99) if latency else None,
-        p99_excess=found.p99_excess,
+        limit_excess=found.limit_excess,
+        target=_target_record(found.target) if found.target else None,
         comparison_rps=compared.load.rate_rps if compared else None,
         comparison_p99_s=compared.latency.quantile(0.99) if compared and measurable else None,
         comparison_failed=compared.scheduled - compared.succeeded if compared else None,
         curve=tuple(_curve_point(share, window) for share, window in found.curve),
+    )
+
+
+def _target_record(target: Probe) -> TargetRecord:
+    """Return the record of the window at `goal.for_rps`."""
+    window = target.measurement
+
+    def quantile(q: float) -> float | None:
+        return None if window.generator_limited else window.latency.quantile(q)
+
+    return TargetRecord(
+        rate_rps=target.rate_rps,
+        p50_s=quantile(0.5),
+        p95_s=quantile(0.95),
+        p99_s=quantile(0.99),
+        failed=window.scheduled - window.succeeded,
+        # With Poisson arrivals, a short window does not always show that the backlog is constant.
+        is_served=target.verdict in (Verdict.PASS, Verdict.UNDECIDED),
+        reason=target.reason,
     )
 
 

@@ -38,7 +38,9 @@ class RateRecord:
     """The outcome of a rate search.
 
     Attributes:
-        sustained_rps: highest rate that passed; None unless the trial is COMPLETE.
+        sustained_rps: highest rate that passed; None unless the trial is COMPLETE. Without
+            `goal.for_rps`, it meets the goal's limits of the latency.
+        unlimited_rps: highest rate that passed whatever its latency; None if none did.
         upper_rps: lowest higher rate that did not pass; None without one.
         capacity_rps: throughput of the closed loop; 0 if nothing was served, None if unknown.
         estimate: the capacity by all windows in which the server was saturated; None without one.
@@ -53,6 +55,7 @@ class RateRecord:
     """
 
     sustained_rps: float | None = None
+    unlimited_rps: float | None = None
     upper_rps: float | None = None
     capacity_rps: float | None = None
     estimate: Estimate | None = None
@@ -86,12 +89,35 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class TargetRecord:
+    """The window of Poisson arrivals at `goal.for_rps`.
+
+    Attributes:
+        rate_rps: offered rate.
+        p50_s, p95_s, p99_s: in seconds; None if the load generator was the limit.
+        failed: number of requests without a correct answer in time.
+        is_served: whether none failed, and the backlog did not grow.
+        reason: the reason for that.
+    """
+
+    rate_rps: float
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+    failed: int
+    is_served: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class LatencyRecord:
     """Latencies from the due time, in seconds.
 
     Attributes:
-        p50_s, p90_s, p99_s: at the sustained rate.
-        p99_excess: lowest p99 of any window ÷ the limit of the goal − 1; 0 without a limit.
+        p50_s, p90_s, p95_s, p99_s: at the sustained rate.
+        limit_excess: latency ÷ the limit of the goal − 1, in the window closest to the limits or
+            in that at `goal.for_rps`; 0 without a limit.
+        target: at `goal.for_rps`; None without it, or if the capacity is below it.
         comparison_rps: comparison rate of the finalists, with Poisson arrivals.
         comparison_p99_s: p99 at the comparison rate.
         comparison_failed: number of requests that failed at the comparison rate.
@@ -100,8 +126,10 @@ class LatencyRecord:
 
     p50_s: float | None = None
     p90_s: float | None = None
+    p95_s: float | None = None
     p99_s: float | None = None
-    p99_excess: float = 0.0
+    limit_excess: float = 0.0
+    target: TargetRecord | None = None
     comparison_rps: float | None = None
     comparison_p99_s: float | None = None
     comparison_failed: int | None = None

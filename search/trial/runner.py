@@ -159,7 +159,8 @@ async def run_trial(
                 await _offer_loads(loads, load_results, new_search, observed, goal, seed)
             else:
                 found = await new_search().find()
-                probes = [probe_record(probe) for probe in found.probes]
+                target = [found.target] if found.target else []
+                probes = [probe_record(probe) for probe in (*found.probes, *target)]
         records = _server_record(server), _host_record(server), watch.read()
         if loads:
             result = judge_sweep(request, load_results, *records)

@@ -173,13 +173,59 @@ async def test_search_lowers_the_rate_for_a_latency_limit() -> None:
     p99_s = kept.best.measurement.latency.quantile(0.99)
     assert p99_s and p99_s <= 0.03
     assert any("p99 latency was" in probe.reason for probe in kept.probes)
-    assert kept.p99_excess <= 0 == free.p99_excess
+    assert kept.limit_excess <= 0 == free.limit_excess
+    assert kept.unlimited_rps == pytest.approx(free.lower_rps, rel=0.1)
+
+
+@pytest.mark.parametrize("limits", [{"p95_s": 0.04}, {"p99_s": 0.2}])
+async def test_search_certifies_a_rate_whose_limit_holds_at_a_little_less(
+    limits: dict[str, float],
+) -> None:
+    """At 0.95 of the rate, the limit holds in most new windows."""
+    holding = []
+    for seed in range(4):
+        found = await find(SimulatedServers(0.01), seed=100 * seed, **limits)
+        assert found.lower_rps
+        for number in range(10):
+            again = await find(
+                SimulatedServers(0.01),
+                depth=Depth.ESTIMATE,
+                seed=10_000 + 1000 * seed + number,
+                for_rps=0.95 * found.lower_rps,
+                **limits,
+            )
+            holding.append(again.limit_excess <= 0)
+    assert sum(holding) >= 0.8 * len(holding)
+
+
+async def test_search_measures_the_latency_at_the_rate_that_must_be_served() -> None:
+    """The limits hold there, and the sustained rate is the highest one all the same."""
+    server = SimulatedServers(0.01)
+    found = await find(server, for_rps=50.0, p99_s=0.01)
+    assert found.lower_rps == found.unlimited_rps == pytest.approx(97, rel=0.02)
+    assert found.target is not None and found.target.rate_rps == 50.0
+    assert found.limit_excess > 0.5, "Poisson arrivals wait for one another"
+    assert found.target not in found.probes and all(p.rate_rps > 80 for p in found.probes)
+
+
+@pytest.mark.parametrize(("for_rps", "is_measured"), [(150.0, False), (60.0, True)])
+async def test_search_skips_a_rate_above_the_capacity(for_rps: float, is_measured: bool) -> None:
+    for depth in Depth:
+        found = await find(SimulatedServers(0.01), depth=depth, for_rps=for_rps)
+        assert (found.target is not None) == is_measured
+        assert (found.lower_rps is None) == (depth is Depth.ESTIMATE)
+
+
+async def test_search_is_pruned_below_the_rate_that_the_goal_needs() -> None:
+    found = await find(SimulatedServers(0.01), incumbent_rps=150.0, for_rps=120.0)
+    assert found.pruned and "too far below the 150.0 rps that the goal needs" in found.pruned
 
 
 async def test_search_reports_the_excess_of_a_latency_limit_that_nothing_meets() -> None:
     found = await find(SimulatedServers(0.08, 16), p99_s=0.04)
     assert found.lower_rps is None
-    assert found.p99_excess == pytest.approx(1.0, abs=0.2)
+    assert found.limit_excess == pytest.approx(1.0, abs=0.2)
+    assert found.unlimited_rps == pytest.approx(0.97 * 200, rel=0.02)
 
 
 async def test_search_lowers_a_rate_that_fails_with_poisson_arrivals() -> None:

@@ -63,7 +63,7 @@ def test_load_spec_reports_a_mistake_with_its_path(
     ("sections", "sentence"),
     [
         ({"extra": 1}, "extra: unknown key; known keys are format_version, name, model, "),
-        ({"goal": {"range": 3}}, "goal.range: unknown key; known keys are width, "),
+        ({"goal": {"range": 3}}, "goal.range: unknown key; known keys are objective, for_rps, "),
         ({"serving": {"ports": {"http": 3}}}, "serving.ports.http: unknown key; known keys are inference, "),
         ({"confirm": {"round": 3}}, "confirm.round: unknown key; known keys are rounds, finalists, time_limit_s"),
         ({"space": {"wrokers": 2}}, "space.wrokers: unknown key; known keys are workers, "),

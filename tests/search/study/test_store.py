@@ -130,10 +130,10 @@ def test_store_keeps_recommended_points_if_another_model_lacked_memory(tmp_path:
 
 def test_store_tell_passes_latency_excess_to_sampler(tmp_path: Path) -> None:
     store = begun_store(tmp_path)
-    measure(store, None, p99_excess=0.5)
-    measure(store, 10.0, p99_excess=-0.2)
+    measure(store, None, limit_excess=0.5)
+    measure(store, 10.0, limit_excess=-0.2)
     trials = store._study.get_trials(states=(OptunaTrialState.FAIL, OptunaTrialState.COMPLETE))
-    assert [dict(trial.constraints) for trial in trials] == [{"p99_s": 0.5}, {"p99_s": -0.2}]
+    assert [dict(trial.constraints) for trial in trials] == [{"limits": 0.5}, {"limits": -0.2}]
 
 
 def test_store_begin_continues_study_of_killed_driver(tmp_path: Path) -> None:
