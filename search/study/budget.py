@@ -8,8 +8,17 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 
 from loadgen.percent import format_percent
+from loadgen.rate.pace import Pace
+from loadgen.rate.search import CURVE_SHARES
 from search.spec.schema import StudySpec
-from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, StoredVisits
+from search.study.confirm import (
+    VERIFICATION,
+    Confirmation,
+    Plan,
+    Step,
+    StoredVisits,
+    verifications,
+)
 from search.study.race import RaceRules
 from search.study.ranking import finalists, reference_of
 from search.study.store import StudyStore
@@ -20,10 +29,11 @@ from servetune.errors import is_memory
 INTERRUPTED = "it was interrupted"
 #: Duration of a visit's closed loop with what surrounds it, until visits were measured.
 CLOSED_LOOP_S = 10.0
-#: Windows of a verification: at its rate, with Poisson arrivals, and below it.
-VERIFICATION_WINDOWS = 4
-#: Maximum share of the time budget that is reserved for the confirmation.
-CONFIRMATION_BUDGET_SHARE = 0.4
+#: Share of the time budget that is reserved for the confirmation, and the maximum share if fewer
+#: than `LEAST_ROUNDS` rounds would fit otherwise.
+CONFIRMATION_BUDGET_SHARE, MAX_CONFIRMATION_SHARE = 0.4, 0.5
+#: Rounds without which the noise of a visit is unknown.
+LEAST_ROUNDS = 2
 #: Rounds of the confirmation to which its time limit does not apply.
 MIN_ROUNDS = 3
 #: Phases of a trial that a visit has too, beside the closed loop.
@@ -88,7 +98,7 @@ class Budget:
         if confirmation is None:
             return None
         stored = self._store.visits(confirmation.plan.name)
-        steps = confirmation.next_round(stored), confirmation.next_verification()
+        steps = confirmation.next_round(stored), *verifications(confirmation)
         may_start = any(step is not None and self.may_start_step(step) for step in steps)
         return confirmation if may_start else None
 
@@ -102,7 +112,7 @@ class Budget:
         results = self._store.results
         verification_s, visit_s = self._verification_s(results), self._visit_s(results)
         if step.is_verification:
-            return self._remaining_s >= verification_s / 2
+            return self._remaining_s >= (len(step.requests) - 0.5) * verification_s
         needed_s = (len(step.requests) - 0.5) * visit_s
         if step.round_number >= MIN_ROUNDS and self._confirmation_left_s(results) < needed_s:
             return False
@@ -136,7 +146,15 @@ class Budget:
 
     def _verification_s(self, results: list[TrialResult]) -> float:
         """Return the expected duration of a verification, seconds."""
-        return self._visit_s(results) + VERIFICATION_WINDOWS * self._spec.goal.window_limit_s
+        best = self._store.best
+        rate_rps = (best.capacity_rps or best.sustained_rps or 0.0) if best else 0.0
+        cycle = (best.server.batch_capacity or 1) if best else 1
+        if not rate_rps:
+            return self._visit_s(results)
+        pace = Pace(self._spec.rate_goal(), cycle)
+        # One of the shares of the latency curve is that of the jitter.
+        windows_s = pace.expected_s(rate_rps, jitter=True, latency_windows=len(CURVE_SHARES) - 1)
+        return self._visit_s(results) + windows_s
 
     def _confirmation_reserve_s(self, results: list[TrialResult]) -> float:
         """Return the time to keep for the rest of the confirmation, seconds."""
@@ -146,8 +164,13 @@ class Budget:
         visits_s = self._spec.confirmation_rounds * len(plan.requests) * self._visit_s(results)
         limit_s = self._spec.confirm.time_limit_s if self._spec.confirm else 0.0
         needed_s = min(visits_s, limit_s) + self._verification_s(results)
-        share_s = CONFIRMATION_BUDGET_SHARE * self._search.time_budget_s
-        return max(min(needed_s, share_s) - self._store.confirmation_spent_s, 0.0)
+        # The reference is visited once.
+        least_visits = LEAST_ROUNDS * len(plan.finalists) + 1
+        least_s = least_visits * self._visit_s(results) + self._verification_s(results)
+        budget_s = self._search.time_budget_s
+        share_s = max(CONFIRMATION_BUDGET_SHARE * budget_s, least_s)
+        reserve_s = min(needed_s, share_s, MAX_CONFIRMATION_SHARE * budget_s)
+        return max(reserve_s - self._store.confirmation_spent_s, 0.0)
 
     def may_start_trial(self, running: int = 0) -> bool:
         """Return whether another trial may start; set `reason`, and `failed`, if not.

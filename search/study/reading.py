@@ -45,6 +45,7 @@ def open_store(run: Run, spec: StudySpec) -> StudyStore:
         spec.baseline(),
         spec.search.incumbent_every,
         spec.points() if spec.sweep else None,
+        screen_references=spec.confirmation_rounds > 0,
     )
 
 

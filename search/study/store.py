@@ -68,6 +68,8 @@ class StudyStore:
         baseline: the configuration in use today; measured right after TorchServe's default.
         incumbent_every: number of trials after which the best configuration is measured again.
         points: of a sweep: only these are measured, in this order, repetitions included.
+        screen_references: measure the references as briefly as other trials, because a confirmation
+            measures them again.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class StudyStore:
         baseline: ServerConfig | None = None,
         incumbent_every: int = 8,
         points: Sequence[ServerConfig] | None = None,
+        screen_references: bool = False,
     ):
         self.space, self._initial_space, self._points = space, space, points
+        self._screen_references = screen_references
         self._incumbent_every = incumbent_every
         with log_level(["optuna"], logging.WARNING), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -334,7 +338,8 @@ class StudyStore:
             never_pruned = origin in (*_REFERENCES, TrialOrigin.INCUMBENT)
             rate_to_beat = None if never_pruned else self.incumbent_rps
             # The finalists are measured thoroughly in the confirmation.
-            is_thorough = origin.is_reference or origin is TrialOrigin.SWEEP
+            is_reference = origin.is_reference and not self._screen_references
+            is_thorough = is_reference or origin is TrialOrigin.SWEEP
             depth = Depth.FULL if is_thorough else Depth.SCREEN
             request = TrialRequest(number, origin, config, rate_to_beat, depth=depth)
             self._running[number] = request

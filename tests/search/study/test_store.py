@@ -369,3 +369,9 @@ def test_store_measures_references_thoroughly_and_screens_the_others(tmp_path: P
     store = begun_store(tmp_path, baseline=ServerConfig(workers=2))
     depths = [measure(store, 5.0).depth for _ in range(4)]
     assert depths == [Depth.FULL, Depth.FULL, Depth.SCREEN, Depth.SCREEN]
+
+
+def test_store_screens_references_that_a_confirmation_measures_again(tmp_path: Path) -> None:
+    baseline = ServerConfig(workers=2)
+    store = begun_store(tmp_path, baseline=baseline, screen_references=True)
+    assert [measure(store, 5.0).depth for _ in range(3)] == [Depth.SCREEN] * 3
