@@ -55,6 +55,11 @@ class ProgressView(BaseModel):
         trial, phase, rate_rps: the running trial, its phase, and the rate in requests/s.
         round: the running round of the confirmation, from 0.
         rounds: maximum number of rounds of the confirmation; null without one.
+        trying: what is being measured, and why.
+        so_far: the best rate so far, compared with the reference.
+        left_s: expected seconds to the end of the run when the measurement began; null if unknown.
+        improvement_probability: that an untried configuration is more than 3 % faster; null if
+            unknown.
     """
 
     trials_done: int
@@ -65,6 +70,10 @@ class ProgressView(BaseModel):
     round: int | None = None
     rounds: int | None = None
     time_budget_s: float | None = None
+    trying: str | None = None
+    so_far: str | None = None
+    left_s: float | None = None
+    improvement_probability: float | None = None
 
 
 class JobView(BaseModel):
@@ -317,14 +326,19 @@ def _damaged_view(job: Job, record: JobRecord, error: Exception) -> JobView:
     )
 
 
+_PROGRESS_FIELDS = ("trying", "so_far", "left_s", "improvement_probability")
+
+
 def _current_step(job: Job) -> tuple[dict[str, Any], int]:
-    """Return the running trial, phase, rate and round, and the id that its events follow."""
+    """Return the fields of `ProgressView` that events report, and the id that they follow."""
     step: dict[str, Any] = {}
     previous_id = events_from = 0
     for event in job.events.tail():
         if event.kind in ("trial", "round"):
             events_from = previous_id
             step["round"] = event.data.get("round")
+        elif event.kind == "progress":
+            step |= {name: event.data.get(name) for name in _PROGRESS_FIELDS}
         elif event.kind == "phase":
             step["trial"] = event.data["number"]
             step["phase"], step["rate_rps"] = event.data["name"], event.data["rate_rps"]

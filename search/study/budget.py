@@ -172,6 +172,26 @@ class Budget:
         reserve_s = min(needed_s, share_s, MAX_CONFIRMATION_SHARE * budget_s)
         return max(reserve_s - self._store.confirmation_spent_s, 0.0)
 
+    def left_s(self) -> float | None:
+        """Return the seconds until the expected end of the run; None if nothing limits them.
+
+        By the time budget, and by the trials that are left and the confirmation.
+        """
+        results = self._store.results
+        left_s = [] if self._search.time_budget_s is None else [self._remaining_s]
+        if results:
+            trials_s = (self._max_trials - self._counted_trials(results)) * self._trial_s(results)
+            left_s.append(trials_s + self._confirmation_reserve_s(results))
+        return max(min(left_s), 0.0) if left_s else None
+
+    def confirmation_end_s(self, step: Step) -> float | None:
+        """Return the seconds until the expected end of the run from this step on."""
+        results = self._store.results
+        if step.is_verification:
+            return len(step.requests) * self._verification_s(results)
+        limit_s = self._confirmation_left_s(results) + self._verification_s(results)
+        return max(min(limit_s, self._remaining_s), 0.0)
+
     def may_start_trial(self, running: int = 0) -> bool:
         """Return whether another trial may start; set `reason`, and `failed`, if not.
 
@@ -237,8 +257,12 @@ class Budget:
 
     @staticmethod
     def _trial_s(results: list[TrialResult]) -> float:
-        """Return the expected duration of the next trial, seconds."""
-        durations_s = sorted(r.duration_s for r in results)
+        """Return the expected duration of the next trial, seconds.
+
+        A reference may be much slower than what is tried after it.
+        """
+        others = [r for r in results if not r.origin.is_reference]
+        durations_s = sorted(r.duration_s for r in others or results)
         return durations_s[int(_DURATION_QUANTILE * len(durations_s))] if durations_s else 0.0
 
     def _no_time_reason(self, results: list[TrialResult]) -> str:

@@ -450,6 +450,13 @@ async def confirm(
         await carry_out(step)
 
 
+def confirming(step: Step) -> str:
+    """Return what a step of the confirmation measures, and why, in plain words."""
+    if step.is_verification:
+        return "verifying that the winner sustains its rate, and measuring its latency"
+    return "measuring the best configurations again in fresh servers: one result may be luck"
+
+
 def verifications(confirmation: Confirmation) -> list[Step]:
     """Return the verifications that may come next: all that are missing, or that of the leader."""
     steps = (confirmation.next_verification(), confirmation.next_verification(leader_only=True))

@@ -19,5 +19,16 @@ export function describeActivity(job) {
   const { trial, phase, rate_rps: rate, round, rounds } = job.progress;
   if (trial == null) return "starting";
   const confirmation = round == null ? "" : `, round ${round + 1} of ${rounds}`;
-  return `trial ${trial}${confirmation}: ${phase}${rate ? ` at ${formatRate(rate)} rps` : ""}`;
+  const step = `trial ${trial}${confirmation}: ${phase}${rate ? ` at ${formatRate(rate)} rps` : ""}`;
+  return [step, ...describeProgress(job.progress)].join("; ");
+}
+
+// Describe why the step is done, what is known so far, and how long the run will take.
+function describeProgress({ trying, so_far: soFar, left_s: left, improvement_probability: chance }) {
+  return [
+    trying,
+    soFar && `so far ${soFar}`,
+    chance == null ? null : `${Math.round(100 * chance)} % chance of a configuration over 3 % faster`,
+    left == null ? null : `about ${left < 100 ? `${Math.round(left)} s` : `${Math.round(left / 60)} min`} left`,
+  ].filter(Boolean);
 }

@@ -60,6 +60,7 @@ export async function showJob(signal, id) {
         windowsChanged = true;
       }
       if (kind === "round") job.progress = { ...job.progress, round: data.round };
+      if (kind === "progress") job.progress = { ...job.progress, ...data };
       if (kind === "phase") {
         job.progress = { ...job.progress, trial: data.number, phase: data.name, rate_rps: data.rate_rps };
       }
