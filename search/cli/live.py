@@ -81,7 +81,7 @@ class LiveView:
 
     def progress(self, progress: Progress) -> None:
         """See `StudyObserver.progress`."""
-        if not self._live and (text := _progress_text(self._progress, progress)):
+        if not self._live and (text := progress_text(self._progress, progress)):
             self._print(text)
         self._progress, self._progress_s = progress, time.monotonic()
 
@@ -184,7 +184,7 @@ class LiveView:
         return text
 
 
-def _progress_text(before: Progress, now: Progress) -> str:
+def progress_text(before: Progress, now: Progress) -> str:
     """Return the line of a progress; what is as before is left out."""
     parts = [] if now.trying == before.trying else [now.trying]
     if now.so_far is not None and now.so_far != before.so_far:

@@ -109,3 +109,10 @@ def test_notify_systemd_sends_the_state(
     service._notify_systemd("READY=1")
     monkeypatch.delenv("NOTIFY_SOCKET")
     service._notify_systemd("READY=1")
+
+
+def test_watch_prints_what_is_tried_and_known() -> None:
+    data = {"trying": "trying larger batches", "so_far": "5 rps", "left_s": 90.0, "added": 1}
+    line = service._event_line("progress", data)
+    assert line == "trying larger batches; so far: 5 rps; about 90 s left"
+    assert service._event_line("window", {}) is None
