@@ -392,7 +392,7 @@ def _event_line(kind: str, data: dict[str, Any]) -> str | None:
         from search.cli.live import progress_text
         from search.study.progress import Progress
 
-        known = {field.name: data.get(field.name) for field in dataclasses.fields(Progress)}
+        known: dict[str, Any] = {f.name: data.get(f.name) for f in dataclasses.fields(Progress)}
         return progress_text(Progress(""), Progress(**known)) or None
     if kind in ("result", "confirmed"):
         rate = data["sustained_rps"]
