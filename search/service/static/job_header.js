@@ -3,7 +3,7 @@
 import { download, request } from "./api.js";
 import { el, errorMessage, keyFigure, stateBadge } from "./dom.js";
 import { formatRate, formatRatio } from "./format.js";
-import { describeActivity, hasEnded, trialsDone } from "./job_status.js";
+import { describeActivityInFull, hasEnded, trialsDone } from "./job_status.js";
 
 // Return {node, draw(job), drawActivity(job)}. `refresh` is called after a button's action.
 export function jobHeader(path, id, refresh) {
@@ -26,7 +26,7 @@ export function jobHeader(path, id, refresh) {
   }, label);
 
   function drawActivity(job) {
-    activity.textContent = describeActivity(job);
+    activity.textContent = describeActivityInFull(job);
   }
 
   function draw(job) {

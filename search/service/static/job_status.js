@@ -19,11 +19,15 @@ export function describeActivity(job) {
   const { trial, phase, rate_rps: rate, round, rounds } = job.progress;
   if (trial == null) return "starting";
   const confirmation = round == null ? "" : `, round ${round + 1} of ${rounds}`;
-  const step = `trial ${trial}${confirmation}: ${phase}${rate ? ` at ${formatRate(rate)} rps` : ""}`;
-  return [step, ...describeProgress(job.progress)].join("; ");
+  return `trial ${trial}${confirmation}: ${phase}${rate ? ` at ${formatRate(rate)} rps` : ""}`;
 }
 
-// Describe why the step is done, what is known so far, and how long the run will take.
+// Describe the current step, and why it is done, what is known so far, and how long the run takes.
+export function describeActivityInFull(job) {
+  const details = hasEnded(job) ? [] : describeProgress(job.progress);
+  return [describeActivity(job), ...details].filter(Boolean).join("; ");
+}
+
 function describeProgress({ trying, so_far: soFar, left_s: left, improvement_probability: chance }) {
   return [
     trying,
