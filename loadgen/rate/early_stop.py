@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from loadgen.measurement import Measurement
-from loadgen.rate.estimate import answer_times, estimate_of
+from loadgen.rate.estimate import Estimate, answer_times, estimate_of
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import Verdict, judge
@@ -43,11 +43,13 @@ class ClosedLoopEnd:
 
     Args:
         goal: its limit of the warm-up holds for a server that answered enough by then.
-        hopeless_rps: a server with less than a quarter of this rate is measured no longer.
+        hopeless_rps: a server that is shown to be slower than this is not measured any longer.
+        precise: see `Thresholds.precise`, whose value is used if None.
     """
 
     goal: Goal
     hopeless_rps: float | None = None
+    precise: float | None = None
     thresholds: Thresholds = DEFAULT_THRESHOLDS
 
     def __call__(self, so_far: Measurement) -> bool:
@@ -65,10 +67,18 @@ class ClosedLoopEnd:
             return best is not None and span_s > 6 and 4 * so_far.succeeded / span_s < best
         if span_s >= limit_s:
             return True
-        if span_s < limits.closed_s or _rises(so_far, limits.rising):
+        if span_s < limits.closed_s / 2 or _rises(so_far, limits.rising):
             return False
-        estimate = estimate_of(so_far)
-        return estimate is not None and estimate.relative_error <= limits.precise
+        if (estimate := estimate_of(so_far)) is None:
+            return False
+        if self._is_hopeless(estimate):
+            return True
+        precise = limits.precise if self.precise is None else self.precise
+        return span_s >= limits.closed_s and estimate.relative_error <= precise
+
+    def _is_hopeless(self, estimate: Estimate) -> bool:
+        highest_rps = self.thresholds.capacity_margin * estimate.high_rps
+        return self.hopeless_rps is not None and highest_rps < self.hopeless_rps
 
 
 def _rises(so_far: Measurement, share: float) -> bool:

@@ -52,17 +52,39 @@ class Pace:
             limits.completions / rate_rps,
         )
 
-    def latency_s(self, rate_rps: float) -> float:
-        """Return the duration of a window of Poisson arrivals that shows the latency, seconds."""
+    def judged_s(self, rate_rps: float) -> float:
+        """Return the duration of a window of Poisson arrivals that is judged by its latency, seconds."""
         limits, goal = self.thresholds, self.goal
         enough_s = min(limits.latency_requests / rate_rps, 2 * goal.window_limit_s)
         return max(goal.window_s, enough_s, self.jitter_s(rate_rps))
 
-    def expected_s(self, rate_rps: float, windows_of_poisson: int) -> float:
-        """Return how long the windows of a search take if the first rate passes, seconds."""
+    def latency_s(self, rate_rps: float, sustained_rps: float) -> float:
+        """Return the duration of a window that samples latency at a rate, seconds.
+
+        Batches fill less below the sustained rate, so that its rounds are the longest.
+        """
+        limits = self.thresholds
+        return max(
+            min(limits.jitter_s, self.goal.window_s),
+            limits.latency_cycles * self.cycle_requests / sustained_rps,
+            limits.completions / rate_rps,
+        )
+
+    def expected_s(
+        self, rate_rps: float, jitter: bool = False, judged: int = 0, sampled: int = 0
+    ) -> float:
+        """Return how long the windows of a search take if the first rate passes, seconds.
+
+        Args:
+            jitter: whether Poisson arrivals are offered too.
+            judged: number of windows that are judged by their latency.
+            sampled: number of windows that sample latency.
+        """
         drain_s = _DRAIN_CYCLES * self.cycle_requests / rate_rps
         return (
             self.window_s(rate_rps)
-            + windows_of_poisson * self.jitter_s(rate_rps)
-            + (1 + windows_of_poisson) * drain_s
+            + jitter * self.jitter_s(rate_rps)
+            + judged * self.judged_s(rate_rps)
+            + sampled * self.latency_s(rate_rps, rate_rps)
+            + (1 + jitter + judged + sampled) * drain_s
         )

@@ -73,7 +73,9 @@ class RateSearch:
 
     async def warm_up(self) -> Measurement:
         """Run a closed loop, and return its window."""
-        return await self._windows.closed_loop(self.users, self.incumbent_rps)
+        limits = self.thresholds
+        precise = limits.precise if self.depth is Depth.FULL else math.inf
+        return await self._windows.closed_loop(self.users, self.incumbent_rps, precise)
 
     async def find(self) -> SustainedRate:
         """Run the search to its end.
@@ -137,19 +139,19 @@ class RateSearch:
     def _expected_s(self) -> float:
         rate = self.thresholds.offered * self._capacity
         poisson = self.depth is Depth.FULL and self.goal.arrivals != "poisson"
-        return self._pace.expected_s(
-            rate,
-            int(poisson or self.goal.lowers_rate)
-            + (self.goal.for_rps is not None)
-            + (self.comparison_rps is not None)
-            + (len(CURVE_SHARES) if self.latency_curve else 0),
-        )
+        jitter = poisson and not self.goal.lowers_rate
+        # The curve's highest rate is that of the jitter window.
+        curve = len(CURVE_SHARES) - jitter if self.latency_curve else 0
+        judged = int(self.goal.lowers_rate) + (self.goal.for_rps is not None)
+        sampled = curve + (self.comparison_rps is not None)
+        return self._pace.expected_s(rate, jitter, judged, sampled)
 
     # --- verification ----------------------------------------------------------------
 
     async def _verify(self) -> StopReason:
         """Offer rates from just below the estimate downwards until one is certified."""
         limits, ceiling = self.thresholds, self.goal.max_rate_rps
+        tries = limits.screen_tries if self._is_screen else limits.tries
         rate = min(limits.offered * self._capacity, ceiling)
         for attempt in itertools.count(1):
             probe = await self._offer("verification", rate)
@@ -160,8 +162,9 @@ class RateSearch:
                     return StopReason.MAX_RATE if rate >= ceiling else StopReason.VERIFIED
                 probe = jittered
             if self._needs_bracket(probe):
-                return await self._bracket_below(rate, self.goal.width)
-            if attempt >= limits.tries or self._is_too_short(probe):
+                width = limits.bracket_step if self._is_screen else self.goal.width
+                return await self._bracket_below(rate, width)
+            if attempt >= tries or self._is_too_short(probe):
                 break
             if passed:
                 # At 0.9 of the rate the server was not saturated: nothing is learned but this.
@@ -173,6 +176,10 @@ class RateSearch:
             return await self._bracket_below(rate, 2 * limits.bracket_step)
         return StopReason.GIVEN_UP
 
+    @property
+    def _is_screen(self) -> bool:
+        return self.depth is Depth.SCREEN
+
     def _lowered(self, rate: float, failed: Probe, attempt: int) -> float:
         """Return the next rate to offer after one that did not pass."""
         limits = self.thresholds
@@ -181,7 +188,8 @@ class RateSearch:
         if (saturated := self._saturation(failed.measurement)) is not None:
             self._saturated.append(saturated)
         target: float = limits.offered * self._estimate_rps()
-        return min(target, rate * (1 - attempt * limits.least_step))
+        step = limits.screen_step if self._is_screen else limits.least_step
+        return min(target, rate * (1 - attempt * step))
 
     def _saturation(self, window: Measurement) -> Estimate | None:
         """Return the capacity that a window shows that did not pass; None if it shows none."""
@@ -262,7 +270,7 @@ class RateSearch:
 
     async def _offer_poisson(self, phase: str, rate: float, is_limited: bool) -> Probe:
         """Offer a rate with Poisson arrivals, for long enough to show the latency."""
-        seconds, least = self._pace.latency_s(rate), self._least_requests()
+        seconds, least = self._pace.judged_s(rate), self._least_requests()
         return await self._windows.offer(
             phase, rate, seconds, "poisson", least, math.inf, is_limited
         )
@@ -279,7 +287,9 @@ class RateSearch:
         limits, started_s = self.thresholds, self._windows.spent_s
         lowest = limits.lowest * self._capacity
         bracket = Bracket(rate, width, lowest, limits.bracket_step)
-        limit_s = max(self.goal.search_limit_s, limits.least_windows * self._pace.window_s(rate))
+        windows_s = limits.least_windows * self._pace.window_s(rate)
+        shorter_or_longer = min if self._is_screen else max
+        limit_s = shorter_or_longer(self.goal.search_limit_s, windows_s)
         while True:
             following, passed = bracket.next_rps(), bracket.passed_rps
             is_late = self._windows.spent_s - started_s > limit_s
@@ -397,7 +407,8 @@ class RateSearch:
             is_poisson = isinstance(window.load.schedule, Poisson)
             if is_poisson and math.isclose(probe.rate_rps, rate) and not window.generator_limited:
                 return window
-        return await self._windows.sample("latency", rate, self._pace.jitter_s(rate))
+        assert self._lower is not None
+        return await self._windows.sample("latency", rate, self._pace.latency_s(rate, self._lower))
 
     def _width(self) -> float:
         """Return twice the overload that the windows at the sustained rate exclude."""

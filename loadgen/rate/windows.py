@@ -49,11 +49,13 @@ class Windows:
     warnings: list[str] = field(default_factory=list)
     spent_s: float = 0.0
 
-    async def closed_loop(self, users: int, hopeless_rps: float | None = None) -> Measurement:
+    async def closed_loop(
+        self, users: int, hopeless_rps: float | None = None, precise: float | None = None
+    ) -> Measurement:
         """Run a closed loop until its throughput is known; see `ClosedLoopEnd`."""
         self.progress("warm-up", 0.0)
         limit_s = self.thresholds.closed_times * self.goal.warmup_limit_s
-        end = ClosedLoopEnd(self.goal, hopeless_rps, self.thresholds)
+        end = ClosedLoopEnd(self.goal, hopeless_rps, precise, self.thresholds)
         return await measure_again_if_lost(self.generator, self._load(Closed(users), limit_s), end)
 
     async def offer(

@@ -12,10 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from loadgen.percent import format_percent
 from search.answer.gain import search_gain
 from search.errors import first_line
 from search.report.formatting import format_number, format_settings
 from search.report.sweep_tables import MAIN_COLUMN
+from search.study.progress import Progress
 from search.trial.load_result import LoadResult
 from search.trial.observation import WindowSummary
 from search.trial.request import TrialRequest
@@ -47,6 +49,7 @@ class LiveView:
         self._round: int | None = None
         self._phase, self._rate_rps, self._phase_start = "start", 0.0, self._start
         self._trial_end_s: float | None = None
+        self._progress, self._progress_s = Progress(""), self._start
         self._is_stopping = False
         self._best: TrialResult | None = None
         self._reference: TrialResult | None = None
@@ -76,6 +79,12 @@ class LiveView:
         if not self._live:
             settings = format_settings(request.config)
             self._print(f"trial {request.number} ({request.origin}): {settings}")
+
+    def progress(self, progress: Progress) -> None:
+        """See `StudyObserver.progress`."""
+        if not self._live and (text := progress_text(self._progress, progress)):
+            self._print(text)
+        self._progress, self._progress_s = progress, time.monotonic()
 
     def phase(self, number: int, name: str, rate_rps: float, left_s: float | None = None) -> None:
         """See `StudyObserver.phase`."""
@@ -128,6 +137,10 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         if self._request is not None:
             table.add_row("now", self._current_text(self._request, now - self._phase_start))
+        if self._progress.trying:
+            table.add_row("why", self._progress.trying)
+        if (chance := self._progress.improvement_probability) is not None:
+            table.add_row("chance", f"{format_percent(chance)} that something is over 3 % faster")
         table.add_row("best", self._best_text())
         elapsed_s = now - self._start
         table.add_row("time", f"{elapsed_s / 60:.1f} min{self._time_left_text(elapsed_s)}")
@@ -149,7 +162,10 @@ class LiveView:
         return f"{text}: {self._phase}{rate}, {phase_s:.0f} s{left}"
 
     def _time_left_text(self, elapsed_s: float) -> str:
-        """Return the time left: by the budget, and by the median duration of a trial."""
+        """Return the time left: as the run expects it, else by the budget and the trials."""
+        if (left_s := self._progress.left_s) is not None:
+            left_s = max(left_s - (time.monotonic() - self._progress_s), 0.0)
+            return f", about {_duration(left_s)} left"
         estimates_s = [] if self._time_budget_s is None else [self._time_budget_s - elapsed_s]
         if self._durations_s and self._request is not None and self._round is None:
             trials_left = max(self._max_trials - self._request.number, 0)
@@ -170,6 +186,23 @@ class LiveView:
                 f", {gain.ratio.mean:.1f} × the {reference.origin}'s {reference.sustained_rps:.1f}"
             )
         return text
+
+
+def progress_text(before: Progress, now: Progress) -> str:
+    """Return the line of a progress; what is as before is left out."""
+    parts = [] if now.trying == before.trying else [now.trying]
+    if now.so_far is not None and now.so_far != before.so_far:
+        parts.append(f"so far: {now.so_far}")
+    if now.improvement_probability is not None:
+        chance = format_percent(now.improvement_probability)
+        parts.append(f"{chance} chance of a configuration that is over 3 % faster")
+    if now.left_s is not None:
+        parts.append(f"about {_duration(now.left_s)} left")
+    return "; ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _result_text(result: TrialResult) -> str:

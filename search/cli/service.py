@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import resource
@@ -395,6 +396,12 @@ def _event_line(kind: str, data: dict[str, Any]) -> str | None:
     if kind == "trial":
         settings = data["settings"] or "TorchServe's defaults"
         return f"trial {data['number']} ({data['origin']}): {settings}"
+    if kind == "progress":
+        from search.cli.live import progress_text
+        from search.study.progress import Progress
+
+        known: dict[str, Any] = {f.name: data.get(f.name) for f in dataclasses.fields(Progress)}
+        return progress_text(Progress(""), Progress(**known)) or None
     if kind in ("result", "confirmed"):
         rate = data["sustained_rps"]
         result = f"{rate:.1f} rps" if rate else f"{data['state'].lower()}: {data['cause']}"

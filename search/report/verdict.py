@@ -57,8 +57,8 @@ def verdict(outcome: Outcome) -> str:
     )
     if _is_undecided(outcome):
         return (
-            f"Nothing is certain to be {'better' if is_limited else 'faster'} than {today_name(reference)}. The best candidate is "
-            f"{recommended.name}: {sentence}."
+            f"Nothing is certain to be {'better' if is_limited else 'faster'} than "
+            f"{today_name(reference)}. The best candidate is {recommended.name}: {sentence}."
         )
     return f"Deploy {recommended.name} instead of {today_name(reference)}: {sentence}."
 

@@ -172,8 +172,8 @@ _OPERATIONS = (
         "get",
         "/v1/jobs/{id}/events",
         "follow_job",
-        "Stream the events of a job as server-sent events: state, trial, phase, window, result, "
-        "round, confirmed, stopping. The stream ends when the job is over.",
+        "Stream the events of a job as server-sent events: state, trial, progress, phase, window, "
+        "result, round, confirmed, stopping. The stream ends when the job is over.",
         (200, "text/event-stream"),
         (400, 404),
         (_ID_PARAMETER, _LAST_EVENT_PARAMETER),

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from search.answer.gain import Gain, confirmed_rps, gain_of, search_gain
 from search.service.jobs import Job, JobRecord, JobState
-from search.service.time_left import expected_left_s
 from search.study.estimates import REFERENCE
 from search.study.observer import summary_of
 from search.study.ranking import best_of, reference_of
@@ -90,11 +89,15 @@ class ProgressView(BaseModel):
     Attributes:
         max_trials: maximum number of trials; null for a sweep.
         trial, phase, rate_rps: the running trial, its phase, and the rate in requests/s.
-        origin, settings: why the running trial's configuration is measured, and its settings.
+        settings: those of the running trial.
         trial_left_s: expected seconds to the end of the running trial; null if unknown.
-        left_s: seconds within which the job is expected to end; null if unknown.
         round: the running round of the confirmation, from 0.
         rounds: maximum number of rounds of the confirmation; null without one.
+        trying: what is being measured, and why.
+        so_far: the best rate so far, compared with the reference.
+        left_s: expected seconds to the end of the run; null if unknown.
+        improvement_probability: that an untried configuration is more than 3 % faster; null if
+            unknown.
     """
 
     trials_done: int
@@ -102,13 +105,15 @@ class ProgressView(BaseModel):
     trial: int | None = None
     phase: str | None = None
     rate_rps: float | None = None
-    origin: str | None = None
     settings: dict[str, Any] | None = None
     trial_left_s: float | None = None
-    left_s: float | None = None
     round: int | None = None
     rounds: int | None = None
     time_budget_s: float | None = None
+    trying: str | None = None
+    so_far: str | None = None
+    left_s: float | None = None
+    improvement_probability: float | None = None
 
 
 class JobView(BaseModel):
@@ -315,7 +320,7 @@ class ViewBuilder:
             created_s=record.created_s,
             started_s=record.started_s,
             ended_s=record.ended_s,
-            progress=_progress(results, spec, current, record),
+            progress=_progress(results, spec, current),
             best=best,
             baseline=baseline,
             ratio=gain.ratio.mean if gain else None,
@@ -375,16 +380,22 @@ def _damaged_view(job: Job, record: JobRecord, error: Exception) -> JobView:
     )
 
 
+_PROGRESS_FIELDS = ("trying", "so_far", "improvement_probability")
+
+
 def _current_step(job: Job) -> tuple[dict[str, Any], int]:
-    """Return the running trial, phase, rate and round, and the id that its events follow."""
+    """Return the fields of `ProgressView` that events report, and the id that they follow."""
     step: dict[str, Any] = {}
     previous_id = events_from = 0
     for event in job.events.tail():
         if event.kind in ("trial", "round"):
             events_from = previous_id
             step["round"] = event.data.get("round")
-            step["origin"] = event.data.get("origin", "confirmation")
             step["settings"] = event.data.get("settings")
+        elif event.kind == "progress":
+            step |= {name: event.data.get(name) for name in _PROGRESS_FIELDS}
+            left_s = event.data.get("left_s")
+            step["end_s"] = None if left_s is None else event.time_s + left_s
         elif event.kind == "phase":
             step["trial"] = event.data["number"]
             step["phase"], step["rate_rps"] = event.data["name"], event.data["rate_rps"]
@@ -397,21 +408,17 @@ def _progress(
     results: list[TrialResult],
     spec: Mapping[str, Any],
     current: Mapping[str, Any],
-    record: JobRecord,
 ) -> ProgressView:
     search, confirm = spec.get("search") or {}, spec.get("confirm") or {}
-    left_s = None
-    if not record.state.is_over and record.started_s is not None:
-        elapsed_s = time.time() - record.started_s
-        is_confirming = current.get("round") is not None
-        left_s = expected_left_s(results, search, confirm, elapsed_s, is_confirming)
+    step = dict(current)
+    end_s = step.pop("end_s", None)
     return ProgressView(
         trials_done=len(results),
         max_trials=None if spec.get("sweep") else search.get("trials"),
         rounds=None if spec.get("sweep") else confirm.get("rounds") or None,
         time_budget_s=search.get("time_budget_s"),
-        left_s=left_s,
-        **current,
+        left_s=None if end_s is None else max(end_s - time.time(), 0.0),
+        **step,
     )
 
 

@@ -320,11 +320,12 @@ class Space:
         The guide names batch size and delay first, because larger batches increase throughput; its
         chapter on batching starts at 8. Next are the workers: one worker with one thread for each
         core. The last point shares the cores the other way: one worker with all threads.
+        The larger batches come first, because a slower trial after a faster one is cut short.
         If several models are tuned, each gets the same settings, and they share the cores.
         Source: docs/performance_guide.md and docs/batch_inference_with_ts.md of 0.12.0.
         """
         share = max(1, self.cores // (1 + len(self.tuned_models)))
-        points = [self._shared_point(share, 1, size) for size in (8, 32, 128)]
+        points = [self._shared_point(share, 1, size) for size in (32, 128, 8)]
         points.append(self._shared_point(1, self.cores, 32))
         return [point for i, point in enumerate(points) if point not in points[:i]]
 

@@ -8,8 +8,17 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 
 from loadgen.percent import format_percent
+from loadgen.rate.pace import Pace
+from loadgen.rate.search import CURVE_SHARES
 from search.spec.schema import StudySpec
-from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, StoredVisits
+from search.study.confirm import (
+    VERIFICATION,
+    Confirmation,
+    Plan,
+    Step,
+    StoredVisits,
+    verifications,
+)
 from search.study.race import RaceRules
 from search.study.ranking import RATE, finalists, reference_of
 from search.study.store import StudyStore
@@ -22,10 +31,11 @@ from servetune.errors import is_memory
 INTERRUPTED = "it was interrupted"
 #: Duration of a visit's closed loop with what surrounds it, until visits were measured.
 CLOSED_LOOP_S = 10.0
-#: Windows of a verification: at its rate, with Poisson arrivals, and below it.
-VERIFICATION_WINDOWS = 4
-#: Maximum share of the time budget that is reserved for the confirmation.
-CONFIRMATION_BUDGET_SHARE = 0.4
+#: Share of the time budget that is reserved for the confirmation, and the maximum share if fewer
+#: than `LEAST_ROUNDS` rounds would fit otherwise.
+CONFIRMATION_BUDGET_SHARE, MAX_CONFIRMATION_SHARE = 0.4, 0.5
+#: Rounds without which the noise of a visit is unknown.
+LEAST_ROUNDS = 2
 #: Rounds of the confirmation to which its time limit does not apply.
 MIN_ROUNDS = 3
 #: Phases of a trial that a visit has too, beside the closed loop.
@@ -90,7 +100,7 @@ class Budget:
         if confirmation is None:
             return None
         stored = self._store.visits(confirmation.plan.name)
-        steps = confirmation.next_round(stored), confirmation.next_verification()
+        steps = confirmation.next_round(stored), *verifications(confirmation)
         may_start = any(step is not None and self.may_start_step(step) for step in steps)
         return confirmation if may_start else None
 
@@ -104,7 +114,7 @@ class Budget:
         results = self._store.results
         verification_s, visit_s = self._verification_s(results), self._visit_s(results)
         if step.is_verification:
-            return self._remaining_s >= verification_s / 2
+            return self._remaining_s >= (len(step.requests) - 0.5) * verification_s
         needed_s = (len(step.requests) - 0.5) * visit_s
         if step.round_number >= MIN_ROUNDS and self._confirmation_left_s(results) < needed_s:
             return False
@@ -138,7 +148,15 @@ class Budget:
 
     def _verification_s(self, results: list[TrialResult]) -> float:
         """Return the expected duration of a verification, seconds."""
-        return self._visit_s(results) + VERIFICATION_WINDOWS * self._spec.goal.window_limit_s
+        best = self._store.best
+        rate_rps = (best.capacity_rps or best.sustained_rps or 0.0) if best else 0.0
+        cycle = (best.server.batch_capacity or 1) if best else 1
+        if not rate_rps:
+            return self._visit_s(results)
+        pace = Pace(self._spec.rate_goal(), cycle)
+        # One of the shares of the latency curve is that of the jitter.
+        windows_s = pace.expected_s(rate_rps, jitter=True, sampled=len(CURVE_SHARES) - 1)
+        return self._visit_s(results) + windows_s
 
     def _confirmation_reserve_s(self, results: list[TrialResult]) -> float:
         """Return the time to keep for the rest of the confirmation, seconds."""
@@ -148,8 +166,33 @@ class Budget:
         visits_s = self._spec.confirmation_rounds * len(plan.requests) * self._visit_s(results)
         limit_s = self._spec.confirm.time_limit_s if self._spec.confirm else 0.0
         needed_s = min(visits_s, limit_s) + self._verification_s(results)
-        share_s = CONFIRMATION_BUDGET_SHARE * self._search.time_budget_s
-        return max(min(needed_s, share_s) - self._store.confirmation_spent_s, 0.0)
+        # The reference is visited once.
+        least_visits = LEAST_ROUNDS * len(plan.finalists) + 1
+        least_s = least_visits * self._visit_s(results) + self._verification_s(results)
+        budget_s = self._search.time_budget_s
+        share_s = max(CONFIRMATION_BUDGET_SHARE * budget_s, least_s)
+        reserve_s = min(needed_s, share_s, MAX_CONFIRMATION_SHARE * budget_s)
+        return max(reserve_s - self._store.confirmation_spent_s, 0.0)
+
+    def left_s(self) -> float | None:
+        """Return the seconds until the expected end of the run; None if nothing limits them.
+
+        By the time budget, and by the trials that are left and the confirmation.
+        """
+        results = self._store.results
+        left_s = [] if self._search.time_budget_s is None else [self._remaining_s]
+        if results:
+            trials_s = (self._max_trials - self._counted_trials(results)) * self._trial_s(results)
+            left_s.append(trials_s + self._confirmation_reserve_s(results))
+        return max(min(left_s), 0.0) if left_s else None
+
+    def confirmation_end_s(self, step: Step) -> float | None:
+        """Return the seconds until the expected end of the run from this step on."""
+        results = self._store.results
+        if step.is_verification:
+            return len(step.requests) * self._verification_s(results)
+        limit_s = self._confirmation_left_s(results) + self._verification_s(results)
+        return max(min(limit_s, self._remaining_s), 0.0)
 
     def may_start_trial(self, running: int = 0) -> bool:
         """Return whether another trial may start; set `reason`, and `failed`, if not.
@@ -228,8 +271,12 @@ class Budget:
 
     @staticmethod
     def _trial_s(results: list[TrialResult]) -> float:
-        """Return the expected duration of the next trial, seconds."""
-        durations_s = sorted(r.duration_s for r in results)
+        """Return the expected duration of the next trial, seconds.
+
+        A reference may be much slower than what is tried after it.
+        """
+        others = [r for r in results if not r.origin.is_reference]
+        durations_s = sorted(r.duration_s for r in others or results)
         return durations_s[int(_DURATION_QUANTILE * len(durations_s))] if durations_s else 0.0
 
     def _no_time_reason(self, results: list[TrialResult]) -> str:

@@ -253,14 +253,21 @@ class Confirmation:
         missing = tuple(r for r in requests if r.config.digest not in measured)
         return Step(str(self.race.rounds), self.race.rounds, missing) if requests else None
 
-    def next_verification(self) -> Step | None:
+    def next_verification(self, leader_only: bool = False) -> Step | None:
         """Return the verifications that are missing; None if there are none.
 
         Verified are the leader and the finalists that are tied with it, whose latencies decide.
+
+        Args:
+            leader_only: return that of the leader alone, if there is no time for the others.
         """
         if not self.rounds:
             return None
-        wanted = [self._leader, *self._tied]
+        leader = self._leader
+        verified = self.verified.get(leader)
+        if verified and verified.latency.comparison_p99_s is None and self._sustains(leader):
+            leader_only = True  # Its latency cannot be compared any more.
+        wanted = [leader] if leader_only else [leader, *self._tied]
         missing = tuple(
             self.plan.verification(index, is_compared=len(wanted) > 1)
             for index in wanted
@@ -539,5 +546,18 @@ async def confirm(
 
     while (step := read().next_round(store.visits(plan.name))) and may_start(step):
         await carry_out(step)
-    while (step := read().next_verification()) and may_start(step):
+    while step := next((s for s in verifications(read()) if may_start(s)), None):
         await carry_out(step)
+
+
+def confirming(step: Step) -> str:
+    """Return what a step of the confirmation measures, and why, in plain words."""
+    if step.is_verification:
+        return "verifying that the winner sustains its rate, and measuring its latency"
+    return "measuring the best configurations again in fresh servers: one result may be luck"
+
+
+def verifications(confirmation: Confirmation) -> list[Step]:
+    """Return the verifications that may come next: all that are missing, or that of the leader."""
+    steps = (confirmation.next_verification(), confirmation.next_verification(leader_only=True))
+    return [step for step in steps if step is not None]

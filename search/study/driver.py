@@ -28,7 +28,7 @@ from search.cluster.trial_trainable import TuneTrial
 from search.errors import ClusterError, RunError
 from search.spec.schema import StudySpec
 from search.study.budget import INTERRUPTED, Budget
-from search.study.confirm import Confirmation, Step, confirm
+from search.study.confirm import Confirmation, Step, confirm, confirming
 from search.study.diff import changes
 from search.study.noise_history import (
     NoiseEntry,
@@ -39,6 +39,7 @@ from search.study.noise_history import (
 )
 from search.study.observer import StudyObserver
 from search.study.outcome import Outcome
+from search.study.progress import Progress, so_far
 from search.study.reading import confirmation_reader, open_store, outcome_of, recording
 from search.study.run_folder import Run
 from search.study.store import StudyStore, check_storage
@@ -259,6 +260,9 @@ async def _confirm(
                 observer.phase(request.number, progress.name, progress.rate_rps, progress.left_s)
 
         observer.confirming(step.round_number, request)
+        observer.progress(
+            Progress(confirming(step), so_far(store.results), budget.confirmation_end_s(step))
+        )
         result = await host.measure(request, run.folder / folder, report)
         store.record_spent(budget.spent_s)
         observer.confirmed(step.round_number, result)

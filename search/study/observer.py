@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from search.errors import first_line
+from search.study.progress import Progress
 from search.trial.observation import WindowSummary
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
@@ -17,6 +18,9 @@ class StudyObserver(Protocol):
 
     def started(self, request: TrialRequest) -> None:
         """Called when a trial starts."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called when a trial or a measurement of the confirmation starts."""
 
     def phase(self, number: int, name: str, rate_rps: float, left_s: float | None = None) -> None:
         """Called when a trial enters a phase, or continues it at another rate.
@@ -46,9 +50,10 @@ class StudyEvent:
     """One step of a run.
 
     Attributes:
-        kind: trial, phase, window, result, round, confirmed or stopping.
+        kind: trial, progress, phase, window, result, round, confirmed or stopping.
         data: plain JSON data.
             trial: number, origin, settings
+            progress: the fields of `Progress`
             phase: number, name, rate_rps, left_s (expected seconds until the trial's end, or null)
             window: number, offered_rps, answered_rps, failed, p99_s
             result: best (number of the best trial) and the fields of `summary_of`
@@ -79,6 +84,10 @@ class EventObserver:
         """See `StudyObserver.started`."""
         settings = request.config.to_dict()
         self._emit("trial", number=request.number, origin=request.origin, settings=settings)
+
+    def progress(self, progress: Progress) -> None:
+        """See `StudyObserver.progress`."""
+        self._emit("progress", **asdict(progress))
 
     def phase(self, number: int, name: str, rate_rps: float, left_s: float | None = None) -> None:
         """See `StudyObserver.phase`."""

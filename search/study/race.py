@@ -31,7 +31,8 @@ class RaceRules:
             dropped. The last two are compared by a sequential test, so that a difference is
             shown or not.
         far_behind: a reference below this share of the leader's rate is visited less often.
-        reference_every: rounds between two visits to such a reference.
+        reference_every: rounds between two visits to such a reference, after those in the first
+            and the third round.
         precision: half the relative width of its intervals at which a race ends.
         estimating_rounds: minimum number of rounds after the choice of the leader.
     """
@@ -123,11 +124,9 @@ class Race:
             self._compare_with_leader()
 
     def _is_reference_due(self) -> bool:
-        if self.rounds < 2:
-            return True
-        if not self.estimates.visit_count(REFERENCE):
+        if self.rounds >= 2 and not self.estimates.visit_count(REFERENCE):
             return False  # It does not serve.
-        is_cadence = self.rounds % self.rules.reference_every == 0
+        is_cadence = self.rounds == 2 or self.rounds % self.rules.reference_every == 0
         return is_cadence or not self._is_reference_far_behind()
 
     def _is_reference_far_behind(self) -> bool:

@@ -47,6 +47,7 @@ def open_store(run: Run, spec: StudySpec) -> StudyStore:
         spec.search.incumbent_every,
         spec.points() if spec.sweep else None,
         Objective.of(spec.goal),
+        screen_references=spec.confirmation_rounds > 0,
     )
 
 

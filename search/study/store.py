@@ -71,6 +71,8 @@ class StudyStore:
         incumbent_every: number of trials after which the best configuration is measured again.
         points: of a sweep: only these are measured, in this order, repetitions included.
         objective: what is optimized, under which limits.
+        screen_references: measure the references as briefly as other trials, because a confirmation
+            measures them again.
     """
 
     def __init__(
@@ -83,9 +85,11 @@ class StudyStore:
         incumbent_every: int = 8,
         points: Sequence[ServerConfig] | None = None,
         objective: Objective = RATE,
+        screen_references: bool = False,
     ):
         self.space, self._initial_space, self._points = space, space, points
         self._incumbent_every, self.objective = incumbent_every, objective
+        self._screen_references = screen_references
         with log_level(["optuna"], logging.WARNING), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if not isinstance(storage, BaseStorage):
@@ -365,7 +369,8 @@ class StudyStore:
             never_pruned = origin in (*_REFERENCES, TrialOrigin.INCUMBENT)
             rate_to_beat = None if never_pruned else self.rate_to_beat
             # The finalists are measured thoroughly in the confirmation.
-            is_thorough = origin.is_reference or origin is TrialOrigin.SWEEP
+            is_reference = origin.is_reference and not self._screen_references
+            is_thorough = is_reference or origin is TrialOrigin.SWEEP
             depth = Depth.FULL if is_thorough else Depth.SCREEN
             request = TrialRequest(number, origin, config, rate_to_beat, depth=depth)
             self._running[number] = request

@@ -17,6 +17,7 @@ from search.environment import log_level
 from search.errors import ClusterError
 from search.study.budget import Budget
 from search.study.observer import StudyObserver
+from search.study.progress import Progress, so_far, trying
 from search.study.run_folder import Run
 from search.study.store import STORAGE_ERRORS, StudyStore
 from search.trial.observation import WindowSummary
@@ -173,9 +174,19 @@ def tune_trials(
         OSError, StorageInternalError: a result could not be recorded.
     """
 
+    may_stop_by_value = bool(run.spec().search.min_improvement_probability)
+
     def started(request: TrialRequest) -> None:
         store.record_spent(budget.spent_s)
         observer.started(request)
+        observer.progress(
+            Progress(
+                trying(request, store.results, store.space),
+                so_far(store.results),
+                budget.left_s(),
+                store.improvement_probability() if may_stop_by_value else None,
+            )
+        )
 
     def finished(result: TrialResult) -> None:
         store.record_spent(budget.spent_s)

@@ -3,7 +3,7 @@
 import { download, request } from "./api.js";
 import { el, errorMessage, keyFigure, stateBadge } from "./dom.js";
 import { formatDuration, formatQuantity, formatRate, formatSettings } from "./format.js";
-import { describeActivity, describeOrigin, hasEnded, trialsDone } from "./job_status.js";
+import { describeActivity, describeFindings, hasEnded, trialsDone } from "./job_status.js";
 
 // Return {node, draw(job), drawActivity(job)}. `refresh` is called after a button's action.
 export function jobHeader(path, id, refresh) {
@@ -29,11 +29,10 @@ export function jobHeader(path, id, refresh) {
 
   function drawActivity(job) {
     activity.textContent = describeActivity(job);
-    const { trial, origin, settings } = job.progress;
-    const isMeasuring = !hasEnded(job) && trial != null && origin;
-    trying.hidden = !isMeasuring;
-    trying.textContent = isMeasuring
-      ? `Trial ${trial}: ${describeOrigin(origin)}.${settings ? ` ${formatSettings(settings)}` : ""}` : "";
+    const { trying: reason, settings } = job.progress;
+    trying.hidden = hasEnded(job) || !reason;
+    trying.textContent = trying.hidden ? ""
+      : [reason, settings && formatSettings(settings), describeFindings(job)].filter(Boolean).join("; ");
   }
 
   function draw(job) {
@@ -52,7 +51,7 @@ export function jobHeader(path, id, refresh) {
         keyFigure("reference", rateText(baseline)),
         keyFigure("best ÷ reference", ratioText(job)),
         hasEnded(job) || job.state === "queued" ? null
-          : keyFigure("time left, at most", formatDuration(job.progress.left_s))),
+          : keyFigure("time left, about", formatDuration(job.progress.left_s))),
       el("div", { class: "buttons" },
         button("Stop", () => request(path, { method: "DELETE" }),
           { danger: true, disabled: ended || job.state === "stopping" }),

@@ -34,16 +34,10 @@ export function describeWait(job) {
   return [`queue position ${job.queue_position}`, parts.join("; ") || "starts next"].join(": ");
 }
 
-const ORIGINS = {
-  default: "TorchServe’s default, to compare with",
-  baseline: "the configuration in use today, to compare with",
-  "warm start": "one of the best configurations of an earlier run",
-  recommended: "a recommended starting point",
-  sampled: "the sampler expects the most of it, by the trials so far",
-  incumbent: "the best configuration again, to see how the host has changed",
-  confirmation: "a finalist or the reference, measured again in turn",
-  sweep: "a point of the sweep",
-};
-
-// Describe why the running trial’s configuration is measured.
-export const describeOrigin = (origin) => ORIGINS[origin] || origin;
+// Describe what is known so far, and how likely a better configuration is.
+export function describeFindings({ progress: { so_far: soFar, improvement_probability: chance } }) {
+  return [
+    soFar && `so far ${soFar}`,
+    chance == null ? null : `${Math.round(100 * chance)} % chance of a configuration over 3 % faster`,
+  ].filter(Boolean).join("; ");
+}

@@ -77,11 +77,12 @@ export async function showJob(signal, id) {
         windowsChanged = true;
       }
       if (kind === "trial") {
-        job.progress = { ...job.progress, trial: data.number, phase: "start", rate_rps: null, origin: data.origin, settings: data.settings };
+        job.progress = { ...job.progress, trial: data.number, phase: "start", rate_rps: null, settings: data.settings };
       }
       if (kind === "round") {
-        job.progress = { ...job.progress, trial: data.number, round: data.round, origin: "confirmation", settings: trials.get(data.number)?.settings };
+        job.progress = { ...job.progress, trial: data.number, round: data.round, settings: trials.get(data.number)?.settings };
       }
+      if (kind === "progress") job.progress = { ...job.progress, ...data };
       if (kind === "phase") {
         job.progress = { ...job.progress, trial: data.number, phase: data.name, rate_rps: data.rate_rps };
       }

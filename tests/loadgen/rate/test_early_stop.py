@@ -40,3 +40,19 @@ async def test_closed_loop_end_does_not_wait_for_a_server_that_fails() -> None:
     server = SimulatedServers(0.01, fail_every=1)
     window = await server.measure(Load(Closed(8), 60), ClosedLoopEnd(Goal()))
     assert window.span_s < 4
+
+
+@pytest.mark.parametrize(
+    ("hopeless_rps", "lasts_s"),
+    [
+        pytest.param(None, 8, id="nothing to beat"),
+        pytest.param(110.0, 8, id="within the margin of the rate to beat"),
+        pytest.param(200.0, 4, id="half of the rate to beat"),
+    ],
+)
+async def test_closed_loop_end_is_early_only_if_the_rate_to_beat_is_out_of_reach(
+    hopeless_rps: float | None, lasts_s: float
+) -> None:
+    load = Load(Closed(8), 60)
+    window = await SimulatedServers(0.01).measure(load, ClosedLoopEnd(Goal(), hopeless_rps))
+    assert window.span_s == pytest.approx(lasts_s, abs=0.5)

@@ -1,10 +1,12 @@
 """The view of a running study."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
 from search.cli.live import LiveView
+from search.study.progress import Progress
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialState
 from serving.config import ServerConfig
@@ -49,6 +51,27 @@ def test_live_view_shows_trial_phase_rate_best_and_time_left() -> None:
         "round 2 of 5: stopping",
     ):
         assert part in text
+
+
+def test_live_view_says_what_is_tried_and_what_is_known() -> None:
+    progress = Progress(
+        "trying larger batches (32 → 64)", "150 rps, 40 times the default", 90.0, 0.4
+    )
+    out = io.StringIO()
+    with LiveView(Console(file=out, width=60), 3, 60.0, plain=True) as view:
+        view.progress(progress)
+        view.progress(replace(progress, left_s=240.0, improvement_probability=None))
+    assert out.getvalue().splitlines() == [
+        "trying larger batches (32 → 64); so far: 150 rps, 40 times the default; "
+        "40 % chance of a configuration that is over 3 % faster; about 90 s left",
+        "about 4 min left",
+    ]
+    console = Console(file=out, width=100, force_terminal=True)
+    with LiveView(console, 3, 60.0, plain=False) as view:
+        view.progress(progress)
+        console.print(view._render())
+    for part in ("trying larger batches", "40 % that something", "about 90 s left"):
+        assert part in out.getvalue().split("4 min left")[1]
 
 
 def test_live_view_shows_the_estimate_of_a_visit() -> None:

@@ -120,3 +120,10 @@ def test_require_ratio_gates_on_the_lower_bound() -> None:
         _check_ratio(view, 1.5)
     with pytest.raises(RequirementError, match="cannot be checked"):
         _check_ratio({"ratio": None, "ratio_low": None, "ratio_warnings": []}, 1.0)
+
+
+def test_watch_prints_what_is_tried_and_known() -> None:
+    data = {"trying": "trying larger batches", "so_far": "5 rps", "left_s": 90.0, "added": 1}
+    line = service._event_line("progress", data)
+    assert line == "trying larger batches; so far: 5 rps; about 90 s left"
+    assert service._event_line("window", {}) is None

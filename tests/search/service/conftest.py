@@ -17,6 +17,7 @@ from search.service.jobs import Job, JobState, JobStore
 from search.spec.loading import parse_spec
 from search.study.driver import create_run
 from search.study.observer import EventObserver
+from search.study.progress import Progress
 from search.study.reading import open_store
 from search.trial.result import TrialState
 from tests.results import result_for
@@ -63,6 +64,7 @@ def write_run(job: Job, rates: tuple[float, ...] = (5.0, 20.0)) -> None:
     for rate in rates:
         trial, request = store.ask() or pytest.fail("the study proposes no trial")
         observer.started(request)
+        observer.progress(Progress("trying larger batches", "5 rps", 90.0, 0.4))
         observer.phase(request.number, "bracketing", rate)
         result = result_for(request, rate, state=TrialState.COMPLETE, p99_s=0.1, duration_s=3.0)
         store.tell(trial, result)

@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 
 from search.service.jobs import JobStore
-from search.service.time_left import expected_left_s
-from tests.results import trial_result
 from tests.search.service.conftest import Client, FakeRunner, submit, wait_until_running, write_run
 
 NEW = ("figures", "pareto", "plan?rps=10")
@@ -92,12 +90,3 @@ async def test_queued_job_lists_the_jobs_before_it(
     waits = [(wait["name"], wait["state"]) for wait in view["waits_for"]]
     assert waits == [("a", "running"), ("b", "queued")]
     assert (await (await client.get(f"/v1/jobs/{jobs[0].id}")).json())["waits_for"] == []
-
-
-def test_expected_left_is_the_earlier_limit() -> None:
-    results = [trial_result(0, 5.0, duration_s=10.0)]
-    search, confirm = {"trials": 4, "time_budget_s": 100}, {"rounds": 3, "time_limit_s": 20}
-    assert expected_left_s(results, search, confirm, 10) == 50
-    assert expected_left_s(results, search, confirm, 70) == 30
-    assert expected_left_s(results, search, confirm, 300, is_confirming=True) == 0
-    assert expected_left_s([], {"trials": 4}, {}, 10) is None

@@ -36,12 +36,14 @@ async def test_api_shows_a_job_from_submission_to_end(
     write_run(job)
     running = await (await client.get(f"/v1/jobs/{job.id}")).json()
     progress = running["progress"]
-    assert progress.pop("left_s") == 906.0, "two trials of 3 s and the confirmation"
-    assert progress.pop("origin") == "recommended" and progress.pop("settings")["batch_size"] == 8
+    assert 0 < progress.pop("left_s") <= 90
+    assert progress.pop("settings")["batch_size"] == 8
     assert progress.pop("trial_left_s") is None
     assert progress == {
         **{"trials_done": 2, "max_trials": 4, "trial": 1, "phase": "bracketing"},
         **{"rate_rps": 20.0, "round": None, "rounds": 40, "time_budget_s": None},
+        **{"trying": "trying larger batches", "so_far": "5 rps"},
+        "improvement_probability": 0.4,
     }
     assert running["best"]["sustained_rps"] == 20.0 and running["ratio"] == 4.0
     runner.end(job, reason="all 4 trials were run")
@@ -139,9 +141,9 @@ async def test_api_streams_events_after_the_last_received_one(
         if block
     ]
     kinds = [block["event"] for block in blocks]
-    assert kinds == [*["state"] * 2, *["trial", "phase", "result"] * 2, "state"]
-    assert json.loads(blocks[4]["data"])["sustained_rps"] == 5.0
-    answer = await client.get(url, headers={"Last-Event-ID": blocks[4]["id"]})
+    assert kinds == [*["state"] * 2, *["trial", "progress", "phase", "result"] * 2, "state"]
+    assert json.loads(blocks[5]["data"])["sustained_rps"] == 5.0
+    answer = await client.get(url, headers={"Last-Event-ID": blocks[5]["id"]})
     rest = await answer.text()
     assert text.endswith(rest) and "event: trial" in rest
     invalid = await client.get(url, headers={"Last-Event-ID": "x"})

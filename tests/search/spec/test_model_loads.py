@@ -65,7 +65,7 @@ def test_study_space_has_dimensions_of_each_model(two: Path) -> None:
     assert {"workers", "batch_size", "models.zoo.batch_size"} <= names
     assert not {"models.zoo.workers", "models.echo.batch_size", "netty_threads"} & names
     assert space.default_config.to_dict() == {}
-    point = space.recommended_points()[1]
+    point = space.recommended_points()[0]
     assert point["models.zoo.batch_size"] == 32 and point["batch_size"] == 8
     assert space.config(point).to_dict()["models"] == {"zoo": {"workers": 2, "batch_size": 32}}
     assert space.values(space.config(point)) == point

@@ -102,10 +102,11 @@ def visit_round(store: StudyStore, plan: Plan, number: int, duration_s: float = 
 
 def test_budget_reserves_time_for_confirmation(folder: Path) -> None:
     spec, store, plan = confirming_store(folder, time_budget_s=600)
-    # 4 rounds of 2 visits of 20 s, at most 150 s, then a verification of 20 + 4 × 10 s.
-    store.record_spent(600 - 210 - 51.0)
+    # 4 rounds of 2 visits of 20 s, at most 150 s, then a verification: a visit, a window of 1 s and
+    # three of 20 requests at 20 rps, with their drains.
+    store.record_spent(600 - 175 - 51.0)
     assert Budget(spec, store).may_start_trial()
-    store.record_spent(600 - 210 - 49.0)
+    store.record_spent(600 - 174 - 49.0)
     assert not Budget(spec, store).may_start_trial(), "a trial takes 50 s"
     visit_round(store, plan, 0)
     assert Budget(spec, store).may_start_trial(), "40 s of it were spent"
@@ -124,13 +125,18 @@ def test_budget_reserves_at_most_a_share(folder: Path) -> None:
 def test_budget_uses_measured_durations_of_visits(folder: Path) -> None:
     spec, store, plan = confirming_store(folder, time_budget_s=600)
     visit_round(store, plan, 0, duration_s=5.0)
-    # The next round needs 1.5 × 5 s, and a verification 5 + 40 s.
-    store.record_spent(600 - 54.0)
+    # The next round needs 1.5 × 5 s, and a verification 5 s and about 4.4 s of windows.
+    store.record_spent(600 - 17.5)
     assert Budget(spec, store).may_start_step(Step("1", 1, plan.requests))
-    store.record_spent(600 - 50.0)
+    store.record_spent(600 - 16.5)
     budget = Budget(spec, store)
     assert not budget.may_start_step(Step("1", 1, plan.requests))
     assert budget.may_start_step(Step(VERIFICATION, 1, plan.requests[:1]))
+    store.record_spent(600 - 10.0)
+    both = Step(VERIFICATION, 1, plan.requests)
+    assert not Budget(spec, store).may_start_step(both), (
+        "half of the second would exceed the budget"
+    )
     assert budget.pending_confirmation() is not None
 
 

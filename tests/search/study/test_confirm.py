@@ -120,7 +120,7 @@ def test_plan_visits_shortly_and_verifies_thoroughly(store: StudyStore) -> None:
 def test_confirm_interleaves_visits_then_verifies_winner(store: StudyStore) -> None:
     host = Host()
     found = run(store, plan_for(store, 2), host)
-    assert host.measured[:6] == [("0", 0), ("0", 2), ("0", 4), ("1", 4), ("1", 2), ("1", 0)]
+    assert host.measured[:6] == [("0", 0), ("0", 2), ("0", 4), ("1", 4), ("1", 2), ("2", 0)]
     assert [visit for visit in host.measured if visit[0] == VERIFICATION] == [(VERIFICATION, 2)]
     assert found.plan.requests[found.winner].number == 2
     sustained = found.sustained(found.winner)
@@ -153,7 +153,20 @@ def test_confirm_verifies_when_time_is_over(store: StudyStore) -> None:
     run(store, plan_for(store, 2), more, may_start)
     assert more.measured == [], "a resumed run without more time measures nothing"
     found = run(store, plan_for(store, 2), more)
-    assert found.race.rounds > 2 and more.measured[0] == ("2", 2)
+    assert found.race.rounds > 2 and more.measured[0] == ("2", 0)
+
+
+def test_confirm_verifies_leader_alone_if_there_is_no_time_for_the_tied(store: StudyStore) -> None:
+    def may_start(step: Step) -> bool:
+        return len(step.requests) == 1 if step.is_verification else step.round_number < 2
+
+    plan, host = plan_for(store, 2), Host(rates={2: 100.0, 4: 99.9})
+    found = run(store, plan, host, may_start)
+    winner = plan.requests[found.winner].number
+    assert [visit for visit in host.measured if visit[0] == VERIFICATION] == [
+        (VERIFICATION, winner)
+    ]
+    assert len(found.comparisons) == 1 and found.comparisons[0].is_indistinguishable
 
 
 def test_confirm_extends_rounds(store: StudyStore) -> None:

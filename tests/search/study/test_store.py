@@ -383,3 +383,9 @@ def test_store_records_pruned_and_failed_trials_as_such(tmp_path: Path) -> None:
     assert (pruned.state, failed.state) == (OptunaTrialState.PRUNED, OptunaTrialState.FAIL)
     assert pruned.values is None and failed.values is None
     assert pruned.user_attrs["reason"] == failed.user_attrs["reason"] == "too slow"
+
+
+def test_store_screens_references_that_a_confirmation_measures_again(tmp_path: Path) -> None:
+    baseline = ServerConfig(workers=2)
+    store = begun_store(tmp_path, baseline=baseline, screen_references=True)
+    assert [measure(store, 5.0).depth for _ in range(3)] == [Depth.SCREEN] * 3
