@@ -116,6 +116,12 @@ def export(
     headroom: Annotated[
         float, typer.Option(min=0, max=0.95, help="share of the claimed rate to keep free")
     ] = 0.3,
+    pr_body: Annotated[
+        Path | None,
+        typer.Option(
+            "--pr-body", metavar="FILE", help="path of a Markdown text to write, for a pull request"
+        ),
+    ] = None,
 ) -> None:
     """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
     from search.export.common import ExportFormat
@@ -126,6 +132,8 @@ def export(
     if export_format not in set(ExportFormat):
         known = ", ".join(ExportFormat)
         raise CommandError(f"--format must be one of {known} (got {export_format!r})")
+    if pr_body is not None and (pr_body.is_dir() or not pr_body.parent.is_dir()):
+        raise CommandError(f"--pr-body must be a file in an existing folder (got {pr_body})")
     pairs = [text.partition("=") for text in properties or ()]
     if invalid := [name for name, equals, _ in pairs if not equals]:
         raise CommandError(f"--set must be KEY=VALUE (got {invalid[0]!r})")
@@ -140,10 +148,11 @@ def export(
         raise RunError(f"{run} is a sweep, which chooses no configuration; run servetune tune")
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
+    archive = outcome.spec.archive()
     written = write_files(
         outcome.run,
         chosen,
-        outcome.spec.archive(),
+        archive,
         outcome.confirmation,
         ExportFormat(export_format),
         target,
@@ -156,6 +165,25 @@ def export(
     for note in written.notes:
         console.print(f"note: {note}")
     console.print(f"trial {chosen.number} → {written.folder}")
+    if pr_body is not None:
+        from search.export.pull_request import pull_request_text
+
+        body = pull_request_text(
+            outcome.run,
+            chosen,
+            outcome.reference,
+            archive,
+            written.confirmation,
+            ExportFormat(export_format),
+            written.resource_name,
+            written.notes,
+            written.diff,
+        )
+        try:
+            pr_body.write_text(body)
+        except OSError as error:
+            raise CommandError(f"{pr_body} cannot be written: {error.strerror}") from None
+        console.print(f"pull request → {pr_body}")
 
 
 def verify(
