@@ -35,6 +35,7 @@ from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.deployment import archived_settings
+from serving.limits import Limits
 from serving.production import DeploymentTarget
 from serving.server import LOG_CONFIG
 from serving.versions import NEWEST, find_version
@@ -54,6 +55,9 @@ _FORMATS_OF_SEVERAL_MODELS = (
     ExportFormat.PROPERTIES,
     ExportFormat.MODEL_CONFIG,
     ExportFormat.COMPOSE,
+    ExportFormat.DOCKER,
+    ExportFormat.SYSTEMD,
+    ExportFormat.KUBERNETES,
 )
 _CHANGES_ITEM = "- `changes.diff`: the changes to the config.properties in use.\n"
 
@@ -122,8 +126,11 @@ def export(
     scaling = _scaling(result, effective, float(claim["claimed_rps"]), load_rps, headroom)
     claim |= {"format": export_format, "scaling": asdict(scaling)}
     resources = _resources(run, result)
+    limits = run.spec().serving.limits
+    memory = None if limits.memory_mb is None else limits.memory_mb << 20
     request = ExportRequest(
-        new, result.config, archive, target, image, effective, scaling, resources
+        *(new, result.config, archive, target, image, effective, scaling, resources),
+        limits=Limits(limits.cpus, memory),
     )
     with run.files_locked():
         shutil.rmtree(new, ignore_errors=True)

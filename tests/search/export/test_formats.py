@@ -15,6 +15,7 @@ import yaml
 
 from search.cli.main import run_command
 from search.export.common import ExportFormat
+from search.export.exported_files import ExportedFiles, compare_settings
 from search.export.files import export
 from search.study.outcome import Outcome
 from servetune.errors import ExitStatus
@@ -130,6 +131,28 @@ def test_export_carries_the_limits_of_the_trial(
     specification.write_text(yaml.safe_dump(data))
     platform = read_platform(exported(outcome, ServerConfig(), export_format))
     assert platform is not None and platform.limits == Limits(1.5, 900 << 20)
+
+
+@pytest.mark.parametrize("limits", [{"cpus": 0.75}, {"memory_mb": 700}])
+@pytest.mark.parametrize("export_format", ExportFormat)
+def test_exported_files_have_the_limits_of_the_trial_and_report_changes(
+    outcome: Outcome, tmp_path: Path, export_format: ExportFormat, limits: dict[str, float]
+) -> None:
+    specification = outcome.run.folder / "spec.yaml"
+    data = yaml.safe_load(specification.read_text())
+    data["serving"]["limits"] = limits
+    specification.write_text(yaml.safe_dump(data))
+    folder = exported(outcome, ServerConfig(), export_format)
+    store = outcome.spec.model.archive.parent
+    files = ExportedFiles.read(folder, store, tmp_path)
+    assert files.limits.cpus in (limits.get("cpus"), 2), "or the cores of the host"
+    if "memory_mb" in limits:
+        assert files.limits.memory_bytes == 700 << 20
+    (name,) = limits
+    without = replace(files, platform=replace(files.platform, limits=Limits()))
+    failed = [c.what for c in compare_settings(without, files.claim["settings"]) if not c.passed]
+    has_limits = export_format in ("compose", "systemd", "kserve", "kubernetes")
+    assert failed == ([f"limit {name}"] if has_limits else [])
 
 
 def test_sagemaker_refuses_what_no_variable_carries(
