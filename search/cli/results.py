@@ -201,8 +201,10 @@ def verify(
     ] = 3,
 ) -> None:
     """Start exported files, and compare settings and rate with the trial they come from."""
+    from search.export.not_checked import not_checked
     from search.export.verify import verify as check_files
     from search.study.run_folder import Run
+    from serving.platforms.reading import read_platform
 
     console = create_console()
     on_phase = _phase_printer(console)
@@ -212,6 +214,9 @@ def verify(
     for check in checks:
         table.add_row("ok" if check.passed else "✗", check.what, check.found)
     console.print(table)
+    platform = read_platform(files)
+    for what in not_checked(platform.platform) if platform else ():
+        console.print(f"not checked: {what}")
     failed = [check.what for check in checks if not check.passed]
     console.print(f"FAIL: {', '.join(failed)}" if failed else "PASS")
     if failed:

@@ -31,9 +31,7 @@ def write_compose(request: ExportRequest) -> FormatFiles:
     write_yaml(request.folder / "compose.yaml", {"services": services})
     return FormatFiles(
         listen_everywhere(text),
-        command="docker compose up"
-        if note
-        else "MODEL_STORE=/folder/of/archive docker compose up",
+        command="docker compose up" if note else "MODEL_STORE=/folder/of/archive docker compose up",
         environment_use="`compose.yaml` reads it.",
         key_file_place="in the container (`docker compose exec torchserve cat key_file.json`)",
         notes=(
