@@ -40,8 +40,8 @@ async def load_error(archive: Archive, python: str, environment: Mapping[str, st
         except (ArchiveError, OSError, ValueError, KeyError, TypeError):
             return ""
         process = await asyncio.create_subprocess_exec(
-            *(python, "-P", "-c", _LOAD, archive.name, str(folder), handler),
-            cwd=temporary,
+            *(python, "-c", _LOAD, archive.name, str(folder), handler),
+            cwd=temporary,  # No folder of the user is on the path, also before Python 3.11.
             env={**environment, "PYTHONPATH": str(folder)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -43,6 +43,7 @@ def imported(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     return dict(json.loads(capsys.readouterr().out))
 
 
+@pytest.mark.timeout(300 if EXAMPLES <= 50 else 3600)
 @pytest.mark.parametrize("export_format", ExportFormat)
 def test_export_carries_every_configuration(
     outcome: Outcome, capsys: pytest.CaptureFixture[str], export_format: ExportFormat
@@ -60,12 +61,17 @@ def test_export_carries_every_configuration(
         assert config.environment.items() <= settings.get("environment", {}).items(), seed
         assert config.jvm.items() <= settings.get("jvm", {}).items(), seed
         assert config.properties.items() <= settings.get("properties", {}).items(), seed
+        if export_format is ExportFormat.KUBERNETES:
+            validate_manifests(folder)
 
 
 @pytest.mark.parametrize("export_format", [ExportFormat.KUBERNETES, ExportFormat.KSERVE])
 def test_export_writes_valid_manifests(outcome: Outcome, export_format: ExportFormat) -> None:
+    validate_manifests(exported(outcome, random_config(1), export_format))
+
+
+def validate_manifests(folder: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate")
-    folder = exported(outcome, random_config(1), export_format)
     for path in sorted(folder.glob("*.yaml")):
         document = yaml.safe_load(path.read_text())
         if "k8s.io" not in document["apiVersion"] and "kserve" not in document["apiVersion"]:
