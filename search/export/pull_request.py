@@ -88,8 +88,8 @@ def redacted_diff(before: str, after: str) -> str:
 
 def settings_diff(before: ServerConfig, after: ServerConfig) -> str:
     """Return the changes between the settings of two configurations, one setting a line."""
-    lines = [[f"{name}={text}\n" for name, text in _shown(c).items()] for c in (before, after)]
-    return "".join(difflib.unified_diff(*lines, "today", "proposed", n=0))
+    old, new = ([f"{k}={text}\n" for k, text in _shown(c).items()] for c in (before, after))
+    return "".join(difflib.unified_diff(old, new, "today", "proposed", n=0))
 
 
 def _redacted_lines(text: str) -> list[str]:
