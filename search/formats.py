@@ -32,7 +32,8 @@ EVENTS_VERSION = 2
 #: 2: the same with a version.
 #: 3: `kept` holds settings instead of lines.
 #: 4: `expected_rps`, `batch_capacity`, `scaling`; other models; `kept` holds all that is added.
-CLAIM_VERSION = 4
+#: 5: `limits` of the trial.
+CLAIM_VERSION = 5
 #: measurements.json of a trial: `result`, `probes`, `windows`.
 #: 1: no version, `result` flat.
 #: 2: `result` as in trials.jsonl, version 2.

@@ -23,6 +23,8 @@ from serving.oom import OomWatch
 GPU_MEMORY_MESSAGE = b"CUDA out of memory"
 #: TorchServe restarts a worker whose model does not load for as long as it runs.
 MAX_LOAD_FAILURES = 2
+#: Logged when a worker exits that was started in place of another, whatever it printed.
+_STARTED_AGAIN = "Auto recovery failed again"
 #: Share of the available memory that a server without a memory limit may use.
 MEMORY_SHARE = 0.85
 #: Share of one core that reading the memory of the server may use: 10 to 30 ms per GiB.
@@ -166,10 +168,14 @@ class ServerHealth:
                 FailureKind.OUT_OF_MEMORY, "the kernel killed a worker while it loaded the model"
             )
         log = self._log_path.read_text(errors="replace")
-        if log.count("Backend worker process died") >= MAX_LOAD_FAILURES:
+        has_raised = log.count("Backend worker process died") >= MAX_LOAD_FAILURES
+        if has_raised or _STARTED_AGAIN in log:
             await asyncio.sleep(_LOG_DELAY_S)  # The reason is the last line of the traceback.
             raise self.error(
-                FailureKind.MODEL_NOT_LOADED, "the handler raised an error while loading the model"
+                FailureKind.MODEL_NOT_LOADED,
+                "the handler raised an error while loading the model"
+                if has_raised
+                else "the workers exited while they loaded the model",
             )
 
     def observe_workers(self) -> bool:

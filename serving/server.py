@@ -25,6 +25,7 @@ from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.health import ServerHealth, WorkerProcess
 from serving.leftovers import HOME_PREFIX, kill_group, remove_leftovers
+from serving.load_check import load_error
 from serving.metrics import ServerCounters
 from serving.model_config import archive_settings, overrides, unpack_with_settings
 from serving.ports import LOOPBACK
@@ -38,6 +39,7 @@ METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
 #: The variables that a server inherits; the configuration sets all others. Ray sets
 #: OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES in its workers, which must not reach the server.
 INHERITED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
+_TRACEBACK = "Traceback (most recent call last)"
 _POLL_S = 0.2
 _WATCH_S = 1.0
 #: The path of a worker's Unix socket, in the server's folder, holds about 107 bytes.
@@ -340,15 +342,12 @@ class TorchServe:
             waited_s = time.monotonic() - started
             described = [await self._describe(archive.name) for archive in self.site.archives]
             descriptions = [description for description in described if description is not None]
-            if len(descriptions) == len(described):
-                if all(map(is_ready, descriptions)):
-                    self._record_models(descriptions)
-                    self.processes = self._health.worker_processes()
-                    self._tasks.append(asyncio.create_task(self._watch()))
-                    return
-                await self._health.check_loading()
-            else:
-                self._health.observe_workers()
+            if len(descriptions) == len(described) and all(map(is_ready, descriptions)):
+                self._record_models(descriptions)
+                self.processes = self._health.worker_processes()
+                self._tasks.append(asyncio.create_task(self._watch()))
+                return
+            await self._check_loading()
             if waited_s > self.site.ready_timeout_s:
                 raise self._health.error(
                     FailureKind.NOT_READY,
@@ -356,6 +355,19 @@ class TorchServe:
                     "(serving.ready_timeout_s)",
                 )
             self._health.check_memory()
+
+    async def _check_loading(self) -> None:
+        """Raise ServerError if the workers cannot load a model, with the handler's own error."""
+        try:
+            await self._health.check_loading()
+        except ServerError as error:
+            if error.kind is not FailureKind.MODEL_NOT_LOADED or _TRACEBACK in error.log:
+                raise
+            python, environment = self.site.installation.python, self.environment()
+            for archive in self.site.archives:
+                if found := await load_error(archive, python, environment):
+                    raise ServerError(error.kind, error.message, found) from None
+            raise
 
     async def _describe(self, name: str) -> dict[str, Any] | None:
         """Return TorchServe's description of a model; None if it does not answer yet."""

@@ -53,7 +53,7 @@ class Pace:
         )
 
     def judged_s(self, rate_rps: float) -> float:
-        """Return the duration of a window of Poisson arrivals that is judged by its latency, seconds."""
+        """Return the duration of a window that is judged by its latency, seconds."""
         limits, goal = self.thresholds, self.goal
         enough_s = min(limits.latency_requests / rate_rps, 2 * goal.window_limit_s)
         return max(goal.window_s, enough_s, self.jitter_s(rate_rps))

@@ -121,6 +121,12 @@ def export(
     headroom: Annotated[
         float, typer.Option(min=0, max=0.95, help="share of the claimed rate to keep free")
     ] = 0.3,
+    pr_body: Annotated[
+        Path | None,
+        typer.Option(
+            "--pr-body", metavar="FILE", help="path of a Markdown text to write, for a pull request"
+        ),
+    ] = None,
 ) -> None:
     """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
     from search.answer.pareto import pareto_points
@@ -133,6 +139,8 @@ def export(
     if export_format not in set(ExportFormat):
         known = ", ".join(ExportFormat)
         raise CommandError(f"--format must be one of {known} (got {export_format!r})")
+    if pr_body is not None and (pr_body.is_dir() or not pr_body.parent.is_dir()):
+        raise CommandError(f"--pr-body must be a file in an existing folder (got {pr_body})")
     pairs = [text.partition("=") for text in properties or ()]
     if invalid := [name for name, equals, _ in pairs if not equals]:
         raise CommandError(f"--set must be KEY=VALUE (got {invalid[0]!r})")
@@ -152,10 +160,11 @@ def export(
     chosen = outcome.chosen if trial is None else results[trial]
     if chosen is None:
         raise RunError(f"no trial of {run} sustained any rate")
+    archive = outcome.spec.archive()
     written = write_files(
         outcome.run,
         chosen,
-        outcome.spec.archive(),
+        archive,
         outcome.confirmation,
         ExportFormat(export_format),
         target,
@@ -168,6 +177,25 @@ def export(
     for note in written.notes:
         console.print(f"note: {note}")
     console.print(f"trial {chosen.number} → {written.folder}")
+    if pr_body is not None:
+        from search.export.pull_request import pull_request_text
+
+        body = pull_request_text(
+            outcome.run,
+            chosen,
+            outcome.reference,
+            archive,
+            written.confirmation,
+            ExportFormat(export_format),
+            written.resource_name,
+            written.notes,
+            written.diff,
+        )
+        try:
+            pr_body.write_text(body)
+        except OSError as error:
+            raise CommandError(f"{pr_body} cannot be written: {error.strerror}") from None
+        console.print(f"pull request → {pr_body}")
 
 
 def verify(
@@ -185,8 +213,10 @@ def verify(
     ] = 3,
 ) -> None:
     """Start exported files, and compare settings and rate with the trial they come from."""
+    from search.export.not_checked import not_checked
     from search.export.verify import verify as check_files
     from search.study.run_folder import Run
+    from serving.platforms.reading import read_platform
 
     console = create_console()
     on_phase = _phase_printer(console)
@@ -196,6 +226,9 @@ def verify(
     for check in checks:
         table.add_row("ok" if check.passed else "✗", check.what, check.found)
     console.print(table)
+    platform = read_platform(files)
+    for what in not_checked(platform.platform) if platform else ():
+        console.print(f"not checked: {what}")
     failed = [check.what for check in checks if not check.passed]
     console.print(f"FAIL: {', '.join(failed)}" if failed else "PASS")
     if failed:

@@ -22,7 +22,7 @@ def claim_of(
     run: Run, result: TrialResult, archive: Archive, confirmed: Confirmed | None
 ) -> dict[str, Any]:
     """Return the claimed settings and rate as plain JSON data."""
-    load = run.spec().load
+    load, limits = run.spec().load, run.spec().serving.limits
     prediction = confirmed.sustained if confirmed else None
     return {
         "format_version": CLAIM_VERSION,
@@ -43,6 +43,7 @@ def claim_of(
         "p99_s": result.p99_s,
         "arrivals": load.arrivals,
         "timeout_s": load.timeout_s,
+        "limits": {"cpus": limits.cpus, "memory_mb": limits.memory_mb},
         "mix": dict(load.mix),
         "background": {each.model: each.rate_rps for each in load.background},
     }

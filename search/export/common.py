@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,6 +19,7 @@ from serving.archive_files import copy_archive
 from serving.config import MODEL_KEYS, ServerConfig
 from serving.environment import parse_environment
 from serving.exported import MODEL_STORE
+from serving.limits import Limits
 from serving.model_config import archive_settings, overrides, rebuild_archive
 from serving.production import DeploymentTarget
 
@@ -50,6 +51,7 @@ class ExportRequest:
         effective: the model's settings as the trial's server described them, by name.
         scaling: what a replica can take.
         resources: what a replica needs.
+        limits: those of the trial.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class ExportRequest:
     effective: Mapping[str, int]
     scaling: Scaling
     resources: Resources
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def container_image(self) -> str:

@@ -20,7 +20,7 @@ from serving.production import inference_port, listen_everywhere
 
 def write_compose(request: ExportRequest) -> FormatFiles:
     """Write compose.yaml; inference listens on all addresses of the container."""
-    name = request.archive.path.name
+    name = ", ".join(archive.path.name for archive in request.archives)
     text = request.target.properties_text(request.config, request.archive)
     properties = javaproperties.loads(text)
     address = urlsplit(properties.get("inference_address", "http://127.0.0.1:8080"))
@@ -31,7 +31,7 @@ def write_compose(request: ExportRequest) -> FormatFiles:
     write_yaml(request.folder / "compose.yaml", {"services": services})
     return FormatFiles(
         listen_everywhere(text),
-        command="docker compose up" if note else f"MODEL_STORE=/folder/of/{name} docker compose up",
+        command="docker compose up" if note else "MODEL_STORE=/folder/of/archive docker compose up",
         environment_use="`compose.yaml` reads it.",
         key_file_place="in the container (`docker compose exec torchserve cat key_file.json`)",
         notes=(
@@ -68,7 +68,10 @@ def _service(request: ExportRequest, published_port: str, store: str) -> dict[st
 
 
 def _limits(request: ExportRequest) -> dict[str, Any]:
-    if not request.resources.are_limits:
-        return {}
-    limits = {"cpus": f"{request.resources.cpus:g}", "memory": f"{request.resources.memory_mb}M"}
-    return {"deploy": {"resources": {"limits": limits}}}
+    given = request.limits
+    limits: dict[str, str] = {}
+    if given.cpus is not None:
+        limits["cpus"] = f"{given.cpus:g}"
+    if given.memory_bytes is not None:
+        limits["memory"] = f"{given.memory_bytes >> 20}M"
+    return {"deploy": {"resources": {"limits": limits}}} if limits else {}

@@ -8,6 +8,7 @@ import javaproperties
 
 from search.export.common import ExportRequest, FormatFiles, write_archives_if_one_overrides
 from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
+from serving.archive import Archive
 from serving.exported import MODEL_STORE
 from serving.production import listen_everywhere
 
@@ -18,17 +19,12 @@ def write_docker(request: ExportRequest) -> FormatFiles:
     """Write a Dockerfile; the image holds the archive, its settings and the environment."""
     text = request.target.properties_text(request.config, request.archive)
     note = write_archives_if_one_overrides(request)
-    name, image = request.archive.path.name, request.container_image
-    tag = request.resource_name
-    source = "" if note else f"--from={_ARCHIVES} "
-    path = f"{MODEL_STORE}/{name}" if note else name
-    is_folder = request.archive.path.is_dir()
-    target = f"{HOME}/{MODEL_STORE}/{name}" if is_folder else f"{HOME}/{MODEL_STORE}/"
+    image, tag = request.container_image, request.resource_name
     lines = [
         f"FROM {image}",
         f"WORKDIR {HOME}",
         f"COPY config.properties log4j2.xml {HOME}/",
-        f"COPY {source}{path} {target}",
+        *(_copied(archive, is_exported=bool(note)) for archive in request.archives),
         *(f"ENV {name}={_quoted(text)}" for name, text in request.environment.items()),
         "EXPOSE 8080",
         f"ENTRYPOINT {_json(TORCHSERVE_COMMAND)}",
@@ -50,6 +46,13 @@ def write_docker(request: ExportRequest) -> FormatFiles:
         ),
         notes=(*([note] if note else []), *container_notes(image, javaproperties.loads(text))),
     )
+
+
+def _copied(archive: Archive, is_exported: bool) -> str:
+    """Return the instruction that copies an archive, from the files or from its folder."""
+    name, store = archive.path.name, f"{HOME}/{MODEL_STORE}"
+    source = f"{MODEL_STORE}/{name}" if is_exported else f"--from={_ARCHIVES} {name}"
+    return f"COPY {source} {store}/{name if archive.path.is_dir() else ''}"
 
 
 def _quoted(text: str) -> str:

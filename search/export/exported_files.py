@@ -18,10 +18,14 @@ from serving.archive_files import digest
 from serving.config import ServerConfig
 from serving.deployment import Deployment
 from serving.errors import ConfigError
+from serving.limits import Limits
 from serving.platforms.files import PlatformFiles
 from serving.platforms.reading import read_platform
 from serving.production import RATE_PROPERTIES
 from serving.sagemaker_archive import MODEL_TAR, unpack_model_tar
+
+#: Platforms whose files have the limits of the container or unit.
+_WITH_LIMITS = ("compose", "systemd", "kserve", "kubernetes")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,19 @@ class ExportedFiles:
         return ServerConfig(**self.claim["kept"])
 
     @property
+    def limits(self) -> Limits:
+        """The limits under which the platform runs the files.
+
+        Those of a platform whose files have none, such as a host or an instance type, are in the
+        claim.
+        """
+        if self.platform.platform in _WITH_LIMITS:
+            return self.platform.limits
+        given = self.claim["limits"]
+        memory_mb = given["memory_mb"]
+        return Limits(given["cpus"], None if memory_mb is None else memory_mb << 20)
+
+    @property
     def deployment(self) -> Deployment:
         """The configuration in the files, including the archive's own settings.
 
@@ -130,6 +147,7 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
         _check_archive(f"archive of {other.name}", other.sha256, files.claim["models"][other.name])
         for other in files.others
     ]
+    checks += _check_limits(files)
     actual, kept = flat(files.deployment.config.to_dict()), flat(files.kept.to_dict())
     expected = flat(claimed)
     for path in sorted({*expected, *actual}):
@@ -145,6 +163,24 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
             # The export noted the settings that stay from the config.properties in use.
             found = f"{value}; the trial did not set it"
             checks.append(Check(path, kept.get(path) == value, found))
+    return checks
+
+
+def _check_limits(files: ExportedFiles) -> list[Check]:
+    """Compare the limits with those of the trial; those that the trial did not have are free."""
+    found, given = files.limits, files.claim["limits"]
+    actual: dict[str, float | None] = {
+        "cpus": found.cpus,
+        "memory_mb": None if found.memory_bytes is None else found.memory_bytes >> 20,
+    }
+    checks = []
+    for name, value in given.items():
+        if value is not None:
+            # Platforms round cores to a thousandth.
+            number = actual[name]
+            is_same = number is not None and abs(number - value) < 0.001
+            text = f"{number}" if is_same else f"{number}; the trial had {value}"
+            checks.append(Check(f"limit {name}", is_same, text))
     return checks
 
 

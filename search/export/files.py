@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from search.export.kserve import write_kserve
 from search.export.kubernetes import write_kubernetes
 from search.export.model_config import write_model_config
 from search.export.properties import write_properties
+from search.export.pull_request import redacted_diff
 from search.export.readme import figures, use_of_common_files
 from search.export.resources import Resources
 from search.export.sagemaker import write_sagemaker
@@ -39,6 +39,7 @@ from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.deployment import archived_settings
+from serving.limits import Limits
 from serving.production import DeploymentTarget
 from serving.server import LOG_CONFIG
 from serving.versions import NEWEST, find_version
@@ -58,6 +59,9 @@ _FORMATS_OF_SEVERAL_MODELS = (
     ExportFormat.PROPERTIES,
     ExportFormat.MODEL_CONFIG,
     ExportFormat.COMPOSE,
+    ExportFormat.DOCKER,
+    ExportFormat.SYSTEMD,
+    ExportFormat.KUBERNETES,
 )
 _CHANGES_ITEM = "- `changes.diff`: the changes to the config.properties in use.\n"
 
@@ -69,12 +73,16 @@ class ExportResult:
     Attributes:
         folder: the folder that holds them.
         notes: what the user must know before deploying them.
-        diff: changes to the config.properties in use; empty without one.
+        diff: changes to the config.properties in use, without secrets; empty without one.
+        resource_name: the name of the platform's resources.
+        confirmation: that of this trial; None if it was not confirmed.
     """
 
     folder: Path
     notes: tuple[str, ...]
     diff: str
+    resource_name: str
+    confirmation: Confirmation | None
 
 
 def export(
@@ -130,8 +138,11 @@ def export(
     )
     claim |= {"format": export_format, "scaling": asdict(scaling)}
     resources = _resources(run, result)
+    limits = run.spec().serving.limits
+    memory = None if limits.memory_mb is None else limits.memory_mb << 20
     request = ExportRequest(
-        new, result.config, archive, target, image, effective, scaling, resources
+        *(new, result.config, archive, target, image, effective, scaling, resources),
+        limits=Limits(limits.cpus, memory),
     )
     with run.files_locked():
         shutil.rmtree(new, ignore_errors=True)
@@ -143,7 +154,7 @@ def export(
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-    return ExportResult(folder, notes, diff)
+    return ExportResult(folder, notes, diff, request.resource_name, confirmation)
 
 
 def _replace_folder(new: Path, folder: Path) -> None:
@@ -238,7 +249,6 @@ def _write_common_files(request: ExportRequest, files: FormatFiles) -> str:
     (folder / files.properties_path).write_bytes(text.encode("latin-1"))
     if request.target.base is None:
         return ""
-    lines = (request.target.base.splitlines(keepends=True), text.splitlines(keepends=True))
-    diff = "".join(difflib.unified_diff(*lines, "in use", "config.properties"))
+    diff = redacted_diff(request.target.base, text)
     (folder / "changes.diff").write_text(diff)
     return diff

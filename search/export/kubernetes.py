@@ -70,9 +70,10 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
         readme_items=fill_template(
             "readme_kubernetes",
             name=name,
-            archive=f"{MODEL_STORE}/{request.archive.path.name}"
-            if note
-            else f"{request.archive.path.name}",
+            archives=" and ".join(
+                f"`{MODEL_STORE}/{each.path.name}`" if note else f"`{each.path.name}`"
+                for each in request.archives
+            ),
             target_rps=f"{request.scaling.target_rps:.3g}",
             headroom=f"{100 * request.scaling.headroom:.0f}",
             metric=POD_METRIC,

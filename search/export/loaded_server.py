@@ -89,12 +89,12 @@ class ExportedLoad:
             raise RunError("no requests to send: pass --against RUN or --requests FILE")
         archive = files.deployment.archive
         if spec is not None:
-            # The limits and secrets of the trial; any free ports.
+            # The secrets of the trial; any free ports.
             site = replace(spec.site(spec.installation()), archive=archive, ports=Ports())
-            site = replace(site, others=files.others)
+            site = replace(site, others=files.others, limits=files.limits)
             goal = spec.rate_goal()
         else:
-            site = Site(archive, find_installation(), others=files.others)
+            site = Site(archive, find_installation(), others=files.others, limits=files.limits)
             goal = Goal(arrivals=files.claim["arrivals"], timeout_s=files.claim["timeout_s"])
         config = ServerConfig(**files.claim["settings"])
         return cls(

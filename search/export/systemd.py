@@ -16,9 +16,11 @@ def write_systemd(request: ExportRequest) -> FormatFiles:
     text = request.target.properties_text(request.config, request.archive)
     note = write_archives_if_one_overrides(request)
     name = f"torchserve-{request.resource_name}"
-    resources, limits = request.resources, []
-    if resources.are_limits:
-        limits = [f"CPUQuota={100 * (resources.cpus or 1):g}%", f"MemoryMax={resources.memory_mb}M"]
+    given, limits = request.limits, []
+    if given.cpus is not None:
+        limits.append(f"CPUQuota={100 * given.cpus:g}%")
+    if given.memory_bytes is not None:
+        limits.append(f"MemoryMax={given.memory_bytes >> 20}M")
     unit = fill_template(
         "systemd.service",
         model=request.archive.name,
@@ -26,7 +28,8 @@ def write_systemd(request: ExportRequest) -> FormatFiles:
         limits="".join(f"{line}\n" for line in limits),
     )
     (request.folder / f"{name}.service").write_text(unit)
-    archive = f"{MODEL_STORE}/{request.archive.path.name}" if note else "/folder/of/archive"
+    store = MODEL_STORE if note else "/folder/of/archive"
+    archive = " ".join(f"{store}/{each.path.name}" for each in request.archives)
     command = fill_template("systemd_install", name=name, archive=archive).strip()
     return FormatFiles(
         text,

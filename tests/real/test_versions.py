@@ -15,8 +15,10 @@ import aiohttp
 import pytest
 import yaml
 
+from servetune.errors import FailureKind
 from serving.archive import Archive
 from serving.config import ServerConfig
+from serving.errors import ServerError
 from serving.installation import find_installation
 from serving.server import TorchServe
 from serving.site import Site
@@ -111,6 +113,30 @@ async def test_torchserve_0_9_0_applies_a_timeout_that_it_does_not_describe(
     config = ServerConfig(workers=1, response_timeout_s=1, netty_threads=1)
     async with TorchServe(config, site, tmp_path / "trial") as server:
         assert await asyncio.wait_for(ask(server.url), 20) == 500
+
+
+@pytest.mark.parametrize(
+    "source, cause",
+    [
+        (
+            "import no_such_module\n\ndef handle(data, context):\n    return data\n",
+            "no_such_module",
+        ),
+        ("def handle(data, context):\n    raise ValueError('no weights')\n", "no weights"),
+        ("import os\n\ndef handle(data, context):\n    os._exit(3)\n", "exits with status 3"),
+    ],
+    ids=["import", "initialization", "exit"],
+)
+async def test_torchserve_0_9_0_reports_the_error_of_a_handler_that_does_not_load(
+    interpreters: Callable[[str], Path], tmp_path: Path, source: str, cause: str
+) -> None:
+    archive = Archive.read(make_archive(tmp_path, source))
+    site = Site(archive, find_installation(str(interpreters("0.9.0"))), ready_timeout_s=100)
+    with pytest.raises(ServerError) as caught:
+        async with TorchServe(ServerConfig(workers=1), site, tmp_path / "trial"):
+            pass
+    assert caught.value.kind is FailureKind.MODEL_NOT_LOADED
+    assert cause in caught.value.log
 
 
 def test_tune_with_torchserve_0_9_0_ends_with_files_that_serve(

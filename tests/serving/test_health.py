@@ -204,6 +204,21 @@ async def test_check_loading_counts_kills_in_cgroup(health: ServerHealth, tmp_pa
         await health.check_loading()
 
 
+async def test_check_loading_notices_workers_that_exit_without_a_traceback(
+    health: ServerHealth, log: Path
+) -> None:
+    with log.open("a") as file:
+        file.write("Torch worker started.\n")
+        file.flush()
+        await health.check_loading()
+        file.write("o.p.s.wlm.WorkerThread - Auto recovery failed again\n")
+    with pytest.raises(
+        ServerError, match="the workers exited while they loaded the model"
+    ) as found:
+        await health.check_loading()
+    assert found.value.kind is FailureKind.MODEL_NOT_LOADED
+
+
 async def test_check_loading_names_handler_after_two_failures(
     health: ServerHealth, log: Path
 ) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from search.cli.main import run_command
 from search.export.common import ExportFormat
+from search.export.exported_files import ExportedFiles, compare_settings
 from search.export.files import export
 from search.study.outcome import Outcome
 from servetune.errors import ExitStatus
@@ -42,6 +43,7 @@ def imported(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     return dict(json.loads(capsys.readouterr().out))
 
 
+@pytest.mark.timeout(300 if EXAMPLES <= 50 else 3600)
 @pytest.mark.parametrize("export_format", ExportFormat)
 def test_export_carries_every_configuration(
     outcome: Outcome, capsys: pytest.CaptureFixture[str], export_format: ExportFormat
@@ -59,12 +61,17 @@ def test_export_carries_every_configuration(
         assert config.environment.items() <= settings.get("environment", {}).items(), seed
         assert config.jvm.items() <= settings.get("jvm", {}).items(), seed
         assert config.properties.items() <= settings.get("properties", {}).items(), seed
+        if export_format is ExportFormat.KUBERNETES:
+            validate_manifests(folder)
 
 
 @pytest.mark.parametrize("export_format", [ExportFormat.KUBERNETES, ExportFormat.KSERVE])
 def test_export_writes_valid_manifests(outcome: Outcome, export_format: ExportFormat) -> None:
+    validate_manifests(exported(outcome, random_config(1), export_format))
+
+
+def validate_manifests(folder: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate")
-    folder = exported(outcome, random_config(1), export_format)
     for path in sorted(folder.glob("*.yaml")):
         document = yaml.safe_load(path.read_text())
         if "k8s.io" not in document["apiVersion"] and "kserve" not in document["apiVersion"]:
@@ -130,6 +137,28 @@ def test_export_carries_the_limits_of_the_trial(
     specification.write_text(yaml.safe_dump(data))
     platform = read_platform(exported(outcome, ServerConfig(), export_format))
     assert platform is not None and platform.limits == Limits(1.5, 900 << 20)
+
+
+@pytest.mark.parametrize("limits", [{"cpus": 0.75}, {"memory_mb": 700}])
+@pytest.mark.parametrize("export_format", ExportFormat)
+def test_exported_files_have_the_limits_of_the_trial_and_report_changes(
+    outcome: Outcome, tmp_path: Path, export_format: ExportFormat, limits: dict[str, float]
+) -> None:
+    specification = outcome.run.folder / "spec.yaml"
+    data = yaml.safe_load(specification.read_text())
+    data["serving"]["limits"] = limits
+    specification.write_text(yaml.safe_dump(data))
+    folder = exported(outcome, ServerConfig(), export_format)
+    store = outcome.spec.model.archive.parent
+    files = ExportedFiles.read(folder, store, tmp_path)
+    assert files.limits.cpus in (limits.get("cpus"), 2), "or the cores of the host"
+    if "memory_mb" in limits:
+        assert files.limits.memory_bytes == 700 << 20
+    (name,) = limits
+    without = replace(files, platform=replace(files.platform, limits=Limits()))
+    failed = [c.what for c in compare_settings(without, files.claim["settings"]) if not c.passed]
+    has_limits = export_format in ("compose", "systemd", "kserve", "kubernetes")
+    assert failed == ([f"limit {name}"] if has_limits else [])
 
 
 def test_sagemaker_refuses_what_no_variable_carries(

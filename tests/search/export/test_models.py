@@ -21,7 +21,7 @@ from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 
 ZOO = {"workers": 3, "batch_size": 4}
-FORMATS = (ExportFormat.PROPERTIES, ExportFormat.MODEL_CONFIG, ExportFormat.COMPOSE)
+FORMATS = tuple(f for f in ExportFormat if f not in (ExportFormat.SAGEMAKER, ExportFormat.KSERVE))
 
 
 @pytest.fixture
