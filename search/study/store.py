@@ -271,10 +271,12 @@ class StudyStore:
             for name in distributions(self.space)
             if len({t.params.get(name) for t in trials}) > 1
         ]
-        try:
-            return dict(optuna.importance.get_param_importances(self._study, params=names))
-        except (ValueError, RuntimeError):
-            return {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*have less than 2 trials")
+            try:
+                return dict(optuna.importance.get_param_importances(self._study, params=names))
+            except (ValueError, RuntimeError):
+                return {}
 
     # --- trials ----------------------------------------------------------------------
 

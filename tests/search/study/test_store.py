@@ -369,3 +369,14 @@ def test_store_measures_references_thoroughly_and_screens_the_others(tmp_path: P
     store = begun_store(tmp_path, baseline=ServerConfig(workers=2))
     depths = [measure(store, 5.0).depth for _ in range(4)]
     assert depths == [Depth.FULL, Depth.FULL, Depth.SCREEN, Depth.SCREEN]
+
+
+def test_importance_of_few_trials_warns_of_nothing(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    store = begun_store(tmp_path)
+    for number in range(6):
+        measure(store, 10.0 + number)
+    importance = store.importance()
+    assert sum(importance.values()) == pytest.approx(1.0)
+    assert not [warning for warning in recwarn if "less than 2 trials" in str(warning.message)]
