@@ -32,7 +32,7 @@ test: setup
 	$(VENV)/bin/python -m pytest -m "(ray or torchserve) and not slow"
 
 test-all: setup
-	FUZZ_EXAMPLES=5000 $(VENV)/bin/python -m pytest
+	FUZZ_EXAMPLES=20000 $(VENV)/bin/python -m pytest
 
 # A Ray cluster of five hosts that are network namespaces; as root, about 30 minutes.
 test-cluster: setup
