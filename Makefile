@@ -38,7 +38,7 @@ test-all: setup
 test-cluster: setup
 	$(VENV)/bin/python -m pytest tests/cluster
 
-# An hour of trials in which one process after another is killed; ARGS="--minutes 5" for less.
+# Two hours of runs in which one process after another is killed; ARGS="--minutes 20" for less.
 soak: setup
 	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 
