@@ -40,6 +40,7 @@ MAY_IMPORT = {
     },
     "optuna": {
         "search/study/sampler.py",
+        "search/study/storage.py",
         "search/study/store.py",
         "search/study/tune_adapter.py",
     },
