@@ -12,8 +12,10 @@ import psutil
 from scipy import stats
 
 MIB = 1 << 20
-#: Sessions with fewer samples than this are too short for a slope.
-MIN_SAMPLES = 5
+#: Sessions with fewer samples are too short for a slope: a trial is a cycle of growth and shrinkage.
+MIN_SAMPLES = 24
+#: With fewer sessions, their slopes have no known spread.
+MIN_SESSIONS = 5
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _ports(family: Sequence[psutil.Process]) -> Iterator[tuple[str, int]]:
 
 
 def slope(sessions: Sequence[Sequence[Sample]], figure: str) -> Slope | None:
-    """Return the growth of a figure; None without two sessions that are long enough.
+    """Return the growth of a figure; None with too few sessions that are long enough.
 
     Args:
         sessions: the samples of each session; the start of a session should be left out.
@@ -100,7 +102,7 @@ def slope(sessions: Sequence[Sequence[Sample]], figure: str) -> Slope | None:
         slopes.append(float(np.polyfit(times_h - times_h.mean(), values, 1)[0]))
         # The variance of a slope falls with the spread of its times.
         weights.append(float(((times_h - times_h.mean()) ** 2).sum()))
-    if len(slopes) < 2:
+    if len(slopes) < MIN_SESSIONS:
         return None
     mean = float(np.average(slopes, weights=weights))
     shares = np.array(weights) / sum(weights)

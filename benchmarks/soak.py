@@ -268,7 +268,8 @@ def main(
         stored: set[tuple[str, int]] = set()
         sizes: list[int] = []
         states: Counter[str] = Counter()
-        for run in map(Run.open, soak.runs):
+        folders = soak.runs
+        for run in map(Run.open, folders):
             # A driver may have been killed between the study and trials.jsonl; resume rebuilds it.
             run.rebuild(open_store(run, run.spec()).results)
             recorded |= {(run.name, result.number) for result in run.results()}
@@ -289,7 +290,7 @@ def main(
         console.print(f"  {orphan}", markup=False)
     console.print(f"unexpected ends of sessions: {soak.unexpected_ends}")
     console.print(f"tracebacks: {tracebacks}")
-    console.print(f"runs with a confirmation: {len(soak.finished)} of {len(soak.runs)}")
+    console.print(f"runs with a confirmation: {len(soak.finished)} of {len(folders)}")
     console.print(f"exports by exit status: {_counts(soak.exports)}")
     console.print(f"rechecks by exit status: {_counts(soak.rechecks)}")
     growing = False

@@ -37,9 +37,10 @@ def test_slope_of_a_constant_is_zero() -> None:
     assert found is not None and found.per_hour == pytest.approx(0) and not found.differs_from_zero
 
 
-def test_slope_needs_two_long_sessions() -> None:
-    (one,) = sessions(0.0, count=1)
-    assert slope([one, one[:4]], "files") is None
+def test_slope_needs_five_long_sessions() -> None:
+    *four, last = sessions(0.0, count=5)
+    assert slope([*four, last[:20]], "files") is None
+    assert slope([*four, last], "files") is not None
 
 
 def test_sample_reads_the_figures_of_this_process() -> None:
