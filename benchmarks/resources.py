@@ -12,7 +12,7 @@ import psutil
 from scipy import stats
 
 MIB = 1 << 20
-#: Sessions with fewer samples are too short for a slope: a trial is a cycle of growth and shrinkage.
+#: Sessions with fewer samples are too short for a slope: each trial is a cycle.
 MIN_SAMPLES = 24
 #: With fewer sessions, their slopes have no known spread.
 MIN_SESSIONS = 5
