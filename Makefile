@@ -32,13 +32,13 @@ test: setup
 	$(VENV)/bin/python -m pytest -m "(ray or torchserve) and not slow"
 
 test-all: setup
-	FUZZ_EXAMPLES=5000 $(VENV)/bin/python -m pytest
+	FUZZ_EXAMPLES=20000 $(VENV)/bin/python -m pytest
 
 # A Ray cluster of five hosts that are network namespaces; as root, about 30 minutes.
 test-cluster: setup
 	$(VENV)/bin/python -m pytest tests/cluster
 
-# An hour of trials in which one process after another is killed; ARGS="--minutes 5" for less.
+# Two hours of runs in which one process after another is killed; ARGS="--minutes 20" for less.
 soak: setup
 	$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 

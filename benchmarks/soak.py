@@ -1,8 +1,10 @@
 """Run a search while its processes are killed at random: `python -m benchmarks.soak`.
 
-A real run of a light model. At random intervals, one of its processes is killed, or the run is
-interrupted; a run that ended is resumed. The benchmark reports lost results, orphaned processes and
-files, and the growth of memory and files.
+Real runs of a light model, each with a search and a confirmation, whose winner is exported in every
+format and measured again. At random intervals, one of the processes is killed, or the run is
+interrupted; a run that ended early is resumed. The benchmark reports lost results, orphaned
+processes and files, and the growth of memory, files, ports, threads and processes with its 95 %
+interval.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +27,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.record import write_study
+from benchmarks.resources import FIGURES, Sample, sample, slope
+from search.export.common import ExportFormat
 from search.study.reading import open_store
 from search.study.run_folder import Run
 
@@ -48,21 +52,22 @@ SECTIONS = {
         "max_batch_delay_ms": {"low": 1, "high": 200},
     },
     "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15},
-    "search": {"trials": 100_000, "min_improvement_probability": 0},
-    "confirm": {"rounds": 0},
+    "search": {"trials": 12, "min_improvement_probability": 0},
+    "confirm": {"rounds": 3, "finalists": 2, "time_limit_s": 120},
 }
 #: Range of the time between two faults, seconds.
 FAULT_INTERVAL_S = (10.0, 60.0)
 #: Time for the processes and files of a session to disappear after its end, seconds.
 CLEANUP_LIMIT_S = 60.0
-MIB = 1 << 20
+#: Time between two samples of the resources, seconds.
+SAMPLE_INTERVAL_S = 5.0
 
 
 class Soak:
-    """A run, its faults and their effects.
+    """Runs one after another, their faults and their effects.
 
     Args:
-        spec: the specification of the run.
+        spec: the specification of the runs.
         random_source: draws the faults and their times.
 
     Attributes:
@@ -71,9 +76,11 @@ class Soak:
         orphans: processes and files that were left after a session.
         exit_statuses: number of sessions by exit status.
         unexpected_ends: sessions that ended without a fault that ends one, or did not end in time.
-        recorded: the line of each trial that was ever in trials.jsonl, by number.
-        lost: numbers of trials whose line was removed or changed.
-        memory: by session: (trials, resident MiB of the driver) after its first and last trial.
+        recorded: the line of each trial that was ever in trials.jsonl, by run and number.
+        lost: runs and numbers of trials whose line was removed or changed.
+        finished: the runs that ended with a confirmation.
+        exports, rechecks: number of those by exit status.
+        samples: by session, the resources after its first trial.
     """
 
     def __init__(self, spec: Path, random_source: random.Random):
@@ -84,32 +91,61 @@ class Soak:
         self.orphans: list[str] = []
         self.exit_statuses: Counter[str] = Counter()
         self.unexpected_ends = 0
-        self.recorded: dict[int, str] = {}
-        self.lost: set[int] = set()
-        self.memory: list[tuple[tuple[int, float], tuple[int, float]]] = []
+        self.recorded: dict[tuple[str, int], str] = {}
+        self.lost: set[tuple[str, int]] = set()
+        self.finished: list[Path] = []
+        self.exports: Counter[str] = Counter()
+        self.rechecks: Counter[str] = Counter()
+        self.samples: list[list[Sample]] = []
+
+    @property
+    def runs(self) -> list[Path]:
+        """The folders of all runs."""
+        return sorted(self._spec.parent.glob("runs/soak-*"))
 
     @property
     def run(self) -> Path | None:
-        """The run's folder; None if it is not created yet."""
-        return next(self._spec.parent.glob("runs/soak-*"), None)
+        """The folder of the run that has not finished; None if it is not created yet."""
+        return next((run for run in self.runs if run not in self.finished), None)
 
     def session(self, deadline_s: float) -> None:
-        """Start or resume the run, and inject faults until it ends.
+        """Start or resume a run, and inject faults until it ends; use the result of a finished run.
 
         Args:
             deadline_s: interrupt the run at this time of `time.monotonic`.
         """
         command = ("resume", str(self.run)) if self.run else ("tune", str(self._spec))
+        status, is_ending = self._drive((*command, "--plain"), deadline_s)
+        self.exit_statuses[str(status)] += 1
+        self.unexpected_ends += not is_ending and status != 0
+        if status == 0 and self.run and not is_ending:
+            run = self.run
+            self._export(run)
+            status, is_ending = self._drive(("recheck", str(run / "best")), deadline_s)
+            self.rechecks[str(status)] += 1
+            self.finished.append(run)
+
+    def _export(self, run: Path) -> None:
+        """Write the files of every format."""
+        for export_format in ExportFormat:
+            options = ("--format", export_format, "--image", "torchserve:soak")
+            command = [sys.executable, "-m", "servetune", "export", str(run), *options]
+            with self.log.open("ab") as log:
+                done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+            self.exports[str(done.returncode)] += 1
+
+    def _drive(self, command: Sequence[str], deadline_s: float) -> tuple[int, bool]:
+        """Run a command under fire; return its exit status, and whether a fault had to end it."""
         with self.log.open("ab") as log:
             driver = subprocess.Popen(
-                [sys.executable, "-m", "servetune", *command, "--plain"],
+                [sys.executable, "-m", "servetune", *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         processes: dict[int, psutil.Process] = {}
-        first: tuple[int, float] | None = None
-        last, trials_before = (0, 0.0), len(self.recorded)
+        samples: list[Sample] = []
+        trials_before, next_sample_s = len(self.recorded), 0.0
         next_fault_s = time.monotonic() + self._random.uniform(*FAULT_INTERVAL_S)
         is_ending = False
         while driver.poll() is None:
@@ -120,10 +156,10 @@ class Soak:
                     processes.setdefault(process.pid, process)
                 self._read_record()
                 # A driver that is ending frees memory.
-                if not is_ending and len(self.recorded) > max(trials_before, last[0]):
-                    memory_mib = psutil.Process(driver.pid).memory_info().rss / MIB
-                    last = len(self.recorded), memory_mib
-                    first = first or last
+                is_warm = len(self.recorded) > trials_before and not is_ending
+                if is_warm and (now_s := time.monotonic()) >= next_sample_s:
+                    samples.append(sample(psutil.Process(driver.pid), now_s))
+                    next_sample_s = now_s + SAMPLE_INTERVAL_S
             if time.monotonic() > deadline_s:
                 is_ending = True
                 driver.send_signal(signal.SIGINT)
@@ -135,12 +171,10 @@ class Soak:
             elif time.monotonic() > next_fault_s:
                 is_ending |= self._inject_fault(driver, processes)
                 next_fault_s = time.monotonic() + self._random.uniform(*FAULT_INTERVAL_S)
-        self.exit_statuses[str(driver.returncode)] += 1
-        self.unexpected_ends += not is_ending
-        if first:
-            self.memory.append((first, last))
+        self.samples.append(samples)
         self._read_record()
         self._collect_orphans(list(processes.values()))
+        return driver.returncode, is_ending
 
     def _inject_fault(
         self, driver: subprocess.Popen[bytes], processes: dict[int, psutil.Process]
@@ -173,13 +207,13 @@ class Soak:
 
     def _read_record(self) -> None:
         """Read trials.jsonl; a line that was removed or changed is lost."""
-        if self.run is None or not (self.run / "trials.jsonl").exists():
-            return
         now = {}
-        for line in (self.run / "trials.jsonl").read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                now[json.loads(line)["number"]] = line
-        self.lost |= {number for number, line in self.recorded.items() if now.get(number) != line}
+        for run in self.runs:
+            path = run / "trials.jsonl"
+            for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+                if line.endswith("\n"):
+                    now[run.name, int(json.loads(line)["number"])] = line
+        self.lost |= {key for key, line in self.recorded.items() if now.get(key) != line}
         self.recorded |= now
 
     def _temporary_files(self) -> set[Path]:
@@ -218,7 +252,7 @@ def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(min=1, help="Duration of the test.")] = 60,
+    minutes: Annotated[float, typer.Option(min=1, help="Duration of the test.")] = 120,
     seed: Annotated[int, typer.Option(help="Seed of the faults.")] = 0,
 ) -> None:
     """Inject faults into a run; exit with status 1 if anything is lost or left behind."""
@@ -230,15 +264,20 @@ def main(
         if not soak.recorded:
             console.print(soak.log.read_text(), markup=False)
             raise typer.Exit(1)
-        assert soak.run is not None
-        run = Run.open(soak.run)
-        # A driver may have been killed between the study and trials.jsonl; resume rebuilds it.
-        run.rebuild(open_store(run, run.spec()).results)
-        recorded = {result.number for result in run.results()}
-        stored = {result.number for result in open_store(run, run.spec()).results}
+        recorded: set[tuple[str, int]] = set()
+        stored: set[tuple[str, int]] = set()
+        sizes: list[int] = []
+        states: Counter[str] = Counter()
+        folders = soak.runs
+        for run in map(Run.open, folders):
+            # A driver may have been killed between the study and trials.jsonl; resume rebuilds it.
+            run.rebuild(open_store(run, run.spec()).results)
+            recorded |= {(run.name, result.number) for result in run.results()}
+            results = open_store(run, run.spec()).results
+            stored |= {(run.name, result.number) for result in results}
+            sizes += [path.stat().st_size for path in run.folder.rglob("*") if path.is_file()]
+            states.update(str(result.state) for result in results)
         lost = soak.lost | set(soak.recorded) ^ recorded | recorded ^ stored
-        sizes = [path.stat().st_size for path in run.folder.rglob("*") if path.is_file()]
-        states = Counter(str(result.state) for result in run.results())
         tracebacks = soak.log.read_text().count("Traceback")
     trials = len(recorded)
     console.print(f"trials: {trials} ({_counts(states)})")
@@ -251,13 +290,26 @@ def main(
         console.print(f"  {orphan}", markup=False)
     console.print(f"unexpected ends of sessions: {soak.unexpected_ends}")
     console.print(f"tracebacks: {tracebacks}")
-    if soak.memory:
-        (first, before), (last, after) = max(soak.memory, key=lambda ends: ends[1][0] - ends[0][0])
-        text = f"{before:.0f} MiB after trial {first}, {after:.0f} MiB after trial {last}"
-        console.print(f"memory of the driver in its longest session: {text}")
+    console.print(f"runs with a confirmation: {len(soak.finished)} of {len(folders)}")
+    console.print(f"exports by exit status: {_counts(soak.exports)}")
+    console.print(f"rechecks by exit status: {_counts(soak.rechecks)}")
+    growing = False
+    for figure in FIGURES:
+        found = slope(soak.samples, figure)
+        values = [getattr(each, figure) for samples in soak.samples for each in samples]
+        if found is None:
+            console.print(f"{figure}: too few sessions for a slope")
+            continue
+        growing |= found.low > 0
+        console.print(
+            f"{figure}: {min(values):.0f} to {max(values):.0f}, growth per hour "
+            f"{found.per_hour:.2f} (95 %: {found.low:.2f} to {found.high:.2f}, "
+            f"{found.sessions} sessions)"
+        )
     kib = sum(sizes) / trials / 1024
     console.print(f"files of a trial: {len(sizes) / trials:.0f}, {kib:.0f} KiB")
-    if lost or soak.orphans or tracebacks or soak.unexpected_ends:
+    bad_exports = soak.exports.total() - soak.exports["0"]
+    if lost or soak.orphans or tracebacks or soak.unexpected_ends or bad_exports or growing:
         raise typer.Exit(1)
 
 

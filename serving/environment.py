@@ -59,14 +59,20 @@ def parse_environment(text: str) -> dict[str, str]:
     return variables
 
 
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _parse_json(text: str) -> dict[str, str]:
     try:
         data: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the environment file is not valid JSON: {error}") from None
-    for container in (data.get("PrimaryContainer"), *(data.get("Containers") or ())):
+    containers = data.get("Containers") or []
+    for container in (data.get("PrimaryContainer"), *_as_list(containers)):
         data = container or data
-    data = data.get("Environment", data)
+    if isinstance(data, dict):
+        data = data.get("Environment", data)
     if not isinstance(data, dict):
         raise ConfigError("the environment file must be a JSON object of variables")
     variables = {}

@@ -24,6 +24,7 @@ BY_PATH = {
     "benchmarks/test_stub.py": "processes",
     "search/service": "processes",
     "test_fuzz.py": "processes",
+    "test_fuzz_readers.py": "processes",
     "test_architecture.py": "processes",
     "servetune": "processes",
     "test_wheel.py": "processes",

@@ -1,6 +1,7 @@
 """Who may import whom, and which libraries belong where."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     },
     "optuna": {
         "search/study/sampler.py",
+        "search/study/storage.py",
         "search/study/store.py",
         "search/study/tune_adapter.py",
     },
@@ -169,3 +171,18 @@ def test_imports_are_declared() -> None:
         for name in imported_packages(path) - set(PACKAGES) - set(sys.stdlib_module_names):
             project = module_to_project.get(name, name).lower()
             assert f"\n    {project} " in declared or f"\n    {project}[" in declared, (path, name)
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_pages_for_contributors_name_files_and_names_that_exist(page: str) -> None:
+    _, _, changes = (ROOT / page).read_text().partition("make a change")
+    changes = changes or (ROOT / page).read_text().partition("## To change X")[2]
+    quoted = set(re.findall(r"`([^`\n]+)`", changes))
+    paths = {name for name in quoted if re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?", name)}
+    assert paths and not [name for name in paths if not (ROOT / name).exists()]
+    code = "".join(path.read_text() for path in FILES)
+    names = {
+        name for name in quoted if re.fullmatch(r"_?[A-Z]\w*[a-zA-Z](\.\w+)?|[A-Z_]{4,}", name)
+    }
+    parts = {part for name in names for part in name.split(".")} - {"NAME"}
+    assert parts and not [part for part in parts if not re.search(rf"\b{part}\b", code)]

@@ -27,6 +27,7 @@ from servetune.errors import ServetuneError
 from tests.specifications import make_model_files
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
+pytestmark = pytest.mark.timeout(300 + EXAMPLES / 10)
 fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,

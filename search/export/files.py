@@ -148,7 +148,7 @@ def export(
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         try:
-            readme = figures(run, result, archive, confirmation, confirmed)
+            readme = figures(run, result, archive, confirmation)
             notes, diff = _write_folder(request, claim, export_format, run, readme)
             _replace_folder(new, folder)
         except BaseException:

@@ -33,19 +33,15 @@ def figures(
     result: TrialResult,
     archive: Archive,
     confirmation: Confirmation | None,
-    confirmed: Confirmed | None,
 ) -> dict[str, str]:
-    """Return the figures of a trial, as the README's template names them.
-
-    Args:
-        confirmed: what the confirmation measured of it; None if it does not know its rate.
-    """
+    """Return the figures of a trial, as the README's template names them."""
+    confirmed = Confirmed.of(confirmation, result.config)
     load, rate, latency = run.spec().load, result.rate, result.latency
     return {
         "model": archive.name,
         "version": archive.version,
         "run": run.name,
-        "status": "confirmed" if confirmed else "unconfirmed",
+        "status": "confirmed" if confirmed and confirmed.sustained else "unconfirmed",
         "confirmation": _confirmation_text(confirmation, confirmed),
         "number": str(result.number),
         "sustained": f"{result.sustained_rps:.1f}",
@@ -63,9 +59,9 @@ def figures(
 
 
 def _confirmation_text(confirmation: Confirmation | None, confirmed: Confirmed | None) -> str:
-    if confirmation is None or confirmed is None:
+    if confirmation is None or confirmed is None or confirmed.sustained is None:
         return _UNCONFIRMED
-    if confirmed.is_winner or confirmed.sustained is None:
+    if confirmed.is_winner:
         return confirmation_text(confirmation)
     winner = confirmation.plan.requests[confirmation.winner]
     sustained = confirmed.sustained

@@ -60,6 +60,7 @@ class _Log:
 
     def __init__(self, client: MlflowClient, outcome: Outcome):
         self._client, self._outcome = client, outcome
+        self._run_name = outcome.run.name  # It is read from a file.
         experiment = client.get_experiment_by_name(outcome.spec.name)
         self._experiment = (
             experiment.experiment_id if experiment else client.create_experiment(outcome.spec.name)
@@ -67,7 +68,7 @@ class _Log:
 
     def write(self) -> Iterator[str]:
         """Log the parent and the trials; yield warnings."""
-        name = self._outcome.run.name
+        name = self._run_name
         found = self._search(f"tags.`{_RUN_TAG}` = '{name}'")
         parents = [run for run in found if _TRIAL_TAG not in run.data.tags]
         logged = {run.data.tags.get(_TRIAL_TAG) for run in found}
@@ -97,7 +98,7 @@ class _Log:
 
     def _log_trial(self, parent: MlflowRun, result: TrialResult) -> None:
         tags = {
-            _RUN_TAG: self._outcome.run.name,
+            _RUN_TAG: self._run_name,
             _TRIAL_TAG: str(result.number),
             "mlflow.parentRunId": parent.info.run_id,
             "servetune.origin": str(result.origin),

@@ -42,7 +42,8 @@ from search.study.outcome import Outcome
 from search.study.progress import Progress, so_far
 from search.study.reading import confirmation_reader, open_store, outcome_of, recording
 from search.study.run_folder import Run
-from search.study.store import StudyStore, check_storage
+from search.study.storage import check_storage
+from search.study.store import StudyStore
 from search.study.tune_adapter import tune_trials
 from search.study.warm_start import earlier_results, warm_points
 from search.trial.host_info import describe_host, describe_versions

@@ -18,13 +18,8 @@ from search.study.outcome import Outcome
 from search.study.race import RaceRules
 from search.study.ranking import reference_of
 from search.study.run_folder import STUDY_FILE, Run
-from search.study.store import (
-    STORAGE_ERRORS,
-    StudyStore,
-    check_storage,
-    copy_to_memory,
-    stored_name,
-)
+from search.study.storage import STORAGE_ERRORS, check_storage, copy_to_memory, stored_name
+from search.study.store import StudyStore
 from search.trial.objective import Objective
 from search.trial.result import TrialResult
 

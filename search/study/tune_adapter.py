@@ -19,7 +19,8 @@ from search.study.budget import Budget
 from search.study.observer import StudyObserver
 from search.study.progress import Progress, so_far, trying
 from search.study.run_folder import Run
-from search.study.store import STORAGE_ERRORS, StudyStore
+from search.study.storage import STORAGE_ERRORS
+from search.study.store import StudyStore
 from search.trial.observation import WindowSummary
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult

@@ -391,6 +391,7 @@ async def test_posters_send_a_head_request() -> None:
     assert server.requests[0].startswith(b"HEAD /ping HTTP/1.1\r\n")
 
 
+@pytest.mark.timeout(3000)
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")), deadline=None)
 @given(
     head=st.sampled_from([OK, CHUNKED + b"2\r\nok\r\n0\r\n\r\n", answer("200 OK", PACKED, "Content-Encoding: gzip"), answer("200 OK", b"ok", "Content-Encoding: deflate")]),

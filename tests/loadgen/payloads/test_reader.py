@@ -348,8 +348,10 @@ def test_read_payloads_on_common_mistakes(path: Path, text: str, found: bytes | 
 
 # Generated files --------------------------------------------------------------------------
 
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+pytestmark = pytest.mark.timeout(300 + EXAMPLES / 10)
 generated = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -106,6 +106,6 @@ async def raw_status(client: Client, request: bytes) -> int:
     assert client.port is not None
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(request)
-    line = await asyncio.wait_for(reader.readline(), 20)
+    line = await asyncio.wait_for(reader.readline(), 120)
     writer.close()
     return int(line.split()[1])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from aiohttp import FormData
+from aiohttp import FormData, web
 
 from search.service import event_stream, uploads
 from search.service.event_stream import EventStreams
@@ -187,11 +187,11 @@ async def test_service_ends_endless_bodies(
 
     sender = asyncio.ensure_future(send())
     try:
-        line = await asyncio.wait_for(reader.readline(), 30)
+        line = await asyncio.wait_for(reader.readline(), 120)
         assert line.split()[1] in (b"400", b"413"), line
         # Soon the service closes the connection without reading the rest.
         with contextlib.suppress(ConnectionResetError):
-            await asyncio.wait_for(reader.read(), 30)
+            await asyncio.wait_for(reader.read(), 120)
     finally:
         sender.cancel()
         await asyncio.gather(sender, return_exceptions=True)
@@ -246,7 +246,16 @@ async def test_service_disconnects_a_client_that_reads_no_events(
     spec: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    send, sent = event_stream._send, asyncio.Event()
+
+    async def recorded(*arguments: Any) -> web.StreamResponse:
+        try:
+            return await send(*arguments)
+        finally:
+            sent.set()
+
     monkeypatch.setattr(event_stream, "WRITE_LIMIT_S", 0.5)
+    monkeypatch.setattr(event_stream, "_send", recorded)
     job = await submit(client, store, spec)
     await wait_until_running(job, runner)
     event = json.dumps(
@@ -259,10 +268,10 @@ async def test_service_disconnects_a_client_that_reads_no_events(
     transport = writer.transport
     transport.pause_reading()  # type: ignore[attr-defined]
     received = 0
-    await asyncio.sleep(2)
+    await sent.wait()
     transport.resume_reading()  # type: ignore[attr-defined]
     with contextlib.suppress(ConnectionError):
-        while data := await asyncio.wait_for(reader.read(1 << 20), 20):
+        while data := await asyncio.wait_for(reader.read(1 << 20), 120):
             received += len(data)
     assert received < 40_000_000, "the connection has ended before the last event"
     answer = await client.get("/v1/jobs")
@@ -310,7 +319,7 @@ async def test_service_answers_beside_1000_idle_connections(client: Client) -> N
                 writer.write(f"GET /v1/jobs HTTP/1.1\r\n{HEAD}".encode())
             connections.append(writer)
         for _ in range(20):
-            answer = await asyncio.wait_for(client.get("/v1/jobs"), 20)
+            answer = await asyncio.wait_for(client.get("/v1/jobs"), 120)
             assert answer.status == 200
     finally:
         for writer in connections:

@@ -22,6 +22,7 @@ from tests.specifications import make_model_files
 
 #: Generated requests for each of the ten operations.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200")) // 10
+pytestmark = pytest.mark.timeout(300 + EXAMPLES)
 
 
 @pytest.fixture(scope="module")

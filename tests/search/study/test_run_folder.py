@@ -47,7 +47,7 @@ while isinstance(config := searcher.suggest("x"), dict):
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(1200)
 def test_run_loses_no_result_if_driver_is_killed(tmp_path: Path) -> None:
     chance, recorded = random.Random(0), set()
     for kill in range(KILLS + 1):

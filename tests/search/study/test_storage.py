@@ -21,7 +21,7 @@ from search.spec.loading import load_spec
 from search.study.driver import create_run
 from search.study.reading import open_store, read_outcome
 from search.study.run_folder import Run
-from search.study.store import check_storage
+from search.study.storage import check_storage
 from tests.specifications import make_model_files, write_spec
 from tests.stores import measure
 

@@ -389,3 +389,14 @@ def test_store_screens_references_that_a_confirmation_measures_again(tmp_path: P
     baseline = ServerConfig(workers=2)
     store = begun_store(tmp_path, baseline=baseline, screen_references=True)
     assert [measure(store, 5.0).depth for _ in range(3)] == [Depth.SCREEN] * 3
+
+
+def test_importance_of_few_trials_warns_of_nothing(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    store = begun_store(tmp_path)
+    for number in range(6):
+        measure(store, 10.0 + number)
+    importance = store.importance()
+    assert sum(importance.values()) == pytest.approx(1.0)
+    assert not [warning for warning in recwarn if "less than 2 trials" in str(warning.message)]
