@@ -62,7 +62,7 @@ def test_trying_without_telemetry_names_the_changes_alone() -> None:
     assert "none has served" in trying(sampled(), [], SPACE)
 
 
-@pytest.mark.parametrize("origin", set(TrialOrigin) - {TrialOrigin.SAMPLED})
+@pytest.mark.parametrize("origin", [o for o in TrialOrigin if o is not TrialOrigin.SAMPLED])
 def test_trying_has_a_reason_for_every_origin(origin: TrialOrigin) -> None:
     assert trying(TrialRequest(0, origin, ServerConfig()), [], SPACE)
 
