@@ -28,10 +28,12 @@ _NOT_FROM_ENVIRONMENT = frozenset(
         "metric_time_interval",
         "model_snapshot",
         "models",
+        "plugins_path",
         "system_metrics_cmd",
         "use_env_allowed_urls",
         "use_native_io",
         "version",
+        "vmargs",
     ]
 )
 #: The variable that sets a property if `enable_envvars_config` is true, by the property's key.

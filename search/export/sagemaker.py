@@ -158,7 +158,7 @@ def sagemaker_environment(config: ServerConfig) -> dict[str, str]:
     for key, text in config.server_lines().items():
         if _SET_BY_CONTAINER.get(key) == text:
             continue
-        if key not in VARIABLES or key == "vmargs":
+        if key not in VARIABLES:
             raise ConfigError(
                 f"SageMaker's container has no variable for {key}={text}; export --format docker "
                 "for a container of your own, or tune without it"

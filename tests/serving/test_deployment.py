@@ -394,6 +394,13 @@ def test_read_takes_an_environment_alone(
     assert read["properties"]["enable_envvars_config"] == "true"
 
 
+@pytest.mark.parametrize("name", ["TS_VMARGS", "TS_PLUGINS_PATH", "TS_MODELS"])
+def test_read_notes_variables_that_set_no_property(name: str) -> None:
+    read = Deployment.read("enable_envvars_config=true\nvmargs=-Xmx1g\n", {name: "-Xmx2g"}, ARCHIVE)
+    assert read.config.jvm == {"-Xmx": "1g"}
+    assert f"variable {name} is not known to TorchServe" in " ".join(read.notes)
+
+
 def test_read_notes_the_traps_of_sagemaker() -> None:
     variables = {"SAGEMAKER_TS_MAX_BATCH_DELAY": "100000", "SAGEMAKER_TS_STARTUP_TIMEOUT": "9"}
     archive = replace(ARCHIVE, settings={"batchSize": 4})
