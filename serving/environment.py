@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.errors import ConfigError
+from serving.properties import KNOWN_KEYS
 from serving.reading import VARIABLES
 
 REDACTED = "<secret>"
@@ -22,7 +23,7 @@ _SECRET_VALUE = re.compile(
     r"|.*://[^/\s:@]*:[^/\s@]+@.*",
     re.DOTALL,
 )
-_NO_SECRETS = frozenset(VARIABLES.values()) - {"TS_KEYSTORE_PASS"}
+_NO_SECRETS = (KNOWN_KEYS | set(VARIABLES.values())) - {"keystore_pass", "TS_KEYSTORE_PASS"}
 #: Variables that change how fast a worker computes, not what it needs to serve the model.
 _SPEED_PREFIXES = (
     *("DNNL_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "NUMEXPR_", "OMP_", "ONEDNN_", "OPENBLAS_"),

@@ -50,6 +50,8 @@ def test_parse_environment_refuses_other_text(text: str, sentence: str) -> None:
         ("TOKENIZERS_PARALLELISM", "false", False),
         ("TS_TOKEN_EXPIRATION_TIME_MIN", "5", False),
         ("TS_PRIVATE_KEY_FILE", "/etc/key.pem", False),
+        ("disable_token_authorization", "true", False),
+        ("private_key_file", "/etc/key.pem", False),
         ("MONKEY", "x", False),
         ("URL", "http://host:8080/a@b", False),
     ],
