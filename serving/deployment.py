@@ -279,8 +279,11 @@ class Deployment:
             )
         if self.key_pair is not None:
             sentences.append(self.key_pair.describe())
-        if self.other_models:
-            names = ", ".join(self.other_models)
+        others = [model for model in self.others if model.name != self.archive.name]
+        if versions := [str(model) for model in self.others if model not in others]:
+            sentences.append(f"other versions of the model, left out: {', '.join(versions)}")
+        if others:
+            names = ", ".join(map(str, others))
             sentences.append(
                 f"other models, left out: {names}"
                 if self.has_models

@@ -85,6 +85,18 @@ def test_import_names_other_models(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (data["model"], data["other_models"]) == ("zoo", ["pets"])
 
 
+def test_import_says_that_a_run_leaves_out_another_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = '"1.0":{"batchSize":1},"2.0":{"batchSize":2}'
+    path = write(
+        tmp_path, "config.properties", f'models={{"pets":{{{entries}}},"zoo":{{"1.0":{{}}}}}}\n'
+    )
+    notes = imported(capsys, path)["notes"]
+    assert "other versions of the model, left out: pets 2.0" in notes
+    assert "other models: zoo 1.0; a run serves them too (see serving.models)" in notes
+
+
 @pytest.mark.parametrize("archive", ["echo.mar", None])
 def test_import_writes_a_specification_that_loads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], archive: str | None
