@@ -174,7 +174,7 @@ class Deployment:
             jvm=jvm,
             model_properties=entry,
         )
-        notes += [*models.notes, *_notes(config, variables)]
+        notes += [*models.notes, *_notes(config, variables), *_encoding_notes(properties)]
         return cls(
             config,
             archive,
@@ -367,6 +367,18 @@ def parse_jvm(vmargs: str) -> dict[str, str]:
         flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
         arguments[flag] = value
     return arguments
+
+
+def _encoding_notes(properties: str) -> Iterator[str]:
+    try:
+        properties.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        yield (
+            "config.properties has bytes that are not UTF-8, which the command torchserve "
+            "cannot read; the JVM alone can"
+        )
+    except UnicodeEncodeError:
+        pass  # Text that was not read from a file's bytes.
 
 
 def _notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator[str]:

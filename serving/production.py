@@ -165,13 +165,6 @@ class DeploymentTarget:
             )
         if self.base is None:
             return notes
-        try:
-            self.base.encode("latin-1").decode()
-        except UnicodeDecodeError:
-            notes.append(
-                "config.properties has bytes that are not UTF-8, which the command torchserve "
-                "cannot read; the JVM alone can"
-            )
         in_use = self._in_use(archive)
         if in_use.others:
             names = ", ".join(in_use.other_models)

@@ -85,6 +85,16 @@ def test_import_names_other_models(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (data["model"], data["other_models"]) == ("zoo", ["pets"])
 
 
+@pytest.mark.parametrize(
+    ("comment", "is_noted"), [("r\xe9glages", True), ("r\xc3\xa9glages", False)]
+)
+def test_import_notes_bytes_that_the_command_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], comment: str, is_noted: bool
+) -> None:
+    path = write(tmp_path, "config.properties", f"# {comment}\njob_queue_size=10\n")
+    assert ("are not UTF-8" in " ".join(imported(capsys, path)["notes"])) is is_noted
+
+
 def test_import_says_that_a_run_leaves_out_another_version(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
