@@ -102,6 +102,10 @@ class RateSearch:
             return self._result(warmup, StopReason.PRUNED_BY_CAPACITY, pruned=why)
         self.announce(self._expected_s())
         stop = await self._verify()
+        if stop is StopReason.PRUNED_BY_RATE:
+            failed_rps = self._probes[-1].rate_rps
+            why = f"it did not sustain {failed_rps:.1f} rps, and the incumbent sustains {best:.1f}"
+            return self._result(warmup, stop, pruned=why)
         self._unlimited = self._lower
         if self._lower is not None and self.goal.lowers_rate:
             stop = await self._lower_to_limits(self._lower)
@@ -161,6 +165,8 @@ class RateSearch:
                     self._lower = rate
                     return StopReason.MAX_RATE if rate >= ceiling else StopReason.VERIFIED
                 probe = jittered
+            if self._cannot_matter(probe):
+                return StopReason.PRUNED_BY_RATE
             if self._needs_bracket(probe):
                 width = limits.bracket_step if self._is_screen else self.goal.width
                 return await self._bracket_below(rate, width)
@@ -299,6 +305,8 @@ class RateSearch:
                 else:
                     probe = await self._offer("bracketing", following)
                     has_passed = probe.verdict is Verdict.PASS
+                    if self._cannot_matter(probe):
+                        return StopReason.PRUNED_BY_RATE
                 bracket.record(following, has_passed)
             elif passed is None:
                 return StopReason.TIME_LIMIT if is_late else StopReason.GIVEN_UP
@@ -318,6 +326,13 @@ class RateSearch:
             least,
             math.inf if self.depth is Depth.SCREEN else self.thresholds.widest,
         )
+
+    def _cannot_matter(self, probe: Probe) -> bool:
+        """Return whether a rate below the incumbent's failed in a search that only ranks."""
+        best = self.incumbent_rps
+        if not self._is_screen or best is None or self.goal.for_rps is not None:
+            return False
+        return probe.verdict is Verdict.FAIL and (probe.rate_rps or math.inf) < best
 
     def _needs_bracket(self, failed: Probe) -> bool:
         """Return whether a window failed although its server was not saturated."""

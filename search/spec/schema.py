@@ -123,6 +123,11 @@ class BaselineSection(Section):
         return self
 
 
+def _accepts_path(schema: dict[str, Any]) -> None:
+    """State that a path stands for the mapping, as `BaselineSection` reads it."""
+    schema["anyOf"].insert(0, {"type": "string"})
+
+
 class LimitsSection(Section):
     """The CPU and memory of the deployment. Trials run under these limits."""
 
@@ -174,6 +179,7 @@ class ServingSection(Section):
             "servetune measures it and compares every result with it. Its settings hold in "
             "every trial, unless they are tuned."
         ),
+        json_schema_extra=_accepts_path,
     )
     models: dict[str, UserPath | None] = Field(
         default={},

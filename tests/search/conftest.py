@@ -69,7 +69,7 @@ def outcome(run: Run) -> Outcome:
 
 @pytest.fixture
 def confirmed(outcome: Outcome) -> Outcome:
-    """The outcome with a confirmation of two rounds; the reference fails in the second."""
+    """The outcome with a confirmation of two rounds; the reference, visited in both, fails once."""
     assert outcome.reference is not None
     plan = Plan.of(outcome.results, outcome.reference, 2)
     rates = {0: (5.5, None), 3: (235.0, 245.0), 1: (50.0, 51.0)}
@@ -83,4 +83,6 @@ def confirmed(outcome: Outcome) -> Outcome:
     request = plan.verification(1, is_compared=False)
     verified = result_for(request, 232.8, capacity_rps=240.0, p99_s=0.4)
     stored[VERIFICATION] = {request.config.digest: verified}
-    return replace(outcome, confirmation=Confirmation.read(stored, plan, RaceRules(rounds=2)))
+    return replace(
+        outcome, confirmation=Confirmation.read(stored, plan, RaceRules(rounds=2, far_behind=0.0))
+    )

@@ -287,6 +287,18 @@ async def test_search_of_depth_screen_offers_one_short_window() -> None:
     assert [probe.measurement.span_s for probe in found.probes] == [8.0]
 
 
+async def test_search_of_depth_screen_ends_when_a_rate_below_the_incumbents_fails() -> None:
+    generator = SimulatedServers(0.08, 16, fail_every=50)
+    found = await find(generator, depth=Depth.SCREEN, incumbent_rps=196.0)
+    assert found.stop_reason is StopReason.PRUNED_BY_RATE and found.lower_rps is None
+    assert len(found.probes) == 1 and found.probes[0].verdict is Verdict.FAIL
+    assert found.pruned is not None and "the incumbent sustains 196.0" in found.pruned
+    # Without an incumbent, and at full depth, lower rates are offered.
+    for others in ({"depth": Depth.SCREEN}, {"incumbent_rps": 196.0}):
+        found = await find(SimulatedServers(0.08, 16, fail_every=50), **others)
+        assert found.stop_reason is not StopReason.PRUNED_BY_RATE and len(found.probes) > 1
+
+
 async def test_search_measures_a_latency_curve() -> None:
     generator = SimulatedServers(0.01)
     found = await find(generator, latency_curve=True)

@@ -23,7 +23,7 @@ def confirmation_with(outcome: Outcome, rates: dict[int, list[float | None]]) ->
         }
         for number in range(rounds)
     }
-    return Confirmation.read(stored, plan, RaceRules(rounds=rounds))
+    return Confirmation.read(stored, plan, RaceRules(rounds=rounds, far_behind=0.0))
 
 
 def test_gain_of_unconfirmed_run_is_the_searchs_with_a_warning(outcome: Outcome) -> None:

@@ -148,11 +148,11 @@ def test_verify_offers_the_claimed_rate(
     monkeypatch.setattr("search.export.verify.exclusive_host", nullcontext)
     monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: SimulatedFleet(service_s))
     monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
-    folder = export_best(outcome, export_format).folder
     specification = outcome.run.folder / "spec.yaml"
     data = yaml.safe_load(specification.read_text())
     data["serving"]["limits"] = {"cpus": 1.0, "memory_mb": 900}
     specification.write_text(yaml.safe_dump(data))
+    folder = export_best(outcome, export_format).folder
     checks = run_verify(folder, outcome, windows=3)
     site = exported_server.call_args.args[3]
     assert site.limits == Limits(1.0, 900 << 20), "the claim was measured under these limits"
@@ -177,7 +177,7 @@ def test_verify_refuses_missing_inputs(outcome: Outcome, tmp_path: Path) -> None
     ("changes", "sentence"),
     [
         ({"run": "another"}, "was exported from trial 3 of another, which "),
-        ({"format_version": 99}, "trial.json has format_version 99, .* servetune reads 4"),
+        ({"format_version": 99}, "trial.json has format_version 99, .* servetune reads 5"),
     ],
     ids=["another run", "a later version"],
 )
@@ -194,5 +194,5 @@ def test_verify_refuses_claim_without_version(outcome: Outcome) -> None:
     claim = json.loads((folder / "trial.json").read_text())
     del claim["format_version"]
     (folder / "trial.json").write_text(json.dumps(claim))
-    with pytest.raises(RunError, match=r"format_version 1, .* servetune reads 4"):
+    with pytest.raises(RunError, match=r"format_version 1, .* servetune reads 5"):
         run_verify(folder, outcome)

@@ -12,7 +12,7 @@ from tests.results import result_for, trial_result, visit_for
 
 SEARCHED = {0: 5.0, 1: 100.0, 2: 120.0, 3: 80.0, 4: 110.0}
 STEADY = {
-    0: [5.0, 5.1],
+    0: [5.0, 5.0, 5.1, 5.0, 5.0, 5.0],
     2: [120.0, 121.0, 119.0, 120.0, 122.0, 118.0],
     4: [119.0, 120.0, 120.0, 121.0, 118.0, 119.0],
 }
@@ -69,10 +69,10 @@ def test_confirmation_text_reports_finalist_that_is_slower() -> None:
 
 
 def test_confirmation_text_reports_reference_that_fails() -> None:
-    rates = {**STEADY, 0: [None, None]}
+    rates = {**STEADY, 0: [None] * 6}
     text = confirmation_text(confirmation_of(rates, {2: (114.0, None), 4: (None, None)}))
     assert "The reference, trial 0, answered no request" in text
-    rates = {**STEADY, 0: [5.0, None]}
+    rates = {**STEADY, 0: [5.0, 5.0, None, None, None, None]}
     text = confirmation_text(confirmation_of(rates))
     assert "The reference, trial 0, failed in 1 of 2 visits" in text
 
@@ -102,7 +102,7 @@ def test_confirmation_section_shows_visits_and_method() -> None:
     found = confirmation_of(STEADY, {2: (114.0, 0.5), 4: (114.0, 0.6)}, prior=Variance(0.0004, 10))
     _, _, table, note = confirmation_section(found)
     rows = table.splitlines()[2:]
-    assert rows[0].startswith("| 0 (reference) | 5 | 5, 5.1, –, –, –, – | 5.05 |")
+    assert rows[0].startswith("| 0 (reference) | 5 | 5, –, 5.1, –, –, – | 5.05 |")
     assert "| winner | 114 | 0.5 |" in rows[1]
     assert "| indistinguishable | 114 | 0.6 |" in rows[2]
     assert "The standard deviation of a visit is 1." in note

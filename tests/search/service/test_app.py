@@ -37,7 +37,7 @@ async def test_api_shows_a_job_from_submission_to_end(
     running = await (await client.get(f"/v1/jobs/{job.id}")).json()
     progress = running["progress"]
     assert 0 < progress.pop("left_s") <= 90
-    assert progress.pop("settings")["batch_size"] == 8
+    assert progress.pop("settings")["batch_size"] == 32
     assert progress.pop("trial_left_s") is None
     assert progress == {
         **{"trials_done": 2, "max_trials": 4, "trial": 1, "phase": "bracketing"},
