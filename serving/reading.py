@@ -52,6 +52,9 @@ _TOKEN = re.compile(
 )
 _LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+_KEYED = "property {} must be a JSON object keyed by model name, then by version"
+#: Characters of a value that a message shows.
+_SHOWN = 40
 
 
 def read_properties(
@@ -271,12 +274,21 @@ def _stem(file: str) -> str:
 
 
 def _entries(key: str, models: Any) -> dict[tuple[str, str], Any]:
-    try:
-        return {(name, v): e for name, versions in models.items() for v, e in versions.items()}
-    except AttributeError as error:
-        raise ConfigError(
-            f"property {key} must be a JSON object keyed by model name, then by version: {error}"
-        ) from None
+    """Return the entries by name and version.
+
+    Raises:
+        ConfigError: they are not keyed by name, then by version.
+    """
+    if models == []:
+        return {}  # Gson reads an empty array as an empty map.
+    if not isinstance(models, dict):
+        raise ConfigError(f"{_KEYED.format(key)} (found {json.dumps(models)[:_SHOWN]})")
+    for name, versions in models.items():
+        if not isinstance(versions, dict):
+            raise ConfigError(
+                f"{_KEYED.format(key)} (found {json.dumps(versions)[:_SHOWN]} for {name})"
+            )
+    return {(name, v): e for name, versions in models.items() for v, e in versions.items()}
 
 
 def _mapping(key: str, model: tuple[str, str], entry: Any) -> dict[str, Any]:
@@ -308,14 +320,13 @@ def parse_json(key: str, text: str) -> Any:
     try:
         return json.loads(_TOKEN.sub(_as_json, text))
     except json.JSONDecodeError as error:
-        problem = (
-            f"property {key} must be a JSON object keyed by model name, then by version: {error}"
-        )
-        if error.pos >= len(error.doc.rstrip()):
-            problem += (
-                "; JSON over several lines needs a backslash at the end of each line but the last"
-            )
-        raise ConfigError(problem) from None
+        if error.pos >= len(error.doc.rstrip()) or text.strip() in ("{", "["):
+            raise ConfigError(
+                f"the JSON of property {key} has no end (found {text[-_SHOWN:]!r}); JSON over "
+                "several lines needs a backslash at the end of each line but the last"
+            ) from None
+        found = error.doc[error.pos : error.pos + _SHOWN]
+        raise ConfigError(f"{_KEYED.format(key)}, and is no JSON from {found!r} on") from None
 
 
 def _as_json(token: re.Match[str]) -> str:

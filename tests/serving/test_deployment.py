@@ -76,10 +76,13 @@ def test_config_is_equal_after_write_and_parse(config: ServerConfig) -> None:
         ("number_of_netty_threads=$$THREADS$$", "the environment variable THREADS, which is not"),
         ('models={"codegen":{"1.0":{"batchSize":"many"}}}', "batchSize must be an integer"),
         ('models={"codegen":{"1.0":{"minWorkers":true}}}', "minWorkers must be an integer"),
-        ('models={\n  "codegen": {', "models must be .* needs a backslash at the end of each line"),
+        (
+            'models={\n  "codegen": {',
+            "the JSON of property models has no end .found '{'.; .* needs a backslash at the end of each line",
+        ),
         (
             "model_snapshot={\n}",
-            "model_snapshot must be .* needs a backslash at the end of each line",
+            "the JSON of property model_snapshot has no end .* needs a backslash at the end of each line",
         ),
         ('models={"codegen": {\\\n"1.0":\n{}}}', "needs a backslash at the end of each line"),
         ('model_snapshot={"modelCount":1}', "property model_snapshot must be a JSON object"),
@@ -98,7 +101,9 @@ def test_config_is_equal_after_write_and_parse(config: ServerConfig) -> None:
         ('vmargs=-Dname="a b"', """vmargs: 'b"' is not a JVM argument"""),
         ('vmargs="-Xmx2g -server"', "vmargs: '\"-Xmx2g' is not a JVM argument"),
         ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
-        ("models=[]", "models must be a JSON object"),
+        ("models=[1]", r"models must be a JSON object keyed .* \(found \[1\]\)"),
+        ("model_snapshot={}", r"model_snapshot must be a JSON object keyed .* \(found null\)"),
+        ('models={"a": 3}', r"models must be a JSON object keyed .* \(found 3 for a\)"),
         ("vmargs=Xmx2g", "'Xmx2g' is not a JVM argument"),
     ],
 )
@@ -139,6 +144,7 @@ def entry(**settings: Any) -> str:
             set(),
         ),
         ("metrics_format=prometheus\nNUM_WORKERS=1\n", {}, {}, {"metrics_format", "NUM_WORKERS"}),
+        ("models=[]\njob_queue_size=7\n", {}, {"job_queue_size": 7}, set()),
         (
             "batch_size=8\nnumber_of_nety_threads=4\n",
             {},
