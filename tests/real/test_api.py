@@ -78,4 +78,4 @@ def test_tune_in_a_folder_with_packages_of_the_same_names(
         timeout=240,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Best: trial" in ended.stdout
+    assert "Deploy trial" in ended.stdout or "Change nothing" in ended.stdout
