@@ -21,6 +21,7 @@ from serving.oom import OomWatch
 
 #: PyTorch's message if an allocation on a GPU fails. TorchServe answers 503 and keeps running.
 GPU_MEMORY_MESSAGE = b"CUDA out of memory"
+_TRACEBACK = "Traceback (most recent call last)"
 #: TorchServe restarts a worker whose model does not load for as long as it runs.
 MAX_LOAD_FAILURES = 2
 #: Logged when a worker exits that was started in place of another, whatever it printed.
@@ -159,6 +160,11 @@ class ServerHealth:
         )
 
     # --- checks ----------------------------------------------------------------------
+
+    @property
+    def has_traceback(self) -> bool:
+        """Whether the log has the traceback of a handler, if only before the lines of an error."""
+        return _TRACEBACK in self._log_path.read_text(errors="replace")
 
     async def check_loading(self) -> None:
         """Raise ServerError if the workers cannot load the model."""

@@ -39,7 +39,6 @@ METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
 #: The variables that a server inherits; the configuration sets all others. Ray sets
 #: OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES in its workers, which must not reach the server.
 INHERITED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
-_TRACEBACK = "Traceback (most recent call last)"
 _POLL_S = 0.2
 _WATCH_S = 1.0
 #: The path of a worker's Unix socket, in the server's folder, holds about 107 bytes.
@@ -361,7 +360,7 @@ class TorchServe:
         try:
             await self._health.check_loading()
         except ServerError as error:
-            if error.kind is not FailureKind.MODEL_NOT_LOADED or _TRACEBACK in error.log:
+            if error.kind is not FailureKind.MODEL_NOT_LOADED or self._health.has_traceback:
                 raise
             python, environment = self.site.installation.python, self.environment()
             for archive in self.site.archives:
