@@ -88,7 +88,7 @@ def test_openapi_document_describes_the_answers_of_the_service(
     # A valid specification may still name a file that does not exist.
     excluded = [positive_data_acceptance]
     if case.path == "/v1/check":
-        # YAML has types of its own: `name: 7` is read as a name.
+        # Numbers are read as texts: `name: 7` is a name.
         excluded.append(negative_data_rejection)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     case.call_and_validate(base_url=address, headers=headers, excluded_checks=excluded)
