@@ -91,8 +91,8 @@ class ConfirmationHost:
             options = {"num_cpus": 1, "scheduling_strategy": strategy}
             self._actor = ray.remote(ReportingTrialActor).options(**options).remote(self._setup)
         reference = self._actor.measure.remote(request, str(folder))
+        measurement = asyncio.wrap_future(reference.future())
         try:
-            measurement = asyncio.wrap_future(reference.future())
             while not measurement.done():
                 await asyncio.wait({measurement}, timeout=HEARTBEAT_S)
                 events = self._actor.take_events.remote()
@@ -112,5 +112,5 @@ class ConfirmationHost:
         except asyncio.CancelledError:
             ray.cancel(reference)
             with contextlib.suppress(RayError, TimeoutError):
-                await asyncio.wait_for(asyncio.wrap_future(reference.future()), _STOP_TIMEOUT_S)
+                await asyncio.wait_for(measurement, _STOP_TIMEOUT_S)
             raise
