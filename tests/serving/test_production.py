@@ -88,7 +88,8 @@ def test_notes_reports_archive_that_is_not_loaded(archive: Archive) -> None:
         (None, {"job_queue_size": "5"}, "job_queue_size is part of the measured configuration"),
         (None, {"inference_adress": "x"}, "not known to TorchServe"),
         (None, {"io_ratio": "60"}, "io_ratio is part of the measured configuration"),
-        ("models={\n", {}, "property models must be a JSON object"),
+        ("models={\n", {}, "the JSON of property models has no end"),
+        ("models=[1]\n", {}, "property models must be a JSON object"),
         ("a=\\u00g0\n", {}, "the text is not valid Java properties"),
     ],
 )
