@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from search.cli.main import run_command
@@ -24,15 +23,10 @@ from search.service.jobs import JobStore
 from search.service.views import ViewBuilder
 from search.study.run_folder import Run
 from servetune.errors import ServetuneError
+from tests.fuzzing import TIMEOUT_S, fuzz
 from tests.specifications import make_model_files
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
-pytestmark = pytest.mark.timeout(300 + EXAMPLES / 10)
-fuzz = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 VALID: dict[str, Any] = {
     "name": "fuzz",
     "model": {"archive": "echo.mar", "requests": "requests.jsonl"},

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import RunError
@@ -27,16 +26,11 @@ from serving.deployment import Deployment
 from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.platforms.reading import read_platform
+from tests.fuzzing import TIMEOUT_S, fuzz
 from tests.results import trial_result
 from tests.test_fuzz import key_paths, values
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
-pytestmark = pytest.mark.timeout(300 + EXAMPLES / 10)
-fuzz = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 MANIFEST = {
     "model": {
         "modelName": "echo",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.conftest import nothing_stays_behind, study  # noqa: F401
-from tests.real.test_service import ServiceProcess, service  # noqa: F401
+from tests.real.conftest import nothing_stays_behind  # noqa: F401
+from tests.real.test_service import ServiceProcess
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -45,8 +45,8 @@ def shoot(page: sync_api.Page, name: str) -> None:
 
 def test_page_takes_a_job_to_production(
     page: sync_api.Page,
-    service: ServiceProcess,  # noqa: F811
-    study: WriteStudy,  # noqa: F811
+    service: ServiceProcess,
+    study: WriteStudy,
     tmp_path: Path,
 ) -> None:
     said: list[str] = []
@@ -120,8 +120,8 @@ def test_page_takes_a_job_to_production(
 
 def test_page_stops_and_resumes_by_keyboard(
     page: sync_api.Page,
-    service: ServiceProcess,  # noqa: F811
-    study: WriteStudy,  # noqa: F811
+    service: ServiceProcess,
+    study: WriteStudy,
 ) -> None:
     job_id = service.run_command("submit", study()).split()[0]
     page.goto(f"http://127.0.0.1:{service.port}/#/jobs/{job_id}")

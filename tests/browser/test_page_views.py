@@ -13,16 +13,10 @@ import pytest
 
 from search.service.job_queue import JobQueue
 from search.service.jobs import JobState, JobStore
-from tests.search.service.conftest import (  # noqa: F401
+from tests.search.service.conftest import (
     TOKEN,
     Client,
     FakeRunner,
-    client,
-    queue,
-    root,
-    runner,
-    spec,
-    store,
     submit,
     wait_for_state,
     wait_until_running,
@@ -39,7 +33,7 @@ Page = Any
 
 
 @pytest.fixture
-async def page(client: Client) -> AsyncIterator[Page]:  # noqa: F811
+async def page(client: Client) -> AsyncIterator[Page]:
     """A page with the token, which fails the test for an error or a request to another host."""
     home = str(client.make_url("/"))
     errors: list[str] = []
@@ -79,10 +73,10 @@ async def shoot(page: Page, name: str) -> None:
 
 
 async def finished_job(
-    client: Client,  # noqa: F811
-    store: JobStore,  # noqa: F811
-    runner: FakeRunner,  # noqa: F811
-    spec: dict[str, Any],  # noqa: F811
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
     rates: tuple[float, ...] = (5.0, 20.0),
 ) -> str:
     job = await submit(client, store, spec)
@@ -123,9 +117,9 @@ async def test_form_shows_an_error_at_its_field(page: Page) -> None:
 
 async def test_form_submits_a_job_with_its_files(
     page: Page,
-    client: Client,  # noqa: F811
-    store: JobStore,  # noqa: F811
-    root: Path,  # noqa: F811
+    client: Client,
+    store: JobStore,
+    root: Path,
 ) -> None:
     await page.get_by_role("link", name="New job").click()
     await page.get_by_label("Name").fill("from-form")
@@ -142,10 +136,10 @@ async def test_form_submits_a_job_with_its_files(
 
 async def test_job_list_keeps_focus_sort_and_filter(
     page: Page,
-    client: Client,  # noqa: F811
-    store: JobStore,  # noqa: F811
-    runner: FakeRunner,  # noqa: F811
-    spec: dict[str, Any],  # noqa: F811
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
 ) -> None:
     first = await submit(client, store, {**spec, "name": "b-first"})
     await wait_until_running(first, runner)
@@ -174,10 +168,10 @@ async def test_job_list_keeps_focus_sort_and_filter(
 
 async def test_running_job_shows_what_is_tried_and_keeps_focus(
     page: Page,
-    client: Client,  # noqa: F811
-    store: JobStore,  # noqa: F811
-    runner: FakeRunner,  # noqa: F811
-    spec: dict[str, Any],  # noqa: F811
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
 ) -> None:
     job = await submit(client, store, {**spec, "search": {"trials": 4, "time_budget_s": 600}})
     await wait_until_running(job, runner)
@@ -203,11 +197,11 @@ async def test_running_job_shows_what_is_tried_and_keeps_focus(
 
 async def test_queued_job_shows_what_it_waits_for(
     page: Page,
-    client: Client,  # noqa: F811
-    store: JobStore,  # noqa: F811
-    queue: JobQueue,  # noqa: F811
-    runner: FakeRunner,  # noqa: F811
-    spec: dict[str, Any],  # noqa: F811
+    client: Client,
+    store: JobStore,
+    queue: JobQueue,
+    runner: FakeRunner,
+    spec: dict[str, Any],
 ) -> None:
     first = await submit(client, store, {**spec, "name": "first"})
     await wait_until_running(first, runner)
@@ -222,10 +216,10 @@ async def test_queued_job_shows_what_it_waits_for(
 
 async def test_two_jobs_are_compared(
     page: Page,
-    client: Client,  # noqa: F811
-    store: JobStore,  # noqa: F811
-    runner: FakeRunner,  # noqa: F811
-    spec: dict[str, Any],  # noqa: F811
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
 ) -> None:
     for name, rates in (("slow", (5.0, 20.0)), ("fast", (5.0, 20.0, 123.4))):
         await finished_job(client, store, runner, {**spec, "name": name}, rates)
@@ -243,10 +237,10 @@ async def test_two_jobs_are_compared(
 
 async def test_plan_form_plans_and_shows_errors_at_their_fields(
     page: Page,
-    client: Client,  # noqa: F811
-    store: JobStore,  # noqa: F811
-    runner: FakeRunner,  # noqa: F811
-    spec: dict[str, Any],  # noqa: F811
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
 ) -> None:
     job_id = await finished_job(client, store, runner, spec, (5.0, 100.0))
     await page.goto(f"{client.make_url('/')}#/jobs/{job_id}")

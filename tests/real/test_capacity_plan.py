@@ -21,20 +21,13 @@ from serving.installation import find_installation
 from serving.server import TorchServe
 from serving.site import Site
 from tests.archives import make_archive
+from tests.real.conftest import BATCHED
 from tests.search.answer.points import point
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.slow, pytest.mark.timeout(300)]
 
 #: One request at a time takes 50 ms without CPU, so that two servers do not slow each other down.
-WAITING = """
-import time
-
-def handle(data, context):
-    if data is None:
-        return None
-    time.sleep(0.05)
-    return [{"ok": True} for _ in data]
-"""
+WAITING = BATCHED.replace("0.1", "0.05")
 RATE_RPS = 16.0
 SECONDS = 20.0
 

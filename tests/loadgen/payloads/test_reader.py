@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loadgen.errors import PayloadError
 from loadgen.payloads import Payload, read_payloads, reader, referenced_files
+from tests.fuzzing import TIMEOUT_S, fuzz
 
 JSON, TEXT, BYTES = (
     {"Content-Type": kind}
@@ -348,13 +349,7 @@ def test_read_payloads_on_common_mistakes(path: Path, text: str, found: bytes | 
 
 # Generated files --------------------------------------------------------------------------
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
-pytestmark = pytest.mark.timeout(300 + EXAMPLES / 10)
-generated = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -415,7 +410,7 @@ def assert_read_or_refused(path: Path, text: bytes) -> list[Payload]:
     return []
 
 
-@generated
+@fuzz
 @given(st.one_of(st.binary(max_size=80), st.text(max_size=80).map(lambda t: t.encode("utf-8", "replace"))))  # fmt: skip
 @example(b"\xef\xbb\xbf")
 @example(b'{"body":{"":"\xed\xa0\x80"}}')
@@ -424,7 +419,7 @@ def test_read_payloads_never_fails_on_text(path: Path, text: bytes) -> None:
     assert_read_or_refused(path, text)
 
 
-@generated
+@fuzz
 @given(st.lists(objects, min_size=1, max_size=3), st.sampled_from([None, 2]), st.booleans())
 def test_read_payloads_never_fails_on_objects(
     path: Path, found: list[Any], indent: int | None, as_array: bool
@@ -437,7 +432,7 @@ def test_read_payloads_never_fails_on_objects(
     assert_read_or_refused(path, text.encode())
 
 
-@generated
+@fuzz
 @given(st.lists(objects, min_size=1, max_size=2), st.data())
 def test_read_payloads_never_fails_on_damaged_files(
     path: Path, found: list[Any], data: st.DataObject
@@ -448,7 +443,7 @@ def test_read_payloads_never_fails_on_damaged_files(
     assert_read_or_refused(path, bytes(text))
 
 
-@generated
+@fuzz
 @given(st.dictionaries(st.text(), st.recursive(st.text(), st.lists)), st.sampled_from([None, 1, 4]))
 def test_read_payloads_sends_json_as_it_is_written(
     path: Path, body: dict[str, Any], indent: int | None
