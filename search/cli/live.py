@@ -115,7 +115,7 @@ class LiveView:
 
     def confirmed(self, round_number: int, result: TrialResult) -> None:
         """See `StudyObserver.confirmed`."""
-        self._add_line(f"round {round_number + 1}, trial {result.number}: {_result_text(result)}")
+        self._add_line(f"{self._step_text()}, trial {result.number}: {_result_text(result)}")
 
     def stopping(self) -> None:
         """See `StudyObserver.stopping`."""
@@ -147,12 +147,22 @@ class LiveView:
         lines = [Text(line, overflow="ellipsis", no_wrap=True) for line in self._last_lines]
         return Group(*lines, table)
 
+    @property
+    def _is_verification(self) -> bool:
+        """Whether the step of the confirmation measures latencies too: only a verification does."""
+        return self._request is not None and self._request.latency_curve
+
+    def _step_text(self) -> str:
+        """Return the step of the confirmation that is running or has just ended."""
+        return "verification" if self._is_verification else f"round {(self._round or 0) + 1}"
+
     def _current_text(self, request: TrialRequest, phase_s: float) -> str:
         text = f"trial {request.number}, {request.origin}"
         if self._round is None:
             text += f" (at most {self._max_trials} trials)"
         else:
-            text += f", round {self._round + 1} of {self._rounds}"
+            text += f", {self._step_text()}"
+            text += "" if self._is_verification else f" of {self._rounds}"
         if self._is_stopping:
             return f"{text}: stopping"
         rate = f" at {self._rate_rps:.1f} rps" if self._rate_rps else ""

@@ -97,10 +97,10 @@ def _phase_seconds(result: TrialResult) -> str:
 
 
 def lost_time(results: Sequence[TrialResult]) -> str:
-    """Return the share of the time that trials without a rate took."""
+    """Return the share of the time that trials without a rate took; an empty text for none."""
     total_s = sum(r.duration_s for r in results)
     lost_s = sum(r.duration_s for r in results if r.state is not TrialState.COMPLETE)
-    if not total_s:
+    if not lost_s:
         return ""
     return f"Pruned and failed trials took {format_percent(lost_s / total_s)} of {total_s:.0f} s."
 

@@ -189,10 +189,7 @@ def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
     """Return what the change costs in latency and memory, as a clause."""
     costs = []
     if recommended.p99_s is not None and today.p99_s is not None:
-        costs.append(
-            f"a p99 latency of {format_number(recommended.p99_s)} s at that rate instead of "
-            f"{format_number(today.p99_s)} s at today's"
-        )
+        costs.append(f"a p99 latency of {_p99_text(recommended)} instead of {_p99_text(today)}")
     if recommended.memory_mb is not None and today.memory_mb is not None:
         costs.append(
             f"{format_memory(recommended.memory_mb)} of memory instead of "
@@ -201,10 +198,16 @@ def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
     return f", with {' and '.join(costs)}" if costs else ""
 
 
+def _p99_text(point: OperatingPoint) -> str:
+    """Return the p99 latency with the rate at which it was measured."""
+    rate_rps = next((p.rate_rps for p in point.latency if p.share >= 1), point.sustained_rps)
+    return f"{format_number(point.p99_s)} s at {format_number(rate_rps)} requests/s"
+
+
 def _own_costs(point: OperatingPoint) -> str:
     costs = []
     if point.p99_s is not None:
-        costs.append(f"a p99 latency of {format_number(point.p99_s)} s")
+        costs.append(f"a p99 latency of {_p99_text(point)}")
     if point.memory_mb is not None:
         costs.append(f"{format_memory(point.memory_mb)} of memory")
     return f", with {' and '.join(costs)}" if costs else ""

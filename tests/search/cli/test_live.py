@@ -79,5 +79,9 @@ def test_live_view_shows_the_estimate_of_a_visit() -> None:
     request = TrialRequest(3, TrialOrigin.CONFIRMATION, ServerConfig(workers=2))
     visit = result_for(request, None, state=TrialState.COMPLETE, capacity_rps=97.5, duration_s=12.0)
     with LiveView(Console(file=output), 3, 60.0, plain=True) as view:
+        view.confirming(0, request)
         view.confirmed(0, visit)
+        view.confirming(1, replace(request, latency_curve=True))
+        view.confirmed(1, replace(visit, state=TrialState.COMPLETE))
     assert "round 1, trial 3: capacity of about 97.5 rps (12 s)" in output.getvalue()
+    assert "verification, trial 3: " in output.getvalue()

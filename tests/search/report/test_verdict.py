@@ -25,7 +25,7 @@ def test_verdict_names_rate_latency_and_memory_before_and_after(outcome: Outcome
     assert verdict(measured) == (
         "Deploy trial 3 instead of TorchServe's default (trial 0): it sustains 250 requests/s at "
         "100 % success instead of 5, 50 times as many (not confirmed), with a p99 latency of "
-        "0.5 s at that rate instead of 0.5 s at today's and 2,500 MiB of memory instead of "
+        "0.5 s at 250 requests/s instead of 0.5 s at 5 requests/s and 2,500 MiB of memory instead of "
         "1,000 MiB."
     )
 
