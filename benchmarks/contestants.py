@@ -16,7 +16,7 @@ from optuna.trial import Trial
 from scipy.stats.qmc import Sobol
 
 from search.environment import log_level
-from search.spec.schema import SearchSection
+from search.spec.sections import SearchSection
 from search.spec.space import Dimension, Space
 from search.study.observations import Telemetry
 from search.study.sampler import distributions

@@ -17,7 +17,7 @@ from pathlib import Path
 from search.cluster.node import NodeOptions, RunningNode, free_ports
 from search.cluster.ray_token import cluster_token_file
 from search.service.jobs import JobStore
-from search.spec.schema import MAX_LOAD_PROCESSES
+from search.spec.sections import MAX_LOAD_PROCESSES
 
 #: The file that names the cluster, in the service's folder.
 CLUSTER_FILE = "cluster.json"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from search.service.jobs import Job
 from search.service.views import ViewBuilder
 from search.sinks.webhook import notify, read_secret
-from search.spec.schema import NotifySection
+from search.spec.sections import NotifySection
 
 _LOG = logging.getLogger(__name__)
 

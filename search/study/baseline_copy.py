@@ -7,7 +7,7 @@ from pathlib import Path
 import javaproperties
 
 from search.spec.config_file import environment_beside, read_files
-from search.spec.schema import BaselineSection
+from search.spec.serving_section import BaselineSection
 from serving.config import format_environment
 from serving.deployment import Deployment
 from serving.environment import REDACTED, is_secret

@@ -9,7 +9,7 @@ from rich.console import Console
 from search.report.plotly_library import plotly_text
 from search.report.sections import ending
 from search.report.summary import render, write_report
-from search.spec.schema import ConfirmSection
+from search.spec.sections import ConfirmSection
 from search.study.outcome import Outcome
 from search.study.reading import read_outcome
 from search.study.run_folder import Run

@@ -16,7 +16,7 @@ import pytest
 from search.sinks import end, webhook
 from search.sinks.webhook import notify, read_secret
 from search.spec.loading import load_spec
-from search.spec.schema import NotifySection
+from search.spec.sections import NotifySection
 from search.study.outcome import Outcome
 from tests.specifications import write_spec
 
