@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "aiohttp": {
         "loadgen/connection.py",
         "loadgen/posting.py",
-        "search/cli/service.py",
+        "search/cli/serve.py",
         "search/service/access.py",
         "search/service/app.py",
         "search/service/client.py",

@@ -14,10 +14,11 @@ from search.cli.dashboard import dashboard
 from search.cli.environment import ray_environment
 from search.cli.hosts import demo, doctor, init, up
 from search.cli.importing import import_deployment
+from search.cli.jobs import fetch, jobs, submit, watch
 from search.cli.measure import measure
 from search.cli.predict import predict
 from search.cli.results import compare, export, recheck, report, verify
-from search.cli.service import fetch, jobs, serve, submit, watch
+from search.cli.serve import serve
 from search.cli.tune import resume, sweep, tune
 from search.errors import SpecError
 from servetune.errors import ExitStatus, ServetuneError

@@ -1,4 +1,4 @@
-"""The commands of the service."""
+"""The command that runs the service, and its systemd unit."""
 
 from __future__ import annotations
 
@@ -8,52 +8,12 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
-import yaml
 
-from search.cli import service
 from search.cli.main import app
-from search.cli.service import _check_ratio
-from search.errors import RequirementError
-
-
-class FakeClient:
-    """A `ServiceClient` that keeps the specification it submits."""
-
-    def __init__(self) -> None:
-        self.spec: dict[str, Any] = {}
-
-    async def __aenter__(self) -> FakeClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def submit(self, spec: str, uploads: dict[str, Path]) -> dict[str, Any]:
-        self.spec = yaml.safe_load(spec)
-        return {"id": "1"}
-
-
-def test_submit_makes_paths_absolute_from_the_folder_of_the_specification(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = FakeClient()
-    monkeypatch.setattr(service, "_client", lambda *_: client)
-    (tmp_path / "model.mar").touch()
-    (tmp_path / "requests.jsonl").touch()
-    data = {
-        "model": {"archive": "model.mar", "requests": "requests.jsonl"},
-        "serving": {"baseline": "config.properties"},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
-    service.submit(tmp_path / "mine.yaml")
-    assert client.spec["name"] == "mine"
-    assert client.spec["serving"]["baseline"] == str(tmp_path / "config.properties")
-    assert client.spec["model"]["archive"] == str(tmp_path / "model.mar")
-
+from search.cli.serve import _notify_systemd
 
 UNIT = Path(__file__).parents[3] / "examples" / "servetune.service"
 
@@ -106,24 +66,8 @@ def test_notify_systemd_sends_the_state(
         systemd.bind(name.replace("@", "\0"))
         systemd.settimeout(20)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
-        service._notify_systemd("READY=1")
+        _notify_systemd("READY=1")
         assert systemd.recv(100) == b"READY=1"
-    service._notify_systemd("READY=1")
+    _notify_systemd("READY=1")
     monkeypatch.delenv("NOTIFY_SOCKET")
-    service._notify_systemd("READY=1")
-
-
-def test_require_ratio_gates_on_the_lower_bound() -> None:
-    view = {"ratio": 2.0, "ratio_low": 1.4, "ratio_warnings": []}
-    _check_ratio(view, 1.4)
-    with pytest.raises(RequirementError, match=r"at least 1\.40, which is below"):
-        _check_ratio(view, 1.5)
-    with pytest.raises(RequirementError, match="cannot be checked"):
-        _check_ratio({"ratio": None, "ratio_low": None, "ratio_warnings": []}, 1.0)
-
-
-def test_watch_prints_what_is_tried_and_known() -> None:
-    data = {"trying": "trying larger batches", "so_far": "5 rps", "left_s": 90.0, "added": 1}
-    line = service._event_line("progress", data)
-    assert line == "trying larger batches; so far: 5 rps; about 90 s left"
-    assert service._event_line("window", {}) is None
+    _notify_systemd("READY=1")
