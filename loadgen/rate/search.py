@@ -17,7 +17,7 @@ from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.pace import Pace
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
-from loadgen.rate.verdict import Verdict, format_errors, latency_excess
+from loadgen.rate.verdict import Verdict, format_errors, is_growth_by_chance, latency_excess
 from loadgen.rate.windows import RateProgress, Windows
 from loadgen.schedule import Poisson
 
@@ -214,15 +214,15 @@ class RateSearch:
     async def _jitter(self, rate: float) -> Probe | None:
         """Offer Poisson arrivals below a rate that passed; return the window if it failed.
 
-        Their backlog grows and shrinks by chance. If no request failed, a window that did not
-        pass is repeated, and only a second one that shows a growing backlog counts.
+        Their backlog grows and shrinks by chance. If no request failed, a window whose backlog
+        grew by more than chance explains is repeated, and only a second one counts.
         """
         if self.depth is not Depth.FULL or self.goal.arrivals == "poisson":
             return None
         if self.goal.lowers_rate:
             return None  # The rate must be served with Poisson arrivals in any case.
         share = self.thresholds.jitter * rate
-        for passing in (_CLEAR, _CLEAR | {Verdict.UNDECIDED}):
+        for most in (self.thresholds.widest / 2, math.inf):
             probe = await self._windows.offer(
                 "verification",
                 share,
@@ -231,7 +231,7 @@ class RateSearch:
                 self.thresholds.completions,
                 math.inf,
             )
-            if probe.verdict in passing:
+            if probe.verdict in _CLEAR or is_growth_by_chance(probe.measurement, most):
                 return None
             if probe.measurement.failed:
                 break

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 
 from scipy import stats
 
+from loadgen.backlog import SETTLING
 from loadgen.measurement import Measurement
 from loadgen.percent import format_percent
 from loadgen.rate.goal import Goal
@@ -83,6 +85,25 @@ def judge(
     if overload.fraction <= goal.width / 2 and overload.high <= widest / 2:
         return Verdict.PASS, f"0 of {measurement.scheduled} failed, the backlog did not grow"
     return Verdict.UNDECIDED, "the window ended before it was clear whether the backlog grew"
+
+
+def is_growth_by_chance(measurement: Measurement, most: float) -> bool:
+    """Return whether Poisson arrivals alone explain how much the backlog of a window grew.
+
+    The number of arrivals varies by its square root. The backlog of a server that keeps up grows
+    by less than two such deviations with 97.7 % probability.
+
+    Args:
+        most: growth ÷ the offered rate above which it is never taken for chance.
+
+    Returns:
+        False if a request failed; True if the window was too short to show a trend.
+    """
+    if measurement.succeeded < measurement.scheduled:
+        return False
+    settled = (1 - SETTLING) * measurement.scheduled
+    is_more = measurement.overload.fraction > min(2 / math.sqrt(max(settled, 1)), most)
+    return not is_more
 
 
 def latency_excess(measurement: Measurement, goal: Goal) -> float | None:

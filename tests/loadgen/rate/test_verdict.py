@@ -1,11 +1,13 @@
 """Tests of the verdict on a window."""
 
+import math
+
 import pytest
 
 from loadgen.measurement import Load
 from loadgen.rate.goal import Goal
-from loadgen.rate.verdict import Verdict, judge, success_bound
-from loadgen.schedule import Constant
+from loadgen.rate.verdict import Verdict, is_growth_by_chance, judge, success_bound
+from loadgen.schedule import Constant, Poisson
 from tests.simulated import SimulatedServers
 
 
@@ -22,6 +24,28 @@ async def test_judge_passes_no_window_with_a_failed_request() -> None:
     measured = await SimulatedServers(0.01, fail_every=900).measure(Load(Constant(90), 10))
     assert measured.failed == 1
     assert judge(measured, Goal()) == (Verdict.FAIL, "1 of 900 failed: 1 × status 500")
+
+
+@pytest.mark.parametrize(
+    ("rate", "most", "by_chance"),
+    [
+        (90, math.inf, True),
+        (110, math.inf, False),
+        (3, math.inf, True),
+        (103, 0.001, False),
+    ],
+)
+async def test_is_growth_by_chance_is_true_up_to_two_deviations_of_the_arrivals(
+    rate: float, most: float, by_chance: bool
+) -> None:
+    seconds = 30 if rate > 10 else 10
+    measured = await SimulatedServers(0.01).measure(Load(Poisson(rate, 1), seconds))
+    assert is_growth_by_chance(measured, most) is by_chance
+
+
+async def test_is_growth_by_chance_is_false_with_a_failed_request() -> None:
+    measured = await SimulatedServers(0.01, fail_every=500).measure(Load(Poisson(90, 1), 10))
+    assert measured.failed and not is_growth_by_chance(measured, math.inf)
 
 
 def test_success_bound_is_that_of_clopper_and_pearson() -> None:
