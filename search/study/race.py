@@ -15,7 +15,7 @@ from search.study.estimates import REFERENCE, Estimates
 from search.study.intervals import Interval, log_interval
 from search.study.noise import Variance
 from search.study.rounds import measurement_order
-from search.study.sequential import critical_value
+from search.study.sequential import critical_value, final_critical_value
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Race:
         """Replace a leader that is shown to be slower; drop each finalist that is behind."""
         assert self.leader is not None
         fastest = self._fastest()
-        interval = self._compare(fastest, self.leader, self.rules.rounds)
+        interval = self._compare(fastest, self.leader)
         if interval is not None and interval.low > 1:
             self.leader = fastest
         if self.rounds >= self.rules.min_rounds:
@@ -213,7 +213,7 @@ class Race:
             if len(self.alive) > 2 and index != best and self._is_behind(index, best):
                 self._drop(index, best)
         for index in list(self.alive):
-            interval = self._compare(index, best, self.rules.rounds)
+            interval = self._compare(index, best)
             if interval is not None and interval.high < 1:
                 self._drop(index, best, interval)
 
@@ -241,15 +241,20 @@ class Race:
             return drop.shown  # As it was shown: later visits to `best` do not revoke it.
         if self.dropped.keys() & {index, other}:
             return self.estimates.ratio(index, other) if index != other else None
-        return self._compare(index, other, self.rounds)
+        return self._compare(index, other, is_last=True)
 
-    def _compare(self, index: int, other: int, looks: int) -> Interval | None:
-        """Return the ratio of two rates, compared after each of this number of rounds."""
+    def _compare(self, index: int, other: int, is_last: bool = False) -> Interval | None:
+        """Return the ratio of two rates, which is compared after every round.
+
+        Args:
+            is_last: whether no round follows.
+        """
         counts = [self.estimates.visit_count(i) for i in (index, other)]
         if index == other or not all(counts):
             return None
         difference, error, dof = self.estimates.difference(index, other)
-        critical = critical_value(dof, len(self.finalists), self.rounds, looks)
+        value_of = final_critical_value if is_last else critical_value
+        critical = value_of(dof, len(self.finalists), self.rounds, self.rules.rounds)
         return log_interval(difference, critical * error) if math.isfinite(critical) else None
 
     def ratio_to_reference(self, index: int) -> Interval | None:

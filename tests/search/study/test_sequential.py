@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from search.study.sequential import critical_value
+from search.study.sequential import critical_value, final_critical_value
 
 
 def test_critical_value_of_a_single_look_is_students() -> None:
@@ -27,3 +27,22 @@ def test_critical_value_is_exceeded_by_chance_in_5_percent_of_all_looks(looks: i
     limits = np.array([critical_value(1e6, 2, int(look), looks) for look in counts])
     exceeded = (np.abs(sums) / np.sqrt(counts) > limits).any(axis=1).mean()
     assert 0.043 < exceeded < 0.056
+
+
+@pytest.mark.parametrize(("look", "looks"), [(1, 40), (5, 40), (13, 20), (27, 40), (40, 40)])
+def test_final_critical_value_spends_what_the_earlier_looks_left(look: int, looks: int) -> None:
+    random = np.random.default_rng(looks + look)
+    sums = np.cumsum(random.standard_normal((20_000, look)), axis=1)
+    counts = np.arange(1, look + 1)
+    limits = [critical_value(1e6, 2, int(n), looks) for n in counts]
+    limits[-1] = final_critical_value(1e6, 2, look, looks)
+    exceeded = (np.abs(sums) / np.sqrt(counts) > np.array(limits)).any(axis=1).mean()
+    assert 0.043 < exceeded < 0.056
+
+
+def test_final_critical_value_is_that_of_the_plan_only_at_its_end() -> None:
+    assert final_critical_value(1e6, 2, 1, 40) == pytest.approx(1.96, abs=0.001)
+    planned = critical_value(1e6, 2, 40, 40)
+    assert final_critical_value(1e6, 2, 40, 40) == pytest.approx(planned, abs=0.01)
+    assert final_critical_value(1e6, 2, 27, 40) < critical_value(1e6, 2, 27, 27) < planned
+    assert final_critical_value(0, 2, 3, 40) == math.inf
