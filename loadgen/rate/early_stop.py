@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from loadgen.measurement import Measurement
-from loadgen.rate.estimate import Estimate, answer_times, estimate_of
-from loadgen.rate.goal import Goal
+from loadgen.rate.estimate import Estimate, answer_times, estimate_of, standard_error_of
+from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import Verdict, judge
 
@@ -44,12 +44,13 @@ class ClosedLoopEnd:
     Args:
         goal: its limit of the warm-up holds for a server that answered enough by then.
         hopeless_rps: a server that is shown to be slower than this is not measured any longer.
-        precise: see `Thresholds.precise`, whose value is used if None.
+        depth: only at full depth does the loop go on until the estimate is precise, and a server
+            whose speed is unsteady is measured for longest.
     """
 
     goal: Goal
     hopeless_rps: float | None = None
-    precise: float | None = None
+    depth: Depth = Depth.FULL
     thresholds: Thresholds = DEFAULT_THRESHOLDS
 
     def __call__(self, so_far: Measurement) -> bool:
@@ -66,15 +67,25 @@ class ClosedLoopEnd:
             best = self.hopeless_rps
             return best is not None and span_s > 6 and 4 * so_far.succeeded / span_s < best
         if span_s >= limit_s:
-            return True
+            times = limits.closed_times if self._is_full else limits.short_times
+            return span_s >= times * limit_s or not self._is_unsteady(so_far)
         if span_s < limits.closed_s / 2 or _rises(so_far, limits.rising):
             return False
         if (estimate := estimate_of(so_far)) is None:
             return False
         if self._is_hopeless(estimate):
             return True
-        precise = limits.precise if self.precise is None else self.precise
-        return span_s >= limits.closed_s and estimate.relative_error <= precise
+        if span_s < limits.closed_s or self._is_unsteady(so_far):
+            return False
+        return not self._is_full or estimate.relative_error <= limits.precise
+
+    @property
+    def _is_full(self) -> bool:
+        return self.depth is Depth.FULL
+
+    def _is_unsteady(self, so_far: Measurement) -> bool:
+        """Return whether the server's speed changes so much that its mean is hardly known."""
+        return standard_error_of(so_far) > self.thresholds.unsteady
 
     def _is_hopeless(self, estimate: Estimate) -> bool:
         highest_rps = self.thresholds.capacity_margin * estimate.high_rps

@@ -102,17 +102,33 @@ def answer_times(window: Measurement) -> npt.NDArray[np.float64]:
     return times[max(first, 0) :]
 
 
+def standard_error_of(window: Measurement) -> float:
+    """Return the standard error of the throughput ÷ the throughput; 0 if it is not known yet."""
+    error, effective = _standard_error(answer_times(window), window.load.cycle_requests)
+    return error if effective else 0.0
+
+
 def _relative_error(times: npt.NDArray[np.float64], cycle: int) -> float:
     """Return half the width of the 95 % interval of a mean rate ÷ the rate."""
+    error, effective = _standard_error(times, cycle)
+    if not effective:
+        return error
+    quantile = float(stats.t.ppf((1 + _CONFIDENCE) / 2, effective - 1))
+    return min(quantile * error, 1.0)
+
+
+def _standard_error(times: npt.NDArray[np.float64], cycle: int) -> tuple[float, float]:
+    """Return the standard error of a mean rate ÷ the rate, and the effective number of blocks.
+
+    The number is 0 with too few blocks, and the error is then a bound.
+    """
     rounds = (len(times) - 1) // cycle
-    size = cycle * -(-rounds // _MAX_BLOCKS)
+    size = cycle * max(-(-rounds // _MAX_BLOCKS), 1)
     durations = np.diff(times[::size])
     count = len(durations)
     if count < 3:
-        return 1 / (count + 1)
+        return 1 / (count + 1), 0.0
     residuals = durations - durations.mean()
     correlation = min(max(corrected_correlation(residuals, parameters=1), 0.0), 0.9)
     effective = max(count * (1 - correlation) / (1 + correlation), 2.0)
-    quantile = float(stats.t.ppf((1 + _CONFIDENCE) / 2, effective - 1))
-    error = float(durations.std(ddof=1)) / math.sqrt(effective) / float(durations.mean())
-    return min(quantile * error, 1.0)
+    return float(durations.std(ddof=1)) / math.sqrt(effective) / float(durations.mean()), effective

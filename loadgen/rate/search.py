@@ -73,9 +73,7 @@ class RateSearch:
 
     async def warm_up(self) -> Measurement:
         """Run a closed loop, and return its window."""
-        limits = self.thresholds
-        precise = limits.precise if self.depth is Depth.FULL else math.inf
-        return await self._windows.closed_loop(self.users, self.incumbent_rps, precise)
+        return await self._windows.closed_loop(self.users, self.incumbent_rps, self.depth)
 
     async def find(self) -> SustainedRate:
         """Run the search to its end.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from loadgen.errors import GeneratorLostError
 from loadgen.measurement import Load, LoadGenerator, Measurement, Until
 from loadgen.rate.early_stop import ClosedLoopEnd, EarlyStop
-from loadgen.rate.goal import Goal
+from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.result import Probe
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import Verdict, duration_s, judge
@@ -50,12 +50,12 @@ class Windows:
     spent_s: float = 0.0
 
     async def closed_loop(
-        self, users: int, hopeless_rps: float | None = None, precise: float | None = None
+        self, users: int, hopeless_rps: float | None = None, depth: Depth = Depth.FULL
     ) -> Measurement:
         """Run a closed loop until its throughput is known; see `ClosedLoopEnd`."""
         self.progress("warm-up", 0.0)
         limit_s = self.thresholds.closed_times * self.goal.warmup_limit_s
-        end = ClosedLoopEnd(self.goal, hopeless_rps, precise, self.thresholds)
+        end = ClosedLoopEnd(self.goal, hopeless_rps, depth, self.thresholds)
         return await measure_again_if_lost(self.generator, self._load(Closed(users), limit_s), end)
 
     async def offer(
