@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: setup tune check test test-all test-cluster soak lint docs \
-	bench-measure bench-confirm bench-loadgen bench-search bench-scale bench-page clean
+	bench-measure bench-repeat bench-confirm bench-loadgen bench-search bench-scale bench-page clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,12 @@ lint: setup
 # ARGS="--only repeated" for the simulated ones, ARGS="--case NAME" for one stub.
 bench-measure: setup
 	$(VENV)/bin/python -m benchmarks.measure $(ARGS)
+
+# How well the rates of the bundled model repeat, on a quiet machine; at most 45 minutes,
+# ARGS="--time-limit-s 900" for less.
+bench-repeat: setup
+	$(SERVETUNE) demo build/demo
+	$(VENV)/bin/python -m benchmarks.repeatability $(ARGS)
 
 # How right a confirmation is: simulated servers, about 5 minutes; ARGS="--runs 100" for less.
 bench-confirm: setup
