@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from loadgen.measurement import BIN_S, LoadGenerator, Measurement
+from loadgen.percent import format_percent
 from loadgen.rate.bracket import Bracket
-from loadgen.rate.estimate import Estimate, estimate_of, pooled
+from loadgen.rate.estimate import Estimate, estimate_of, pooled, standard_error_of
 from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.pace import Pace
 from loadgen.rate.result import Probe, StopReason, SustainedRate
@@ -383,6 +384,8 @@ class RateSearch:
         if self._lower is None and self._probes and pruned is None:
             reason = f"{self._reason_for_no_rate()}; {reason}"
         self._warn_of_drift()
+        if pruned is None:
+            self._warn_of_unsteadiness(warmup)
         return SustainedRate(
             lower_rps=self._lower,
             upper_rps=upper,
@@ -458,6 +461,15 @@ class RateSearch:
         probes += [self._target] if self._target else []
         excesses = [latency_excess(probe.measurement, self.goal) for probe in probes]
         return min((excess for excess in excesses if excess is not None), default=0.0)
+
+    def _warn_of_unsteadiness(self, warmup: Measurement) -> None:
+        """Warn if the closed loop hardly shows the mean throughput."""
+        if (error := standard_error_of(warmup)) > self.thresholds.unsteady:
+            self._windows.warn(
+                f"the server was unsteady: its throughput in {warmup.span_s:.0f} s has a standard "
+                f"error of {format_percent(error)}, and another measurement may differ by three "
+                "times that; compare several"
+            )
 
     def _warn_of_drift(self) -> None:
         """Warn if the server sustained a rate at one time and not a lower one at another."""

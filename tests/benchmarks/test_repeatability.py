@@ -1,9 +1,16 @@
 """How the benchmark of repeatability plans its rounds and judges them."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from benchmarks import repeatability
 from benchmarks.repeatability import (
     Rate,
     default_figure,
@@ -11,6 +18,7 @@ from benchmarks.repeatability import (
     run_rounds,
     single_figure,
 )
+from serving.config import ServerConfig
 
 
 class Clock:
@@ -61,3 +69,33 @@ def test_figures_name_the_rounds_that_are_missing() -> None:
     found = default_figure([[Rate(5.0, 6)], [Rate(5.1, 6)], [Rate(None, 0)]], 3)
     assert found.rounds == 2 and found.verdict == "met in 2 rounds"
     assert default_figure([[Rate(5.0, 6)]], 3).verdict == "not known"
+
+
+def test_benchmark_measures_each_part_and_prints_its_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    batches: list[list[int | None]] = []
+
+    async def measured(spec: Any, configs: Any, rounds: int, progress: Any) -> Any:
+        batches.append([config.batch_size for config in configs])
+        rates = [100.0 + (config.batch_size or 1) for config in configs]
+        results = [
+            (SimpleNamespace(sustained_rps=r, capacity_rps=r, cause="verified"),) for r in rates
+        ]
+        return SimpleNamespace(results=results)
+
+    default = SimpleNamespace(default_config=ServerConfig())
+    spec = SimpleNamespace(study_space=lambda: default)
+    monkeypatch.setattr(repeatability, "load_spec", lambda path: spec)
+    monkeypatch.setattr(repeatability, "measure_configs", measured)
+    app = typer.Typer()
+    app.command()(repeatability.main)
+    counts = ["--pairs", "2", "--runs", "2", "--defaults", "2"]
+    result = CliRunner().invoke(app, [*counts, "--json", str(tmp_path / "rates.json")])
+    assert result.exit_code == 0, result.output
+    assert batches == [[32, 64], [64, 32], [32], [32], [None], [None]]
+    text = " ".join(result.output.split())
+    assert text.count("2 of 2") == 3 and text.count("met") == 3
+    [ratio, single, _] = json.loads((tmp_path / "rates.json").read_text())
+    assert ratio["values"] == pytest.approx([164 / 132] * 2)
+    assert single["values"] == [132.0, 132.0]

@@ -313,3 +313,17 @@ async def test_search_measures_latency_at_the_comparison_rate() -> None:
     assert found.comparison is not None and found.comparison.load.rate_rps == 120.0
     assert found.comparison.span_s >= 5 and found.comparison.latency.quantile(0.99) > 0
     assert 120.0 not in [probe.rate_rps for probe in found.probes], "the comparison is not a probe"
+
+
+@pytest.mark.parametrize(("depth", "most_s"), [(Depth.FULL, 60), (Depth.SCREEN, 30)])
+async def test_search_measures_an_unsteady_server_for_longer_and_warns(
+    depth: Depth, most_s: float
+) -> None:
+    """A server that is up to several times as fast in some seconds as in others."""
+    law = Law(workers=2, batch=1, service_s=0.3)
+    stub = SimulatedStub(law, seed=1, wander=Wander(1.0, 5.0, seed=1))
+    found = await RateSearch(Goal(), stub, 2, 4, depth=depth).find()
+    assert Goal.warmup_limit_s < found.warmup.span_s <= most_s + 0.5
+    assert any("the server was unsteady" in warning for warning in found.warnings)
+    steady = await RateSearch(Goal(), SimulatedStub(law, seed=1), 2, 4, depth=depth).find()
+    assert steady.warmup.span_s < 9 and not steady.warnings
