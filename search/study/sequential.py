@@ -36,7 +36,8 @@ def critical_value(dof: float, count: int, look: int, looks: int) -> float:
         look: number of the round, from 1.
         looks: the last round.
     """
-    return _single(dof, count) * _last(looks) / _last(1) * (looks / min(look, looks)) ** 0.5
+    widening = math.sqrt(looks / min(look, looks))
+    return _single(dof, count) * _last(looks) / _last(1) * widening
 
 
 def final_critical_value(dof: float, count: int, look: int, looks: int) -> float:
