@@ -22,15 +22,9 @@ from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
 from serving.key_pair import PASSWORD, KeyPair
-from serving.properties import SET_BY_SERVETUNE, TLS_KEYS
-from serving.reading import (
-    VARIABLES,
-    OtherModel,
-    find_models,
-    read_int,
-    read_model_int,
-    read_properties,
-)
+from serving.models import OtherModel, find_models, read_model_int
+from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, read_int
+from serving.reading import START_KEYS, VARIABLES, parse_lines, read_properties, start_lines
 from serving.sagemaker import (
     JVM_VARIABLE,
     LONG_DELAY_MS,
@@ -55,7 +49,11 @@ _PLACE_VARIABLES = frozenset(
 _MODEL_IDENTITY = ("defaultVersion", "marName")
 _MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
 #: Options whose value is the next word, and which may be repeated with another module.
-_TWO_WORDS = ("--add-opens", "--add-exports", "--add-modules", "--add-reads")
+_TWO_WORDS = (
+    *("--add-opens", "--add-exports", "--add-modules", "--add-reads", "--limit-modules"),
+    *("--enable-native-access", "--module-path", "--upgrade-module-path", "--patch-module", "-p"),
+    *("--class-path", "-classpath", "-cp"),
+)
 _JVM_ARGUMENT = re.compile(
     r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|-[^=]+)(?:=(.*))?", re.DOTALL
 )
@@ -166,7 +164,9 @@ class Deployment:
         if workers > 0 and "workers" not in settings and not models.is_snapshot:
             settings["workers"] = workers
         model_store = lines.get("model_store", unused.get("model_store", ""))
-        jvm = parse_jvm(lines.pop("vmargs", ""))
+        lines.pop("vmargs", None)
+        read_at_start = start_lines(properties)
+        jvm = parse_jvm(read_at_start.get("vmargs", ""))
         config = ServerConfig(
             **{**settings, **archived_settings(archive, models.is_snapshot)},
             properties=lines,
@@ -174,7 +174,17 @@ class Deployment:
             jvm=jvm,
             model_properties=entry,
         )
-        notes += [*models.notes, *_notes(config, variables), *_encoding_notes(properties)]
+        notes += [
+            *models.notes,
+            *_notes(config, variables),
+            *_encoding_notes(properties),
+            *_start_notes(parse_lines(properties), read_at_start),
+        ]
+        if "TS_CONFIG_FILE" in environment:
+            notes.append(
+                f"TS_CONFIG_FILE is {environment['TS_CONFIG_FILE']}: TorchServe reads that file "
+                "and no other; servetune reads the one that it is given"
+            )
         return cls(
             config,
             archive,
@@ -330,7 +340,7 @@ def _model_settings(
     entry, unused = dict(given), {}
     archived = frozenset() if is_snapshot else archive.overridden_keys
     for key in (*_MODEL_NUMBERS, "startupTimeout"):
-        number = read_model_int(key, entry.get(key, 0))
+        number = read_model_int(key, entry[key]) if key in entry else None
         if key in entry and (number is None or key in archived):
             unused[key] = str(entry.pop(key))
         elif number is not None:
@@ -356,17 +366,40 @@ def parse_jvm(vmargs: str) -> dict[str, str]:
     Raises:
         ConfigError: a word is no argument; the JVM would not start.
     """
-    arguments = {}
-    remaining = iter(vmargs.split())
+    arguments: dict[str, str] = {}
+    words = vmargs.split()
+    if words and words[-1].endswith("\\"):
+        raise ConfigError(
+            "vmargs ends in a backslash: the command torchserve does not read continued lines, "
+            "and Java does not start with the backslash; write vmargs on one line"
+        )
+    remaining = iter(words)
     for argument in remaining:
         if argument in _TWO_WORDS:
             argument = f"{argument}={next(remaining, '')}"
         match = _JVM_ARGUMENT.fullmatch(argument)
         if match is None:
-            raise ConfigError(f"vmargs: {argument!r} is not a JVM argument")
+            variable = "; the command torchserve fills in no variables" if "$$" in argument else ""
+            raise ConfigError(f"vmargs: {argument!r} is not a JVM argument{variable}")
         flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
+        arguments.pop(flag, None)  # The last one counts, and its place.
         arguments[flag] = value
     return arguments
+
+
+def _start_notes(lines: Mapping[str, str], read_at_start: Mapping[str, str]) -> Iterator[str]:
+    """Yield a note for each line that the command torchserve reads otherwise than Java."""
+    for key in START_KEYS:
+        if key in lines and lines[key].split() != read_at_start.get(key, "").split():
+            effect = (
+                f"reads {read_at_start[key]!r} instead"
+                if key in read_at_start
+                else "does not read it"
+            )
+            yield (
+                f"{key}={lines[key]}: the command torchserve {effect}, because it takes only lines "
+                f"of the form {key}=VALUE, without continuation, escapes or variables"
+            )
 
 
 def _encoding_notes(properties: str) -> Iterator[str]:

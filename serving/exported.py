@@ -12,9 +12,9 @@ import psutil
 
 from serving.archive import Archive
 from serving.config import ServerConfig, format_environment
+from serving.editing import edit_properties
 from serving.platforms.files import PlatformFiles
 from serving.platforms.kserve import ENVELOPES
-from serving.production import edit_properties
 from serving.properties import TLS_KEYS
 from serving.reading import VARIABLES
 from serving.sagemaker import JVM_VARIABLE, MODEL_NAME, container_properties

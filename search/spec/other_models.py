@@ -10,7 +10,7 @@ from search.errors import SpecError, SpecProblem
 from serving.archive import Archive
 from serving.deployment import Deployment
 from serving.errors import ArchiveError
-from serving.reading import OtherModel
+from serving.models import OtherModel
 
 _SUFFIXES = (".mar", ".tar.gz", ".tgz")
 

@@ -21,7 +21,10 @@ ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")
 SITE_PROPERTIES = {"inference_address": "http://127.0.0.1:8080"}
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
-SNAPSHOT_ENTRY = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "maxBatchDelay": 50}
+SNAPSHOT_ENTRY = {
+    **{"defaultVersion": True, "marName": "codegen.mar", "minWorkers": 3, "maxWorkers": 3},
+    **{"batchSize": 16, "maxBatchDelay": 50},
+}
 SNAPSHOT = json.dumps(
     {"name": "s.cfg", "modelCount": 1, "models": {"codegen": {"1.0": SNAPSHOT_ENTRY}}}
 )
@@ -91,13 +94,12 @@ def test_config_is_equal_after_write_and_parse(config: ServerConfig) -> None:
         ('models={"codegen":{"1.0":{"batchSize":4}};}', "property models must be a JSON object"),
         (
             'model_snapshot={"models":{"codegen":{"1.0":{"minWorkers":1,"maxWorkers":1}}}}',
-            "batchSize must be an integer",
+            "the entry of codegen 1.0 has no batchSize; TorchServe does not start without it",
         ),
         (
             f"model_snapshot={SNAPSHOT.replace('50', '0')}",
             "maxBatchDelay must be at least 1 to be measured .got 0",
         ),
-        ('models={"codegen":{"1.0":{"batchSize":1e400}}}', "batchSize must be an integer"),
         ('vmargs=-Dname="a b"', """vmargs: 'b"' is not a JVM argument"""),
         ('vmargs="-Xmx2g -server"', "vmargs: '\"-Xmx2g' is not a JVM argument"),
         ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
@@ -300,8 +302,9 @@ def test_read_uses_the_name_that_the_model_is_registered_with(
 
 
 def test_read_finds_a_snapshot_entry_by_the_name_of_its_archive() -> None:
-    entry = {**SNAPSHOT_ENTRY, "marName": "codegen.mar", "defaultVersion": True}
-    snapshot = {"models": {"other": {"1.0": SNAPSHOT_ENTRY}, "parrot": {"2.0": entry}}}
+    other = {**SNAPSHOT_ENTRY, "marName": "other.mar"}
+    models = {"other": {"1.0": other}, "parrot": {"2.0": SNAPSHOT_ENTRY}}
+    snapshot = {"modelCount": 2, "models": models}
     read = Deployment.read(f"load_models=all\nmodel_snapshot={json.dumps(snapshot)}\n", {}, ARCHIVE)
     assert (read.archive.name, read.version, read.config.workers) == ("parrot", "2.0", 3)
     assert read.other_models == ("other 1.0",)
