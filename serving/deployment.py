@@ -42,9 +42,12 @@ _NOT_READ = SET_BY_SERVETUNE - {"model_snapshot"} | TLS_KEYS
 _PLACE_VARIABLES = frozenset(
     [
         *("HOME", "LOGNAME", "LOG_LOCATION", "METRICS_LOCATION", "PATH", "PWD", "TEMP", "TMPDIR"),
-        *("TS_CONFIG_FILE", "USER"),
+        *("TS_CONFIG_FILE", "TS_DEBUG", "TS_MODEL_SERVER_HOME", "USER"),
     ]
 )
+#: JVM arguments of the place.
+_PLACE_FLAGS = ("-DTS_DEBUG", "-Djava.io.tmpdir", "-Dmodel_server_home")
+_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Keys of a model's entry that are always written and are not settings.
 _MODEL_IDENTITY = ("defaultVersion", "marName")
 _MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
@@ -167,6 +170,10 @@ class Deployment:
         lines.pop("vmargs", None)
         read_at_start = start_lines(properties)
         jvm = parse_jvm(read_at_start.get("vmargs", ""))
+        debug = is_debug(unused, jvm, environment if reads_variables else {})
+        unused |= {flag: jvm.pop(flag) for flag in _PLACE_FLAGS if flag in jvm}
+        unnamed = [name for name in variables if not _SHELL_NAME.fullmatch(name)]
+        variables = {k: v for k, v in variables.items() if k not in unnamed}
         config = ServerConfig(
             **{**settings, **archived_settings(archive, models.is_snapshot)},
             properties=lines,
@@ -180,6 +187,13 @@ class Deployment:
             *_encoding_notes(properties),
             *_start_notes(parse_lines(properties), read_at_start),
         ]
+        if unnamed:
+            notes.append(f"variables that no shell can set, left out: {', '.join(sorted(unnamed))}")
+        if debug:
+            notes.append(
+                "debug is true: TorchServe then starts no workers, but waits for one that is "
+                "started by hand; servetune leaves it out"
+            )
         if "TS_CONFIG_FILE" in environment:
             notes.append(
                 f"TS_CONFIG_FILE is {environment['TS_CONFIG_FILE']}: TorchServe reads that file "
@@ -323,9 +337,9 @@ def archived_settings(archive: Archive, is_snapshot: bool = False) -> dict[str, 
     # A snapshot has no size of the queue.
     by_name = {"job_queue_size": ARCHIVE_KEYS["job_queue_size"]} if is_snapshot else ARCHIVE_KEYS
     for name, keys in by_name.items():
-        value = archive.settings.get(keys[0])
-        if keys[0] in archive.overridden_keys and type(value) is int and value > 0:
-            settings[name] = value
+        # The default of a timeout is no setting.
+        if keys[0] in archive.settings and keys[0] in archive.effective_settings:
+            settings[name] = archive.effective_settings[keys[0]]
     return settings
 
 
@@ -385,6 +399,14 @@ def parse_jvm(vmargs: str) -> dict[str, str]:
         arguments.pop(flag, None)  # The last one counts, and its place.
         arguments[flag] = value
     return arguments
+
+
+def is_debug(
+    lines: Mapping[str, str], jvm: Mapping[str, str], variables: Mapping[str, str]
+) -> bool:
+    """Return whether TorchServe would run in its debug mode."""
+    texts = (variables.get("TS_DEBUG", lines.get("debug", "")), jvm.get("-DTS_DEBUG", ""))
+    return any(text.lower() == "true" for text in texts)
 
 
 def _start_notes(lines: Mapping[str, str], read_at_start: Mapping[str, str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import javaproperties
 
 from serving import gson
-from serving.config import escape_property
+from serving.config import escape_property, property_value
 
 _LINE_END = re.compile(r"(\r\n|\r|\n)\Z")
 _CONTINUED = re.compile(r"\\(?:\r\n|\r|\n)[ \t\f]*")
@@ -92,17 +92,12 @@ def _edited_lines(
     if added and last:
         yield end * ((not _LINE_END.search(last)) + is_continued)
     for key, value in added.items():
-        yield f"{key}={_escaped(key, value)}{end}"
+        yield f"{key}={property_value(key, value)}{end}"
 
 
 def _is_changed(element: javaproperties.KeyValue, lines: Mapping[str, str]) -> bool:
     # The command torchserve may read another value of vmargs than Java.
     return element.key in lines and (element.key == "vmargs" or element.value != lines[element.key])
-
-
-def _escaped(key: str, value: str) -> str:
-    # The command torchserve reads vmargs without unescaping.
-    return value if key == "vmargs" else escape_property(value)
 
 
 class _Value:
@@ -140,7 +135,7 @@ class _Value:
         before = self.source[:start]
         if not self._tokens and not re.search(r"[=:]", before):
             before += "="
-        return before + _escaped(key, value) + rest
+        return before + property_value(key, value) + rest
 
     def with_entries(self, changes: Sequence[EntryChange]) -> str:
         """Return the lines with changed entries in their JSON."""
