@@ -249,4 +249,5 @@ def property_value(key: str, text: str) -> str:
 def escape_property(text: str) -> str:
     """Escape a value for config.properties, which Java reads as Latin-1 with backslash escapes."""
     text = text.replace("\\", "\\\\")
+    text = f"\\{text}" if text.startswith(" ") else text
     return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" for c in text)

@@ -22,8 +22,8 @@ from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
 from serving.key_pair import PASSWORD, KeyPair
-from serving.models import OtherModel, find_models, read_model_int
-from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, read_int
+from serving.models import RUNTIMES, OtherModel, find_models, read_model_int
+from serving.properties import BOOLEAN_KEYS, SET_BY_SERVETUNE, TLS_KEYS, read_int
 from serving.reading import START_KEYS, VARIABLES, parse_lines, read_properties, start_lines
 from serving.sagemaker import (
     JVM_VARIABLE,
@@ -127,7 +127,9 @@ class Deployment:
         notes = []
         if properties is None:
             if is_sagemaker(environment):
-                properties = sagemaker_properties(environment, archive)
+                # A secret in the variable reaches the JVM through the environment alone.
+                known = {k: v for k, v in environment.items() if k not in secrets}
+                properties = sagemaker_properties(known, archive)
                 notes = sagemaker_notes(environment, archive)
                 variables = {
                     k: v
@@ -164,6 +166,11 @@ class Deployment:
             settings["mkl_threads"] = int(count)
             variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
         workers = read_int(lines.get("default_workers_per_model", "0")) or 0
+        if workers < 0 and "workers" not in settings and not models.is_snapshot:
+            raise ConfigError(
+                f"property default_workers_per_model must not be negative (got {workers}); "
+                "TorchServe does not start with that"
+            )
         if workers > 0 and "workers" not in settings and not models.is_snapshot:
             settings["workers"] = workers
         model_store = lines.get("model_store", unused.get("model_store", ""))
@@ -186,7 +193,11 @@ class Deployment:
             *_notes(config, variables),
             *_encoding_notes(properties),
             *_start_notes(parse_lines(properties), read_at_start),
+            *_boolean_notes(parse_lines(properties)),
+            *_archive_notes(archive),
         ]
+        if not reads_variables and (idle := _idle_variables(environment)):
+            notes.append(f"enable_envvars_config is not true: {', '.join(idle)} have no effect")
         if unnamed:
             notes.append(f"variables that no shell can set, left out: {', '.join(sorted(unnamed))}")
         if debug:
@@ -306,6 +317,9 @@ class Deployment:
         others = [model for model in self.others if model.name != self.archive.name]
         if versions := [str(model) for model in self.others if model not in others]:
             sentences.append(f"other versions of the model, left out: {', '.join(versions)}")
+        if same := [str(model) for model in others if model.file == self.archive.path.name]:
+            sentences.append(f"other names of the same archive, left out: {', '.join(same)}")
+        others = [model for model in others if model.file != self.archive.path.name]
         if others:
             names = ", ".join(map(str, others))
             sentences.append(
@@ -359,6 +373,8 @@ def _model_settings(
             unused[key] = str(entry.pop(key))
         elif number is not None:
             entry[key] = number
+    if not is_snapshot and entry.get("runtimeType", "python") not in RUNTIMES:
+        unused["runtimeType"] = str(entry.pop("runtimeType"))
     settings = {name: entry.pop(keys[0]) for name, keys in MODEL_KEYS.items() if keys[0] in entry}
     if entry.get("maxWorkers") == settings.get("workers"):
         entry.pop("maxWorkers", None)
@@ -399,6 +415,34 @@ def parse_jvm(vmargs: str) -> dict[str, str]:
         arguments.pop(flag, None)  # The last one counts, and its place.
         arguments[flag] = value
     return arguments
+
+
+def _boolean_notes(lines: Mapping[str, str]) -> Iterator[str]:
+    for key in sorted(lines.keys() & BOOLEAN_KEYS):
+        text = lines[key]
+        if text.lower() != "true" and text.strip().lower() in ("true", "yes", "on", "1"):
+            yield f"{key}={text!r} is false: TorchServe takes only true, without spaces, for true"
+
+
+def _archive_notes(archive: Archive) -> Iterator[str]:
+    """Yield a note for each number of the model-config.yaml that TorchServe does not take."""
+    for key in (*_MODEL_NUMBERS, "startupTimeout", "jobQueueSize"):
+        if key not in archive.settings:
+            continue
+        given, taken = archive.settings[key], archive.effective_settings.get(key)
+        if type(given) is not int:
+            yield f"model-config.yaml: {key} is {given!r}, no integer; TorchServe ignores it"
+        elif taken is None:
+            reason = " without both minWorkers and maxWorkers" if key.endswith("Workers") else ""
+            yield f"model-config.yaml: TorchServe ignores {key} {given}{reason}"
+        elif taken != given:
+            yield f"model-config.yaml: TorchServe takes {key} {given} as {taken}"
+
+
+def _idle_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables TS_* that set properties only with `enable_envvars_config`."""
+    read_anyway = {"TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL"}
+    return sorted(environment.keys() & set(VARIABLES.values()) - read_anyway)
 
 
 def is_debug(

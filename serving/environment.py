@@ -111,7 +111,9 @@ def is_secret(name: str, value: str) -> bool:
     is_named_so = name not in _NO_SECRETS and any(
         word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words
     )
-    return value == REDACTED or is_named_so or _SECRET_VALUE.fullmatch(value) is not None
+    # Texts of several lines are files: keys, certificates, credentials.
+    is_file = "\n" in value.strip()
+    return value == REDACTED or is_named_so or is_file or _SECRET_VALUE.fullmatch(value) is not None
 
 
 def redacted(variables: Mapping[str, str]) -> dict[str, str]:

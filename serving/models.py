@@ -19,7 +19,7 @@ from serving.properties import read_int
 #: Keys that TorchServe requires in each model of a snapshot.
 _SNAPSHOT_NUMBERS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay")
 _SNAPSHOT_KEYS = (*_SNAPSHOT_NUMBERS, "defaultVersion", "marName")
-_RUNTIMES = ("python", "python3", "LSP")
+RUNTIMES = ("python", "python3", "LSP")
 _KEYED = "property {} must be a JSON object keyed by model name, then by version"
 #: Characters of a value that a message shows.
 _SHOWN = 40
@@ -236,6 +236,8 @@ def _snapshot_models(lines: Mapping[str, str], archive: Archive) -> Models:
             f"model_snapshot: modelCount is {count}, with which TorchServe loads no model; set it "
             f"to {len(entries) + 1}"
         )
+    if entry and entry["marName"] != file:
+        notes.append(f"model_snapshot: the entry of {own[0]} is of {entry['marName']}, not {file}")
     if not entry:
         notes.append(f"model_snapshot has no entry for {file}: TorchServe does not load it")
     others = tuple(_other_model(model, data) for model, data in entries.items())
@@ -258,9 +260,9 @@ def _snapshot_entries(text: str) -> tuple[dict[tuple[str, str], dict[str, Any]],
                 f"property {key}: the entry of {name} {version} has no {missing[0]}; TorchServe "
                 "does not start without it"
             )
-        if (runtime := entry.get("runtimeType", "python")) not in _RUNTIMES:
+        if (runtime := entry.get("runtimeType", "python")) not in RUNTIMES:
             raise ConfigError(
-                f"property {key}: runtimeType of {name} must be one of {', '.join(_RUNTIMES)} "
+                f"property {key}: runtimeType of {name} must be one of {', '.join(RUNTIMES)} "
                 f"(got {runtime!r})"
             )
     return entries, 0 if count is None else read_model_int("modelCount", count.plain()) or 0

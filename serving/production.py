@@ -73,6 +73,8 @@ class DeploymentTarget:
                 problems.append(f"{key} is part of the measured configuration and cannot be set")
             elif problem := check_property(key, text) or self.version.problem_with(key):
                 problems.append(problem)
+            elif text != text.strip():
+                problems.append(f"{key} must have no leading or trailing spaces (got {text!r})")
         if problems:
             raise ConfigError("; ".join(problems))
 
