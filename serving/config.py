@@ -125,7 +125,7 @@ class ServerConfig:
             if name in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION"):
                 problems.append(f"environment variable {name} is set by servetune; remove it")
         for flag, text in self.jvm.items():
-            if not flag.startswith("-") or re.search(r"\s", flag + text):
+            if not flag.startswith(("-", "@")) or re.search(r"\s", flag + text):
                 problems.append(f"JVM argument {flag!r} must start with '-' and contain no space")
         for key in self.model_properties:
             if key not in MODEL_PROPERTIES:

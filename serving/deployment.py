@@ -58,7 +58,7 @@ _TWO_WORDS = (
     *("--class-path", "-classpath", "-cp"),
 )
 _JVM_ARGUMENT = re.compile(
-    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|-[^=]+)(?:=(.*))?", re.DOTALL
+    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|[-@][^=]+)(?:=(.*))?", re.DOTALL
 )
 
 
@@ -197,7 +197,10 @@ class Deployment:
             *_archive_notes(archive),
         ]
         if not reads_variables and (idle := _idle_variables(environment)):
-            notes.append(f"enable_envvars_config is not true: {', '.join(idle)} have no effect")
+            notes.append(
+                "variables without effect, because enable_envvars_config is not true: "
+                + ", ".join(idle)
+            )
         if unnamed:
             notes.append(f"variables that no shell can set, left out: {', '.join(sorted(unnamed))}")
         if debug:
@@ -456,12 +459,9 @@ def is_debug(
 def _start_notes(lines: Mapping[str, str], read_at_start: Mapping[str, str]) -> Iterator[str]:
     """Yield a note for each line that the command torchserve reads otherwise than Java."""
     for key in START_KEYS:
-        if key in lines and lines[key].split() != read_at_start.get(key, "").split():
-            effect = (
-                f"reads {read_at_start[key]!r} instead"
-                if key in read_at_start
-                else "does not read it"
-            )
+        read = read_at_start.get(key, "")
+        if key in lines and (lines[key].split() != read.split() or "$$" in read):
+            effect = f"takes it as {read!r}" if key in read_at_start else "does not read it"
             yield (
                 f"{key}={lines[key]}: the command torchserve {effect}, because it takes only lines "
                 f"of the form {key}=VALUE, without continuation, escapes or variables"

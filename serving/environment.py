@@ -78,7 +78,11 @@ def _parse_json(text: str) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the environment file is not valid JSON: {error}") from None
     if isinstance(data, list):
-        data = {entry.get("name"): entry.get("value") for entry in data if isinstance(entry, dict)}
+        if not all(isinstance(entry, dict) for entry in data):
+            raise ConfigError(
+                "the environment file must be a list of objects with name and value, or an object"
+            )
+        data = {entry.get("name"): entry.get("value") for entry in data}
     containers = data.get("Containers") or []
     for container in (data.get("PrimaryContainer"), *_as_list(containers)):
         data = container or data
