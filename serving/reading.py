@@ -42,7 +42,7 @@ _NOT_FROM_ENVIRONMENT = frozenset(
 VARIABLES = {
     **{
         key: key.upper() if key.startswith("ts_") else f"TS_{key.upper()}"
-        for key in KNOWN_KEYS - _NOT_FROM_ENVIRONMENT
+        for key in sorted(KNOWN_KEYS - _NOT_FROM_ENVIRONMENT)
     },
     "token_expiration_min": "TS_TOKEN_EXPIRATION_TIME_MIN",
 }
