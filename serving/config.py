@@ -28,6 +28,7 @@ MODEL_KEYS = {
     "max_batch_delay_ms": ("maxBatchDelay",),
     "response_timeout_s": ("responseTimeout",),
 }
+MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
 #: Settings that an archive's model-config.yaml can hold, with their keys there.
 ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
 SETTINGS = (*MODEL_KEYS, *SERVER_KEYS, "mkl_threads")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -12,26 +12,35 @@ from serving.archive import Archive
 from serving.config import (
     ARCHIVE_KEYS,
     MODEL_KEYS,
+    MODEL_NUMBERS,
     MODEL_PROPERTIES,
     SERVER_KEYS,
     THREAD_VARIABLES,
     ServerConfig,
 )
+from serving.deployment_notes import (
+    archive_notes,
+    boolean_notes,
+    config_notes,
+    encoding_notes,
+    idle_variables,
+    is_debug,
+    start_notes,
+)
 from serving.environment import REDACTED, is_secret, redacted
 from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
+from serving.jvm import parse_jvm
 from serving.key_pair import PASSWORD, KeyPair
 from serving.models import RUNTIMES, OtherModel, find_models, read_model_int
-from serving.properties import BOOLEAN_KEYS, SET_BY_SERVETUNE, TLS_KEYS, read_int
-from serving.reading import START_KEYS, VARIABLES, parse_lines, read_properties, start_lines
+from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, read_int
+from serving.reading import VARIABLES, parse_lines, read_properties, start_lines
 from serving.sagemaker import (
     JVM_VARIABLE,
-    LONG_DELAY_MS,
     is_sagemaker,
     sagemaker_notes,
     sagemaker_properties,
-    unknown_variables,
 )
 from serving.versions import NEWEST
 
@@ -50,16 +59,6 @@ _PLACE_FLAGS = ("-DTS_DEBUG", "-Djava.io.tmpdir", "-Dmodel_server_home")
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Keys of a model's entry that are always written and are not settings.
 _MODEL_IDENTITY = ("defaultVersion", "marName")
-_MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
-#: Options whose value is the next word, and which may be repeated with another module.
-_TWO_WORDS = (
-    *("--add-opens", "--add-exports", "--add-modules", "--add-reads", "--limit-modules"),
-    *("--enable-native-access", "--module-path", "--upgrade-module-path", "--patch-module", "-p"),
-    *("--class-path", "-classpath", "-cp"),
-)
-_JVM_ARGUMENT = re.compile(
-    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|[-@][^=]+)(?:=(.*))?", re.DOTALL
-)
 
 
 @dataclass(frozen=True)
@@ -190,13 +189,13 @@ class Deployment:
         )
         notes += [
             *models.notes,
-            *_notes(config, variables),
-            *_encoding_notes(properties),
-            *_start_notes(parse_lines(properties), read_at_start),
-            *_boolean_notes(parse_lines(properties)),
-            *_archive_notes(archive),
+            *config_notes(config, variables),
+            *encoding_notes(properties),
+            *start_notes(parse_lines(properties), read_at_start),
+            *boolean_notes(parse_lines(properties)),
+            *archive_notes(archive),
         ]
-        if not reads_variables and (idle := _idle_variables(environment)):
+        if not reads_variables and (idle := idle_variables(environment)):
             notes.append(
                 "variables without effect, because enable_envvars_config is not true: "
                 + ", ".join(idle)
@@ -370,7 +369,7 @@ def _model_settings(
     """
     entry, unused = dict(given), {}
     archived = frozenset() if is_snapshot else archive.overridden_keys
-    for key in (*_MODEL_NUMBERS, "startupTimeout"):
+    for key in (*MODEL_NUMBERS, "startupTimeout"):
         number = read_model_int(key, entry[key]) if key in entry else None
         if key in entry and (number is None or key in archived):
             unused[key] = str(entry.pop(key))
@@ -388,113 +387,3 @@ def _model_settings(
         if key not in (*MODEL_PROPERTIES, *_MODEL_IDENTITY)
     }
     return settings, properties, unused
-
-
-def parse_jvm(vmargs: str) -> dict[str, str]:
-    """Return the JVM arguments in the property `vmargs`, by flag.
-
-    The torchserve command splits at white space; quotation marks are part of an argument.
-    Source: ts/model_server.py of 0.12.0.
-
-    Raises:
-        ConfigError: a word is no argument; the JVM would not start.
-    """
-    arguments: dict[str, str] = {}
-    words = vmargs.split()
-    if words and words[-1].endswith("\\"):
-        raise ConfigError(
-            "vmargs ends in a backslash: the command torchserve does not read continued lines, "
-            "and Java does not start with the backslash; write vmargs on one line"
-        )
-    remaining = iter(words)
-    for argument in remaining:
-        if argument in _TWO_WORDS:
-            argument = f"{argument}={next(remaining, '')}"
-        match = _JVM_ARGUMENT.fullmatch(argument)
-        if match is None:
-            variable = "; the command torchserve fills in no variables" if "$$" in argument else ""
-            raise ConfigError(f"vmargs: {argument!r} is not a JVM argument{variable}")
-        flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
-        arguments.pop(flag, None)  # The last one counts, and its place.
-        arguments[flag] = value
-    return arguments
-
-
-def _boolean_notes(lines: Mapping[str, str]) -> Iterator[str]:
-    for key in sorted(lines.keys() & BOOLEAN_KEYS):
-        text = lines[key]
-        if text.lower() != "true" and text.strip().lower() in ("true", "yes", "on", "1"):
-            yield f"{key}={text!r} is false: TorchServe takes only true, without spaces, for true"
-
-
-def _archive_notes(archive: Archive) -> Iterator[str]:
-    """Yield a note for each number of the model-config.yaml that TorchServe does not take."""
-    for key in (*_MODEL_NUMBERS, "startupTimeout", "jobQueueSize"):
-        if key not in archive.settings:
-            continue
-        given, taken = archive.settings[key], archive.effective_settings.get(key)
-        if type(given) is not int:
-            yield f"model-config.yaml: {key} is {given!r}, no integer; TorchServe ignores it"
-        elif taken is None:
-            reason = " without both minWorkers and maxWorkers" if key.endswith("Workers") else ""
-            yield f"model-config.yaml: TorchServe ignores {key} {given}{reason}"
-        elif taken != given:
-            yield f"model-config.yaml: TorchServe takes {key} {given} as {taken}"
-
-
-def _idle_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return the variables TS_* that set properties only with `enable_envvars_config`."""
-    read_anyway = {"TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL"}
-    return sorted(environment.keys() & set(VARIABLES.values()) - read_anyway)
-
-
-def is_debug(
-    lines: Mapping[str, str], jvm: Mapping[str, str], variables: Mapping[str, str]
-) -> bool:
-    """Return whether TorchServe would run in its debug mode."""
-    texts = (variables.get("TS_DEBUG", lines.get("debug", "")), jvm.get("-DTS_DEBUG", ""))
-    return any(text.lower() == "true" for text in texts)
-
-
-def _start_notes(lines: Mapping[str, str], read_at_start: Mapping[str, str]) -> Iterator[str]:
-    """Yield a note for each line that the command torchserve reads otherwise than Java."""
-    for key in START_KEYS:
-        read = read_at_start.get(key, "")
-        if key in lines and (lines[key].split() != read.split() or "$$" in read):
-            effect = f"takes it as {read!r}" if key in read_at_start else "does not read it"
-            yield (
-                f"{key}={lines[key]}: the command torchserve {effect}, because it takes only lines "
-                f"of the form {key}=VALUE, without continuation, escapes or variables"
-            )
-
-
-def _encoding_notes(properties: str) -> Iterator[str]:
-    try:
-        properties.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        yield (
-            "config.properties has bytes that are not UTF-8, which the command torchserve "
-            "cannot read; the JVM alone can"
-        )
-    except UnicodeEncodeError:
-        pass  # Text that was not read from a file's bytes.
-
-
-def _notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator[str]:
-    if (delay_ms := config.max_batch_delay_ms or 0) >= LONG_DELAY_MS:
-        yield (
-            f"the batch delay is {delay_ms} ms, {delay_ms / 1000:g} s: TorchServe counts "
-            "milliseconds, not microseconds"
-        )
-    if config.workers is not None and "maxWorkers" in config.model_properties:
-        yield (
-            f"minWorkers is {config.workers}, maxWorkers {config.model_properties['maxWorkers']}: "
-            "TorchServe starts minWorkers, and does not scale by itself"
-        )
-    for name in unknown_variables(variables):
-        yield f"variable {name} is not known to TorchServe and has no effect"
-    if "-XX:-UseContainerSupport" in config.jvm:
-        yield (
-            "vmargs has -XX:-UseContainerSupport: in a container, the JVM counts the host's cores "
-            "for its threads; set number_of_netty_threads"
-        )

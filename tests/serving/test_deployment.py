@@ -371,6 +371,12 @@ def test_read_takes_numbers_below_one_of_the_archive_as_one() -> None:
     [
         ("vmargs: -Xmx1g\n", {}, {}, "vmargs=-Xmx1g: the command torchserve does not read it"),
         ("vmargs -Dx=1\n", {}, {}, "vmargs=-Dx=1: the command torchserve does not read it"),
+        (
+            "vmargs=-Djavax.net.ssl.keyStorePassword=x\n",
+            {},
+            {},
+            "vmargs has a secret, -Djavax.net.ssl.keyStorePassword, which is printed and stored",
+        ),
         ("plugins_path: /p\n", {}, {}, "plugins_path=/p: the command torchserve does not read it"),
         ("model_store=$$M_S$$\n", {"M_S": "/m"}, {}, "torchserve takes it as '$$M_S$$'"),
         ("model_store=/a\\\n /b\n", {}, {}, "torchserve takes it as '/a"),
@@ -590,6 +596,14 @@ def test_read_notes_the_traps_of_sagemaker() -> None:
     assert "model-config.yaml takes precedence" in notes and "-XX:-UseContainerSupport" in notes
     with pytest.raises(ConfigError, match=r"SAGEMAKER_TS_BATCH_SIZE must be an integer .got"):
         Deployment.read(None, {"SAGEMAKER_TS_BATCH_SIZE": "big"}, ARCHIVE)
+
+
+def test_read_leaves_secret_arguments_of_the_jvm_to_the_environment() -> None:
+    options = "-Xmx1g -Djavax.net.ssl.keyStorePassword=hunter2"
+    read = Deployment.read(
+        None, {"JDK_JAVA_OPTIONS": options, "SAGEMAKER_TS_BATCH_SIZE": "2"}, ARCHIVE
+    )
+    assert read.secrets == {"JDK_JAVA_OPTIONS": options} and "hunter2" not in repr(read)
 
 
 def test_read_takes_only_redacted_variables_from_the_file_of_secrets() -> None:

@@ -63,6 +63,7 @@ def test_parse_environment_refuses_other_text(text: str, sentence: str) -> None:
         ("ACCOUNT", '{\n"id": 1\n}', True),
         ("ALERTS", "https://hooks.slack.com/services/T/B/x", True),
         ("JDK_JAVA_OPTIONS", "-Xmx1g -Dkeys=2", False),
+        ("vmargs", "-Djavax.net.ssl.keyStorePassword=x", False),
         ("TOKENIZERS_PARALLELISM", "false", False),
         ("TS_TOKEN_EXPIRATION_TIME_MIN", "5", False),
         ("TS_PRIVATE_KEY_FILE", "/etc/key.pem", False),
