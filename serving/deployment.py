@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -27,7 +26,7 @@ from serving.deployment_notes import (
     is_debug,
     start_notes,
 )
-from serving.environment import REDACTED, is_secret, redacted
+from serving.environment import REDACTED, SHELL_NAME, is_secret, redacted
 from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
@@ -56,7 +55,6 @@ _PLACE_VARIABLES = frozenset(
 )
 #: JVM arguments of the place.
 _PLACE_FLAGS = ("-DTS_DEBUG", "-Djava.io.tmpdir", "-Dmodel_server_home")
-_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Keys of a model's entry that are always written and are not settings.
 _MODEL_IDENTITY = ("defaultVersion", "marName")
 
@@ -178,7 +176,7 @@ class Deployment:
         jvm = parse_jvm(read_at_start.get("vmargs", ""))
         debug = is_debug(unused, jvm, environment if reads_variables else {})
         unused |= {flag: jvm.pop(flag) for flag in _PLACE_FLAGS if flag in jvm}
-        unnamed = [name for name in variables if not _SHELL_NAME.fullmatch(name)]
+        unnamed = [name for name in variables if not SHELL_NAME.fullmatch(name)]
         variables = {k: v for k, v in variables.items() if k not in unnamed}
         config = ServerConfig(
             **{**settings, **archived_settings(archive, models.is_snapshot)},

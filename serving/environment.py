@@ -30,6 +30,8 @@ _SECRET_VALUE = re.compile(
 )
 #: Names of variables that servers have; a shell's have no dot and no hyphen.
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+#: Names that a shell can set, and so a file of lines NAME=value that it reads.
+SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_SECRETS = (KNOWN_KEYS | set(VARIABLES.values())) - {"keystore_pass", "TS_KEYSTORE_PASS"}
 #: Variables that change how fast a worker computes, not what it needs to serve the model.
 _SPEED_PREFIXES = (

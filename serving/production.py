@@ -18,7 +18,7 @@ from serving.config import (
 )
 from serving.deployment import Deployment
 from serving.editing import EntryChange, edit_properties
-from serving.environment import is_secret
+from serving.environment import SHELL_NAME, is_secret
 from serving.errors import ConfigError
 from serving.models import entry_values, parse_json
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
@@ -198,7 +198,7 @@ class DeploymentTarget:
         in_use = {
             name: tuned.get(name, text)
             for name, text in self.environment.items()
-            if name not in self.secrets
+            if name not in self.secrets and SHELL_NAME.fullmatch(name)
         }
         return format_environment({**in_use, **config.environment_variables()})
 

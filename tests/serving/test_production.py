@@ -196,7 +196,13 @@ def test_properties_text_leaves_to_the_archive_what_it_decides(archive: Archive)
 
 
 def test_environment_text_adds_the_tuned_variables_to_those_in_use(archive: Archive) -> None:
-    in_use = {"MODEL": "a b", "HF_TOKEN": "x", "MKL_NUM_THREADS": "9", "TS_JOB_QUEUE_SIZE": "7"}
+    in_use = {
+        "MODEL": "a b",
+        "my.app": "1",
+        "HF_TOKEN": "x",
+        "MKL_NUM_THREADS": "9",
+        "TS_JOB_QUEUE_SIZE": "7",
+    }
     target = DeploymentTarget("enable_envvars_config=true\nload_models=all\n", {}, in_use)
     text = target.environment_text(TUNED, archive)
     assert text == "MODEL='a b'\nMKL_NUM_THREADS=1\nTS_JOB_QUEUE_SIZE=7\nOMP_NUM_THREADS=1\n"
