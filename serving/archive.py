@@ -19,6 +19,10 @@ from serving.archive_files import digest, open_archive
 from serving.errors import ArchiveError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
+#: Of a model with a model-config.yaml.
+DEFAULT_TIMEOUT_S = 120
+#: The highest number of Java's `int`.
+MAX_INT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -49,25 +53,37 @@ class Archive:
         return replace(self, name=name, manifest_name=self.manifest_name or self.name)
 
     @property
-    def overridden_keys(self) -> frozenset[str]:
-        """Keys of a model's entry in config.properties that the model-config.yaml overrides.
+    def effective_settings(self) -> Mapping[str, int]:
+        """The numbers of the model-config.yaml as TorchServe takes them, by key.
 
         With any such file, TorchServe takes both timeouts from it, or 120 s. It takes the workers
-        only if there are at least minWorkers in maxWorkers.
-        Source: ModelManager.createModel and ModelServer.initModelStore of 0.12.0.
+        only if there are at least minWorkers in maxWorkers. A batch size or minWorkers below 1
+        is 1. A value that is no `int` of Java's is ignored.
+        Source: ModelConfig.build, ModelManager.createModel and ModelServer.initModelStore of
+        0.12.0.
         """
         if not self.settings:
-            return frozenset()
+            return {}
+        numbers = {
+            key: value
+            for key, value in self.settings.items()
+            if type(value) is int and -MAX_INT - 1 <= value <= MAX_INT
+        }
+        for key in ("minWorkers", "batchSize"):
+            if key in numbers:
+                numbers[key] = max(1, numbers[key])
+        settings = dict.fromkeys(("responseTimeout", "startupTimeout"), DEFAULT_TIMEOUT_S)
+        for key in (*settings, "batchSize", "maxBatchDelay", "jobQueueSize"):
+            if numbers.get(key, 0) > 0:
+                settings[key] = numbers[key]
+        if 0 < numbers.get("minWorkers", 0) <= numbers.get("maxWorkers", 0):
+            settings |= {key: numbers[key] for key in ("minWorkers", "maxWorkers")}
+        return settings
 
-        def number(key: str) -> int:
-            value = self.settings.get(key)
-            return value if type(value) is int and value > 0 else 0
-
-        keys = {"responseTimeout", "startupTimeout"}
-        keys |= {key for key in ("batchSize", "maxBatchDelay", "jobQueueSize") if number(key)}
-        if 0 < number("minWorkers") <= number("maxWorkers"):
-            keys |= {"minWorkers", "maxWorkers"}
-        return frozenset(keys)
+    @property
+    def overridden_keys(self) -> frozenset[str]:
+        """Keys of a model's entry in config.properties that the model-config.yaml overrides."""
+        return frozenset(self.effective_settings)
 
     @property
     def sha256(self) -> str:
@@ -119,6 +135,12 @@ def _read(path: Path) -> Archive:
         raise ArchiveError(_not_an_archive(path, error)) from error
     if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
         raise ArchiveError(f"{path}: the manifest has no modelName or no handler")
+    if config_file and not isinstance(settings, dict):
+        found = "is empty" if settings is None else "is no mapping of settings"
+        raise ArchiveError(
+            f"{path}: {config_file} {found}, and TorchServe does not start with that; remove it "
+            "from the archive, or write a setting into it"
+        )
     name, version = str(model["modelName"]), str(model.get("modelVersion") or "1.0")
     return Archive(path, name, version, settings if isinstance(settings, dict) else {})
 

@@ -31,10 +31,11 @@ def open_archive(path: Path) -> Iterator[Callable[[str], bytes]]:
         OSError, zipfile.BadZipFile, tarfile.TarError: the archive cannot be read.
     """
     if path.is_dir():
+        root = folder_root(path)
 
         def read_from_folder(name: str) -> bytes:
             try:
-                return (path / name).read_bytes()
+                return (root / name).read_bytes()
             except OSError:
                 raise KeyError(f"there is no file {name} in it") from None
 
@@ -55,6 +56,12 @@ def open_archive(path: Path) -> Iterator[Callable[[str], bytes]]:
             yield mar.read
 
 
+def folder_root(path: Path) -> Path:
+    """Return the folder that TorchServe takes the files from: an only subfolder, else `path`."""
+    entries = list(path.iterdir())
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else path
+
+
 def unpack(path: Path, folder: Path) -> None:
     """Unpack an archive file, or link the entries of an archive folder, into a new folder.
 
@@ -63,7 +70,7 @@ def unpack(path: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True)
     if path.is_dir():
-        for entry in path.iterdir():
+        for entry in folder_root(path).iterdir():
             (folder / entry.name).symlink_to(entry)
     elif _is_tar(path):
         with tarfile.open(path, "r:gz") as tar:
@@ -118,7 +125,7 @@ def replace_file(folder: Path, name: str, text: str) -> None:
 def copy_archive(path: Path, changed: Mapping[str, str], new_path: Path) -> None:
     """Write a copy of an archive in the same form, with new text in some files."""
     if path.is_dir():
-        shutil.copytree(path, new_path)
+        shutil.copytree(folder_root(path), new_path)
         for name, text in changed.items():
             replace_file(new_path, name, text)
     elif _is_tar(path):

@@ -28,6 +28,7 @@ MODEL_KEYS = {
     "max_batch_delay_ms": ("maxBatchDelay",),
     "response_timeout_s": ("responseTimeout",),
 }
+MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
 #: Settings that an archive's model-config.yaml can hold, with their keys there.
 ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
 SETTINGS = (*MODEL_KEYS, *SERVER_KEYS, "mkl_threads")
@@ -115,8 +116,8 @@ class ServerConfig:
         for name, text in self.environment.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\n" in text:
                 problems.append(
-                    f"environment variable {name}={text!r} needs a valid shell name and a value "
-                    "without line breaks"
+                    f"environment variable {name} needs a valid shell name and a value without "
+                    "line breaks"
                 )
             if name in THREAD_VARIABLES and self.mkl_threads is not None:
                 problems.append(
@@ -125,7 +126,7 @@ class ServerConfig:
             if name in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION"):
                 problems.append(f"environment variable {name} is set by servetune; remove it")
         for flag, text in self.jvm.items():
-            if not flag.startswith("-") or re.search(r"\s", flag + text):
+            if not flag.startswith(("-", "@")) or re.search(r"\s", flag + text):
                 problems.append(f"JVM argument {flag!r} must start with '-' and contain no space")
         for key in self.model_properties:
             if key not in MODEL_PROPERTIES:
@@ -167,7 +168,7 @@ class ServerConfig:
         """
         load_models = ",".join(model.load_models for model in (archive, *others))
         lines = {**site, "load_models": load_models, **self.lines(archive, others)}
-        return "".join(f"{key}={escape_property(text)}\n" for key, text in lines.items())
+        return "".join(f"{key}={property_value(key, text)}\n" for key, text in lines.items())
 
     def lines(self, archive: Archive, others: Sequence[Archive] = ()) -> dict[str, str]:
         """Return the lines of config.properties that this configuration sets, by key."""
@@ -238,10 +239,16 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[\w./:,+@%-]*", text) else "'" + text.replace("'", "'\\''") + "'"
 
 
-def escape_property(text: str) -> str:
-    """Escape a value for config.properties, which Java reads as Latin-1 with backslash escapes.
+def property_value(key: str, text: str) -> str:
+    """Return a value as it is written to config.properties.
 
-    ':' and '=' are not escaped, because the torchserve wrapper reads vmargs without unescaping.
+    The torchserve command, which alone reads vmargs, does so without unescaping.
     """
+    return text if key == "vmargs" and text.isascii() else escape_property(text)
+
+
+def escape_property(text: str) -> str:
+    """Escape a value for config.properties, which Java reads as Latin-1 with backslash escapes."""
     text = text.replace("\\", "\\\\")
+    text = f"\\{text}" if text.startswith(" ") else text
     return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" for c in text)

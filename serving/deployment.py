@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -12,32 +11,35 @@ from serving.archive import Archive
 from serving.config import (
     ARCHIVE_KEYS,
     MODEL_KEYS,
+    MODEL_NUMBERS,
     MODEL_PROPERTIES,
     SERVER_KEYS,
     THREAD_VARIABLES,
     ServerConfig,
 )
-from serving.environment import REDACTED, is_secret, redacted
+from serving.deployment_notes import (
+    archive_notes,
+    boolean_notes,
+    config_notes,
+    encoding_notes,
+    idle_variables,
+    is_debug,
+    start_notes,
+)
+from serving.environment import REDACTED, SHELL_NAME, is_secret, redacted
 from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
+from serving.jvm import parse_jvm
 from serving.key_pair import PASSWORD, KeyPair
-from serving.properties import SET_BY_SERVETUNE, TLS_KEYS
-from serving.reading import (
-    VARIABLES,
-    OtherModel,
-    find_models,
-    read_int,
-    read_model_int,
-    read_properties,
-)
+from serving.models import RUNTIMES, OtherModel, find_models, read_model_int
+from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, read_int
+from serving.reading import VARIABLES, parse_lines, read_properties, start_lines
 from serving.sagemaker import (
     JVM_VARIABLE,
-    LONG_DELAY_MS,
     is_sagemaker,
     sagemaker_notes,
     sagemaker_properties,
-    unknown_variables,
 )
 from serving.versions import NEWEST
 
@@ -48,17 +50,13 @@ _NOT_READ = SET_BY_SERVETUNE - {"model_snapshot"} | TLS_KEYS
 _PLACE_VARIABLES = frozenset(
     [
         *("HOME", "LOGNAME", "LOG_LOCATION", "METRICS_LOCATION", "PATH", "PWD", "TEMP", "TMPDIR"),
-        *("TS_CONFIG_FILE", "USER"),
+        *("TS_CONFIG_FILE", "TS_DEBUG", "TS_MODEL_SERVER_HOME", "USER"),
     ]
 )
+#: JVM arguments of the place.
+_PLACE_FLAGS = ("-DTS_DEBUG", "-Djava.io.tmpdir", "-Dmodel_server_home")
 #: Keys of a model's entry that are always written and are not settings.
 _MODEL_IDENTITY = ("defaultVersion", "marName")
-_MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
-#: Options whose value is the next word, and which may be repeated with another module.
-_TWO_WORDS = ("--add-opens", "--add-exports", "--add-modules", "--add-reads")
-_JVM_ARGUMENT = re.compile(
-    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|-[^=]+)(?:=(.*))?", re.DOTALL
-)
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,9 @@ class Deployment:
         notes = []
         if properties is None:
             if is_sagemaker(environment):
-                properties = sagemaker_properties(environment, archive)
+                # A secret in the variable reaches the JVM through the environment alone.
+                known = {k: v for k, v in environment.items() if k not in secrets}
+                properties = sagemaker_properties(known, archive)
                 notes = sagemaker_notes(environment, archive)
                 variables = {
                     k: v
@@ -163,10 +163,21 @@ class Deployment:
             settings["mkl_threads"] = int(count)
             variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
         workers = read_int(lines.get("default_workers_per_model", "0")) or 0
+        if workers < 0 and "workers" not in settings and not models.is_snapshot:
+            raise ConfigError(
+                f"property default_workers_per_model must not be negative (got {workers}); "
+                "TorchServe does not start with that"
+            )
         if workers > 0 and "workers" not in settings and not models.is_snapshot:
             settings["workers"] = workers
         model_store = lines.get("model_store", unused.get("model_store", ""))
-        jvm = parse_jvm(lines.pop("vmargs", ""))
+        lines.pop("vmargs", None)
+        read_at_start = start_lines(properties)
+        jvm = parse_jvm(read_at_start.get("vmargs", ""))
+        debug = is_debug(unused, jvm, environment if reads_variables else {})
+        unused |= {flag: jvm.pop(flag) for flag in _PLACE_FLAGS if flag in jvm}
+        unnamed = [name for name in variables if not SHELL_NAME.fullmatch(name)]
+        variables = {k: v for k, v in variables.items() if k not in unnamed}
         config = ServerConfig(
             **{**settings, **archived_settings(archive, models.is_snapshot)},
             properties=lines,
@@ -174,7 +185,31 @@ class Deployment:
             jvm=jvm,
             model_properties=entry,
         )
-        notes += [*models.notes, *_notes(config, variables), *_encoding_notes(properties)]
+        notes += [
+            *models.notes,
+            *config_notes(config, variables),
+            *encoding_notes(properties),
+            *start_notes(parse_lines(properties), read_at_start),
+            *boolean_notes(parse_lines(properties)),
+            *archive_notes(archive),
+        ]
+        if not reads_variables and (idle := idle_variables(environment)):
+            notes.append(
+                "variables without effect, because enable_envvars_config is not true: "
+                + ", ".join(idle)
+            )
+        if unnamed:
+            notes.append(f"variables that no shell can set, left out: {', '.join(sorted(unnamed))}")
+        if debug:
+            notes.append(
+                "debug is true: TorchServe then starts no workers, but waits for one that is "
+                "started by hand; servetune leaves it out"
+            )
+        if "TS_CONFIG_FILE" in environment:
+            notes.append(
+                f"TS_CONFIG_FILE is {environment['TS_CONFIG_FILE']}: TorchServe reads that file "
+                "and no other; servetune reads the one that it is given"
+            )
         return cls(
             config,
             archive,
@@ -282,6 +317,9 @@ class Deployment:
         others = [model for model in self.others if model.name != self.archive.name]
         if versions := [str(model) for model in self.others if model not in others]:
             sentences.append(f"other versions of the model, left out: {', '.join(versions)}")
+        if same := [str(model) for model in others if model.file == self.archive.path.name]:
+            sentences.append(f"other names of the same archive, left out: {', '.join(same)}")
+        others = [model for model in others if model.file != self.archive.path.name]
         if others:
             names = ", ".join(map(str, others))
             sentences.append(
@@ -313,9 +351,9 @@ def archived_settings(archive: Archive, is_snapshot: bool = False) -> dict[str, 
     # A snapshot has no size of the queue.
     by_name = {"job_queue_size": ARCHIVE_KEYS["job_queue_size"]} if is_snapshot else ARCHIVE_KEYS
     for name, keys in by_name.items():
-        value = archive.settings.get(keys[0])
-        if keys[0] in archive.overridden_keys and type(value) is int and value > 0:
-            settings[name] = value
+        # The default of a timeout is no setting.
+        if keys[0] in archive.settings and keys[0] in archive.effective_settings:
+            settings[name] = archive.effective_settings[keys[0]]
     return settings
 
 
@@ -329,12 +367,14 @@ def _model_settings(
     """
     entry, unused = dict(given), {}
     archived = frozenset() if is_snapshot else archive.overridden_keys
-    for key in (*_MODEL_NUMBERS, "startupTimeout"):
-        number = read_model_int(key, entry.get(key, 0))
+    for key in (*MODEL_NUMBERS, "startupTimeout"):
+        number = read_model_int(key, entry[key]) if key in entry else None
         if key in entry and (number is None or key in archived):
             unused[key] = str(entry.pop(key))
         elif number is not None:
             entry[key] = number
+    if not is_snapshot and entry.get("runtimeType", "python") not in RUNTIMES:
+        unused["runtimeType"] = str(entry.pop("runtimeType"))
     settings = {name: entry.pop(keys[0]) for name, keys in MODEL_KEYS.items() if keys[0] in entry}
     if entry.get("maxWorkers") == settings.get("workers"):
         entry.pop("maxWorkers", None)
@@ -345,57 +385,3 @@ def _model_settings(
         if key not in (*MODEL_PROPERTIES, *_MODEL_IDENTITY)
     }
     return settings, properties, unused
-
-
-def parse_jvm(vmargs: str) -> dict[str, str]:
-    """Return the JVM arguments in the property `vmargs`, by flag.
-
-    The torchserve command splits at white space; quotation marks are part of an argument.
-    Source: ts/model_server.py of 0.12.0.
-
-    Raises:
-        ConfigError: a word is no argument; the JVM would not start.
-    """
-    arguments = {}
-    remaining = iter(vmargs.split())
-    for argument in remaining:
-        if argument in _TWO_WORDS:
-            argument = f"{argument}={next(remaining, '')}"
-        match = _JVM_ARGUMENT.fullmatch(argument)
-        if match is None:
-            raise ConfigError(f"vmargs: {argument!r} is not a JVM argument")
-        flag, value = (match[1], match[2]) if match[1] else (match[3], match[4] or "")
-        arguments[flag] = value
-    return arguments
-
-
-def _encoding_notes(properties: str) -> Iterator[str]:
-    try:
-        properties.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        yield (
-            "config.properties has bytes that are not UTF-8, which the command torchserve "
-            "cannot read; the JVM alone can"
-        )
-    except UnicodeEncodeError:
-        pass  # Text that was not read from a file's bytes.
-
-
-def _notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator[str]:
-    if (delay_ms := config.max_batch_delay_ms or 0) >= LONG_DELAY_MS:
-        yield (
-            f"the batch delay is {delay_ms} ms, {delay_ms / 1000:g} s: TorchServe counts "
-            "milliseconds, not microseconds"
-        )
-    if config.workers is not None and "maxWorkers" in config.model_properties:
-        yield (
-            f"minWorkers is {config.workers}, maxWorkers {config.model_properties['maxWorkers']}: "
-            "TorchServe starts minWorkers, and does not scale by itself"
-        )
-    for name in unknown_variables(variables):
-        yield f"variable {name} is not known to TorchServe and has no effect"
-    if "-XX:-UseContainerSupport" in config.jvm:
-        yield (
-            "vmargs has -XX:-UseContainerSupport: in a container, the JVM counts the host's cores "
-            "for its threads; set number_of_netty_threads"
-        )

@@ -17,12 +17,21 @@ _SECRET_ENDS = ("SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN"
 _SECRET_WORDS = frozenset(
     ["AUTH", "CREDENTIAL", "CREDENTIALS", "DSN", "KEY", "KEYS", "PASS", "PAT", "PWD", "SAS"]
 )
-#: Keys of access tokens, and a URL with a password.
+#: Keys of access tokens, a URL with a password or a signature, private keys, and settings such as
+#: `AccountKey=…` or `-Djavax.net.ssl.keyStorePassword=…` in a longer text.
 _SECRET_VALUE = re.compile(
     r"(hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA|ASIA|xox[abp]-|eyJ)[\w-]{8,}.*"
-    r"|.*://[^/\s:@]*:[^/\s@]+@.*",
+    r"|.*://[^/\s:@]*:[^/\s@]+@.*"
+    r"|.*-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
+    r"|.*https://hooks\.[\w.-]+/.*"
+    r"|.*(?i:(?:account|shared|access|api|secret)_?key|password|passwd|pwd|secret|token|signature)"
+    r"=[^\s&;]+.*",
     re.DOTALL,
 )
+#: Names of variables that servers have; a shell's have no dot and no hyphen.
+_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+#: Names that a shell can set, and so a file of lines NAME=value that it reads.
+SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_SECRETS = (KNOWN_KEYS | set(VARIABLES.values())) - {"keystore_pass", "TS_KEYSTORE_PASS"}
 #: Variables that change how fast a worker computes, not what it needs to serve the model.
 _SPEED_PREFIXES = (
@@ -35,13 +44,14 @@ def parse_environment(text: str) -> dict[str, str]:
     """Read an environment file: lines `NAME=value`, or a JSON object of variables.
 
     Values of lines may be quoted. JSON may have the variables under the key "Environment", also
-    in the "PrimaryContainer" of a request to SageMaker.
+    in the "PrimaryContainer" of a request to SageMaker, or be a list of objects with "name" and
+    "value", as in a task of ECS or a container of Kubernetes.
 
     Raises:
         ConfigError: a line is not NAME=value, or the JSON is no object of texts and numbers.
     """
     text = text.removeprefix("\ufeff")
-    if text.lstrip().startswith("{"):
+    if text.lstrip().startswith(("{", "[")):
         return _parse_json(text)
     variables = {}
     for number, line in enumerate(text.split("\n"), 1):
@@ -49,7 +59,7 @@ def parse_environment(text: str) -> dict[str, str]:
         if not line or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
-        if not equals:
+        if not equals or not _NAME.fullmatch(name):
             # The line may be part of a secret.
             raise ConfigError(f"line {number} of the environment file is not NAME=value")
         if len(value) > 1 and value[0] == value[-1] == "'":
@@ -69,6 +79,12 @@ def _parse_json(text: str) -> dict[str, str]:
         data: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the environment file is not valid JSON: {error}") from None
+    if isinstance(data, list):
+        if not all(isinstance(entry, dict) for entry in data):
+            raise ConfigError(
+                "the environment file must be a list of objects with name and value, or an object"
+            )
+        data = {entry.get("name"): entry.get("value") for entry in data}
     containers = data.get("Containers") or []
     for container in (data.get("PrimaryContainer"), *_as_list(containers)):
         data = container or data
@@ -78,6 +94,8 @@ def _parse_json(text: str) -> dict[str, str]:
         raise ConfigError("the environment file must be a JSON object of variables")
     variables = {}
     for name, value in data.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError("the environment file has a variable without a valid name")
         if isinstance(value, bool):
             value = str(value).lower()
         if not isinstance(value, str | int | float):
@@ -95,11 +113,15 @@ def is_secret(name: str, value: str) -> bool:
     >>> is_secret("HF_TOKEN", "x"), is_secret("TOKENIZERS_PARALLELISM", "true")
     (True, False)
     """
+    if name == "vmargs":  # A server cannot start without them.
+        return value == REDACTED
     words = re.split(r"[^A-Z0-9]+", name.upper())
     is_named_so = name not in _NO_SECRETS and any(
         word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words
     )
-    return value == REDACTED or is_named_so or _SECRET_VALUE.fullmatch(value) is not None
+    # Texts of several lines are files: keys, certificates, credentials.
+    is_file = "\n" in value.strip()
+    return value == REDACTED or is_named_so or is_file or _SECRET_VALUE.fullmatch(value) is not None
 
 
 def redacted(variables: Mapping[str, str]) -> dict[str, str]:

@@ -12,9 +12,9 @@ import psutil
 
 from serving.archive import Archive
 from serving.config import ServerConfig, format_environment
+from serving.editing import edit_properties
 from serving.platforms.files import PlatformFiles
 from serving.platforms.kserve import ENVELOPES
-from serving.production import edit_properties
 from serving.properties import TLS_KEYS
 from serving.reading import VARIABLES
 from serving.sagemaker import JVM_VARIABLE, MODEL_NAME, container_properties
@@ -27,6 +27,7 @@ START_SCRIPT = "start.sh"
 MODEL_STORE = "model-store"
 #: The container starts the command in the background, and waits for something else.
 _FOREGROUND = "--foreground"
+_TOKEN_EXPIRATION_MIN = "1440"
 
 
 class ExportedServer(TorchServe):
@@ -108,6 +109,8 @@ class ExportedServer(TorchServe):
             for key, text in self._site_properties().items()
             if key.endswith(("_address", "_port")) or key in TLS_KEYS
         }
+        # The tokens must not expire before the server is ready.
+        addresses["token_expiration_min"] = _TOKEN_EXPIRATION_MIN
         # Variables would win over the free ports.
         hidden = {*(VARIABLES[key] for key in addresses), "TS_CONFIG_FILE", "TS_MODEL_STORE"}
         self._variables = {k: v for k, v in self._platform.environment.items() if k not in hidden}

@@ -108,7 +108,7 @@ def _edit_yaml(text: str, old_settings: Mapping[str, Any], settings: Mapping[str
     for key, value in settings.items():
         if old_settings.get(key) == value:
             continue
-        line = re.compile(rf"^({key}[ \t]*:[ \t]*)[^#\s]+", re.MULTILINE)
+        line = re.compile(rf"^((['\"]?){key}\2[ \t]*:[ \t]*)[^#\s]+", re.MULTILINE)
         if line.search(edited):
             edited = line.sub(rf"\g<1>{value}", edited)
         else:

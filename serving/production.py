@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +14,15 @@ from serving.config import (
     MODEL_KEYS,
     SERVER_KEYS,
     ServerConfig,
-    escape_property,
     format_environment,
 )
 from serving.deployment import Deployment
-from serving.environment import is_secret
+from serving.editing import EntryChange, edit_properties
+from serving.environment import SHELL_NAME, is_secret
 from serving.errors import ConfigError
+from serving.models import entry_values, parse_json
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
-from serving.reading import VARIABLES, parse_json
+from serving.reading import VARIABLES
 from serving.versions import NEWEST, TorchServeVersion
 
 #: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
@@ -44,7 +42,6 @@ _TUNED_KEYS = {*SERVER_KEYS.values(), "models", "vmargs", "load_models"}
 #: Properties that may change a rate and do not depend on the host.
 RATE_PROPERTIES = {*INTEGER_KEYS, *BOOLEAN_KEYS, "cpu_launcher_args", "vmargs"} - SET_BY_SERVETUNE
 RATE_PROPERTIES -= {"token_expiration_min", "initial_worker_port", "initial_distribution_port"}
-_LINE_END = re.compile(r"(\r\n|\r|\n)\Z")
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ class DeploymentTarget:
                 problems.append(f"{key} is part of the measured configuration and cannot be set")
             elif problem := check_property(key, text) or self.version.problem_with(key):
                 problems.append(problem)
+            elif text != text.strip():
+                problems.append(f"{key} must have no leading or trailing spaces (got {text!r})")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -103,10 +102,9 @@ class DeploymentTarget:
             lines["vmargs"] = " ".join(config.jvm_arguments())
         written = dict(javaproperties.loads(self.base))
         missing = {}
-        if "model_snapshot" in written:
-            lines |= _changed_models("model_snapshot", written, config, in_use)
-        else:
-            lines |= _changed_models("models", written, config, in_use)
+        key = "model_snapshot" if "model_snapshot" in written else "models"
+        changes = _changed_entries(key, written, config, in_use)
+        if key == "models":
             if "load_models" in written:
                 lines |= self._added_models(written["load_models"])
             elif in_use.others:
@@ -114,7 +112,8 @@ class DeploymentTarget:
             else:
                 archives = (in_use.archive, *self.others)
                 missing["load_models"] = ",".join(each.load_models for each in archives)
-        return edit_properties(self.base, {**lines, **self.given}, missing)
+        entries = {key: changes} if changes else {}
+        return edit_properties(self.base, {**lines, **self.given}, missing, entries)
 
     def _added_models(self, load_models: str) -> dict[str, str]:
         """Return the line `load_models` with the other models that the base does not load."""
@@ -199,7 +198,7 @@ class DeploymentTarget:
         in_use = {
             name: tuned.get(name, text)
             for name, text in self.environment.items()
-            if name not in self.secrets
+            if name not in self.secrets and SHELL_NAME.fullmatch(name)
         }
         return format_environment({**in_use, **config.environment_variables()})
 
@@ -209,42 +208,46 @@ class DeploymentTarget:
         return Deployment.read(self.base, self.environment, archive).with_models(self.others)
 
 
-def _changed_models(
+def _changed_entries(
     key: str, written: Mapping[str, str], config: ServerConfig, in_use: Deployment
-) -> dict[str, str]:
-    """Return the line `models` or `model_snapshot` if the entry of a model in it must change.
+) -> list[EntryChange]:
+    """Return the changes in the entries of `models` or `model_snapshot`.
 
     Raises:
         ConfigError: the snapshot has no entry of an archive.
     """
-    data: Any = None
+    document = parse_json(key, written.get(key, "{}"))
+    found = document if key == "models" else document.member("models") or document
+    versions: dict[str, list[str]] = {}
+    for name, version, _ in entry_values(key, found):
+        versions.setdefault(name, []).append(version)
+    outer = () if key == "models" else ("models",)
+    changes = []
     for archive in (in_use.archive, *in_use.beside):
         is_tuned = archive is in_use.archive
         after = config if is_tuned else config.of_model(archive.name)
         before = (in_use.config if is_tuned else in_use.config.of_model(archive.name)).model_entry()
         # A snapshot wins over the archive, which wins over `models` and carries these itself.
         archived = archive.overridden_keys if key == "models" else ()
-        changes = {
+        values = {
             name: value
             for name, value in after.model_entry().items()
             if before.get(name) != value and name not in archived
         }
-        if not changes:
+        if not values:
             continue
-        data = parse_json(key, written.get(key, "{}")) if data is None else data
-        models = data if key == "models" else data["models"]
-        versions = models.setdefault(archive.name, {})
+        known = versions.get(archive.name, [])
         version = in_use.version if is_tuned else archive.version
-        if version not in versions and key == "model_snapshot":
+        if version not in known and key == "model_snapshot":
             # TorchServe does not read the version in a snapshot.
-            version = version if is_tuned else next(iter(versions), version)
-            if version not in versions:
+            version = version if is_tuned else next(iter(known), version)
+            if version not in known:
                 raise ConfigError(
                     f"property model_snapshot has no entry of {archive.name} {version}; add one"
                 )
-        entry = versions.get(version) or {"defaultVersion": True, "marName": archive.path.name}
-        versions[version] = {**entry, **changes}
-    return {} if data is None else {key: json.dumps(data, separators=(",", ":"))}
+        new_entry = {"defaultVersion": True, "marName": archive.path.name}
+        changes.append(EntryChange((*outer, archive.name, version), values, new_entry))
+    return changes
 
 
 def inference_port(properties: Mapping[str, str]) -> int:
@@ -259,37 +262,3 @@ def listen_everywhere(text: str) -> str:
     scheme = urlsplit(properties.get("inference_address", "http://127.0.0.1:8080")).scheme
     address = f"{scheme}://0.0.0.0:{inference_port(properties)}"
     return edit_properties(text, {"inference_address": address})
-
-
-def edit_properties(
-    text: str, lines: Mapping[str, str], missing: Mapping[str, str] = MappingProxyType({})
-) -> str:
-    """Return a config.properties with some lines replaced and all others unchanged.
-
-    Args:
-        lines: new values by key.
-        missing: values by key that are added if the text does not have them.
-    """
-    return "".join(_edited_lines(text, lines, missing))
-
-
-def _edited_lines(base: str, lines: Mapping[str, str], missing: Mapping[str, str]) -> Iterator[str]:
-    seen, end, last = set(), "\n", ""
-    for element in javaproperties.parse(base):
-        last = element.source
-        line_end = _LINE_END.search(last)
-        end = line_end[0] if line_end else end
-        if not isinstance(element, javaproperties.KeyValue):
-            yield last
-            continue
-        key, is_first = element.key, element.key not in seen
-        seen.add(key)
-        if key not in lines or element.value == lines[key]:
-            yield last
-        elif is_first:
-            yield f"{key}={escape_property(lines[key])}{line_end[0] if line_end else ''}"
-    added = {k: v for k, v in {**missing, **lines}.items() if k not in seen}
-    if added and last and not _LINE_END.search(last):
-        yield end
-    for key, value in added.items():
-        yield f"{key}={escape_property(value)}{end}"

@@ -8,15 +8,13 @@ Source: org.pytorch.serve.util.ConfigManager of 0.12.0.
 
 from __future__ import annotations
 
+import re
+
 INTEGER_KEYS = frozenset(
     [
         "default_response_timeout",
         "default_startup_timeout",
         "default_workers_per_model",
-        "grpc_inference_max_connection_age_grace_ms",
-        "grpc_inference_max_connection_age_ms",
-        "grpc_management_max_connection_age_grace_ms",
-        "grpc_management_max_connection_age_ms",
         "initial_distribution_port",
         "initial_worker_port",
         "io_ratio",
@@ -29,6 +27,13 @@ INTEGER_KEYS = frozenset(
         "number_of_netty_threads",
         "unregister_model_timeout",
     ]
+)
+
+#: Numbers that TorchServe reads as Java's `long`.
+LONG_KEYS = frozenset(
+    f"grpc_{api}_max_connection_age_{suffix}"
+    for api in ("inference", "management")
+    for suffix in ("ms", "grace_ms")
 )
 
 BOOLEAN_KEYS = frozenset(
@@ -96,7 +101,7 @@ TEXT_KEYS = frozenset(
     ]
 )
 
-KNOWN_KEYS = INTEGER_KEYS | BOOLEAN_KEYS | TEXT_KEYS
+KNOWN_KEYS = INTEGER_KEYS | LONG_KEYS | BOOLEAN_KEYS | TEXT_KEYS
 
 #: Keys that servetune sets in every configuration: addresses, model, metrics. The values of
 #: a file that is read are overridden and reported.
@@ -159,6 +164,22 @@ ESSENTIAL_KEYS = frozenset(
 ESSENTIAL_MODEL_KEYS = frozenset(["runtimeType", "startupTimeout"])
 
 
+def read_int(text: str) -> int | None:
+    """Return what Java's Integer.parseInt returns; None if it throws an exception."""
+    return _read_number(text, 31)
+
+
+def read_long(text: str) -> int | None:
+    """Return what Java's Long.parseLong returns; None if it throws an exception."""
+    return _read_number(text, 63)
+
+
+def _read_number(text: str, bits: int) -> int | None:
+    if not re.fullmatch(r"[+-]?\d+", text) or not -(2**bits) <= int(text) < 2**bits:
+        return None
+    return int(text)
+
+
 def check_property(name: str, value: str) -> str | None:
     """Return the problem with one property, or None.
 
@@ -167,16 +188,12 @@ def check_property(name: str, value: str) -> str | None:
     """
     if name not in KNOWN_KEYS:
         return f"property {name} is not known to TorchServe and would be ignored"
-    if name in INTEGER_KEYS:
-        try:
-            int(value)
-        except ValueError:
-            return f"property {name} must be an integer (got {value!r})"
+    if (name in INTEGER_KEYS and read_int(value) is None) or (
+        name in LONG_KEYS and read_long(value) is None
+    ):
+        return f"property {name} must be an integer (got {value!r})"
     if name in BOOLEAN_KEYS and value not in ("true", "false"):
         return f"property {name} must be true or false (got {value!r})"
-    if "\n" in value or "\r" in value or value != value.strip():
-        return (
-            f"property {name} must not contain line breaks, or leading or trailing spaces "
-            f"(got {value!r})"
-        )
+    if "\n" in value or "\r" in value:
+        return f"property {name} must not contain line breaks (got {value!r})"
     return None

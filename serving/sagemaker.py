@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from serving.archive import Archive
 from serving.errors import ConfigError
-from serving.reading import VARIABLES, read_int
+from serving.properties import read_int
+from serving.reading import VARIABLES
 
 _PREFIX = "SAGEMAKER_"
 #: The container loads the folder of the model under this name, and expects this version.

@@ -13,8 +13,8 @@ from search.export.common import (
     write_yaml,
 )
 from serving.config import ServerConfig
+from serving.editing import edit_properties
 from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE
-from serving.production import edit_properties
 
 #: Source: the runtime kserve-torchserve and KServe's own examples.
 _PROPERTIES = {

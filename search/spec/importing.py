@@ -18,9 +18,10 @@ from serving.deployment import Deployment
 from serving.environment import REDACTED, redacted
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.models import list_models
 from serving.platforms.files import PlatformFiles, read_bytes_as_text
 from serving.platforms.reading import read_manifests, read_platform
-from serving.reading import list_models
+from serving.reading import parse_lines
 
 _ENVIRONMENT_SUFFIXES = (".json", ".env", ".environment")
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -231,7 +232,7 @@ def _named_archive(properties: Path | None) -> Archive | None:
 
 def _first_archive(text: str, path: Path) -> Archive | None:
     try:
-        models = list_models(text)
+        models = list_models(parse_lines(text))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not models:

@@ -10,7 +10,7 @@ from search.errors import SpecError, SpecProblem
 from serving.archive import Archive
 from serving.deployment import Deployment
 from serving.errors import ArchiveError
-from serving.reading import OtherModel
+from serving.models import OtherModel
 
 _SUFFIXES = (".mar", ".tar.gz", ".tgz")
 
@@ -44,7 +44,9 @@ def add_models(
     given_files = {path.name for path in given.values() if path is not None}
     for model in others:
         # Of several versions of the tuned model, a request reaches one.
-        if model.name == deployment.archive.name or model.name in given:
+        # A model store has one file of a name, which has the settings of one model.
+        is_same_file = model.file == deployment.archive.path.name
+        if model.name == deployment.archive.name or is_same_file or model.name in given:
             if given.get(model.name) is None:
                 left_out.append(model)
             continue

@@ -71,6 +71,8 @@ def _form_tag(value: Any) -> str:
 def _is_scalar(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str):
         raise ValueError(f"must be a number, a string, true or false (got {value!r})")
+    if isinstance(value, str) and value != value.strip():
+        raise ValueError(f"must have no leading or trailing spaces (got {value!r})")
     return value
 
 

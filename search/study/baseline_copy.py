@@ -10,10 +10,10 @@ from search.spec.config_file import environment_beside, read_files
 from search.spec.serving_section import BaselineSection
 from serving.config import format_environment
 from serving.deployment import Deployment
+from serving.editing import edit_properties
 from serving.environment import REDACTED, is_secret
 from serving.errors import ConfigError
 from serving.key_pair import PASSWORD, KeyPair
-from serving.production import edit_properties
 
 _PROPERTIES, _ENVIRONMENT = "baseline.properties", "baseline.environment"
 

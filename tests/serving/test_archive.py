@@ -19,9 +19,48 @@ def test_archive_has_name_version_and_settings(tmp_path: Path) -> None:
     assert archive.settings == {"jobQueueSize": 50}
 
 
-def test_archive_refuses_damaged_model_config(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match=r"model-config\.yaml is not valid YAML"):
-        Archive.read(make_archive(tmp_path, model_config__yaml="a: ["))
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "is not valid YAML"),
+        ("a: 1\n---\nb: 1\n", "is not valid YAML"),
+        ("# nothing\n", "is empty, and TorchServe does not start with that"),
+        ("- a\n", "is no mapping of settings, and TorchServe does not start with that"),
+    ],
+)
+def test_archive_refuses_damaged_model_config(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ArchiveError, match=rf"model-config\.yaml {problem}"):
+        Archive.read(make_archive(tmp_path, model_config__yaml=text))
+
+
+@pytest.mark.parametrize(
+    ("settings", "effective"),
+    [
+        ({}, {}),
+        ({"handler": {}}, {"responseTimeout": 120, "startupTimeout": 120}),
+        (
+            {"batchSize": 0, "maxBatchDelay": -1, "responseTimeout": "60", "startupTimeout": 9},
+            {"batchSize": 1, "responseTimeout": 120, "startupTimeout": 9},
+        ),
+        (
+            {"minWorkers": -3, "maxWorkers": 2, "jobQueueSize": 2**31},
+            {"minWorkers": 1, "maxWorkers": 2, "responseTimeout": 120, "startupTimeout": 120},
+        ),
+    ],
+)
+def test_effective_settings_are_those_that_torchserve_takes(
+    settings: dict[str, object], effective: dict[str, int]
+) -> None:
+    archive = Archive(Path("/models/echo.mar"), "echo", "1.0", settings)
+    assert archive.effective_settings == effective
+
+
+def in_a_folder(mar: Path) -> Path:
+    """Unpack the archive into the only subfolder of a folder; return the outer one."""
+    outer = mar.with_name("outer")
+    outer.mkdir()
+    as_folder(mar).rename(outer / "inner")
+    return outer
 
 
 @pytest.mark.parametrize(
@@ -40,7 +79,9 @@ def test_archive_refuses_broken_file(tmp_path: Path, content: bytes | None, prob
         Archive.read(path)
 
 
-@pytest.mark.parametrize("convert", [as_tar, as_folder], ids=["tar", "folder"])
+@pytest.mark.parametrize(
+    "convert", [as_tar, as_folder, in_a_folder], ids=["tar", "folder", "folder in a folder"]
+)
 def test_archive_reads_other_forms_like_a_mar_file(
     tmp_path: Path, convert: Callable[[Path], Path]
 ) -> None:

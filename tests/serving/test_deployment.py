@@ -21,7 +21,10 @@ ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")
 SITE_PROPERTIES = {"inference_address": "http://127.0.0.1:8080"}
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
-SNAPSHOT_ENTRY = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "maxBatchDelay": 50}
+SNAPSHOT_ENTRY = {
+    **{"defaultVersion": True, "marName": "codegen.mar", "minWorkers": 3, "maxWorkers": 3},
+    **{"batchSize": 16, "maxBatchDelay": 50},
+}
 SNAPSHOT = json.dumps(
     {"name": "s.cfg", "modelCount": 1, "models": {"codegen": {"1.0": SNAPSHOT_ENTRY}}}
 )
@@ -66,6 +69,10 @@ def test_config_is_equal_after_write_and_parse(config: ServerConfig) -> None:
     assert overridden == {**SITE_PROPERTIES, "load_models": "codegen.mar"}
 
 
+def entry(**settings: Any) -> str:
+    return f"models={json.dumps({'codegen': {'1.0': settings}})}\n"
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -91,20 +98,57 @@ def test_config_is_equal_after_write_and_parse(config: ServerConfig) -> None:
         ('models={"codegen":{"1.0":{"batchSize":4}};}', "property models must be a JSON object"),
         (
             'model_snapshot={"models":{"codegen":{"1.0":{"minWorkers":1,"maxWorkers":1}}}}',
-            "batchSize must be an integer",
+            "the entry of codegen 1.0 has no batchSize; TorchServe does not start without it",
         ),
         (
             f"model_snapshot={SNAPSHOT.replace('50', '0')}",
             "maxBatchDelay must be at least 1 to be measured .got 0",
         ),
-        ('models={"codegen":{"1.0":{"batchSize":1e400}}}', "batchSize must be an integer"),
         ('vmargs=-Dname="a b"', """vmargs: 'b"' is not a JVM argument"""),
+        ('vmargs="-Xmx2g"', "vmargs: '\"-Xmx2g\"' is not a JVM argument"),
         ('vmargs="-Xmx2g -server"', "vmargs: '\"-Xmx2g' is not a JVM argument"),
         ("job_queue_size=0", "job_queue_size must be an integer of at least 1"),
         ("models=[1]", r"models must be a JSON object keyed .* \(found \[1\]\)"),
         ("model_snapshot={}", r"model_snapshot must be a JSON object keyed .* \(found null\)"),
         ('models={"a": 3}', r"models must be a JSON object keyed .* \(found 3 for a\)"),
         ("vmargs=Xmx2g", "'Xmx2g' is not a JVM argument"),
+        (
+            "vmargs=-Xmx1g \\\n  -Dx=1\n",
+            "vmargs ends in a backslash: the command torchserve does not",
+        ),
+        ("vmargs=-Xmx1g\\\n  -Dx=1\n", "vmargs ends in a backslash"),
+        ("vmargs=$$OPTS$$\nenable_envvars_config=$$ON$$\n", "names the environment variable OPTS"),
+        ("enable_envvars_config=true\njob_queue_size=$$QUEUE$$\n", "variable QUEUE, which is not"),
+        ("job_queue_size=1e3", "must be an integer that Java reads"),
+        ("job_queue_size=10L", "must be an integer that Java reads"),
+        ("number_of_netty_threads=0x4", "must be an integer that Java reads"),
+        (
+            "grpc_inference_max_connection_age_ms=9223372036854775808",
+            "must be an integer that Java",
+        ),
+        ("metric_time_interval=often", "must be an integer that Java reads"),
+        ("grpc_inference_port=any", "must be an integer that Java reads"),
+        ("default_workers_per_model=-1", "default_workers_per_model must not be negative"),
+        ("inference_address=0.0.0.0:8080", "inference_address must be http://HOST:PORT"),
+        ("management_address=http://[::1]:8081", r"no IPv6 address .got 'http://\[::1\]:8081'"),
+        ("metrics_address=http://0.0.0.0:65535", "metrics_address must be http://HOST:PORT"),
+        ("models=\n", "property models is empty, and TorchServe does not start with that"),
+        ("models={codegen:null}", "property models: codegen is null"),
+        ('models={"a":{"1.0":{},"1.0":{}}}', "property models has 1.0 for a twice"),
+        ('models={"a":{},"a":{}}', "property models has a twice"),
+        (entry(batchSize="8.0"), "batchSize must be an integer .got '8.0'"),
+        (entry(batchSize=" 8"), "batchSize must be an integer .got ' 8'"),
+        (entry(batchSize={}), "batchSize must be an integer .got {}"),
+        (entry(batchSize=[True]), "batchSize must be an integer .got True"),
+        (
+            f"model_snapshot={SNAPSHOT.replace('defaultVersion', 'isDefault')}",
+            "has no defaultVersion",
+        ),
+        (f"model_snapshot={SNAPSHOT.replace('marName', 'file')}", "of codegen 1.0 has no marName"),
+        (
+            f"model_snapshot={SNAPSHOT.replace('50', '50, runtimeType: x')}",
+            "runtimeType of codegen must",
+        ),
     ],
 )
 def test_read_refuses_invalid_line(line: str, sentence: str) -> None:
@@ -122,10 +166,6 @@ def test_read_returns_lines_outside_configuration() -> None:
     )
     assert read == ServerConfig(workers=3, model_properties={"maxWorkers": 5})
     assert set(overridden) == {"inference_address", "disable_token_authorization"}
-
-
-def entry(**settings: Any) -> str:
-    return f"models={json.dumps({'codegen': {'1.0': settings}})}\n"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +205,58 @@ def entry(**settings: Any) -> str:
         ),
         (entry(batchSize=4, maxBatchDelay=0), {}, {"batch_size": 4}, {"maxBatchDelay"}),
         (entry(batchSize=-1), {}, {}, {"batchSize"}),
+        (entry(batchSize=3000000000, minWorkers=4294967297), {}, {"workers": 1}, {"batchSize"}),
+        (entry(batchSize=[4], minWorkers=[1, 2]), {}, {"batch_size": 4}, {"minWorkers"}),
+        (entry(batchSize="+4", runtimeType="pypy"), {}, {"batch_size": 4}, {"runtimeType"}),
+        (
+            'models={"codegen":{"1.0":{"batchSize":4;"x":[1,2,]} // four\\u000a}}\n',
+            {},
+            {"batch_size": 4},
+            {"x"},
+        ),
+        ('models={"zoo":null}\njob_queue_size=+7\n', {}, {"job_queue_size": 7}, set()),
+        ("models=[[codegen,{1.0:{batchSize:4}}]]\n", {}, {"batch_size": 4}, set()),
+        ("job_queue_size=\\uff11\\uff10\n", {}, {"job_queue_size": 10}, set()),
+        (
+            "unregister_model_timeout=soon\ngrpc_inference_max_connection_age_ms=9000000000\n",
+            {},
+            {"properties": {"grpc_inference_max_connection_age_ms": "9000000000"}},
+            {"unregister_model_timeout"},
+        ),
+        ("cpu_launcher_args=--x \n", {}, {"properties": {"cpu_launcher_args": "--x "}}, set()),
+        (
+            "cors_allowed_origin=$$Q$$\n",
+            {},
+            {"properties": {"cors_allowed_origin": "$$Q$$"}},
+            set(),
+        ),
+        ("job_queue_size=$$MY-Q.1$$\n", {"MY-Q.1": "5"}, {"job_queue_size": 5}, set()),
+        (
+            "cors_allowed_origin=$$ORIGIN$$\n",
+            {"ORIGIN": "a\\b$1"},
+            {
+                "properties": {"cors_allowed_origin": "abORIGIN"},
+                "environment": {"ORIGIN": "a\\b$1"},
+            },
+            set(),
+        ),
+        (
+            "enable_envvars_config=$$ON$$\njob_queue_size=$$ON$$\n",
+            {"ON": "True", "TS_JOB_QUEUE_SIZE": "9"},
+            {
+                "job_queue_size": 9,
+                "properties": {"enable_envvars_config": "true"},
+                "environment": {"ON": "True"},
+            },
+            set(),
+        ),
+        (
+            "vmargs=-Djava.io.tmpdir=/mnt -XX:+A -XX:-A -XX:+A -cp /x @/etc/jvm.options\n",
+            {"TS_MODEL_SERVER_HOME": "/opt"},
+            {"jvm": {"-XX:-A": "", "-XX:+A": "", "-cp": "/x", "@/etc/jvm.options": ""}},
+            {"-Djava.io.tmpdir", "TS_MODEL_SERVER_HOME"},
+        ),
+        ("debug=true\n", {}, {}, {"debug"}),
         (entry(batchSize=8.7), {}, {"batch_size": 8}, set()),
         (entry(batchSize=4, batchDelay=3), {}, {"batch_size": 4}, {"batchDelay"}),
         (
@@ -233,6 +325,11 @@ def test_read_reads_as_torchserve_does(
 @pytest.mark.parametrize(
     ("archived", "kept", "overridden"),
     [
+        (
+            {"batchSize": 2**31, "minWorkers": 2.0, "maxWorkers": 2},
+            ["workers", "batch_size", "job_queue_size"],
+            {"responseTimeout"},
+        ),
         ({"batchSize": 4}, ["workers", "job_queue_size"], {"batchSize", "responseTimeout"}),
         (
             {"minWorkers": 1, "maxWorkers": 1},
@@ -262,6 +359,83 @@ def test_read_returns_lines_that_the_archive_overrides(
     assert set(unused) == overridden
 
 
+def test_read_takes_numbers_below_one_of_the_archive_as_one() -> None:
+    archived = {"batchSize": -4, "minWorkers": 0, "maxWorkers": 1, "maxBatchDelay": 0}
+    read, unused = parse(entry(batchSize=8, minWorkers=3), replace(ARCHIVE, settings=archived))
+    assert read.to_dict() == {"workers": 1, "batch_size": 1}
+    assert set(unused) == {"batchSize", "minWorkers"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "variables", "archived", "note"),
+    [
+        ("vmargs: -Xmx1g\n", {}, {}, "vmargs=-Xmx1g: the command torchserve does not read it"),
+        ("vmargs -Dx=1\n", {}, {}, "vmargs=-Dx=1: the command torchserve does not read it"),
+        (
+            "vmargs=-Djavax.net.ssl.keyStorePassword=x\n",
+            {},
+            {},
+            "vmargs has a secret, -Djavax.net.ssl.keyStorePassword, which is printed and stored",
+        ),
+        ("plugins_path: /p\n", {}, {}, "plugins_path=/p: the command torchserve does not read it"),
+        ("model_store=$$M_S$$\n", {"M_S": "/m"}, {}, "torchserve takes it as '$$M_S$$'"),
+        ("model_store=/a\\\n /b\n", {}, {}, "torchserve takes it as '/a"),
+        ("enable_model_api=true \n", {}, {}, "enable_model_api='true ' is false: TorchServe takes"),
+        ("prefer_direct_buffer=1\n", {}, {}, "prefer_direct_buffer='1' is false: TorchServe takes"),
+        (
+            "",
+            {"TS_JOB_QUEUE_SIZE": "9"},
+            {},
+            "without effect, because enable_envvars_config is not true",
+        ),
+        (
+            "",
+            {"TS_CONFIG_FILE": "/etc/t"},
+            {},
+            "TS_CONFIG_FILE is /etc/t: TorchServe reads that file",
+        ),
+        ("", {"MY-Q": "1"}, {}, "variables that no shell can set, left out: MY-Q"),
+        ("debug=TRUE\n", {}, {}, "debug is true: TorchServe then starts no workers"),
+        ("vmargs=-DTS_DEBUG=true\n", {}, {}, "debug is true: TorchServe then starts no workers"),
+        ("load_models=codegen.mar, zoo.mar\n", {}, {}, "TorchServe does not find ' zoo.mar'"),
+        (
+            "load_models=codegen.mar \n",
+            {},
+            {},
+            "load_models=codegen.mar  does not load codegen.mar",
+        ),
+        ("load_models=dog = codegen.mar\n", {}, {}, "TorchServe does not find ' codegen.mar'"),
+        ("load_models=a=codegen.mar,b=codegen.mar\n", {}, {}, "of the same archive, left out: b"),
+        (
+            'load_models=codegen.mar\nmodels={"codegen":{"1":{}}}\n',
+            {},
+            {},
+            "does not read the entry of codegen 1, because the version of codegen.mar is 1.0",
+        ),
+        (
+            f"model_snapshot={SNAPSHOT.replace('1,', '0,', 1)}\n",
+            {},
+            {},
+            "modelCount is 0, with which",
+        ),
+        (
+            f"model_snapshot={SNAPSHOT.replace('codegen.mar', 'x.mar')}\n",
+            {},
+            {},
+            "the entry of codegen is of x.mar, not codegen.mar",
+        ),
+        ("", {}, {"batchSize": True}, "batchSize is True, no integer; TorchServe ignores it"),
+        ("", {}, {"batchSize": 0}, "TorchServe takes batchSize 0 as 1"),
+        ("", {}, {"minWorkers": 2}, "ignores minWorkers 2 without both minWorkers and maxWorkers"),
+    ],
+)
+def test_summary_notes_what_torchserve_reads_otherwise(
+    lines: str, variables: dict[str, str], archived: dict[str, Any], note: str
+) -> None:
+    read = Deployment.read(lines, variables, replace(ARCHIVE, settings=archived))
+    assert note in " | ".join(read.summary(None))
+
+
 def test_read_prefers_the_snapshot_to_the_archive() -> None:
     archive = replace(ARCHIVE, settings={"batchSize": 4, "minWorkers": 1, "maxWorkers": 1})
     read, unused = parse(f"model_snapshot={SNAPSHOT}\n", archive)
@@ -287,6 +461,9 @@ def test_read_keeps_different_thread_counts_as_variables() -> None:
         ("load_models=all\n", "codegen", 5),
         ("load_models=parrot=other.mar\n", "codegen", 5),
         ("load_models=x.mar,parrot=codegen.mar,y.mar\n", "parrot", 2),
+        ("load_models=parrot=/srv/models/codegen.mar\n", "parrot", 2),
+        ("load_models=parrot=https://host/store/codegen.mar\n", "parrot", 2),
+        ("load_models=codegen.mar,parrot=codegen.mar\n", "codegen", 5),
         ("", "codegen", 5),
     ],
 )
@@ -300,8 +477,9 @@ def test_read_uses_the_name_that_the_model_is_registered_with(
 
 
 def test_read_finds_a_snapshot_entry_by_the_name_of_its_archive() -> None:
-    entry = {**SNAPSHOT_ENTRY, "marName": "codegen.mar", "defaultVersion": True}
-    snapshot = {"models": {"other": {"1.0": SNAPSHOT_ENTRY}, "parrot": {"2.0": entry}}}
+    other = {**SNAPSHOT_ENTRY, "marName": "other.mar"}
+    models = {"other": {"1.0": other}, "parrot": {"2.0": SNAPSHOT_ENTRY}}
+    snapshot = {"modelCount": 2, "models": models}
     read = Deployment.read(f"load_models=all\nmodel_snapshot={json.dumps(snapshot)}\n", {}, ARCHIVE)
     assert (read.archive.name, read.version, read.config.workers) == ("parrot", "2.0", 3)
     assert read.other_models == ("other 1.0",)
@@ -418,6 +596,14 @@ def test_read_notes_the_traps_of_sagemaker() -> None:
     assert "model-config.yaml takes precedence" in notes and "-XX:-UseContainerSupport" in notes
     with pytest.raises(ConfigError, match=r"SAGEMAKER_TS_BATCH_SIZE must be an integer .got"):
         Deployment.read(None, {"SAGEMAKER_TS_BATCH_SIZE": "big"}, ARCHIVE)
+
+
+def test_read_leaves_secret_arguments_of_the_jvm_to_the_environment() -> None:
+    options = "-Xmx1g -Djavax.net.ssl.keyStorePassword=hunter2"
+    read = Deployment.read(
+        None, {"JDK_JAVA_OPTIONS": options, "SAGEMAKER_TS_BATCH_SIZE": "2"}, ARCHIVE
+    )
+    assert read.secrets == {"JDK_JAVA_OPTIONS": options} and "hunter2" not in repr(read)
 
 
 def test_read_takes_only_redacted_variables_from_the_file_of_secrets() -> None:

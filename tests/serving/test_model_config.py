@@ -35,7 +35,6 @@ CONFIG = ServerConfig(workers=2, batch_size=16, netty_threads=4)
         ("jobQueueSize: 50\n", ServerConfig(job_queue_size=1000), True),
         ("batchSize: 4\n", ServerConfig(netty_threads=4), False),
         ("batchSize: 4\n", ServerConfig(), False),
-        ("", CONFIG, False),
     ],
 )
 def test_overrides_compares_settings_of_the_model(

@@ -102,18 +102,20 @@ def test_deployment_target_refuses_invalid_properties(
 
 
 def test_properties_text_changes_the_snapshot_in_use(archive: Archive) -> None:
-    entry = {"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "maxBatchDelay": 9, "x": 1}
-    others = {"name": "s.cfg", "modelCount": 2, "models": {"zoo": {"1.0": {"batchSize": 5}}}}
+    entry = {
+        **{"minWorkers": 3, "maxWorkers": 3, "batchSize": 16, "maxBatchDelay": 9, "x": 1},
+        **{"marName": "echo.mar", "defaultVersion": True},
+    }
+    zoo = {**entry, "marName": "zoo.mar"}
+    others = {"name": "s.cfg", "modelCount": 2, "models": {"zoo": {"1.0": zoo}}}
     snapshot = {**others, "models": {**others["models"], "echo": {"1.0": entry}}}  # type: ignore[dict-item]
     text = DeploymentTarget(f"model_snapshot={json.dumps(snapshot)}\n").properties_text(
         TUNED, archive
     )
     assert "\nmodels=" not in text
     written = json.loads(javaproperties.loads(text)["model_snapshot"])
-    assert written["models"].pop("echo")["1.0"] | {"marName": "", "defaultVersion": True} == {
-        **{"minWorkers": 2, "maxWorkers": 2, "batchSize": 16, "maxBatchDelay": 50, "x": 1},
-        **{"marName": "", "defaultVersion": True},
-    }
+    tuned = {"minWorkers": 2, "maxWorkers": 2, "maxBatchDelay": 50}
+    assert written["models"].pop("echo")["1.0"] == {**entry, **tuned}
     assert written == others
     read, _ = parse(text, archive, {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
     assert read == TUNED
@@ -128,8 +130,11 @@ def test_properties_text_refuses_a_snapshot_without_the_model(archive: Archive) 
 def test_properties_text_reads_the_json_that_torchserve_accepts(archive: Archive) -> None:
     base = "models={'echo':{'1.0':{'batchSize':'8'}},zoo:{'1.0':{}}}\n"
     text = DeploymentTarget(base).properties_text(TUNED, archive)
-    models = json.loads(javaproperties.loads(text)["models"])
-    assert models["zoo"] == {"1.0": {}} and models["echo"]["1.0"]["batchSize"] == 16
+    assert text == (
+        "models={'echo':{'1.0':{'batchSize':16,"
+        '"minWorkers":2,"maxWorkers":2,"maxBatchDelay":50}},zoo:{\'1.0\':{}}}\n'
+        "load_models=all\nnumber_of_netty_threads=4\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,13 @@ def test_properties_text_leaves_to_the_archive_what_it_decides(archive: Archive)
 
 
 def test_environment_text_adds_the_tuned_variables_to_those_in_use(archive: Archive) -> None:
-    in_use = {"MODEL": "a b", "HF_TOKEN": "x", "MKL_NUM_THREADS": "9", "TS_JOB_QUEUE_SIZE": "7"}
+    in_use = {
+        "MODEL": "a b",
+        "my.app": "1",
+        "HF_TOKEN": "x",
+        "MKL_NUM_THREADS": "9",
+        "TS_JOB_QUEUE_SIZE": "7",
+    }
     target = DeploymentTarget("enable_envvars_config=true\nload_models=all\n", {}, in_use)
     text = target.environment_text(TUNED, archive)
     assert text == "MODEL='a b'\nMKL_NUM_THREADS=1\nTS_JOB_QUEUE_SIZE=7\nOMP_NUM_THREADS=1\n"
@@ -247,11 +258,13 @@ def target_of(text: str) -> Deployment:
 
 def test_properties_text_changes_a_snapshot_of_both_models(archive: Archive) -> None:
     numbers = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 1, "maxBatchDelay": 9}
+    numbers |= {"defaultVersion": True}
     snapshot = {
+        "modelCount": 2,
         "models": {
             "echo": {"1.0": {**numbers, "marName": "echo.mar"}},
             "zoo": {"7": {**numbers, "marName": "zoo.mar"}},
-        }
+        },
     }
     base = f"model_snapshot={json.dumps(snapshot)}\n"
     text = DeploymentTarget(base, others=(ZOO,)).properties_text(TWO, archive)

@@ -14,8 +14,8 @@ from serving.config import ServerConfig
 from tests.archives import make_archive
 
 SNAPSHOT = (
-    'model_snapshot={"models":{"pets":{"1.0":{"marName":"pets.mar","minWorkers":3,"maxWorkers":3,'
-    '"batchSize":16,"maxBatchDelay":50}}}}\n'
+    'model_snapshot={"modelCount":1,"models":{"pets":{"1.0":{"marName":"pets.mar",'
+    '"defaultVersion":true,"minWorkers":3,"maxWorkers":3,"batchSize":16,"maxBatchDelay":50}}}}\n'
 )
 
 

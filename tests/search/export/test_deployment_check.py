@@ -40,7 +40,7 @@ def test_check_deployment_finds_variables_and_snapshots(
     path = tmp_path / "config.properties"
     path.write_text(
         "enable_envvars_config=true\njob_queue_size=5\nmodels={}\n"
-        'model_snapshot={"models":{"a":{"1.0":{"marName":"a.mar","minWorkers":1,"maxWorkers":1,'
+        'model_snapshot={"models":{"a":{"1.0":{"marName":"a.mar","defaultVersion":true,"minWorkers":1,"maxWorkers":1,'
         '"batchSize":1,"maxBatchDelay":1}}}}\n'
     )
     (tmp_path / "environment").write_text("TS_JOB_QUEUE_SIZE=9\n")

@@ -15,7 +15,10 @@ from search.spec.schema import StudySpec
 from tests.archives import as_folder, make_archive
 from tests.specifications import write_spec
 
-ENTRY = {"minWorkers": 2, "maxWorkers": 2, "batchSize": 4, "maxBatchDelay": 30}
+ENTRY = {
+    **{"defaultVersion": True, "minWorkers": 2, "maxWorkers": 2, "batchSize": 4},
+    "maxBatchDelay": 30,
+}
 
 
 def spec_of(folder: Path, properties: str | None = None, **sections: Any) -> StudySpec:
@@ -52,7 +55,7 @@ def test_in_use_has_models_of_the_model_store_with_their_settings(folder: Path) 
         ("load_models=echo.mar,zoo.mar\n", {"zoo"}),
         ("load_models=all\nmodel_store=.\n", {"zoo", "cage"}),
         (models_line(echo=ENTRY, zoo=ENTRY), {"zoo"}),
-        ('model_snapshot={"models":{"z":{"1.0":' + json.dumps({**ENTRY, "marName": "zoo.mar"}) + '},"echo":{"1.0":' + json.dumps({**ENTRY, "marName": "echo.mar"}) + "}}}\n", {"z"}),
+        ('model_snapshot={"modelCount":2,"models":{"z":{"1.0":' + json.dumps({**ENTRY, "marName": "zoo.mar"}) + '},"echo":{"1.0":' + json.dumps({**ENTRY, "marName": "echo.mar"}) + "}}}\n", {"z"}),
     ],
     ids=["alias", "without an alias", "all", "entries", "snapshot"],
 )  # fmt: skip

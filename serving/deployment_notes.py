@@ -1,0 +1,100 @@
+"""Notes on what a reader of a deployment's files may not expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from serving.archive import Archive
+from serving.config import MODEL_NUMBERS, ServerConfig
+from serving.environment import is_secret
+from serving.properties import BOOLEAN_KEYS
+from serving.reading import START_KEYS, VARIABLES
+from serving.sagemaker import LONG_DELAY_MS, unknown_variables
+
+
+def config_notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator[str]:
+    """Yield a note on each setting that is easily misunderstood."""
+    if (delay_ms := config.max_batch_delay_ms or 0) >= LONG_DELAY_MS:
+        yield (
+            f"the batch delay is {delay_ms} ms, {delay_ms / 1000:g} s: TorchServe counts "
+            "milliseconds, not microseconds"
+        )
+    if config.workers is not None and "maxWorkers" in config.model_properties:
+        yield (
+            f"minWorkers is {config.workers}, maxWorkers {config.model_properties['maxWorkers']}: "
+            "TorchServe starts minWorkers, and does not scale by itself"
+        )
+    for name in unknown_variables(variables):
+        yield f"variable {name} is not known to TorchServe and has no effect"
+    if secret := sorted(k for k, v in config.jvm.items() if is_secret(k, f"{k}={v}")):
+        yield (
+            f"vmargs has a secret, {', '.join(secret)}, which is printed and stored: move it to "
+            "the variable JDK_JAVA_OPTIONS in the environment, which Java reads too"
+        )
+    if "-XX:-UseContainerSupport" in config.jvm:
+        yield (
+            "vmargs has -XX:-UseContainerSupport: in a container, the JVM counts the host's cores "
+            "for its threads; set number_of_netty_threads"
+        )
+
+
+def encoding_notes(properties: str) -> Iterator[str]:
+    """Yield a note if the command torchserve cannot read the bytes of the file."""
+    try:
+        properties.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        yield (
+            "config.properties has bytes that are not UTF-8, which the command torchserve "
+            "cannot read; the JVM alone can"
+        )
+    except UnicodeEncodeError:
+        pass  # Text that was not read from a file's bytes.
+
+
+def start_notes(lines: Mapping[str, str], read_at_start: Mapping[str, str]) -> Iterator[str]:
+    """Yield a note for each line that the command torchserve reads otherwise than Java."""
+    for key in START_KEYS:
+        read = read_at_start.get(key, "")
+        if key in lines and (lines[key].split() != read.split() or "$$" in read):
+            effect = f"takes it as {read!r}" if key in read_at_start else "does not read it"
+            yield (
+                f"{key}={lines[key]}: the command torchserve {effect}, because it takes only lines "
+                f"of the form {key}=VALUE, without continuation, escapes or variables"
+            )
+
+
+def boolean_notes(lines: Mapping[str, str]) -> Iterator[str]:
+    """Yield a note on each boolean that looks like true and is false."""
+    for key in sorted(lines.keys() & BOOLEAN_KEYS):
+        text = lines[key]
+        if text.lower() != "true" and text.strip().lower() in ("true", "yes", "on", "1"):
+            yield f"{key}={text!r} is false: TorchServe takes only true, without spaces, for true"
+
+
+def archive_notes(archive: Archive) -> Iterator[str]:
+    """Yield a note for each number of the model-config.yaml that TorchServe does not take."""
+    for key in (*MODEL_NUMBERS, "startupTimeout", "jobQueueSize"):
+        if key not in archive.settings:
+            continue
+        given, taken = archive.settings[key], archive.effective_settings.get(key)
+        if type(given) is not int:
+            yield f"model-config.yaml: {key} is {given!r}, no integer; TorchServe ignores it"
+        elif taken is None:
+            reason = " without both minWorkers and maxWorkers" if key.endswith("Workers") else ""
+            yield f"model-config.yaml: TorchServe ignores {key} {given}{reason}"
+        elif taken != given:
+            yield f"model-config.yaml: TorchServe takes {key} {given} as {taken}"
+
+
+def idle_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables TS_* that set properties only with `enable_envvars_config`."""
+    read_anyway = {"TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL"}
+    return sorted(environment.keys() & set(VARIABLES.values()) - read_anyway)
+
+
+def is_debug(
+    lines: Mapping[str, str], jvm: Mapping[str, str], variables: Mapping[str, str]
+) -> bool:
+    """Return whether TorchServe would run in its debug mode."""
+    texts = (variables.get("TS_DEBUG", lines.get("debug", "")), jvm.get("-DTS_DEBUG", ""))
+    return any(text.lower() == "true" for text in texts)
