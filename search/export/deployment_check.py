@@ -11,11 +11,13 @@ import javaproperties
 from search.cluster.doctor import Finding
 from search.export.common import CLAIM_FILE
 from search.export.exported_files import ExportedFiles, compare_settings
+from search.export.schema_check import check_schemas
 from search.spec.config_file import read_files
 from search.spec.importing import import_files
 from serving.config import MODEL_KEYS, SERVER_KEYS
 from serving.deployment import Deployment
 from serving.environment import redacted
+from serving.errors import ArchiveError
 from serving.reading import VARIABLES
 
 _TUNED_KEYS = {*SERVER_KEYS.values(), *(key for keys in MODEL_KEYS.values() for key in keys)}
@@ -36,6 +38,12 @@ def check_deployment(path: Path, archive: Path | None = None) -> list[Finding]:
     findings = [Finding("deployment", f"{platform}, model {imported.deployment.archive.name}")]
     text, variables = read_files(imported.properties, imported.environment)
     findings += _overrides(text or "", variables, imported.deployment)
+    if imported.platform is not None:
+        findings += [
+            Finding(check.what, check.found, "correct the file")
+            for check in check_schemas(imported.platform)[0]
+            if not check.passed
+        ]
     if (path / CLAIM_FILE).is_file():
         findings += _differences(path, archive)
     findings += [Finding("note", note) for note in imported.notes()]
@@ -73,7 +81,13 @@ def _overrides(
 def _differences(folder: Path, archive: Path | None) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory(prefix="servetune-doctor-") as scratch:
         store = archive.parent if archive else None
-        files = ExportedFiles.read(folder, store, Path(scratch))
+        try:
+            files = ExportedFiles.read(folder, store, Path(scratch))
+        except ArchiveError:
+            if archive is not None:
+                raise
+            yield Finding("note", "not compared with the trial, which needs the archive")
+            return
         for check in compare_settings(files, files.claim["settings"]):
             if not check.passed:
                 yield Finding(check.what, check.found, "export again, or undo the change")
