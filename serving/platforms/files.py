@@ -24,6 +24,7 @@ _FACTORS = {
     **{suffix: 1000.0**power for power, suffix in enumerate("kMGTPE", 1)},
     **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
 }
+_REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
 
 
@@ -126,6 +127,17 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
     cpus = parse_quantity(limits["cpu"]) if "cpu" in limits else None
     memory = int(parse_quantity(limits["memory"])) if "memory" in limits else None
     return Limits(cpus, memory)
+
+
+def expand_references(text: str, variables: Mapping[str, str]) -> str:
+    """Fill in references `$(NAME)` as Kubernetes does; `$$` is a dollar sign.
+
+    >>> expand_references("$(A) $$(A) $(B)", {"A": "1"})
+    '1 $(A) $(B)'
+    """
+    return _REFERENCE.sub(
+        lambda found: "$" if found[0] == "$$" else variables.get(found[1], found[0]), text
+    )
 
 
 def is_file(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from serving.errors import ConfigError
 from serving.platforms.files import (
     PlatformFiles,
+    expand_references,
     is_file,
     one,
     read_bytes_as_text,
@@ -67,7 +68,8 @@ def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformF
         if "valueFrom" in entry:
             secrets.append(entry["name"])
         else:
-            environment[entry["name"]] = str(entry.get("value", ""))
+            text = str(entry.get("value", ""))
+            environment[entry["name"]] = expand_references(text, environment)
     return PlatformFiles(
         "kserve",
         read_bytes_as_text(found[0]),
