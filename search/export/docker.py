@@ -37,15 +37,17 @@ def write_docker(request: ExportRequest) -> FormatFiles:
     resources = request.resources
     limits = f" --cpus {resources.cpus:g}" if resources.cpus else ""
     limits += f" --memory {resources.memory_mb}m" if resources.memory_mb else ""
+    run = f"docker run --init -p {port}:{port}{limits}"
     return FormatFiles(
         listen_everywhere(text),
-        command=f"docker build {context}-t {tag} . && docker run --init -p {port}:{port}{limits} {tag}",
+        command=f"docker build {context}-t {tag} . && {run} {tag}",
         environment_use="The `Dockerfile` has the same variables.",
         key_file_place=f"in the container ({HOME}/key_file.json)",
         readme_items=(
             "- `Dockerfile`: needs BuildKit for `--build-context`. For Vertex AI, name the port\n"
-            f"  {port}, the routes `/predictions/{request.archive.name}` and `/ping` when you upload it.\n"
-            f"- What this format cannot carry: limits. Those of `docker run` are {resources.origin}.\n"
+            f"  {port} and the routes `/predictions/{request.archive.name}` and `/ping`.\n"
+            "- What this format cannot carry: limits. Those of `docker run` are\n"
+            f"  {resources.origin}.\n"
         ),
         notes=(*([note] if note else []), *container_notes(image, properties)),
     )

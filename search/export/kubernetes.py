@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ _START_LIMIT_S = 600
 _PROBE_S = 5
 #: Time until every node has taken a pod that ends out of the Service.
 _DRAIN_S = 5
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CONFIG_DIGEST = "servetune/config-sha256"
 
 
@@ -90,8 +92,35 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
             headroom=f"{100 * request.scaling.headroom:.0f}",
             metric=POD_METRIC,
             resources=request.resources.origin,
+            metrics=_metrics_text(properties),
         ),
-        notes=(*([note] if note else []), *container_notes(image, properties)),
+        notes=(
+            *([note] if note else []),
+            *container_notes(image, properties),
+            *_token_notes(request, properties),
+        ),
+    )
+
+
+def _metrics_text(properties: Mapping[str, str]) -> str:
+    """Return where the metrics can be scraped."""
+    address = properties.get("metrics_address", "http://127.0.0.1:8082")
+    if urlsplit(address).hostname in _LOOPBACK:
+        return (
+            "It listens on the\n  pod's loopback interface: scrape it with a sidecar, or export with "
+            "`--set metrics_address=http://0.0.0.0:8082`."
+        )
+    return f"It is at {address} in the pod."
+
+
+def _token_notes(request: ExportRequest, properties: Mapping[str, str]) -> tuple[str, ...]:
+    is_off = properties.get("disable_token_authorization", "false").lower() == "true"
+    if is_off or not request.target.version.requires_tokens:
+        return ()
+    return (
+        "each pod makes its own tokens, and a client of the Service has no way to know which pod "
+        "answers: export with --set disable_token_authorization=true, and let a NetworkPolicy or "
+        "a gateway decide who may send requests",
     )
 
 
@@ -109,7 +138,7 @@ def _deployment(
     request: ExportRequest,
     metadata: dict[str, Any],
     config_map: dict[str, Any],
-    properties: dict[str, str],
+    properties: Mapping[str, str],
 ) -> dict[str, Any]:
     name, labels = metadata["name"], metadata["labels"]
     scheme = urlsplit(properties["inference_address"]).scheme.upper()

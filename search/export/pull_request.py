@@ -35,8 +35,8 @@ _ROLL_BACK = {
         "the earlier files"
     ),
     ExportFormat.KUBERNETES: (
-        "run `kubectl apply -k .` with the earlier files; `kubectl rollout undo` alone would keep the "
-        "new ConfigMap"
+        "run `kubectl apply -k .` with the earlier files; `kubectl rollout undo` alone would keep "
+        "the new ConfigMap"
     ),
 }
 
