@@ -107,8 +107,8 @@ def _metrics_text(properties: Mapping[str, str]) -> str:
     address = properties.get("metrics_address", "http://127.0.0.1:8082")
     if urlsplit(address).hostname in _LOOPBACK:
         return (
-            "It listens on the\n  pod's loopback interface: scrape it with a sidecar, or export with "
-            "`--set metrics_address=http://0.0.0.0:8082`."
+            "It listens on the\n  pod's loopback interface: scrape it with a sidecar, or export "
+            "with `--set metrics_address=http://0.0.0.0:8082`."
         )
     return f"It is at {address} in the pod."
 
