@@ -18,9 +18,12 @@ from serving.config import MODEL_KEYS, SERVER_KEYS
 from serving.deployment import Deployment
 from serving.environment import redacted
 from serving.errors import ArchiveError
+from serving.platforms.files import PlatformFiles, config_path, option_values
 from serving.reading import VARIABLES
 
 _TUNED_KEYS = {*SERVER_KEYS.values(), *(key for keys in MODEL_KEYS.values() for key in keys)}
+#: Platforms whose files have the command; that of the others is fixed.
+_OWN_COMMANDS = ("compose", "docker", "kubernetes", "systemd")
 
 
 def check_deployment(path: Path, archive: Path | None = None) -> list[Finding]:
@@ -39,6 +42,7 @@ def check_deployment(path: Path, archive: Path | None = None) -> list[Finding]:
     text, variables = read_files(imported.properties, imported.environment)
     findings += _overrides(text or "", variables, imported.deployment)
     if imported.platform is not None:
+        findings += _command_overrides(imported.platform)
         findings += [
             Finding(check.what, check.found, "correct the file")
             for check in check_schemas(imported.platform)[0]
@@ -75,6 +79,28 @@ def _overrides(
                 key,
                 f"the archive's model-config.yaml overrides {key}={value}",
                 "change it there: servetune export writes such an archive",
+            )
+
+
+def _command_overrides(platform: PlatformFiles) -> Iterator[Finding]:
+    """Find what the command `torchserve` overrides in its config.properties."""
+    arguments = platform.arguments
+    lines = javaproperties.loads(platform.properties or "")
+    models = ",".join(option_values(arguments, "--models"))
+    if models and "load_models" in lines and lines["load_models"] != models:
+        yield Finding(
+            "load_models",
+            f"the option --models {models} overrides the line load_models={lines['load_models']}",
+            "remove the option, or give it the same value",
+        )
+    is_named = config_path(arguments, platform.environment) is not None
+    if arguments and not is_named and not {"--ncs", "--no-config-snapshots"} & {*arguments}:
+        if platform.platform in _OWN_COMMANDS:
+            yield Finding(
+                "snapshot",
+                "without --ts-config and --ncs, TorchServe starts from its last snapshot, if there "
+                "is one in its folder of logs",
+                "add --ncs, or name config.properties with --ts-config",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,9 +87,31 @@ def find_option(arguments: Sequence[str], *names: str) -> str | None:
     return value
 
 
+def option_values(arguments: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return the values of an option that takes several words."""
+    for index, argument in enumerate(arguments):
+        option, equals, text = argument.partition("=")
+        if option == name:
+            rest = itertools.takewhile(
+                lambda word: not word.startswith("-"), arguments[index + 1 :]
+            )
+            return (*([text] if equals else []), *rest)
+    return ()
+
+
 def config_path(options: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """Return the path of the config.properties that the command or its variables name."""
-    return find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
+    """Return the path of the config.properties that the command or its variables name.
+
+    The variable takes precedence, as in TorchServe.
+    """
+    return environment.get("TS_CONFIG_FILE") or find_option(options, "--ts-config")
+
+
+def config_source(environment: Mapping[str, str]) -> str:
+    """Return what names the path of `config_path`, for an error message."""
+    if environment.get("TS_CONFIG_FILE"):
+        return "named by the variable TS_CONFIG_FILE, which takes precedence over --ts-config"
+    return "named by the option --ts-config"
 
 
 def torchserve_options(command: Sequence[str]) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    config_source,
     expand_references,
     one,
     read_bytes_as_text,
@@ -109,7 +110,7 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     if properties is None and place is not None:
         raise ConfigError(
             f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "
-            "pass the file with the ConfigMap too"
+            f"{config_source(environment)} names it: pass the file with the ConfigMap too"
         )
     if properties is None:
         notes.append("no config.properties in a ConfigMap: the image has its own")
