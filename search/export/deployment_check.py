@@ -93,15 +93,15 @@ def _command_overrides(platform: PlatformFiles) -> Iterator[Finding]:
             f"the option --models {models} overrides the line load_models={lines['load_models']}",
             "remove the option, or give it the same value",
         )
-    is_named = config_path(arguments, platform.environment) is not None
-    if arguments and not is_named and not {"--ncs", "--no-config-snapshots"} & {*arguments}:
-        if platform.platform in _OWN_COMMANDS:
-            yield Finding(
-                "snapshot",
-                "without --ts-config and --ncs, TorchServe starts from its last snapshot, if there "
-                "is one in its folder of logs",
-                "add --ncs, or name config.properties with --ts-config",
-            )
+    has_config = config_path(arguments, platform.environment) is not None
+    takes_snapshots = not {"--ncs", "--no-config-snapshots"} & {*arguments}
+    if platform.platform in _OWN_COMMANDS and arguments and not has_config and takes_snapshots:
+        yield Finding(
+            "snapshot",
+            "without --ts-config and --ncs, TorchServe starts from its last snapshot, if there is "
+            "one in its folder of logs",
+            "add --ncs, or name config.properties with --ts-config",
+        )
 
 
 def _differences(folder: Path, archive: Path | None) -> Iterator[Finding]:

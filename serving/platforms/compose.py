@@ -48,7 +48,7 @@ def read_compose(path: Path) -> PlatformFiles:
     if file is None and place is not None:
         raise ConfigError(
             f"{path}: the service reads {place}, which no volume provides; "
-            f"{config_source(environment)} names it"
+            f"it is {config_source(environment)}"
         )
     notes = () if file else ("no config.properties is mounted: the image has its own",)
     return PlatformFiles(

@@ -51,7 +51,7 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     if file is None and place is not None:
         raise ConfigError(
             f"{path}: the image reads {place}, which no COPY provides; "
-            f"{config_source(environment)} names it"
+            f"it is {config_source(environment)}"
         )
     notes = () if file else ("no config.properties is copied: the image below has its own",)
     return PlatformFiles(

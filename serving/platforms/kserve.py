@@ -76,7 +76,7 @@ def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformF
     if place != f"{_MOUNT}/{CONFIG_FILE}":
         raise ConfigError(
             f"{paths[0]}: TorchServe reads {place} and not {CONFIG_FILE} of the storage; "
-            f"{config_source(environment)} names it: remove the variable"
+            f"it is {config_source(environment)}: remove the variable"
         )
     return PlatformFiles(
         "kserve",

@@ -110,7 +110,7 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     if properties is None and place is not None:
         raise ConfigError(
             f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "
-            f"{config_source(environment)} names it: pass the file with the ConfigMap too"
+            f"it is {config_source(environment)}: pass the file with the ConfigMap too"
         )
     if properties is None:
         notes.append("no config.properties in a ConfigMap: the image has its own")

@@ -50,7 +50,7 @@ def read_systemd(path: Path) -> PlatformFiles:
     if place and file is None:
         raise ConfigError(
             f"{path}: {place} does not exist, neither there nor beside the unit; "
-            f"{config_source(environment)} names it"
+            f"it is {config_source(environment)}"
         )
     return PlatformFiles(
         "systemd",

@@ -121,6 +121,7 @@ def test_check_schemas_shows_no_value_of_a_variable(outcome: Outcome) -> None:
     folder = export_best(outcome, ExportFormat.SAGEMAKER).folder
     keys = ("PrimaryContainer", "Environment", "DB_PASSWORD")
     edit(folder / "create_model.json", *keys, value=4711)
+    edit(folder / "environment.json", keys[-1], value=4711)
     found = problems(folder)["schema of create_model.json"]
     assert "DB_PASSWORD" in found and "4711" not in found
 
