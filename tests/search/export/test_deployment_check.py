@@ -116,7 +116,8 @@ def test_check_deployment_finds_variables_of_a_pod(outcome: Outcome) -> None:
     target = DeploymentTarget("enable_envvars_config=true\njob_queue_size=5\n")
     folder = export_best(outcome, ExportFormat.KUBERNETES, target).folder
     edit(folder / _ENV[0], _ENV[1], _ENV[2].replace("NAME", "TS_JOB_QUEUE_SIZE"))
-    assert "TS_JOB_QUEUE_SIZE=9" in problems(folder, outcome.spec.model.archive)["job_queue_size"]
+    found = [f.found for f in check_deployment(folder, outcome.spec.model.archive) if not f.ok]
+    assert any("TS_JOB_QUEUE_SIZE=9 overrides the line job_queue_size=5" in text for text in found)
 
 
 def test_check_deployment_finds_another_envelope_than_the_platforms(outcome: Outcome) -> None:
