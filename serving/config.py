@@ -231,12 +231,18 @@ class ServerConfig:
 
 
 def format_environment(variables: Mapping[str, str]) -> str:
-    """Return variables as lines `NAME=value`, quoted for a shell where necessary."""
+    """Return variables as lines `NAME=value`, quoted if necessary."""
     return "".join(f"{name}={_quoted(text)}\n" for name, text in variables.items())
 
 
 def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[\w./:,+@%-]*", text) else "'" + text.replace("'", "'\\''") + "'"
+    """Return a value in the form that a shell, systemd and Docker Compose read alike."""
+    if re.fullmatch(r"[\w./:,+@%-]*", text):
+        return text
+    if "'" not in text:
+        return f"'{text}'"
+    # systemd knows no '\'' between quotes.
+    return '"' + re.sub(r'(["$`\\])', r"\\\1", text) + '"'
 
 
 def property_value(key: str, text: str) -> str:

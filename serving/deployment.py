@@ -305,13 +305,20 @@ class Deployment:
         }
         if ignored := find_ignored_settings(known, installation, self.archive):
             sentences.append(ignored)
-        if later:
-            entries = redacted(later)
-            sentences.append(
-                "entries without effect (TorchServe ignores them, the archive's model-config.yaml "
-                "overrides them, or servetune sets them): "
-                + ", ".join(f"{key}={text}" for key, text in sorted(entries.items()))
-            )
+        of_place = {
+            k: later.pop(k) for k in list(later) if k in SET_BY_SERVETUNE | _PLACE_VARIABLES
+        }
+        for what, entries in (
+            (
+                "entries without effect (TorchServe ignores them, or the archive's "
+                "model-config.yaml overrides them)",
+                later,
+            ),
+            ("entries that servetune replaces in its own server", of_place),
+        ):
+            if entries:
+                listed = sorted(redacted(entries).items())
+                sentences.append(f"{what}: {', '.join(f'{key}={text}' for key, text in listed)}")
         if self.key_pair is not None:
             sentences.append(self.key_pair.describe())
         others = [model for model in self.others if model.name != self.archive.name]

@@ -65,7 +65,7 @@ def parse_environment(text: str) -> dict[str, str]:
         if len(value) > 1 and value[0] == value[-1] == "'":
             value = value[1:-1].replace("'\\''", "'")
         elif len(value) > 1 and value[0] == value[-1] == '"':
-            value = value[1:-1]
+            value = re.sub(r'\\(["$`\\])', r"\1", value[1:-1])
         variables[name] = value
     return variables
 

@@ -98,6 +98,11 @@ def sagemaker_notes(environment: Mapping[str, str], archive: Archive) -> list[st
             f"{', '.join(sorted(given))}: with any of the five variables, the container sets the "
             f"others to its defaults: {defaults}"
         )
+    if "TS_CONFIG_FILE" in environment:
+        notes.append(
+            "TS_CONFIG_FILE: TorchServe reads that file and not the one that the container writes; "
+            "the other variables have no effect unless it has enable_envvars_config=true"
+        )
     if _TIMEOUT in environment:
         notes.append(
             f"{_TIMEOUT} has no effect: the container's config.properties has no line break before "

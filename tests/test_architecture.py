@@ -161,6 +161,7 @@ def test_imports_are_declared() -> None:
         "yaml": "pyyaml",
         "optuna_dashboard": "optuna-dashboard",
         "hdrh": "hdrhistogram",
+        "kubernetes_validate": "kubernetes-validate",
         "markdown_it": "markdown-it-py",
         "prometheus_client": "prometheus-client",
         "mlflow": "mlflow-skinny",

@@ -214,6 +214,7 @@ def verify(
 ) -> None:
     """Start exported files, and compare settings and rate with the trial they come from."""
     from search.export.not_checked import not_checked
+    from search.export.schema_check import check_schemas
     from search.export.verify import verify as check_files
     from search.study.run_folder import Run
     from serving.platforms.reading import read_platform
@@ -227,8 +228,9 @@ def verify(
         table.add_row("ok" if check.passed else "✗", check.what, check.found)
     console.print(table)
     platform = read_platform(files)
-    for what in not_checked(platform.platform) if platform else ():
-        console.print(f"not checked: {what}")
+    if platform is not None:
+        for what in (*check_schemas(platform)[1], *not_checked(platform.platform)):
+            console.print(f"not checked: {what}")
     failed = [check.what for check in checks if not check.passed]
     console.print(f"FAIL: {', '.join(failed)}" if failed else "PASS")
     if failed:

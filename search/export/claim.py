@@ -23,7 +23,7 @@ def claim_of(
 ) -> dict[str, Any]:
     """Return the claimed settings and rate as plain JSON data."""
     load, limits = run.spec().load, run.spec().serving.limits
-    prediction = confirmed.sustained if confirmed else None
+    claimed_rps, claimed_by = claimed_rate(result, confirmed)
     return {
         "format_version": CLAIM_VERSION,
         "run": run.name,
@@ -32,12 +32,8 @@ def claim_of(
         "version": archive.version,
         "archive": archive.path.name,
         "settings": result.config.to_dict(),
-        "claimed_rps": prediction.low if prediction else result.sustained_rps,
-        "claimed_by": (
-            "the confirmation: the lower end of the 95 % prediction interval"
-            if prediction
-            else "the search alone, which is on average too high"
-        ),
+        "claimed_rps": claimed_rps,
+        "claimed_by": claimed_by,
         "batch_capacity": result.server.batch_capacity or 1,
         "expected_rps": _expected_estimate(result, confirmed),
         "p99_s": result.p99_s,
@@ -47,6 +43,13 @@ def claim_of(
         "mix": dict(load.mix),
         "background": {each.model: each.rate_rps for each in load.background},
     }
+
+
+def claimed_rate(result: TrialResult, confirmed: Confirmed | None) -> tuple[float | None, str]:
+    """Return the rate that exported files claim, requests/s, and where it comes from."""
+    if confirmed is not None and (prediction := confirmed.sustained):
+        return prediction.low, "the confirmation: the lower end of the 95 % prediction interval"
+    return result.sustained_rps, "the search alone, which is on average too high"
 
 
 def _expected_estimate(result: TrialResult, confirmed: Confirmed | None) -> float | None:

@@ -86,9 +86,10 @@ class ExportRequest:
 
     @property
     def resource_name(self) -> str:
-        """The model's name as a DNS label, which the names of resources must be."""
-        name = re.sub(r"[^a-z0-9]+", "-", self.archive.name.lower()).strip("-")[:50].strip("-")
-        return name or "model"
+        """The model's name as a DNS label that begins with a letter, as a Service's must."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.archive.name.lower()).strip("-")
+        name = name if name[:1].isalpha() else f"model-{name}"
+        return name[:50].strip("-")
 
     @property
     def archives(self) -> tuple[Archive, ...]:
@@ -132,9 +133,24 @@ def fill_template(name: str, /, **values: str) -> str:
     return Template((_TEMPLATES / f"{name}.txt").read_text()).substitute(values)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what a person reads: no aliases, and texts of several lines as blocks."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def write_yaml(path: Path, *documents: Mapping[str, Any]) -> None:
     """Write documents to a YAML file."""
-    path.write_text(yaml.safe_dump_all(documents, sort_keys=False, width=1000))
+    path.write_text(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000))
 
 
 def write_archives_if_one_overrides(request: ExportRequest) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from serving.exported import MODEL_STORE
@@ -14,6 +15,14 @@ TORCHSERVE_COMMAND = (
     *("--log-config", f"{HOME}/log4j2.xml"),
 )
 _PATH_PROPERTIES = ("keystore", "private_key_file", "certificate_file", "plugins_path")
+
+
+def kubernetes_environment(variables: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the `env` of a container; Kubernetes would expand `$(NAME)` and `$$`."""
+    return [
+        {"name": name, "value": re.sub(r"\$(?=[$(])", "$$", text)}
+        for name, text in variables.items()
+    ]
 
 
 def container_notes(image: str, properties: Mapping[str, str]) -> tuple[str, ...]:

@@ -11,14 +11,19 @@ import javaproperties
 from search.cluster.doctor import Finding
 from search.export.common import CLAIM_FILE
 from search.export.exported_files import ExportedFiles, compare_settings
+from search.export.schema_check import check_schemas
 from search.spec.config_file import read_files
 from search.spec.importing import import_files
 from serving.config import MODEL_KEYS, SERVER_KEYS
 from serving.deployment import Deployment
 from serving.environment import redacted
+from serving.errors import ArchiveError
+from serving.platforms.files import PlatformFiles, config_path, option_values
 from serving.reading import VARIABLES
 
 _TUNED_KEYS = {*SERVER_KEYS.values(), *(key for keys in MODEL_KEYS.values() for key in keys)}
+#: Platforms whose files have the command; that of the others is fixed.
+_OWN_COMMANDS = ("compose", "docker", "kubernetes", "systemd")
 
 
 def check_deployment(path: Path, archive: Path | None = None) -> list[Finding]:
@@ -36,6 +41,13 @@ def check_deployment(path: Path, archive: Path | None = None) -> list[Finding]:
     findings = [Finding("deployment", f"{platform}, model {imported.deployment.archive.name}")]
     text, variables = read_files(imported.properties, imported.environment)
     findings += _overrides(text or "", variables, imported.deployment)
+    if imported.platform is not None:
+        findings += _command_overrides(imported.platform)
+        findings += [
+            Finding(check.what, check.found, "correct the file")
+            for check in check_schemas(imported.platform)[0]
+            if not check.passed
+        ]
     if (path / CLAIM_FILE).is_file():
         findings += _differences(path, archive)
     findings += [Finding("note", note) for note in imported.notes()]
@@ -70,10 +82,38 @@ def _overrides(
             )
 
 
+def _command_overrides(platform: PlatformFiles) -> Iterator[Finding]:
+    """Find what the command `torchserve` overrides in its config.properties."""
+    arguments = platform.arguments
+    lines = javaproperties.loads(platform.properties or "")
+    models = ",".join(option_values(arguments, "--models"))
+    if models and "load_models" in lines and lines["load_models"] != models:
+        yield Finding(
+            "load_models",
+            f"the option --models {models} overrides the line load_models={lines['load_models']}",
+            "remove the option, or give it the same value",
+        )
+    has_config = config_path(arguments, platform.environment) is not None
+    takes_snapshots = not {"--ncs", "--no-config-snapshots"} & {*arguments}
+    if platform.platform in _OWN_COMMANDS and arguments and not has_config and takes_snapshots:
+        yield Finding(
+            "snapshot",
+            "without --ts-config and --ncs, TorchServe starts from its last snapshot, if there is "
+            "one in its folder of logs",
+            "add --ncs, or name config.properties with --ts-config",
+        )
+
+
 def _differences(folder: Path, archive: Path | None) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory(prefix="servetune-doctor-") as scratch:
         store = archive.parent if archive else None
-        files = ExportedFiles.read(folder, store, Path(scratch))
+        try:
+            files = ExportedFiles.read(folder, store, Path(scratch))
+        except ArchiveError:
+            if archive is not None:
+                raise
+            yield Finding("note", "not compared with the trial, which needs the archive")
+            return
         for check in compare_settings(files, files.claim["settings"]):
             if not check.passed:
                 yield Finding(check.what, check.found, "export again, or undo the change")

@@ -10,7 +10,7 @@ from search.export.common import ExportRequest, FormatFiles, write_archives_if_o
 from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
 from serving.archive import Archive
 from serving.exported import MODEL_STORE
-from serving.production import listen_everywhere
+from serving.production import inference_port, listen_everywhere
 
 _ARCHIVES = "models"  #: The name of the build context that holds the archive.
 
@@ -20,13 +20,15 @@ def write_docker(request: ExportRequest) -> FormatFiles:
     text = request.target.properties_text(request.config, request.archive)
     note = write_archives_if_one_overrides(request)
     image, tag = request.container_image, request.resource_name
+    properties = javaproperties.loads(text)
+    port = inference_port(properties)
     lines = [
         f"FROM {image}",
         f"WORKDIR {HOME}",
         f"COPY config.properties log4j2.xml {HOME}/",
         *(_copied(archive, is_exported=bool(note)) for archive in request.archives),
         *(f"ENV {name}={_quoted(text)}" for name, text in request.environment.items()),
-        "EXPOSE 8080",
+        f"EXPOSE {port}",
         f"ENTRYPOINT {_json(TORCHSERVE_COMMAND)}",
         "CMD []",
     ]
@@ -35,16 +37,19 @@ def write_docker(request: ExportRequest) -> FormatFiles:
     resources = request.resources
     limits = f" --cpus {resources.cpus:g}" if resources.cpus else ""
     limits += f" --memory {resources.memory_mb}m" if resources.memory_mb else ""
+    run = f"docker run --init -p {port}:{port}{limits}"
     return FormatFiles(
         listen_everywhere(text),
-        command=f"docker build {context}-t {tag} . && docker run --init -p 8080:8080{limits} {tag}",
+        command=f"docker build {context}-t {tag} . && {run} {tag}",
         environment_use="The `Dockerfile` has the same variables.",
         key_file_place=f"in the container ({HOME}/key_file.json)",
         readme_items=(
             "- `Dockerfile`: needs BuildKit for `--build-context`. For Vertex AI, name the port\n"
-            "  and the routes `/predictions/MODEL` and `/ping` when you upload the model.\n"
+            f"  {port} and the routes `/predictions/{request.archive.name}` and `/ping`.\n"
+            "- What this format cannot carry: limits. Those of `docker run` are\n"
+            f"  {resources.origin}.\n"
         ),
-        notes=(*([note] if note else []), *container_notes(image, javaproperties.loads(text))),
+        notes=(*([note] if note else []), *container_notes(image, properties)),
     )
 
 

@@ -26,6 +26,8 @@ from serving.sagemaker_archive import MODEL_TAR, unpack_model_tar
 
 #: Platforms whose files have the limits of the container or unit.
 _WITH_LIMITS = ("compose", "systemd", "kserve", "kubernetes")
+#: Properties that change the rate, or the form of the requests.
+_COMPARED_PROPERTIES = RATE_PROPERTIES | {"service_envelope"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
     checks += _check_limits(files)
     actual, kept = flat(files.deployment.config.to_dict()), flat(files.kept.to_dict())
     expected = flat(claimed)
-    for path in sorted({*expected, *actual}):
+    for path in sorted({*expected, *actual, *kept}):
         value, expected_value = actual.get(path), expected.get(path)
         if path in expected:
             is_same = value == expected_value
@@ -158,10 +160,13 @@ def compare_settings(files: ExportedFiles, claimed: dict[str, Any]) -> list[Chec
             checks.append(Check(path, is_same, found))
         elif (
             not path.startswith("properties.")
-            or path.removeprefix("properties.") in RATE_PROPERTIES
+            or path.removeprefix("properties.") in _COMPARED_PROPERTIES
+            or path in kept
         ):
-            # The export noted the settings that stay from the config.properties in use.
+            # The export noted what its files add to the trial.
             found = f"{value}; the trial did not set it"
+            if path in kept and kept[path] != value:
+                found = f"{value}; the export wrote {kept[path]}"
             checks.append(Check(path, kept.get(path) == value, found))
     return checks
 

@@ -63,6 +63,8 @@ _FORMATS_OF_SEVERAL_MODELS = (
     ExportFormat.SYSTEMD,
     ExportFormat.KUBERNETES,
 )
+#: Formats whose files start TorchServe on a host, without a container or a unit.
+_FORMATS_WITHOUT_LIMITS = (ExportFormat.PROPERTIES, ExportFormat.MODEL_CONFIG)
 _CHANGES_ITEM = "- `changes.diff`: the changes to the config.properties in use.\n"
 
 
@@ -187,6 +189,8 @@ def _write_folder(
     notes = (*target.notes(request.config, request.archive), *files.notes)
     if secrets := sorted({*run.spec().in_use().secrets, *target.secrets}):
         notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
+    if export_format in _FORMATS_WITHOUT_LIMITS and (limits := _limits_text(request.limits)):
+        notes += (f"this format cannot carry the trial's limits: run TorchServe within {limits}",)
     claim = read_back(request, claim)
     notes += _platform_notes(claim["kept"], request)
     (folder / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
@@ -194,7 +198,7 @@ def _write_folder(
     text = fill_template(
         "readme",
         **readme,
-        use=files.use or use_of_common_files(files, target.version),
+        use=files.use or use_of_common_files(files, target.version, request.archive),
         more=changes + "".join(f"- Note: {note}.\n" for note in notes),
     )
     (folder / "README.md").write_text(text)
@@ -219,6 +223,11 @@ def _resources(run: Run, result: TrialResult) -> Resources:
     limits = run.spec().serving.limits
     cores, peak_mb = result.host.facts.get("cores"), result.server.peak_memory_mb
     return Resources.of(limits.cpus, limits.memory_mb, cores, peak_mb)
+
+
+def _limits_text(limits: Limits) -> str:
+    memory = None if limits.memory_bytes is None else limits.memory_bytes >> 20
+    return Resources(limits.cpus, memory, are_limits=True).text
 
 
 def _platform_notes(kept: Mapping[str, Any], request: ExportRequest) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from search.export.common import (
     write_archives_if_one_overrides,
     write_yaml,
 )
+from search.export.container import kubernetes_environment
 from serving.config import ServerConfig
 from serving.editing import edit_properties
 from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE
@@ -30,6 +31,14 @@ _PROPERTIES = {
 }
 _ENVELOPE = "service_envelope"
 _CANARY_PERCENT = 10
+#: Knative refuses more, unless its operator has raised `container-concurrency-max-limit`.
+_MAX_CONCURRENCY = 1000
+#: Knative adds a pod at this share of the target, 70 % by default; the target has its own headroom.
+_WHOLE_TARGET = {"autoscaling.knative.dev/target-utilization-percentage": "100"}
+#: TorchServe in the image pytorch/torchserve-kfs of the runtime kserve-torchserve.
+_IMAGE_VERSION = "0.9.0"
+#: Variables that KServe's admission refuses.
+_BLOCKED = ("PYTHONPATH",)
 
 
 def write_kserve(request: ExportRequest) -> FormatFiles:
@@ -47,6 +56,21 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
             f'measured: requests are sent as {{"instances": […]}} to '
             f"/v1/models/{request.archive.name}:predict, and the handler gets each instance; "
             f"measure with properties.service_envelope: {ENVELOPES[protocol]} to be sure"
+        )
+    if (version := request.target.version.number) != _IMAGE_VERSION:
+        notes.append(
+            f"KServe's image has TorchServe {_IMAGE_VERSION}, and the configuration was measured "
+            f"with {version}: measure with the image's version through serving.python"
+        )
+    if blocked := [name for name in _BLOCKED if name in request.environment]:
+        notes.append(
+            f"KServe refuses the variable {blocked[0]} since its version 0.18; install the modules "
+            "in the image, or in the archive"
+        )
+    if (request.scaling.capacity or 0) > _MAX_CONCURRENCY:
+        notes.append(
+            f"a pod holds {request.scaling.capacity} requests, and Knative permits a "
+            f"containerConcurrency of at most {_MAX_CONCURRENCY}"
         )
     notes.append(
         "KServe's own server stands before TorchServe in the pod, and may be the limit: the rate "
@@ -66,6 +90,7 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
             concurrency=str(request.scaling.concurrency),
             target_rps=f"{request.scaling.target_rps:.3g}",
             canary=str(_CANARY_PERCENT),
+            resources=request.resources.origin,
         ),
         notes=tuple(notes),
     )
@@ -88,6 +113,7 @@ def _properties_text(request: ExportRequest, config: ServerConfig) -> str:
 
 def _service(request: ExportRequest, config: ServerConfig, protocol: str) -> dict[str, Any]:
     scaling, name = request.scaling, request.resource_name
+    limit = min(scaling.capacity or 0, _MAX_CONCURRENCY)
     model: dict[str, Any] = {
         "modelFormat": {"name": "pytorch"},
         "protocolVersion": protocol,
@@ -96,18 +122,19 @@ def _service(request: ExportRequest, config: ServerConfig, protocol: str) -> dic
     }
     environment = request.environment
     if environment:
-        model["env"] = [{"name": n, "value": text} for n, text in environment.items()]
+        model["env"] = kubernetes_environment(environment)
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "annotations": _WHOLE_TARGET},
         "spec": {
             "predictor": {
                 "minReplicas": scaling.least_replicas,
                 "maxReplicas": scaling.most_replicas,
                 "scaleMetric": "concurrency",
-                "scaleTarget": scaling.concurrency,
-                "containerConcurrency": scaling.capacity,
+                "scaleTarget": min(scaling.concurrency, limit) if limit else scaling.concurrency,
+                # 0: no limit.
+                "containerConcurrency": limit,
                 "canaryTrafficPercent": _CANARY_PERCENT,
                 "model": model,
             }

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import javaproperties
 
@@ -16,13 +20,22 @@ from search.export.common import (
     write_archives_if_one_overrides,
     write_yaml,
 )
-from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
+from search.export.container import (
+    HOME,
+    TORCHSERVE_COMMAND,
+    container_notes,
+    kubernetes_environment,
+)
 from serving.exported import MODEL_STORE
 from serving.production import inference_port, listen_everywhere
 from serving.server import LOG_CONFIG
 
 _START_LIMIT_S = 600
 _PROBE_S = 5
+#: Time until every node has taken a pod that ends out of the Service.
+_DRAIN_S = 5
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_CONFIG_DIGEST = "servetune/config-sha256"
 
 
 def write_kubernetes(request: ExportRequest) -> FormatFiles:
@@ -34,9 +47,10 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
     port = inference_port(properties)
     labels = {"app.kubernetes.io/name": "torchserve", "app.kubernetes.io/instance": name}
     metadata = {"name": name, "labels": labels}
+    config_map = _config_map(metadata, text)
     manifests = {
-        "configmap.yaml": _config_map(metadata, text),
-        "deployment.yaml": _deployment(request, metadata, image, port),
+        "configmap.yaml": config_map,
+        "deployment.yaml": _deployment(request, metadata, config_map, properties),
         "service.yaml": {
             "apiVersion": "v1",
             "kind": "Service",
@@ -77,11 +91,36 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
             target_rps=f"{request.scaling.target_rps:.3g}",
             headroom=f"{100 * request.scaling.headroom:.0f}",
             metric=POD_METRIC,
-            resources="the limits of the trial"
-            if request.resources.are_limits
-            else "estimates: the trial's cores, and 1.5 times its peak memory",
+            resources=request.resources.origin,
+            metrics=_metrics_text(properties),
         ),
-        notes=(*([note] if note else []), *container_notes(image, properties)),
+        notes=(
+            *([note] if note else []),
+            *container_notes(image, properties),
+            *_token_notes(request, properties),
+        ),
+    )
+
+
+def _metrics_text(properties: Mapping[str, str]) -> str:
+    """Return where the metrics can be scraped."""
+    address = properties.get("metrics_address", "http://127.0.0.1:8082")
+    if urlsplit(address).hostname in _LOOPBACK:
+        return (
+            "It listens on the\n  pod's loopback interface: scrape it with a sidecar, or export "
+            "with `--set metrics_address=http://0.0.0.0:8082`."
+        )
+    return f"It is at {address} in the pod."
+
+
+def _token_notes(request: ExportRequest, properties: Mapping[str, str]) -> tuple[str, ...]:
+    is_off = properties.get("disable_token_authorization", "false").lower() == "true"
+    if is_off or not request.target.version.requires_tokens:
+        return ()
+    return (
+        "each pod makes its own tokens, and a client of the Service has no way to know which pod "
+        "answers: export with --set disable_token_authorization=true, and let a NetworkPolicy or "
+        "a gateway decide who may send requests",
     )
 
 
@@ -96,19 +135,30 @@ def _config_map(metadata: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def _deployment(
-    request: ExportRequest, metadata: dict[str, Any], image: str, port: int
+    request: ExportRequest,
+    metadata: dict[str, Any],
+    config_map: dict[str, Any],
+    properties: Mapping[str, str],
 ) -> dict[str, Any]:
     name, labels = metadata["name"], metadata["labels"]
-    probe = {"httpGet": {"path": "/ping", "port": "http"}, "periodSeconds": _PROBE_S}
+    scheme = urlsplit(properties["inference_address"]).scheme.upper()
+    ping = {"path": "/ping", "port": "http", "scheme": scheme}
+    probe = {"httpGet": ping, "periodSeconds": _PROBE_S, "timeoutSeconds": _PROBE_S}
     container = {
         "name": "torchserve",
-        "image": image,
+        "image": request.container_image,
         "command": list(TORCHSERVE_COMMAND),
-        "env": [{"name": n, "value": text} for n, text in request.environment.items()],
-        "ports": [{"name": "http", "containerPort": port}],
+        "workingDir": HOME,
+        "env": kubernetes_environment(request.environment),
+        "ports": [{"name": "http", "containerPort": inference_port(properties)}],
         "startupProbe": {**probe, "failureThreshold": math.ceil(_START_LIMIT_S / _PROBE_S)},
         "readinessProbe": {**probe, "failureThreshold": 2},
         "livenessProbe": {**probe, "failureThreshold": 6},
+        # The command, as process 1, ignores the signal that ends a pod: the server is stopped here,
+        # once the pod gets no more requests.
+        "lifecycle": {
+            "preStop": {"exec": {"command": ["sh", "-c", f"sleep {_DRAIN_S}; torchserve --stop"]}}
+        },
         "resources": request.resources.kubernetes(),
         "volumeMounts": [
             *(
@@ -119,6 +169,7 @@ def _deployment(
         ],
     }
     claim = {"claimName": f"{name}-{MODEL_STORE}", "readOnly": True}
+    digest = hashlib.sha256(json.dumps(config_map, sort_keys=True).encode()).hexdigest()
     pod = {
         "terminationGracePeriodSeconds": 60,
         "containers": [container],
@@ -131,10 +182,14 @@ def _deployment(
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata,
+        # The autoscaler owns the number of replicas, which each `apply` would reset.
         "spec": {
-            "replicas": request.scaling.least_replicas,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {
+                # Pods are replaced when the ConfigMap changes.
+                "metadata": {"labels": labels, "annotations": {_CONFIG_DIGEST: digest}},
+                "spec": pod,
+            },
         },
     }
 

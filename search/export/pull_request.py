@@ -35,7 +35,8 @@ _ROLL_BACK = {
         "the earlier files"
     ),
     ExportFormat.KUBERNETES: (
-        "run `kubectl rollout undo deployment/{name}`; the ConfigMap needs the earlier file too"
+        "run `kubectl apply -k .` with the earlier files; `kubectl rollout undo` alone would keep "
+        "the new ConfigMap"
     ),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import javaproperties
 
 from search.answer.confirmed import Confirmed
+from search.export.claim import claimed_rate
 from search.export.common import FormatFiles, fill_template
 from search.report.confirmation import confirmation_text
 from search.report.formatting import (
@@ -36,6 +37,7 @@ def figures(
 ) -> dict[str, str]:
     """Return the figures of a trial, as the README's template names them."""
     confirmed = Confirmed.of(confirmation, result.config)
+    claimed_rps, claimed_by = claimed_rate(result, confirmed)
     load, rate, latency = run.spec().load, result.rate, result.latency
     return {
         "model": archive.name,
@@ -44,6 +46,8 @@ def figures(
         "status": "confirmed" if confirmed and confirmed.sustained else "unconfirmed",
         "confirmation": _confirmation_text(confirmation, confirmed),
         "number": str(result.number),
+        "claimed": f"{claimed_rps or 0:.1f}",
+        "claimed_by": claimed_by,
         "sustained": f"{result.sustained_rps:.1f}",
         "upper": f"{rate.upper_rps:.1f} rps" if rate.upper_rps else "none",
         "requests": str(rate.requests_without_failure),
@@ -77,8 +81,8 @@ def _facts_table(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in facts.items() if name != "host")
 
 
-def use_of_common_files(files: FormatFiles, version: TorchServeVersion) -> str:
-    """Return what the files are for: addresses, tokens, environment."""
+def use_of_common_files(files: FormatFiles, version: TorchServeVersion, archive: Archive) -> str:
+    """Return what the files are for: addresses, tokens, environment, the model's name."""
     properties = javaproperties.loads(files.properties_text or "")
     if not version.requires_tokens:
         tokens = (
@@ -100,4 +104,6 @@ def use_of_common_files(files: FormatFiles, version: TorchServeVersion) -> str:
         command=files.command,
         environment_use=files.environment_use,
         items=files.readme_items,
+        model=archive.name,
+        model_version=archive.version,
     )

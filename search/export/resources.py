@@ -40,6 +40,20 @@ class Resources:
         cpus = limit_cpus if limit_cpus is not None else cores
         return cls(cpus, memory_mb, limit_cpus is not None and limit_memory_mb is not None)
 
+    @property
+    def text(self) -> str:
+        """The cores and the memory, as a phrase; empty if neither is known."""
+        parts = [f"{self.cpus:g} cores"] if self.cpus is not None else []
+        parts += [f"{self.memory_mb} MiB of memory"] if self.memory_mb is not None else []
+        return " and ".join(parts)
+
+    @property
+    def origin(self) -> str:
+        """What the numbers are, as a phrase."""
+        if self.are_limits:
+            return "the limits of the trial"
+        return "estimates: the trial's cores, and 1.5 times its peak memory"
+
     def kubernetes(self) -> dict[str, dict[str, str]]:
         """Return the `resources` of a container: requests equal limits."""
         values = {}

@@ -20,6 +20,7 @@ DEFAULT_IMAGE = (
 )
 #: The API requires a role of this form; the user replaces the account and the name.
 _ROLE = "arn:aws:iam::123456789012:role/SageMakerExecutionRole"
+_START_LIMIT_S = 600
 _INSTANCE_TYPE = "ml.c6i.xlarge"
 _COOLDOWN_S = {"ScaleInCooldown": 300, "ScaleOutCooldown": 60}
 #: Set in the container's own file.
@@ -61,7 +62,7 @@ def write_sagemaker(request: ExportRequest) -> FormatFiles:
         "ModelName": name,
         "InstanceType": _INSTANCE_TYPE,
         "InitialInstanceCount": scaling.least_replicas,
-        "ContainerStartupHealthCheckTimeoutInSeconds": 600,
+        "ContainerStartupHealthCheckTimeoutInSeconds": _START_LIMIT_S,
     }
     resource = {
         "ServiceNamespace": "sagemaker",
@@ -108,6 +109,7 @@ def write_sagemaker(request: ExportRequest) -> FormatFiles:
             role=_ROLE,
             instances=str(scaling.least_replicas),
             instance_type=_INSTANCE_TYPE,
+            start_limit_s=str(_START_LIMIT_S),
         )
     )
     notes = [
@@ -131,6 +133,8 @@ def write_sagemaker(request: ExportRequest) -> FormatFiles:
             per_minute=str(scaling.invocations_per_minute),
             headroom=f"{100 * scaling.headroom:.0f}",
             instance_type=_INSTANCE_TYPE,
+            needs=request.resources.text or "those of the trial's host",
+            origin=request.resources.origin,
         ),
         notes=tuple(notes),
     )

@@ -1,4 +1,4 @@
-"""Check exported files: their settings, the running server, the claimed rate."""
+"""Check exported files: their settings, their schemas, the running server, the claimed rate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from loadgen.rate.verdict import Verdict
 from search.errors import RunError
 from search.export.exported_files import Check, ExportedFiles, compare_settings
 from search.export.loaded_server import ExportedLoad, OnPhase, loaded_server, read_exported
+from search.export.schema_check import check_schemas
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
 
@@ -22,7 +23,7 @@ async def verify(
     windows: int,
     on_phase: OnPhase,
 ) -> list[Check]:
-    """Compare the settings; if all are as claimed, start the server and offer the claimed rate.
+    """Compare settings and check schemas; if all is well, start the server at the claimed rate.
 
     Args:
         run: the run that the files come from: its trial is compared, its requests are sent. If
@@ -42,6 +43,7 @@ async def verify(
         scratch = Path(temporary)
         files, spec = read_exported(folder, run, model_store, scratch)
         checks = compare_settings(files, _claimed_settings(files, run))
+        checks += check_schemas(files.platform)[0]
         if not all(check.passed for check in checks):
             return [*checks, Check("running", False, "not started, because a check above failed")]
         load = ExportedLoad.read(files, spec, requests)

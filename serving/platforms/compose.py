@@ -14,6 +14,7 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    config_source,
     one,
     parse_quantity,
     read_bytes_as_text,
@@ -45,7 +46,10 @@ def read_compose(path: Path) -> PlatformFiles:
     place = config_path(options, environment)
     file = _mounted(service, place or DEFAULT_CONFIG, path.parent)
     if file is None and place is not None:
-        raise ConfigError(f"{path}: the service reads {place}, which no volume provides")
+        raise ConfigError(
+            f"{path}: the service reads {place}, which no volume provides; "
+            f"it is {config_source(environment)}"
+        )
     notes = () if file else ("no config.properties is mounted: the image has its own",)
     return PlatformFiles(
         "compose",

@@ -12,6 +12,7 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    config_source,
     is_file,
     read_bytes_as_text,
     read_text,
@@ -48,7 +49,10 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     place = config_path(options, environment)
     file = _copied_file(copied, PurePosixPath(place or DEFAULT_CONFIG), path.parent)
     if file is None and place is not None:
-        raise ConfigError(f"{path}: the image reads {place}, which no COPY provides")
+        raise ConfigError(
+            f"{path}: the image reads {place}, which no COPY provides; "
+            f"it is {config_source(environment)}"
+        )
     notes = () if file else ("no config.properties is copied: the image below has its own",)
     return PlatformFiles(
         "docker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ _FACTORS = {
     **{suffix: 1000.0**power for power, suffix in enumerate("kMGTPE", 1)},
     **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
 }
+_REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
 
 
@@ -85,9 +87,31 @@ def find_option(arguments: Sequence[str], *names: str) -> str | None:
     return value
 
 
+def option_values(arguments: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return the values of an option that takes several words."""
+    for index, argument in enumerate(arguments):
+        option, equals, text = argument.partition("=")
+        if option == name:
+            rest = itertools.takewhile(
+                lambda word: not word.startswith("-"), arguments[index + 1 :]
+            )
+            return (*([text] if equals else []), *rest)
+    return ()
+
+
 def config_path(options: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """Return the path of the config.properties that the command or its variables name."""
-    return find_option(options, "--ts-config") or environment.get("TS_CONFIG_FILE")
+    """Return the path of the config.properties that the command or its variables name.
+
+    The variable takes precedence, as in TorchServe.
+    """
+    return environment.get("TS_CONFIG_FILE") or find_option(options, "--ts-config")
+
+
+def config_source(environment: Mapping[str, str]) -> str:
+    """Return what names the path of `config_path`, for an error message."""
+    if environment.get("TS_CONFIG_FILE"):
+        return "named by the variable TS_CONFIG_FILE, which takes precedence over --ts-config"
+    return "named by the option --ts-config"
 
 
 def torchserve_options(command: Sequence[str]) -> tuple[str, ...] | None:
@@ -126,6 +150,17 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
     cpus = parse_quantity(limits["cpu"]) if "cpu" in limits else None
     memory = int(parse_quantity(limits["memory"])) if "memory" in limits else None
     return Limits(cpus, memory)
+
+
+def expand_references(text: str, variables: Mapping[str, str]) -> str:
+    """Fill in references `$(NAME)` as Kubernetes does; `$$` is a dollar sign.
+
+    >>> expand_references("$(A) $$(A) $(B)", {"A": "1"})
+    '1 $(A) $(B)'
+    """
+    return _REFERENCE.sub(
+        lambda found: "$" if found[0] == "$$" else variables.get(found[1], found[0]), text
+    )
 
 
 def is_file(path: Path) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 from serving.errors import ConfigError
 from serving.platforms.files import (
     PlatformFiles,
+    config_path,
+    config_source,
+    expand_references,
     is_file,
     one,
     read_bytes_as_text,
@@ -67,7 +70,14 @@ def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformF
         if "valueFrom" in entry:
             secrets.append(entry["name"])
         else:
-            environment[entry["name"]] = str(entry.get("value", ""))
+            text = str(entry.get("value", ""))
+            environment[entry["name"]] = expand_references(text, environment)
+    place = config_path((), environment) or f"{_MOUNT}/{CONFIG_FILE}"
+    if place != f"{_MOUNT}/{CONFIG_FILE}":
+        raise ConfigError(
+            f"{paths[0]}: TorchServe reads {place} and not {CONFIG_FILE} of the storage; "
+            f"it is {config_source(environment)}: remove the variable"
+        )
     return PlatformFiles(
         "kserve",
         read_bytes_as_text(found[0]),

@@ -15,6 +15,8 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    config_source,
+    expand_references,
     one,
     read_bytes_as_text,
     read_documents,
@@ -101,13 +103,14 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     maps = _ConfigMaps.read(documents, kustomizations)
     environment, secrets, notes = _environment(container, maps)
     command = [*(container.get("command") or ()), *(container.get("args") or ())]
-    options = torchserve_options(_words(command)) or ()
+    words = [expand_references(word, environment) for word in _words(command)]
+    options = torchserve_options(words) or ()
     place = config_path(options, environment)
     properties = _mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
     if properties is None and place is not None:
         raise ConfigError(
             f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "
-            "pass the file with the ConfigMap too"
+            f"it is {config_source(environment)}: pass the file with the ConfigMap too"
         )
     if properties is None:
         notes.append("no config.properties in a ConfigMap: the image has its own")
@@ -162,7 +165,7 @@ def _environment(
     for entry in container.get("env") or ():
         name, source = entry["name"], entry.get("valueFrom")
         if source is None:
-            variables[name] = _expand(str(entry.get("value", "")), variables)
+            variables[name] = expand_references(str(entry.get("value", "")), variables)
         elif reference := source.get("configMapKeyRef"):
             text = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
             if text is None:
@@ -174,13 +177,6 @@ def _environment(
         else:
             notes.append(f"variable {name} is known only in the cluster")
     return variables, tuple(secrets), notes
-
-
-def _expand(text: str, variables: Mapping[str, str]) -> str:
-    """Fill in references `$(NAME)` to earlier variables, as Kubernetes does."""
-    for name, value in variables.items():
-        text = text.replace(f"$({name})", value)
-    return text
 
 
 def _mounted_file(

@@ -103,6 +103,7 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
     if files and (found := _read_manifests(files)):
         return found
     if (folder / "environment.json").is_file():
+        _check_sagemaker_request(folder)
         return _read_sagemaker(folder / "environment.json")
     properties = folder / "config.properties"
     if not properties.is_file():
@@ -119,6 +120,20 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
         _START_SCRIPT_ARGUMENTS,
         sources=(properties, environment) if environment.is_file() else (properties,),
     )
+
+
+def _check_sagemaker_request(folder: Path) -> None:
+    """Refuse two sets of variables, of which one would be ignored."""
+    files = (folder / "environment.json", folder / "create_model.json")
+    if not files[1].is_file():
+        return
+    first, second = (parse_environment(read_text(file)) for file in files)
+    names = sorted(n for n in {*first, *second} if first.get(n) != second.get(n))
+    if names:
+        raise ConfigError(
+            f"{files[0]} and {files[1].name} differ in {', '.join(names)}: the endpoint has those "
+            "of the file that it is made with; make them equal"
+        )
 
 
 def _read_sagemaker(path: Path) -> PlatformFiles | None:

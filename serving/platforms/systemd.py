@@ -11,6 +11,7 @@ from serving.limits import Limits
 from serving.platforms.files import (
     PlatformFiles,
     config_path,
+    config_source,
     is_file,
     parse_quantity,
     read_bytes_as_text,
@@ -47,7 +48,10 @@ def read_systemd(path: Path) -> PlatformFiles:
     place = config_path(options, environment)
     file = _find(place, path) if place else None
     if place and file is None:
-        raise ConfigError(f"{path}: {place} does not exist, neither there nor beside the unit")
+        raise ConfigError(
+            f"{path}: {place} does not exist, neither there nor beside the unit; "
+            f"it is {config_source(environment)}"
+        )
     return PlatformFiles(
         "systemd",
         read_bytes_as_text(file) if file else "",

@@ -89,8 +89,8 @@ def test_tune_writes_report_and_files_that_serve(study: WriteStudy, tmp_path: Pa
     measured = servetune("measure", path, "--config", exported / "config.properties", "--json")
     answer, _ = measured.communicate(timeout=120)
     assert measured.returncode == 0, answer
-    unused = next(line for line in answer.splitlines() if "entries without effect" in line)
-    assert "inference_address=http://0.0.0.0:8080" in unused
+    replaced = next(line for line in answer.splitlines() if "replaces in its own server" in line)
+    assert "inference_address=http://0.0.0.0:8080" in replaced
     result = json.loads(answer.splitlines()[-1])
     assert result["server"]["batch_capacity"] == records[best]["server"]["batch_capacity"]
     assert 0 < result["rate"]["sustained_rps"] <= highest_rps(result)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from serving.config import format_environment
 from serving.environment import changes_speed, is_secret, parse_environment, redacted
 from serving.errors import ConfigError
 
@@ -20,6 +24,32 @@ from serving.errors import ConfigError
 )
 def test_parse_environment_reads_lines_and_json(text: str, variables: dict[str, str]) -> None:
     assert parse_environment(text) == variables
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a b",
+        "it's",
+        '"',
+        'it\'s "q" $HOME \\ `id`',
+        "$HOME `id` $(id)",
+        "\\'",
+        "'",
+        "#",
+        "ünï cöde",
+    ],
+)
+def test_format_environment_is_read_back_and_by_a_shell(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "environment"
+    file.write_text(format_environment({"A": text}))
+    assert parse_environment(file.read_text()) == {"A": text}
+    script = f'. {file}; printf "%s" "$A"'
+    shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == text
+    # Between single quotes, systemd and Docker Compose know no escapes.
+    assert "'\\''" not in file.read_text()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,15 @@ _VARIABLES = {
     "OMP_WAIT_POLICY": ("PASSIVE", "ACTIVE"),
     "KMP_BLOCKTIME": ("1",),
     "KMP_AFFINITY": ("granularity=fine,compact,1,0",),
-    "MODEL_NOTE": ('it\'s "quoted" $HOME \\ back', "a b\tc", "ünïcode", "#no comment", "%n 100%"),
+    "MODEL_NOTE": (
+        'it\'s "quoted" $HOME \\ back',
+        "a b\tc",
+        "ünïcode",
+        "#no comment",
+        "%n 100%",
+        "$(PATH) $$(X) `id`",
+        "it's `id` $(A)",
+    ),
     "LD_PRELOAD": ("/usr/lib/libjemalloc.so:/usr/lib/libiomp5.so",),
 }
 _JVM = {
