@@ -13,7 +13,7 @@ import psutil
 from serving.archive import Archive
 from serving.config import ServerConfig, format_environment
 from serving.platforms.files import PlatformFiles
-from serving.platforms.kserve import ENVELOPES
+from serving.platforms.kserve import prediction_path
 from serving.production import edit_properties
 from serving.properties import TLS_KEYS
 from serving.reading import VARIABLES
@@ -58,9 +58,7 @@ class ExportedServer(TorchServe):
         name = self.site.archive.name
         path = {
             "sagemaker": "/invocations",
-            "kserve": f"/v1/models/{name}:predict"
-            if self._envelope != ENVELOPES["v2"]
-            else f"/v2/models/{name}/infer",
+            "kserve": prediction_path(name, self._envelope),
         }.get(self._platform.platform, f"/predictions/{name}")
         return f"{self._origin}{path}"
 

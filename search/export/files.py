@@ -38,6 +38,7 @@ from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
+from serving.config import MODEL_KEYS
 from serving.deployment import archived_settings
 from serving.limits import Limits
 from serving.production import DeploymentTarget
@@ -61,6 +62,7 @@ _FORMATS_OF_SEVERAL_MODELS = (
     ExportFormat.COMPOSE,
     ExportFormat.DOCKER,
     ExportFormat.SYSTEMD,
+    ExportFormat.KSERVE,
     ExportFormat.KUBERNETES,
 )
 _CHANGES_ITEM = "- `changes.diff`: the changes to the config.properties in use.\n"
@@ -127,14 +129,16 @@ def export(
     folder = run.folder / ("best" if is_default else f"best-{export_format}")
     new = folder.with_name(f".{folder.name}.new")
     claim = claim_of(run, result, archive, confirmed)
-    effective = _effective_settings(result, archive)
+    effective = {
+        each.name: _effective_settings(result, each, archive) for each in (archive, *others)
+    }
     source = confirmed.verified if confirmed and confirmed.verified else result
     scaling = Scaling.of(
         float(claim["claimed_rps"]),
         LatencyCurve.of(list(latency_points(source))),
         headroom,
         load_rps,
-        capacity=_request_capacity(result, effective),
+        capacity=_request_capacity(result, effective[archive.name]),
     )
     claim |= {"format": export_format, "scaling": asdict(scaling)}
     resources = _resources(run, result)
@@ -201,12 +205,15 @@ def _write_folder(
     return notes, diff
 
 
-def _effective_settings(result: TrialResult, archive: Archive) -> dict[str, int]:
-    """Return the model's settings as the trial's server described them, else the defaults."""
+def _effective_settings(result: TrialResult, model: Archive, tuned: Archive) -> dict[str, int]:
+    """Return a model's settings as the trial's server described them, else the defaults."""
     server = result.server
+    described = server.settings if model is tuned else server.other_models.get(model.name, {})
     defaults = {"batch_size": 1, "max_batch_delay_ms": 100, "response_timeout_s": 120}
-    workers = {"workers": server.workers_ready} if server.workers_ready else {}
-    return {**defaults, **workers, **archived_settings(archive), **server.settings}
+    is_known = model is tuned and server.workers_ready
+    workers = {"workers": server.workers_ready} if is_known else {}
+    found = {**defaults, **workers, **archived_settings(model), **described}
+    return {name: value for name, value in found.items() if name in MODEL_KEYS}
 
 
 def _request_capacity(result: TrialResult, effective: Mapping[str, int]) -> int:

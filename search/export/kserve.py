@@ -13,7 +13,7 @@ from search.export.common import (
     write_yaml,
 )
 from serving.config import ServerConfig
-from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE
+from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE, prediction_path
 from serving.production import edit_properties
 
 #: Source: the runtime kserve-torchserve and KServe's own examples.
@@ -45,7 +45,8 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
         notes.append(
             f"KServe sets the envelope {ENVELOPES[protocol]}, without which the configuration was "
             f'measured: requests are sent as {{"instances": […]}} to '
-            f"/v1/models/{request.archive.name}:predict, and the handler gets each instance; "
+            f"{prediction_path(request.archive.name, ENVELOPES[protocol])}, and the handler gets "
+            f"each instance; "
             f"measure with properties.service_envelope: {ENVELOPES[protocol]} to be sure"
         )
     notes.append(
@@ -59,10 +60,12 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
         has_environment=False,
         use=fill_template(
             "readme_kserve",
-            archive=request.archive.path.name,
+            archives=", ".join(f"`{each.path.name}`" for each in request.archives),
             model_store=MODEL_STORE,
             protocol=protocol,
-            model=request.archive.name,
+            paths=" and ".join(
+                f"`{prediction_path(each.name, ENVELOPES[protocol])}`" for each in request.archives
+            ),
             concurrency=str(request.scaling.concurrency),
             target_rps=f"{request.scaling.target_rps:.3g}",
             canary=str(_CANARY_PERCENT),
@@ -76,12 +79,12 @@ def _properties_text(request: ExportRequest, config: ServerConfig) -> str:
     if target.base is not None:
         return target.properties_text(config, archive)
     lines = {k: v for k, v in config.lines(archive).items() if k not in ("models", _ENVELOPE)}
-    entry = {"defaultVersion": True, "marName": archive.path.name, **config.model_entry()}
-    snapshot = {
-        "name": "startup.cfg",
-        "modelCount": 1,
-        "models": {archive.name: {archive.version: entry}},
-    }
+    models = {}
+    for model in request.archives:
+        settings = config if model is archive else config.of_model(model.name)
+        entry = {"defaultVersion": True, "marName": model.path.name, **settings.model_entry()}
+        models[model.name] = {model.version: entry}
+    snapshot = {"name": "startup.cfg", "modelCount": len(models), "models": models}
     lines["model_snapshot"] = json.dumps(snapshot, separators=(",", ":"))
     return edit_properties("", {**_PROPERTIES, **target.given, **lines})
 

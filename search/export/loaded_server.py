@@ -100,7 +100,10 @@ class ExportedLoad:
         return cls(
             site,
             platform_payloads(payloads, files.platform, config),
-            spec.background_loads() if spec else (),
+            tuple(
+                replace(each, payloads=platform_payloads(each.payloads, files.platform, config))
+                for each in (spec.background_loads() if spec else ())
+            ),
             goal,
         )
 
