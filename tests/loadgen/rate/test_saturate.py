@@ -46,6 +46,27 @@ async def test_find_saturating_users_fills_every_batch(law: Law) -> None:
     assert not found.warnings
 
 
+@pytest.mark.parametrize(
+    "law",
+    [
+        Law(workers=2, batch=8, service_s=60.0),
+        Law(workers=4, batch=4, service_s=20.0),
+        Law(workers=1, batch=64, service_s=30.0, delay_s=0.5),
+        Law(workers=8, batch=1, service_s=45.0),
+        Law(workers=1, batch=32, service_s=20.0, each_s=0.5),
+    ],
+    ids=str,
+)
+async def test_find_saturating_users_of_a_slow_server_with_batches(law: Law) -> None:
+    goal = Goal(timeout_s=12 * law.service_s)
+    stub = SimulatedStub(law, 0)
+    found = await find_saturating_users(stub, goal)
+    assert found.throughput_rps == pytest.approx(law.capacity_rps, rel=0.1)
+    places = law.workers * law.batch
+    assert places < found.users <= 2 * places
+    assert not found.warnings
+
+
 async def test_search_after_the_ramp_finds_the_capacity_of_large_batches() -> None:
     law = Law(workers=2, batch=48, service_s=0.9)
     found = await find_saturating_users(SimulatedStub(law, 0), GOAL)
