@@ -120,8 +120,10 @@ def export(
     if others and export_format not in _FORMATS_OF_SEVERAL_MODELS:
         raise RunError(
             f"the format {export_format} holds one model, and the configuration was measured with "
-            f"{', '.join(other.name for other in others)} beside it; use one of "
-            f"{', '.join(_FORMATS_OF_SEVERAL_MODELS)}"
+            f"{', '.join(other.name for other in others)} beside it: SageMaker's container writes "
+            "the settings of one model only, and a multi-model endpoint ignores its variables and "
+            "loads and unloads models on demand; serve them in a container of your own (--format "
+            "docker), or tune each model alone for an endpoint of its own"
         )
     version = find_version(result.host.facts.get("torchserve")) or NEWEST
     target = replace(target or DeploymentTarget(), others=others, version=version)
