@@ -123,7 +123,7 @@ def export(
             f"{', '.join(other.name for other in others)} beside it: SageMaker's container writes "
             "the settings of one model only, and a multi-model endpoint ignores its variables and "
             "loads and unloads models on demand; serve them in a container of your own (--format "
-            "docker), or tune each model alone for an endpoint of its own"
+            "docker), or tune each model alone for a separate endpoint"
         )
     version = find_version(result.host.facts.get("torchserve")) or NEWEST
     target = replace(target or DeploymentTarget(), others=others, version=version)
