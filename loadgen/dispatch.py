@@ -76,7 +76,7 @@ class Dispatcher:
             elif not payload.accepts(body):
                 self.failed(post, "wrong body")
             else:
-                self._window.succeeded(due, sent)
+                self._window.succeeded(due, sent, payload.group)
                 self._outstanding -= 1
                 self._continue()
         except Exception as error:
@@ -91,7 +91,7 @@ class Dispatcher:
 
     def failed(self, post: Post, cause: str) -> None:
         """See `posting.Receiver`."""
-        self._window.failed(post[1], cause)
+        self._window.failed(post[1], cause, post[0].group)
         self._outstanding -= 1
         self._pause()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -51,6 +52,29 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The results of the requests of one group of a mix, such as one model.
+
+    Attributes:
+        latency: answer − due; a failed request counts as at least the timeout.
+        errors: failed requests by cause.
+    """
+
+    latency: Histogram = field(default_factory=Histogram)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ended(self) -> int:
+        """Requests that were answered, correctly or not, or timed out."""
+        return len(self.latency)
+
+    @property
+    def failed(self) -> int:
+        """Of these, requests that were not answered correctly and in time."""
+        return self.errors.total()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """The raw result of a window, independent of any verdict: counts, from which ratios derive.
 
@@ -69,6 +93,7 @@ class Measurement:
         client_cpu_s: CPU seconds of the load generator processes within the span, by `host_id`.
         client_run_delay: longest wait of a load generator process for a core ÷ span.
         last_answer_s: when the last correct answer came, from the start; 0 without one.
+        groups: the results by group of a mix; empty without a mix.
         start_offset_s: how long after the common start the last load generator process began.
         background: the windows of other models' loads at the same time, by model.
         observation: a wrapper's observations of the window; opaque to this package.
@@ -91,6 +116,7 @@ class Measurement:
     client_run_delay: float = 0.0
     start_offset_s: float = 0.0
     last_answer_s: float = 0.0
+    groups: Mapping[str, Group] = field(default_factory=dict)
     background: Mapping[str, Measurement] = field(default_factory=dict)
     observation: object | None = None
 
@@ -190,6 +216,14 @@ class Measurement:
             "start_offset_s": round(self.start_offset_s, 4),
             "generator_limited": self.generator_limited,
             "latency_histogram": self.latency.encode(),
+            "groups": {
+                name: {
+                    "ended": group.ended,
+                    "errors": dict(group.errors),
+                    "latency_s": _quantiles(group.latency),
+                }
+                for name, group in self.groups.items()
+            },
             "background": {
                 model: {
                     "rate_rps": window.load.rate_rps,
@@ -212,7 +246,11 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
     first, *rest = parts
     merged = first
     latency, service, lateness = Histogram(), Histogram(), Histogram()
+    groups: defaultdict[str, Group] = defaultdict(Group)
     for part in (first, *rest):
+        for name, group in part.groups.items():
+            groups[name].latency.add(group.latency)
+            groups[name].errors.update(group.errors)
         latency.add(part.latency)
         service.add(part.service)
         lateness.add(part.lateness)
@@ -241,7 +279,7 @@ def merge(parts: Iterable[Measurement]) -> Measurement:
             start_offset_s=max(merged.start_offset_s, part.start_offset_s),
             last_answer_s=max(merged.last_answer_s, part.last_answer_s),
         )
-    return replace(merged, latency=latency, service=service, lateness=lateness)
+    return replace(merged, latency=latency, service=service, lateness=lateness, groups=dict(groups))
 
 
 def added(first: Mapping[str, Number], second: Mapping[str, Number]) -> dict[str, Number]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from loadgen.bins import Bins
 from loadgen.histogram import Histogram
 from loadgen.host import host_id
-from loadgen.measurement import Load, Measurement, same_length
+from loadgen.measurement import Group, Load, Measurement, same_length
 
 #: Times that are buffered before they are counted.
 _BUFFERED = 8192
@@ -20,6 +21,8 @@ _BUFFERED = 8192
 
 class Window:
     """The record of an open window; its clock counts seconds from the window's start.
+
+    Results that have a group are counted for the group too.
 
     Args:
         start: when the window begins, by `time.perf_counter`; now if None.
@@ -29,7 +32,9 @@ class Window:
         self.load = load
         self._begun, self._done, self._good = (Bins(load.duration_s) for _ in range(3))
         self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
-        self._sends, self._answers = array("d"), array("d")
+        self._sends = array("d")
+        self._answers: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+        self._groups: defaultdict[str, Group] = defaultdict(Group)
         self._sent = self._unsent = self._succeeded = 0
         self._errors: dict[str, int] = {}
         self._span_s: float | None = None
@@ -59,24 +64,28 @@ class Window:
         self._done.add_one(self.now())
         self.unsent()
 
-    def succeeded(self, due: float, sent: float) -> None:
+    def succeeded(self, due: float, sent: float, group: str = "") -> None:
         """Count a correct answer that arrives now; one after the timeout has failed."""
         now = time.perf_counter() - self._start
         if now - due > self.load.timeout_s:
-            self.failed(due, "timeout")
+            self.failed(due, "timeout", group)
             return
-        self._answers.extend((due, sent, now))
+        self._answers[group].extend((due, sent, now))
 
-    def failed(self, due: float, cause: str) -> None:
+    def failed(self, due: float, cause: str, group: str = "") -> None:
         """Count a request that failed now."""
         now = self.now()
+        latency_s = max(now - due, self.load.timeout_s)
         self._errors[cause] = self._errors.get(cause, 0) + 1
-        self._latency.record(max(now - due, self.load.timeout_s))
+        self._latency.record(latency_s)
         self._done.add_one(now)
+        if group:
+            self._groups[group].latency.record(latency_s)
+            self._groups[group].errors[cause] += 1
 
     def count_buffered(self) -> None:
         """Count the buffered times if there are many; call this several times a second."""
-        if len(self._sends) + len(self._answers) > _BUFFERED:
+        if len(self._sends) + sum(map(len, self._answers.values())) > _BUFFERED:
             self._count_all_buffered()
 
     def _count_all_buffered(self) -> None:
@@ -85,14 +94,18 @@ class Window:
         self._sent += len(due)
         self._lateness.record_all(sent - due)
         self._begun.add(sent)
-        due, sent, answered = np.array(self._answers).reshape(-1, 3).T
-        self._succeeded += len(due)
-        self._last_answer_s = float(answered.max(initial=self._last_answer_s))
-        self._latency.record_all(answered - due)
-        self._service.record_all(answered - sent)
-        self._done.add(answered)
-        self._good.add(answered)
-        self._sends, self._answers = array("d"), array("d")
+        for group, times in self._answers.items():
+            due, sent, answered = np.array(times).reshape(-1, 3).T
+            self._succeeded += len(due)
+            self._last_answer_s = float(answered.max(initial=self._last_answer_s))
+            self._latency.record_all(answered - due)
+            self._service.record_all(answered - sent)
+            self._done.add(answered)
+            self._good.add(answered)
+            if group:
+                self._groups[group].latency.record_all(answered - due)
+        self._sends = array("d")
+        self._answers.clear()
 
     def close(self) -> None:
         """End the schedule; only the drain follows."""
@@ -133,6 +146,7 @@ class Window:
             client_run_delay=run_delay,
             start_offset_s=self._start_offset_s,
             last_answer_s=self._last_answer_s,
+            groups=dict(self._groups),
         )
 
 

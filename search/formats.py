@@ -15,7 +15,8 @@ from search.errors import RunError
 #: 5: `goal.objective`, `for_rps`, `headroom` and `limits`; `goal.limits.p99_s` instead of
 #: `goal.p99_s`.
 SPEC_VERSION = 5
-#: trials.jsonl, one line for each finished trial.
+#: trials.jsonl, one line for each finished trial. Records that earlier servetunes did not write are
+#: empty when they are read: `background`, `predicted`, `mix`.
 #: 1: one flat record.
 #: 2: nested records `rate`, `latency`, `server`, `host`, `timing`; `failure`, `origin`, `warnings`.
 #: 3: `server.peak_memory_mb` (PSS) instead of `peak_rss_mb` (sum of RSS).

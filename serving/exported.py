@@ -14,7 +14,7 @@ from serving.archive import Archive
 from serving.config import ServerConfig, format_environment
 from serving.editing import edit_properties
 from serving.platforms.files import PlatformFiles
-from serving.platforms.kserve import ENVELOPES
+from serving.platforms.kserve import prediction_path
 from serving.properties import TLS_KEYS
 from serving.reading import VARIABLES
 from serving.sagemaker import JVM_VARIABLE, MODEL_NAME, container_properties
@@ -59,9 +59,7 @@ class ExportedServer(TorchServe):
         name = self.site.archive.name
         path = {
             "sagemaker": "/invocations",
-            "kserve": f"/v1/models/{name}:predict"
-            if self._envelope != ENVELOPES["v2"]
-            else f"/v2/models/{name}/infer",
+            "kserve": prediction_path(name, self._envelope),
         }.get(self._platform.platform, f"/predictions/{name}")
         return f"{self._origin}{path}"
 

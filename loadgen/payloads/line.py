@@ -118,7 +118,8 @@ def _text(values: Mapping[str, Any], key: str, name: str = "") -> str:
 
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{name} must be a JSON object (got {shown(value)})")
+        remedy = "; remove it" if value is None else ""
+        raise ValueError(f"{name} must be a JSON object (got {shown(value)}){remedy}")
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 
@@ -45,15 +45,15 @@ def mix(
         heapq.heapreplace(places, (place, index, copy + 1))
 
 
-def combine(groups: Iterable[tuple[Sequence[Payload], float]]) -> list[Payload]:
+def combine(groups: Mapping[str, tuple[Sequence[Payload], float]]) -> list[Payload]:
     """Return the payloads of several groups, such as one per model, with weights for a mix.
 
     Args:
-        groups: the payloads of each group, and the group's share of all requests, relative to the
-            other groups. Within a group, the payloads keep their proportions.
+        groups: by name, the payloads of each group, and the group's share of all requests, relative
+            to the other groups. Within a group, the payloads keep their proportions.
     """
     combined: list[Payload] = []
-    for payloads, share in groups:
+    for name, (payloads, share) in groups.items():
         total = sum(payload.weight for payload in payloads)
-        combined += [replace(p, weight=p.weight / total * share) for p in payloads]
+        combined += [replace(p, weight=p.weight / total * share, group=name) for p in payloads]
     return combined

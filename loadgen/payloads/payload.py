@@ -37,6 +37,8 @@ class Payload:
         field_matches: regular expressions that fields of an answer in JSON must match, by JSON
             Pointer. A field that is not a string is matched as JSON text.
         weight: the payload's share in a mix, relative to the other payloads.
+        group: the group of a mix that the payload belongs to, such as a model. The results of each
+            group are counted separately too; empty for none.
 
     Raises:
         PayloadError: the request cannot be sent as it is described.
@@ -52,6 +54,7 @@ class Payload:
     fields: Mapping[str, Any] = field(default_factory=dict)
     field_matches: Mapping[str, str] = field(default_factory=dict)
     weight: float = 1.0
+    group: str = ""
 
     def __post_init__(self) -> None:
         try:

@@ -19,6 +19,10 @@ class Depth(enum.StrEnum):
     FULL = "full"
 
 
+#: Latencies are recorded up to an hour, seconds.
+MAX_TIMEOUT_S = 3600.0
+
+
 @dataclass(frozen=True)
 class Goal:
     """The goal of a rate search and its limits.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from loadgen.backlog import MIN_BLOCKS
-from loadgen.measurement import BIN_S, BUSY_CPU, Load, LoadGenerator, Measurement
+from loadgen.measurement import BIN_S, BUSY_CPU, Counts, Load, LoadGenerator, Measurement
 from loadgen.percent import format_percent
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
@@ -143,7 +143,11 @@ class _Ramp:
         if is_overloaded and self.steps:
             self.warn(f"at {users} users {format_errors(measured.errors)}")
         elif measured.succeeded:
-            step = Step(users, throughput_rps(measured), measured.latency.quantile(0.5) or BIN_S)
+            step = Step(
+                users,
+                throughput_rps(measured, self.latency_s),
+                measured.latency.quantile(0.5) or BIN_S,
+            )
             self.steps.append(step)
         else:
             self.may_continue = False
@@ -178,13 +182,17 @@ def _generator_limit(measured: Measurement) -> str:
     return ""
 
 
-def throughput_rps(measured: Measurement) -> float:
+def throughput_rps(measured: Measurement, latency_s: float) -> float:
     """Return the throughput of a closed loop whose users all began at once.
 
     Their answers come in rounds, so that a rate is a number of answers ÷ the time of the last of
     them. The first answer of each user is left out if there are others: a server that was idle
-    takes a first batch before all requests have come. Answers after the end of the schedule come
+    takes a first batch before all requests have come. If there are none, see `_single_round_rps`.
+    Answers after the end of the schedule come
     from ever fewer users; they count only if the others are less than a round.
+
+    Args:
+        latency_s: of one user alone, seconds; 0 if it is not known.
     """
     bins = int(measured.span_s / BIN_S)
     users: int = getattr(measured.load.schedule, "users", 1)
@@ -196,7 +204,28 @@ def throughput_rps(measured: Measurement) -> float:
     first, last = (int(np.searchsorted(answered, count)) + 1 for count in (users, total))
     if total >= 2 * users and last > first:
         return float(total - answered[first - 1]) / ((last - first) * BIN_S)
-    return total / (last * BIN_S)
+    return _single_round_rps(answered, last, latency_s)
+
+
+def _single_round_rps(answered: Counts, last: int, latency_s: float) -> float:
+    """Return the throughput if each user was answered once.
+
+    The first batches are not full, because they begin before all requests have come, and the last
+    ones lack requests. Both are left out if there are at least two rounds of batches between them.
+
+    Args:
+        answered: the number of answers until each bin.
+        last: the number of bins until the last answer.
+        latency_s: how long a batch takes about, seconds.
+    """
+    whole_rps = float(answered[-1]) / (last * BIN_S)
+    half = int(latency_s / 2 / BIN_S)
+    begin, end = 3 * half, last - half
+    if half < 1 or end - begin < 4 * half - 1:
+        return whole_rps
+    full_rps = float(answered[end - 1] - answered[begin - 1]) / ((end - begin) * BIN_S)
+    # If the first answer came early by chance, too few batches are left out.
+    return max(full_rps, whole_rps)
 
 
 def _is_enough(so_far: Measurement) -> bool:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from loadgen.percent import format_percent
-from loadgen.rate.goal import Goal
+from loadgen.rate.goal import MAX_TIMEOUT_S, Goal
+from loadgen.rate.saturate import MAX_USERS
 from loadgen.tls import Tls
 from search.cli.console import create_console
 from search.cli.options import JsonOption
@@ -70,6 +71,7 @@ def measure(
         int | None,
         typer.Option(
             min=1,
+            max=MAX_USERS,
             help="number of users of the closed loop; without it, servetune finds the number "
             "that saturates the server; with --url only",
         ),
@@ -78,6 +80,7 @@ def measure(
         int | None,
         typer.Option(
             min=1,
+            max=MAX_USERS // 2,
             help="a guess of how many requests the server takes in one batch, which shortens the "
             "search for the number of users; with --url only",
         ),
@@ -86,7 +89,10 @@ def measure(
         str, typer.Option(help="arrivals of requests: constant or poisson; with --url only")
     ] = Goal.arrivals,
     timeout_s: Annotated[
-        float, typer.Option(min=0.01, help="timeout of a request, seconds; with --url only")
+        float,
+        typer.Option(
+            min=0.01, max=MAX_TIMEOUT_S, help="timeout of a request, seconds; with --url only"
+        ),
     ] = Goal.timeout_s,
     width: Annotated[
         float | None,
@@ -101,6 +107,7 @@ def measure(
         typer.Option(
             "--p99-s",
             min=0.001,
+            max=MAX_TIMEOUT_S,
             help="limit of the p99 latency, seconds, as goal.limits.p99_s; with --url only",
         ),
     ] = None,
@@ -131,6 +138,11 @@ def measure(
         goal = {name: value for name, value in given.items() if value is not None}
         if arrivals not in ("constant", "poisson"):
             raise CommandError(f"--arrivals must be constant or poisson (got {arrivals!r})")
+        if p99_s is not None and p99_s >= timeout_s:
+            raise CommandError(
+                f"--p99-s must be below --timeout-s, which is {timeout_s:g} (got {p99_s:g}): a "
+                "request that takes longer fails in any case"
+            )
         _measure_url(
             url,
             requests,

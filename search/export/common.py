@@ -48,7 +48,7 @@ class ExportRequest:
     Attributes:
         target: addresses and existing settings of the deployment.
         image: the container image; None for the format's default.
-        effective: the model's settings as the trial's server described them, by name.
+        effective: each model's settings as the trial's server described them, by model and name.
         scaling: what a replica can take.
         resources: what a replica needs.
         limits: those of the trial.
@@ -59,7 +59,7 @@ class ExportRequest:
     archive: Archive
     target: DeploymentTarget
     image: str | None
-    effective: Mapping[str, int]
+    effective: Mapping[str, Mapping[str, int]]
     scaling: Scaling
     resources: Resources
     limits: Limits = field(default_factory=Limits)
@@ -71,13 +71,18 @@ class ExportRequest:
 
     @property
     def explicit_config(self) -> ServerConfig:
-        """The configuration with every setting of the model, for a platform with other defaults."""
+        """The configuration with every setting of each model, which some platforms need."""
+        own = self.effective[self.archive.name]
         unset: dict[str, Any] = {
-            name: self.effective[name]
+            name: own[name]
             for name in MODEL_KEYS
-            if getattr(self.config, name) is None and name in self.effective
+            if getattr(self.config, name) is None and name in own
         }
-        return replace(self.config, **unset)
+        models = {
+            other.name: {**self.effective[other.name], **self.config.models.get(other.name, {})}
+            for other in self.target.others
+        }
+        return replace(self.config, **unset, models=models)
 
     @property
     def environment(self) -> dict[str, str]:

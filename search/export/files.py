@@ -38,6 +38,7 @@ from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
+from serving.config import MODEL_KEYS
 from serving.deployment import archived_settings
 from serving.limits import Limits
 from serving.production import DeploymentTarget
@@ -61,6 +62,7 @@ _FORMATS_OF_SEVERAL_MODELS = (
     ExportFormat.COMPOSE,
     ExportFormat.DOCKER,
     ExportFormat.SYSTEMD,
+    ExportFormat.KSERVE,
     ExportFormat.KUBERNETES,
 )
 #: Formats whose files start TorchServe on a host, without a container or a unit.
@@ -120,8 +122,10 @@ def export(
     if others and export_format not in _FORMATS_OF_SEVERAL_MODELS:
         raise RunError(
             f"the format {export_format} holds one model, and the configuration was measured with "
-            f"{', '.join(other.name for other in others)} beside it; use one of "
-            f"{', '.join(_FORMATS_OF_SEVERAL_MODELS)}"
+            f"{', '.join(other.name for other in others)} beside it: SageMaker's container writes "
+            "the settings of one model only, and a multi-model endpoint ignores its variables and "
+            "loads and unloads models on demand; serve them in a container of your own (--format "
+            "docker), or tune each model alone for a separate endpoint"
         )
     version = find_version(result.host.facts.get("torchserve")) or NEWEST
     target = replace(target or DeploymentTarget(), others=others, version=version)
@@ -129,14 +133,16 @@ def export(
     folder = run.folder / ("best" if is_default else f"best-{export_format}")
     new = folder.with_name(f".{folder.name}.new")
     claim = claim_of(run, result, archive, confirmed)
-    effective = _effective_settings(result, archive)
+    effective = {
+        each.name: _effective_settings(result, each, archive) for each in (archive, *others)
+    }
     source = confirmed.verified if confirmed and confirmed.verified else result
     scaling = Scaling.of(
         float(claim["claimed_rps"]),
         LatencyCurve.of(list(latency_points(source))),
         headroom,
         load_rps,
-        capacity=_request_capacity(result, effective),
+        capacity=_request_capacity(result, effective[archive.name]),
     )
     claim |= {"format": export_format, "scaling": asdict(scaling)}
     resources = _resources(run, result)
@@ -205,12 +211,15 @@ def _write_folder(
     return notes, diff
 
 
-def _effective_settings(result: TrialResult, archive: Archive) -> dict[str, int]:
-    """Return the model's settings as the trial's server described them, else the defaults."""
+def _effective_settings(result: TrialResult, model: Archive, tuned: Archive) -> dict[str, int]:
+    """Return a model's settings as the trial's server described them, else the defaults."""
     server = result.server
+    described = server.settings if model is tuned else server.other_models.get(model.name, {})
     defaults = {"batch_size": 1, "max_batch_delay_ms": 100, "response_timeout_s": 120}
-    workers = {"workers": server.workers_ready} if server.workers_ready else {}
-    return {**defaults, **workers, **archived_settings(archive), **server.settings}
+    is_known = model is tuned and server.workers_ready
+    workers = {"workers": server.workers_ready} if is_known else {}
+    found = {**defaults, **workers, **archived_settings(model), **described}
+    return {name: value for name, value in found.items() if name in MODEL_KEYS}
 
 
 def _request_capacity(result: TrialResult, effective: Mapping[str, int]) -> int:

@@ -15,7 +15,7 @@ from search.export.common import (
 from search.export.container import kubernetes_environment
 from serving.config import ServerConfig
 from serving.editing import edit_properties
-from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE
+from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE, prediction_path
 
 #: Source: the runtime kserve-torchserve and KServe's own examples.
 _PROPERTIES = {
@@ -54,7 +54,8 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
         notes.append(
             f"KServe sets the envelope {ENVELOPES[protocol]}, without which the configuration was "
             f'measured: requests are sent as {{"instances": […]}} to '
-            f"/v1/models/{request.archive.name}:predict, and the handler gets each instance; "
+            f"{prediction_path(request.archive.name, ENVELOPES[protocol])}, and the handler gets "
+            f"each instance; "
             f"measure with properties.service_envelope: {ENVELOPES[protocol]} to be sure"
         )
     if (version := request.target.version.number) != _IMAGE_VERSION:
@@ -83,10 +84,12 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
         has_environment=False,
         use=fill_template(
             "readme_kserve",
-            archive=request.archive.path.name,
+            archives=", ".join(f"`{each.path.name}`" for each in request.archives),
             model_store=MODEL_STORE,
             protocol=protocol,
-            model=request.archive.name,
+            paths=" and ".join(
+                f"`{prediction_path(each.name, ENVELOPES[protocol])}`" for each in request.archives
+            ),
             concurrency=str(request.scaling.concurrency),
             target_rps=f"{request.scaling.target_rps:.3g}",
             canary=str(_CANARY_PERCENT),
@@ -101,12 +104,12 @@ def _properties_text(request: ExportRequest, config: ServerConfig) -> str:
     if target.base is not None:
         return target.properties_text(config, archive)
     lines = {k: v for k, v in config.lines(archive).items() if k not in ("models", _ENVELOPE)}
-    entry = {"defaultVersion": True, "marName": archive.path.name, **config.model_entry()}
-    snapshot = {
-        "name": "startup.cfg",
-        "modelCount": 1,
-        "models": {archive.name: {archive.version: entry}},
-    }
+    models = {}
+    for model in request.archives:
+        settings = config if model is archive else config.of_model(model.name)
+        entry = {"defaultVersion": True, "marName": model.path.name, **settings.model_entry()}
+        models[model.name] = {model.version: entry}
+    snapshot = {"name": "startup.cfg", "modelCount": len(models), "models": models}
     lines["model_snapshot"] = json.dumps(snapshot, separators=(",", ":"))
     return edit_properties("", {**_PROPERTIES, **target.given, **lines})
 

@@ -16,6 +16,7 @@ from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.search import RateSearch
 from search.errors import RunError
 from search.export.exported_files import ExportedFiles
+from search.export.exported_tls import exported_key_pair
 from search.export.platform_requests import platform_payloads
 from search.measure.endpoint import MAX_PROCESSES
 from search.spec.schema import StudySpec
@@ -73,6 +74,7 @@ class ExportedLoad:
 
         Raises:
             RunError, PayloadError: there are no requests, or they cannot be read.
+            ConfigError: the files serve over https with a key pair that is not on this host.
         """
         if spec is None and (files.claim.get("mix") or files.claim.get("background")):
             raise RunError(
@@ -91,16 +93,23 @@ class ExportedLoad:
         if spec is not None:
             # The secrets of the trial; any free ports.
             site = replace(spec.site(spec.installation()), archive=archive, ports=Ports())
-            site = replace(site, others=files.others, limits=files.limits)
             goal = spec.rate_goal()
         else:
-            site = Site(archive, find_installation(), others=files.others, limits=files.limits)
+            site = Site(archive, find_installation())
             goal = Goal(arrivals=files.claim["arrivals"], timeout_s=files.claim["timeout_s"])
+        key_pair = exported_key_pair(files, site.key_pair)
+        secrets = {**site.secrets, **(key_pair.variables() if key_pair else {})}
+        site = replace(
+            site, others=files.others, limits=files.limits, key_pair=key_pair, secrets=secrets
+        )
         config = ServerConfig(**files.claim["settings"])
         return cls(
             site,
             platform_payloads(payloads, files.platform, config),
-            spec.background_loads() if spec else (),
+            tuple(
+                replace(each, payloads=platform_payloads(each.payloads, files.platform, config))
+                for each in (spec.background_loads() if spec else ())
+            ),
             goal,
         )
 

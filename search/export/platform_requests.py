@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
+from urllib.parse import unquote
 
 from loadgen.payloads import Payload
 from serving.config import ServerConfig
 from serving.platforms.files import PlatformFiles
-from serving.platforms.kserve import ENVELOPES
+from serving.platforms.kserve import ENVELOPES, prediction_path
 
 T = TypeVar("T")
+_PREDICTION = re.compile("/predictions/([^/?]+)")
 
 
 def platform_payloads(
@@ -28,14 +31,19 @@ def platform_payloads(
         return list(payloads)
     has_envelope = config.properties.get("service_envelope") in ENVELOPES.values()
     wraps = platform.platform == "kserve" and not has_envelope
-    return [_sent_by_platform(payload, wraps) for payload in payloads]
+    envelope = platform.environment.get("TS_SERVICE_ENVELOPE", "")
 
+    def sent_by_platform(payload: Payload) -> Payload:
+        prediction = _PREDICTION.match(payload.path or "")
+        if payload.path is not None and prediction is None:
+            return payload
+        path = None  # That of the tuned model.
+        if prediction is not None and platform.platform == "kserve":
+            path = prediction_path(unquote(prediction[1]), envelope)
+        payload = replace(payload, path=path)
+        return _as_instance(payload) if wraps else payload
 
-def _sent_by_platform(payload: Payload, wraps: bool) -> Payload:
-    if payload.path is not None and not payload.path.startswith("/predictions/"):
-        return payload
-    payload = replace(payload, path=None)
-    return _as_instance(payload) if wraps else payload
+    return [sent_by_platform(payload) for payload in payloads]
 
 
 def _as_instance(payload: Payload) -> Payload:

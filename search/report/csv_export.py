@@ -32,8 +32,8 @@ def _row(result: TrialResult) -> dict[str, Any]:
     row |= {name: data[name] for name in ("origin", "state", "failure", "cause", "host_fault")}
     for name in _RECORDS:
         row |= flat({key: value for key, value in data[name].items() if key != "processes"})
-    background = {each["model"]: each for each in data["background"]}
-    row |= flat({"background": background})
+    for name in ("background", "mix"):
+        row |= flat({name: {each["model"]: each for each in data[name]}})
     row |= {"steal": result.host.steal, "other_cpu": result.host.other_cpu}
     return {**row, "warnings": _joined(data["warnings"]), "host": result.host.name}
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
+from typing import TypeVar
 
 from loadgen.percent import format_percent
 from search.report.formatting import format_number, format_values, markdown_table
 from search.study.outcome import Outcome
 from search.trial.background import BackgroundRecord
+from search.trial.mix import MixRecord
 from search.trial.result import TrialResult
+
+_COLUMNS = ("model", "with", "rps", "requests", "failed")
+Record = TypeVar("Record", BackgroundRecord, MixRecord)
 
 
 def model_sentences(outcome: Outcome) -> list[str]:
@@ -23,6 +28,13 @@ def model_sentences(outcome: Outcome) -> list[str]:
         model, name, _, requests, failed, p50, p99 = row
         sentences.append(
             f"Background {model}, {name}: p50 {p50} s, p99 {p99} s, {failed} of {requests} failed."
+        )
+    for row in _mix_rows(outcome):
+        model, name, _, requests, failed, *quantiles = row
+        p50, p95, p99 = quantiles
+        sentences.append(
+            f"{model} in the mix, {name}: p50 {p50} s, p95 {p95} s, p99 {p99} s, "
+            f"{failed} of {requests} failed."
         )
     return sentences
 
@@ -43,10 +55,14 @@ def model_section(outcome: Outcome) -> list[str]:
     ]
     parts = ["## Models beside the tuned one", markdown_table(header, rows)]
     if background := _background_rows(outcome):
-        columns = ("model", "with", "rps", "requests", "failed", "p50 s", "p99 s")
         parts += [
             "The background's own requests at the sustained rate of each configuration:",
-            markdown_table(columns, background),
+            markdown_table((*_COLUMNS, "p50 s", "p99 s"), background),
+        ]
+    if mix := _mix_rows(outcome):
+        parts += [
+            "The requests of each model of the mix at the sustained rate of each configuration:",
+            markdown_table((*_COLUMNS, "p50 s", "p95 s", "p99 s"), mix),
         ]
     return parts
 
@@ -83,26 +99,50 @@ def _load_of(outcome: Outcome, model: str) -> str:
 
 def _background_rows(outcome: Outcome) -> list[tuple[str, ...]]:
     """Return a row for each background model of the reference, then of the chosen trial."""
-    rows = []
+    return [
+        (
+            model,
+            name,
+            f"{records[0].rate_rps:g}",
+            str(sum(record.scheduled for record in records)),
+            str(sum(record.failed for record in records)),
+            _median(record.p50_s for record in records),
+            _median(record.p99_s for record in records),
+        )
+        for model, name, records in _records(outcome, lambda result: result.background)
+    ]
+
+
+def _mix_rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """Return a row for each model of the mix of the reference, then of the chosen trial."""
+    return [
+        (
+            model,
+            name,
+            _median(record.rate_rps for record in records),
+            str(sum(record.sent for record in records)),
+            str(sum(record.failed for record in records)),
+            _median(record.p50_s for record in records),
+            _median(record.p95_s for record in records),
+            _median(record.p99_s for record in records),
+        )
+        for model, name, records in _records(outcome, lambda result: result.mix)
+    ]
+
+
+def _records(
+    outcome: Outcome, records_of: Callable[[TrialResult], Sequence[Record]]
+) -> Iterator[tuple[str, str, list[Record]]]:
+    """Yield each model with the name of each shown trial, and its records there."""
     for trial in _shown(outcome):
-        measured = _measurements(outcome, trial)
-        for model in dict.fromkeys(b.model for result in measured for b in result.background):
-            records = [b for result in measured for b in result.background if b.model == model]
-            rows.append((model, _name(trial, outcome), *_figures(records)))
-    return rows
+        found = [each for r in _measurements(outcome, trial) for each in records_of(r)]
+        for model in dict.fromkeys(record.model for record in found):
+            yield model, _name(trial, outcome), [each for each in found if each.model == model]
 
 
-def _figures(records: Sequence[BackgroundRecord]) -> tuple[str, ...]:
-    """Return rate, requests, failures and the median latencies of several measurements."""
-    p50s = [record.p50_s for record in records if record.p50_s is not None]
-    p99s = [record.p99_s for record in records if record.p99_s is not None]
-    return (
-        f"{records[0].rate_rps:g}",
-        str(sum(record.scheduled for record in records)),
-        str(sum(record.failed for record in records)),
-        format_number(median(p50s)) if p50s else "",
-        format_number(median(p99s)) if p99s else "",
-    )
+def _median(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return format_number(median(known)) if known else ""
 
 
 def _measurements(outcome: Outcome, trial: TrialResult) -> Sequence[TrialResult]:

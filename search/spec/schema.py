@@ -344,7 +344,7 @@ class StudySpec(Section):
         return self.in_use().archive
 
     def payloads(self) -> list[Payload]:
-        """Read the requests; those of a mix with their weights and paths.
+        """Read the requests; those of a mix with their weights, paths and models (as `group`).
 
         Raises:
             PayloadError: a file cannot be read, or has a line that is not a request.
@@ -354,8 +354,10 @@ class StudySpec(Section):
             return own
         requests = self.load.requests
         return combine(
-            (payloads_of(name, requests[name]) if name in requests else own, share)
-            for name, share in self.load.mix.items()
+            {
+                name: (payloads_of(name, requests[name]) if name in requests else own, share)
+                for name, share in self.load.mix.items()
+            }
         )
 
     def background_loads(self) -> tuple[BackgroundLoad, ...]:

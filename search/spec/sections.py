@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from loadgen.rate.goal import Goal
+from loadgen.rate.goal import MAX_TIMEOUT_S, Goal
 from search.errors import SpecError
 from search.spec.model_loads import BackgroundSection, section_problems
 from search.spec.section import HttpUrl, Section, UserPath
@@ -35,6 +35,7 @@ class LoadSection(Section):
     timeout_s: float = Field(
         default=Goal.timeout_s,
         gt=0,
+        le=MAX_TIMEOUT_S,
         description=(
             "A request fails if it is not answered within this time after its due time, in seconds."
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from search.study.diff import flat
@@ -28,6 +28,9 @@ _COUNTS = {
     "rate": ("scheduled", "sent", "succeeded", "requests_without_failure"),
     "server": ("workers_ready", "batch_capacity", "peak_memory_mb", "peak_gpu_mb"),
 }
+#: Of each model that had a separate load, after `mix.MODEL.` or `background.MODEL.`.
+_MODEL_FIGURES = ("rate_rps", "p50_s", "p95_s", "p99_s")
+_MODEL_COUNTS = ("sent", "scheduled", "failed")
 _WINDOW_FIGURES = ("offered_rps", "goodput_rps", "p50_s", "p99_s", "queue_s", "inference_s")
 _WINDOW_COUNTS = ("trial", "window", "scheduled", "succeeded", "failed")
 _PREDICTION_FIGURES = ("mean_rps", "mean_low_rps", "mean_high_rps", "next_low_rps", "next_high_rps")
@@ -46,7 +49,7 @@ def frame(run: Run, kind: FrameKind) -> pd.DataFrame:
     raise ValueError(f"kind must be trials, windows or predictions (got {kind!r})")
 
 
-def _trials(results: Iterable[TrialResult]) -> pd.DataFrame:
+def _trials(results: Sequence[TrialResult]) -> pd.DataFrame:
     rows = []
     for result in results:
         row: dict[str, Any] = {"number": result.number}
@@ -56,9 +59,14 @@ def _trials(results: Iterable[TrialResult]) -> pd.DataFrame:
         for names in (_FIGURES, _COUNTS):
             for record, columns in names.items():
                 row |= {name: getattr(getattr(result, record), name) for name in columns}
+        row |= dict(_model_columns(result, _MODEL_FIGURES))
+        row |= dict(_model_columns(result, _MODEL_COUNTS))
         rows.append(row)
     figures = [name for names in _FIGURES.values() for name in names]
     counts = ["number", *(name for names in _COUNTS.values() for name in names)]
+    for result in results:
+        figures += [n for n, _ in _model_columns(result, _MODEL_FIGURES) if n not in figures]
+        counts += [n for n, _ in _model_columns(result, _MODEL_COUNTS) if n not in counts]
     texts = ["origin", "state", "failure", "cause"]
     table = _typed(rows, figures, counts, texts)
     return table.astype({"origin": "category", "state": "category"}).set_index("number")
@@ -117,6 +125,15 @@ def _settings(result: TrialResult) -> Iterator[tuple[str, Any]]:
     """Yield the settings of a trial as columns: `setting.workers`, `setting.jvm.-Xmx`."""
     for name, value in flat(result.config.to_dict()).items():
         yield f"setting.{name}", value
+
+
+def _model_columns(result: TrialResult, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield these figures of each model as columns: `mix.cat.p99_s`."""
+    for kind, records in (("mix", result.mix), ("background", result.background)):
+        for record in records:
+            for name in names:
+                if hasattr(record, name):
+                    yield f"{kind}.{record.model}.{name}", getattr(record, name)
 
 
 def _typed(

@@ -241,7 +241,9 @@ class Run:
     def dataframe(self, kind: FrameKind = "trials") -> pd.DataFrame:
         """Return the trials, the windows or the predictions as a typed pandas frame.
 
-        Rates are in requests/s, times in seconds. Columns `setting.NAME` are the settings.
+        Rates are in requests/s, times in seconds. Columns `setting.NAME` are the settings. Models
+        of a mix have `mix.MODEL.p50_s`, `p95_s`, `p99_s`, `rate_rps`, `sent` and `failed`; those of
+        the background `background.MODEL.p50_s` and so on.
 
         Args:
             kind:

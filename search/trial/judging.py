@@ -13,6 +13,7 @@ from loadgen.rate.verdict import Verdict
 from search.spec.sweep_loads import SweepLoad
 from search.trial.background import background_records
 from search.trial.load_result import LoadResult
+from search.trial.mix import mix_records
 from search.trial.observation import WindowObservation, observation_of
 from search.trial.request import TrialRequest
 from search.trial.result import (
@@ -68,6 +69,7 @@ def judge_trial(
         )
     sustained = best if state is TrialState.COMPLETE else None
     metrics = _server_metrics(windows, best)
+    deciding = best.measurement if best else (None, *windows)[-1]
     return TrialResult(
         number=request.number,
         origin=request.origin,
@@ -83,7 +85,8 @@ def judge_trial(
         host=with_cpu_shares(host or HostRecord(), windows),
         timing=timing or TimingRecord(),
         warnings=(*found.warnings, *_disturbances(windows)),
-        background=background_records(best.measurement if best else (None, *windows)[-1]),
+        background=background_records(deciding),
+        mix=mix_records(deciding),
     )
 
 

@@ -14,6 +14,7 @@ from loadgen.rate.result import StopReason
 from search.trial.background import BackgroundRecord
 from search.trial.explain import explain
 from search.trial.load_result import LoadResult
+from search.trial.mix import MixRecord
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.serializing import JsonConfig
@@ -226,6 +227,7 @@ class TrialResult:
         warnings: reasons why the figures are less certain, one sentence each.
         loads: in a sweep, the result of each load, in order.
         background: what other models of the server answered meanwhile.
+        mix: what each model of the mix answered; empty without a mix.
         predicted: the rate that was predicted before the trial; None without a prediction.
     """
 
@@ -244,6 +246,7 @@ class TrialResult:
     warnings: tuple[str, ...] = ()
     loads: tuple[LoadResult, ...] = ()
     background: tuple[BackgroundRecord, ...] = ()
+    mix: tuple[MixRecord, ...] = ()
     predicted: PredictedRate | None = None
 
     @classmethod

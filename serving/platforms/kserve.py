@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from serving.errors import ConfigError
 from serving.platforms.files import (
@@ -30,6 +31,18 @@ ARGUMENTS = (
     f"--model-store={_MOUNT}/{MODEL_STORE}",
     f"--ts-config={_MOUNT}/{CONFIG_FILE}",
 )
+
+
+def prediction_path(model: str, envelope: str) -> str:
+    """Return the path of requests for a prediction of a model.
+
+    Args:
+        envelope: the one that the platform sets; protocol v1 if it is another.
+    """
+    name = quote(model, safe="")
+    return (
+        f"/v2/models/{name}/infer" if envelope == ENVELOPES["v2"] else f"/v1/models/{name}:predict"
+    )
 
 
 def is_inference_service(documents: Sequence[Mapping[str, Any]]) -> bool:

@@ -15,7 +15,7 @@ from loadgen.client import Client
 from loadgen.dispatch import SWEEP_S
 from loadgen.errors import GeneratorDefectError
 from loadgen.measurement import Load
-from loadgen.payloads import Payload
+from loadgen.payloads import Payload, combine
 from loadgen.posting import Post, Receiver
 from loadgen.schedule import Burst, Closed, Constant, Schedule, Share
 from loadgen.window import Window
@@ -35,6 +35,22 @@ async def test_client_accounts_for_every_scheduled_request() -> None:
     assert len(measured.latency) == len(measured.lateness) == 200
     latency, service = measured.latency.quantile(0.5), measured.service.quantile(0.5)
     assert latency and service and 0.005 <= service <= latency
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
+async def test_client_measures_the_latency_of_each_group(fast: bool) -> None:
+    payloads = combine(
+        {
+            "right": ([Payload(b"{}", contains="ok")], 3),
+            "wrong": ([Payload(b"{}", contains="never")], 1),
+        }
+    )
+    with stub(service_s=0.005, batch=8) as url:
+        measured = await Client(payloads, url, fast=fast).run(Load(Constant(100), 2.0, 5.0))
+    right, wrong = measured.groups["right"], measured.groups["wrong"]
+    assert (right.ended, right.failed) == (150, 0)
+    assert (wrong.ended, wrong.errors) == (50, {"wrong body": 50})
+    assert wrong.latency.quantile(0.5) >= 5.0 > right.latency.quantile(0.99) >= 0.005
 
 
 async def test_client_shares_are_parts_of_one_schedule() -> None:

@@ -1,10 +1,11 @@
 """Tests of the measurement of a window."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from loadgen.measurement import Load, merge
+from loadgen.measurement import Group, Load, merge
 from loadgen.schedule import Constant
 from tests.loadgen.conftest import late_window
 from tests.simulated import SimulatedServers
@@ -35,6 +36,23 @@ async def test_merge_adds_up_the_parts_of_a_window() -> None:
     assert (both.scheduled, both.succeeded) == (2 * one.scheduled, 2 * one.succeeded)
     assert both.goodput_rps == pytest.approx(2 * one.goodput_rps)
     assert len(both.latency) == 2 * len(one.latency)
+
+
+async def test_merge_adds_up_the_groups_of_a_mix() -> None:
+    one = await SimulatedServers(0.01).measure(Load(Constant(50), 1))
+    groups = []
+    for seconds, name in ((0.1, "cat"), (0.3, "cat"), (0.2, "dog")):
+        group = Group(errors=Counter({"timeout": 1}))
+        group.latency.record(seconds)
+        groups.append({name: group})
+    both = merge([replace(one, groups=each) for each in groups])
+    assert {name: (g.ended, g.failed) for name, g in both.groups.items()} == {
+        "cat": (2, 2),
+        "dog": (1, 1),
+    }
+    assert both.groups["cat"].latency.quantile(1.0) == pytest.approx(0.3, rel=0.01)
+    assert groups[0]["cat"].ended == 1, "the parts stay as they are"
+    assert both.summary()["groups"]["dog"]["latency_s"]["p99"] == pytest.approx(0.2, rel=0.01)
 
 
 async def test_merge_keeps_the_answers_after_the_end_of_the_shorter_part() -> None:

@@ -64,6 +64,33 @@ def test_window_counts_unsent_requests() -> None:
     assert len(measured.latency) == 2
 
 
+def test_window_counts_the_results_of_each_group() -> None:
+    window = Window(Load(Constant(1), 10.0, timeout_s=20.0))
+    for due, group in ((-1.0, "cat"), (-3.0, "dog"), (-3.0, "dog"), (-30.0, "dog")):
+        window.sent(due, window.now())
+        window.succeeded(due, window.now(), group)
+    window.count_buffered()
+    window.sent(0.0, window.now())
+    window.failed(window.now(), "status 503", "cat")
+    measured = window.result()
+    cat, dog = measured.groups["cat"], measured.groups["dog"]
+    assert (cat.ended, cat.failed, cat.errors) == (2, 1, {"status 503": 1})
+    assert (dog.ended, dog.failed, dog.errors) == (3, 1, {"timeout": 1})
+    assert cat.ended + dog.ended == len(measured.latency) == 5
+    assert cat.errors + dog.errors == measured.errors
+    assert cat.latency.quantile(0.5) == pytest.approx(1.0, rel=0.1)
+    assert dog.latency.quantile(0.5) == pytest.approx(3.0, rel=0.1)
+
+
+def test_window_without_a_mix_has_no_groups() -> None:
+    window = Window(Load(Constant(1), 10.0))
+    window.sent(0.0, window.now())
+    window.succeeded(0.0, window.now())
+    window.sent(0.0, window.now())
+    window.failed(0.0, "reset")
+    assert window.result().groups == {}
+
+
 @contextmanager
 def spinning(core: int) -> Iterator[None]:
     """Run a process that keeps a core busy."""

@@ -106,6 +106,11 @@ def test_tune_export_and_verify_two_models_under_a_mix(
         wanted = trial["config"]["models"]["dog"]
         assert {name: dog[name] for name in wanted} == wanted and dog["workers"] == 1
     best = report(folder)["best"]
+    cat, dog = best["mix"]
+    assert (cat["model"], dog["model"]) == ("cat", "dog") and cat["failed"] == dog["failed"] == 0
+    assert cat["sent"] == pytest.approx(3 * dog["sent"], abs=6)
+    assert dog["p50_s"] >= BATCH_S["dog"] and cat["p50_s"] >= BATCH_S["cat"]
+    assert "| dog | trial" in (folder / "report.md").read_text()
     for trial in records:
         # A quarter of the requests are for dog, whose batches take twice as long as cat's.
         capacity = [
@@ -127,7 +132,15 @@ def test_tune_export_and_verify_two_models_under_a_mix(
     for name, settings in chosen.items():
         assert entries[name]["1.0"]["batchSize"] == settings["batch_size"]
         assert entries[name]["1.0"]["minWorkers"] == settings["workers"]
-    verified = servetune("verify", folder / "best", "--against", folder, "--windows", 1)
+    verify_against(folder, "best")
+    exported = servetune("export", folder, "--format", "kserve")
+    output, _ = exported.communicate(timeout=60)
+    assert exported.returncode == 0, output
+    verify_against(folder, "best-kserve")
+
+
+def verify_against(folder: Path, exported: str) -> None:
+    verified = servetune("verify", folder / exported, "--against", folder, "--windows", 1)
     verification, _ = verified.communicate(timeout=180)
     # All settings are as claimed; whether the rate holds now depends on the host.
     verdict = "PASS" if verified.returncode == 0 else "FAIL: claimed rate"

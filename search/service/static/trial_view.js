@@ -60,7 +60,10 @@ function otherModels(record) {
   const loads = (record.background || []).map((load) =>
     `${load.model} at ${formatRate(load.rate_rps)} rps in the background: p50 ${formatSeconds(load.p50_s)} s, `
     + `p99 ${formatSeconds(load.p99_s)} s, ${load.failed} of ${load.scheduled} failed`);
-  return [...served, ...loads];
+  const mix = (record.mix || []).map((load) =>
+    `${load.model} in the mix at ${formatRate(load.rate_rps)} rps: p50 ${formatSeconds(load.p50_s)} s, `
+    + `p95 ${formatSeconds(load.p95_s)} s, p99 ${formatSeconds(load.p99_s)} s, ${load.failed} of ${load.sent} failed`);
+  return [...served, ...mix, ...loads];
 }
 
 const textBlock = (...children) => el("pre", { tabindex: "0" }, ...children);

@@ -53,6 +53,8 @@ def test_mix_depends_on_relative_weights_only(scale: float) -> None:
 def test_combine_gives_each_group_its_share() -> None:
     a = [Payload(b"a", weight=3), Payload(b"A")]
     b = [Payload(str(i).encode()) for i in range(100)]
-    counts = Counter(bodies(combine([(a, 3), (b, 1)]), 1600))
+    combined = combine({"first": (a, 3), "second": (b, 1)})
+    assert [payload.group for payload in combined] == [*["first"] * 2, *["second"] * 100]
+    counts = Counter(bodies(combined, 1600))
     assert abs(counts[b"a"] - 900) <= 2 and abs(counts[b"A"] - 300) <= 2
     assert sum(counts.values()) - counts[b"a"] - counts[b"A"] == pytest.approx(400, abs=4)

@@ -314,7 +314,7 @@ def test_referenced_files_names_every_file_and_reads_none(path: Path) -> None:
         ('{"body": "x", "headers": {"X-A": 7}}', "line 1: header X-A must be a string (got 7)"),
         ('{"body": "x", "headers": {"X-A": {"a": "b"}}}', "line 1: header X-A must be a string (got"),
         # F34b
-        ('{"body": "x", "expect": null}', "line 1: expect must be a JSON object (got null)"),
+        ('{"body": "x", "expect": null}', "line 1: expect must be a JSON object (got null); remove it"),
         ('{"body": "x", "expect": []}', "line 1: expect must be a JSON object (got [])"),
         ('{"body": "x", "expect": {"matches": null}}', "line 1: expect.matches must be a string (got null)"),
         ('{"body": "x", "expect": {"json": null}}', "line 1: expect.json must be a JSON object (got null)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.law import Law
@@ -12,10 +13,10 @@ from benchmarks.simulated import SimulatedStub
 from loadgen.client import Client
 from loadgen.errors import GeneratorLostError
 from loadgen.fleet import Fleet
-from loadgen.measurement import Load, Measurement, Until
+from loadgen.measurement import BIN_S, Load, Measurement, Until
 from loadgen.payloads import Payload
 from loadgen.rate.goal import Goal
-from loadgen.rate.saturate import MAX_USERS, find_saturating_users, slow_goal
+from loadgen.rate.saturate import MAX_USERS, find_saturating_users, slow_goal, throughput_rps
 from loadgen.rate.search import RateSearch
 from loadgen.schedule import Closed
 from tests.simulated import SimulatedServers
@@ -44,6 +45,51 @@ async def test_find_saturating_users_fills_every_batch(law: Law) -> None:
     assert places < found.users <= max(8 * places, 16)
     assert found.latency_s == pytest.approx(law.delay_s + law.mean_s(1), rel=0.1)
     assert not found.warnings
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        Law(workers=2, batch=8, service_s=60.0),
+        Law(workers=4, batch=4, service_s=20.0),
+        Law(workers=1, batch=64, service_s=30.0, delay_s=0.5),
+        Law(workers=8, batch=1, service_s=45.0),
+        Law(workers=1, batch=32, service_s=20.0, each_s=0.5),
+    ],
+    ids=str,
+)
+async def test_find_saturating_users_of_a_slow_server_with_batches(law: Law) -> None:
+    goal = Goal(timeout_s=12 * law.service_s)
+    stub = SimulatedStub(law, 0)
+    found = await find_saturating_users(stub, goal)
+    assert found.throughput_rps == pytest.approx(law.capacity_rps, rel=0.1)
+    places = law.workers * law.batch
+    assert places < found.users <= 2 * places
+    assert not found.warnings
+
+
+@pytest.mark.parametrize(
+    ("answers", "latency_s", "expected_rps"),
+    [
+        pytest.param([13, 16, 16, 16, 3], 20.0, 0.8, id="the first and the last batches not full"),
+        pytest.param([13, 16, 3], 20.0, 32 / 60, id="too few rounds between them"),
+        pytest.param([16], 20.0, 0.8, id="one round"),
+        pytest.param([4, 4, 4, 4, 4], 20.0, 0.2, id="no batches"),
+        pytest.param([13, 16, 16, 16, 3], 0.0, 0.64, id="unknown latency"),
+    ],
+)
+async def test_throughput_of_a_single_round(
+    answers: list[int], latency_s: float, expected_rps: float
+) -> None:
+    users = sum(answers)
+    window = await SimulatedServers(0.1).measure(Load(Closed(users, users), 400.0))
+    good = np.zeros(int(20 * len(answers) / BIN_S) + 1, dtype=np.int64)
+    for number, count in enumerate(answers, 1):
+        # Answers of a batch come up to 40 ms late.
+        good[int(20 * number / BIN_S) - 2] += count - 1
+        good[int(20 * number / BIN_S)] += 1
+    measured = replace(window, good=good, span_s=len(good) * BIN_S)
+    assert throughput_rps(measured, latency_s) == pytest.approx(expected_rps, rel=0.01)
 
 
 async def test_search_after_the_ramp_finds_the_capacity_of_large_batches() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import yaml
 from search.errors import RunError
 from search.export.common import ExportFormat
 from search.export.verify import ExportedFiles, compare_settings, verify
+from search.spec.importing import import_files
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from serving.archive import Archive
@@ -21,7 +23,9 @@ from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 
 ZOO = {"workers": 3, "batch_size": 4}
-FORMATS = tuple(f for f in ExportFormat if f not in (ExportFormat.SAGEMAKER, ExportFormat.KSERVE))
+FORMATS = tuple(f for f in ExportFormat if f is not ExportFormat.SAGEMAKER)
+#: The properties of these are not in a snapshot.
+STORES = tuple(f for f in FORMATS if f is not ExportFormat.KSERVE)
 
 
 @pytest.fixture
@@ -55,10 +59,44 @@ def failures(outcome: Outcome, folder: Path, model_store: Path | None = None) ->
 def test_export_of_two_models_passes_its_checks(two: Outcome, export_format: ExportFormat) -> None:
     result = export_best(two, export_format)
     assert failures(two, result.folder) == {}
-    properties = javaproperties.loads((result.folder / "config.properties").read_text())
-    assert properties["load_models"] == "echo.mar,zoo.mar"
     script = result.folder / "start.sh"
     assert not script.exists() or "echo.mar, zoo.mar" in script.read_text()
+
+
+@pytest.mark.parametrize("export_format", STORES)
+def test_export_of_two_models_loads_both(two: Outcome, export_format: ExportFormat) -> None:
+    folder = export_best(two, export_format).folder
+    properties = javaproperties.loads((folder / "config.properties").read_text())
+    assert properties["load_models"] == "echo.mar,zoo.mar"
+
+
+def test_export_for_kserve_has_every_model_with_every_setting_in_its_snapshot(two: Outcome) -> None:
+    result = export_best(two, ExportFormat.KSERVE)
+    text = (result.folder / "config" / "config.properties").read_text()
+    snapshot = json.loads(javaproperties.loads(text)["model_snapshot"])
+    # KServe's own server reads the file line by line, and registers each model of the snapshot.
+    assert json.loads(text.partition("model_snapshot=")[2].splitlines()[0]) == snapshot
+    assert snapshot["modelCount"] == 2 and list(snapshot["models"]) == ["echo", "zoo"]
+    assert snapshot["models"]["zoo"] == {
+        "1.0": {
+            **{"defaultVersion": True, "marName": "zoo.mar", "minWorkers": 3, "maxWorkers": 3},
+            **{"batchSize": 4, "maxBatchDelay": 100, "responseTimeout": 120},
+        }
+    }
+    readme = (result.folder / "README.md").read_text()
+    assert "`echo.mar`, `zoo.mar`" in readme and "/v1/models/zoo:predict" in readme
+    assert "the platform sets models" not in "".join(result.notes)
+
+
+def test_export_for_kserve_is_imported_with_both_models(two: Outcome, tmp_path: Path) -> None:
+    folder = export_best(two, ExportFormat.KSERVE).folder
+    assert two.best is not None
+    shutil.copy(two.spec.model.archive, tmp_path / "elsewhere")
+    imported = import_files([folder], tmp_path / "elsewhere" / "echo.mar")
+    deployment = imported.deployment.with_models([Archive.read(tmp_path / "elsewhere" / "zoo.mar")])
+    config = deployment.config
+    assert (config.workers, config.batch_size) == (two.best.config.workers or 1, 64)
+    assert config.models["zoo"] == {**ZOO, "max_batch_delay_ms": 100, "response_timeout_s": 120}
 
 
 @pytest.mark.parametrize("export_format", [f for f in ExportFormat if f not in FORMATS])

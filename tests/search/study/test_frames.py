@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,8 @@ import pytest
 from search.formats import MEASUREMENTS_VERSION
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
+from search.trial.background import BackgroundRecord
+from search.trial.mix import MixRecord
 from serving.config import ServerConfig
 from tests.results import trial_result
 
@@ -52,6 +55,25 @@ def test_dataframe_of_trials_has_a_column_for_each_setting_of_another_model(tmp_
     table = run.dataframe()
     assert table.loc[0, "setting.models.zoo.v2.workers"] == 3
     assert table.loc[0, "setting.models.zoo.v2.runtimeType"] == "PYTHON"
+
+
+def test_dataframe_of_trials_has_the_latency_of_each_model_with_a_load(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    mix = (MixRecord("cat", 30.0, 90, 1, 1.0, 2.0, 4.0), MixRecord("dog.v2", 10.0, 30))
+    background = (BackgroundRecord("owl", 8.0, 40, 2, 0.1, 0.2),)
+    for number, loads in enumerate(({}, {"mix": mix, "background": background})):
+        result = trial_result(number, 100.0)
+        run.append(replace(result, **loads))
+    table = run.dataframe()
+    assert table["mix.cat.p99_s"].dtype == "float64" and table["mix.cat.sent"].dtype == "Int64"
+    assert table.loc[1, ["mix.cat.p50_s", "mix.cat.p95_s", "mix.cat.p99_s"]].tolist() == [1, 2, 4]
+    assert table.loc[1, ["mix.cat.sent", "mix.cat.failed", "mix.dog.v2.sent"]].tolist() == [
+        90,
+        1,
+        30,
+    ]
+    assert table.loc[1, ["background.owl.scheduled", "background.owl.p99_s"]].tolist() == [40, 0.2]
+    assert pd.isna(table.loc[0, "mix.cat.p99_s"]) and pd.isna(table.loc[1, "mix.dog.v2.p99_s"])
 
 
 def test_dataframe_of_windows_has_a_row_for_each_window(outcome: Outcome) -> None:

@@ -1,10 +1,11 @@
 """The result of a trial from its windows."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from loadgen.measurement import Load, Measurement
+from loadgen.measurement import Group, Load, Measurement
 from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.search import RateSearch
@@ -16,6 +17,7 @@ from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import ServerRecord, TrialResult, TrialState
 from serving.config import ServerConfig
 from serving.metrics import ServerWindow
+from tests.results import trial_result
 from tests.simulated import SimulatedServers
 
 
@@ -122,7 +124,7 @@ async def test_judge_trial_never_reports_more_busy_workers_than_there_are() -> N
 
 
 @pytest.mark.parametrize(("lower_rps", "expected"), [(20.0, 2), (None, 4)])
-async def test_judge_trial_records_the_background_of_the_deciding_window(
+async def test_judge_trial_records_other_loads_of_the_deciding_window(
     lower_rps: float | None, expected: int
 ) -> None:
     load = Load(Constant(20.0), 1.0)
@@ -130,7 +132,8 @@ async def test_judge_trial_records_the_background_of_the_deciding_window(
     for number in (1, 2, 3, 4):
         background = await SimulatedServers(0.01 * number, fail_every=10).measure(load)
         window = await SimulatedServers(0.01).measure(load)
-        windows.append(replace(window, background={"zoo": background}))
+        mix = {"dog": group_of(background), "cat": group_of(window)}
+        windows.append(replace(window, background={"zoo": background}, groups=mix))
     best = Probe(20.0, Verdict.PASS, "", windows[1])
     failed = Probe(30.0, Verdict.FAIL, "", windows[3])
     found = SustainedRate(
@@ -148,4 +151,20 @@ async def test_judge_trial_records_the_background_of_the_deciding_window(
     (record,) = result.background
     assert (record.model, record.rate_rps, record.scheduled, record.failed) == ("zoo", 20, 20, 2)
     assert record.p50_s == pytest.approx(0.01 * expected, rel=0.1)
-    assert TrialResult.from_dict(result.to_dict()).background == result.background
+    cat, dog = result.mix
+    assert (cat.model, cat.rate_rps, cat.sent, cat.failed) == ("cat", 20, 20, 0)
+    assert (dog.model, dog.rate_rps, dog.sent, dog.failed) == ("dog", 20, 20, 2)
+    assert dog.p50_s == pytest.approx(0.01 * expected, rel=0.1)
+    assert dog.p99_s == dog.p95_s == dog.p50_s and cat.p99_s == pytest.approx(0.01, rel=0.1)
+    read = TrialResult.from_dict(result.to_dict())
+    assert (read.background, read.mix) == (result.background, result.mix)
+
+
+def group_of(window: Measurement) -> Group:
+    return Group(window.latency, Counter(window.errors))
+
+
+def test_judge_trial_reads_a_record_without_a_mix() -> None:
+    data = trial_result(0, 100.0).to_dict()
+    del data["mix"]
+    assert TrialResult.from_dict(data).mix == ()
