@@ -26,6 +26,7 @@ from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
 from search.study.json_lines import append_line, complete_lines, format_line
 from search.trial.result import TrialResult
+from serving.safe_yaml import load_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +136,7 @@ class Run:
     def _read(self) -> dict[str, Any]:
         path = self.folder / "spec.yaml"
         try:
-            data = yaml.safe_load(path.read_text())
+            data = load_yaml(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunError(f"{path} cannot be read: {first_line(str(error))}") from None
         if not isinstance(data, dict):
