@@ -24,6 +24,7 @@ import yaml
 
 from loadgen.errors import PayloadError
 from loadgen.payloads import referenced_files
+from search.service.zip_checks import zip_problem
 from serving.archive import MANIFEST
 from serving.safe_yaml import LimitError, check_yaml
 
@@ -223,6 +224,8 @@ def _check_zip(path: Path) -> dict[str, bytes]:
                 if sizes[name] > MAX_TEXT_BYTES:
                     raise FileProblem(f"{name} of {path} is larger than {MAX_TEXT_BYTES} bytes")
                 texts[name] = mar.read(name)
+        if (problem := zip_problem(mar)) is not None:
+            raise FileProblem(f"{path}: {problem}; pack it again")
     return texts
 
 

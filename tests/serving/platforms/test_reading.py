@@ -201,5 +201,5 @@ def test_read_platform_refuses_yaml_that_would_exhaust_python(
     services = "services: {ts: {image: torchserve, command: *a29}}\n"
     spec = "kind: Deployment\nspec: {template: {spec: {containers: *a29}}}\n"
     (tmp_path / name).write_text(text + (services if name == "compose.yaml" else spec))
-    with pytest.raises(ConfigError, match="is not valid YAML: .* more than"):
+    with pytest.raises(ConfigError, match=r"is not valid YAML: .* more than"):
         read_platform(tmp_path / name)
