@@ -22,7 +22,7 @@ from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
 from serving.key_pair import PASSWORD, KeyPair
-from serving.properties import SET_BY_SERVETUNE, TLS_KEYS
+from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, VARIABLES_SET_BY_SERVETUNE
 from serving.reading import (
     VARIABLES,
     OtherModel,
@@ -140,7 +140,7 @@ class Deployment:
         reads_variables = lines.get("enable_envvars_config") == "true"
         if reads_variables:  # They are among the lines now.
             variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
-        for name in _PLACE_VARIABLES & variables.keys():
+        for name in (_PLACE_VARIABLES | VARIABLES_SET_BY_SERVETUNE) & variables.keys():
             unused[name] = variables.pop(name)
         models = find_models(lines, archive)
         archive = archive.registered_as(models.name)
