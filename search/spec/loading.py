@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -118,6 +119,10 @@ _TYPES = {
 }
 
 
+#: Paths of URLs, which may be secrets or have a password: a message does not quote them.
+_SECRET_PATH = re.compile(r"notify|output\.(storage|mlflow)")
+
+
 def problems_of(error: ValidationError, model: type[BaseModel] = StudySpec) -> list[SpecProblem]:
     """Return each problem once, with its path.
 
@@ -136,17 +141,18 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> list[SpecProble
             at = f"{path}." if path else ""
             problems += [SpecProblem(f"{at}{r.path}", r.message) for r in inner.records]
             continue
+        got = "" if _SECRET_PATH.match(path) else f" (got {value!r})"
         if kind in _BOUNDS:
             sign, key = _BOUNDS[kind]
-            problem = f"must be {sign} {context[key]} (got {value!r})"
+            problem = f"must be {sign} {context[key]}{got}"
         elif kind == "extra_forbidden":
             problem = f"unknown key; known keys are {', '.join(_known_keys(item['loc'], model))}"
         elif kind == "missing":
             problem = "is missing"
         elif kind in _TYPES:
-            problem = f"must be {_TYPES[kind]} (got {value!r})"
+            problem = f"must be {_TYPES[kind]}{got}"
         elif kind == "literal_error":
-            problem = f"must be {context['expected']} (got {value!r})"
+            problem = f"must be {context['expected']}{got}"
         elif kind == "too_short":
             problem = "is empty"
         else:

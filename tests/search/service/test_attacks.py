@@ -432,24 +432,91 @@ async def test_service_answers_beside_1000_idle_connections(client: Client) -> N
 # --- secrets ------------------------------------------------------------------------------
 
 
-async def test_no_answer_contains_the_token(
-    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
-) -> None:
-    job = await submit(client, store, spec)
+SECRETS = {
+    "the service's token": TOKEN,
+    "a variable of the baseline": "hf_of-the-tests",
+    "a variable of the file of secrets": "plain-of-the-tests",
+    "a password in config.properties": "keystore-of-the-tests",
+    "the URL of a webhook": "hook-of-the-tests",
+}
+
+
+@pytest.fixture
+async def secret_job(
+    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any], root: Path
+) -> Job:
+    """A job that is over, with every kind of secret."""
+    token, variable, plain, password, hook = SECRETS.values()
+    (root / "config.properties").write_text(f"job_queue_size=7\nkeystore_pass={password}\n")
+    (root / "environment").write_text(f"HF_TOKEN={variable}\nA=b\n")
+    (root / "secrets").write_text(f"PLAIN={plain}\n")
+    files = {"properties": "config.properties", "secrets": "secrets"}
+    notify = [{"url": f"http://127.0.0.1:9/{hook}", "on": ["stopped"]}]
+    job = await submit(client, store, {**spec, "serving": {"baseline": files}, "notify": notify})
     await wait_until_running(job, runner)
+    write_run(job)
     runner.end(job)
     await wait_for_state(job, JobState.FINISHED)
+    return job
+
+
+async def test_no_answer_contains_a_secret(client: Client, secret_job: Job) -> None:
     app = client.app
     assert app is not None
-    for route in [route for route in app.router.routes() if route.method == "GET"]:
+    spec = secret_job.spec_path.read_text()
+    bodies = {"/v1/check": spec, "/v1/jobs": spec.replace("requests.jsonl", "none.jsonl")}
+    paths = {}
+    for route in app.router.routes():
         path = (route.resource.canonical if route.resource else "").format(
-            id=job.id, number=0, filename="main.js"
+            id=secret_job.id, number=0, filename="main.js"
         )
-        answer = await client.get(path)
+        paths[route.method, path] = f"{path}?rps=10" if path.endswith("/plan") else path
+    # The job is resumed and stopped at the end.
+    order = ("HEAD", "GET", "POST", "DELETE")
+    for method, path in sorted(paths, key=lambda key: (order.index(key[0]), key[1])):
+        body = bodies.get(path, "") if method == "POST" else None
+        answer = await client.request(method, paths[method, path], data=body)
         text = (await answer.read()).decode(errors="replace")
-        assert TOKEN not in text + str(answer.headers), path
-    files = [path for path in job.folder.rglob("*") if path.is_file()]
-    assert files and not [path for path in files if TOKEN in path.read_text(errors="replace")]
+        if method == "GET" and path != "/static":
+            assert answer.status == 200, (path, text)
+        for name, secret in SECRETS.items():
+            assert secret not in text + str(answer.headers), (name, method, path)
+
+
+async def test_no_refusal_contains_a_secret(client: Client, spec: dict[str, Any]) -> None:
+    """What is refused is quoted, but not what may be a secret."""
+    hook = SECRETS["the URL of a webhook"]
+    urls = (f"http://u:{hook}@127.0.0.1/", f"ftp://127.0.0.1/{hook}", f"http://10.0.0.1/{hook}")
+    sections: list[dict[str, Any]] = [
+        *({"notify": [{"url": url}]} for url in (*urls, f"http://127.0.0.1/{hook} ", [hook])),
+        *({"output": {"mlflow": url}} for url in urls),
+        {"output": {"storage": f"postgresql://u:{hook}@127.0.0.1/d"}},
+        {"notify": [{"address": hook}]},
+        {"notify": [hook]},
+        {"notify": hook},
+    ]
+    for path in ("/v1/check", "/v1/jobs"):
+        for section in sections:
+            answer = await client.post(path, data=yaml.safe_dump({**spec, **section}))
+            text = await answer.text()
+            assert hook not in text, (path, section)
+            is_fine = path == "/v1/check" and answer.status == 200
+            assert is_fine or answer.status == 422, (path, section, text)
+
+
+async def test_no_file_of_a_run_contains_a_secret(secret_job: Job) -> None:
+    files = [path for path in secret_job.folder.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        text = path.read_text(errors="replace")
+        found = {name for name, secret in SECRETS.items() if secret in text}
+        # The webhook must be called later; only the owner may read its URL.
+        if "the URL of a webhook" in found:
+            assert path.name == "spec.yaml"
+            is_private = path.parent == secret_job.folder or not path.stat().st_mode & 0o077
+            assert is_private and not secret_job.folder.stat().st_mode & 0o077
+            found.remove("the URL of a webhook")
+        assert found == set(), path
 
 
 def test_job_with_any_id_stays_in_its_folder(store: JobStore) -> None:
