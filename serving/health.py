@@ -142,9 +142,7 @@ class ServerHealth:
             return self.error(
                 FailureKind.OUT_OF_MEMORY, "the kernel killed TorchServe during its start"
             )
-        return self.error(
-            FailureKind.NO_START, f"TorchServe exited with status {status} during its start"
-        )
+        return self.error(FailureKind.NO_START, f"TorchServe {_ending(status)} during its start")
 
     def exit_while_running(self, status: int | None) -> ServerError:
         """Return the reason why the server exited after its start; `status` as above."""
@@ -152,7 +150,7 @@ class ServerHealth:
             return self._supervisor_killed()
         is_oom = self._oom.observe(killed=_is_sigkill(status))
         kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.SERVER_DIED
-        return self.error(kind, f"TorchServe exited with status {status}")
+        return self.error(kind, f"TorchServe {_ending(status)}")
 
     def _supervisor_killed(self) -> ServerError:
         return self.error(
@@ -267,3 +265,12 @@ def memory_bytes(process: psutil.Process) -> int:
 
 def _is_sigkill(status: int | None) -> bool:
     return status == -signal.SIGKILL
+
+
+def _ending(status: int) -> str:
+    """Return how a process ended; a negative status is that of a signal."""
+    return (
+        f"was killed by {signal.Signals(-status).name}"
+        if status < 0
+        else f"exited with status {status}"
+    )

@@ -261,8 +261,8 @@ def test_exit_during_start_names_reason(
 @pytest.mark.parametrize(
     ("status", "kills", "sentence"),
     [
-        pytest.param(-9, 3, "server died: TorchServe exited with status -9", id="status"),
-        pytest.param(-9, 4, "out of memory: TorchServe exited with status -9", id="memory"),
+        pytest.param(-9, 3, "server died: TorchServe was killed by SIGKILL", id="status"),
+        pytest.param(-9, 4, "out of memory: TorchServe was killed by SIGKILL", id="memory"),
         pytest.param(1, 4, "server died: TorchServe exited with status 1", id="other process"),
         pytest.param(None, 4, "server died: TorchServe's supervisor was killed", id="supervisor"),
     ],

@@ -446,7 +446,7 @@ async def secret_job(
     client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any], root: Path
 ) -> Job:
     """A job that is over, with every kind of secret."""
-    token, variable, plain, password, hook = SECRETS.values()
+    _, variable, plain, password, hook = SECRETS.values()
     (root / "config.properties").write_text(f"job_queue_size=7\nkeystore_pass={password}\n")
     (root / "environment").write_text(f"HF_TOKEN={variable}\nA=b\n")
     (root / "secrets").write_text(f"PLAIN={plain}\n")
