@@ -142,7 +142,11 @@ class ServerHealth:
             return self.error(
                 FailureKind.OUT_OF_MEMORY, "the kernel killed TorchServe during its start"
             )
-        return self.error(FailureKind.NO_START, f"TorchServe {_ending(status)} during its start")
+        return self.error(
+            FailureKind.NO_START,
+            f"TorchServe {_ending(status)} during its start",
+            host_fault=_is_sigkill(status),
+        )
 
     def exit_while_running(self, status: int | None) -> ServerError:
         """Return the reason why the server exited after its start; `status` as above."""
@@ -150,7 +154,9 @@ class ServerHealth:
             return self._supervisor_killed()
         is_oom = self._oom.observe(killed=_is_sigkill(status))
         kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.SERVER_DIED
-        return self.error(kind, f"TorchServe {_ending(status)}")
+        # It does not kill itself.
+        is_host_fault = _is_sigkill(status) and not is_oom
+        return self.error(kind, f"TorchServe {_ending(status)}", is_host_fault)
 
     def _supervisor_killed(self) -> ServerError:
         return self.error(
