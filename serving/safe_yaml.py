@@ -58,7 +58,7 @@ def check_yaml(text: str | bytes, allow_aliases: bool = True) -> None:
             if not allow_aliases:
                 raise _error("aliases (*name) are not allowed: repeat the value instead", event)
             # An undefined one is reported when the text is loaded.
-            size = anchors.get(event.anchor, _Size())
+            size = anchors.get(event.anchor or "", _Size())
             if any(value.anchor == event.anchor for value in open_values):
                 raise _error(f"*{event.anchor} is inside of itself", event)
         elif isinstance(event, yaml.ScalarEvent):
@@ -85,7 +85,8 @@ def _check_number(event: yaml.ScalarEvent) -> None:
 
 
 def _error(problem: str, event: yaml.Event) -> LimitError:
-    return LimitError(problem=problem, problem_mark=event.start_mark)
+    mark: Any = event.start_mark
+    return LimitError(problem=problem, problem_mark=mark)
 
 
 def load_yaml(text: str | bytes) -> Any:

@@ -25,7 +25,7 @@ from search.service.answers import figures_view, pareto_view, plan_view
 from search.service.demo import demo_specification
 from search.service.errors import RequestError
 from search.service.event_stream import EventStreams
-from search.service.job_queue import JobQueue, requeue_job, stop_job
+from search.service.job_queue import JobQueue, Line, requeue_job, stop_job
 from search.service.jobs import Job, JobState, JobStore
 from search.service.metrics import JobMetrics
 from search.service.openapi import document
@@ -221,8 +221,8 @@ class Service:
     async def _list_jobs(self, request: web.Request) -> web.StreamResponse:
         def build() -> JobsView:
             newest_first = list(reversed(self._store.all()))
-            positions = self._queue.positions()
-            return JobsView(jobs=[self._job_view(job, positions) for job in newest_first])
+            line = self._queue.line()
+            return JobsView(jobs=[self._job_view(job, line) for job in newest_first])
 
         return _json(await self._read(build))
 
@@ -392,15 +392,15 @@ class Service:
         return run
 
     async def _view(self, job: Job) -> JobView:
-        return await self._read(lambda: self._job_view(job, self._queue.positions()))
+        return await self._read(lambda: self._job_view(job, self._queue.line()))
 
-    def _job_view(self, job: Job, positions: Mapping[str, int]) -> JobView:
-        view = self._views.job(job, positions.get(job.id))
+    def _job_view(self, job: Job, line: Line) -> JobView:
+        view = self._views.job(job, line.positions.get(job.id))
         if view.queue_position is None:
             return view
         waits = [
             WaitView(id=other.id, name=record.name, state=record.state)
-            for other, record in self._queue.waits_for(job)
+            for other, record in line.before(job)
         ]
         changes = {"waits_for": waits, "queue_problem": self._queue.problem}
         return view.model_copy(update=changes)
