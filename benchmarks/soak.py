@@ -31,6 +31,8 @@ from benchmarks.resources import FIGURES, Sample, sample, slope
 from search.export.common import ExportFormat
 from search.study.reading import open_store
 from search.study.run_folder import Run
+from search.trial.request import TrialOrigin
+from search.trial.result import TrialState
 
 #: Processes to kill: a part of the command line, and the weight among the faults.
 VICTIMS = {
@@ -52,8 +54,9 @@ SECTIONS = {
         "max_batch_delay_ms": {"low": 1, "high": 200},
     },
     "goal": {"window_s": 2, "window_limit_s": 6, "search_limit_s": 15},
-    "search": {"trials": 12, "min_improvement_probability": 0},
-    "confirm": {"rounds": 3, "finalists": 2, "time_limit_s": 120},
+    # Short runs: each part of a run must end between two faults that end a session.
+    "search": {"trials": 6, "min_improvement_probability": 0},
+    "confirm": {"rounds": 3, "finalists": 2, "time_limit_s": 60},
 }
 #: Range of the time between two faults, seconds.
 FAULT_INTERVAL_S = (10.0, 60.0)
@@ -79,6 +82,7 @@ class Soak:
         recorded: the line of each trial that was ever in trials.jsonl, by run and number.
         lost: runs and numbers of trials whose line was removed or changed.
         finished: the runs that ended with a confirmation.
+        given_up: the runs whose reference was killed in each of its trials; they cannot continue.
         exports, rechecks: number of those by exit status.
         samples: by session, the resources after its first trial.
     """
@@ -94,6 +98,7 @@ class Soak:
         self.recorded: dict[tuple[str, int], str] = {}
         self.lost: set[tuple[str, int]] = set()
         self.finished: list[Path] = []
+        self.given_up: list[Path] = []
         self.exports: Counter[str] = Counter()
         self.rechecks: Counter[str] = Counter()
         self.samples: list[list[Sample]] = []
@@ -106,7 +111,8 @@ class Soak:
     @property
     def run(self) -> Path | None:
         """The folder of the run that has not finished; None if it is not created yet."""
-        return next((run for run in self.runs if run not in self.finished), None)
+        over = {*self.finished, *self.given_up}
+        return next((run for run in self.runs if run not in over), None)
 
     def session(self, deadline_s: float) -> None:
         """Start or resume a run, and inject faults until it ends; use the result of a finished run.
@@ -117,7 +123,11 @@ class Soak:
         command = ("resume", str(self.run)) if self.run else ("tune", str(self._spec))
         status, is_ending = self._drive((*command, "--plain"), deadline_s)
         self.exit_statuses[str(status)] += 1
-        self.unexpected_ends += not is_ending and status != 0
+        if status != 0 and not is_ending:
+            if self.run and _has_lost_its_reference(self.run):
+                self.given_up.append(self.run)
+            else:
+                self.unexpected_ends += 1
         if status == 0 and self.run and not is_ending:
             run = self.run
             self._export(run)
@@ -235,6 +245,13 @@ class Soak:
         self._known_files |= files
 
 
+def _has_lost_its_reference(run: Path) -> bool:
+    """Return whether a run ended because its reference failed; it is measured at most twice."""
+    results = Run.open(run).results()
+    references = [r for r in results if r.origin is TrialOrigin.DEFAULT]
+    return bool(references) and references[-1].state is TrialState.FAILED
+
+
 def _command(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
@@ -291,6 +308,7 @@ def main(
     console.print(f"unexpected ends of sessions: {soak.unexpected_ends}")
     console.print(f"tracebacks: {tracebacks}")
     console.print(f"runs with a confirmation: {len(soak.finished)} of {len(folders)}")
+    console.print(f"runs whose reference was killed in each trial: {len(soak.given_up)}")
     console.print(f"exports by exit status: {_counts(soak.exports)}")
     console.print(f"rechecks by exit status: {_counts(soak.rechecks)}")
     growing = False
@@ -309,7 +327,10 @@ def main(
     kib = sum(sizes) / trials / 1024
     console.print(f"files of a trial: {len(sizes) / trials:.0f}, {kib:.0f} KiB")
     bad_exports = soak.exports.total() - soak.exports["0"]
-    if lost or soak.orphans or tracebacks or soak.unexpected_ends or bad_exports or growing:
+    if not soak.finished:
+        console.print("no run finished: nothing was exported or rechecked; use more --minutes")
+    is_bad = lost or soak.orphans or tracebacks or soak.unexpected_ends or bad_exports or growing
+    if is_bad or not soak.finished:
         raise typer.Exit(1)
 
 

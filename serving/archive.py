@@ -17,6 +17,7 @@ import yaml
 
 from serving.archive_files import digest, open_archive
 from serving.errors import ArchiveError
+from serving.safe_yaml import load_yaml
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 #: Of a model with a model-config.yaml.
@@ -116,7 +117,7 @@ def _read(path: Path) -> Archive:
             manifest = json.loads(read(MANIFEST))
             model = manifest.get("model") if isinstance(manifest, dict) else None
             config_file = model.get("configFile") if isinstance(model, dict) else None
-            settings = yaml.safe_load(read(str(config_file))) if config_file else None
+            settings = load_yaml(read(str(config_file))) if config_file else None
     except FileNotFoundError:
         raise ArchiveError(f"model archive {path} does not exist") from None
     except (

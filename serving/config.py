@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.archive import Archive
 from serving.errors import ConfigError
-from serving.properties import SET_BY_SERVETUNE, check_property
+from serving.properties import SET_BY_SERVETUNE, VARIABLES_SET_BY_SERVETUNE, check_property
 
 #: Settings of the server and their keys in config.properties.
 SERVER_KEYS = {
@@ -32,6 +32,7 @@ MODEL_NUMBERS = tuple(key for keys in MODEL_KEYS.values() for key in keys)
 #: Settings that an archive's model-config.yaml can hold, with their keys there.
 ARCHIVE_KEYS = {**MODEL_KEYS, "job_queue_size": ("jobQueueSize",)}
 SETTINGS = (*MODEL_KEYS, *SERVER_KEYS, "mkl_threads")
+_PLACE_VARIABLES = ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 #: TorchServe reads numbers as Java's `int`.
 MAX_SETTING = 2**31 - 1
@@ -123,7 +124,7 @@ class ServerConfig:
                 problems.append(
                     f"environment variable {name} and mkl_threads set the same thing; remove one"
                 )
-            if name in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION"):
+            if name in _PLACE_VARIABLES or name in VARIABLES_SET_BY_SERVETUNE:
                 problems.append(f"environment variable {name} is set by servetune; remove it")
         for flag, text in self.jvm.items():
             if not flag.startswith(("-", "@")) or re.search(r"\s", flag + text):

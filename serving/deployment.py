@@ -33,7 +33,7 @@ from serving.installation import Installation
 from serving.jvm import parse_jvm
 from serving.key_pair import PASSWORD, KeyPair
 from serving.models import RUNTIMES, OtherModel, find_models, read_model_int
-from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, read_int
+from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, VARIABLES_SET_BY_SERVETUNE, read_int
 from serving.reading import VARIABLES, parse_lines, read_properties, start_lines
 from serving.sagemaker import (
     JVM_VARIABLE,
@@ -140,7 +140,7 @@ class Deployment:
         reads_variables = lines.get("enable_envvars_config") == "true"
         if reads_variables:  # They are among the lines now.
             variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
-        for name in _PLACE_VARIABLES & variables.keys():
+        for name in (_PLACE_VARIABLES | VARIABLES_SET_BY_SERVETUNE) & variables.keys():
             unused[name] = variables.pop(name)
         models = find_models(lines, archive)
         archive = archive.registered_as(models.name)

@@ -143,7 +143,9 @@ class ServerHealth:
                 FailureKind.OUT_OF_MEMORY, "the kernel killed TorchServe during its start"
             )
         return self.error(
-            FailureKind.NO_START, f"TorchServe exited with status {status} during its start"
+            FailureKind.NO_START,
+            f"TorchServe {_ending(status)} during its start",
+            host_fault=_is_sigkill(status),
         )
 
     def exit_while_running(self, status: int | None) -> ServerError:
@@ -152,7 +154,9 @@ class ServerHealth:
             return self._supervisor_killed()
         is_oom = self._oom.observe(killed=_is_sigkill(status))
         kind = FailureKind.OUT_OF_MEMORY if is_oom else FailureKind.SERVER_DIED
-        return self.error(kind, f"TorchServe exited with status {status}")
+        # It does not kill itself.
+        is_host_fault = _is_sigkill(status) and not is_oom
+        return self.error(kind, f"TorchServe {_ending(status)}", is_host_fault)
 
     def _supervisor_killed(self) -> ServerError:
         return self.error(
@@ -267,3 +271,12 @@ def memory_bytes(process: psutil.Process) -> int:
 
 def _is_sigkill(status: int | None) -> bool:
     return status == -signal.SIGKILL
+
+
+def _ending(status: int) -> str:
+    """Return how a process ended; a negative status is that of a signal."""
+    return (
+        f"was killed by {signal.Signals(-status).name}"
+        if status < 0
+        else f"exited with status {status}"
+    )

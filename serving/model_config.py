@@ -15,6 +15,7 @@ from serving.archive import MANIFEST, Archive
 from serving.archive_files import copy_archive, open_archive, replace_file, unpack
 from serving.config import ARCHIVE_KEYS, MODEL_KEYS, ServerConfig
 from serving.errors import ArchiveError
+from serving.safe_yaml import load_yaml
 
 
 def overrides(archive: Archive, config: ServerConfig) -> bool:
@@ -92,7 +93,7 @@ def _changed_files(archive: Archive, settings: Mapping[str, int]) -> tuple[str, 
         except KeyError:
             before = ""
     try:
-        old_settings = yaml.safe_load(before) or {}
+        old_settings = load_yaml(before) or {}
     except yaml.YAMLError as error:
         raise ArchiveError(f"{archive.path}: {name} is not valid YAML: {error}") from None
     if not isinstance(old_settings, dict):

@@ -126,6 +126,9 @@ SET_BY_SERVETUNE = frozenset(
     ]
 )
 
+#: The variables that would override them if `enable_envvars_config` is true.
+VARIABLES_SET_BY_SERVETUNE = frozenset(f"TS_{key.upper()}" for key in SET_BY_SERVETUNE)
+
 #: Keys of the server's certificate.
 TLS_KEYS = frozenset(
     [

@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "search/service/app.py",
         "search/service/client.py",
         "search/service/event_stream.py",
+        "search/service/sending.py",
         "search/service/uploads.py",
         "serving/server.py",
     },

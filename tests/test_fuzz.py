@@ -7,12 +7,14 @@ tests/search/service/test_openapi.py.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +120,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise RunError("accepted")
 
     make_model_files(tmp_path)
+    # To build the commands takes longer than to read a specification.
+    monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
     monkeypatch.setattr("search.study.driver.create_run", refuse)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -83,7 +83,9 @@ def plan_view(run: Run, query: Mapping[str, str]) -> PlanView:
     try:
         wanted = PlanQuery.model_validate({k: v for k, v in query.items() if v != ""})
     except ValidationError as error:
-        raise RequestError(422, "the plan's parameters are wrong", problems_of(error)) from None
+        raise RequestError(
+            422, "the plan's parameters are wrong", problems_of(error, PlanQuery)
+        ) from None
     points = pareto_points(read_outcome(run))
     path = "rps"
     try:

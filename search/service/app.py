@@ -25,10 +25,12 @@ from search.service.answers import figures_view, pareto_view, plan_view
 from search.service.demo import demo_specification
 from search.service.errors import RequestError
 from search.service.event_stream import EventStreams
-from search.service.job_queue import JobQueue, requeue_job, stop_job
+from search.service.job_queue import JobQueue, Line, requeue_job, stop_job
 from search.service.jobs import Job, JobState, JobStore
 from search.service.metrics import JobMetrics
 from search.service.openapi import document
+from search.service.sending import send_file, send_in_parts
+from search.service.slots import Slots
 from search.service.submission import accept, parse
 from search.service.uploads import read_submission, read_text
 from search.service.views import (
@@ -53,8 +55,10 @@ T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
 #: An idle connection is closed after this time, seconds.
 KEEP_ALIVE_S = 30.0
-#: Number of submissions that are read at the same time.
+#: Number of submissions, and of checks, that are read at the same time.
 _MAX_SUBMISSIONS = 8
+#: Number of downloads that are sent at the same time.
+_MAX_DOWNLOADS = 8
 #: Headers of every response.
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -114,7 +118,9 @@ class Service:
         self._metrics = JobMetrics(store, self._views)
         self._access = Access(options.names, options.token)
         self._streams = EventStreams()
-        self._submissions = 0
+        self._submissions = Slots(_MAX_SUBMISSIONS, "submissions are read")
+        self._checks = Slots(_MAX_SUBMISSIONS, "specifications are checked")
+        self._downloads = Slots(_MAX_DOWNLOADS, "downloads are sent")
         self._files_lock = asyncio.Lock()
         # Reading a run may take seconds, and its caches are not thread-safe: one at a time, and
         # never in the event loop.
@@ -184,9 +190,10 @@ class Service:
         except (ServetuneError, OSError, ValueError) as error:
             _LOG.warning("%s %s failed: %s", request.method, request.path, error)
             answer = _json(ErrorView(error=str(error)), 500)
-        if not answer.prepared:
-            answer.headers.update(_HEADERS)
-        return answer
+        if answer.prepared:
+            return answer
+        answer.headers.update(_HEADERS)
+        return await send_in_parts(answer, request) if isinstance(answer, web.Response) else answer
 
     async def _read(self, read: Callable[..., T], *arguments: Any) -> T:
         """Call a function that reads files in the thread for it."""
@@ -214,42 +221,43 @@ class Service:
     async def _list_jobs(self, request: web.Request) -> web.StreamResponse:
         def build() -> JobsView:
             newest_first = list(reversed(self._store.all()))
-            positions = self._queue.positions()
-            return JobsView(jobs=[self._job_view(job, positions) for job in newest_first])
+            line = self._queue.line()
+            return JobsView(jobs=[self._job_view(job, line) for job in newest_first])
 
         return _json(await self._read(build))
 
     async def _submit_job(self, request: web.Request) -> web.StreamResponse:
-        if self._submissions >= _MAX_SUBMISSIONS:
-            raise RequestError(503, f"{self._submissions} submissions are read; try again later")
-        self._submissions += 1
+        with self._submissions.take():
+            job = await self._accept(request)
+        self._queue.wake()
+        answer = _json(await self._view(job), 201)
+        answer.headers["Location"] = f"/v1/jobs/{job.id}"
+        return answer
+
+    async def _accept(self, request: web.Request) -> Job:
+        """Read a submission and add its job; nothing of a refused one stays."""
         folder = self._store.new_folder()
         options = self._options
         try:
             text, uploads = await read_submission(request, folder, options.max_request_bytes)
             roots = (*options.roots, folder, self._store.demo_folder)
-            data, spec = await asyncio.to_thread(
-                accept, parse(text), uploads, roots, options.allowed_hosts
-            )
-            job = await asyncio.to_thread(self._store.add, folder, spec.name, data)
+
+            def add() -> Job:
+                data, spec = accept(parse(text), uploads, roots, options.allowed_hosts)
+                return self._store.add(folder, spec.name, data)
+
+            return await asyncio.to_thread(add)
         except SpecError as error:
             shutil.rmtree(folder)
             raise RequestError(422, "the specification is invalid", error.records) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        finally:
-            self._submissions -= 1
-        self._queue.wake()
-        answer = _json(await self._view(job), 201)
-        answer.headers["Location"] = f"/v1/jobs/{job.id}"
-        return answer
 
     async def _check_specification(self, request: web.Request) -> web.StreamResponse:
         """Check the fields of a specification; nothing that it names is read."""
-        text = await read_text(request)
 
-        def check() -> list[SpecProblem]:
+        def check(text: bytes) -> list[SpecProblem]:
             try:
                 parse_spec({"name": "job", **parse(text)}, self._options.roots[0])
             except SpecError as error:
@@ -258,7 +266,9 @@ class Service:
                 return [SpecProblem("", f"a value is nested too deeply or too large: {error}")]
             return []
 
-        if problems := await asyncio.to_thread(check):
+        with self._checks.take():
+            problems = await asyncio.to_thread(check, await read_text(request))
+        if problems:
             raise RequestError(422, "the specification is invalid", problems)
         return _json(CheckView(valid=True))
 
@@ -354,12 +364,17 @@ class Service:
             with run.files_locked():
                 return _tar(folder) if folder.is_dir() else None
 
-        async with self._files_lock:
-            body = await self._read(pack)
-        if body is None:
-            raise RequestError(404, "the job has no files for production: no trial is chosen yet")
-        headers = {"Content-Disposition": f'attachment; filename="{run.name}-best.tar.gz"'}
-        return web.Response(body=body, content_type="application/gzip", headers=headers)
+        # Each is a copy of the model on the disk.
+        with self._downloads.take():
+            async with self._files_lock:
+                file = await self._read(pack)
+            if file is None:
+                raise RequestError(
+                    404, "the job has no files for production: no trial is chosen yet"
+                )
+            name = f'attachment; filename="{run.name}-best.tar.gz"'
+            headers = {"Content-Type": "application/gzip", "Content-Disposition": name}
+            return await send_file(file, request, {**_HEADERS, **headers})
 
     # --- helpers -----------------------------------------------------------------------
 
@@ -377,15 +392,15 @@ class Service:
         return run
 
     async def _view(self, job: Job) -> JobView:
-        return await self._read(lambda: self._job_view(job, self._queue.positions()))
+        return await self._read(lambda: self._job_view(job, self._queue.line()))
 
-    def _job_view(self, job: Job, positions: Mapping[str, int]) -> JobView:
-        view = self._views.job(job, positions.get(job.id))
+    def _job_view(self, job: Job, line: Line) -> JobView:
+        view = self._views.job(job, line.positions.get(job.id))
         if view.queue_position is None:
             return view
         waits = [
             WaitView(id=other.id, name=record.name, state=record.state)
-            for other, record in self._queue.waits_for(job)
+            for other, record in line.before(job)
         ]
         changes = {"waits_for": waits, "queue_problem": self._queue.problem}
         return view.model_copy(update=changes)
@@ -438,5 +453,4 @@ def _tar(folder: Path) -> IO[bytes]:
     file = tempfile.TemporaryFile()  # noqa: SIM115
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
         archive.add(folder, arcname="best")
-    file.seek(0)
     return file

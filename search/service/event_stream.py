@@ -9,13 +9,13 @@ from aiohttp import web
 
 from search.service.errors import RequestError
 from search.service.jobs import Job
+from search.service.sending import write_part
+from search.service.slots import Slots
 from servetune.errors import ServetuneError
 
 _POLL_S = 0.25
 #: A comment is sent after this time without an event, seconds.
 _KEEP_ALIVE_S = 15.0
-#: A client that reads nothing for this time is disconnected, seconds.
-WRITE_LIMIT_S = 60.0
 MAX_STREAMS = 200
 
 
@@ -23,7 +23,7 @@ class EventStreams:
     """The open streams of a service; their number is limited."""
 
     def __init__(self, max_streams: int = MAX_STREAMS):
-        self._max_streams, self._open = max_streams, 0
+        self._slots = Slots(max_streams, "streams of events are open")
 
     async def send(
         self, job: Job, request: web.Request, headers: dict[str, str]
@@ -39,13 +39,8 @@ class EventStreams:
                 raise ValueError
         except ValueError:
             raise RequestError(400, "Last-Event-ID must be the id of an event") from None
-        if self._open >= self._max_streams:
-            raise RequestError(503, f"{self._open} streams of events are open; try again later")
-        self._open += 1
-        try:
+        with self._slots.take():
             return await _send(job, after, request, headers)
-        finally:
-            self._open -= 1
 
 
 async def _send(
@@ -65,7 +60,7 @@ async def _send(
             after = event.id
             data = json.dumps({"time_s": event.time_s, **event.data})
             text = f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
-            await _write(answer, request, text)
+            await write_part(answer, request, text.encode())
         if events:
             silent_s = 0.0
             continue
@@ -75,15 +70,4 @@ async def _send(
         silent_s += _POLL_S
         if silent_s >= _KEEP_ALIVE_S:
             silent_s = 0.0
-            await _write(answer, request, ": keep-alive\n\n")
-
-
-async def _write(answer: web.StreamResponse, request: web.Request, text: str) -> None:
-    """Write a part of a stream; end the connection if the client does not read."""
-    try:
-        async with asyncio.timeout(WRITE_LIMIT_S):
-            await answer.write(text.encode())
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the client does not read its events") from None
+            await write_part(answer, request, b": keep-alive\n\n")

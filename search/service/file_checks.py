@@ -24,7 +24,9 @@ import yaml
 
 from loadgen.errors import PayloadError
 from loadgen.payloads import referenced_files
+from search.service.zip_checks import zip_problem
 from serving.archive import MANIFEST
+from serving.safe_yaml import LimitError, check_yaml
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_REQUESTS_BYTES = 64 << 20
@@ -180,11 +182,12 @@ def _check_manifest(path: Path, texts: Mapping[str, bytes]) -> None:
         raise FileProblem(f"{path}: the configFile {name!r} of its manifest is outside of it")
     for text_name, text in texts.items():
         try:
-            events = yaml.parse(text, yaml.SafeLoader) if text_name == name else ()
-            if any(isinstance(event, yaml.AliasEvent) for event in events):
-                raise FileProblem(f"{path}: aliases (*name) are not allowed in {name}")
+            if text_name == name:
+                check_yaml(text, allow_aliases=False)
             if text_name == MANIFEST:
                 json.loads(text)
+        except LimitError as error:
+            raise FileProblem(f"{path}: {text_name}: {error.problem}") from None
         except RecursionError:
             raise FileProblem(f"{path}: {text_name} is nested too deeply") from None
         except (yaml.YAMLError, ValueError):
@@ -221,6 +224,8 @@ def _check_zip(path: Path) -> dict[str, bytes]:
                 if sizes[name] > MAX_TEXT_BYTES:
                     raise FileProblem(f"{name} of {path} is larger than {MAX_TEXT_BYTES} bytes")
                 texts[name] = mar.read(name)
+        if (problem := zip_problem(mar)) is not None:
+            raise FileProblem(f"{path}: {problem}; pack it again")
     return texts
 
 

@@ -7,12 +7,16 @@ import enum
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from search.errors import first_line
 from search.service.jobs import Job, JobRecord, JobState, JobStore
 
 POLL_S = 1.0
+#: Number of waiting jobs that are listed for another one: a list of all for each is too long.
+MAX_SHOWN = 20
 #: Seconds that a job has to stop its TorchServe and its load generator processes.
 STOP_LIMIT_S = 90.0
 _LOG = logging.getLogger(__name__)
@@ -38,6 +42,26 @@ class JobRunner(Protocol):
 
     def kill(self, job: Job) -> None:
         """End that process at once."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The jobs that run, and those that wait, the next one first, at one time."""
+
+    active: list[tuple[Job, JobRecord]]
+    waiting: list[tuple[Job, JobRecord]]
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The position of each job that waits by its id, from 1."""
+        return {job.id: position for position, (job, _) in enumerate(self.waiting, 1)}
+
+    def before(self, job: Job) -> list[tuple[Job, JobRecord]]:
+        """Return the jobs that run, and the first that wait before a job; none if it runs."""
+        position = self.positions.get(job.id)
+        if position is None:
+            return []
+        return [*self.active, *self.waiting[: min(position - 1, MAX_SHOWN)]]
 
 
 class JobQueue:
@@ -66,24 +90,12 @@ class JobQueue:
         """Poll at once, because a job was added, or asked to stop."""
         self._wakeup.set()
 
-    def waiting(self) -> list[Job]:
-        """Return the queued jobs, the next one first."""
-        records = sorted(self._store.records(), key=lambda pair: pair[1].queued_s)
-        return [job for job, record in records if record.state is JobState.QUEUED]
-
-    def positions(self) -> dict[str, int]:
-        """Return the position of each queued job by its id, from 1."""
-        return {job.id: position for position, job in enumerate(self.waiting(), 1)}
-
-    def waits_for(self, job: Job) -> list[tuple[Job, JobRecord]]:
-        """Return the jobs that run, and those before a queued job; none for another job."""
+    def line(self) -> Line:
+        """Return the jobs that run and those that wait."""
         records = self._store.records()
-        queued_s = {j.id: r.queued_s for j, r in records if r.state is JobState.QUEUED}
-        if job.id not in queued_s:
-            return []
         active = [p for p in records if p[1].state in (JobState.RUNNING, JobState.STOPPING)]
-        before = [p for p in records if queued_s.get(p[0].id, float("inf")) < queued_s[job.id]]
-        return [*active, *sorted(before, key=lambda pair: pair[1].queued_s)]
+        waiting = [p for p in records if p[1].state is JobState.QUEUED]
+        return Line(active, sorted(waiting, key=lambda pair: pair[1].queued_s))
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -106,7 +118,7 @@ class JobQueue:
         for job, record in self._store.records():
             if record.state in (JobState.RUNNING, JobState.STOPPING):
                 running += await self._check_safely(job)
-        for job in self.waiting()[: max(self._max_running - running, 0)]:
+        for job, _ in self.line().waiting[: max(self._max_running - running, 0)]:
             job.change(
                 state=JobState.RUNNING,
                 attempt=job.record().attempt + 1,

@@ -96,7 +96,7 @@ _OPERATIONS = (
         "check_specification",
         "Check the fields of a specification without its files.",
         (200, CheckView),
-        (400, 413, 422),
+        (400, 408, 413, 415, 422, 503),
         body="text",
     ),
     _Operation(
@@ -120,7 +120,7 @@ _OPERATIONS = (
         "submit_job",
         "Check a specification and queue a job.",
         (201, JobView),
-        (400, 413, 422),
+        (400, 408, 413, 415, 422, 503, 507),
         body="submission",
     ),
     _Operation(
@@ -220,7 +220,7 @@ _OPERATIONS = (
         "fetch_best",
         "Download the files for production.",
         (200, "application/gzip"),
-        (404,),
+        (404, 503),
         (_ID_PARAMETER,),
     ),
 )

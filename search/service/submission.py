@@ -26,6 +26,7 @@ from search.spec.serving_section import BaselineSection
 from search.spec.yaml_text import parse_yaml
 from servetune.errors import InputError
 from serving.platforms.files import checking_paths
+from serving.safe_yaml import LimitError
 
 #: The keys that lead to an entry of nested data.
 Keys = tuple[str | int, ...]
@@ -60,13 +61,11 @@ def parse(text: bytes) -> dict[str, Any]:
         SpecError: the text is neither, is not a mapping, or contains an alias.
     """
     try:
-        aliases = [e for e in yaml.parse(text, yaml.SafeLoader) if isinstance(e, yaml.AliasEvent)]
-        # Nested aliases are short as text and huge as data.
-        data = None if aliases else parse_yaml(text)
+        data = parse_yaml(text, allow_aliases=False)
+    except LimitError as error:
+        raise SpecError([str(error.problem)]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError([f"the specification is neither YAML nor JSON: {error}"]) from None
-    if aliases:
-        raise SpecError(["aliases (*name) are not allowed: repeat the value instead"])
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise SpecError(["the specification must be a mapping with `model:`"])
     return data

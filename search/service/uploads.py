@@ -42,10 +42,7 @@ async def read_submission(
     Raises:
         RequestError: the body is too large or too slow, or cannot be read.
     """
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise RequestError(415, "the body must not be compressed: Content-Encoding is not allowed")
-    if (request.content_length or 0) > max_bytes:
-        raise _too_large(max_bytes)
+    _check_head(request, max_bytes)
     work = _read(request, folder, max_bytes)
     try:
         return await _limited(work, request, max_bytes + _OVERHEAD_BYTES)
@@ -63,11 +60,20 @@ async def read_text(request: web.Request) -> bytes:
     Raises:
         RequestError: the body is too large or too slow, or cannot be read.
     """
+    _check_head(request, _MAX_SPEC_BYTES)
     work = _read_specification(request.content.iter_chunked(_CHUNK_BYTES))
     try:
         return await _limited(work, request, _MAX_SPEC_BYTES + _OVERHEAD_BYTES)
     except (OSError, HttpProcessingError, ValueError) as error:
         raise RequestError(400, f"the body cannot be read: {error}") from None
+
+
+def _check_head(request: web.Request, max_bytes: int) -> None:
+    """Refuse a body by its head, before any of it is read."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise RequestError(415, "the body must not be compressed: Content-Encoding is not allowed")
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
 
 
 async def _limited(work: Coroutine[Any, Any, T], request: web.Request, max_bytes: int) -> T:

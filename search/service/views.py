@@ -122,7 +122,7 @@ class JobView(BaseModel):
     Attributes:
         kind: search or sweep.
         queue_position: from 1 while the job waits, else null.
-        waits_for: the jobs that a queued job waits for.
+        waits_for: the jobs that run, and the first 20 that wait before a queued job.
         queue_problem: why the queue starts no job, such as a Ray that does not answer.
         created_s, started_s, ended_s: seconds since 1970.
         best, baseline: those of the confirmation if the job is confirmed.

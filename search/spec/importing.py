@@ -22,6 +22,7 @@ from serving.models import list_models
 from serving.platforms.files import PlatformFiles, read_bytes_as_text
 from serving.platforms.reading import read_manifests, read_platform
 from serving.reading import parse_lines
+from serving.safe_yaml import load_yaml
 
 _ENVIRONMENT_SUFFIXES = (".json", ".env", ".environment")
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -215,7 +216,7 @@ def _kind(path: Path) -> str:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(path.read_text()) or {}
+        settings = load_yaml(path.read_text()) or {}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:

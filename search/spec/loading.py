@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from search.errors import SpecError, SpecProblem
 from search.spec.schema import StudySpec
@@ -118,12 +119,20 @@ _TYPES = {
 }
 
 
-def problems_of(error: ValidationError) -> list[SpecProblem]:
-    """Return each problem once, with its path."""
-    return list(dict.fromkeys(_problems(error)))
+#: Paths of URLs, which may be secrets or have a password: a message does not quote them.
+_SECRET_PATH = re.compile(r"notify|output\.(storage|mlflow)")
 
 
-def _problems(error: ValidationError) -> list[SpecProblem]:
+def problems_of(error: ValidationError, model: type[BaseModel] = StudySpec) -> list[SpecProblem]:
+    """Return each problem once, with its path.
+
+    Args:
+        model: what was validated.
+    """
+    return list(dict.fromkeys(_problems(error, model)))
+
+
+def _problems(error: ValidationError, model: type[BaseModel]) -> list[SpecProblem]:
     problems = []
     for item in error.errors():
         kind, value, context = item["type"], item["input"], item.get("ctx", {})
@@ -132,17 +141,18 @@ def _problems(error: ValidationError) -> list[SpecProblem]:
             at = f"{path}." if path else ""
             problems += [SpecProblem(f"{at}{r.path}", r.message) for r in inner.records]
             continue
+        got = "" if _SECRET_PATH.match(path) else f" (got {value!r})"
         if kind in _BOUNDS:
             sign, key = _BOUNDS[kind]
-            problem = f"must be {sign} {context[key]} (got {value!r})"
+            problem = f"must be {sign} {context[key]}{got}"
         elif kind == "extra_forbidden":
-            problem = f"unknown key; known keys are {', '.join(_known_keys(item['loc']))}"
+            problem = f"unknown key; known keys are {', '.join(_known_keys(item['loc'], model))}"
         elif kind == "missing":
             problem = "is missing"
         elif kind in _TYPES:
-            problem = f"must be {_TYPES[kind]} (got {value!r})"
+            problem = f"must be {_TYPES[kind]}{got}"
         elif kind == "literal_error":
-            problem = f"must be {context['expected']} (got {value!r})"
+            problem = f"must be {context['expected']}{got}"
         elif kind == "too_short":
             problem = "is empty"
         else:
@@ -151,9 +161,9 @@ def _problems(error: ValidationError) -> list[SpecProblem]:
     return problems
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> dict[str, None]:
+def _known_keys(loc: tuple[int | str, ...], model: type[BaseModel]) -> dict[str, None]:
     """Return the keys of the section that an unknown key is in, in their order."""
-    sections: list[type[Section]] = [StudySpec]
+    sections = [model]
     for part in loc[:-1]:
         fields = [s.model_fields[part] for s in sections if part in s.model_fields]
         if fields:
@@ -171,7 +181,7 @@ def _sections(annotation: Any) -> Iterator[type[Section]]:
         yield from _sections(argument)
 
 
-def _kind(section: type[Section]) -> str | None:
+def _kind(section: type[BaseModel]) -> str | None:
     """Return the kind of a load of a sweep; None for another section."""
     field = section.model_fields.get("kind")
     return get_args(field.annotation)[0] if field else None

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from serving.safe_yaml import check_yaml
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -31,10 +33,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             ) from None
 
 
-def parse_yaml(text: str | bytes) -> Any:
+def parse_yaml(text: str | bytes, allow_aliases: bool = True) -> Any:
     """Return the data in a YAML text.
 
     Raises:
-        YAMLError: the text is not YAML, a mapping has a key twice, or a string is not Unicode.
+        YAMLError: the text is not YAML, a mapping has a key twice, a string is not Unicode, or the
+            text exceeds a limit of `serving.safe_yaml`.
     """
+    check_yaml(text, allow_aliases)
     return yaml.load(text, _UniqueKeyLoader)

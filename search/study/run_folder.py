@@ -26,6 +26,7 @@ from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
 from search.study.json_lines import append_line, complete_lines, format_line
 from search.trial.result import TrialResult
+from serving.safe_yaml import load_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 #: The study of a run, unless the specification names another storage.
 STUDY_FILE = "study.db"
-#: The one in C, where PyYAML was built with it, takes a tenth of the time.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Run:
     def _read(self) -> dict[str, Any]:
         path = self.folder / "spec.yaml"
         try:
-            data = yaml.load(path.read_text(), _LOADER)
+            data = load_yaml(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunError(f"{path} cannot be read: {first_line(str(error))}") from None
         if not isinstance(data, dict):

@@ -15,6 +15,7 @@ import yaml
 
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.safe_yaml import load_documents
 
 #: Where the images pytorch/torchserve have their configuration.
 DEFAULT_CONFIG = "/home/model-server/config.properties"
@@ -204,7 +205,7 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
         ConfigError: it cannot be read, or is not valid YAML.
     """
     try:
-        documents = list(yaml.safe_load_all(read_text(path)))
+        documents = list(load_documents(read_text(path)))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     found: list[dict[str, Any]] = []

@@ -49,6 +49,10 @@ def test_properties_text_does_not_escape_vmargs() -> None:
         ({"environment": {"A B": "1"}}, "A B needs a valid shell name"),
         ({"environment": {"OMP_NUM_THREADS": "1"}, "mkl_threads": 1}, "set the same thing"),
         ({"environment": {"TS_CONFIG_FILE": "x"}}, "TS_CONFIG_FILE is set by servetune"),
+        (
+            {"environment": {"TS_MANAGEMENT_ADDRESS": "http://0.0.0.0:1"}},
+            "TS_MANAGEMENT_ADDRESS is set by servetune",
+        ),
         ({"jvm": {"Xmx": "2g"}}, "must start with '-'"),
         ({"model_properties": {"batchDelay": 3}}, "batchDelay is not known"),
     ],

@@ -235,6 +235,7 @@ async def test_check_loading_names_handler_after_two_failures(
     ("status", "kills", "line", "sentence", "host_fault"),
     [
         pytest.param(1, 3, "", "no start: TorchServe exited with status 1", False, id="status"),
+        pytest.param(-9, 3, "", "no start: TorchServe was killed by SIGKILL", True, id="killed"),
         pytest.param(-9, 4, "", "out of memory: the kernel killed TorchServe", False, id="memory"),
         pytest.param(1, 4, "", "no start: TorchServe exited with status 1", False, id="other"),
         pytest.param(None, 4, "", "server died: TorchServe's supervisor", True, id="supervisor"),
@@ -259,12 +260,13 @@ def test_exit_during_start_names_reason(
 
 
 @pytest.mark.parametrize(
-    ("status", "kills", "sentence"),
+    ("status", "kills", "sentence", "host_fault"),
     [
-        pytest.param(-9, 3, "server died: TorchServe exited with status -9", id="status"),
-        pytest.param(-9, 4, "out of memory: TorchServe exited with status -9", id="memory"),
-        pytest.param(1, 4, "server died: TorchServe exited with status 1", id="other process"),
-        pytest.param(None, 4, "server died: TorchServe's supervisor was killed", id="supervisor"),
+        pytest.param(-9, 3, "server died: TorchServe was killed by SIGKILL", True, id="killed"),
+        pytest.param(-9, 4, "out of memory: TorchServe was killed by SIGKILL", False, id="memory"),
+        pytest.param(-6, 3, "server died: TorchServe was killed by SIGABRT", False, id="aborted"),
+        pytest.param(1, 4, "server died: TorchServe exited with status 1", False, id="other"),
+        pytest.param(None, 4, "server died: TorchServe's supervisor", True, id="supervisor"),
     ],
 )
 def test_exit_while_running_names_reason(
@@ -273,11 +275,12 @@ def test_exit_while_running_names_reason(
     status: int | None,
     kills: int,
     sentence: str,
+    host_fault: bool,
 ) -> None:
     set_oom_kills(monkeypatch, kills)
     error = health.exit_while_running(status)
-    assert str(error) == sentence
-    assert error.host_fault is (status is None)
+    assert str(error).startswith(sentence)
+    assert error.host_fault is host_fault
 
 
 def test_log_tail_returns_last_lines(health: ServerHealth, log: Path) -> None:

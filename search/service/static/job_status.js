@@ -26,7 +26,8 @@ export function describeActivity(job) {
 // Describe what a queued job waits for.
 export function describeWait(job) {
   const active = job.waits_for.filter(({ state }) => state !== "queued");
-  const queued = job.waits_for.length - active.length;
+  // Only the first of those before it are listed.
+  const queued = (job.queue_position ?? 1) - 1;
   const parts = [];
   if (active.length) parts.push(`waits until ${active.map(({ name }) => name).join(", ")} ends`);
   if (queued) parts.push(`${queued} ${queued === 1 ? "job is" : "jobs are"} before it`);

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gzip
 import json
+import random
 import resource
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ import pytest
 import yaml
 from aiohttp import FormData, web
 
-from search.service import event_stream, uploads
+from search.service import app, event_stream, sending, uploads
 from search.service.event_stream import EventStreams
-from search.service.jobs import JobState, JobStore
+from search.service.jobs import Job, JobState, JobStore
 from tests.search.service.conftest import (
     TOKEN,
     Client,
@@ -25,6 +27,7 @@ from tests.search.service.conftest import (
     submit,
     wait_for_state,
     wait_until_running,
+    write_run,
 )
 
 HEAD = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -143,10 +146,11 @@ async def test_service_refuses_compressed_bodies(
     client: Client, store: JobStore, spec: dict[str, Any]
 ) -> None:
     body = gzip.compress(b"#" * (100 << 20))
-    for encoding in ("gzip", "deflate", "br"):
-        headers = {"Content-Encoding": encoding, "Content-Type": "application/yaml"}
-        answer = await client.post("/v1/jobs", data=body, headers=headers, compress=False)
-        assert answer.status in (400, 415), await answer.text()
+    for path in ("/v1/jobs", "/v1/check"):
+        for encoding in ("gzip", "deflate", "br"):
+            headers = {"Content-Encoding": encoding, "Content-Type": "application/yaml"}
+            answer = await client.post(path, data=body, headers=headers, compress=False)
+            assert answer.status in (400, 415), await answer.text()
     assert files_of(store) == []
 
 
@@ -254,7 +258,7 @@ async def test_service_disconnects_a_client_that_reads_no_events(
         finally:
             sent.set()
 
-    monkeypatch.setattr(event_stream, "WRITE_LIMIT_S", 0.5)
+    monkeypatch.setattr(sending, "WRITE_LIMIT_S", 0.5)
     monkeypatch.setattr(event_stream, "_send", recorded)
     job = await submit(client, store, spec)
     await wait_until_running(job, runner)
@@ -305,6 +309,104 @@ async def test_event_streams_are_limited(
     assert (await client.get(url)).status == 200
 
 
+async def test_service_limits_concurrent_checks(client: Client) -> None:
+    slow = [
+        asyncio.ensure_future(client.post("/v1/check", data=endless(b"a", 0.1))) for _ in range(9)
+    ]
+    (refused,), others = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+    assert refused.result().status == 503
+    assert (await client.get("/v1/jobs")).status == 200
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.mark.parametrize("path", ["/v1/check", "/v1/jobs"])
+async def test_service_answers_while_it_reads_a_specification(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Reading a large specification takes seconds, in which others must not wait."""
+    reading, may_end = threading.Event(), threading.Event()
+
+    def read(text: bytes) -> dict[str, Any]:
+        reading.set()
+        assert may_end.wait(120)
+        return {}
+
+    monkeypatch.setattr(app, "parse", read)
+    task = asyncio.ensure_future(client.post(path, data=b"name: a"))
+    assert await asyncio.to_thread(reading.wait, 120)
+    assert (await client.get("/v1/jobs")).status == 200
+    may_end.set()
+    assert (await task).status == 422
+
+
+@pytest.fixture
+async def large_job(
+    client: Client,
+    store: JobStore,
+    runner: FakeRunner,
+    spec: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Job:
+    """A job that is over, with a model of 20 MB for production and a report of 20 MB."""
+    job = await submit(client, store, spec)
+    await wait_until_running(job, runner)
+    write_run(job)
+    runner.end(job)
+    await wait_for_state(job, JobState.FINISHED)
+    run = job.run()
+    assert run is not None
+    (run.folder / "best").mkdir()
+    (run.folder / "best" / "model.mar").write_bytes(random.Random(0).randbytes(20_000_000))
+    (run.folder / "best" / "README.md").touch()
+    (run.folder / "report.html").write_text("a" * 20_000_000)
+    return job
+
+
+@pytest.mark.parametrize("name", ["best.tar.gz", "report"])
+async def test_service_disconnects_a_client_that_reads_no_answer(
+    client: Client, large_job: Job, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write, given_up = sending.write_part, asyncio.Event()
+
+    async def recorded(*arguments: Any) -> None:
+        try:
+            await write(*arguments)
+        except ConnectionError:
+            given_up.set()
+            raise
+
+    monkeypatch.setattr(sending, "WRITE_LIMIT_S", 0.5)
+    monkeypatch.setattr(sending, "write_part", recorded)
+    reader, writer = await connect(client)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(f"GET /v1/jobs/{large_job.id}/{name} HTTP/1.1\r\n{HEAD}\r\n".encode())
+    await asyncio.wait_for(given_up.wait(), 120)
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    received = 0
+    with contextlib.suppress(ConnectionError):
+        while data := await asyncio.wait_for(reader.read(1 << 20), 120):
+            received += len(data)
+    assert received < 20_000_000, "the connection has ended before the end of the answer"
+    answer = await client.get(f"/v1/jobs/{large_job.id}/{name}")
+    assert answer.status == 200 and len(await answer.read()) >= 20_000_000
+
+
+async def test_service_limits_concurrent_downloads(client: Client, large_job: Job) -> None:
+    path = f"/v1/jobs/{large_job.id}/best.tar.gz"
+    answers = await asyncio.gather(*(client.get(path) for _ in range(9)))
+    assert sorted(answer.status for answer in answers) == [*[200] * 8, 503]
+    for answer in answers:
+        answer.close()
+    for _ in range(600):
+        head = await client.head(path)
+        if head.status == 200:
+            break
+        await asyncio.sleep(0.05)
+    assert int(head.headers["Content-Length"]) > 20_000_000 and await head.read() == b""
+
+
 async def test_service_answers_beside_1000_idle_connections(client: Client) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4096:
@@ -330,24 +432,91 @@ async def test_service_answers_beside_1000_idle_connections(client: Client) -> N
 # --- secrets ------------------------------------------------------------------------------
 
 
-async def test_no_answer_contains_the_token(
-    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
-) -> None:
-    job = await submit(client, store, spec)
+SECRETS = {
+    "the service's token": TOKEN,
+    "a variable of the baseline": "hf_of-the-tests",
+    "a variable of the file of secrets": "plain-of-the-tests",
+    "a password in config.properties": "keystore-of-the-tests",
+    "the URL of a webhook": "hook-of-the-tests",
+}
+
+
+@pytest.fixture
+async def secret_job(
+    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any], root: Path
+) -> Job:
+    """A job that is over, with every kind of secret."""
+    _, variable, plain, password, hook = SECRETS.values()
+    (root / "config.properties").write_text(f"job_queue_size=7\nkeystore_pass={password}\n")
+    (root / "environment").write_text(f"HF_TOKEN={variable}\nA=b\n")
+    (root / "secrets").write_text(f"PLAIN={plain}\n")
+    files = {"properties": "config.properties", "secrets": "secrets"}
+    notify = [{"url": f"http://127.0.0.1:9/{hook}", "on": ["stopped"]}]
+    job = await submit(client, store, {**spec, "serving": {"baseline": files}, "notify": notify})
     await wait_until_running(job, runner)
+    write_run(job)
     runner.end(job)
     await wait_for_state(job, JobState.FINISHED)
+    return job
+
+
+async def test_no_answer_contains_a_secret(client: Client, secret_job: Job) -> None:
     app = client.app
     assert app is not None
-    for route in [route for route in app.router.routes() if route.method == "GET"]:
+    spec = secret_job.spec_path.read_text()
+    bodies = {"/v1/check": spec, "/v1/jobs": spec.replace("requests.jsonl", "none.jsonl")}
+    paths = {}
+    for route in app.router.routes():
         path = (route.resource.canonical if route.resource else "").format(
-            id=job.id, number=0, filename="main.js"
+            id=secret_job.id, number=0, filename="main.js"
         )
-        answer = await client.get(path)
+        paths[route.method, path] = f"{path}?rps=10" if path.endswith("/plan") else path
+    # The job is resumed and stopped at the end.
+    order = ("HEAD", "GET", "POST", "DELETE")
+    for method, path in sorted(paths, key=lambda key: (order.index(key[0]), key[1])):
+        body = bodies.get(path, "") if method == "POST" else None
+        answer = await client.request(method, paths[method, path], data=body)
         text = (await answer.read()).decode(errors="replace")
-        assert TOKEN not in text + str(answer.headers), path
-    files = [path for path in job.folder.rglob("*") if path.is_file()]
-    assert files and not [path for path in files if TOKEN in path.read_text(errors="replace")]
+        if method == "GET" and path != "/static":
+            assert answer.status == 200, (path, text)
+        for name, secret in SECRETS.items():
+            assert secret not in text + str(answer.headers), (name, method, path)
+
+
+async def test_no_refusal_contains_a_secret(client: Client, spec: dict[str, Any]) -> None:
+    """What is refused is quoted, but not what may be a secret."""
+    hook = SECRETS["the URL of a webhook"]
+    urls = (f"http://u:{hook}@127.0.0.1/", f"ftp://127.0.0.1/{hook}", f"http://10.0.0.1/{hook}")
+    sections: list[dict[str, Any]] = [
+        *({"notify": [{"url": url}]} for url in (*urls, f"http://127.0.0.1/{hook} ", [hook])),
+        *({"output": {"mlflow": url}} for url in urls),
+        {"output": {"storage": f"postgresql://u:{hook}@127.0.0.1/d"}},
+        {"notify": [{"address": hook}]},
+        {"notify": [hook]},
+        {"notify": hook},
+    ]
+    for path in ("/v1/check", "/v1/jobs"):
+        for section in sections:
+            answer = await client.post(path, data=yaml.safe_dump({**spec, **section}))
+            text = await answer.text()
+            assert hook not in text, (path, section)
+            is_fine = path == "/v1/check" and answer.status == 200
+            assert is_fine or answer.status == 422, (path, section, text)
+
+
+async def test_no_file_of_a_run_contains_a_secret(secret_job: Job) -> None:
+    files = [path for path in secret_job.folder.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        text = path.read_text(errors="replace")
+        found = {name for name, secret in SECRETS.items() if secret in text}
+        # The webhook must be called later; only the owner may read its URL.
+        if "the URL of a webhook" in found:
+            assert path.name == "spec.yaml"
+            is_private = path.parent == secret_job.folder or not path.stat().st_mode & 0o077
+            assert is_private and not secret_job.folder.stat().st_mode & 0o077
+            found.remove("the URL of a webhook")
+        assert found == set(), path
 
 
 def test_job_with_any_id_stays_in_its_folder(store: JobStore) -> None:

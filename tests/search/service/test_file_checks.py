@@ -7,16 +7,19 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import AfterValidator, BaseModel
 
 from search.errors import SpecError
 from search.service import file_checks
 from search.service.file_checks import FileChecks, FileProblem
 from search.service.submission import accept
+from search.spec import section
+from search.spec.schema import StudySpec
 from tests.archives import as_folder, as_tar, make_archive
 
 MANIFEST = json.dumps({"model": {"modelName": "a", "handler": "h.py", "configFile": "c.yaml"}})
@@ -33,7 +36,7 @@ def problems_of(spec: dict[str, Any], root: Path, **sections: Any) -> list[str]:
     [
         *("model.archive", "model.requests", "serving.baseline", "search.warm_start"),
         *("serving.baseline.properties", "serving.baseline.environment"),
-        "serving.baseline.secrets",
+        *("serving.baseline.secrets", "serving.models.other", "load.requests.other"),
     ],
 )
 @pytest.mark.parametrize(
@@ -61,11 +64,24 @@ def test_accept_answers_alike_whether_a_path_outside_exists(
             (tmp_path / "outside").mkdir()
             (tmp_path / "outside" / "inner").touch()
             (tmp_path / "outside" / "spec.yaml").touch()
-        (problem, *_) = [p for p in problems_of(data, root) if p.startswith(field)]
-        answers.append(problem)
+        problems = problems_of(data, root)
+        answers.append(next((p for p in problems if p.startswith(field)), problems[0]))
     # Without a leading `~`, it is an ordinary character: the file is missing.
     expected = f"{root / name} " if name.startswith("~") else "is outside the folders"
+    if name.startswith("~") and field.endswith(".other"):
+        expected = field.split(".")[0]  # There is no such model.
     assert answers[0] == answers[1] and expected in answers[0]
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "/none", "/dev/zero", "a\0"])
+def test_accept_answers_alike_whether_requests_of_a_background_outside_exist(
+    spec: dict[str, Any], root: Path, name: str
+) -> None:
+    (root.parent / "secret").touch()
+    background = [{"model": "other", "rate_rps": 1, "requests": name}]
+    (problem, *_) = problems_of(spec, root, load={"background": background})
+    expected = f"{name!r} is outside the folders that the service may read"
+    assert problem == f"load.background.0.requests: {expected}"
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "../none", "/none", "out", "a\0"])
@@ -324,6 +340,78 @@ def test_accept_refuses_properties_that_would_load_or_open_more(
 ) -> None:
     (problem, *_) = problems_of(spec, root, space={"properties": properties})
     assert problem.startswith("space.properties")
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("TS_INFERENCE_ADDRESS", "TS_MANAGEMENT_ADDRESS", "TS_METRICS_ADDRESS"),
+        *("TS_GRPC_INFERENCE_ADDRESS", "TS_GRPC_MANAGEMENT_ADDRESS", "TS_LOAD_MODELS"),
+        *("TS_MODEL_STORE", "TS_DISABLE_TOKEN_AUTHORIZATION", "TS_CONFIG_FILE"),
+    ],
+)
+def test_accept_refuses_variables_that_would_load_or_open_more(
+    spec: dict[str, Any], root: Path, variable: str
+) -> None:
+    space = {
+        "properties": {"enable_envvars_config": "true"},
+        "environment": {variable: "http://0.0.0.0:80"},
+    }
+    (problem, *_) = problems_of(spec, root, space=space)
+    assert problem.startswith("space.environment") and "is set by servetune" in problem
+
+
+def test_baseline_variables_of_the_place_do_not_reach_a_trial(
+    spec: dict[str, Any], root: Path
+) -> None:
+    """Without enable_envvars_config they have no effect; a tuned property may switch it on."""
+    (root / "config.properties").write_text("job_queue_size=7\n")
+    (root / "environment").write_text("TS_MANAGEMENT_ADDRESS=http://0.0.0.0:8081\nA=b\n")
+    _, accepted = accept({**spec, "serving": {"baseline": "config.properties"}}, {}, [root])
+    baseline = accepted.baseline()
+    assert baseline is not None and baseline.environment == {"A": "b"}
+
+
+def leaves(section: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield the path of each field of a schema that is no section, with its type."""
+    for name, field in section.model_fields.items():
+        inner = [t for t in types_in(field.annotation) if isinstance(t, type)]
+        if sections := [t for t in inner if issubclass(t, BaseModel)]:
+            for each in sections:
+                yield from leaves(each, (*parents, name))
+        else:
+            yield ".".join((*parents, name)), field
+
+
+def types_in(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from types_in(argument)
+
+
+def test_every_file_and_url_of_the_schema_is_checked() -> None:
+    """A new field of these types must be checked before its file is read, or its host is called."""
+    found = {
+        kind: {
+            path
+            for path, field in leaves(StudySpec)
+            if check in [*types_in(field.annotation), *field.metadata]
+            or any(m.func is check for m in field.metadata if isinstance(m, AfterValidator))
+            or any(
+                isinstance(m, AfterValidator) and m.func is check
+                for t in types_in(field.annotation)
+                for m in getattr(t, "__metadata__", ())
+            )
+        }
+        for kind, check in (("path", section._expand_user), ("url", section._is_http_url))
+    }
+    assert found["path"] == {
+        *("model.archive", "model.requests", "search.warm_start", "output.folder"),
+        *("serving.baseline.properties", "serving.baseline.environment"),
+        *("serving.baseline.secrets", "serving.models", "load.requests"),
+        "load.background.requests",
+    }
+    assert found["url"] == {"output.mlflow", "notify.url"}
 
 
 @pytest.mark.parametrize("key", ["keystore", "private_key_file", "certificate_file"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from typing import Any
 
-from search.service.job_queue import JobQueue, ProcessStatus
-from search.service.jobs import JobState, JobStore
+import pytest
+
+from search.service.job_queue import MAX_SHOWN, JobQueue, ProcessStatus
+from search.service.jobs import Job, JobRecord, JobState, JobStore
 from tests.search.service.conftest import (
     Client,
     FakeRunner,
@@ -50,3 +54,35 @@ async def test_job_queue_continues_with_the_jobs_of_an_earlier_service(
     del runner.statuses[waiting.id]
     await queue.poll()
     assert runner.submitted[-2:] == [waiting.submission_id] * 2
+
+
+def test_line_lists_the_jobs_before_each(store: JobStore) -> None:
+    jobs = [store.add(store.new_folder(), str(n), {}) for n in range(30)]
+    queue = JobQueue(store, FakeRunner())
+    jobs[3].change(state=JobState.RUNNING)
+    jobs[4].change(state=JobState.FINISHED)
+    jobs[5].change(queued_s=0.0)
+    line = queue.line()
+    assert [line.positions.get(jobs[n].id) for n in (0, 3, 4, 5, 29)] == [2, None, None, 1, 28]
+    before = [[job.id for job, _ in line.before(jobs[n])] for n in (1, 3, 29)]
+    assert before[0] == [jobs[n].id for n in (3, 5, 0)] and before[1] == []
+    assert len(before[2]) == 1 + MAX_SHOWN
+
+
+async def test_list_of_many_queued_jobs_reads_each_record_few_times(
+    client: Client, store: JobStore, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service reads with one thread: a list that takes long stops it."""
+    jobs = [store.add(store.new_folder(), str(n), {"name": str(n)}) for n in range(40)]
+    await wait_until_running(jobs[0], runner)
+    reads: Counter[str] = Counter()
+    record = Job.record
+
+    def count(job: Job) -> JobRecord:
+        if threading.current_thread().name.startswith("views"):
+            reads[job.id] += 1
+        return record(job)
+
+    monkeypatch.setattr(Job, "record", count)
+    listed = (await (await client.get("/v1/jobs")).json())["jobs"]
+    assert len(listed) == 40 and len(reads) == 40 and max(reads.values()) < 5

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+import venv
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,30 @@ def test_log_outcome_without_mlflow_is_a_warning(
     assert warning.startswith("MLflow is missing; run pip install 'servetune[mlflow]'")
 
 
+def server_interpreter() -> Path:
+    """Return a Python with MLflow's server; the first use installs it in the build folder."""
+    environment = Path(__file__).parents[3] / "build" / f"mlflow-{version('mlflow-skinny')}"
+    python = environment / "bin" / "python"
+    if not (environment / ".installed").is_file():
+        venv.create(environment, with_pip=True)
+        package = f"mlflow=={version('mlflow-skinny')}"
+        command = [str(python), "-m", "pip", "install", "--quiet", package]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"mlflow cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+        (environment / ".installed").touch()
+    return python
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an MLflow server."""
-    pytest.importorskip("mlflow.server", reason="mlflow is not installed: pip install mlflow")
+    """The URL of an MLflow server, which has an environment of its own: it needs other packages."""
+    pytest.importorskip("mlflow.tracking", reason="pip install 'servetune[mlflow]'")
     folder = tmp_path_factory.mktemp("mlflow")
+    python = server_interpreter()
     (port,) = free_ports(1)
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
@@ -61,6 +79,7 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.timeout(1200)
 def test_log_outcome_writes_a_parent_and_nested_runs(
     server: str, outcome: Outcome, tmp_path: Path
 ) -> None:
@@ -105,6 +124,7 @@ def test_log_outcome_writes_a_parent_and_nested_runs(
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.timeout(1200)
 def test_log_outcome_without_a_server_is_a_warning(server: str, outcome: Outcome) -> None:
     (port,) = free_ports(1)
     (warning,) = log_outcome(outcome, f"http://127.0.0.1:{port}")

@@ -167,7 +167,6 @@ def test_read_platform_finds_nothing_in_an_empty_folder(tmp_path: Path) -> None:
         ("compose.yaml", "services: {a: {image: torchserve, command: 'a \"b'}}"),
         ("compose.yaml", "services: {a: {image: torchserve, cpus: many}}"),
         ("compose.yaml", "services: {a: {image: torchserve, mem_limit: '1e999'}}"),
-        ("compose.yaml", "a: " + "[" * 10_000),
         ("Dockerfile", "COPY"),
         ("Dockerfile", "FROM x\nCMD [bad"),
         ("Dockerfile", "FROM x\nENV A='b"),
@@ -185,3 +184,22 @@ def test_read_platform_refuses_entries_of_another_form(
     for path in (tmp_path / name, tmp_path):
         with pytest.raises(ConfigError, match="has an entry of an unexpected form"):
             read_platform(path)
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "deployment.yaml"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x0: &a0 {A: b}\n" + "".join(f"x{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30)),
+        "a: " + "[" * 10_000,
+    ],
+    ids=["nested aliases", "deep lists"],
+)
+def test_read_platform_refuses_yaml_that_would_exhaust_python(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    services = "services: {ts: {image: torchserve, command: *a29}}\n"
+    spec = "kind: Deployment\nspec: {template: {spec: {containers: *a29}}}\n"
+    (tmp_path / name).write_text(text + (services if name == "compose.yaml" else spec))
+    with pytest.raises(ConfigError, match=r"is not valid YAML: .* more than"):
+        read_platform(tmp_path / name)
