@@ -77,9 +77,9 @@ def test_predicted_points_know_p99_only_where_trials_show_it(outcome: Outcome) -
     few = predicted_points(with_trials(outcome, 4))
     assert all(p.p99_s is None for p in few.points)
     assert any("p99 latency" in text and "6 are needed" in text for text in few.unknown)
-    random = predicted_points(with_trials(outcome, 8, noise=2.0))
-    assert all(p.p99_s is None and p.memory is None for p in random.points)
-    assert any("p99 latency of predicted configurations is not known" in t for t in random.unknown)
+    erratic = predicted_points(with_trials(outcome, 8, noise=2.0))
+    (pruned,) = [p for p in erratic.points if p.number is not None]
+    assert pruned.p99_s is None, "the configurations around it differ by a factor of nine"
 
 
 def test_predicted_points_wait_for_the_end_of_the_run(outcome: Outcome) -> None:
