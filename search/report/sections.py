@@ -29,7 +29,7 @@ from search.report.formatting import (
 )
 from search.report.limits_section import limits_section
 from search.report.model_tables import model_section
-from search.report.objective_text import objective_sentences
+from search.report.objective_text import objective_sentences, optimized
 from search.report.prediction_text import prediction_section
 from search.report.replicas import replicas_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
@@ -191,8 +191,11 @@ def _trial_parts(outcome: Outcome) -> list[Part]:
         *(
             (
                 Plot("importance"),
-                markdown_table(("setting", "share of the variance of the rates"), importance),
-                "Only trials that sustained a rate count.",
+                markdown_table(
+                    ("setting", f"share of the variance of the {optimized(outcome.objective)}"),
+                    importance,
+                ),
+                "Only measured values count: those of trials that sustained a rate.",
             )
             if importance
             else ("Unknown: too few trials sustained a rate.",)
