@@ -19,7 +19,7 @@ from search.answer.pareto import pareto_front, pareto_points
 from search.answer.predicted import predicted_points
 from search.errors import first_line
 from search.report.answer_text import predicted_note
-from search.report.confirmation import confirmation_section
+from search.report.confirmation import confirmation_section, missing_curves
 from search.report.formatting import (
     format_interval,
     format_memory,
@@ -165,6 +165,7 @@ def _curve_parts(outcome: Outcome) -> list[Part]:
         "Time from the due time of a request to its answer, in an open loop: the load does not "
         "wait for the server. The last point of each line is the rate that is sustained.",
         Plot("latency_curve"),
+        *([text] if (text := missing_curves(outcome.confirmation)) else []),
     ]
 
 

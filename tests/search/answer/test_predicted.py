@@ -7,43 +7,9 @@ from dataclasses import replace
 import pytest
 
 from search.answer.predicted import predicted_points
-from search.spec.space import Space
 from search.study.outcome import Outcome
 from search.study.what_if import predict_configs
-from search.trial.request import TrialOrigin
-from search.trial.result import TrialResult, TrialState
-from tests.results import trial_result
-
-
-def trials(space: Space, count: int, noise: float = 0.0) -> list[TrialResult]:
-    """Return trials whose rate, p99 and memory follow the batch size; the last one was pruned."""
-    results = []
-    sizes = [round(1.9**n) for n in range(count)]
-    for number, size in enumerate([*sizes, 20]):
-        config = space.config({**space.nearest_point(), "batch_size": size, "workers": 2})
-        is_pruned = number == count
-        # With noise, neighbouring configurations differ by it squared.
-        factor = (1 + noise) ** (-1 if number % 2 else 1)
-        results.append(
-            trial_result(
-                number,
-                None if is_pruned else 100 * size**0.4,
-                config,
-                TrialOrigin.SAMPLED,
-                TrialState.PRUNED if is_pruned else TrialState.COMPLETE,
-                capacity_rps=100 * size**0.4,
-                p99_s=None if is_pruned else 0.05 * size**0.5 * factor,
-                peak_memory_mb=round((800 + 4 * size) * factor),
-                workers_ready=2,
-            )
-        )
-    return results
-
-
-def with_trials(outcome: Outcome, count: int, noise: float = 0.0) -> Outcome:
-    assert outcome.space is not None
-    results = trials(outcome.space, count, noise)
-    return replace(outcome, results=results, reference=results[0], best=results[-2])
+from tests.search.answer.points import with_trials
 
 
 def test_predicted_points_have_the_rate_of_servetune_predict(outcome: Outcome) -> None:
