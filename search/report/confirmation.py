@@ -83,8 +83,8 @@ def missing_curves(confirmation: Confirmation | None) -> str:
     ]
     listed = " and of ".join(names)
     return (
-        f"Not measured: the latency of {listed} at 50, 70 and 90 % of its rate. There was no time for "
-        "it: a longer `search.time_budget_s` or `confirm.time_limit_s` permits it."
+        f"Not measured: the latency of {listed} at 50, 70 and 90 % of its rate. There was no time "
+        "for it: a longer `search.time_budget_s` or `confirm.time_limit_s` permits it."
     )
 
 

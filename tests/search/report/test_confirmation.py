@@ -130,7 +130,7 @@ def test_confirmation_section_warns_of_a_choice_on_the_same_rounds() -> None:
 
 
 def test_missing_curves_names_whose_latency_is_not_measured() -> None:
-    text = missing_curves(confirmation_of(STEADY, {4: (116.4, None)}))
-    assert "the latency of trial 0 (the reference) and of trial 2 at 50, 70 and 90 %" in text
+    text = missing_curves(confirmation_of(STEADY, {2: (114.0, None)}))
+    assert "the latency of trial 0 (the reference) and of trial 4 at 50, 70 and 90 %" in text
     measured = {0: (4.8, None), 2: (114.0, None), 4: (116.4, None)}
     assert missing_curves(confirmation_of(STEADY, measured)) == missing_curves(None) == ""
