@@ -56,7 +56,7 @@ def trials(space: Space, count: int, noise: float = 0.0) -> list[TrialResult]:
 
 
 def with_trials(outcome: Outcome, count: int, noise: float = 0.0) -> Outcome:
-    """Return an outcome with these trials instead of its own; see `trials`."""
+    """Return an outcome with these trials as its results; see `trials`."""
     assert outcome.space is not None
     results = trials(outcome.space, count, noise)
     return replace(outcome, results=results, reference=results[0], best=results[-2])
