@@ -9,6 +9,8 @@ from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
 #: A window's drain, as rounds of batches.
 _DRAIN_CYCLES = 2
+#: Shares of the sustained rate at which a latency curve has a window.
+CURVE_SHARES = (0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,30 @@ class Pace:
         )
 
     def expected_s(
-        self, rate_rps: float, jitter: bool = False, judged: int = 0, sampled: int = 0
+        self,
+        rate_rps: float,
+        latency_curve: bool = False,
+        comparison_rps: float | None = None,
     ) -> float:
         """Return how long the windows of a search take if the first rate passes, seconds.
 
         Args:
-            jitter: whether Poisson arrivals are offered too.
-            judged: number of windows that are judged by their latency.
-            sampled: number of windows that sample latency.
+            latency_curve: whether latency at `CURVE_SHARES` of the rate is measured.
+            comparison_rps: rate of one more window that samples latency, requests/s.
         """
+        goal, is_full = self.goal, self.depth is Depth.FULL
+        jitter = is_full and goal.arrivals != "poisson" and not goal.lowers_rate
+        judged_rps = [rate_rps] * (1 + is_full) if goal.lowers_rate else []
+        judged_rps += [goal.for_rps] if goal.for_rps is not None else []
+        # The curve's highest rate is that of the jitter window.
+        shares = CURVE_SHARES[: len(CURVE_SHARES) - jitter] if latency_curve else ()
+        sampled_rps = [share * rate_rps for share in shares]
+        sampled_rps += [comparison_rps] if comparison_rps is not None else []
         drain_s = _DRAIN_CYCLES * self.cycle_requests / rate_rps
         return (
             self.window_s(rate_rps)
             + jitter * self.jitter_s(rate_rps)
-            + judged * self.judged_s(rate_rps)
-            + sampled * self.latency_s(rate_rps, rate_rps)
-            + (1 + jitter + judged + sampled) * drain_s
+            + sum(self.judged_s(judged) for judged in judged_rps)
+            + sum(self.latency_s(sampled, rate_rps) for sampled in sampled_rps)
+            + (1 + jitter + len(judged_rps) + len(sampled_rps)) * drain_s
         )

@@ -15,7 +15,7 @@ from loadgen.percent import format_percent
 from loadgen.rate.bracket import Bracket
 from loadgen.rate.estimate import Estimate, estimate_of, pooled, standard_error_of
 from loadgen.rate.goal import Depth, Goal
-from loadgen.rate.pace import Pace
+from loadgen.rate.pace import CURVE_SHARES, Pace
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import Verdict, format_errors, is_growth_by_chance, latency_excess
@@ -25,8 +25,6 @@ from loadgen.schedule import Poisson
 #: Status codes by which a server reports that it has too much to do.
 _REFUSALS = ("status 503", "status 429")
 _CLEAR = {Verdict.PASS, Verdict.GENERATOR_LIMITED}
-#: Shares of the sustained rate at which a latency curve has a window.
-CURVE_SHARES = (0.5, 0.7, 0.9)
 
 
 @dataclass
@@ -141,13 +139,7 @@ class RateSearch:
 
     def _expected_s(self) -> float:
         rate = self.thresholds.offered * self._capacity
-        poisson = self.depth is Depth.FULL and self.goal.arrivals != "poisson"
-        jitter = poisson and not self.goal.lowers_rate
-        # The curve's highest rate is that of the jitter window.
-        curve = len(CURVE_SHARES) - jitter if self.latency_curve else 0
-        judged = int(self.goal.lowers_rate) + (self.goal.for_rps is not None)
-        sampled = curve + (self.comparison_rps is not None)
-        return self._pace.expected_s(rate, jitter, judged, sampled)
+        return self._pace.expected_s(rate, self.latency_curve, self.comparison_rps)
 
     # --- verification ----------------------------------------------------------------
 

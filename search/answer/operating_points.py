@@ -49,14 +49,17 @@ class OperatingPoint:
 
     Attributes:
         number: of its trial; None for a predicted configuration without a trial.
+        letter: names a predicted configuration without a trial among those of its run.
         config: the configuration.
         sustained_rps: sustained rate, requests/s: the confirmation's, else the search's, else the
             predicted one.
         trials: numbers of all trials of the configuration.
-        rate: `sustained_rps` with the interval of one more measurement: 95 % from a confirmation,
-            90 % for a prediction; None if it is not known.
+        rate: `sustained_rps` with its interval: 95 % for one more measurement from a confirmation,
+            90 % for the true rate from a prediction; None if it is not known.
         latency: measured latencies by share of the sustained rate; empty for a prediction.
         p99_s: p99 latency at the sustained rate, seconds; None if unknown.
+        p99, memory: the medians and the 90 % intervals of one more measurement; None unless they
+            are predicted.
         memory_mb: peak memory of the server and its workers (PSS), MiB; None if unknown.
         memory_peaks_mb: that peak in each measured server, MiB.
         gpu_memory_mb: peak memory on all GPUs, MiB; None without a GPU.
@@ -80,11 +83,14 @@ class OperatingPoint:
     is_measured: bool = True
     is_confirmed: bool = False
     roles: frozenset[Role] = frozenset()
+    p99: Interval | None = None
+    memory: Interval | None = None
+    letter: str = ""
 
     @property
     def name(self) -> str:
         """The trial, or that the configuration was not tried."""
-        return "untried" if self.number is None else f"trial {self.number}"
+        return f"untried {self.letter}".strip() if self.number is None else f"trial {self.number}"
 
     def with_role(self, role: Role) -> OperatingPoint:
         """Return the same point with one more role."""
@@ -94,14 +100,19 @@ class OperatingPoint:
         """Return plain JSON data; times in seconds, rates in requests/s, memory in MiB."""
         rate = self.rate
         return {
+            "name": self.name,
             "trial": self.number,
             "settings": self.config.to_dict(),
             "sustained_rps": self.sustained_rps,
             "low_rps": rate.low if rate else None,
             "high_rps": rate.high if rate else None,
             "p99_s": self.p99_s,
+            "p99_low_s": self.p99.low if self.p99 else None,
+            "p99_high_s": self.p99.high if self.p99 else None,
             "latency": [vars(point) for point in self.latency],
             "memory_mb": self.memory_mb,
+            "memory_low_mb": self.memory.low if self.memory else None,
+            "memory_high_mb": self.memory.high if self.memory else None,
             "gpu_memory_mb": self.gpu_memory_mb,
             "workers": self.workers,
             "is_measured": self.is_measured,

@@ -14,33 +14,43 @@ from search.cli.options import JsonOption, PickOption, RunArgument
 from search.errors import RunError
 
 if TYPE_CHECKING:
-    from search.answer.operating_points import OperatingPoint
+    from search.study.outcome import Outcome
 
 
 def pareto(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print rate, p99 latency, memory and workers of a run's configurations.
 
-    Marked are those of the Pareto front, the recommended one, and the knee: the point after which
-    more rate costs the most latency.
+    Those that the run did not measure are predicted from its trials. Marked are those of the Pareto
+    front, the recommended one, and the knee: the point after which more rate costs the most
+    latency.
     """
-    from search.answer.pareto import pareto_front
-    from search.report.answer_text import POINT_HEADER, front_note, point_row
+    from search.answer.pareto import pareto_front, pareto_points
+    from search.answer.predicted import predicted_points
+    from search.report.answer_text import POINT_HEADER, front_note, point_row, predicted_note
     from search.report.formatting import format_settings
 
-    points = _points(run)
+    outcome = _outcome(run)
+    points, predicted = pareto_points(outcome), predicted_points(outcome)
     front = pareto_front(points)
     if as_json:
-        print(json.dumps([{**p.to_dict(), "is_on_front": p in front} for p in points]))
+        rows = [{**p.to_dict(), "is_on_front": p in front} for p in points]
+        rows += [{**p.to_dict(), "is_on_front": False} for p in predicted.points]
+        print(json.dumps(rows))
         return
+    promising = [p for p in pareto_front([*points, *predicted.points]) if not p.is_measured]
     console = create_console()
     table = Table(box=None)
     for name in POINT_HEADER:
         table.add_column(name, no_wrap=True)
-    for point in sorted(points, key=lambda p: p.sustained_rps):
-        table.add_row(*point_row(point, point in front))
+    shown = sorted([*points, *predicted.points], key=lambda p: p.sustained_rps)
+    for point in shown:
+        table.add_row(*point_row(point, point in front or point in promising))
     console.print(table)
-    console.print(f"{front_note(points)}\n")
-    for point in front:
+    console.print(front_note(points), soft_wrap=True)
+    if note := predicted_note(predicted):
+        console.print(note, soft_wrap=True)
+    console.print()
+    for point in [p for p in shown if p in front or p in promising]:
         console.print(f"{point.name}: {format_settings(point.config)}", soft_wrap=True)
 
 
@@ -62,12 +72,13 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Plan replicas, latency, memory, cost and autoscaling for a load."""
+    from search.answer.pareto import pareto_points
     from search.answer.picking import pick_or_recommended
     from search.answer.plan import capacity_plan
     from search.report.answer_text import plan_rows
     from search.report.formatting import format_settings
 
-    point = pick_or_recommended(_points(run), pick)
+    point = pick_or_recommended(pareto_points(_outcome(run)), pick)
     planned = capacity_plan(point, rps, p99, headroom, price_per_hour)
     if as_json:
         print(json.dumps(planned.to_dict()))
@@ -82,15 +93,14 @@ def plan(
         console.print(f"note: {note}", soft_wrap=True)
 
 
-def _points(folder: Path) -> list[OperatingPoint]:
-    from search.answer.pareto import pareto_points
+def _outcome(folder: Path) -> Outcome:
+    """Return the outcome of a run of which a trial sustained a rate."""
     from search.study.reading import read_outcome
     from search.study.run_folder import Run
 
     outcome = read_outcome(Run.open(folder))
     if outcome.spec.sweep is not None:
         raise RunError(f"{folder} is a sweep, which searches no best configuration")
-    points = pareto_points(outcome)
-    if not points:
+    if not any(result.sustained_rps for result in outcome.results):
         raise RunError(f"no trial of {folder} sustained any rate")
-    return points
+    return outcome

@@ -54,15 +54,14 @@ class TuneTrial(tune.Trainable):
             event = self._events.get(timeout=HEARTBEAT_S)
             if event is None:
                 result = self._measurement.result()
-                rate = result.sustained_rps or 0.0
-                return {"sustained_rps": rate, "record": json.dumps(result.to_dict()), "done": True}
+                return {"record": json.dumps(result.to_dict()), "done": True}
             if isinstance(event, WindowSummary):
                 window = {"window": json.dumps(vars(event))}
             else:
                 self._phase = event
         now = self._phase
         phase = {"phase": now.name, "rate_rps": now.rate_rps, "left_s": now.left_s or 0.0}
-        return {"sustained_rps": 0.0, **phase, **window}
+        return {**phase, **window}
 
     def cleanup(self) -> None:
         """Stop the server, the load generator processes and the thread."""

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from search.answer.operating_points import OperatingPoint, Role
 from search.answer.pareto import pareto_front, pareto_points
+from search.answer.predicted import predicted_points
 from search.report.plot_style import (
     ACCENT,
     DEFAULT,
@@ -35,11 +36,13 @@ _LOG_FROM = 5.0
 
 def pareto(outcome: Outcome) -> go.Figure | None:
     """Draw p99 at the sustained rate over that rate, for every configuration that has both."""
-    points = [p for p in pareto_points(outcome) if p.p99_s and p.sustained_rps]
-    if not points:
+    measured = [p for p in pareto_points(outcome) if p.p99_s and p.sustained_rps]
+    if not measured:
         return None
+    # A predicted configuration without a known p99 has no place: the report's table has it.
+    points = [*measured, *(p for p in predicted_points(outcome).points if p.p99_s)]
     figure = go.Figure()
-    front = [p for p in pareto_front(points) if p.is_measured]
+    front = pareto_front(measured)
     if len(front) > 1:
         lowest: list[OperatingPoint] = []
         for point in reversed(front):
@@ -57,7 +60,7 @@ def pareto(outcome: Outcome) -> go.Figure | None:
     others = [p for p in points if _main_role(p) is None]
     for name, group, symbol in (
         ("measured", [p for p in others if p.is_measured], "circle"),
-        ("predicted", [p for p in others if not p.is_measured], "circle-open"),
+        ("predicted, not measured", [p for p in others if not p.is_measured], "circle-open"),
     ):
         if group:
             _add_points(figure, group, name, OTHER, symbol, size=9)
@@ -203,6 +206,14 @@ def _add_points(
             "color": color,
             "thickness": 1,
         },
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [p.p99.high - p.p99.mean if p.p99 else 0.0 for p in points],
+            "arrayminus": [p.p99.mean - p.p99.low if p.p99 else 0.0 for p in points],
+            "color": color,
+            "thickness": 1,
+        },
         text=[p.name for p in points],
         textposition="top center",
         customdata=[_details(p) for p in points],
@@ -213,7 +224,7 @@ def _add_points(
 def _details(point: OperatingPoint) -> str:
     roles = [_ROLES[role][0] for role in _ROLES if role in point.roles]
     title = ", ".join([point.name, *roles])
-    lines = [title if point.is_measured else f"{title} (predicted)"]
+    lines = [title if point.is_measured else f"{title}: predicted, with 90 % intervals"]
     if point.memory_mb is not None:
         lines.append(f"memory: {point.memory_mb:,} MiB")
     if point.gpu_memory_mb is not None:

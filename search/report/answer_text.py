@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from loadgen.percent import format_percent
 from search.answer.operating_points import OperatingPoint, Role
 from search.answer.plan import CapacityPlan, Quantity, ReplicaLoad
+from search.answer.predicted import PredictedPoints
 from search.report.formatting import format_interval, format_number
+from search.study.intervals import Interval
 
 #: The p99 latency is given at these shares of the sustained rate, as "–" if it is not known.
 _SHARES = (0.5, 0.7, 0.9, 1.0)
@@ -17,19 +19,27 @@ POINT_HEADER = ("", "trial", "role", "rps", "p99 s *", "MiB", "workers")
 def point_row(point: OperatingPoint, is_on_front: bool) -> tuple[str, ...]:
     """Return the cells of a configuration under `POINT_HEADER`."""
     p99_by_share = {p.share: p.p99_s for p in point.latency}
+    if point.p99_s is not None:
+        p99_by_share.setdefault(1.0, point.p99_s)
     latencies = (format_number(p99_by_share.get(share)) or "–" for share in _SHARES)
-    rate, memory = format_number(point.sustained_rps), format_number(point.memory_mb)
+    memory = _with_interval(format_number(point.memory_mb), point.memory)
     if point.gpu_memory_mb:
         memory += f" + {format_number(point.gpu_memory_mb)} GPU"
     return (
-        "●" if is_on_front else "",
-        format_number(point.number),
-        "\n".join(role for role in Role if role in point.roles),
-        f"{rate}\n{format_interval(point.rate)}" if point.rate else rate,
-        " ".join(latencies),
-        memory,
+        ("●" if point.is_measured else "○") if is_on_front else "",
+        format_number(point.number) if point.number is not None else point.letter,
+        "\n".join(role for role in Role if role in point.roles)
+        if point.is_measured
+        else "predicted",
+        _with_interval(format_number(point.sustained_rps), point.rate),
+        _with_interval(" ".join(latencies), point.p99),
+        memory or "–",
         format_number(point.workers),
     )
+
+
+def _with_interval(text: str, interval: Interval | None) -> str:
+    return f"{text}\n{format_interval(interval)}" if interval else text
 
 
 def plan_rows(plan: CapacityPlan) -> Iterator[tuple[str, str, str]]:
@@ -80,4 +90,17 @@ def front_note(points: Sequence[OperatingPoint]) -> str:
     if not any(Role.KNEE in point.roles for point in points):
         text += "; the front has no knee"
     shares = ", ".join(format_percent(share) for share in _SHARES)
-    return f"{text}.\n* at {shares} of the rate, as far as measured."
+    return f"{text}.\n* at {shares} of the rate; – is not measured and not known."
+
+
+def predicted_note(predicted: PredictedPoints) -> str:
+    """Return what the predicted rows of a table mean, and what is not known, in sentences."""
+    sentences = []
+    if predicted.points:
+        sentences.append(
+            "Predicted rows are not measured: the run's trials predict them, with 90 % intervals. "
+            "Letters are configurations that were not tried; ○ marks those that no measured "
+            "configuration beats if the prediction holds"
+        )
+    sentences += [f"{text[0].upper()}{text[1:]}" for text in predicted.unknown]
+    return " ".join(f"{sentence}." for sentence in sentences)

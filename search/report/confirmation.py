@@ -72,6 +72,22 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
     ]
 
 
+def missing_curves(confirmation: Confirmation | None) -> str:
+    """Return whose latency below the sustained rate is not measured; empty if none is missing."""
+    if confirmation is None or not (missing := confirmation.missing_curves):
+        return ""
+    names = [
+        f"trial {confirmation.plan.requests[index].number}"
+        f"{' (the reference)' if index == REFERENCE else ''}"
+        for index in sorted(missing)
+    ]
+    listed = " and of ".join(names)
+    return (
+        f"Not measured: the latency of {listed} at 50, 70 and 90 % of its rate. There was no time "
+        "for it: a longer `search.time_budget_s` or `confirm.time_limit_s` permits it."
+    )
+
+
 def _trial(confirmation: Confirmation, index: int) -> str:
     return f"Trial {confirmation.plan.requests[index].number}"
 

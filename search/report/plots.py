@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from search.report.answer_plots import latency_curve, pareto, predicted
+from search.report.objective_text import optimized
 from search.report.plot_style import (
     FAILED,
     OTHER,
@@ -142,7 +143,9 @@ def _importance(outcome: Outcome) -> go.Figure | None:
     shares = dict(sorted(outcome.importance.items(), key=lambda item: item[1]))
     figure = go.Figure(go.Bar(x=list(shares.values()), y=list(shares), orientation="h"))
     figure.update_traces(marker_color=TODAY).update_layout(height=110 + 32 * len(shares))
-    return figure.update_xaxes(title="share of the variance of the rates", tickformat=".0%")
+    return figure.update_xaxes(
+        title=f"share of the variance of the {optimized(outcome.objective)}", tickformat=".0%"
+    )
 
 
 def _seconds(outcome: Outcome) -> go.Figure | None:

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from loadgen.percent import format_percent
 from search.answer.operating_points import Role
 from search.answer.pareto import pareto_front, pareto_points
+from search.answer.predicted import predicted_points
 from search.errors import first_line
-from search.report.confirmation import confirmation_section
+from search.report.answer_text import predicted_note
+from search.report.confirmation import confirmation_section, missing_curves
 from search.report.formatting import (
+    format_interval,
     format_memory,
     format_number,
     format_settings,
@@ -26,12 +29,13 @@ from search.report.formatting import (
 )
 from search.report.limits_section import limits_section
 from search.report.model_tables import model_section
-from search.report.objective_text import objective_sentences
+from search.report.objective_text import objective_sentences, optimized
 from search.report.prediction_text import prediction_section
 from search.report.replicas import replicas_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
 from search.report.trial_table import lost_time, trial_table
 from search.report.verdict import certainty, change_table, cost_table, format_rate, verdict
+from search.study.intervals import Interval
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from search.trial.result import TrialResult, TrialState
@@ -120,14 +124,18 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
     shown = [p for p in points if p in front or p.roles]
     if not shown:
         return []
+    predicted = predicted_points(outcome)
+    shown += predicted.points
     header = ("trial", "", "sustained rps", "p99 s", "peak memory", "workers", "settings")
     rows = [
         (
-            str(p.number) if p.number is not None else "predicted",
-            ", ".join(name for role, name in _ROLE_NAMES.items() if role in p.roles),
+            str(p.number) if p.number is not None else p.name,
+            ", ".join(name for role, name in _ROLE_NAMES.items() if role in p.roles)
+            if p.is_measured
+            else "predicted",
             format_rate(p),
-            format_number(p.p99_s),
-            format_memory(p.memory_mb),
+            _with_interval(format_number(p.p99_s) or "not known", p.p99),
+            _with_interval(format_memory(p.memory_mb) or "not known", p.memory),
             "" if p.workers is None else str(p.workers),
             format_settings(p.config),
         )
@@ -141,7 +149,12 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
         "workers at once. The knee is the point after which more rate costs the most latency.",
         Plot("pareto"),
         markdown_table(header, rows),
+        *([note] if (note := predicted_note(predicted)) else []),
     ]
+
+
+def _with_interval(text: str, interval: Interval | None) -> str:
+    return f"{text} ({format_interval(interval)})" if interval else text
 
 
 def _curve_parts(outcome: Outcome) -> list[Part]:
@@ -152,6 +165,7 @@ def _curve_parts(outcome: Outcome) -> list[Part]:
         "Time from the due time of a request to its answer, in an open loop: the load does not "
         "wait for the server. The last point of each line is the rate that is sustained.",
         Plot("latency_curve"),
+        *([text] if (text := missing_curves(outcome.confirmation)) else []),
     ]
 
 
@@ -178,8 +192,11 @@ def _trial_parts(outcome: Outcome) -> list[Part]:
         *(
             (
                 Plot("importance"),
-                markdown_table(("setting", "share of the variance of the rates"), importance),
-                "Only trials that sustained a rate count.",
+                markdown_table(
+                    ("setting", f"share of the variance of the {optimized(outcome.objective)}"),
+                    importance,
+                ),
+                "Only measured values count: those of trials that sustained a rate.",
             )
             if importance
             else ("Unknown: too few trials sustained a rate.",)

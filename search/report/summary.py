@@ -14,7 +14,7 @@ from search.report.csv_export import trial_frame
 from search.report.html_report import html_page
 from search.report.limits_section import limit_sentences
 from search.report.model_tables import model_sentences
-from search.report.objective_text import objective_sentences
+from search.report.objective_text import objective_sentences, optimized
 from search.report.plots import figures
 from search.report.replicas import replicas_sentence
 from search.report.sections import ending, report_parts
@@ -111,4 +111,5 @@ def _detail_lines(outcome: Outcome, explained: Sequence[TrialResult]) -> list[st
     lines += [f"Trial {r.number}, warning: {warning}." for r in explained for warning in r.warnings]
     if lost := lost_time(outcome.results):
         lines.append(lost)
-    return [*lines, f"Importance: {importance or 'unknown, too few trials'}."]
+    of = "" if outcome.objective.maximizes_rate else f" for {optimized(outcome.objective)}"
+    return [*lines, f"Importance{of}: {importance or 'unknown, too few trials'}."]

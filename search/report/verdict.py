@@ -15,6 +15,7 @@ from search.report.formatting import (
     format_ratio,
     markdown_table,
 )
+from search.report.goal_verdict import goal_certainty, goal_verdict
 from search.report.model_tables import mix_text
 from search.spec.space import torchserve_defaults
 from search.study.diff import flat
@@ -36,6 +37,9 @@ def verdict(outcome: Outcome) -> str:
     is_limited = outcome.objective.has_limits
     if recommended is None:
         return _NOT_MET if is_limited and outcome.closest else _NO_RATE
+    if not outcome.objective.maximizes_rate:
+        name = today_name(outcome.reference) if outcome.reference else ""
+        return goal_verdict(outcome, recommended, name, _is_undecided(outcome))
     mix = f" ({text})" if (text := mix_text(outcome)) else ""
     rate = f"{format_number(recommended.sustained_rps)} requests/s{mix} at 100 % success"
     reference = outcome.reference
@@ -81,13 +85,15 @@ def certainty(outcome: Outcome) -> str:
             f"{'round' if rounds == 1 else 'rounds'}, each time in a fresh server"
         )
         sentences.append(_reproduction(recommended))
-    if gain is not None and gain.ratio.low < gain.ratio.high:
+    if not outcome.objective.maximizes_rate:
+        sentences.append(goal_certainty(outcome))
+    elif gain is not None and gain.ratio.low < gain.ratio.high:
         kind = "With 95 % confidence" if gain.is_confirmed else "By the search alone"
         interval = f"{format_ratio(gain.ratio.low)} and {format_ratio(gain.ratio.high)}"
         sentences.append(f"{kind} its rate is between {interval} times today's")
     if _is_undecided(outcome):
         sentences.append("The two are statistically indistinguishable")
-    if gain is not None:
+    if gain is not None and outcome.objective.maximizes_rate:
         sentences += [f"Note: {warning}" for warning in gain.warnings if gain.is_confirmed]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 

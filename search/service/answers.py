@@ -12,6 +12,7 @@ from search.answer.operating_points import Role
 from search.answer.pareto import pareto_points
 from search.answer.picking import pick
 from search.answer.plan import capacity_plan
+from search.answer.predicted import predicted_points
 from search.answer.scaling import DEFAULT_HEADROOM
 from search.errors import SpecProblem
 from search.report.plots import figures
@@ -31,9 +32,15 @@ class FiguresView(BaseModel):
 
 
 class ParetoView(BaseModel):
-    """The configurations of a run with their rate, latency, memory, workers and roles."""
+    """The configurations of a run with their rate, latency, memory, workers and roles.
+
+    Attributes:
+        points: those with `is_measured` false are predicted; their intervals are 90 % intervals.
+        unknown: what is not known of the predicted ones, and why.
+    """
 
     points: list[dict[str, Any]]
+    unknown: list[str] = []
 
 
 class PlanView(BaseModel):
@@ -71,7 +78,10 @@ def figures_view(run: Run) -> FiguresView:
 
 def pareto_view(run: Run) -> ParetoView:
     """Return the measured and the predicted configurations of a run."""
-    return ParetoView(points=[point.to_dict() for point in pareto_points(read_outcome(run))])
+    outcome = read_outcome(run)
+    predicted = predicted_points(outcome)
+    points = [*pareto_points(outcome), *predicted.points]
+    return ParetoView(points=[p.to_dict() for p in points], unknown=list(predicted.unknown))
 
 
 def plan_view(run: Run, query: Mapping[str, str]) -> PlanView:

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from search.service.jobs import Job, JobRecord, JobState, JobStore
 from search.service.views import BoundedCache, ViewBuilder
 from search.study.ranking import best_of
+from search.trial.objective import Objective
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import FailureKind, ServetuneError
 
@@ -29,23 +30,28 @@ _MAX_CACHED = 1000
 
 @dataclass
 class _Totals:
-    """The figures of one or more jobs."""
+    """The figures of one or more jobs; those of the best configuration are of one job."""
 
     states: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     trials: int = 0
     trial_s: float = 0.0
     best_rps: float | None = None
+    best_p99_s: float | None = None
+    best_memory_mb: float | None = None
 
     @classmethod
-    def of(cls, results: list[TrialResult]) -> _Totals:
-        best = best_of(results)
+    def of(cls, results: list[TrialResult], objective: Objective) -> _Totals:
+        best = best_of(results, objective)
+        target = best.latency.target if best else None
         return cls(
             Counter(_label(result.state) for result in results),
             Counter(str(result.failure) for result in results if result.failure),
             len(results),
             sum(result.duration_s for result in results),
             best.sustained_rps if best else None,
+            target.p99_s if target else None,
+            best.server.peak_memory_mb if best else None,
         )
 
     def add(self, other: _Totals) -> None:
@@ -104,7 +110,17 @@ class JobMetrics(Collector):
         totals = _Totals()
         best = GaugeMetricFamily(
             "servetune_job_best_rps",
-            "Best sustained rate of a job, in requests per second.",
+            "Sustained rate of a job's best configuration, in requests per second.",
+            labels=["job", "name"],
+        )
+        p99 = GaugeMetricFamily(
+            "servetune_job_best_p99_seconds",
+            "p99 latency of a job's best configuration at goal.for_rps, in seconds.",
+            labels=["job", "name"],
+        )
+        memory = GaugeMetricFamily(
+            "servetune_job_best_memory_bytes",
+            "Peak memory of a job's best configuration, in bytes.",
             labels=["job", "name"],
         )
         ended = [job.id for job, record in records if record.state.is_over]
@@ -112,8 +128,15 @@ class JobMetrics(Collector):
         for job, record in records:
             of_job = self._totals_of(job, record)
             totals.add(of_job)
-            if of_job.best_rps and job.id not in hidden:
-                best.add_metric([job.id, record.name], of_job.best_rps)
+            if job.id in hidden:
+                continue
+            for family, value in (
+                (best, of_job.best_rps),
+                (p99, of_job.best_p99_s),
+                (memory, (of_job.best_memory_mb or 0) * 2**20),
+            ):
+                if value:
+                    family.add_metric([job.id, record.name], value)
         trials = CounterMetricFamily("servetune_trials", "Trials by state.", labels=["state"])
         for state in map(_label, TrialState):
             trials.add_metric([state], totals.states[state])
@@ -122,7 +145,7 @@ class JobMetrics(Collector):
         )
         for kind in FailureKind:
             failures.add_metric([kind], totals.failures[kind])
-        yield from (best, trials, failures)
+        yield from (best, p99, memory, trials, failures)
         yield SummaryMetricFamily(
             "servetune_trial_duration_seconds",
             "Duration of trials.",
@@ -135,7 +158,9 @@ class JobMetrics(Collector):
         if record.state.is_over and (known := self._ended.get(key)) is not None:
             return known
         try:
-            totals = _Totals.of(self._views.results(job.run()))
+            run = job.run()
+            objective = Objective.from_spec(run.specified()) if run else Objective()
+            totals = _Totals.of(self._views.results(run), objective)
         except (ServetuneError, OSError, ValueError):
             totals = _Totals()  # The list of jobs shows what is damaged.
         return self._ended.put(key, totals) if record.state.is_over else totals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,6 @@ from statistics import mean
 
 from loadgen.percent import format_percent
 from loadgen.rate.pace import Pace
-from loadgen.rate.search import CURVE_SHARES
 from search.spec.schema import StudySpec
 from search.study.confirm import (
     VERIFICATION,
@@ -19,12 +19,13 @@ from search.study.confirm import (
     StoredVisits,
     verifications,
 )
+from search.study.estimates import REFERENCE
 from search.study.race import RaceRules
 from search.study.ranking import RATE, finalists, reference_of
 from search.study.store import StudyStore
 from search.study.targets import WORTHWHILE
 from search.trial.objective import Figures, Objective
-from search.trial.request import TrialOrigin
+from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
 
@@ -38,6 +39,11 @@ CONFIRMATION_BUDGET_SHARE, MAX_CONFIRMATION_SHARE = 0.4, 0.5
 LEAST_ROUNDS = 2
 #: Rounds of the confirmation to which its time limit does not apply.
 MIN_ROUNDS = 3
+#: A latency curve on which nothing depends may take this share of the confirmation's time limit.
+CURVE_SHARE = 1 / 3
+#: A verification may take this many times as long as expected: a rate that does not pass is lowered
+#: and offered again.
+_LONGER = 1.3
 #: Phases of a trial that a visit has too, beside the closed loop.
 _RESTART = ("start", "stop")
 #: Number of trials failed by the host that do not count as trials of a search.
@@ -100,25 +106,59 @@ class Budget:
         if confirmation is None:
             return None
         stored = self._store.visits(confirmation.plan.name)
-        steps = confirmation.next_round(stored), *verifications(confirmation)
+        steps = (
+            confirmation.next_round(stored),
+            *verifications(confirmation),
+            *confirmation.next_curves(),
+        )
         may_start = any(step is not None and self.may_start_step(step) for step in steps)
         return confirmation if may_start else None
 
     def may_start_step(self, step: Step) -> bool:
         """Return whether there is time to start, or to continue, this step of the confirmation.
 
-        It may exceed the budget by no more than half a measurement.
+        It may exceed the budget by no more than half a measurement; a latency curve on which
+        nothing depends may not exceed it.
         """
         if self.interrupted.is_set():
             return False
         results = self._store.results
-        verification_s, visit_s = self._verification_s(results), self._visit_s(results)
+        if step.is_curve:
+            needed_s = sum(self._curve_s(results, request) for request in step.requests)
+            return math.isfinite(needed_s) and self._remaining_s >= needed_s
         if step.is_verification:
-            return self._remaining_s >= (len(step.requests) - 0.5) * verification_s
+            last_s = self._verification_s(results, step.requests[-1])
+            return self._remaining_s >= self.expected_s(step) - 0.5 * last_s
+        visit_s = self._visit_s(results)
         needed_s = (len(step.requests) - 0.5) * visit_s
-        if step.round_number >= MIN_ROUNDS and self._confirmation_left_s(results) < needed_s:
-            return False
-        return self._remaining_s >= needed_s + verification_s
+        kept_s = self._verification_s(results)
+        if step.round_number >= MIN_ROUNDS:
+            if self._confirmation_left_s(results) < needed_s:
+                return False
+            kept_s += self._curves_s(results)
+        return self._remaining_s >= needed_s + kept_s
+
+    def expected_s(self, step: Step) -> float:
+        """Return the expected duration of a verification, seconds."""
+        results = self._store.results
+        return sum(self._verification_s(results, request) for request in step.requests)
+
+    def _curve_s(self, results: list[TrialResult], request: TrialRequest) -> float:
+        """Return the time that a latency curve on which nothing depends needs, seconds.
+
+        Infinity if it would take too long.
+        """
+        limit_s = CURVE_SHARE * (self._spec.confirm.time_limit_s if self._spec.confirm else 0.0)
+        needed_s = _LONGER * self._verification_s(results, request)
+        return needed_s if needed_s <= limit_s else math.inf
+
+    def _curves_s(self, results: list[TrialResult]) -> float:
+        """Return the time to keep for the latency curves beside the winner's, seconds."""
+        if (confirmation := self.confirmation()) is None:
+            return 0.0
+        requests = [confirmation.plan.requests[i] for i in confirmation.missing_curves]
+        needed_s = [self._curve_s(results, request) for request in requests]
+        return sum(seconds for seconds in needed_s if math.isfinite(seconds))
 
     def _confirmation_left_s(self, results: list[TrialResult]) -> float:
         limit_s = self._spec.confirm.time_limit_s if self._spec.confirm else 0.0
@@ -146,17 +186,28 @@ class Budget:
         ]
         return mean(trials_s) if trials_s else 0.0
 
-    def _verification_s(self, results: list[TrialResult]) -> float:
-        """Return the expected duration of a verification, seconds."""
-        best = self._store.best
-        rate_rps = (best.capacity_rps or best.sustained_rps or 0.0) if best else 0.0
-        cycle = (best.server.batch_capacity or 1) if best else 1
+    def _verification_s(
+        self, results: list[TrialResult], request: TrialRequest | None = None
+    ) -> float:
+        """Return the expected duration of a verification, seconds.
+
+        Args:
+            request: None for that of the best configuration.
+        """
+        measured, compared_rps = self._store.best, None
+        if request is not None:
+            found = [
+                r
+                for r in results
+                if r.config == request.config and (r.capacity_rps or r.sustained_rps)
+            ]
+            measured, compared_rps = next(reversed(found), None), request.comparison_rps
+        rate_rps = (measured.capacity_rps or measured.sustained_rps or 0.0) if measured else 0.0
+        cycle = (measured.server.batch_capacity or 1) if measured else 1
         if not rate_rps:
             return self._visit_s(results)
         pace = Pace(self._spec.rate_goal(), cycle)
-        # One of the shares of the latency curve is that of the jitter.
-        windows_s = pace.expected_s(rate_rps, jitter=True, sampled=len(CURVE_SHARES) - 1)
-        return self._visit_s(results) + windows_s
+        return self._visit_s(results) + pace.expected_s(rate_rps, True, compared_rps)
 
     def _confirmation_reserve_s(self, results: list[TrialResult]) -> float:
         """Return the time to keep for the rest of the confirmation, seconds."""
@@ -165,7 +216,10 @@ class Budget:
             return 0.0
         visits_s = self._spec.confirmation_rounds * len(plan.requests) * self._visit_s(results)
         limit_s = self._spec.confirm.time_limit_s if self._spec.confirm else 0.0
+        # The time of the reference's latency curve is kept, too.
+        curve_s = self._curve_s(results, plan.requests[REFERENCE])
         needed_s = min(visits_s, limit_s) + self._verification_s(results)
+        needed_s += curve_s if math.isfinite(curve_s) else 0.0
         # The reference is visited once.
         least_visits = LEAST_ROUNDS * len(plan.finalists) + 1
         least_s = least_visits * self._visit_s(results) + self._verification_s(results)
@@ -190,7 +244,7 @@ class Budget:
         """Return the seconds until the expected end of the run from this step on."""
         results = self._store.results
         if step.is_verification:
-            return len(step.requests) * self._verification_s(results)
+            return min(self.expected_s(step) + self._curves_s(results), self._remaining_s)
         limit_s = self._confirmation_left_s(results) + self._verification_s(results)
         return max(min(limit_s, self._remaining_s), 0.0)
 

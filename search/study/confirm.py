@@ -140,11 +140,14 @@ class Step:
         stage: the number of the round, or `VERIFICATION`.
         round_number: from 0; a verification follows the last round.
         requests: in order, without what was measured before.
+        is_curve: whether a configuration is verified only for the latency below its rate, on which
+            nothing depends.
     """
 
     stage: str
     round_number: int
     requests: tuple[TrialRequest, ...]
+    is_curve: bool = False
 
     @property
     def is_verification(self) -> bool:
@@ -274,6 +277,31 @@ class Confirmation:
             if index not in self.verified
         )
         return Step(VERIFICATION, self.race.rounds, missing) if missing else None
+
+    @property
+    def missing_curves(self) -> list[int]:
+        """The configurations beside the winner whose latency below their rate is not measured.
+
+        Of the reference and the finalists that are statistically indistinguishable from the
+        winner: an operator may prefer one of them.
+        """
+        wanted = (REFERENCE, *(c.index for c in self.comparisons if c.is_indistinguishable))
+        served = self.rate_estimates.visit_count
+        return [i for i in wanted if i != self.winner and i not in self.verified and served(i)]
+
+    def next_curves(self) -> list[Step]:
+        """Return a step for each of the missing curves; none before the leader is verified."""
+        if self._leader not in self.verified:
+            return []
+        return [
+            Step(
+                VERIFICATION,
+                self.race.rounds,
+                (self.plan.verification(index, is_compared=False),),
+                is_curve=True,
+            )
+            for index in self.missing_curves
+        ]
 
     # --- what was found --------------------------------------------------------------
 
@@ -528,15 +556,18 @@ async def confirm(
     read: Callable[[], Confirmation],
     may_start: Callable[[Step], bool],
     measure: Callable[[Step, TrialRequest, Path], Awaitable[TrialResult]],
+    expected_s: Callable[[Step], float] = lambda step: 0.0,
 ) -> None:
     """Measure rounds until the race is over or time is, then verify the winner's rate.
 
-    Each measurement is stored when it ends, so that a later call continues.
+    At last the latency curves of others, the shortest first. Each measurement is stored when it
+    ends, so that a later call continues.
 
     Args:
         read: returns what is stored of the plan.
         may_start: whether there is time for a step.
         measure: measures a request; writes its files to a folder, relative to the run.
+        expected_s: returns the expected duration of a step, seconds.
     """
 
     async def carry_out(step: Step) -> None:
@@ -544,14 +575,22 @@ async def confirm(
             folder = Path("confirm", plan.name, f"{step.stage}-{request.number}")
             store.record_visit(plan.name, step.stage, await measure(step, request, folder))
 
+    def next_step() -> Step | None:
+        confirmation = read()
+        curves = sorted(confirmation.next_curves(), key=expected_s)
+        steps = (*verifications(confirmation), *curves)
+        return next((step for step in steps if may_start(step)), None)
+
     while (step := read().next_round(store.visits(plan.name))) and may_start(step):
         await carry_out(step)
-    while step := next((s for s in verifications(read()) if may_start(s)), None):
+    while step := next_step():
         await carry_out(step)
 
 
 def confirming(step: Step) -> str:
     """Return what a step of the confirmation measures, and why, in plain words."""
+    if step.is_curve:
+        return "measuring the latency of a configuration that the winner is compared with"
     if step.is_verification:
         return "verifying that the winner sustains its rate, and measuring its latency"
     return "measuring the best configurations again in fresh servers: one result may be luck"

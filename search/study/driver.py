@@ -271,7 +271,14 @@ async def _confirm(
 
     async with ConfirmationHost(setup) as host:
         task = asyncio.ensure_future(
-            confirm(store, pending.plan, lambda: read() or pending, budget.may_start_step, measure)
+            confirm(
+                store,
+                pending.plan,
+                lambda: read() or pending,
+                budget.may_start_step,
+                measure,
+                budget.expected_s,
+            )
         )
         while not task.done():
             if budget.interrupted.is_set():

@@ -114,9 +114,16 @@ class Fit:
     fitted: Floats
 
     def log_predictive(self) -> Floats:
-        """Return the log density of each rate given the others, shape (vectors, points).
+        """Return the log density of each rate given the others, shape (vectors, points)."""
+        errors, sds = self.left_out()
+        density: Floats = -0.5 * ((errors / sds) ** 2 + math.log(2 * math.pi)) - np.log(sds)
+        return density
 
-        Leave-one-out cross-validation in closed form, with the constant integrated out.
+    def left_out(self) -> tuple[Floats, Floats]:
+        """Return each log rate − its prediction by the others, and the prediction's deviation.
+
+        Shapes (vectors, points). Leave-one-out cross-validation in closed form, with the constant
+        integrated out.
         """
         precision = OFFSET_SD**-2 + self.ones.sum(axis=1)
         inverse = self.inverse - (
@@ -124,9 +131,7 @@ class Fit:
         )
         diagonal = np.maximum(np.diagonal(inverse, axis1=1, axis2=2), 1e-12)
         raw = self.residuals + self.offset[:, None]
-        errors = np.einsum("kij,kj->ki", inverse, raw) / diagonal
-        density: Floats = 0.5 * (np.log(diagonal) - errors**2 * diagonal - math.log(2 * math.pi))
-        return density
+        return np.einsum("kij,kj->ki", inverse, raw) / diagonal, 1 / np.sqrt(diagonal)
 
 
 class GaussianProcess:
@@ -256,6 +261,11 @@ class GaussianProcess:
         variance = np.exp(2 * parameters[:, self._signal, None]) - reduction
         variance = variance + lever**2 * fit.offset_variance[vectors, None]
         return mean, np.sqrt(np.maximum(variance, 1e-10))
+
+    def noise_sd(self, parameters: Floats) -> Floats:
+        """Return the standard deviation of a measurement at parameter vectors, by vector."""
+        sd: Floats = np.exp(parameters[:, self._signal + 1])
+        return sd
 
     def draw(
         self,

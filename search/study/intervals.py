@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A geometric mean, and the bounds of its 95 % confidence or prediction interval."""
+    """A geometric mean or median, and the bounds of its 95 % interval, unless another is named."""
 
     mean: float
     low: float

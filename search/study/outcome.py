@@ -26,7 +26,7 @@ class Outcome:
         best: the newest measurement of the best configuration that meets the limits; None if
             none does.
         reference: the trial that the others are compared with.
-        importance: share of the rates' variance explained by each setting.
+        importance: share of the variance of what is optimized that each setting explains.
         reason: why the run ended; None if it has not.
         notes: warnings about the hosts, the baseline and the edges of the space.
         failed: whether the run stopped because the reference failed.

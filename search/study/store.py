@@ -271,34 +271,44 @@ class StudyStore:
         return self._sampler.improvement_probability(self._observations())
 
     def importance(self) -> dict[str, float]:
-        """Return the share of the rates' variance explained by each setting (PED-ANOVA).
+        """Return the share of the variance that each setting explains (PED-ANOVA).
 
-        Only trials that sustained a rate count. The shares sum up to 1. Empty with too few
-        of them, or if all have the same rate.
+        Of what the run optimizes: rates, p99 latencies at `goal.for_rps` or peaks of the memory,
+        by the trials that measured it. The shares sum up to 1. Empty with too few of them, or if
+        all have the same value.
         """
-        # Older runs stored an estimate as the value of a pruned trial, and 0 for a failed one.
-        trials = [
-            t
-            for t in self._study.get_trials(deepcopy=False)
-            if t.values and t.params and t.user_attrs.get("state") == TrialState.COMPLETE
-        ]
-        if len(trials) < _MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in trials}) < 2:
+        spaces = distributions(self.space)
+        measured = []
+        for trial in self._study.get_trials(deepcopy=False):
+            score = self._measured_score(trial)
+            if score and trial.params:
+                measured.append(
+                    optuna.trial.create_trial(
+                        params=trial.params, distributions=trial.distributions, value=score
+                    )
+                )
+        if len(measured) < _MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in measured}) < 2:
             return {}
-        names = [
-            name
-            for name in distributions(self.space)
-            if len({t.params.get(name) for t in trials}) > 1
-        ]
+        names = [name for name in spaces if len({t.params.get(name) for t in measured}) > 1]
         with log_level(["optuna"], logging.WARNING):
-            measured = optuna.create_study(direction="maximize")
-        measured.add_trials(trials)
+            study = optuna.create_study(direction="maximize")
         try:
             with warnings.catch_warnings():
-                # It warns of settings with few values, which few trials always have.
+                # It warns of settings with few values, which few trials always have, and of values
+                # of a baseline outside of the ranges.
                 warnings.simplefilter("ignore", UserWarning)
-                return dict(optuna.importance.get_param_importances(measured, params=names))
+                study.add_trials(measured)
+                return dict(optuna.importance.get_param_importances(study, params=names))
         except (ValueError, RuntimeError):
             return {}
+
+    def _measured_score(self, trial: optuna.trial.FrozenTrial) -> float:
+        """Return what a trial measured of the objective; 0 without it. See `Objective.score`."""
+        if "result" not in trial.user_attrs:
+            return 0.0
+        result = TrialResult.from_dict(trial.user_attrs["result"])
+        is_complete = result.state is TrialState.COMPLETE and not result.host_fault
+        return self.objective.score(Figures.of([result])) if is_complete else 0.0
 
     # --- trials ----------------------------------------------------------------------
 

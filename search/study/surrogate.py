@@ -18,6 +18,7 @@ from search.spec.space import Space
 from search.study.capacity import PRIORS, Load, log_rate, log_worker_rate
 from search.study.features import Features, Floats
 from search.study.gaussian_process import Auxiliary, Data, Fit, GaussianProcess, Prior
+from search.study.mixture import mixture_quantiles
 from search.study.observations import Observation, Point
 from serving.metrics import HandlerTime
 
@@ -80,15 +81,7 @@ class Prediction:
         share = np.repeat(self.weights / samples, samples)
         means = self.means.reshape(-1, self.means.shape[2])
         sds = self.sds.reshape(means.shape)
-        found = []
-        for probability in probabilities:
-            low, high = (means - 9 * sds).min(axis=0), (means + 9 * sds).max(axis=0)
-            for _ in range(40):
-                middle = (low + high) / 2
-                below = share @ scipy.special.ndtr((middle - means) / sds) < probability
-                low, high = np.where(below, middle, low), np.where(below, high, middle)
-            found.append((low + high) / 2)
-        return np.array(found)
+        return mixture_quantiles(means, sds, share, probabilities)
 
 
 @dataclass

@@ -15,6 +15,7 @@ import scipy.special
 from search.spec.space import Space
 from search.study.features import Features, Floats
 from search.study.gaussian_process import Data, GaussianProcess, Prior
+from search.study.mixture import mixture_quantiles
 from search.study.observations import Observation, Point
 from search.study.surrogate import Surrogate
 from search.trial.objective import Objective
@@ -48,7 +49,7 @@ class LogProcess:
         sd: float,
         random: np.random.Generator,
     ):
-        self._space, self._random = space, random
+        self._space, self._random, self._sd = space, random, sd
         features = Features(space, points)
         variance = np.full(len(values), sd**2)
         prior = Prior.of((), _SIGNAL, [_LENGTH] * len(features.names))
@@ -70,6 +71,20 @@ class LogProcess:
         features = Features(self._space, points)
         drawn = self._process.draw(self._random, self._samples, self._fit, features, draws)
         return drawn.reshape(-1, len(points))
+
+    def quantiles(self, points: Sequence[Point], probabilities: Sequence[float]) -> Floats:
+        """Return quantiles of one more measurement, shape (probabilities, points)."""
+        means, sds = self.predict(points)
+        noise = self._process.noise_sd(self._samples)[:, None]
+        sds = np.sqrt(sds**2 + noise**2 + self._sd**2)
+        shares = np.full(len(means), 1 / len(means))
+        return np.asarray(np.exp(mixture_quantiles(means, sds, shares, probabilities)), float)
+
+    def left_out_levels(self) -> Floats:
+        """Return for each measured value the probability, by the others, of a lower one."""
+        errors, sds = self._fit.left_out()
+        levels: Floats = scipy.special.ndtr(errors / sds).mean(axis=0)
+        return levels
 
     def probability_below(self, points: Sequence[Point], limit: float) -> Floats:
         """Return the probability that the figure is at most `limit` at each point."""

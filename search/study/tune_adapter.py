@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import optuna
 from ray import tune
-from ray.tune.logger import JsonLoggerCallback, TBXLoggerCallback
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
 from search.environment import log_level
@@ -21,6 +21,7 @@ from search.study.progress import Progress, so_far, trying
 from search.study.run_folder import Run
 from search.study.storage import STORAGE_ERRORS
 from search.study.store import StudyStore
+from search.study.tensorboard import TensorBoardCallback
 from search.trial.observation import WindowSummary
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
@@ -58,7 +59,8 @@ class StudySearcher(ExcludedFromSnapshots, Searcher):
         finished: Callable[[TrialResult], None],
         folder_of: Callable[[int], str],
     ):
-        super().__init__(metric="sustained_rps", mode="max")
+        # Tune would require the metric in every report, and most have no rate.
+        super().__init__()
         self._store = store
         self._may_start, self._started, self._finished = may_start, started, finished
         self._folder_of = folder_of
@@ -215,7 +217,7 @@ def tune_trials(
             name=f"tune-{time.strftime('%H%M%S')}" if (run.folder / "tune").exists() else "tune",
             storage_path=str(run.folder),
             stop=_Stopper(budget, searcher, observer, placement_error),
-            callbacks=[JsonLoggerCallback(), TBXLoggerCallback(), _TuneCallback(observer)],
+            callbacks=[JsonLoggerCallback(), TensorBoardCallback(), _TuneCallback(observer)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=verbose,
         ),

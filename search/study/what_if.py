@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,21 @@ def fastest_configs(
     space: Space, results: Sequence[TrialResult], count: int, seed: int = 0
 ) -> list[tuple[ServerConfig, PredictedRate]]:
     """Return the configurations with the highest predicted rates × probability to serve."""
+    predicted = predicted_configs(space, results, seed)
+
+    def expected_rps(entry: tuple[ServerConfig, PredictedRate]) -> float:
+        return (entry[1].median_rps or 0.0) * (entry[1].serves or 0.0)
+
+    return sorted(predicted, key=expected_rps, reverse=True)[:count]
+
+
+def predicted_configs(
+    space: Space, results: Sequence[TrialResult], seed: int = 0
+) -> list[tuple[ServerConfig, PredictedRate]]:
+    """Return the measured configurations, neighbours of the fastest and random ones.
+
+    Each with its predicted rate; empty without a trial that served.
+    """
     observations = observations_of(results, space)
     served = sorted((o for o in observations if o.served), key=lambda o: -o.rate_rps)
     if not served:
@@ -39,11 +54,7 @@ def fastest_configs(
     points: list[dict[str, Any]] = [dict(o.point) for o in observations]
     points += space.draw(np.random.default_rng(seed), _DRAWN)
     points += [near for o in served[:3] for near in space.neighbours(o.point)]
-    unique: dict[str, Mapping[str, Any]] = {space.config(p).digest: p for p in points}
+    unique = {space.config(point).digest: point for point in points}
     predicted = predict_rates(space, observations, list(unique.values()))
-
-    def expected_rps(entry: tuple[Mapping[str, Any], PredictedRate]) -> float:
-        return (entry[1].median_rps or 0.0) * (entry[1].serves or 0.0)
-
-    ranked = sorted(zip(unique.values(), predicted, strict=True), key=expected_rps, reverse=True)
-    return [(space.config(point), prediction) for point, prediction in ranked[:count]]
+    configs = [space.config(point) for point in unique.values()]
+    return list(zip(configs, predicted, strict=True))

@@ -8,6 +8,7 @@ import pytest
 
 from search.answer.pareto import pareto_points
 from search.answer.picking import pick
+from search.answer.predicted import predicted_points
 from search.cli.main import run_command
 from search.study.outcome import Outcome
 from servetune import Run
@@ -18,12 +19,28 @@ def test_pareto_lists_every_measured_configuration(
 ) -> None:
     assert run_command(["pareto", str(outcome.run.folder), "--json"]) == 0
     points = json.loads(capsys.readouterr().out)
-    assert [p["trial"] for p in points] == [p.number for p in pareto_points(outcome)]
-    assert any(p["is_on_front"] for p in points)
+    measured = [p for p in points if p["is_measured"]]
+    assert [p["trial"] for p in measured] == [p.number for p in pareto_points(outcome)]
+    assert any(p["is_on_front"] for p in measured)
     front = Run.open(outcome.run.folder).pareto()
     assert {p.number for p in front} == {p["trial"] for p in points if p["is_on_front"]}
     assert run_command(["pareto", str(outcome.run.folder)]) == 0
     assert "recommended" in capsys.readouterr().out
+
+
+def test_pareto_shows_predicted_configurations_apart_from_measured_ones(
+    outcome: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["pareto", str(outcome.run.folder), "--json"]) == 0
+    predicted = [p for p in json.loads(capsys.readouterr().out) if not p["is_measured"]]
+    shown = predicted_points(outcome)
+    assert [p["name"] for p in predicted] == [p.name for p in shown.points] != []
+    for p in predicted:
+        assert p["low_rps"] <= p["sustained_rps"] <= p["high_rps"] and not p["roles"]
+    assert run_command(["pareto", str(outcome.run.folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.count(" predicted ") >= len(predicted) and "with 90 % intervals" in out
+    assert "The p99 latency of predicted configurations is not known: 3 configurations" in out
 
 
 def test_plan_prints_what_the_api_returns(

@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
-from search.report.confirmation import confirmation_section, confirmation_text
+from search.report.confirmation import (
+    confirmation_section,
+    confirmation_text,
+    missing_curves,
+)
 from search.study.confirm import VERIFICATION, Confirmation, Plan
 from search.study.noise import Variance
 from search.study.race import RaceRules
@@ -123,3 +127,10 @@ def test_confirmation_section_warns_of_a_choice_on_the_same_rounds() -> None:
     rates = {n: column[:2] for n, column in STEADY.items()}
     note = confirmation_section(confirmation_of(rates))[-1]
     assert "The same rounds chose the winner and estimate its rate" in note
+
+
+def test_missing_curves_names_whose_latency_is_not_measured() -> None:
+    text = missing_curves(confirmation_of(STEADY, {2: (114.0, None)}))
+    assert "the latency of trial 0 (the reference) and of trial 4 at 50, 70 and 90 %" in text
+    measured = {0: (4.8, None), 2: (114.0, None), 4: (116.4, None)}
+    assert missing_curves(confirmation_of(STEADY, measured)) == missing_curves(None) == ""

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from search.answer.predicted import predicted_points
 from search.report.plots import figures
 from search.study.outcome import Outcome
 from search.trial.prediction import PredictedRate
+from tests.search.answer.points import with_trials
 
 
 def test_figures_draws_heat_map_of_sweep(sweep_outcome: Outcome) -> None:
@@ -41,6 +43,15 @@ def test_figures_name_todays_and_the_recommended_configuration(confirmed: Outcom
     error = traces["recommended"].error_x
     assert rate == pytest.approx(233, abs=1) and error.array[0] > 0 and error.arrayminus[0] > 0
     assert traces["measured"].x == (60.0,)
+
+
+def test_figures_draw_predicted_configurations_open_and_with_intervals(outcome: Outcome) -> None:
+    drawn = figures(given := with_trials(outcome, 8))["pareto"]
+    (trace,) = [t for t in drawn.data if t.name == "predicted, not measured"]
+    known = [p for p in predicted_points(given).points if p.p99_s]
+    assert trace.marker.symbol == "circle-open" and len(trace.x) == len(known) > 0
+    assert all(each > 0 for each in (*trace.error_x.array, *trace.error_y.array))
+    assert all("predicted" in text for text in trace.customdata)
 
 
 def test_figures_draw_latency_of_both_configurations(confirmed: Outcome) -> None:

@@ -88,3 +88,29 @@ async def test_metrics_count_failures_by_kind(
     assert samples["trial_failures_total", ("no rate",)] == 1.0
     runner.end(job)
     await wait_for_state(job, JobState.FINISHED)
+
+
+async def test_metrics_show_the_best_configuration_by_the_objective(
+    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
+) -> None:
+    from search.trial.result import TargetRecord
+    from serving.config import ServerConfig
+    from tests.results import trial_result
+
+    goal = {**spec.get("goal", {}), "objective": "latency", "for_rps": 4.0}
+    job = await submit(client, store, {**spec, "goal": goal})
+    await wait_until_running(job, runner)
+    write_run(job, ())
+    run = job.run()
+    assert run is not None
+    for number, (rate, p99_s) in enumerate(((40.0, 0.4), (20.0, 0.1))):
+        target = TargetRecord(4.0, 0.05, 0.08, p99_s, 0, True, "")
+        config = ServerConfig(workers=number + 1)
+        run.append(trial_result(number, rate, config, target=target, peak_memory_mb=512))
+    samples = await scrape(client)
+    labels = (job.id, spec["name"])
+    assert samples["job_best_rps", labels] == 20.0, "the highest rate has a higher latency"
+    assert samples["job_best_p99_seconds", labels] == 0.1
+    assert samples["job_best_memory_bytes", labels] == 512 * 2**20
+    runner.end(job)
+    await wait_for_state(job, JobState.FINISHED)

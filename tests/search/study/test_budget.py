@@ -79,7 +79,9 @@ def test_budget_counts_time_of_earlier_drivers(folder: Path) -> None:
     assert budget.reason == "the time budget of 600 s is spent"
 
 
-def confirming_store(folder: Path, **search: Any) -> tuple[StudySpec, StudyStore, Plan]:
+def confirming_store(
+    folder: Path, slowest_rps: float = 10.0, **search: Any
+) -> tuple[StudySpec, StudyStore, Plan]:
     """Return a store with two trials whose visits are expected to take 20 s."""
     spec = spec_with(
         folder,
@@ -88,7 +90,7 @@ def confirming_store(folder: Path, **search: Any) -> tuple[StudySpec, StudyStore
         goal={"window_s": 1, "window_limit_s": 10},
     )
     store = store_for(folder, spec)
-    for rps in (10.0, 20.0):
+    for rps in (slowest_rps, 20.0):
         measure(store, rps, duration_s=50.0, phases_s={"start": 8.0, "stop": 2.0})
     plan = confirmation_plan(spec, store.results)
     assert plan is not None
@@ -103,13 +105,24 @@ def visit_round(store: StudyStore, plan: Plan, number: int, duration_s: float = 
 def test_budget_reserves_time_for_confirmation(folder: Path) -> None:
     spec, store, plan = confirming_store(folder, time_budget_s=600)
     # 4 rounds of 2 visits of 20 s, at most 150 s, then a verification: a visit, a window of 1 s and
-    # three of 20 requests at 20 rps, with their drains.
-    store.record_spent(600 - 175 - 51.0)
+    # three of 20 requests below 20 rps, with their drains: 26 s. The reference's at 10 rps, with
+    # the window at the comparison rate, would take 1.3 × 33 s, of which a third of 150 s may be
+    # used: 43 s.
+    store.record_spent(600 - 219 - 51.0)
     assert Budget(spec, store).may_start_trial()
-    store.record_spent(600 - 174 - 49.0)
+    store.record_spent(600 - 216 - 49.0)
     assert not Budget(spec, store).may_start_trial(), "a trial takes 50 s"
     visit_round(store, plan, 0)
     assert Budget(spec, store).may_start_trial(), "40 s of it were spent"
+
+
+def test_budget_keeps_no_time_for_a_latency_curve_that_takes_long(folder: Path) -> None:
+    spec, store, _ = confirming_store(folder, time_budget_s=600, slowest_rps=1.0)
+    # Windows of 20 requests at 0.5, 0.7, 0.9 and 1 rps take more than a third of 150 s.
+    store.record_spent(600 - 176 - 51.0)
+    assert Budget(spec, store).may_start_trial()
+    store.record_spent(600 - 174 - 49.0)
+    assert not Budget(spec, store).may_start_trial()
 
 
 def test_budget_reserves_at_most_a_share(folder: Path) -> None:
@@ -125,10 +138,10 @@ def test_budget_reserves_at_most_a_share(folder: Path) -> None:
 def test_budget_uses_measured_durations_of_visits(folder: Path) -> None:
     spec, store, plan = confirming_store(folder, time_budget_s=600)
     visit_round(store, plan, 0, duration_s=5.0)
-    # The next round needs 1.5 × 5 s, and a verification 5 s and about 4.4 s of windows.
-    store.record_spent(600 - 17.5)
+    # The next round needs 1.5 × 5 s, and a verification 5 s and about 5.8 s of windows.
+    store.record_spent(600 - 18.5)
     assert Budget(spec, store).may_start_step(Step("1", 1, plan.requests))
-    store.record_spent(600 - 16.5)
+    store.record_spent(600 - 18.0)
     budget = Budget(spec, store)
     assert not budget.may_start_step(Step("1", 1, plan.requests))
     assert budget.may_start_step(Step(VERIFICATION, 1, plan.requests[:1]))
@@ -138,6 +151,30 @@ def test_budget_uses_measured_durations_of_visits(folder: Path) -> None:
         "half of the second would exceed the budget"
     )
     assert budget.pending_confirmation() is not None
+
+
+def test_budget_starts_a_latency_curve_only_if_it_ends_in_time(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder, time_budget_s=600)
+    visit_round(store, plan, 0, duration_s=5.0)
+    # At 10 rps, without a window at the comparison rate: 1.3 × (5 s and 11.7 s of windows).
+    curve = Step(VERIFICATION, 1, (plan.verification(0, is_compared=False),), is_curve=True)
+    assert Budget(spec, store).expected_s(curve) == pytest.approx(16.7, abs=0.1)
+    store.record_spent(600 - 22.0)
+    assert Budget(spec, store).may_start_step(curve)
+    store.record_spent(600 - 21.0)
+    assert not Budget(spec, store).may_start_step(curve)
+
+
+def test_budget_keeps_time_for_latency_curves_after_three_rounds(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder, time_budget_s=600)
+    for number in range(3):
+        visit_round(store, plan, number, duration_s=5.0)
+    # 1.5 × 5 s for a round and 10.8 s for the winner, as before; 22 s for the reference's curve.
+    fourth = Step("3", 3, plan.requests)
+    store.record_spent(600 - 42.0)
+    assert Budget(spec, store).may_start_step(fourth)
+    store.record_spent(600 - 38.0)
+    assert not Budget(spec, store).may_start_step(fourth)
 
 
 def test_budget_limits_confirmation_after_three_rounds(folder: Path) -> None:

@@ -78,11 +78,12 @@ def run(
     host: Host,
     may_start: Callable[[Step], bool] = lambda step: True,
     rules: RaceRules = RULES,
+    expected_s: Callable[[Step], float] = lambda step: 0.0,
 ) -> Confirmation:
     def read() -> Confirmation:
         return Confirmation.read(store.visits(plan.name), plan, rules)
 
-    asyncio.run(confirm(store, plan, read, may_start, host.measure))
+    asyncio.run(confirm(store, plan, read, may_start, host.measure, expected_s))
     return read()
 
 
@@ -121,7 +122,8 @@ def test_confirm_interleaves_visits_then_verifies_winner(store: StudyStore) -> N
     host = Host()
     found = run(store, plan_for(store, 2), host)
     assert host.measured[:6] == [("0", 0), ("0", 2), ("0", 4), ("1", 4), ("1", 2), ("2", 0)]
-    assert [visit for visit in host.measured if visit[0] == VERIFICATION] == [(VERIFICATION, 2)]
+    verified = [number for stage, number in host.measured if stage == VERIFICATION]
+    assert verified == [2, 0], "the winner, then the latency curve of the reference"
     assert found.plan.requests[found.winner].number == 2
     sustained = found.sustained(found.winner)
     assert sustained is not None and sustained.mean == pytest.approx(0.9 * 120, rel=0.02)
@@ -143,7 +145,7 @@ def test_confirm_keeps_visits_of_killed_driver(store: StudyStore) -> None:
 
 def test_confirm_verifies_when_time_is_over(store: StudyStore) -> None:
     def may_start(step: Step) -> bool:
-        return step.is_verification or step.round_number < 2
+        return not step.is_curve and (step.is_verification or step.round_number < 2)
 
     host = Host()
     found = run(store, plan_for(store, 2), host, may_start)
@@ -158,6 +160,8 @@ def test_confirm_verifies_when_time_is_over(store: StudyStore) -> None:
 
 def test_confirm_verifies_leader_alone_if_there_is_no_time_for_the_tied(store: StudyStore) -> None:
     def may_start(step: Step) -> bool:
+        if step.is_curve:
+            return False
         return len(step.requests) == 1 if step.is_verification else step.round_number < 2
 
     plan, host = plan_for(store, 2), Host(rates={2: 100.0, 4: 99.9})
@@ -167,6 +171,40 @@ def test_confirm_verifies_leader_alone_if_there_is_no_time_for_the_tied(store: S
         (VERIFICATION, winner)
     ]
     assert len(found.comparisons) == 1 and found.comparisons[0].is_indistinguishable
+    assert sorted(found.missing_curves) == sorted({0, 1, 2} - {found.winner})
+
+
+def test_confirm_measures_latency_curves_that_fit_the_shortest_first(store: StudyStore) -> None:
+    seconds = {0: 60.0, 2: 30.0, 4: 40.0, 1: 10.0}
+
+    def expected_s(step: Step) -> float:
+        return sum(seconds[request.number] for request in step.requests)
+
+    def may_start(step: Step) -> bool:
+        is_both = step.is_verification and len(step.requests) > 1
+        return not is_both and expected_s(step) < 60 if step.is_verification else True
+
+    plan, host = plan_for(store), Host(rates={2: 100.0, 4: 99.9, 1: 50.0})
+    found = run(store, plan, host, may_start, RaceRules(2), expected_s)
+    numbers = [number for stage, number in host.measured if stage == VERIFICATION]
+    winner = plan.requests[found.winner].number
+    others = sorted({2, 4, 1} - {winner}, key=seconds.__getitem__)
+    tied = {plan.requests[c.index].number for c in found.comparisons if c.is_indistinguishable}
+    assert numbers == [winner, *(n for n in others if n in tied)], "the reference takes too long"
+    assert [plan.requests[i].number for i in found.missing_curves] == [0]
+    more = Host(rates={2: 100.0, 4: 99.9, 1: 50.0})
+    found = run(store, plan, more, rules=RaceRules(2))
+    assert more.measured == [(VERIFICATION, 0)], "a resumed run with more time measures the rest"
+    assert found.missing_curves == [] and plan.requests[found.winner].number == winner
+
+
+def test_confirm_measures_no_latency_curve_of_a_reference_that_does_not_serve(
+    store: StudyStore,
+) -> None:
+    host = Host(rates={0: 0.0})
+    found = run(store, plan_for(store, 1), host)
+    assert [number for stage, number in host.measured if stage == VERIFICATION] == [2]
+    assert found.missing_curves == []
 
 
 def test_confirm_extends_rounds(store: StudyStore) -> None:

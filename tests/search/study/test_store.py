@@ -16,8 +16,9 @@ from loadgen.rate.goal import Depth
 from search.spec.space import Dimension, build_space
 from search.study.ranking import finalists, rate_of
 from search.study.store import StudyStore
+from search.trial.objective import Objective
 from search.trial.request import TrialOrigin
-from search.trial.result import TrialState
+from search.trial.result import TargetRecord, TrialState
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
 from tests.results import result_for, trial_result
@@ -400,3 +401,43 @@ def test_importance_of_few_trials_warns_of_nothing(
     importance = store.importance()
     assert sum(importance.values()) == pytest.approx(1.0)
     assert not [warning for warning in recwarn if "less than 2 trials" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "important"),
+    [
+        pytest.param(Objective(), "batch_size", id="rate"),
+        pytest.param(Objective("latency", 5.0, 5.0), "workers", id="latency"),
+        pytest.param(Objective("footprint", 5.0, 5.0), "mkl_threads", id="footprint"),
+    ],
+)
+def test_importance_is_that_of_what_the_run_optimizes(
+    tmp_path: Path, objective: Objective, important: str
+) -> None:
+    space = build_space(
+        {
+            "workers": Dimension("", 1, 4),
+            "batch_size": Dimension("", 1, 64),
+            "mkl_threads": Dimension("", 1, 4),
+            "max_batch_delay_ms": Dimension("", 1, 100),
+            "netty_threads": 1,
+            "netty_client_threads": 1,
+        },
+        4,
+    )
+    store = StudyStore(space, tmp_path / "study.db", "study", objective=objective)
+    results = []
+    for number, point in enumerate(space.draw(np.random.default_rng(0), 20)):
+        target = TargetRecord(5.0, 0.1, 0.1, 0.1 * point["workers"] ** 2, 0, True, "")
+        memory_mb = 100 * 3 ** point["mkl_threads"]
+        figures = {"target": target, "peak_memory_mb": memory_mb}
+        rate_rps = 10.0 * point["batch_size"]
+        results.append(trial_result(number, rate_rps, space.config(point), **figures))
+    # The estimated capacities of pruned trials are no measured rates.
+    for number, point in enumerate(space.draw(np.random.default_rng(1), 4), 20):
+        pruned = {"state": TrialState.PRUNED, "capacity_rps": 1e6 * point["max_batch_delay_ms"]}
+        results.append(trial_result(number, config=space.config(point), **pruned))
+    store.restore(results)
+    importance = store.importance()
+    assert max(importance, key=importance.__getitem__) == important
+    assert sum(importance.values()) == pytest.approx(1.0)
