@@ -36,6 +36,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH"),
 ]
+async_api.expect.set_options(timeout=20_000)
 Page = Any
 
 
@@ -372,7 +373,7 @@ async def test_running_job_draws_its_windows_and_the_growing_front(
     await page.goto(f"{client.make_url('/')}#/jobs/{job.id}")
     await page.get_by_text("no trial yet").wait_for()
     write_run(job, (5.0, 20.0))
-    live = page.locator("figure").filter(has_text="Achieved against offered rate").first
+    live = page.locator("figure").filter(has_text="achieved against offered rate")
     await live.get_by_text("trial 1: no window yet").wait_for()
     observer = EventObserver(job.events.record)
     observer.window(1, WindowSummary(None, 22.0, 0, 0.1))
@@ -401,6 +402,8 @@ async def test_queued_job_shows_what_it_waits_for(
     second = await submit(client, store, {**spec, "name": "second"})
     await page.goto(f"{client.make_url('/')}#/jobs/{second.id}")
     await page.get_by_text("queue position 1: waits until first ends").wait_for()
+    assert "null" not in await page.locator("main").inner_text()
+    await async_api.expect(page.get_by_role("heading", name="Trials")).to_be_hidden()
     await shoot(page, "queued")
     runner.end(first)
     await wait_for_state(second, JobState.RUNNING)

@@ -1,7 +1,7 @@
 // The upper part of the job view: activity, key figures, buttons and links.
 
 import { download, request } from "./api.js";
-import { el, errorMessage, keyFigure, stateBadge } from "./dom.js";
+import { el, errorMessage, keyFigure, replaceContent, stateBadge } from "./dom.js";
 import { formatDuration, formatQuantity, formatRate, formatSettings, withUnit } from "./format.js";
 import { describeActivity, describeFindings, hasEnded, trialsDone } from "./job_status.js";
 
@@ -40,7 +40,7 @@ export function jobHeader(path, id, refresh) {
     const ended = hasEnded(job);
     const focused = [...content.querySelectorAll("button")].indexOf(document.activeElement);
     drawActivity(job);
-    content.replaceChildren(
+    replaceContent(content,
       el("h1", {}, job.name, " ", stateBadge(job.state)),
       activity, trying,
       job.ratio_warnings.length ? el("ul", { class: "muted" }, job.ratio_warnings.map((text) => el("li", {}, `Best ÷ reference: ${text}.`))) : null,

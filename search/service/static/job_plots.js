@@ -23,7 +23,7 @@ export function drawWindows(node, windows, trial) {
   ], {
     annotations: windows.length ? [] : [emptyNote(trial == null ? "no trial yet" : `trial ${trial}: no window yet`)],
     xaxis: zeroBasedAxis("offered rate, requests/s"),
-    yaxis: zeroBasedAxis(`${trial == null || !windows.length ? "" : `trial ${trial}: `}achieved rate, requests/s`),
+    yaxis: zeroBasedAxis("achieved rate, requests/s"),
   });
 }
 

@@ -26,16 +26,18 @@ export async function showJob(signal, id) {
   let figuresVersion = null;
 
   const header = jobHeader(path, id, refresh);
-  const live = headedPlot("Achieved against offered rate, running trial");
+  const live = headedPlot("Achieved against offered rate");
   const byTrial = headedPlot("The rate of each trial");
   const table = trialTable(trials, id);
+  const trialSection = el("section", { hidden: true }, el("h2", {}, "Trials"), table.node);
   const figures = figureGrid();
   const plan = el("section", { hidden: true }, el("h2", {}, "Capacity plan"), planForm(path));
   showContent(header.node, el("div", { class: "plots" }, live.node, byTrial.node), figures.node,
-    plan, el("h2", {}, "Trials"), table.node);
+    plan, trialSection);
 
   function drawLive() {
     live.node.hidden = hasEnded(job) || job.state === "queued";
+    live.caption.textContent = `${currentTrial == null ? "A" : `Trial ${currentTrial}: a`}chieved against offered rate`;
     drawWindows(live.plot, windows, currentTrial);
   }
 
@@ -43,6 +45,7 @@ export async function showJob(signal, id) {
     byTrial.node.hidden = job.state === "queued" && !trials.size;
     drawTrialRates(byTrial.plot, [...trials.values()], job.baseline?.sustained_rps);
     table.draw(job.best?.number);
+    trialSection.hidden = !trials.size;
   }
 
   function drawAll() {

@@ -2,11 +2,12 @@
 
 import { el } from "./dom.js";
 
-export const COLORS = { good: "#2da44e", bad: "#e5534b", neutral: "#8b949e", accent: "#3b8eea" };
+export const COLORS = { good: "#2da44e", bad: "#e5534b", neutral: "#8b949e", accent: "#3b8eea", warm: "#bf8700" };
 
 const LAYOUT = {
   margin: { l: 52, r: 12, t: 30, b: 84 }, legend: { orientation: "h", y: -0.28 }, hovermode: "closest",
   paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  colorway: [COLORS.accent, COLORS.warm, COLORS.good, COLORS.bad, COLORS.neutral],
 };
 const GRID = "rgba(128,128,128,0.25)";
 const FONT_PX = 12;
@@ -17,7 +18,8 @@ export const plotNode = (label) => el("div", { class: "plot", role: "img", "aria
 // A plot that the page draws itself, under its heading.
 export function headedPlot(heading) {
   const plot = plotNode(heading);
-  return { plot, node: el("figure", {}, el("figcaption", {}, heading), plot) };
+  const caption = el("figcaption", {}, heading);
+  return { plot, caption, node: el("figure", {}, caption, plot) };
 }
 
 export const axis = (title, options = {}) => ({ title: { text: title }, gridcolor: GRID, zerolinecolor: GRID, ...options });
