@@ -12,9 +12,16 @@ from serving.config import ServerConfig
 _NUMBER = re.compile(r"-?[\d,]*\.?\d+(e-?\d+)?( (%|MiB))?")
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown; columns of numbers are aligned to the right."""
-    rules = ["---:" if _is_numeric([row[n] for row in rows]) else "---" for n in range(len(header))]
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], is_aligned: bool = True
+) -> str:
+    """Return a table in Markdown.
+
+    Args:
+        is_aligned: whether columns of numbers are aligned to the right.
+    """
+    columns = [[row[index] for row in rows] for index in range(len(header))]
+    rules = ["---:" if is_aligned and _is_numeric(column) else "---" for column in columns]
     lines = [header, rules, *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines

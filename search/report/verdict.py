@@ -95,7 +95,7 @@ def certainty(outcome: Outcome) -> str:
 def change_table(outcome: Outcome) -> str:
     """Return the settings to change as a Markdown table; empty if there are none."""
     rows = changed_settings(outcome)
-    return markdown_table(("setting", "today", "recommended"), rows) if rows else ""
+    return markdown_table(("setting", "today", "recommended"), rows, False) if rows else ""
 
 
 def changed_settings(outcome: Outcome) -> list[tuple[str, str, str]]:
@@ -235,16 +235,13 @@ def _visits_text(confirmation: Confirmation, recommended: OperatingPoint) -> str
         sum(index in visits for visits in confirmation.rounds)
         for index in (confirmation.winner, REFERENCE)
     )
+    rounds = "1 round" if ours == 1 else f"{ours} rounds"
     if confirmation.winner == REFERENCE:
-        return f"The confirmation measured it {_times(ours)}, each time in a fresh server"
+        return f"The confirmation measured it in {rounds}, each time in a fresh server"
     return (
-        f"The confirmation measured {recommended.name} {_times(ours)} and today's configuration "
-        f"{_times(todays)}, alternating, each time in a fresh server"
+        f"The confirmation measured {recommended.name} in {rounds} and today's configuration in "
+        f"{todays}, alternating, each time in a fresh server"
     )
-
-
-def _times(count: int) -> str:
-    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str:

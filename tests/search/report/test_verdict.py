@@ -81,7 +81,7 @@ def test_certainty_of_unconfirmed_run_warns(outcome: Outcome) -> None:
 
 def test_certainty_of_confirmed_run_names_rounds_and_intervals(confirmed: Outcome) -> None:
     text = certainty(confirmed)
-    assert "measured trial 3 twice and today's configuration twice, alternating" in text
+    assert "measured trial 3 in 2 rounds and today's configuration in 2, alternating" in text
     assert "One more measurement of trial 3 is expected at 233 requests/s" in text
     assert "Note: the reference failed in 1 of 2 visits" in text
 
@@ -98,7 +98,7 @@ def test_verdict_does_not_mix_the_rate_of_the_search_with_the_ratio(confirmed: O
 def test_certainty_counts_the_visits_of_each_configuration(outcome: Outcome) -> None:
     rates: dict[int, list[float | None]] = {0: [5.0, 5.1], 3: [20.0, 20.4, 20.2], 1: [9.0] * 3}
     text = certainty(replace(outcome, confirmation=confirmation_with(outcome, rates)))
-    assert "measured trial 3 3 times and today's configuration twice" in text
+    assert "measured trial 3 in 3 rounds and today's configuration in 2, alternating" in text
 
 
 def test_cost_table_compares_today_with_the_recommended(confirmed: Outcome) -> None:
