@@ -19,6 +19,7 @@ from search.report.sections import Part, Plot
 
 _FOLDER = Path(__file__).parent
 _TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+_SLASH = re.compile(r"(?<=[\w-])/(?=\w)")
 _INTERVAL = re.compile(r"[\d.,]+ \([\d.,]+ to [\d.,]+\)")
 #: The class of a table by its number of columns: as wide as its content, or as the page.
 _WIDE_TABLES = ((11, "many"), (7, "full"))
@@ -86,6 +87,8 @@ def _scrolling(table: re.Match[str]) -> str:
     rows = table[0].removeprefix("<table>")
     if kind:  # A narrow table needs every place to break a line.
         rows = _INTERVAL.sub(lambda match: match[0].replace(" ", "\u00a0"), rows)
+        head, body = rows.split("</thead>")
+        rows = f"{_SLASH.sub('/<wbr>', head)}</thead>{body}"
     return f'<div class="wide"><table{kind}>{rows}</div>'
 
 
