@@ -1,21 +1,20 @@
-"""Screenshots of every view: `python -m tests.browser.screenshots FOLDER JOB RUN`.
+"""Screenshots of every view: `python -m tests.browser.screenshots FOLDER RUN EARLIER_RUN`.
 
-JOB is the folder of a finished job of a service, RUN that of another finished run. They are shown
-by a service whose jobs have no processes. Its running job is a copy of JOB that ends at a window of
-the last trial of its search.
+The two finished runs are shown by a service whose jobs have no processes. Its running job is a copy
+of RUN that ends at the last window of its search.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from aiohttp.test_utils import TestServer
@@ -26,8 +25,12 @@ from search.report.summary import write_report
 from search.service.app import Service, ServiceOptions
 from search.service.job_queue import JobQueue, ProcessStatus
 from search.service.jobs import Job, JobState, JobStore
+from search.study.observer import EventObserver
+from search.study.progress import Progress, so_far, trying
 from search.study.reading import read_outcome
 from search.study.run_folder import Run
+from search.trial.observation import WindowSummary
+from search.trial.request import TrialRequest
 
 WIDTHS_PX = (1280, 400)
 SCHEMES = ("light", "dark")
@@ -76,64 +79,51 @@ class View:
     section: str | None = None
 
 
-def copy_job(store: JobStore, source: Job, name: str) -> Job:
-    """Copy a finished job of another service."""
-    folder = store.new_folder()
-    shutil.copytree(source.folder, folder, dirs_exist_ok=True)
-    job = Job(folder)
-    job.change(name=name)
-    return job
-
-
 def job_of_run(store: JobStore, run: Run, name: str) -> Job:
     """Add a job that ended with a copy of a run."""
     folder = store.new_folder()
     shutil.copytree(run.folder, folder / "runs" / run.folder.name)
     job = store.add(folder, name, run.specified())
-    started_s = run.folder.stat().st_mtime - 345
+    created = datetime.fromisoformat(run.recorded()["created"]).timestamp()
     job.change(
         state=JobState.FINISHED,
-        created_s=started_s,
-        started_s=started_s,
-        ended_s=run.folder.stat().st_mtime,
+        created_s=created,
+        started_s=created,
+        ended_s=(run.folder / "report.md").stat().st_mtime,
         reason=read_outcome(run).reason,
     )
     return job
 
 
-def live_job(store: JobStore, source: Job, name: str) -> Job:
-    """Copy a finished job as it was at the last window of the last trial of its search."""
-    job = copy_job(store, source, name)
-    run = job.run()
-    assert run is not None
+def live_job(store: JobStore, run: Run, name: str) -> Job:
+    """Add a job that is at the last window of the last trial of a run's search."""
+    job = job_of_run(store, run, name)
+    copy = job.run()
+    assert copy is not None
     *known, last = run.results()
-    run.rebuild(known)
-    (run.folder / "study.db").unlink()
-    shutil.rmtree(run.folder / "confirm", ignore_errors=True)
-    for path in job.folder.glob("end.json"):
-        path.unlink()
-    events = job.events.read(max_bytes=1 << 30)
-    windows = [
-        index
-        for index, event in enumerate(events)
-        if event.kind == "window" and event.data["number"] == last.number
-    ]
-    kept = [event for event in events[: windows[-1] + 1] if event.kind != "state"]
-    delay_s = time.time() - kept[-1].time_s
-    lines = [json.loads(line) for line in job.events.path.read_text().splitlines()]
-    version = {key: value for key, value in lines[0].items() if key == "format_version"}
-    job.events.path.write_text(
-        "".join(
-            json.dumps(
-                {**version, "kind": e.kind, "time_s": e.time_s + delay_s, "data": dict(e.data)}
-            )
-            + "\n"
-            for e in kept
-        )
-    )
-    started_s = kept[0].time_s + delay_s
-    job.change(state=JobState.RUNNING, ended_s=None, reason=None, created_s=started_s)
-    job.change(started_s=started_s, queued_s=started_s)
+    copy.rebuild(known)
+    (copy.folder / "study.db").unlink()
+    shutil.rmtree(copy.folder / "confirm", ignore_errors=True)
+    space = read_outcome(run).space
+    assert space is not None
+    spent_s = sum(result.duration_s for result in known)
+    left_s = (run.spec().search.time_budget_s or spent_s) - spent_s
+    request = TrialRequest(last.number, last.origin, last.config)
+    observer = EventObserver(job.events.record)
+    observer.started(request)
+    observer.progress(Progress(trying(request, known, space), so_far(known), left_s))
+    rate_rps = 0.0
+    for window in run.windows(last.number):
+        offered_rps = window["schedule"].get("rate_rps")
+        rate_rps = offered_rps or window["goodput_rps"]
+        failed = window["scheduled"] - window["succeeded"]
+        p99_s = window["latency_s"].get("p99")
+        summary = WindowSummary(offered_rps, window["goodput_rps"], failed, p99_s)
+        observer.window(last.number, summary)
+    observer.phase(last.number, "warm-up", rate_rps)
+    now = time.time()
+    job.change(created_s=now - spent_s, started_s=now - spent_s, queued_s=now - spent_s)
+    job.change(state=JobState.RUNNING, ended_s=None, reason=None)
     return job
 
 
@@ -192,17 +182,15 @@ def reduce(folder: Path, max_height_px: int) -> None:
         cut.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-async def take(folder: Path, source: Job, other: Run, max_height_px: int) -> None:
+async def take(folder: Path, run: Run, other: Run, max_height_px: int) -> None:
     """Take every screenshot."""
     async with AsyncExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = JobStore(root)
-        run = source.run()
-        assert run is not None
         earlier = job_of_run(store, other, "bundled-model, before")
-        finished = copy_job(store, source, "bundled-model")
-        live = live_job(store, source, "bundled-model, again")
-        queued = queued_job(store, run, "image-classifier")
+        finished = job_of_run(store, run, "bundled-model")
+        live = live_job(store, run, "bundled-model, again")
+        queued = queued_job(store, run, "bundled-model, later")
         service = Service(store, JobQueue(store, EndlessRunner()), ServiceOptions((root,), None))
         server = TestServer(service.app())
         await server.start_server()
@@ -239,12 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the arguments and take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of the images")
-    parser.add_argument("job", type=Path, help="folder of a finished job of a service")
-    parser.add_argument("run", type=Path, help="folder of another finished run")
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("earlier_run", type=Path, help="folder of the run to compare it with")
     parser.add_argument("--height", type=int, default=MAX_HEIGHT_PX, help="pixels to keep")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(take(options.folder, Job(options.job), Run(options.run), options.height))
+    asyncio.run(take(options.folder, Run(options.run), Run(options.earlier_run), options.height))
 
 
 if __name__ == "__main__":
