@@ -1,7 +1,7 @@
 """Screenshots of every view: `python -m tests.browser.screenshots FOLDER RUN EARLIER_RUN`.
 
 The two finished runs are shown by a service whose jobs have no processes. Its running job is a copy
-of RUN that ends at the last window of its search.
+of RUN that ends at the last window with an offered rate.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from datetime import datetime
 from pathlib import Path
 
 from aiohttp.test_utils import TestServer
-from PIL import Image
+from PIL import Image, ImageChops
 from playwright.async_api import Browser, Page, async_playwright
 
 from search.report.summary import write_report
 from search.service.app import Service, ServiceOptions
 from search.service.job_queue import JobQueue, ProcessStatus
 from search.service.jobs import Job, JobState, JobStore
+from search.study.budget import INTERRUPTED
 from search.study.observer import EventObserver
 from search.study.progress import Progress, so_far, trying
 from search.study.reading import read_outcome
@@ -36,6 +37,7 @@ WIDTHS_PX = (1280, 400)
 SCHEMES = ("light", "dark")
 #: Colours of an image, and the height that is kept of it.
 COLORS, MAX_HEIGHT_PX = 64, 2400
+MARGIN_PX = 24
 CHROMIUM = shutil.which("chromium")
 #: Seconds that plots need to draw what has been loaded.
 SETTLE_S = 1.0
@@ -85,22 +87,27 @@ def job_of_run(store: JobStore, run: Run, name: str) -> Job:
     shutil.copytree(run.folder, folder / "runs" / run.folder.name)
     job = store.add(folder, name, run.specified())
     created = datetime.fromisoformat(run.recorded()["created"]).timestamp()
+    reason = read_outcome(run).reason
     job.change(
-        state=JobState.FINISHED,
+        state=JobState.STOPPED if reason == INTERRUPTED else JobState.FINISHED,
         created_s=created,
         started_s=created,
         ended_s=(run.folder / "report.md").stat().st_mtime,
-        reason=read_outcome(run).reason,
+        reason=reason,
     )
     return job
 
 
 def live_job(store: JobStore, run: Run, name: str) -> Job:
-    """Add a job that is at the last window of the last trial of a run's search."""
+    """Add a job that is at the last window of the last trial with an offered rate."""
     job = job_of_run(store, run, name)
     copy = job.run()
     assert copy is not None
-    *known, last = run.results()
+    results = run.results()
+    last = [
+        r for r in results if any(w["schedule"].get("rate_rps") for w in run.windows(r.number))
+    ][-1]
+    known = [result for result in results if result.number < last.number]
     copy.rebuild(known)
     (copy.folder / "study.db").unlink()
     shutil.rmtree(copy.folder / "confirm", ignore_errors=True)
@@ -120,7 +127,7 @@ def live_job(store: JobStore, run: Run, name: str) -> Job:
         p99_s = window["latency_s"].get("p99")
         summary = WindowSummary(offered_rps, window["goodput_rps"], failed, p99_s)
         observer.window(last.number, summary)
-    observer.phase(last.number, "warm-up", rate_rps)
+    observer.phase(last.number, "verification", rate_rps)
     now = time.time()
     job.change(created_s=now - spent_s, started_s=now - spent_s, queued_s=now - spent_s)
     job.change(state=JobState.RUNNING, ended_s=None, reason=None)
@@ -175,10 +182,14 @@ async def save(page: Page, path: Path, section: str | None) -> None:
 
 
 def reduce(folder: Path, max_height_px: int) -> None:
-    """Cut the images in a folder to a height, and reduce their colours."""
+    """Cut the images in a folder to their content and a height, and reduce their colours."""
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
-            cut = image.convert("RGB").crop((0, 0, image.width, min(image.height, max_height_px)))
+            full = image.convert("RGB")
+        background = Image.new("RGB", full.size, full.getpixel((0, full.height - 1)))
+        box = ImageChops.difference(full, background).getbbox() or (0, 0, *full.size)
+        height = min(box[3] + MARGIN_PX, full.height, max_height_px)
+        cut = full.crop((0, 0, full.width, height))
         cut.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

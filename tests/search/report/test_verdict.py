@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from search.report.verdict import certainty, change_table, changed_settings, cost_table, verdict
+from search.study.confirm import Confirmation, Plan
 from search.study.outcome import Outcome
+from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
-from tests.results import result_for
+from tests.results import result_for, visit_for
 from tests.search.answer.test_gain import confirmation_with
 
 
@@ -96,8 +98,19 @@ def test_verdict_does_not_mix_the_rate_of_the_search_with_the_ratio(confirmed: O
 
 
 def test_certainty_counts_the_visits_of_each_configuration(outcome: Outcome) -> None:
-    rates: dict[int, list[float | None]] = {0: [5.0, 5.1], 3: [20.0, 20.4, 20.2], 1: [9.0] * 3}
-    text = certainty(replace(outcome, confirmation=confirmation_with(outcome, rates)))
+    assert outcome.reference is not None
+    plan = Plan.of(outcome.results, outcome.reference, 2)
+    rates = {0: [5.0, None, 5.1], 3: [20.0, 20.4, 20.2], 1: [19.0, 19.3, 19.1]}
+    stored = {
+        str(number): {
+            request.config.digest: visit_for(request, rps)
+            for request in plan.requests
+            if (rps := rates[request.number][number])
+        }
+        for number in range(3)
+    }
+    confirmation = Confirmation.read(stored, plan, RaceRules(rounds=3))
+    text = certainty(replace(outcome, confirmation=confirmation))
     assert "measured trial 3 in 3 rounds and today's configuration in 2, alternating" in text
 
 
