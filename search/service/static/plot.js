@@ -5,7 +5,8 @@ import { el } from "./dom.js";
 export const COLORS = { good: "#2da44e", bad: "#e5534b", neutral: "#8b949e", accent: "#3b8eea", warm: "#bf8700" };
 
 const LAYOUT = {
-  margin: { l: 52, r: 12, t: 30, b: 84 }, legend: { orientation: "h", y: -0.28 }, hovermode: "closest",
+  margin: { l: 52, r: 12, t: 24, b: 48 }, hovermode: "closest",
+  legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
   paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
   colorway: [COLORS.accent, COLORS.warm, COLORS.good, COLORS.bad, COLORS.neutral],
 };
