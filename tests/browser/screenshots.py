@@ -38,9 +38,11 @@ SCHEMES = ("light", "dark")
 #: Colours of an image, and the height that is kept of it.
 COLORS, MAX_HEIGHT_PX = 64, 2400
 MARGIN_PX = 24
+#: What images show instead of the folder that the runs' folder is in.
+CHECKOUT = "/home/user/servetune"
 CHROMIUM = shutil.which("chromium")
 #: Seconds that plots need to draw what has been loaded.
-SETTLE_S = 1.0
+SETTLE_S = 0.6
 #: The plan, and the last of the plots that the service draws.
 PLAN = "section:has(form.plan)"
 LAST_PLOT = "figure:has-text('Seconds of each trial') svg.main-svg"
@@ -84,7 +86,10 @@ class View:
 def job_of_run(store: JobStore, run: Run, name: str) -> Job:
     """Add a job that ended with a copy of a run."""
     folder = store.new_folder()
-    shutil.copytree(run.folder, folder / "runs" / run.folder.name)
+    copy = folder / "runs" / run.folder.name
+    shutil.copytree(run.folder, copy)
+    for path in (*copy.rglob("config.properties"), *copy.rglob("torchserve.log")):
+        path.write_text(path.read_text().replace(str(run.folder.parents[1]), CHECKOUT))
     job = store.add(folder, name, run.specified())
     created = datetime.fromisoformat(run.recorded()["created"]).timestamp()
     reason = read_outcome(run).reason
@@ -193,8 +198,8 @@ def reduce(folder: Path, max_height_px: int) -> None:
         cut.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-async def take(folder: Path, run: Run, other: Run, max_height_px: int) -> None:
-    """Take every screenshot."""
+async def take(folder: Path, run: Run, other: Run, max_height_px: int, only: str | None) -> None:
+    """Take every screenshot, or those of one view."""
     async with AsyncExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = JobStore(root)
@@ -225,11 +230,12 @@ async def take(folder: Path, run: Run, other: Run, max_height_px: int) -> None:
             "trial": View(f"/jobs/{finished.id}/trials/{number}", "h2:has-text('Server log')"),
             "compare": View(f"/compare/{earlier.id}/{finished.id}", "figure svg.main-svg"),
         }
+        views = {name: view for name, view in views.items() if only in (None, name)}
         await shoot_page(browser, str(server.make_url("/")), views, folder)
         report = finished.run()
-        assert report is not None
-        write_report(read_outcome(report))
-        await shoot_report(browser, report.folder / "report.html", folder)
+        if report is not None and only in (None, "report"):
+            write_report(read_outcome(report))
+            await shoot_report(browser, report.folder / "report.html", folder)
         await browser.close()
     reduce(folder, max_height_px)
 
@@ -241,9 +247,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("earlier_run", type=Path, help="folder of the run to compare it with")
     parser.add_argument("--height", type=int, default=MAX_HEIGHT_PX, help="pixels to keep")
+    parser.add_argument("--only", help="name of the only view to show")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(take(options.folder, Run(options.run), Run(options.earlier_run), options.height))
+    asyncio.run(
+        take(
+            options.folder, Run(options.run), Run(options.earlier_run), options.height, options.only
+        )
+    )
 
 
 if __name__ == "__main__":
