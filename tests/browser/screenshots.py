@@ -36,7 +36,7 @@ from search.trial.request import TrialRequest
 WIDTHS_PX = (1280, 400)
 SCHEMES = ("light", "dark")
 #: Colours of an image, and the height that is kept of it.
-COLORS, MAX_HEIGHT_PX = 64, 2400
+COLORS, MAX_HEIGHT_PX = 64, 2000
 MARGIN_PX = 24
 #: What images show instead of the folder that the runs' folder is in.
 CHECKOUT = "/home/user/servetune"
@@ -195,7 +195,9 @@ def reduce(folder: Path, max_height_px: int) -> None:
         box = ImageChops.difference(full, background).getbbox() or (0, 0, *full.size)
         height = min(box[3] + MARGIN_PX, full.height, max_height_px)
         cut = full.crop((0, 0, full.width, height))
-        cut.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+        # The default method drops the colours of small areas, such as those of a plot's points.
+        method = Image.Quantize.MAXCOVERAGE
+        cut.quantize(COLORS, method, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 async def take(folder: Path, run: Run, other: Run, max_height_px: int, only: str | None) -> None:
