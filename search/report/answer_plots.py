@@ -30,6 +30,8 @@ _ROLES = {
     Role.KNEE: ("knee", ACCENT, "circle"),
     Role.MAX: ("highest rate", OTHER, "triangle-up"),
 }
+#: Labels that would cover that of a neighbouring point above it.
+_LABEL_POSITIONS = {Role.KNEE: "bottom center", Role.DEFAULT: "bottom center"}
 #: An axis of rates is logarithmic if the highest is this many times the lowest.
 _LOG_FROM = 5.0
 
@@ -67,9 +69,10 @@ def pareto(outcome: Outcome) -> go.Figure | None:
     for role, group in named.items():
         name, color, symbol = _ROLES[role]
         if group:
-            _add_points(figure, group, name, color, symbol, size=15, is_named=True)
-    figure.update_yaxes(title="p99 latency at the sustained rate, s", **_latency_axis())
-    figure.update_layout(height=440)
+            position = _LABEL_POSITIONS.get(role, "top center")
+            _add_points(figure, group, name, color, symbol, 15, True, position)
+    figure.update_yaxes(title="p99 latency, s", **_latency_axis())
+    figure.update_layout(height=440, margin={"t": 40})
     rates = [p.sustained_rps for p in points]
     return figure.update_xaxes(title="sustained rate, requests/s", **_rate_axis(rates))
 
@@ -188,6 +191,7 @@ def _add_points(
     symbol: str,
     size: int,
     is_named: bool = False,
+    label_position: str = "top center",
 ) -> None:
     """Add points with the interval of their rates; named ones have their trial beside them."""
     highs = [p.rate.high - p.sustained_rps if p.rate else 0.0 for p in points]
@@ -215,7 +219,9 @@ def _add_points(
             "thickness": 1,
         },
         text=[p.name for p in points],
-        textposition="top center",
+        textposition=label_position,
+        # A label at the edge of the plot may extend over it.
+        cliponaxis=not is_named,
         customdata=[_details(p) for p in points],
         hovertemplate="%{x:.3g} rps, p99 %{y:.3g} s<br>%{customdata}<extra></extra>",
     )

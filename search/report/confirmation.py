@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from loadgen.percent import format_percent
-from search.report.formatting import format_interval, format_number, markdown_table
+from search.report.formatting import (
+    format_interval,
+    format_number,
+    format_ratio,
+    markdown_table,
+)
 from search.study.confirm import Comparison, Confirmation, visit_rps
 from search.study.estimates import REFERENCE
+from search.study.intervals import Interval
 
 #: What the ratio of two finalists compares; the higher the better.
 _SCORES = {"rate": "rate", "latency": "inverse p99 latency", "footprint": "inverse memory"}
@@ -54,10 +60,8 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
                 format_number(request.known_rps),
                 _rates_by_round(confirmation, index),
                 format_number(confirmation.mean_rps(index)),
-                f"{ratio.mean:.2f} ({format_interval(ratio, '.2f')})" if ratio else "",
-                f"{compared.ratio.mean:.2f} ({format_interval(compared.ratio, '.2f')})"
-                if compared and compared.ratio
-                else "",
+                _ratio_cell(ratio),
+                _ratio_cell(compared.ratio if compared else None),
                 "winner" if index == winner else _result(compared) if compared else "",
                 format_number(verified.sustained_rps) if verified else "",
                 format_number(verified.latency.comparison_p99_s) if verified else "",
@@ -86,6 +90,14 @@ def missing_curves(confirmation: Confirmation | None) -> str:
         f"Not measured: the latency of {listed} at 50, 70 and 90 % of its rate. There was no time "
         "for it: a longer `search.time_budget_s` or `confirm.time_limit_s` permits it."
     )
+
+
+def _ratio_cell(ratio: Interval | None) -> str:
+    return f"{format_ratio(ratio.mean)} ({_ratio_interval(ratio)})" if ratio else ""
+
+
+def _ratio_interval(ratio: Interval) -> str:
+    return f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
 
 
 def _trial(confirmation: Confirmation, index: int) -> str:
@@ -141,14 +153,14 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
         subject = winner if winner != REFERENCE else race.best()
         significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
         sentences.append(
-            f"{_trial(confirmation, subject)} is {ratio.mean:.2f} times as fast as {reference} "
-            f"(95 % interval: {format_interval(ratio, '.2f')}){significance}"
+            f"{_trial(confirmation, subject)} is {format_ratio(ratio.mean)} times as fast as "
+            f"{reference} (95 % interval: {_ratio_interval(ratio)}){significance}"
         )
     kind, score = confirmation.plan.objective.kind, confirmation.score_ratio
     if kind != "rate" and score is not None:
         name = "p99 latency" if kind == "latency" else "memory"
-        times = f"{1 / score.mean:.2f} times that of {reference}"
-        bounds = f"{1 / score.high:.2f} to {1 / score.low:.2f}"
+        times = f"{format_ratio(1 / score.mean)} times that of {reference}"
+        bounds = f"{format_ratio(1 / score.high)} to {format_ratio(1 / score.low)}"
         sentences.append(f"Its {name} is {times} (95 % interval: {bounds})")
     return sentences
 
@@ -162,9 +174,10 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
     """Return what is known of another finalist, in a sentence."""
     subject, ratio = _trial(confirmation, compared.index), compared.ratio
     name = _SCORES[confirmation.plan.objective.kind]
-    times = f"{ratio.mean:.2f} times the winner's {name}" if ratio else f"an unknown {name}"
+    times = f"an unknown {name}"
     if ratio is not None:
-        times += f" (95 % interval: {format_interval(ratio, '.2f')})"
+        times = f"{format_ratio(ratio.mean)} times the winner's {name}"
+        times += f" (95 % interval: {_ratio_interval(ratio)})"
     if compared.failed:
         visits = _visits(confirmation, compared.index)
         return f"{subject} {_failed_in(confirmation)} {compared.failed} of {visits} visits"

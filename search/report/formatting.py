@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from search.study.intervals import Interval
 from serving.config import ServerConfig
 
+_NUMBER = re.compile(r"-?[\d,]*\.?\d+(e-?\d+)?( (%|MiB))?")
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
+
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], is_aligned: bool = True
+) -> str:
+    """Return a table in Markdown.
+
+    Args:
+        is_aligned: whether columns of numbers are aligned to the right.
+    """
+    columns = [[row[index] for row in rows] for index in range(len(header))]
+    rules = ["---:" if is_aligned and _is_numeric(column) else "---" for column in columns]
+    lines = [header, rules, *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    """Return whether a column has numbers, and beside them only empty cells and dashes."""
+    filled = [cell for cell in cells if cell not in ("", "–")]
+    return bool(filled) and all(_NUMBER.fullmatch(cell) for cell in filled)
 
 
 def format_number(value: float | None) -> str:

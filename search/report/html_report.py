@@ -19,8 +19,10 @@ from search.report.sections import Part, Plot
 
 _FOLDER = Path(__file__).parent
 _TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
-#: A table of up to this many columns fits the page.
-_SQUEEZED_COLUMNS = 6
+_SLASH = re.compile(r"(?<=[\w-])/(?=\w)")
+_INTERVAL = re.compile(r"[\d.,]+ \([\d.,]+ to [\d.,]+\)")
+#: The class of a table by its number of columns: as wide as its content, or as the page.
+_WIDE_TABLES = ((11, "many"), (7, "full"))
 _STYLE, _SCRIPT = _FOLDER / "report.css", _FOLDER / "report.js"
 
 
@@ -80,9 +82,14 @@ def _polished(text: str) -> str:
 
 
 def _scrolling(table: re.Match[str]) -> str:
-    # A table with many columns is not squeezed into the width of the page.
-    many = ' class="many"' if table[0].count("<th>") > _SQUEEZED_COLUMNS else ""
-    return f'<div class="wide"><table{many}>{table[0].removeprefix("<table>")}</div>'
+    columns = table[0].count("<th>") + table[0].count("<th ")
+    kind = next((f' class="{name}"' for least, name in _WIDE_TABLES if columns >= least), "")
+    rows = table[0].removeprefix("<table>")
+    if kind:  # A narrow table needs every place to break a line.
+        rows = _INTERVAL.sub(lambda match: match[0].replace(" ", "\u00a0"), rows)
+        head, body = rows.split("</thead>")
+        rows = f"{_SLASH.sub('/<wbr>', head)}</thead>{body}"
+    return f'<div class="wide"><table{kind}>{rows}</div>'
 
 
 def _json_in_html(data: Mapping[str, object]) -> str:

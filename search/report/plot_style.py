@@ -18,6 +18,7 @@ from search.trial.result import TrialResult
 RECOMMENDED, TODAY, DEFAULT = "#2da44e", "#3b8eea", "#bf8700"
 OTHER, FAILED, ACCENT = "#8b949e", "#e5534b", "#a371f7"
 SEQUENCE = (TODAY, RECOMMENDED, DEFAULT, ACCENT, FAILED, OTHER, "#39c5cf")
+_FONT_SIZE = 13
 _TRANSPARENT = "rgba(0,0,0,0)"
 _GRID = "rgba(128,128,128,0.25)"
 #: An axis has from this number of labels to twice as many.
@@ -38,12 +39,13 @@ def styled(figure: go.Figure, heading: str) -> go.Figure:
         paper_bgcolor=_TRANSPARENT,
         plot_bgcolor=_TRANSPARENT,
         colorway=SEQUENCE,
-        font={"family": "system-ui, sans-serif", "size": 13},
+        font={"family": "system-ui, sans-serif", "size": _FONT_SIZE},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hovermode="closest",
     )
     lines = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID, "automargin": True}
-    return figure.update_xaxes(**lines).update_yaxes(**lines)
+    figure.update_xaxes(title_font_size=_FONT_SIZE, **lines)
+    return figure.update_yaxes(title_font_size=_FONT_SIZE, **lines)
 
 
 def setting_lines(settings: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ from search.report.sweep_tables import varied_settings
 from search.study.outcome import Outcome
 from search.trial.result import PHASES, TrialResult, TrialState
 
+#: Up to this number of trials, each has a tick.
+_MAX_TRIAL_TICKS = 12
 _STATE_COLORS = {
     TrialState.COMPLETE: RECOMMENDED,
     TrialState.PRUNED: OTHER,
@@ -95,7 +97,7 @@ def _trials(outcome: Outcome) -> go.Figure | None:
             line={"dash": "dash", "color": TODAY},
             annotation_text=f"the {outcome.reference.origin}",
         )
-    figure.update_layout(height=380).update_xaxes(title="trial")
+    figure.update_layout(height=380).update_xaxes(title="trial", **_trial_ticks(outcome))
     return figure.update_yaxes(title="rate, requests/s", rangemode="tozero")
 
 
@@ -160,8 +162,14 @@ def _seconds(outcome: Outcome) -> go.Figure | None:
             name=phase,
             marker_color=color,
         )
-    figure.update_layout(barmode="stack", height=360).update_xaxes(title="trial")
-    return figure.update_yaxes(title="seconds")
+    figure.update_layout(barmode="stack", height=360)
+    figure.update_xaxes(title="trial", **_trial_ticks(outcome))
+    return figure.update_yaxes(title="time, s")
+
+
+def _trial_ticks(outcome: Outcome) -> dict[str, object]:
+    """Return the ticks of an axis of trials, which have no fractions."""
+    return {"dtick": 1} if len(outcome.results) <= _MAX_TRIAL_TICKS else {}
 
 
 _SECONDS = ("Seconds of each trial, by phase", _seconds)

@@ -47,6 +47,16 @@ _ROLE_NAMES = {
     Role.KNEE: "knee",
     Role.MAX: "highest rate",
 }
+#: How to make the change, and what the terms of the costs mean.
+_APPLY = (
+    "`servetune export {run}` writes the files that set this: config.properties, the environment "
+    "variables, a start script and a README."
+)
+_TERMS = (
+    "The sustained rate is the highest rate at which each request is answered correctly and in "
+    "time, without a growing backlog. 99 % of the requests are answered within the p99 latency. "
+    "Peak memory is that of the server and its workers."
+)
 
 
 @dataclass(frozen=True)
@@ -110,9 +120,9 @@ def _answer_parts(outcome: Outcome) -> list[Part]:
     """Return what to change, the costs, the certainty and the number of replicas."""
     parts: list[Part] = []
     if changes := change_table(outcome):
-        parts += ["## What to change", changes]
+        parts += ["## What to change", changes, _APPLY.format(run=outcome.run.folder.name)]
     if costs := cost_table(outcome):
-        parts += ["## What it gains and costs", costs]
+        parts += ["## What it gains and costs", costs, _TERMS]
     if sure := certainty(outcome):
         parts += ["## How sure this is", sure]
     return [*parts, *replicas_section(outcome)]
@@ -126,7 +136,7 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
         return []
     predicted = predicted_points(outcome)
     shown += predicted.points
-    header = ("trial", "", "sustained rps", "p99 s", "peak memory", "workers", "settings")
+    header = ("trial", "role", "sustained rps", "p99 s", "peak memory", "workers", "settings")
     rows = [
         (
             str(p.number) if p.number is not None else p.name,

@@ -18,7 +18,9 @@ from search.report.formatting import (
 from search.report.goal_verdict import goal_certainty, goal_verdict
 from search.report.model_tables import mix_text
 from search.spec.space import torchserve_defaults
+from search.study.confirm import Confirmation
 from search.study.diff import flat
+from search.study.estimates import REFERENCE
 from search.study.outcome import Outcome
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult
@@ -57,7 +59,7 @@ def verdict(outcome: Outcome) -> str:
         )
     sentence = (
         f"it sustains {rate} instead of {format_number(today.sustained_rps)}"
-        f"{_gain_text(gain_of(outcome))}{_costs_against(recommended, today)}"
+        f"{_gain_text(gain_of(outcome), today)}{_costs_against(recommended, today)}"
     )
     if _is_undecided(outcome):
         return (
@@ -79,11 +81,7 @@ def certainty(outcome: Outcome) -> str:
             "rates is on average too high"
         )
     else:
-        rounds = len(confirmation.rounds)
-        sentences.append(
-            f"The confirmation measured both in {rounds} interleaved "
-            f"{'round' if rounds == 1 else 'rounds'}, each time in a fresh server"
-        )
+        sentences.append(_visits_text(confirmation, recommended))
         sentences.append(_reproduction(recommended))
     if not outcome.objective.maximizes_rate:
         sentences.append(goal_certainty(outcome))
@@ -91,6 +89,8 @@ def certainty(outcome: Outcome) -> str:
         kind = "With 95 % confidence" if gain.is_confirmed else "By the search alone"
         interval = f"{format_ratio(gain.ratio.low)} and {format_ratio(gain.ratio.high)}"
         sentences.append(f"{kind} its rate is between {interval} times today's")
+        if gain.is_confirmed:
+            sentences.append(_closed_loop_sentence(outcome, today_point(outcome)))
     if _is_undecided(outcome):
         sentences.append("The two are statistically indistinguishable")
     if gain is not None and outcome.objective.maximizes_rate:
@@ -101,7 +101,7 @@ def certainty(outcome: Outcome) -> str:
 def change_table(outcome: Outcome) -> str:
     """Return the settings to change as a Markdown table; empty if there are none."""
     rows = changed_settings(outcome)
-    return markdown_table(("setting", "today", "recommended"), rows) if rows else ""
+    return markdown_table(("setting", "today", "recommended"), rows, False) if rows else ""
 
 
 def changed_settings(outcome: Outcome) -> list[tuple[str, str, str]]:
@@ -181,14 +181,20 @@ def _with_role(points: Sequence[OperatingPoint], role: Role) -> OperatingPoint |
     return next((point for point in points if role in point.roles), None)
 
 
-def _gain_text(gain: Gain | None) -> str:
+def _gain_text(gain: Gain | None, today: OperatingPoint) -> str:
     if gain is None:
         return ""
-    times = f", {format_ratio(gain.ratio.mean)} times as many"
+    ratio = format_ratio(gain.ratio.mean)
     if not gain.is_confirmed:
-        return f"{times} (not confirmed)"
+        return f", {ratio} times as many (not confirmed)"
     interval = f"{format_ratio(gain.ratio.low)} to {format_ratio(gain.ratio.high)}"
-    return f"{times} (95 % interval {interval})"
+    if today.rate is None:
+        # The ratio is not that of the two rates: only one of them is the confirmation's.
+        return (
+            f" in the search, and in alternating measurements {ratio} times as many as today "
+            f"(95 % interval {interval})"
+        )
+    return f", {ratio} times as many (95 % interval {interval})"
 
 
 def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
@@ -226,6 +232,38 @@ def _reproduction(recommended: OperatingPoint) -> str:
         f"One more measurement of {recommended.name} is expected at "
         f"{format_number(recommended.rate.mean)} requests/s, and with 95 % probability between "
         f"{format_number(recommended.rate.low)} and {format_number(recommended.rate.high)}"
+    )
+
+
+def _visits_text(confirmation: Confirmation, recommended: OperatingPoint) -> str:
+    """Return how often the confirmation measured the recommended configuration and today's."""
+    ours, todays = (
+        sum(index in visits for visits in confirmation.rounds)
+        for index in (confirmation.winner, REFERENCE)
+    )
+    rounds = "1 round" if ours == 1 else f"{ours} rounds"
+    if confirmation.winner == REFERENCE:
+        return f"The confirmation measured it in {rounds}, each time in a fresh server"
+    return (
+        f"The confirmation measured {recommended.name} in {rounds} and today's configuration in "
+        f"{todays}, alternating, each time in a fresh server"
+    )
+
+
+def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str:
+    """Return what the confirmed ratio compares, if it is not that of the two sustained rates."""
+    confirmation = outcome.confirmation
+    if confirmation is None or today is None or today.rate is not None:
+        return ""
+    ours, todays = (
+        format_number(confirmation.mean_rps(index)) for index in (confirmation.winner, REFERENCE)
+    )
+    if not ours or not todays or confirmation.winner == REFERENCE:
+        return ""
+    return (
+        f"This ratio compares what both answer at full load: {ours} and {todays} requests/s. "
+        f"Today's sustained rate of {format_number(today.sustained_rps)} requests/s is that of the "
+        "search"
     )
 
 

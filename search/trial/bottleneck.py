@@ -251,7 +251,7 @@ def _other_cpu(result: TrialResult) -> float:
 
 
 def _figure(number: float) -> str:
-    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}".removesuffix(".0")
 
 
 def _time(seconds: float) -> str:

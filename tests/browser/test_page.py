@@ -110,7 +110,7 @@ def test_page_takes_a_job_to_production(
     page.get_by_role("link", name="small").wait_for()
     shoot(page, "jobs")
     page.goto((tmp_path / "report.html").as_uri())
-    page.get_by_role("heading", name="Load curves of the best and the reference").wait_for()
+    page.get_by_role("heading", name="Latency against offered load").wait_for()
     page.locator(".plot svg.main-svg").first.wait_for()
     shoot(page, "downloaded-report")
     assert said == []

@@ -24,7 +24,7 @@ export async function showComparison(signal, firstId, secondId) {
         row("reference (rps)", jobs.map(({ job }) => formatRate(job.baseline?.sustained_rps))),
         row("best ÷ reference", jobs.map(({ job }) => formatRatio(job.ratio))),
         row("confirmed", jobs.map(({ job }) => (job.confirmed ? "yes" : "no"))),
-        row("p99 of the best trial (s)", jobs.map(({ job, trials }) => formatSeconds(trials.find(({ number }) => number === job.best?.number)?.p99_s))),
+        row("p99 of the best trial in the search (s)", jobs.map(({ job, trials }) => formatSeconds(trials.find(({ number }) => number === job.best?.number)?.p99_s))),
         row("trials", jobs.map(({ job }) => trialsDone(job))),
         row("duration", jobs.map(({ job }) => formatDuration(job.started_s == null ? null : (job.ended_s ?? Date.now() / 1000) - job.started_s)))))),
     el("h2", {}, "Settings of the best configurations"),
@@ -33,7 +33,7 @@ export async function showComparison(signal, firstId, secondId) {
       el("tbody", {}, names.map((name) => row(name, settings.map((each) => each[name] ?? "unset"))))))
       : el("p", { class: "muted" }, jobs.map(({ job }) => formatSettings(job.best?.settings || {})).join(" / ")),
     PLOTS.map((name) => el("div", { class: "plots" }, jobs.map(({ job, figures }) =>
-      (figures[name] ? figureNode(figures[name], `${job.name}: ${name}`) : null)))));
+      (figures[name] ? figureNode(figures[name], name, job.name) : null)))));
 }
 
 async function readJob(id) {

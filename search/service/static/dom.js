@@ -15,8 +15,11 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
+// Replace the children of an element; null children are skipped.
+export const replaceContent = (element, ...children) => element.replaceChildren(...present(children));
+
 // Replace the content of the page.
-export const showContent = (...children) => main.replaceChildren(...present(children));
+export const showContent = (...children) => replaceContent(main, ...children);
 
 export const focusContent = () => main.focus();
 

@@ -2,21 +2,22 @@
 
 const MISSING = "–";
 
-// Three significant digits, or the integer for a larger number; never an exponent.
+// At most three significant digits, or the integer for a larger number, as in the report.
 export const formatNumber = (value) => {
   if (value == null) return MISSING;
-  if (value === 0) return "0";
-  if (Math.abs(value) >= 99.95) return value.toFixed(0);
-  const text = value.toPrecision(3);
-  return text.includes("e") ? String(Number(text)) : text;
+  return Math.abs(value) >= 99.95 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
 };
 
 export const formatRate = formatNumber;
 export const formatSeconds = formatNumber;
-export const formatMetric = formatNumber;
+export const formatMemory = (megabytes) => (megabytes == null ? MISSING : Math.round(megabytes).toLocaleString("en"));
+export const formatShare = (share) => (share == null ? MISSING : `${formatNumber(100 * share)} %`);
 export const formatRatio = (ratio) => (ratio ? formatNumber(ratio) : MISSING);
 
 export const formatCount = (count) => count.toFixed(0);
+
+// A value with its unit; without the unit if the value is missing.
+export const withUnit = (text, unit) => (text === MISSING ? text : `${text} ${unit}`);
 
 // A value with its interval, if it has one.
 export const formatQuantity = (quantity, format = formatNumber) => {
@@ -32,7 +33,7 @@ export const formatDuration = (seconds) =>
 
 // `timestamp` is in seconds since 1970.
 export const formatTime = (timestamp) =>
-  timestamp == null ? MISSING : new Date(1000 * timestamp).toLocaleString();
+  timestamp == null ? MISSING : new Date(1000 * timestamp).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 export const formatSettings = (settings) =>
   flatten(settings).map(([key, value]) => `${key}=${value}`).join(", ") || "TorchServe's defaults";

@@ -1,8 +1,8 @@
 // The upper part of the job view: activity, key figures, buttons and links.
 
 import { download, request } from "./api.js";
-import { el, errorMessage, keyFigure, stateBadge } from "./dom.js";
-import { formatDuration, formatQuantity, formatRate, formatSettings } from "./format.js";
+import { el, errorMessage, keyFigure, replaceContent, stateBadge } from "./dom.js";
+import { formatDuration, formatQuantity, formatRate, formatSettings, withUnit } from "./format.js";
 import { describeActivity, describeFindings, hasEnded, trialsDone } from "./job_status.js";
 
 // Return {node, draw(job), drawActivity(job)}. `refresh` is called after a button's action.
@@ -40,10 +40,10 @@ export function jobHeader(path, id, refresh) {
     const ended = hasEnded(job);
     const focused = [...content.querySelectorAll("button")].indexOf(document.activeElement);
     drawActivity(job);
-    content.replaceChildren(
+    replaceContent(content,
       el("h1", {}, job.name, " ", stateBadge(job.state)),
       activity, trying,
-      job.ratio_warnings.length ? el("ul", { class: "muted" }, job.ratio_warnings.map((text) => el("li", {}, text))) : null,
+      job.ratio_warnings.length ? el("ul", { class: "muted" }, job.ratio_warnings.map((text) => el("li", {}, `Best ÷ reference: ${text}.`))) : null,
       el("div", { class: "key-figures" },
         keyFigure("trials", trialsDone(job, "of at most")),
         keyFigure(job.confirmed ? "best (confirmed)" : "best", rateText(best), " ",
@@ -70,4 +70,4 @@ export function jobHeader(path, id, refresh) {
 
 const ratioText = ({ ratio, ratio_low: low, ratio_high: high }) => formatQuantity(ratio && { value: ratio, low, high });
 
-const rateText = (trial) => (trial ? `${formatRate(trial.sustained_rps)} rps` : "–");
+const rateText = (trial) => withUnit(formatRate(trial?.sustained_rps), "rps");

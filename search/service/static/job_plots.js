@@ -1,12 +1,14 @@
 // The plots of the job view: windows of the current trial, and rates of all trials.
 
 import { formatSettings } from "./format.js";
-import { COLORS, drawPlot, zeroBasedAxis } from "./plot.js";
+import { axis, COLORS, drawPlot, emptyNote, zeroBasedAxis } from "./plot.js";
 
-// Plot the achieved rate against the offered rate of one trial's windows.
+// Plot the achieved rate against the offered rate of one trial's windows. A closed loop offers no
+// rate; what it achieved is a line.
 export function drawWindows(node, windows, trial) {
   const openLoop = windows.filter((window) => window.offered_rps != null);
-  const highest = Math.max(1, ...openLoop.map((window) => window.offered_rps));
+  const closedRps = windows.filter((window) => window.offered_rps == null).at(-1)?.answered_rps;
+  const highest = Math.max(closedRps ?? 0, ...openLoop.map((window) => window.offered_rps)) || 1;
   const points = (name, list, color) => ({
     name, type: "scatter", mode: "markers", marker: { color, size: 9 },
     x: list.map((window) => window.offered_rps), y: list.map((window) => window.answered_rps),
@@ -14,11 +16,14 @@ export function drawWindows(node, windows, trial) {
   drawPlot(node, [
     { name: "achieved = offered", x: [0, highest], y: [0, highest], mode: "lines",
       line: { color: COLORS.neutral, dash: "dot", width: 1 }, hoverinfo: "skip" },
+    ...(closedRps ? [{ name: "closed loop", x: [0, highest], y: [closedRps, closedRps], mode: "lines",
+      line: { color: COLORS.accent, dash: "dash", width: 1 }, hovertemplate: "%{y:.3g} requests/s<extra></extra>" }] : []),
     points("no failures", openLoop.filter((window) => !window.failed), COLORS.good),
     points("with failures", openLoop.filter((window) => window.failed), COLORS.bad),
   ], {
-    title: { text: trial == null ? "no trial yet" : `trial ${trial}`, font: { size: 13 } },
-    xaxis: zeroBasedAxis("offered rate (rps)"), yaxis: zeroBasedAxis("achieved rate (rps)"),
+    annotations: windows.length ? [] : [emptyNote(trial == null ? "no trial yet" : `trial ${trial}: no window yet`)],
+    xaxis: zeroBasedAxis("offered rate, requests/s"),
+    yaxis: zeroBasedAxis("achieved rate, requests/s"),
   });
 }
 
@@ -44,7 +49,8 @@ export function drawTrialRates(node, trials, baselineRps) {
     { name: "best so far", x: sorted.map((trial) => trial.number), y: bestSoFar, mode: "lines",
       line: { color: COLORS.good, shape: "hv", width: 1 }, hoverinfo: "skip" },
   ], {
-    shapes, yaxis: zeroBasedAxis("rate (rps)"),
-    xaxis: { title: { text: "trial" }, dtick: sorted.length > 12 ? null : 1 },
+    shapes, yaxis: zeroBasedAxis("rate, requests/s"),
+    annotations: sorted.length ? [] : [emptyNote("no trial has finished yet")],
+    xaxis: axis("trial", { dtick: sorted.length > 12 ? null : 1 }),
   });
 }

@@ -9,13 +9,12 @@ export const trialsDone = (job, separator = "of") => {
   return most ? `${done} ${separator} ${most}` : `${done}`;
 };
 
-// Describe the current step of an active job. For any other job, return its queue position and the
-// reason for its state, as far as it has them.
+// Describe the current step of an active job, what a queued job waits for, or why a job ended.
 export function describeActivity(job) {
   if (job.state === "queued") return describeWait(job);
   if (job.state !== "running" && job.state !== "stopping") {
-    const position = job.queue_position ? `queue position ${job.queue_position}` : null;
-    return [position, job.reason].filter(Boolean).join(": ");
+    if (job.state === "finished" && job.reason) return `ended because ${job.reason}`;
+    return job.reason || "";
   }
   const { trial, phase, rate_rps: rate, round, rounds } = job.progress;
   if (trial == null) return "starting";

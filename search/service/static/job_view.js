@@ -7,7 +7,7 @@ import { jobHeader } from "./job_header.js";
 import { drawTrialRates, drawWindows } from "./job_plots.js";
 import { hasEnded } from "./job_status.js";
 import { planForm } from "./plan_form.js";
-import { drawFigure, plotNode } from "./plot.js";
+import { drawFigure, headedPlot, plotNode } from "./plot.js";
 import { sleep } from "./sleep.js";
 import { trialTable } from "./trial_table.js";
 
@@ -26,22 +26,26 @@ export async function showJob(signal, id) {
   let figuresVersion = null;
 
   const header = jobHeader(path, id, refresh);
-  const windowPlot = plotNode("Achieved rate vs. offered rate");
-  const trialPlot = plotNode("Rate by trial");
+  const live = headedPlot("Achieved against offered rate");
+  const byTrial = headedPlot("The rate of each trial");
   const table = trialTable(trials, id);
+  const trialSection = el("section", { hidden: true }, el("h2", {}, "Trials"), table.node);
   const figures = figureGrid();
   const plan = el("section", { hidden: true }, el("h2", {}, "Capacity plan"), planForm(path));
-  showContent(header.node, el("div", { class: "plots" }, windowPlot, trialPlot), figures.node,
-    plan, el("h2", {}, "Trials"), table.node);
+  showContent(header.node, el("div", { class: "plots" }, live.node, byTrial.node), figures.node,
+    plan, trialSection);
 
   function drawLive() {
-    windowPlot.hidden = hasEnded(job);
-    drawWindows(windowPlot, windows, currentTrial);
+    live.node.hidden = hasEnded(job) || job.state === "queued";
+    live.caption.textContent = `${currentTrial == null ? "A" : `Trial ${currentTrial}: a`}chieved against offered rate`;
+    drawWindows(live.plot, windows, currentTrial);
   }
 
   function drawTrials() {
-    drawTrialRates(trialPlot, [...trials.values()], job.baseline?.sustained_rps);
+    byTrial.node.hidden = job.state === "queued" && !trials.size;
+    drawTrialRates(byTrial.plot, [...trials.values()], job.baseline?.sustained_rps);
     table.draw(job.best?.number);
+    trialSection.hidden = !trials.size;
   }
 
   function drawAll() {

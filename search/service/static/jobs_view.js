@@ -101,11 +101,11 @@ function jobRow(job, isSelected, onSelect) {
   box.checked = isSelected;
   return el("tr", {},
     el("td", {}, box),
-    el("td", {}, el("a", { href: `#/jobs/${job.id}` }, job.name), el("div", { class: "muted" }, job.id)),
+    el("td", {}, el("a", { href: `#/jobs/${job.id}` }, job.name), el("div", { class: "muted id" }, job.id)),
     el("td", {}, stateBadge(job.state)),
     el("td", { class: "number" }, trialsDone(job)),
     el("td", {}, describeActivity(job)),
     el("td", { class: "number" }, formatRate(job.best?.sustained_rps)),
     el("td", { class: "number" }, formatRatio(job.ratio)),
-    el("td", {}, formatTime(job.created_s)));
+    el("td", { class: "time" }, formatTime(job.created_s)));
 }

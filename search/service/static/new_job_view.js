@@ -22,7 +22,8 @@ const FILES = [
 ];
 
 export async function showNewJob(signal) {
-  const { components } = await getJson("/v1/openapi.json");
+  // The document needs no token, but the form does: it asks before anything is filled in.
+  const [{ components }] = await Promise.all([getJson("/v1/openapi.json"), getJson("/v1/jobs")]);
   if (signal.aborted) return;
   let checks = 0;
   const spec = el("textarea", { id: "spec", required: true, spellcheck: "false", oninput: () => changed() });

@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { el, errorMessage } from "./dom.js";
-import { formatCount, formatNumber, formatQuantity, formatSettings } from "./format.js";
+import { formatCount, formatMemory, formatNumber, formatQuantity, formatSettings } from "./format.js";
 
 const FIELDS = [
   { name: "rps", label: "Load of all replicas (rps)", value: "1000" },
@@ -51,8 +51,8 @@ function planTable(plan) {
     ["A replica sustains (rps)", formatQuantity(plan.replica_rps)],
     ["Load of a replica", load(plan.load)],
     ["While one is down", load(plan.one_down)],
-    ["Memory of a replica (MiB)", plan.memory_mb && formatQuantity(plan.memory_mb)],
-    ["Memory of all (MiB)", plan.total_memory_mb && formatQuantity(plan.total_memory_mb)],
+    ["Memory of a replica (MiB)", plan.memory_mb && formatQuantity(plan.memory_mb, formatMemory)],
+    ["Memory of all (MiB)", plan.total_memory_mb && formatQuantity(plan.total_memory_mb, formatMemory)],
     ["Cost per million requests", plan.cost_per_million && formatQuantity(plan.cost_per_million)],
     ["Autoscaling: rps per replica", formatQuantity(plan.autoscaling.target_rps)],
     ["Autoscaling: requests in flight per replica", formatQuantity(plan.autoscaling.concurrency)],

@@ -2,20 +2,35 @@
 
 import { el } from "./dom.js";
 
-export const COLORS = { good: "#2da44e", bad: "#e5534b", neutral: "#8b949e", accent: "#3b8eea" };
+export const COLORS = { good: "#2da44e", bad: "#e5534b", neutral: "#8b949e", accent: "#3b8eea", warm: "#bf8700" };
 
 const LAYOUT = {
-  margin: { l: 52, r: 12, t: 30, b: 84 }, legend: { orientation: "h", y: -0.28 }, hovermode: "closest",
+  margin: { l: 52, r: 12, t: 24, b: 48 }, hovermode: "closest",
+  legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
   paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  colorway: [COLORS.accent, COLORS.warm, COLORS.good, COLORS.bad, COLORS.neutral],
 };
 const GRID = "rgba(128,128,128,0.25)";
+const FONT_PX = 12;
 const drawn = new Map(); // By node: the traces, the layout and their JSON.
 
 export const plotNode = (label) => el("div", { class: "plot", role: "img", "aria-label": label });
 
+// A plot that the page draws itself, under its heading.
+export function headedPlot(heading) {
+  const plot = plotNode(heading);
+  const caption = el("figcaption", {}, heading);
+  return { plot, caption, node: el("figure", {}, caption, plot) };
+}
+
+export const axis = (title, options = {}) => ({ title: { text: title }, gridcolor: GRID, zerolinecolor: GRID, ...options });
+
 // An axis that starts at zero.
-export const zeroBasedAxis = (title) =>
-  ({ title: { text: title }, rangemode: "tozero", gridcolor: GRID, zerolinecolor: GRID });
+export const zeroBasedAxis = (title) => axis(title, { rangemode: "tozero" });
+
+// The text in the middle of a plot that has no data yet.
+export const emptyNote = (text) =>
+  ({ text, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 });
 
 // Draw or update a plot. A call with unchanged data does nothing.
 export function drawPlot(node, traces, layout) {
@@ -28,12 +43,13 @@ export function drawPlot(node, traces, layout) {
   if (!before) new ResizeObserver(() => node.clientWidth && Plotly.Plots.resize(node)).observe(node);
 }
 
-// Create a plot of a figure that the service has drawn, with its heading.
-export function figureNode(figure, fallback) {
+// Create a plot of a figure that the service has drawn, with its heading, after that of a group.
+export function figureNode(figure, fallback, group) {
   const plot = plotNode("");
   const heading = el("figcaption", {});
   const node = el("figure", {}, heading, plot);
   drawFigure(node, figure, fallback);
+  heading.textContent = `${group}: ${heading.textContent}`;
   return node;
 }
 
@@ -48,7 +64,7 @@ function react(node, traces, layout) {
   const color = getComputedStyle(document.body).color;
   Plotly.react(node, traces, {
     ...LAYOUT, showlegend: traces.length > 1, ...layout,
-    font: { family: "system-ui, sans-serif", size: 12, ...layout.font, color },
+    font: { family: "system-ui, sans-serif", ...layout.font, size: FONT_PX, color },
   }, { displaylogo: false, responsive: false });
 }
 

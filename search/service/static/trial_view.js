@@ -2,8 +2,8 @@
 
 import { getJson } from "./api.js";
 import { el, keyFigure, showContent, stateBadge } from "./dom.js";
-import { formatMetric, formatRate, formatSeconds, formatSettings } from "./format.js";
-import { drawPlot, plotNode, zeroBasedAxis } from "./plot.js";
+import { formatMemory, formatNumber, formatRate, formatSeconds, formatSettings, formatShare, withUnit } from "./format.js";
+import { drawPlot, headedPlot, zeroBasedAxis } from "./plot.js";
 
 const METRICS = [
   ["Queue time (s)", (record) => record.server?.queue_s],
@@ -11,10 +11,10 @@ const METRICS = [
   ["Mean requests per batch", (record) => record.server?.mean_batch_fill],
   ["Mean number of busy workers", (record) => record.server?.busy_workers],
   ["Workers ready", (record) => record.server?.workers_ready],
-  ["Peak memory (MiB)", (record) => record.server?.peak_memory_mb],
-  ["Peak GPU memory (MiB)", (record) => record.server?.peak_gpu_mb],
-  ["Host CPU taken by the hypervisor (share)", (record) => record.host?.steal],
-  ["Host CPU used by other processes (share)", (record) => record.host?.other_cpu],
+  ["Peak memory (MiB)", (record) => record.server?.peak_memory_mb, formatMemory],
+  ["Peak GPU memory (MiB)", (record) => record.server?.peak_gpu_mb, formatMemory],
+  ["Host CPU taken by the hypervisor", (record) => record.host?.steal, formatShare],
+  ["Host CPU used by other processes", (record) => record.host?.other_cpu, formatShare],
 ];
 const WINDOW_COLUMNS = ["offered rate (rps)", "achieved rate (rps)", "scheduled", "succeeded", "p50 (s)", "p99 (s)", "errors"];
 const QUANTILES = ["p50", "p90", "p99"];
@@ -25,31 +25,32 @@ export async function showTrial(signal, jobId, number) {
   const trial = await getJson(`/v1/jobs/${jobId}/trials/${number}`);
   if (signal.aborted) return;
   const { record } = trial;
-  const ratePlot = plotNode("Achieved rate vs. offered rate");
-  const latencyPlot = plotNode("Latency vs. offered rate");
-  const phasePlot = plotNode("Time by phase");
+  const rates = headedPlot("Achieved against offered rate");
+  const latencies = headedPlot("Latency against offered rate");
+  const phases = headedPlot("Time of each phase");
+  const isOpenLoop = trial.windows.some((window) => window.offered_rps != null);
   showContent(
     el("p", {}, el("a", { href: `#/jobs/${jobId}` }, "← Back to the job")),
     el("h1", {}, `Trial ${trial.number} `, stateBadge(trial.state)),
     el("p", {}, trial.cause),
     el("div", { class: "key-figures" },
-      keyFigure("sustained rate", `${formatRate(trial.sustained_rps)} rps`),
-      keyFigure("lowest rate not sustained", `${formatRate(trial.upper_rps)} rps`),
-      keyFigure("latency (p50, p99)", `${formatSeconds(record.latency?.p50_s)} s, ${formatSeconds(record.latency?.p99_s)} s`),
+      keyFigure("sustained rate", withUnit(formatRate(trial.sustained_rps), "rps")),
+      keyFigure("lowest rate not sustained", withUnit(formatRate(trial.upper_rps), "rps")),
+      keyFigure("latency (p50, p99)", `${withUnit(formatSeconds(record.latency?.p50_s), "s")}, ${withUnit(formatSeconds(record.latency?.p99_s), "s")}`),
       keyFigure("duration", `${trial.duration_s.toFixed(0)} s`)),
     el("p", {}, formatSettings(trial.settings)),
     sentences("Why this trial is slow or fast", trial.explanations),
     sentences("Warnings", record.warnings),
     sentences("Models beside the tuned one", otherModels(record)),
-    el("div", { class: "plots" }, ratePlot, latencyPlot, phasePlot),
+    el("div", { class: "plots" }, isOpenLoop ? [rates.node, latencies.node] : null, phases.node),
     el("h2", {}, "Server metrics"), metricTable(record),
     el("h2", {}, "Windows"), windowTable(trial.windows),
     el("h2", {}, "config.properties compared with the default"),
     highlightChanges(trial.default_properties, trial.config_properties),
     el("h2", {}, "Environment variables"), textBlock(trial.environment || "No environment variables are set."),
     el("h2", {}, "Server log"), textBlock(trial.log || "The log is empty."));
-  drawLoadCurves(ratePlot, latencyPlot, trial.windows);
-  drawPhases(phasePlot, Object.entries(record.timing?.phases_s || {}));
+  if (isOpenLoop) drawLoadCurves(rates.plot, latencies.plot, trial.windows);
+  drawPhases(phases.plot, Object.entries(record.timing?.phases_s || {}));
 }
 
 const sentences = (heading, list) => (list?.length
@@ -69,10 +70,10 @@ function otherModels(record) {
 const textBlock = (...children) => el("pre", { tabindex: "0" }, ...children);
 
 function metricTable(record) {
-  const known = METRICS.map(([label, read]) => [label, read(record)]).filter(([, value]) => value != null);
+  const known = METRICS.map(([label, read, format = formatNumber]) => [label, read(record), format]).filter(([, value]) => value != null);
   if (!known.length) return el("p", { class: "muted" }, "No metrics were recorded.");
-  return el("div", { class: "scroll-x" }, el("table", {}, el("tbody", {}, known.map(([label, value]) =>
-    el("tr", {}, el("th", { scope: "row" }, label), el("td", {}, formatMetric(value)))))));
+  return el("div", { class: "scroll-x" }, el("table", {}, el("tbody", {}, known.map(([label, value, format]) =>
+    el("tr", {}, el("th", { scope: "row" }, label), el("td", {}, format(value)))))));
 }
 
 function windowTable(windows) {
@@ -103,13 +104,13 @@ function drawLoadCurves(ratePlot, latencyPlot, windows) {
     name, mode: "lines+markers", x: rates,
     y: rates.map((rate) => median(openLoop.filter((window) => window.offered_rps === rate).map(value))),
   });
-  const xaxis = zeroBasedAxis("offered rate (rps)");
+  const xaxis = zeroBasedAxis("offered rate, requests/s");
   drawPlot(ratePlot, [line("achieved", (window) => window.goodput_rps)],
-    { xaxis, yaxis: zeroBasedAxis("achieved rate (rps)") });
+    { xaxis, yaxis: zeroBasedAxis("achieved rate, requests/s") });
   drawPlot(latencyPlot,
     QUANTILES.filter((quantile) => openLoop.some((window) => window.latency_s[quantile] != null))
       .map((quantile) => line(quantile, (window) => window.latency_s[quantile])),
-    { xaxis, yaxis: zeroBasedAxis("latency (s)") });
+    { xaxis, yaxis: zeroBasedAxis("latency, s") });
 }
 
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
@@ -117,5 +118,5 @@ const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
 function drawPhases(node, phases) {
   drawPlot(node, [{ type: "bar", orientation: "h",
     x: phases.map(([, seconds]) => seconds), y: phases.map(([name]) => name) }],
-  { xaxis: { title: { text: "time (s)" } }, margin: { l: 120, r: 12, t: 12, b: 42 } });
+  { xaxis: zeroBasedAxis("time, s"), yaxis: { autorange: "reversed" }, margin: { l: 100, r: 12, t: 12, b: 42 } });
 }

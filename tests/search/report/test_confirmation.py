@@ -58,7 +58,7 @@ def test_confirmation_text_reports_rate_reference_and_ties() -> None:
         "Confirmed in 6 rounds: trial 4 sustains 116 rps (95 % prediction interv"
     )
     assert "the search measured 110 rps" in text
-    assert "Trial 4 is 23.63 times as fast as the reference, trial 0 (95 % interval: 23." in text
+    assert "Trial 4 is 23.6 times as fast as the reference, trial 0 (95 % interval: 23." in text
     assert (
         "Trial 2 is statistically indistinguishable from it: 1.00 times the winner's rate (" in text
     )

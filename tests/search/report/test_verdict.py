@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from search.report.verdict import certainty, change_table, changed_settings, cost_table, verdict
+from search.study.confirm import Confirmation, Plan
 from search.study.outcome import Outcome
+from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
-from tests.results import result_for
+from tests.results import result_for, visit_for
 from tests.search.answer.test_gain import confirmation_with
 
 
@@ -34,7 +36,7 @@ def test_verdict_of_a_confirmed_run_has_the_interval(outcome: Outcome) -> None:
     finalist = [20.0, 20.4, 20.2, 20.0] * 4
     rates: dict[int, list[float | None]] = {0: [5.0, 5.1] * 8, 3: finalist, 1: [9.0] * 16}
     text = verdict(replace(outcome, confirmation=confirmation_with(outcome, rates)))
-    found = re.search(r", 3\.99 times as many \(95 % interval (.*) to (.*)\)", text)
+    found = re.search(r"3\.99 times as many as today \(95 % interval (.*) to (.*)\)", text)
     assert found is not None and float(found[1]) < 3.99 < float(found[2])
 
 
@@ -81,9 +83,35 @@ def test_certainty_of_unconfirmed_run_warns(outcome: Outcome) -> None:
 
 def test_certainty_of_confirmed_run_names_rounds_and_intervals(confirmed: Outcome) -> None:
     text = certainty(confirmed)
-    assert "measured both in 2 interleaved rounds" in text
+    assert "measured trial 3 in 2 rounds and today's configuration in 2, alternating" in text
     assert "One more measurement of trial 3 is expected at 233 requests/s" in text
     assert "Note: the reference failed in 1 of 2 visits" in text
+
+
+def test_verdict_does_not_mix_the_rate_of_the_search_with_the_ratio(confirmed: Outcome) -> None:
+    assert "instead of 5 in the search, and in alternating measurements 43.6 times" in verdict(
+        confirmed
+    )
+    text = certainty(confirmed)
+    assert "This ratio compares what both answer at full load: 240 and 5.5 requests/s." in text
+    assert "Today's sustained rate of 5 requests/s is that of the search." in text
+
+
+def test_certainty_counts_the_visits_of_each_configuration(outcome: Outcome) -> None:
+    assert outcome.reference is not None
+    plan = Plan.of(outcome.results, outcome.reference, 2)
+    rates = {0: [5.0, None, 5.1], 3: [20.0, 20.4, 20.2], 1: [19.0, 19.3, 19.1]}
+    stored = {
+        str(number): {
+            request.config.digest: visit_for(request, rps)
+            for request in plan.requests
+            if (rps := rates[request.number][number])
+        }
+        for number in range(3)
+    }
+    confirmation = Confirmation.read(stored, plan, RaceRules(rounds=3))
+    text = certainty(replace(outcome, confirmation=confirmation))
+    assert "measured trial 3 in 3 rounds and today's configuration in 2, alternating" in text
 
 
 def test_cost_table_compares_today_with_the_recommended(confirmed: Outcome) -> None:
