@@ -20,6 +20,7 @@ from search.errors import first_line
 from search.spec.space import Space
 from search.study.earlier_run import EarlierRun, earlier_records
 from search.study.observations import Observation, observations_of
+from search.study.probing import plan_probes, probe_observations
 from search.study.ranking import (
     RATE,
     best_of,
@@ -36,6 +37,7 @@ from search.trial.objective import Figures, Objective
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
+from search.trial.server_probe import ServerProbe
 from servetune.errors import is_memory
 from serving.config import ServerConfig
 
@@ -302,10 +304,13 @@ class StudyStore:
 
     # --- trials ----------------------------------------------------------------------
 
-    def ask(self) -> tuple[optuna.trial.Trial, TrialRequest] | None:
+    def ask(self, may_probe: bool = False) -> tuple[optuna.trial.Trial, TrialRequest] | None:
         """Return a request for the next trial, and the Optuna trial to pass to `tell`.
 
         None if no untried configuration is left.
+
+        Args:
+            may_probe: whether there is time to probe other configurations in the trial's server.
         """
         if self._is_incumbent_due() and (best := self.best) is not None:
             self._enqueue(TrialOrigin.INCUMBENT, best.config)
@@ -361,7 +366,10 @@ class StudyStore:
             is_reference = origin.is_reference and not self._screen_references
             is_thorough = is_reference or origin is TrialOrigin.SWEEP
             depth = Depth.FULL if is_thorough else Depth.SCREEN
-            request = TrialRequest(number, origin, config, rate_to_beat, depth=depth)
+            probes = self._probes(config) if may_probe else ()
+            request = TrialRequest(
+                number, origin, config, rate_to_beat, depth=depth, server_probes=probes
+            )
             self._running[number] = request
             if (predicted := self.predict([config])[0]) is not None:
                 trial.set_user_attr("predicted", asdict(predicted))
@@ -523,11 +531,18 @@ class StudyStore:
         """Return what the finished trials, and those of an earlier run, teach the sampler."""
         if self._known is None or self._known[0] != len(self._results):
             own = observations_of(self._results, self.space, self.objective)
+            probed = probe_observations(self._results, self.space)
             if self._earlier is None and (records := self._study.user_attrs.get("earlier")):
                 self._earlier = EarlierRun(self._initial_space, records)
             earlier = self._earlier.observations(own) if self._earlier else []
-            self._known = len(self._results), [*own, *earlier]
+            self._known = len(self._results), [*own, *probed, *earlier]
         return self._known[1]
+
+    def _probes(self, config: ServerConfig) -> tuple[ServerProbe, ...]:
+        """Return the probes in the server of a configuration that is about to be measured."""
+        if self._points is not None or not self.objective.maximizes_rate:
+            return ()
+        return plan_probes(self.space, config, self._results, self.predict, self.incumbent_rps)
 
     def _constraints(self, result: TrialResult) -> dict[str, float]:
         """Return how much a trial misses each limit, for other tools: above 0 if it does."""

@@ -17,12 +17,13 @@ from search.trial.load_result import LoadResult
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.serializing import JsonConfig
+from search.trial.server_probe import ServerProbeRecord
 from servetune.errors import FailureKind
 from serving.health import WorkerProcess
 from serving.metrics import HandlerTime, ServerWindow
 
 #: The phases of a trial, in order; `load` is a load of a sweep. A pruned trial skips later ones.
-PHASES = ("start", "warm-up", "verification", "bracketing", "latency", "load", "stop")
+PHASES = ("start", "warm-up", "verification", "bracketing", "latency", "load", "probes", "stop")
 
 
 class TrialState(enum.StrEnum):
@@ -227,6 +228,8 @@ class TrialResult:
         loads: in a sweep, the result of each load, in order.
         background: what other models of the server answered meanwhile.
         predicted: the rate that was predicted before the trial; None without a prediction.
+        server_probes: what the server showed of other configurations after the trial's own windows.
+            They inform the sampler; no figure of this trial depends on them.
     """
 
     number: int
@@ -245,6 +248,7 @@ class TrialResult:
     loads: tuple[LoadResult, ...] = ()
     background: tuple[BackgroundRecord, ...] = ()
     predicted: PredictedRate | None = None
+    server_probes: tuple[ServerProbeRecord, ...] = ()
 
     @classmethod
     def failed(
