@@ -22,10 +22,10 @@ from search.study.ranking import RATE
 from search.trial.objective import Objective
 from search.trial.prediction import PredictedRate
 from search.trial.result import TrialResult
-from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord, in_order
+from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord, in_order, log_sd_of
 from serving.config import ServerConfig
 
-#: Maximum number of probes of a trial, and their expected total duration.
+#: Maximum number of probes of a trial, beside full batches of one worker if smaller ones need them.
 MAX_PROBES = 2
 #: A probe is worth its seconds if the 90 % interval of its configuration reaches this share of the
 #: incumbent's rate, and if it is wider than this ratio (high ÷ low).
@@ -55,7 +55,9 @@ def plan_probes(
     values = space.values(config)
     if values is None or space.tuned_models or config.models:
         return ()
-    distrusted = distrusted_kinds(results, space)
+    distrusted = set(distrusted_kinds(results, space))
+    if ProbeKind.WORKERS in distrusted:
+        distrusted.add(ProbeKind.BATCH)  # They are compared with full batches of one worker.
     known = _known_points(results, space)
     candidates = [
         probe
@@ -67,14 +69,19 @@ def plan_probes(
     if not any(result.server_probes for result in results):
         first = [p for p in candidates if p.kind is ProbeKind.WORKERS]
         # The first server shows half of its workers, and one of them.
-        return tuple(in_order([*first[:1], *first[-1:]][:MAX_PROBES]))
+        return tuple(in_order([*first[:1], *first[-1:]]))
     configs = [space.config(_point(values, probe)) for probe in candidates]
     scored = []
     for probe, predicted in zip(candidates, predict(configs), strict=True):
         if (value := _value(predicted, incumbent_rps)) > 0:
             scored.append((value, probe))
     scored.sort(key=lambda entry: -entry[0])
-    return tuple(in_order([probe for _, probe in scored[:MAX_PROBES]]))
+    chosen = [probe for _, probe in scored[:MAX_PROBES]]
+    if any(probe.kind is ProbeKind.BATCH for probe in chosen):
+        # Smaller batches are compared with full ones of the same worker.
+        full = int(values.get("batch_size", config.batch_size or 1))
+        chosen.append(ServerProbe(ProbeKind.WORKERS, 1, full))
+    return tuple(in_order(chosen))
 
 
 def _candidates(space: Space, config: ServerConfig, values: Mapping[str, Any]) -> list[ServerProbe]:
@@ -205,7 +212,7 @@ def distrusted_kinds(results: Sequence[TrialResult], space: Space) -> dict[Probe
         for record, fresh in _pairs(results, space, kind):
             assert record.capacity is not None and fresh.capacity_rps
             difference = math.log(record.capacity.rps / fresh.capacity_rps)
-            own_sd = fresh.estimate.relative_error / 1.96 if fresh.estimate else 0.0
+            own_sd = log_sd_of(fresh.estimate) if fresh.estimate else 0.0
             sd = math.hypot(record.log_sd, own_sd, math.sqrt(2) * START_SD)
             logs.append(difference)
             scores.append(difference / sd)

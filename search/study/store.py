@@ -20,7 +20,7 @@ from search.errors import first_line
 from search.spec.space import Space
 from search.study.earlier_run import EarlierRun, earlier_records
 from search.study.observations import Observation, observations_of
-from search.study.probing import plan_probes, probe_observations
+from search.study.probing import distrusted_kinds, plan_probes, probe_observations
 from search.study.ranking import (
     RATE,
     best_of,
@@ -485,6 +485,7 @@ class StudyStore:
     def notes(self) -> tuple[str, ...]:
         """Warnings about the hosts and the baseline, and about the edges of the space."""
         notes = tuple(self._study.user_attrs.get("notes", ()))
+        notes += tuple(str(d) for d in distrusted_kinds(self._results, self.space).values())
         best = self.best
         values = self.space.values(best.config) if best and self._points is None else None
         if values is None:
@@ -540,7 +541,7 @@ class StudyStore:
 
     def _probes(self, config: ServerConfig) -> tuple[ServerProbe, ...]:
         """Return the probes in the server of a configuration that is about to be measured."""
-        if self._points is not None or not self.objective.maximizes_rate:
+        if self._points is not None or not self.objective.compares_capacities:
             return ()
         return plan_probes(self.space, config, self._results, self.predict, self.incumbent_rps)
 

@@ -41,7 +41,7 @@ from search.trial.result import (
     TrialResult,
 )
 from search.trial.server_probe import ServerProbeRecord
-from search.trial.server_prober import ServerProber, may_probe
+from search.trial.server_prober import ServerProber, may_probe, probes_s
 from search.trial.server_tls import server_tls
 from search.trial.users import closed_loop_users
 from servetune.errors import FailureKind
@@ -153,7 +153,7 @@ async def run_trial(
                 comparison_rps=request.comparison_rps,
                 depth=request.depth,
                 latency_curve=request.latency_curve,
-                announce=watch.announce,
+                announce=lambda left_s: watch.announce(left_s + probes_s(request.server_probes)),
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
             )
             if loads:

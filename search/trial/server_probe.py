@@ -63,9 +63,12 @@ class ServerProbeRecord:
     @property
     def log_sd(self) -> float:
         """Standard deviation of the logarithm of the capacity within the probe."""
-        if self.capacity is None or self.capacity.rps <= 0:
-            return math.inf
-        return self.capacity.relative_error / _Z95
+        return log_sd_of(self.capacity) if self.capacity else math.inf
+
+
+def log_sd_of(estimate: Estimate) -> float:
+    """Return the standard deviation of the logarithm of an estimate, by its interval."""
+    return estimate.relative_error / _Z95
 
 
 def in_order(probes: Sequence[ServerProbe]) -> list[ServerProbe]:

@@ -9,7 +9,7 @@ from loadgen.measurement import LoadGenerator
 from loadgen.rate.estimate import Estimate
 from loadgen.rate.goal import Goal
 from loadgen.rate.result import SustainedRate
-from loadgen.rate.short_loop import MAX_SHORT_S, measure_short_loop, short_loop_s
+from loadgen.rate.short_loop import MAX_SHORT_S, SHORT_S, measure_short_loop, short_loop_s
 from search.trial.observation import ObservedGenerator, Turn, observation_of
 from search.trial.server_probe import (
     ProbeKind,
@@ -30,6 +30,11 @@ _DEFAULT_DELAY_MS = 100
 def may_probe(server: TorchServe, found: SustainedRate) -> bool:
     """Return whether a server can be probed: one model, several workers, and it served."""
     return len(server.models) == 1 and len(server.worker_pids) > 1 and found.capacity_rps > 0
+
+
+def probes_s(probes: Sequence[ServerProbe]) -> float:
+    """Return the expected duration of probes of a fast model, seconds."""
+    return SHORT_S * len(probes)
 
 
 class ServerProber:
