@@ -164,7 +164,7 @@ def probe_observations(results: Sequence[TrialResult], space: Space) -> list[Obs
         for result in results
         if not result.host_fault and (values := space.values(result.config)) is not None
         for record in result.server_probes
-        if record.kind not in distrusted and record.capacity is not None
+        if record.kind not in distrusted and record.has_result
     ]
 
 
@@ -232,7 +232,7 @@ def _pairs(results: Sequence[TrialResult], space: Space, kind: ProbeKind) -> lis
         if values is None:
             continue
         for record in result.server_probes:
-            if record.kind is not kind or record.capacity is None:
+            if record.kind is not kind or not record.has_result:
                 continue
             pairs += [
                 (record, fresh)

@@ -61,6 +61,13 @@ class ServerProbeRecord:
     problem: str = ""
 
     @property
+    def has_result(self) -> bool:
+        """Whether the capacity and its interval are finite, and the capacity is above 0."""
+        found = self.capacity
+        figures = (found.rps, found.low_rps, found.high_rps) if found else ()
+        return found is not None and all(map(math.isfinite, figures)) and found.rps > 0
+
+    @property
     def log_sd(self) -> float:
         """Standard deviation of the logarithm of the capacity within the probe."""
         return log_sd_of(self.capacity) if self.capacity else math.inf

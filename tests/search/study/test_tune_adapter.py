@@ -45,6 +45,23 @@ def test_searcher_records_result_before_it_reports_it(tmp_path: Path) -> None:
         assert "RUNNING" not in {t.state.name for t in store._study.get_trials()}
 
 
+def test_searcher_asks_for_probes_if_there_is_time_for_them(tmp_path: Path) -> None:
+    store, has_time = begun_store(tmp_path), iter([True, False])
+    searcher = StudySearcher(
+        store,
+        lambda running: True,
+        lambda request: None,
+        lambda result: None,
+        str,
+        lambda running: next(has_time),
+    )
+    with_probes, without = searcher.suggest("a"), searcher.suggest("b")
+    request = TrialRequest.from_dict(with_probes)
+    # TorchServe's default has a worker for each of two cores.
+    assert [(p.workers, p.batch_size) for p in request.server_probes] == [(1, 1)]
+    assert not TrialRequest.from_dict(without).server_probes
+
+
 def test_searcher_keeps_storage_error_and_finishes(tmp_path: Path) -> None:
     store = begun_store(tmp_path)
 

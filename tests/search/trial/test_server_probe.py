@@ -48,3 +48,19 @@ def test_server_probe_record_has_the_noise_of_its_interval() -> None:
     estimate = Estimate(100.0, 90.2, 109.8, 2.0)
     assert ServerProbeRecord(ProbeKind.WORKERS, 2, 8, estimate).log_sd == pytest.approx(0.05)
     assert ServerProbeRecord(ProbeKind.WORKERS, 2, 8).log_sd == math.inf
+
+
+@pytest.mark.parametrize(
+    ("estimate", "has_result"),
+    [
+        (Estimate(100.0, 90.0, 110.0, 2.0), True),
+        (Estimate(0.0, 0.0, 0.0, 2.0), False),
+        (Estimate(math.inf, 1.0, math.inf, 2.0), False),
+        (Estimate(1.0, 0.0, math.nan, 2.0), False),
+        (None, False),
+    ],
+)
+def test_server_probe_record_has_a_result_only_with_finite_figures(
+    estimate: Estimate | None, has_result: bool
+) -> None:
+    assert ServerProbeRecord(ProbeKind.WORKERS, 2, 8, estimate).has_result is has_result
