@@ -20,16 +20,15 @@ from search.study.observations import (
 )
 from search.study.ranking import RATE
 from search.trial.objective import Objective
-from search.trial.prediction import PredictedRate
 from search.trial.result import TrialResult
 from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord, in_order, log_sd_of
 from serving.config import ServerConfig
 
 #: Maximum number of probes of a trial, beside full batches of one worker if smaller ones need them.
 MAX_PROBES = 2
-#: A probe is worth its seconds if the 90 % interval of its configuration reaches this share of the
-#: incumbent's rate, and if it is wider than this ratio (high ÷ low).
-_REACH, _LEAST_RATIO = 1.0, 1.25
+#: A probe is made if the expected improvement of the log rate by its configuration is at least this
+#: much, and this share of that by the configuration that is about to be started.
+LEAST_GAIN, LEAST_SHARE = 0.01, 0.5
 #: Standard deviation of the log capacity between two starts of the same configuration.
 START_SD = 0.06
 #: A kind is distrusted if its mean difference from fresh servers has this many standard deviations.
@@ -42,15 +41,16 @@ def plan_probes(
     space: Space,
     config: ServerConfig,
     results: Sequence[TrialResult],
-    predict: Callable[[Sequence[ServerConfig]], Sequence[PredictedRate | None]],
-    incumbent_rps: float | None,
+    expected_gains: Callable[[Sequence[ServerConfig]], Sequence[float]],
 ) -> tuple[ServerProbe, ...]:
     """Return the probes of a trial of `config`; none for one worker or several models.
 
+    The first server with several workers shows half of them, and one. Later probes are made only
+    if they could matter, because they take seconds that another trial could use.
+
     Args:
         results: the trials so far.
-        predict: returns the predicted rate of each configuration; None if nothing is known.
-        incumbent_rps: the rate to beat; None before the first success.
+        expected_gains: returns the expected improvement of the log rate by each configuration.
     """
     values = space.values(config)
     if values is None or space.tuned_models or config.models:
@@ -68,15 +68,13 @@ def plan_probes(
         return ()
     if not any(result.server_probes for result in results):
         first = [p for p in candidates if p.kind is ProbeKind.WORKERS]
-        # The first server shows half of its workers, and one of them.
         return tuple(in_order([*first[:1], *first[-1:]]))
-    configs = [space.config(_point(values, probe)) for probe in candidates]
-    scored = []
-    for probe, predicted in zip(candidates, predict(configs), strict=True):
-        if (value := _value(predicted, incumbent_rps)) > 0:
-            scored.append((value, probe))
-    scored.sort(key=lambda entry: -entry[0])
-    chosen = [probe for _, probe in scored[:MAX_PROBES]]
+    own, *gains = expected_gains(
+        [config, *(space.config(_point(values, probe)) for probe in candidates)]
+    )
+    least = max(LEAST_GAIN, LEAST_SHARE * own)
+    scored = [entry for entry in zip(gains, candidates, strict=True) if entry[0] >= least]
+    chosen = [probe for _, probe in sorted(scored, key=lambda entry: -entry[0])[:MAX_PROBES]]
     if any(probe.kind is ProbeKind.BATCH for probe in chosen):
         # Smaller batches are compared with full ones of the same worker.
         full = int(values.get("batch_size", config.batch_size or 1))
@@ -114,17 +112,6 @@ def _is_in_space(space: Space, probe: ServerProbe) -> bool:
         if value not in d.choices if d.choices else not d.low <= value <= d.high:
             return False
     return True
-
-
-def _value(predicted: PredictedRate | None, incumbent_rps: float | None) -> float:
-    """Return how much a configuration may exceed the incumbent, and how uncertain that is."""
-    if predicted is None or not predicted.low_rps or predicted.high_rps is None:
-        return math.inf
-    ratio = predicted.high_rps / predicted.low_rps
-    if ratio < _LEAST_RATIO:
-        return 0.0
-    reach = predicted.high_rps / incumbent_rps if incumbent_rps else math.inf
-    return reach if reach >= _REACH else 0.0
 
 
 def _point(values: Mapping[str, Any], probe: ServerProbe | ServerProbeRecord) -> dict[str, Any]:

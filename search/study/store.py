@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -543,7 +544,16 @@ class StudyStore:
         """Return the probes in the server of a configuration that is about to be measured."""
         if self._points is not None or not self.objective.compares_capacities:
             return ()
-        return plan_probes(self.space, config, self._results, self.predict, self.incumbent_rps)
+        return plan_probes(self.space, config, self._results, self._expected_gains)
+
+    def _expected_gains(self, configs: Sequence[ServerConfig]) -> list[float]:
+        """Return the expected improvement of the log rate by each configuration of the space."""
+        observations = self._observations()
+        points = [self.space.values(config) for config in configs]
+        known = [point for point in points if point is not None]
+        if len(known) < len(points) or not any(o.served and o.is_own for o in observations):
+            return [math.inf] * len(configs)
+        return self._sampler.expected_improvement(observations, known)
 
     def _constraints(self, result: TrialResult) -> dict[str, float]:
         """Return how much a trial misses each limit, for other tools: above 0 if it does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -14,16 +15,14 @@ from search.study.probing import (
     plan_probes,
     probe_observations,
 )
-from search.trial.prediction import PredictedRate
 from search.trial.result import TrialResult, TrialState
-from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord
+from search.trial.server_probe import ProbeKind, ServerProbeRecord
 from serving.config import ServerConfig
 from serving.metrics import HandlerTime
 from tests.results import trial_result
 
 SPACE = build_space({}, 8)
-WIDE = PredictedRate(100.0, 50.0, 200.0, 1.0)
-Predict = Callable[[Sequence[ServerConfig]], list[PredictedRate | None]]
+Gains = Callable[[Sequence[ServerConfig]], list[float]]
 
 
 def config(workers: int, batch_size: int = 16) -> ServerConfig:
@@ -32,8 +31,9 @@ def config(workers: int, batch_size: int = 16) -> ServerConfig:
     )
 
 
-def always(predicted: PredictedRate | None) -> Predict:
-    return lambda configs: [predicted] * len(configs)
+def always(gain: float) -> Gains:
+    """The same gain by every configuration."""
+    return lambda configs: [gain] * len(configs)
 
 
 def record(
@@ -54,11 +54,10 @@ def trial(number: int, setting: ServerConfig, *probes: ServerProbeRecord) -> Tri
 def plan(
     setting: ServerConfig,
     *results: TrialResult,
-    predicted: PredictedRate | None = WIDE,
-    incumbent_rps: float | None = 100.0,
+    gains: Gains = always(0.2),
     space: Space = SPACE,
 ) -> list[tuple[str, int, int]]:
-    probes = plan_probes(space, setting, results, always(predicted), incumbent_rps)
+    probes = plan_probes(space, setting, results, gains)
     return [(p.kind.value, p.workers, p.batch_size) for p in probes]
 
 
@@ -83,32 +82,39 @@ def test_plan_probes_leaves_out_what_was_measured_or_probed() -> None:
 
 
 @pytest.mark.parametrize(
-    "predicted",
+    ("own", "probed", "count"),
     [
-        PredictedRate(40.0, 20.0, 80.0, 1.0),  # It cannot reach the incumbent.
-        PredictedRate(120.0, 115.0, 125.0, 1.0),  # It is known well enough.
+        pytest.param(0.001, 0.002, 0, id="too little"),
+        pytest.param(0.5, 0.1, 0, id="far less than the trial itself"),
+        pytest.param(0.5, 0.4, 3, id="about as much"),
+        pytest.param(0.0, 0.02, 3, id="the incumbent again"),
+        pytest.param(math.inf, math.inf, 3, id="before the first success"),
     ],
 )
-def test_plan_probes_is_empty_if_they_cannot_matter(predicted: PredictedRate) -> None:
+def test_plan_probes_compares_what_probes_and_the_trial_may_gain(
+    own: float, probed: float, count: int
+) -> None:
     first = trial(0, config(4), record(2))
-    assert plan(config(8), first, predicted=predicted) == []
-    assert plan(config(8), first) != []
+
+    def gains(configs: Sequence[ServerConfig]) -> list[float]:
+        # Only small batches of one worker promise anything.
+        return [own, *(probed if c.batch_size != 16 else 0.0 for c in configs[1:])]
+
+    assert len(plan(config(8), first, gains=gains)) == count
 
 
 def test_plan_probes_adds_full_batches_before_smaller_ones() -> None:
     """Smaller batches are compared with full ones of the same worker."""
     first = trial(0, config(2), record(1))
-    high = {(1, 8): 900.0, (1, 4): 800.0}
+    high = {(1, 8): 0.9, (1, 4): 0.8, (8, 16): 0.3}
 
-    def predict(configs: Sequence[ServerConfig]) -> list[PredictedRate | None]:
-        tops = [high.get((c.workers or 0, c.batch_size or 0), 110.0) for c in configs]
-        return [PredictedRate(50.0, 20.0, top, 1.0) for top in tops]
+    def gains(configs: Sequence[ServerConfig]) -> list[float]:
+        return [high.get((c.workers or 0, c.batch_size or 0), 0.2) for c in configs]
 
-    probes = plan_probes(SPACE, config(8), [first], predict, 100.0)
-    assert [(p.kind, p.workers, p.batch_size) for p in probes] == [
-        (ProbeKind.WORKERS, 1, 16),
-        (ProbeKind.BATCH, 1, 8),
-        (ProbeKind.BATCH, 1, 4),
+    assert plan(config(8), first, gains=gains) == [
+        ("fewer workers", 1, 16),
+        ("smaller batches", 1, 8),
+        ("smaller batches", 1, 4),
     ]
 
 
@@ -178,7 +184,5 @@ def test_distrusted_kinds_are_neither_used_nor_planned() -> None:
     results = [probed, fresh(1, 4, 200.0)]
     (observation,) = probe_observations(results, SPACE)
     assert observation.point["batch_size"] == 8, "the other kind is still used"
-    planned = plan_probes(SPACE, config(6), results, always(WIDE), 100.0)
+    planned = plan_probes(SPACE, config(6), results, always(0.2))
     assert planned == (), "smaller batches need one worker with full batches"
-
-

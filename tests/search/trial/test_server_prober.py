@@ -17,11 +17,11 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.result import SustainedRate
 from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord
 from search.trial.server_prober import ServerProber, may_probe
+from servetune.errors import FailureKind
 from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.metrics import ServerCounters
 from serving.server import TorchServe
-from servetune.errors import FailureKind
 
 #: Time between two batches of a worker that is not spent in the handler, seconds.
 BETWEEN_S = 0.01
@@ -121,7 +121,9 @@ def capacities(records: tuple[ServerProbeRecord, ...]) -> list[float]:
 async def test_server_prober_finds_the_capacity_of_fewer_workers_and_smaller_batches() -> None:
     records, server, generator = await probe(SMALL, ONE, HALF)
     assert server.scaled == [2, 1], "it never scales up"
-    expected = [replace(LAW, workers=w, batch=b).capacity_rps for w, b in ((2, 16), (1, 16), (1, 4))]
+    expected = [
+        replace(LAW, workers=w, batch=b).capacity_rps for w, b in ((2, 16), (1, 16), (1, 4))
+    ]
     # The closed loop of smaller batches waits for the delay; a server of this batch size does not.
     assert capacities(records) == pytest.approx(expected, rel=0.05)
     assert all(load.duration_s <= 12 for load in generator.loads)
