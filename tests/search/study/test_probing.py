@@ -36,6 +36,9 @@ def always(gain: float) -> Gains:
     return lambda configs: [gain] * len(configs)
 
 
+EQUAL = always(0.2)
+
+
 def record(
     workers: int = 4,
     batch_size: int = 16,
@@ -54,7 +57,7 @@ def trial(number: int, setting: ServerConfig, *probes: ServerProbeRecord) -> Tri
 def plan(
     setting: ServerConfig,
     *results: TrialResult,
-    gains: Gains = always(0.2),
+    gains: Gains = EQUAL,
     space: Space = SPACE,
 ) -> list[tuple[str, int, int]]:
     probes = plan_probes(space, setting, results, gains)

@@ -46,7 +46,7 @@ def test_store_plans_no_probes_if_it_may_not_or_if_a_latency_counts(tmp_path: Pa
 
 
 def test_store_keeps_probes_apart_from_results(tmp_path: Path) -> None:
-    """A probe that looks best is tried in a server of its own; until then it is no result."""
+    """A probe that looks best is tried in a separate server; until then it is no result."""
     store = begun_store(tmp_path, SPACE)
     first = measure(store, 10.0, record(2, 1, 900.0))
     for rps in (30.0, 20.0, 25.0, 15.0):
