@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,14 @@ async def test_scale_down_ends_the_workers_that_leave(site: MakeSite, tmp_path: 
         assert await server.guard(server.counters()) is not None, "it is not a lost worker"
 
 
-async def test_scale_down_reports_a_refusal(site: MakeSite, tmp_path: Path) -> None:
+async def test_scale_down_reports_a_management_api_that_does_not_answer(
+    site: MakeSite, tmp_path: Path
+) -> None:
     async with TorchServe(CONFIG, site(LINEAR), tmp_path / "server") as server:
-        with pytest.raises(ServerError, match=r"echo was not scaled down: status \d+"):
-            await server.scale_down(-1)
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            ports = replace(server.ports, management=closed.getsockname()[1])
+            server.ports, used = ports, server.ports
+            with pytest.raises(ServerError, match="echo was not scaled down: the management API"):
+                await server.scale_down(1)
+            server.ports = used
