@@ -371,5 +371,7 @@ CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
     GP: _optuna(lambda seed: GPSampler(seed=seed, n_startup_trials=5), log_rates=True),
     CMA_ES: _optuna(lambda seed: CmaEsSampler(seed=seed, n_startup_trials=5), log_rates=True),
 }
+#: Contestants that search only if they are named.
+OPTIONAL = (PROBING,)
 #: Contestants that search only a subset of the surfaces: a proposal of GP takes up to a second.
 SLOW = (GP,)

@@ -215,10 +215,16 @@ class Server(Protocol):
 
 @dataclass
 class Simulated:
-    """A simulated server; its rates are cached."""
+    """A simulated server; its rates are cached.
+
+    Attributes:
+        reports_single: whether every trial reports the duration of a single request, or only one
+            with a batch size of 1, as real trials do.
+    """
 
     machine: Server
     space: Space
+    reports_single: bool = True
     _rates: dict[tuple[Any, ...], float] = field(default_factory=dict)
     _optimum_rps: float = 0.0
 
@@ -253,6 +259,7 @@ class Simulated:
         times = tuple(
             HandlerTime(time.batch_fill, time.busy_workers, noisy(time.seconds))
             for time in exact.handler_times
+            if self.reports_single or time.batch_fill == values.get("batch_size", time.batch_fill)
         )
         busy, memory_mb = exact.busy_workers, exact.memory_mb
         return Telemetry(

@@ -544,6 +544,8 @@ class StudyStore:
         """Return the probes in the server of a configuration that is about to be measured."""
         if self._points is not None or not self.objective.compares_capacities:
             return ()
+        if self._is_waiting():
+            return ()  # The next trials are fixed, so that nothing is learned for them.
         return plan_probes(self.space, config, self._results, self._expected_gains)
 
     def _expected_gains(self, configs: Sequence[ServerConfig]) -> list[float]:

@@ -31,18 +31,32 @@ def measure(store: StudyStore, rps: float, *probes: ServerProbeRecord) -> TrialR
     return request
 
 
-def test_store_plans_probes_of_the_first_server_with_several_workers(tmp_path: Path) -> None:
+def propose(store: StudyStore, workers: int) -> None:
+    """Let the store propose batches of 8 on this number of workers next."""
+    values = {**SPACE.nearest_point(), "workers": workers, "batch_size": 8, "mkl_threads": 2}
+    store._enqueue(TrialOrigin.RECOMMENDED, SPACE.config(values))
+
+
+def test_store_plans_probes_once_the_starting_points_were_measured(tmp_path: Path) -> None:
     store = begun_store(tmp_path, SPACE)
+    while store._is_waiting():
+        request = measure(store, 10.0)
+    # The last starting point has one worker.
+    assert not any(result.server_probes for result in store.results) and not request.server_probes
+    propose(store, 4)
     request = measure(store, 10.0)
-    assert [(p.workers, p.batch_size) for p in request.server_probes] == [(2, 1), (1, 1)]
+    assert [(p.workers, p.batch_size) for p in request.server_probes] == [(2, 8), (1, 8)]
 
 
 def test_store_plans_no_probes_if_it_may_not_or_if_a_latency_counts(tmp_path: Path) -> None:
     store = begun_store(tmp_path, SPACE)
-    _, request = store.ask() or pytest.fail("the store proposes no trial")
-    assert not request.server_probes
     limited = begun_store(tmp_path, SPACE, file="limited.db", objective=Objective(p99_s=0.5))
-    assert not measure(limited, 10.0).server_probes
+    for each in (store, limited):
+        while each._is_waiting():
+            measure(each, 10.0)
+        propose(each, 4)
+    _, request = store.ask() or pytest.fail("the store proposes no trial")
+    assert not request.server_probes and not measure(limited, 10.0).server_probes
 
 
 def test_store_keeps_probes_apart_from_results(tmp_path: Path) -> None:
