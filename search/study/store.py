@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -20,6 +19,7 @@ from search.environment import log_level
 from search.errors import first_line
 from search.spec.space import Space
 from search.study.earlier_run import EarlierRun, earlier_records
+from search.study.importance import importance_of
 from search.study.observations import Observation, observations_of
 from search.study.probing import distrusted_kinds, plan_probes, probe_observations
 from search.study.ranking import (
@@ -31,6 +31,7 @@ from search.study.ranking import (
     rate_of,
     sampler_value,
 )
+from search.study.run_state import RunState
 from search.study.sampler import CapacitySampler, distributions
 from search.study.storage import open_storage
 from search.study.widening import edge_notes, memory_share, widened_highs
@@ -44,14 +45,12 @@ from serving.config import ServerConfig
 
 #: Number of proposals of the sampler before an untried point is drawn at random.
 _MAX_PROPOSALS = 20
-#: Minimum number of trials for the importance of settings.
-_MIN_TRIALS_FOR_IMPORTANCE = 4
 #: Number of configurations that are ranked at the end of a search.
 _NOMINATED = 10
 _REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 
 
-class StudyStore:
+class StudyStore(RunState):
     """Stores the trials of a run, and proposes the next configuration.
 
     Args:
@@ -86,12 +85,13 @@ class StudyStore:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if not isinstance(storage, BaseStorage):
                 storage = open_storage(storage)
-            self._study = optuna.create_study(
+            study = optuna.create_study(
                 storage=storage,
                 study_name=name,
                 direction="maximize",
                 load_if_exists=True,
             )
+        super().__init__(study)
         trials = self._study.get_trials(deepcopy=False)
         # The seed depends on the finished trials, so that a resumed run does not repeat its draws.
         finished = len([t for t in trials if t.state.is_finished()])
@@ -218,11 +218,6 @@ class StudyStore:
         return self.objective.required_rps
 
     @property
-    def nominated(self) -> tuple[str, ...]:
-        """Digests of the configurations to confirm, best first; empty before the search ended."""
-        return tuple(self._study.user_attrs.get("nominated", ()))
-
-    @property
     def incumbent_rps(self) -> float | None:
         """The median rate of the best configuration, requests/s."""
         best = self.best
@@ -274,34 +269,8 @@ class StudyStore:
         return self._sampler.improvement_probability(self._observations())
 
     def importance(self) -> dict[str, float]:
-        """Return the share of the rates' variance explained by each setting (PED-ANOVA).
-
-        Only trials that sustained a rate count. The shares sum up to 1. Empty with too few
-        of them, or if all have the same rate.
-        """
-        # Older runs stored an estimate as the value of a pruned trial, and 0 for a failed one.
-        trials = [
-            t
-            for t in self._study.get_trials(deepcopy=False)
-            if t.values and t.params and t.user_attrs.get("state") == TrialState.COMPLETE
-        ]
-        if len(trials) < _MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in trials}) < 2:
-            return {}
-        names = [
-            name
-            for name in distributions(self.space)
-            if len({t.params.get(name) for t in trials}) > 1
-        ]
-        with log_level(["optuna"], logging.WARNING):
-            measured = optuna.create_study(direction="maximize")
-        measured.add_trials(trials)
-        try:
-            with warnings.catch_warnings():
-                # It warns of settings with few values, which few trials always have.
-                warnings.simplefilter("ignore", UserWarning)
-                return dict(optuna.importance.get_param_importances(measured, params=names))
-        except (ValueError, RuntimeError):
-            return {}
+        """Return the share of the variance that each setting explains; see `importance_of`."""
+        return importance_of(self._study, list(distributions(self.space)))
 
     # --- trials ----------------------------------------------------------------------
 
@@ -417,45 +386,7 @@ class StudyStore:
             self._enqueue(origin, config, attributes.get("retry", False))
         self._study.tell(trial, state=OptunaTrialState.FAIL)
 
-    # --- confirmation ----------------------------------------------------------------
-
-    def record_visit(self, plan: str, stage: str, result: TrialResult) -> None:
-        """Record a measurement of a confirmation's plan in this stage."""
-        self._study.set_user_attr(
-            f"confirm.{plan}.{stage}.{result.config.digest}", result.to_dict()
-        )
-
-    def visits(self, plan: str) -> dict[str, dict[str, TrialResult]]:
-        """Return the measurements of a plan by stage, then by the configuration's digest."""
-        stages: dict[str, dict[str, TrialResult]] = {}
-        for name, record in self._study.user_attrs.items():
-            if name.startswith(f"confirm.{plan}."):
-                _, _, stage, digest = name.split(".")
-                stages.setdefault(stage, {})[digest] = TrialResult.from_dict(record)
-        return stages
-
-    @property
-    def confirmation_spent_s(self) -> float:
-        """The total duration of the confirmation's measurements, seconds."""
-        records = [r for n, r in self._study.user_attrs.items() if n.startswith("confirm.")]
-        return float(sum(TrialResult.from_dict(record).duration_s for record in records))
-
     # --- state of the run ------------------------------------------------------------
-
-    @property
-    def spent_s(self) -> float:
-        """The duration of the run so far, seconds, over all its drivers."""
-        return float(self._study.user_attrs.get("spent_s", 0.0))
-
-    def record_spent(self, seconds: float) -> None:
-        """Record the duration of the run so far."""
-        self._study.set_user_attr("spent_s", seconds)
-
-    @property
-    def search_end_reason(self) -> str | None:
-        """Why the search ended; None if it has not."""
-        reason: str | None = self._study.user_attrs.get("search_end_reason")
-        return reason
 
     def close_search(self, reason: str) -> None:
         """Record that the search has ended, and what to confirm.
@@ -473,43 +404,15 @@ class StudyStore:
         self._study.set_user_attr("search_end_reason", None)
 
     @property
-    def end_reason(self) -> str | None:
-        """Why the run ended; None if it has not."""
-        reason: str | None = self._study.user_attrs.get("end_reason")
-        return reason
-
-    def end(self, reason: str) -> None:
-        """Record why the run ended."""
-        self._study.set_user_attr("end_reason", reason)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the hosts and the baseline, and about the edges of the space."""
-        notes = tuple(self._study.user_attrs.get("notes", ()))
+        notes = self.recorded_notes
         notes += tuple(str(d) for d in distrusted_kinds(self._results, self.space).values())
         best = self.best
         values = self.space.values(best.config) if best and self._points is None else None
         if values is None:
             return notes
         return (*notes, *edge_notes(self._initial_space, self.space, values))
-
-    def record_notes(self, notes: Sequence[str]) -> None:
-        """Replace the warnings about the hosts and the baseline."""
-        self._study.set_user_attr("notes", list(notes))
-
-    def add_note(self, note: str) -> None:
-        """Add a warning to those that are recorded."""
-        self._study.set_user_attr("notes", [*self._study.user_attrs.get("notes", ()), note])
-
-    @property
-    def specification(self) -> dict[str, Any] | None:
-        """The specification that the run began with; None before that."""
-        specification: dict[str, Any] | None = self._study.user_attrs.get("specification")
-        return specification
-
-    def record_specification(self, specification: Mapping[str, Any]) -> None:
-        """Record the specification of the run."""
-        self._study.set_user_attr("specification", dict(specification))
 
     # --- internals -------------------------------------------------------------------
 
