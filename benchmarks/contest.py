@@ -109,7 +109,13 @@ def search_surface(
             break
         rate_rps = surface.measure(point, random)
         telemetry = surface.telemetry(point, random)
-        now_s += costs.of(contestant.tell(rate_rps, surface.failure(point), telemetry))
+        probed = []
+        if isinstance(contestant, Servetune) and rate_rps > 0:
+            # A host that is fast at this start is fast in its probes too.
+            level = rate_rps / surface.true_rps(point)
+            probed = [surface.probe(point, p, level, random) for p in contestant.probes]
+        state = contestant.tell(rate_rps, surface.failure(point), telemetry, probed)
+        now_s += costs.of(state) + sum(record.duration_s for record in probed)
         choice = contestant.choice()
         chosen_rps = surface.true_rps(choice) if choice is not None else 0.0
         ends_s.append(now_s)

@@ -23,6 +23,7 @@ from search.study.sampler import distributions
 from search.study.store import StudyStore
 from search.trial.request import TrialRequest
 from search.trial.result import RateRecord, ServerRecord, TrialResult, TrialState
+from search.trial.server_probe import ServerProbe, ServerProbeRecord
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
 
@@ -45,6 +46,7 @@ class Contestant(Protocol):
         rate_rps: float,
         failure: FailureKind | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
+        probed: Sequence[ServerProbeRecord] = (),
     ) -> TrialState:
         """Record the measured rate of the last point, 0 for a failure; return how the trial ended.
 
@@ -73,6 +75,7 @@ class GeneratorContestant:
         rate_rps: float,
         failure: FailureKind | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
+        probed: Sequence[ServerProbeRecord] = (),
     ) -> TrialState:
         """See `Contestant.tell`."""
         assert self._asked is not None
@@ -242,14 +245,15 @@ def _doubling(low: int, high: int) -> list[int]:
 class Servetune:
     """servetune's study, with results as its trials report them."""
 
-    def __init__(self, space: Space, seed: int):
+    def __init__(self, space: Space, seed: int, may_probe: bool = False):
+        self._may_probe = may_probe
         self.store = StudyStore(space, InMemoryStorage(), "contest", seed)
         self.store.begin()
         self._asked: tuple[Trial, TrialRequest] | None = None
 
     def ask(self) -> Values | None:
         """See `Contestant.ask`."""
-        self._asked = self.store.ask()
+        self._asked = self.store.ask(self._may_probe)
         return self._values(self._asked[1].config) if self._asked else None
 
     def tell(
@@ -257,6 +261,7 @@ class Servetune:
         rate_rps: float,
         failure: FailureKind | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
+        probed: Sequence[ServerProbeRecord] = (),
     ) -> TrialState:
         """See `Contestant.tell`."""
         assert self._asked is not None
@@ -280,9 +285,15 @@ class Servetune:
                     width=0.05,
                 ),
                 server=_server_record(telemetry),
+                server_probes=tuple(probed),
             ),
         )
         return state
+
+    @property
+    def probes(self) -> tuple[ServerProbe, ...]:
+        """The probes of the trial that was asked for."""
+        return self._asked[1].server_probes if self._asked else ()
 
     def has_converged(self) -> bool:
         """Return whether the search would end: another trial is unlikely to improve the rate."""
@@ -339,10 +350,16 @@ def _after_starts(
     return contestant
 
 
-OURS, GP, CMA_ES = "servetune", "Optuna GP", "Optuna CMA-ES"
+def _probing(space: Space, seed: int) -> Servetune:
+    return Servetune(space, seed, may_probe=True)
+
+
+OURS, PROBING = "servetune", "servetune with probes"
+GP, CMA_ES = "Optuna GP", "Optuna CMA-ES"
 #: By name: starts a search of a space with a seed. All but `random` begin with the starting points.
 CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
     OURS: Servetune,
+    PROBING: _probing,
     "random": _optuna(lambda seed: RandomSampler(seed=seed), starts=False),
     "starting points + random": _optuna(lambda seed: RandomSampler(seed=seed)),
     "quasi-random": _after_starts(lambda space, seed, points, rates: quasi_random(space, seed)),
@@ -354,5 +371,7 @@ CONTESTANTS: Mapping[str, Callable[[Space, int], Contestant]] = {
     GP: _optuna(lambda seed: GPSampler(seed=seed, n_startup_trials=5), log_rates=True),
     CMA_ES: _optuna(lambda seed: CmaEsSampler(seed=seed, n_startup_trials=5), log_rates=True),
 }
+#: Contestants that search only if they are named.
+OPTIONAL = (PROBING,)
 #: Contestants that search only a subset of the surfaces: a proposal of GP takes up to a second.
 SLOW = (GP,)

@@ -61,6 +61,10 @@ class OtherServer:
         worker_rps = workers * batch / self.batch_s(config, batch, workers)
         return min(worker_rps, self.front_limit_rps(config))
 
+    def capacity_rps(self, config: Config) -> float:
+        """Return the rate with all workers busy and full batches, requests/s."""
+        return self.sustained_rps(config)
+
     def lacks_memory(self, config: Config) -> bool:
         """Return whether the workers and their batches exceed the memory."""
         return self._memory_mb(config) > self.memory_mb

@@ -88,6 +88,10 @@ class Machine:
                 high = middle
         return low
 
+    def capacity_rps(self, config: Mapping[str, Any]) -> float:
+        """Return the rate with all workers busy and full batches, requests/s."""
+        return 0.0 if self.lacks_memory(config) else _Server(self, config).capacity_rps
+
     def lacks_memory(self, config: Mapping[str, Any]) -> bool:
         """Return whether the workers and their batches exceed the memory."""
         return self._used_mb(config) > self.memory_mb

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contest import COSTS, SearchRun, TrialCosts, good_share, search_surface
-from benchmarks.contestants import CONTESTANTS, OURS, SLOW
+from benchmarks.contestants import CONTESTANTS, OPTIONAL, OURS, SLOW
 from benchmarks.kinds import CHOICE_KINDS, KINDS
 from benchmarks.prediction import PredictionQuality, prediction_quality
 from benchmarks.surfaces import (
@@ -167,6 +167,13 @@ def main(
     choosing: Annotated[
         bool, typer.Option(help="Use the machines on which the sampler was developed.")
     ] = False,
+    single: Annotated[
+        bool,
+        typer.Option(
+            help="Every trial reports the duration of a single request; otherwise only one with a "
+            "batch size of 1, as real trials do."
+        ),
+    ] = True,
     predictions: Annotated[bool, typer.Option(help="Also check the predicted rates.")] = True,
     processes: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
     json_file: Annotated[
@@ -175,7 +182,7 @@ def main(
 ) -> None:
     """Compare search algorithms by the seconds they need."""
     console = Console(width=None if sys.stdout.isatty() else 160)
-    names = of or list(CONTESTANTS)
+    names = of or [name for name in CONTESTANTS if name not in OPTIONAL]
     if unknown := [name for name in names if name not in CONTESTANTS]:
         known = ", ".join(CONTESTANTS)
         raise typer.BadParameter(f"unknown contestant {unknown[0]!r}; choose from {known}")
@@ -192,6 +199,8 @@ def main(
         known = ", ".join(surfaces)
         raise typer.BadParameter(f"unknown set {unknown[0]!r}; choose from {known}")
     surfaces = {group: found for group, found in surfaces.items() if not only or group in only}
+    for simulated in (s for found in surfaces.values() for s in found if isinstance(s, Simulated)):
+        simulated.reports_single = single
     first_seed = 0 if choosing else PUBLISHED_FIRST_SEED
     runs: dict[str, dict[str, dict[str, list[SearchRun]]]] = {}
     cpu_s: dict[str, float] = {}

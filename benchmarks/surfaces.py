@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -15,8 +15,11 @@ import pandas as pd
 
 from benchmarks.kinds import draw_others, draw_parameters
 from benchmarks.machine import Machine
+from loadgen.rate.estimate import Estimate
+from loadgen.rate.short_loop import MAX_SHORT_S, short_loop_s
 from search.spec.space import Dimension, Space, build_space, torchserve_defaults
 from search.study.observations import Telemetry
+from search.trial.server_probe import ServerProbe, ServerProbeRecord
 from servetune.errors import FailureKind
 from serving.config import ServerConfig
 from serving.metrics import HandlerTime
@@ -29,6 +32,10 @@ _RATE_COLUMN = "closed_rps"
 _RANDOM_POINTS, _CLIMBS = 400, 4
 #: Standard deviation of the telemetry ÷ its mean.
 _TELEMETRY_NOISE = 0.03
+#: Standard deviation of a probe's log rate beside that of the server's start.
+_PROBE_NOISE = 0.05
+#: Time that a probe takes beside its closed loop, seconds.
+_PROBE_OVERHEAD_S = 0.5
 
 Values = Mapping[str, Any]
 
@@ -59,10 +66,44 @@ class Surface(Protocol):
         """Return what the server reports about itself in a trial."""
         ...
 
+    def probe(
+        self, values: Values, probe: ServerProbe, level: float, random: np.random.Generator
+    ) -> ServerProbeRecord:
+        """Return what a probe shows in the running server of a configuration.
+
+        Args:
+            level: speed of this start of the server ÷ its mean.
+        """
+        ...
+
     @property
     def optimum_rps(self) -> float:
         """The greatest known true rate, requests/s."""
         ...
+
+
+def _noise(random: np.random.Generator, sd: float) -> float:
+    return float(np.exp(random.normal(0, sd)))
+
+
+def _probe_record(
+    probe: ServerProbe, exact_rps: float, time: HandlerTime | None, random: np.random.Generator
+) -> ServerProbeRecord:
+    if exact_rps <= 0:
+        return ServerProbeRecord(
+            probe.kind, probe.workers, probe.batch_size, problem="it does not serve"
+        )
+    seconds = short_loop_s(probe.workers * probe.batch_size / exact_rps)
+    if seconds > MAX_SHORT_S:
+        return ServerProbeRecord(
+            probe.kind, probe.workers, probe.batch_size, problem="its batches take too long"
+        )
+    rate_rps = exact_rps * _noise(random, _PROBE_NOISE)
+    error = 1.96 * _PROBE_NOISE * rate_rps
+    capacity = Estimate(rate_rps, rate_rps - error, rate_rps + error, seconds)
+    return ServerProbeRecord(
+        probe.kind, probe.workers, probe.batch_size, capacity, time, _PROBE_OVERHEAD_S + seconds
+    )
 
 
 @dataclass
@@ -88,6 +129,16 @@ class Recorded:
     def telemetry(self, values: Values, random: np.random.Generator) -> Telemetry:
         """Return nothing: recordings have no telemetry."""
         return Telemetry()
+
+    def probe(
+        self, values: Values, probe: ServerProbe, level: float, random: np.random.Generator
+    ) -> ServerProbeRecord:
+        """Return a recorded rate of the probed configuration; no result if it was not recorded."""
+        axes = {"workers": probe.workers, "batch_size": probe.batch_size}
+        point = {**values, **{name: axes[name] for name in axes.keys() & values.keys()}}
+        known = self.rates.get(self._key(point))
+        exact_rps = level * float(random.choice(np.array(known))) if known else 0.0
+        return _probe_record(probe, exact_rps, None, random)
 
     @property
     def optimum_rps(self) -> float:
@@ -149,6 +200,10 @@ class Server(Protocol):
         """Return the rate of a configuration, requests/s; 0 if it fails."""
         ...
 
+    def capacity_rps(self, config: Values) -> float:
+        """Return the rate with all workers busy and full batches, requests/s."""
+        ...
+
     def lacks_memory(self, config: Values) -> bool:
         """Return whether a configuration fails for lack of memory."""
         ...
@@ -160,10 +215,16 @@ class Server(Protocol):
 
 @dataclass
 class Simulated:
-    """A simulated server; its rates are cached."""
+    """A simulated server; its rates are cached.
+
+    Attributes:
+        reports_single: whether every trial reports the duration of a single request, or only one
+            with a batch size of 1, as real trials do.
+    """
 
     machine: Server
     space: Space
+    reports_single: bool = True
     _rates: dict[tuple[Any, ...], float] = field(default_factory=dict)
     _optimum_rps: float = 0.0
 
@@ -198,6 +259,7 @@ class Simulated:
         times = tuple(
             HandlerTime(time.batch_fill, time.busy_workers, noisy(time.seconds))
             for time in exact.handler_times
+            if self.reports_single or time.batch_fill == values.get("batch_size", time.batch_fill)
         )
         busy, memory_mb = exact.busy_workers, exact.memory_mb
         return Telemetry(
@@ -205,6 +267,18 @@ class Simulated:
             times,
             None if memory_mb is None else noisy(memory_mb),
         )
+
+    def probe(
+        self, values: Values, probe: ServerProbe, level: float, random: np.random.Generator
+    ) -> ServerProbeRecord:
+        """See `Surface.probe`."""
+        axes = {"workers": probe.workers, "batch_size": probe.batch_size}
+        settings = {**self._settings(values), **axes}
+        exact_rps = self.machine.capacity_rps(settings)
+        # The last one is the batch of the configuration itself.
+        time = self.machine.telemetry(settings).handler_times[-1]
+        noisy = replace(time, seconds=time.seconds / level * _noise(random, _TELEMETRY_NOISE))
+        return _probe_record(probe, level * exact_rps, noisy, random)
 
     @property
     def optimum_rps(self) -> float:

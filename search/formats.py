@@ -23,7 +23,8 @@ SPEC_VERSION = 5
 #: 4: `rate.estimate`; `latency.p90_s` and `curve`; `stop_reason` of the search that verifies an
 #: estimate; the success bounds count every window at the rate.
 #: 5: `latency.target`, `p95_s` and `limit_excess` instead of `p99_excess`; `rate.unlimited_rps`.
-TRIALS_VERSION = 5
+#: 6: `server_probes`.
+TRIALS_VERSION = 6
 #: events.jsonl of a job.
 #: 1: `why` and `narrowing`.
 #: 2: `origin` and `bracketing`.
@@ -41,7 +42,8 @@ CLAIM_VERSION = 5
 #: 3: `result` as in trials.jsonl, version 3.
 #: 4: `result` as in trials.jsonl, version 4.
 #: 5: `result` as in trials.jsonl, version 5.
-MEASUREMENTS_VERSION = 5
+#: 6: `result` as in trials.jsonl, version 6.
+MEASUREMENTS_VERSION = 6
 #: The body of a webhook.
 #: 1: `event`, and `run` or `job` with the figures of the result.
 NOTIFICATION_VERSION = 1

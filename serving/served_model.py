@@ -52,3 +52,9 @@ def is_ready(description: Mapping[str, Any]) -> bool:
     """Return whether all workers of a model are ready, by TorchServe's description."""
     states = [worker["status"] for worker in description["workers"]]
     return len(states) >= description["minWorkers"] and set(states) <= {"READY"}
+
+
+def is_scaled(description: Mapping[str, Any], workers: int) -> bool:
+    """Return whether a model has this number of workers, all of them ready."""
+    counts = {description["minWorkers"], len(description["workers"])}
+    return counts == {workers} and is_ready(description)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,7 +30,7 @@ from serving.load_check import load_error
 from serving.metrics import ServerCounters
 from serving.model_config import archive_settings, overrides, unpack_with_settings
 from serving.ports import LOOPBACK
-from serving.served_model import ServedModel, is_ready
+from serving.served_model import ServedModel, is_ready, is_scaled
 from serving.site import Site
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
 INHERITED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
 _POLL_S = 0.2
 _WATCH_S = 1.0
+#: Maximum time until a model has fewer workers: usually 0.02 s.
+_SCALING_LIMIT_S = 5.0
 #: The path of a worker's Unix socket, in the server's folder, holds about 107 bytes.
 _MAX_TEMPDIR_LENGTH = 50
 
@@ -183,6 +186,40 @@ class TorchServe:
                 return ServerCounters.parse(await response.text(), models)
         except (TimeoutError, aiohttp.ClientError):
             return None
+
+    async def scale_down(self, workers: int) -> None:
+        """Reduce the workers of the tuned model; return when only they are left.
+
+        Raises:
+            ServerError: TorchServe refused, or did not reach this number in time.
+        """
+        name, scaled = self.site.archive.name, {"min_worker": workers, "max_worker": workers}
+        # The workers that leave are no failure.
+        self.models[name] = replace(self.models[name], worker_pids=frozenset())
+        problem = await self._put_model(name, {**scaled, "synchronous": "true"})
+        waited_s = 0.0
+        while problem is None and waited_s < _SCALING_LIMIT_S:
+            description = await self._describe(name)
+            if description is not None and is_scaled(description, workers):
+                self.models[name] = ServedModel.of(description)
+                return
+            await asyncio.sleep(_POLL_S)
+            waited_s += _POLL_S
+        problem = problem or f"the workers were not {workers} after {_SCALING_LIMIT_S:g} s"
+        raise self._health.error(FailureKind.NOT_READY, f"{name} was not scaled down: {problem}")
+
+    async def _put_model(self, name: str, parameters: Mapping[str, str | int]) -> str | None:
+        """Change a model through the management API; return the problem, None if it was changed."""
+        assert self._session is not None
+        url = f"http://{LOOPBACK}:{self.ports.management}/models/{name}"
+        try:
+            headers = self._authorization("management")
+            async with self._session.put(url, params=parameters, headers=headers) as response:
+                if response.status < 300:
+                    return None
+                return f"status {response.status}: {(await response.text()).strip()[:200]}"
+        except (TimeoutError, aiohttp.ClientError) as error:
+            return f"the management API did not answer ({type(error).__name__})"
 
     def cpu_s(self) -> float:
         """Return the CPU time that the JVM and its workers have used, seconds."""

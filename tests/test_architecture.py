@@ -40,6 +40,8 @@ MAY_IMPORT = {
         "search/study/tune_adapter.py",
     },
     "optuna": {
+        "search/study/importance.py",
+        "search/study/run_state.py",
         "search/study/sampler.py",
         "search/study/storage.py",
         "search/study/store.py",

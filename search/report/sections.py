@@ -31,6 +31,7 @@ from search.report.limits_section import limits_section
 from search.report.model_tables import model_section
 from search.report.objective_text import objective_sentences, optimized
 from search.report.prediction_text import prediction_section
+from search.report.probe_text import probe_section
 from search.report.replicas import replicas_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
 from search.report.trial_table import lost_time, trial_table
@@ -106,6 +107,7 @@ def _search_parts(outcome: Outcome) -> list[Part]:
         *confirmation_section(outcome.confirmation),
         *model_section(outcome),
         *_trial_parts(outcome),
+        *probe_section(results),
         *_bullet_section(
             "## Why trials are slow or fast", [(r.number, r.explanations) for r in results]
         ),

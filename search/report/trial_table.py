@@ -27,7 +27,7 @@ _SETTING_COLUMNS = (
     ("netty_client_threads", "client"),
     ("mkl_threads", "mkl"),
 )
-_SEARCH_PHASES = tuple(phase for phase in PHASES if phase != "load")
+_SEARCH_PHASES = tuple(phase for phase in PHASES if phase not in ("load", "probes"))
 PHASES_TITLE = "/".join(_SEARCH_PHASES)
 
 

@@ -132,6 +132,14 @@ class SearchSection(Section):
         ),
     )
     seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
+    probes: bool = Field(
+        default=False,
+        description=(
+            "Whether a trial, after its own measurement, scales its server down and observes other "
+            "configurations with fewer workers or smaller batches. What it observes only guides "
+            "the search."
+        ),
+    )
     incumbent_every: int = Field(
         default=8,
         ge=2,

@@ -48,6 +48,8 @@ _LONGER = 1.3
 _RESTART = ("start", "stop")
 #: Number of trials failed by the host that do not count as trials of a search.
 _UNCOUNTED_HOST_FAULTS = 10
+#: Expected duration of the probes of a trial, seconds.
+PROBES_S = 8.0
 #: Quantile of the trials' durations that the next trial is expected to take.
 _DURATION_QUANTILE = 0.8
 
@@ -271,6 +273,21 @@ class Budget:
         else:
             return True
         return False
+
+    def may_probe(self, running: int = 0) -> bool:
+        """Return whether the next trial may probe other configurations in its server.
+
+        Only if there is time for one more trial, which what is observed guides.
+
+        Args:
+            running: the number of trials in progress.
+        """
+        results = self._store.results
+        if not self._search.probes:
+            return False
+        trials_left = self._max_trials - self._counted_trials(results) - running
+        left_s = self._remaining_s - self._confirmation_reserve_s(results)
+        return trials_left > 1 and left_s >= 2 * self._trial_s(results) + PROBES_S
 
     def _counted_trials(self, results: list[TrialResult]) -> int:
         """Return the number of trials, without failures of the host.

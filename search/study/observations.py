@@ -47,7 +47,7 @@ class Observation:
         violated: whether it violated a constraint, and may have failed because of it.
         too_large: whether it failed for lack of memory.
         telemetry: what the server reported about itself.
-        is_own: whether it was measured in this run, not in an earlier one.
+        is_own: whether it is a trial of this run, neither a probe nor a trial of an earlier run.
         is_met: whether it met the limits of the objective.
         score: what the objective maximizes; None if that is the rate, or unknown.
         latency_share: latency at `goal.for_rps` ÷ its limit; None without one.
@@ -70,6 +70,27 @@ class Observation:
         return math.isfinite(self.rate_rps) and self.rate_rps > 0
 
 
+@dataclass(frozen=True)
+class CapacityScale:
+    """How sustained rates follow from capacities.
+
+    Attributes:
+        ratio: median of sustained rate ÷ capacity in the complete trials.
+        log_sd: standard deviation of its logarithm.
+    """
+
+    ratio: float
+    log_sd: float
+
+
+def capacity_scale(results: Sequence[TrialResult]) -> CapacityScale:
+    """Return the ratio of sustained rates to capacities in these trials."""
+    ratios = capacity_ratios(results)
+    logs = [math.log(ratio) for ratio in ratios]
+    log_sd = pstdev(logs) if len(logs) > 2 else _UNKNOWN_RATIO_SD
+    return CapacityScale(capacity_ratio(ratios), log_sd)
+
+
 def observations_of(
     results: Sequence[TrialResult], space: Space, objective: Objective = RATE
 ) -> list[Observation]:
@@ -78,10 +99,7 @@ def observations_of(
     A trial without a sustained rate counts with its capacity × the median ratio of the complete
     trials, which changes with each of them.
     """
-    ratios = capacity_ratios(results)
-    logs = [math.log(ratio) for ratio in ratios]
-    ratio_sd = pstdev(logs) if len(logs) > 2 else _UNKNOWN_RATIO_SD
-    typical = capacity_ratio(ratios)
+    scale = capacity_scale(results)
     observations = []
     for result in results:
         if result.host_fault or (point := space.values(result.config)) is None:
@@ -92,8 +110,8 @@ def observations_of(
         observations.append(
             Observation(
                 point,
-                sampler_value(result, typical),
-                extra_sd=ratio_sd if is_estimate else 0.0,
+                sampler_value(result, scale.ratio),
+                extra_sd=scale.log_sd if is_estimate else 0.0,
                 # A latency at `goal.for_rps` does not keep a configuration from serving.
                 violated=result.latency.limit_excess > 0 and objective.required_rps is None,
                 too_large=is_memory(result.failure),

@@ -196,6 +196,17 @@ class CapacitySampler(BaseSampler):
         surrogate = self._surrogate(observations)
         return predict_rates(self._space, observations, points, surrogate=surrogate)
 
+    def expected_improvement(
+        self, observations: Sequence[Observation], points: Sequence[Point]
+    ) -> list[float]:
+        """Return the expected improvement at each point × the probability that it serves.
+
+        At least one observation must be a trial that served.
+        """
+        improvement = self._targets(observations).expected_improvement(points, 1)
+        serves = Feasibility(self._space, observations).probability(points)
+        return [float(gain) for gain in improvement * serves]
+
     def posterior_rates(self, observations: Sequence[Observation]) -> list[float]:
         """Return the posterior mean of the rate of each observation's point; 0 for a failure."""
         served = [o for o in observations if o.served]

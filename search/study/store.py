@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -19,7 +19,9 @@ from search.environment import log_level
 from search.errors import first_line
 from search.spec.space import Space
 from search.study.earlier_run import EarlierRun, earlier_records
+from search.study.importance import importance_of
 from search.study.observations import Observation, observations_of
+from search.study.probing import distrusted_kinds, plan_probes, probe_observations
 from search.study.ranking import (
     RATE,
     best_of,
@@ -29,6 +31,7 @@ from search.study.ranking import (
     rate_of,
     sampler_value,
 )
+from search.study.run_state import RunState
 from search.study.sampler import CapacitySampler, distributions
 from search.study.storage import open_storage
 from search.study.widening import edge_notes, memory_share, widened_highs
@@ -36,19 +39,18 @@ from search.trial.objective import Figures, Objective
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
+from search.trial.server_probe import ServerProbe
 from servetune.errors import is_memory
 from serving.config import ServerConfig
 
 #: Number of proposals of the sampler before an untried point is drawn at random.
 _MAX_PROPOSALS = 20
-#: Minimum number of trials for the importance of settings.
-_MIN_TRIALS_FOR_IMPORTANCE = 4
 #: Number of configurations that are ranked at the end of a search.
 _NOMINATED = 10
 _REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 
 
-class StudyStore:
+class StudyStore(RunState):
     """Stores the trials of a run, and proposes the next configuration.
 
     Args:
@@ -83,12 +85,13 @@ class StudyStore:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if not isinstance(storage, BaseStorage):
                 storage = open_storage(storage)
-            self._study = optuna.create_study(
+            study = optuna.create_study(
                 storage=storage,
                 study_name=name,
                 direction="maximize",
                 load_if_exists=True,
             )
+        super().__init__(study)
         trials = self._study.get_trials(deepcopy=False)
         # The seed depends on the finished trials, so that a resumed run does not repeat its draws.
         finished = len([t for t in trials if t.state.is_finished()])
@@ -215,11 +218,6 @@ class StudyStore:
         return self.objective.required_rps
 
     @property
-    def nominated(self) -> tuple[str, ...]:
-        """Digests of the configurations to confirm, best first; empty before the search ended."""
-        return tuple(self._study.user_attrs.get("nominated", ()))
-
-    @property
     def incumbent_rps(self) -> float | None:
         """The median rate of the best configuration, requests/s."""
         best = self.best
@@ -271,51 +269,18 @@ class StudyStore:
         return self._sampler.improvement_probability(self._observations())
 
     def importance(self) -> dict[str, float]:
-        """Return the share of the variance that each setting explains (PED-ANOVA).
-
-        Of what the run optimizes: rates, p99 latencies at `goal.for_rps` or peaks of the memory,
-        by the trials that measured it. The shares sum up to 1. Empty with too few of them, or if
-        all have the same value.
-        """
-        spaces = distributions(self.space)
-        measured = []
-        for trial in self._study.get_trials(deepcopy=False):
-            score = self._measured_score(trial)
-            if score and trial.params:
-                measured.append(
-                    optuna.trial.create_trial(
-                        params=trial.params, distributions=trial.distributions, value=score
-                    )
-                )
-        if len(measured) < _MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in measured}) < 2:
-            return {}
-        names = [name for name in spaces if len({t.params.get(name) for t in measured}) > 1]
-        with log_level(["optuna"], logging.WARNING):
-            study = optuna.create_study(direction="maximize")
-        try:
-            with warnings.catch_warnings():
-                # It warns of settings with few values, which few trials always have, and of values
-                # of a baseline outside of the ranges.
-                warnings.simplefilter("ignore", UserWarning)
-                study.add_trials(measured)
-                return dict(optuna.importance.get_param_importances(study, params=names))
-        except (ValueError, RuntimeError):
-            return {}
-
-    def _measured_score(self, trial: optuna.trial.FrozenTrial) -> float:
-        """Return what a trial measured of the objective; 0 without it. See `Objective.score`."""
-        if "result" not in trial.user_attrs:
-            return 0.0
-        result = TrialResult.from_dict(trial.user_attrs["result"])
-        is_complete = result.state is TrialState.COMPLETE and not result.host_fault
-        return self.objective.score(Figures.of([result])) if is_complete else 0.0
+        """Return the share of the variance that each setting explains; see `importance_of`."""
+        return importance_of(self._study, list(distributions(self.space)), self.objective)
 
     # --- trials ----------------------------------------------------------------------
 
-    def ask(self) -> tuple[optuna.trial.Trial, TrialRequest] | None:
+    def ask(self, may_probe: bool = False) -> tuple[optuna.trial.Trial, TrialRequest] | None:
         """Return a request for the next trial, and the Optuna trial to pass to `tell`.
 
         None if no untried configuration is left.
+
+        Args:
+            may_probe: whether there is time to probe other configurations in the trial's server.
         """
         if self._is_incumbent_due() and (best := self.best) is not None:
             self._enqueue(TrialOrigin.INCUMBENT, best.config)
@@ -371,7 +336,10 @@ class StudyStore:
             is_reference = origin.is_reference and not self._screen_references
             is_thorough = is_reference or origin is TrialOrigin.SWEEP
             depth = Depth.FULL if is_thorough else Depth.SCREEN
-            request = TrialRequest(number, origin, config, rate_to_beat, depth=depth)
+            probes = self._probes(config) if may_probe else ()
+            request = TrialRequest(
+                number, origin, config, rate_to_beat, depth=depth, server_probes=probes
+            )
             self._running[number] = request
             if (predicted := self.predict([config])[0]) is not None:
                 trial.set_user_attr("predicted", asdict(predicted))
@@ -418,45 +386,7 @@ class StudyStore:
             self._enqueue(origin, config, attributes.get("retry", False))
         self._study.tell(trial, state=OptunaTrialState.FAIL)
 
-    # --- confirmation ----------------------------------------------------------------
-
-    def record_visit(self, plan: str, stage: str, result: TrialResult) -> None:
-        """Record a measurement of a confirmation's plan in this stage."""
-        self._study.set_user_attr(
-            f"confirm.{plan}.{stage}.{result.config.digest}", result.to_dict()
-        )
-
-    def visits(self, plan: str) -> dict[str, dict[str, TrialResult]]:
-        """Return the measurements of a plan by stage, then by the configuration's digest."""
-        stages: dict[str, dict[str, TrialResult]] = {}
-        for name, record in self._study.user_attrs.items():
-            if name.startswith(f"confirm.{plan}."):
-                _, _, stage, digest = name.split(".")
-                stages.setdefault(stage, {})[digest] = TrialResult.from_dict(record)
-        return stages
-
-    @property
-    def confirmation_spent_s(self) -> float:
-        """The total duration of the confirmation's measurements, seconds."""
-        records = [r for n, r in self._study.user_attrs.items() if n.startswith("confirm.")]
-        return float(sum(TrialResult.from_dict(record).duration_s for record in records))
-
     # --- state of the run ------------------------------------------------------------
-
-    @property
-    def spent_s(self) -> float:
-        """The duration of the run so far, seconds, over all its drivers."""
-        return float(self._study.user_attrs.get("spent_s", 0.0))
-
-    def record_spent(self, seconds: float) -> None:
-        """Record the duration of the run so far."""
-        self._study.set_user_attr("spent_s", seconds)
-
-    @property
-    def search_end_reason(self) -> str | None:
-        """Why the search ended; None if it has not."""
-        reason: str | None = self._study.user_attrs.get("search_end_reason")
-        return reason
 
     def close_search(self, reason: str) -> None:
         """Record that the search has ended, and what to confirm.
@@ -474,42 +404,15 @@ class StudyStore:
         self._study.set_user_attr("search_end_reason", None)
 
     @property
-    def end_reason(self) -> str | None:
-        """Why the run ended; None if it has not."""
-        reason: str | None = self._study.user_attrs.get("end_reason")
-        return reason
-
-    def end(self, reason: str) -> None:
-        """Record why the run ended."""
-        self._study.set_user_attr("end_reason", reason)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the hosts and the baseline, and about the edges of the space."""
-        notes = tuple(self._study.user_attrs.get("notes", ()))
+        notes = self.recorded_notes
+        notes += tuple(str(d) for d in distrusted_kinds(self._results, self.space).values())
         best = self.best
         values = self.space.values(best.config) if best and self._points is None else None
         if values is None:
             return notes
         return (*notes, *edge_notes(self._initial_space, self.space, values))
-
-    def record_notes(self, notes: Sequence[str]) -> None:
-        """Replace the warnings about the hosts and the baseline."""
-        self._study.set_user_attr("notes", list(notes))
-
-    def add_note(self, note: str) -> None:
-        """Add a warning to those that are recorded."""
-        self._study.set_user_attr("notes", [*self._study.user_attrs.get("notes", ()), note])
-
-    @property
-    def specification(self) -> dict[str, Any] | None:
-        """The specification that the run began with; None before that."""
-        specification: dict[str, Any] | None = self._study.user_attrs.get("specification")
-        return specification
-
-    def record_specification(self, specification: Mapping[str, Any]) -> None:
-        """Record the specification of the run."""
-        self._study.set_user_attr("specification", dict(specification))
 
     # --- internals -------------------------------------------------------------------
 
@@ -533,11 +436,29 @@ class StudyStore:
         """Return what the finished trials, and those of an earlier run, teach the sampler."""
         if self._known is None or self._known[0] != len(self._results):
             own = observations_of(self._results, self.space, self.objective)
+            probed = probe_observations(self._results, self.space)
             if self._earlier is None and (records := self._study.user_attrs.get("earlier")):
                 self._earlier = EarlierRun(self._initial_space, records)
             earlier = self._earlier.observations(own) if self._earlier else []
-            self._known = len(self._results), [*own, *earlier]
+            self._known = len(self._results), [*own, *probed, *earlier]
         return self._known[1]
+
+    def _probes(self, config: ServerConfig) -> tuple[ServerProbe, ...]:
+        """Return the probes in the server of a configuration that is about to be measured."""
+        if self._points is not None or not self.objective.compares_capacities:
+            return ()
+        if self._is_waiting():
+            return ()  # The next trials are fixed, so that nothing is learned for them.
+        return plan_probes(self.space, config, self._results, self._expected_gains)
+
+    def _expected_gains(self, configs: Sequence[ServerConfig]) -> list[float]:
+        """Return the expected improvement of the log rate by each configuration of the space."""
+        observations = self._observations()
+        points = [self.space.values(config) for config in configs]
+        known = [point for point in points if point is not None]
+        if len(known) < len(points) or not any(o.served and o.is_own for o in observations):
+            return [math.inf] * len(configs)
+        return self._sampler.expected_improvement(observations, known)
 
     def _constraints(self, result: TrialResult) -> dict[str, float]:
         """Return how much a trial misses each limit, for other tools: above 0 if it does."""

@@ -46,6 +46,8 @@ class StudySearcher(ExcludedFromSnapshots, Searcher):
         started: called with each request when its trial starts.
         finished: called with each result after the store has recorded it.
         folder_of: returns the folder of a trial's files by the trial's number.
+        may_probe: returns whether the next trial beside this number of running ones may probe other
+            configurations in its server.
 
     Attributes:
         error: why results cannot be recorded; Tune would continue without them.
@@ -58,12 +60,13 @@ class StudySearcher(ExcludedFromSnapshots, Searcher):
         started: Callable[[TrialRequest], None],
         finished: Callable[[TrialResult], None],
         folder_of: Callable[[int], str],
+        may_probe: Callable[[int], bool] = lambda running: False,
     ):
         # Tune would require the metric in every report, and most have no rate.
         super().__init__()
         self._store = store
         self._may_start, self._started, self._finished = may_start, started, finished
-        self._folder_of = folder_of
+        self._folder_of, self._may_probe = folder_of, may_probe
         self._running: dict[str, tuple[optuna.trial.Trial, TrialRequest]] = {}
         self.error: Exception | None = None
 
@@ -71,7 +74,8 @@ class StudySearcher(ExcludedFromSnapshots, Searcher):
         """Return the next configuration as a Tune trial's config; None if Tune must ask again."""
         if self.error:
             return Searcher.FINISHED
-        asked = self._store.ask() if self._may_start(len(self._running)) else None
+        running = len(self._running)
+        asked = self._store.ask(self._may_probe(running)) if self._may_start(running) else None
         if asked is None:
             # A running trial may have to be repeated.
             return None if self._running else Searcher.FINISHED
@@ -202,6 +206,7 @@ def tune_trials(
         started,
         finished,
         lambda number: str(run.trial_folder(number)),
+        budget.may_probe,
     )
     tuner = tune.Tuner(
         trainable,

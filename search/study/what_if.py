@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from search.spec.space import Space
-from search.study.observations import observations_of
 from search.study.prediction import predict_rates
+from search.study.probing import known_observations
 from search.trial.prediction import PredictedRate
 from search.trial.result import TrialResult
 from serving.config import ServerConfig
@@ -24,7 +24,7 @@ def predict_configs(
     """Return the predicted rate of each configuration; not known if it is outside of the space."""
     points = [space.values(config) for config in configs]
     known = [point for point in points if point is not None]
-    predicted = iter(predict_rates(space, observations_of(results, space), known))
+    predicted = iter(predict_rates(space, known_observations(results, space), known))
     return [PredictedRate() if point is None else next(predicted) for point in points]
 
 
@@ -47,7 +47,7 @@ def predicted_configs(
 
     Each with its predicted rate; empty without a trial that served.
     """
-    observations = observations_of(results, space)
+    observations = known_observations(results, space)
     served = sorted((o for o in observations if o.served), key=lambda o: -o.rate_rps)
     if not served:
         return []

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from loadgen.rate.goal import Depth
 from search.trial.serializing import JsonConfig
+from search.trial.server_probe import ServerProbe
 
 
 class TrialOrigin(enum.StrEnum):
@@ -43,6 +44,7 @@ class TrialRequest:
         comparison_rps: the rate at which latencies are compared; None without a comparison.
         depth: how thoroughly the configuration is measured.
         latency_curve: whether the latency at fixed shares of the sustained rate is measured too.
+        server_probes: configurations to observe in the server after the trial's own windows.
     """
 
     number: int
@@ -53,6 +55,7 @@ class TrialRequest:
     comparison_rps: float | None = None
     depth: Depth = Depth.FULL
     latency_curve: bool = False
+    server_probes: tuple[ServerProbe, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""

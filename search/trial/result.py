@@ -18,12 +18,13 @@ from search.trial.mix import MixRecord
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.serializing import JsonConfig
+from search.trial.server_probe import ServerProbeRecord
 from servetune.errors import FailureKind
 from serving.health import WorkerProcess
 from serving.metrics import HandlerTime, ServerWindow
 
 #: The phases of a trial, in order; `load` is a load of a sweep. A pruned trial skips later ones.
-PHASES = ("start", "warm-up", "verification", "bracketing", "latency", "load", "stop")
+PHASES = ("start", "warm-up", "verification", "bracketing", "latency", "load", "probes", "stop")
 
 
 class TrialState(enum.StrEnum):
@@ -229,6 +230,8 @@ class TrialResult:
         background: what other models of the server answered meanwhile.
         mix: what each model of the mix answered; empty without a mix.
         predicted: the rate that was predicted before the trial; None without a prediction.
+        server_probes: what the server showed of other configurations after the trial's own windows.
+            They inform the sampler; no figure of this trial depends on them.
     """
 
     number: int
@@ -248,6 +251,7 @@ class TrialResult:
     background: tuple[BackgroundRecord, ...] = ()
     mix: tuple[MixRecord, ...] = ()
     predicted: PredictedRate | None = None
+    server_probes: tuple[ServerProbeRecord, ...] = ()
 
     @classmethod
     def failed(

@@ -40,7 +40,10 @@ from search.trial.result import (
     TimingRecord,
     TrialResult,
 )
+from search.trial.server_probe import ServerProbeRecord
+from search.trial.server_prober import ServerProber, may_probe, probes_s
 from search.trial.server_tls import server_tls
+from search.trial.users import closed_loop_users
 from servetune.errors import FailureKind
 from serving.errors import ServerError
 from serving.ignored import find_ignored_settings, find_unapplied_settings
@@ -48,8 +51,6 @@ from serving.ports import LOOPBACK
 from serving.server import TorchServe
 from serving.site import Site
 
-#: Maximum number of users of a closed loop.
-_MAX_USERS = 2000
 #: Usual duration of a server's stop, seconds.
 _STOP_S = 5.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -121,6 +122,8 @@ async def run_trial(
     windows: list[Measurement] = []
     probes: list[dict[str, Any]] = []
     load_results: list[LoadResult] = []
+    server_record: ServerRecord | None = None
+    server_probes: tuple[ServerProbeRecord, ...] = ()
     niceness: list[str] = []
     try:
         # A configuration in use is measured as it is, even if TorchServe ignores some settings.
@@ -145,12 +148,12 @@ async def run_trial(
                 goal,
                 observed,
                 sum(capacities),
-                users=_users(capacities, request.config.job_queue_size or 100),
+                users=closed_loop_users(capacities, request.config.job_queue_size or 100),
                 incumbent_rps=request.incumbent_rps,
                 comparison_rps=request.comparison_rps,
                 depth=request.depth,
                 latency_curve=request.latency_curve,
-                announce=watch.announce,
+                announce=lambda left_s: watch.announce(left_s + probes_s(request.server_probes)),
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
             )
             if loads:
@@ -161,11 +164,19 @@ async def run_trial(
                 found = await new_search().find()
                 target = [found.target] if found.target else []
                 probes = [probe_record(probe) for probe in (*found.probes, *target)]
-        records = _server_record(server), _host_record(server), watch.read()
+                # Probes change the server: they come last, and the trial's figures are fixed.
+                server_record = _server_record(server)
+                if request.server_probes and may_probe(server, found):
+                    watch.enter(Phase("probes"))
+                    prober = ServerProber(server, generator, turn, goal, found.capacity_rps)
+                    server_probes = await prober.run(request.server_probes)
+        record = server_record or _server_record(server)
+        records = record, _host_record(server), watch.read()
         if loads:
             result = judge_sweep(request, load_results, *records)
         else:
             result = judge_trial(request, found, windows, *records)
+            result = replace(result, server_probes=server_probes)
     except Exception as error:
         if not isinstance(error, ServerError | GeneratorLostError):
             # A defect of servetune fails the trial, not the whole run.
@@ -218,15 +229,6 @@ def _niceness_warnings(pids: Iterable[int]) -> list[str]:
 def _refuse(problem: str | None, log: str = "") -> None:
     if problem:
         raise ServerError(FailureKind.SETTING_IGNORED, problem, log)
-
-
-def _users(batch_capacities: Sequence[int], queue_size: int) -> int:
-    """Return the users that fill every batch twice, or fewer if a queue would overflow.
-
-    Args:
-        batch_capacities: of each model; all users may wait for the same one.
-    """
-    return max(2, min(2 * sum(batch_capacities), min(batch_capacities) + queue_size, _MAX_USERS))
 
 
 async def _offer_loads(

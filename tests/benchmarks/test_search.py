@@ -12,6 +12,7 @@ from benchmarks.contestants import (
     CMA_ES,
     CONTESTANTS,
     OURS,
+    PROBING,
     GeneratorContestant,
     grid,
     hill_climbing,
@@ -30,6 +31,7 @@ from benchmarks.surfaces import (
     read_recorded,
 )
 from search.spec.space import Dimension, Space, build_space
+from search.trial.server_probe import ProbeKind, ServerProbe
 from serving.config import ServerConfig
 
 MACHINE = Machine("two cores", 2, fixed_s=0.1, each_s=0.01)
@@ -188,6 +190,65 @@ def test_contestants_begin_with_the_same_starting_points(name: str) -> None:
         asked.append(contestant.ask())
         contestant.tell(1.0)
     assert asked == starting_points(SPACE)
+
+
+def simulated() -> Simulated:
+    return Simulated(replace(MACHINE, cores=8), build_space({}, 8, sizes_queue=True))
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(2, 16), (1, 16), (1, 4)])
+def test_simulated_probe_shows_the_capacity_of_a_fresh_server(
+    workers: int, batch_size: int
+) -> None:
+    surface, random = simulated(), np.random.default_rng(0)
+    values = {**surface.space.nearest_point(), "workers": 8, "batch_size": 16, "mkl_threads": 1}
+    kind = ProbeKind.WORKERS if batch_size == 16 else ProbeKind.BATCH
+    records = [
+        surface.probe(values, ServerProbe(kind, workers, batch_size), 0.9, random)
+        for _ in range(200)
+    ]
+    rates = [record.capacity.rps for record in records if record.capacity]
+    fresh = {**values, "workers": workers, "batch_size": batch_size}
+    # A server that is slow at this start is slow in its probes too.
+    expected = 0.9 * surface.machine.capacity_rps(surface._settings(fresh))
+    assert np.exp(np.mean(np.log(rates))) == pytest.approx(expected, rel=0.02)
+    assert all(2 < record.duration_s < 7 for record in records)
+
+
+def test_simulated_probe_of_slow_batches_takes_no_time() -> None:
+    surface = Simulated(replace(MACHINE, fixed_s=5.0), build_space({}, 2, sizes_queue=True))
+    values = {**surface.space.nearest_point(), "workers": 2, "batch_size": 16, "mkl_threads": 1}
+    probe = ServerProbe(ProbeKind.WORKERS, 1, 16)
+    record = surface.probe(values, probe, 1.0, np.random.default_rng(0))
+    assert record.capacity is None and record.duration_s == 0 and record.problem
+
+
+def test_simulated_telemetry_has_single_requests_only_as_real_trials_if_asked_for() -> None:
+    surface, random = simulated(), np.random.default_rng(0)
+    values = {**surface.space.nearest_point(), "workers": 8, "batch_size": 16}
+
+    def fills() -> set[float]:
+        return {time.batch_fill for time in surface.telemetry(values, random).handler_times}
+
+    assert fills() == {1, 16}
+    surface.reports_single = False
+    assert fills() == {16}
+    values["batch_size"] = 1
+    assert fills() == {1}
+
+
+def test_search_adds_the_seconds_of_probes() -> None:
+    fast = replace(MACHINE, cores=8, fixed_s=0.01, each_s=0.001)
+    surface = Simulated(fast, build_space({}, 8, sizes_queue=True))
+    plain, probing = (
+        search_surface(surface, name, 0, COSTS["screening"], trials=9) for name in (OURS, PROBING)
+    )
+    fixed = {COSTS["screening"].complete_s, COSTS["screening"].pruned_s}
+    spent = np.diff((0.0, *probing.ends_s)).tolist()
+    assert set(np.diff((0.0, *plain.ends_s)).tolist()) <= fixed
+    # The starting points are measured in any case: nothing is probed before the last of them.
+    starts = len(starting_points(surface.space))
+    assert set(spent[: starts - 1]) <= fixed and not set(spent[starts - 1 :]) <= fixed
 
 
 def test_search_charges_each_trial_by_its_end(small: Recorded) -> None:

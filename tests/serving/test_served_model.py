@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.config import ServerConfig
-from serving.served_model import ServedModel, is_ready
+from serving.served_model import ServedModel, is_ready, is_scaled
 
 
 def description(*states: str, **changes: Any) -> dict[str, Any]:
@@ -50,3 +50,18 @@ def test_difference_names_the_setting_that_is_overruled() -> None:
     assert model.difference(ServerConfig()) is None
     problem = model.difference(ServerConfig(batch_size=4)) or ""
     assert problem.startswith("batch_size is 4 in the configuration, but TorchServe reports 8")
+
+
+@pytest.mark.parametrize(
+    ("states", "minimum", "scaled"),
+    [
+        (["READY"], 1, True),
+        (["READY", "READY"], 1, False),
+        (["READY"], 2, False),
+        (["UNLOADING"], 1, False),
+    ],
+)
+def test_is_scaled_counts_workers_and_the_configured_number(
+    states: list[str], minimum: int, scaled: bool
+) -> None:
+    assert is_scaled(description(*states, minWorkers=minimum), 1) is scaled

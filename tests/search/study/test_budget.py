@@ -265,3 +265,22 @@ def test_budget_ends_search_if_improvement_is_unlikely(
     assert budget.may_start_trial() is may_start
     if not may_start:
         assert "more than 3 % faster (probability below 10 %)" in budget.reason
+
+
+@pytest.mark.parametrize(
+    ("search", "may_probe"),
+    [
+        pytest.param({"probes": True}, True, id="no limit"),
+        pytest.param({}, False, id="switched off"),
+        pytest.param({"probes": True, "trials": 2}, False, id="last trial"),
+        pytest.param({"probes": True, "time_budget_s": 10_000}, True, id="much time"),
+        pytest.param({"probes": True, "time_budget_s": 100}, False, id="time for one more trial"),
+    ],
+)
+def test_budget_permits_probes_if_a_later_trial_can_use_them(
+    folder: Path, search: dict[str, Any], may_probe: bool
+) -> None:
+    spec = spec_with(folder, search=search, confirm={"rounds": 0})
+    store = store_for(folder, spec)
+    measure(store, 10.0, duration_s=60.0)
+    assert Budget(spec, store).may_probe() is may_probe

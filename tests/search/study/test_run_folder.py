@@ -131,10 +131,10 @@ def test_run_windows_refuses_measurements_of_other_version(outcome: Outcome) -> 
     folder = outcome.run.trial_folder(3)
     folder.mkdir(parents=True)
     path = folder / "measurements.json"
-    path.write_text('{"format_version": 5, "windows": [{}], "probes": []}')
+    path.write_text('{"format_version": 6, "windows": [{}], "probes": []}')
     assert outcome.run.windows(3) == [{}] and outcome.run.probes(3) == []
     path.write_text('{"windows": [], "probes": []}')
-    with pytest.raises(RunError, match=r"measurements.json has format_version 1, .* reads 5"):
+    with pytest.raises(RunError, match=r"measurements.json has format_version 1, .* reads 6"):
         outcome.run.windows(3)
 
 

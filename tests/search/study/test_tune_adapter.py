@@ -9,7 +9,7 @@ from search.study.tune_adapter import StudySearcher
 from search.trial.request import TrialOrigin, TrialRequest
 from serving.config import ServerConfig
 from tests.results import result_for
-from tests.stores import begun_store
+from tests.stores import begun_store, measure
 
 
 def test_searcher_records_result_before_it_reports_it(tmp_path: Path) -> None:
@@ -43,6 +43,25 @@ def test_searcher_records_result_before_it_reports_it(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "RUNNING" not in {t.state.name for t in store._study.get_trials()}
+
+
+def test_searcher_asks_for_probes_if_there_is_time_for_them(tmp_path: Path) -> None:
+    store, has_time = begun_store(tmp_path), iter([True, False])
+    while store._is_waiting():  # Nothing is probed before the starting points were measured.
+        measure(store, 10.0)
+    searcher = StudySearcher(
+        store,
+        lambda running: True,
+        lambda request: None,
+        lambda result: None,
+        str,
+        lambda running: next(has_time),
+    )
+    store._enqueue(TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=8))
+    with_probes = TrialRequest.from_dict(searcher.suggest("a"))
+    assert [(p.workers, p.batch_size) for p in with_probes.server_probes] == [(2, 8), (1, 8)]
+    store._enqueue(TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=16))
+    assert not TrialRequest.from_dict(searcher.suggest("b")).server_probes
 
 
 def test_searcher_keeps_storage_error_and_finishes(tmp_path: Path) -> None:

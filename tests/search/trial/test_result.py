@@ -1,10 +1,14 @@
 """Requests and results as JSON data."""
 
 import json
+from dataclasses import replace
 
+from loadgen.rate.estimate import Estimate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
+from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord
 from serving.config import ServerConfig
+from serving.metrics import HandlerTime
 from tests.results import result_for
 
 CONFIG = ServerConfig(workers=2, environment={"A": "1"})
@@ -23,6 +27,18 @@ def test_trial_result_reads_its_own_data_with_more_or_fewer_keys() -> None:
     assert TrialResult.from_dict({**result.to_dict(), "a_later_field": 1}) == result
     without_timing = {key: value for key, value in result.to_dict().items() if key != "timing"}
     assert TrialResult.from_dict(without_timing).timing.phases_s == {}
+
+
+def test_trial_request_and_result_read_their_probes() -> None:
+    probe = ServerProbe(ProbeKind.BATCH, 1, 4)
+    request = replace(REQUEST, server_probes=(probe,))
+    assert TrialRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+    record = ServerProbeRecord(
+        *(ProbeKind.BATCH, 1, 4, Estimate(40.0, 38.0, 42.0, 2.0), HandlerTime(4.0, 1.0, 0.1), 2.3)
+    )
+    failed = ServerProbeRecord(ProbeKind.WORKERS, 1, 8, problem="3 of 90 requests failed")
+    result = replace(result_for(REQUEST, 10.0), server_probes=(record, failed))
+    assert TrialResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
 
 def test_trial_result_explanations_are_not_stored() -> None:

@@ -15,7 +15,7 @@ from loadgen.rate.search import RateSearch
 from search.spec.sweep_loads import SweepLoad
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import PHASES, TrialState
-from search.trial.runner import _niceness_warnings, _offer_loads, _users, run_trial
+from search.trial.runner import _niceness_warnings, _offer_loads, run_trial
 from serving.archive import Archive
 from serving.cgroup import Enforcement
 from serving.config import ServerConfig
@@ -92,21 +92,3 @@ def test_niceness_warnings_name_the_niceness_of_a_worker() -> None:
         worker.kill()
     assert "niceness 19 instead of 0" in warning
     assert _niceness_warnings([worker.pid]) == [], "a worker that is gone has none"
-
-
-@pytest.mark.parametrize(
-    ("capacities", "queue", "users"),
-    [
-        ([8], 100, 16),
-        ([200], 100, 300),
-        ([1], 100, 2),
-        ([4000], 9000, 2000),
-        ([8, 4], 100, 24),
-        # All users may wait for the second model.
-        ([64, 1], 100, 101),
-    ],
-)
-def test_users_fill_batches_and_overflow_no_queue(
-    capacities: list[int], queue: int, users: int
-) -> None:
-    assert _users(capacities, queue) == users
