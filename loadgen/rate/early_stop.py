@@ -44,8 +44,8 @@ class ClosedLoopEnd:
     Args:
         goal: its limit of the warm-up holds for a server that answered enough by then.
         hopeless_rps: a server that is shown to be slower than this is not measured any longer.
-        depth: only at full depth does the loop go on until the estimate is precise, and a server
-            whose speed is unsteady is measured for longest.
+        depth: only at full depth does the loop go on until the estimate is precise, and for longer
+            if the server's speed is unsteady.
     """
 
     goal: Goal
@@ -67,8 +67,7 @@ class ClosedLoopEnd:
             best = self.hopeless_rps
             return best is not None and span_s > 6 and 4 * so_far.succeeded / span_s < best
         if span_s >= limit_s:
-            times = limits.closed_times if self._is_full else limits.short_times
-            return span_s >= times * limit_s or not self._is_unsteady(so_far)
+            return span_s >= limits.closed_times * limit_s or not self._is_unsteady(so_far)
         if span_s < limits.closed_s / 2 or _rises(so_far, limits.rising):
             return False
         if (estimate := estimate_of(so_far)) is None:
@@ -77,15 +76,12 @@ class ClosedLoopEnd:
             return True
         if span_s < limits.closed_s or self._is_unsteady(so_far):
             return False
-        return not self._is_full or estimate.relative_error <= limits.precise
-
-    @property
-    def _is_full(self) -> bool:
-        return self.depth is Depth.FULL
+        return self.depth is not Depth.FULL or estimate.relative_error <= limits.precise
 
     def _is_unsteady(self, so_far: Measurement) -> bool:
-        """Return whether the server's speed changes so much that its mean is hardly known."""
-        return standard_error_of(so_far) > self.thresholds.unsteady
+        """Return whether the server's speed changes so much that the loop must go on."""
+        is_full = self.depth is Depth.FULL
+        return is_full and standard_error_of(so_far) > self.thresholds.unsteady
 
     def _is_hopeless(self, estimate: Estimate) -> bool:
         highest_rps = self.thresholds.capacity_margin * estimate.high_rps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from loadgen.measurement import Load, LoadGenerator, Measurement
@@ -39,9 +38,7 @@ async def measure_short_loop(
     Raises:
         GeneratorLostError: a load generator process was lost twice.
     """
-    thresholds = replace(
-        DEFAULT_THRESHOLDS, closed_s=SHORT_S, closed_cycles=SHORT_ROUNDS, unsteady=math.inf
-    )
+    thresholds = replace(DEFAULT_THRESHOLDS, closed_s=SHORT_S, closed_cycles=SHORT_ROUNDS)
     limited = replace(goal, warmup_limit_s=MAX_SHORT_S)
     # A loop that got no answer for its whole timeout ends too.
     load = Load(Closed(users), 2 * MAX_SHORT_S, goal.timeout_s, cycle_requests)

@@ -13,11 +13,10 @@ class Thresholds:
         closed_s, closed_cycles: the closed loop lasts this long, seconds, and this number of
             rounds of batches. One round fills the server, and four give the throughput to 1 %.
         closed_times: a slow server's closed loop may take this many times the goal's limit.
-        unsteady: the closed loop of a server whose throughput has a larger standard error than this
-            goes on beyond the goal's limit, up to `closed_times` or, unless at full depth,
-            `short_times` as long. Workers that compete for the cores are fast for seconds and then
-            slow for seconds: 8 s show one or the other.
-        short_times: see `unsteady`.
+        unsteady: at full depth, the closed loop of a server whose throughput has a larger standard
+            error than this goes on beyond the goal's limit, up to `closed_times` as long. Workers
+            that compete for the cores are fast for seconds and then slow for seconds: 8 s show one
+            or the other.
         rising: the closed loop goes on while the second half of its answers came faster than
             the first by this share: the server still warms up.
         precise: the closed loop of a server whose speed varies goes on, up to the goal's limit,
@@ -57,7 +56,6 @@ class Thresholds:
     closed_cycles: int = 5
     closed_times: float = 4.0
     unsteady: float = 0.1
-    short_times: float = 2.0
     rising: float = 0.15
     precise: float = 0.03
     capacity_margin: float = 1.15

@@ -316,15 +316,17 @@ async def test_search_measures_latency_at_the_comparison_rate() -> None:
     assert 120.0 not in [probe.rate_rps for probe in found.probes], "the comparison is not a probe"
 
 
-@pytest.mark.parametrize(("depth", "most_s"), [(Depth.FULL, 60), (Depth.SCREEN, 30)])
-async def test_search_measures_an_unsteady_server_for_longer_and_warns(
-    depth: Depth, most_s: float
+@pytest.mark.parametrize(
+    ("depth", "least_s", "most_s"), [(Depth.FULL, 59, 61), (Depth.SCREEN, 8, 15)]
+)
+async def test_search_warns_of_an_unsteady_server_and_verifies_it_for_longer(
+    depth: Depth, least_s: float, most_s: float
 ) -> None:
     """A server that is up to several times as fast in some seconds as in others."""
     law = Law(workers=2, batch=1, service_s=0.3)
     stub = SimulatedStub(law, seed=2, wander=Wander(1.0, 5.0, seed=2))
     found = await RateSearch(Goal(), stub, 2, 4, depth=depth).find()
-    assert found.warmup.span_s == pytest.approx(most_s, abs=0.5)
+    assert least_s <= found.warmup.span_s <= most_s
     assert any("the server was unsteady" in warning for warning in found.warnings)
     steady = await RateSearch(Goal(), SimulatedStub(law, seed=1), 2, 4, depth=depth).find()
     assert steady.warmup.span_s < 9 and not steady.warnings
