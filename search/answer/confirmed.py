@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from search.study.confirm import Confirmation
+from search.study.confirmation import Confirmation
 from search.study.intervals import Interval
 from search.trial.result import TrialResult
 from serving.config import ServerConfig

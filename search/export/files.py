@@ -33,7 +33,7 @@ from search.export.readme import figures, use_of_common_files
 from search.export.resources import Resources
 from search.export.sagemaker import write_sagemaker
 from search.export.systemd import write_systemd
-from search.study.confirm import Confirmation
+from search.study.confirmation import Confirmation
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult

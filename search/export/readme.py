@@ -17,7 +17,7 @@ from search.report.formatting import (
     format_number,
     format_settings,
 )
-from search.study.confirm import Confirmation
+from search.study.confirmation import Confirmation
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive

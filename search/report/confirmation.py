@@ -11,9 +11,10 @@ from search.report.formatting import (
     format_ratio,
     markdown_table,
 )
-from search.study.confirm import Comparison, Confirmation, visit_rps
+from search.study.confirmation import Comparison, Confirmation
 from search.study.estimates import REFERENCE
 from search.study.intervals import Interval
+from search.study.visits import visit_rps
 
 #: What the ratio of two finalists compares; the higher the better.
 _SCORES = {"rate": "rate", "latency": "inverse p99 latency", "footprint": "inverse memory"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search.errors import first_line
 from search.report.verdict import today_name
-from search.study.confirm import Confirmation
+from search.study.confirmation import Confirmation
 from search.study.outcome import Outcome
 from search.trial.bottleneck import Bottleneck, bottleneck_of
 from search.trial.result import TrialResult, TrialState

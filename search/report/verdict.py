@@ -18,7 +18,7 @@ from search.report.formatting import (
 from search.report.goal_verdict import goal_certainty, goal_verdict
 from search.report.model_tables import mix_text
 from search.spec.space import torchserve_defaults
-from search.study.confirm import Confirmation
+from search.study.confirmation import Confirmation
 from search.study.diff import flat
 from search.study.estimates import REFERENCE
 from search.study.outcome import Outcome

@@ -11,19 +11,15 @@ from statistics import mean
 from loadgen.percent import format_percent
 from loadgen.rate.pace import Pace
 from search.spec.schema import StudySpec
-from search.study.confirm import (
-    VERIFICATION,
-    Confirmation,
-    Plan,
-    Step,
-    StoredVisits,
-    verifications,
-)
+from search.study.confirm import verifications
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import VERIFICATION, Plan, Step
 from search.study.estimates import REFERENCE
 from search.study.race import RaceRules
 from search.study.ranking import RATE, finalists, reference_of
 from search.study.store import StudyStore
 from search.study.targets import WORTHWHILE
+from search.study.visits import StoredVisits
 from search.trial.objective import Figures, Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState

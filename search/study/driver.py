@@ -28,7 +28,9 @@ from search.cluster.trial_trainable import TuneTrial
 from search.errors import ClusterError, RunError
 from search.spec.schema import StudySpec
 from search.study.budget import INTERRUPTED, Budget
-from search.study.confirm import Confirmation, Step, confirm, confirming
+from search.study.confirm import confirm, confirming
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import Step
 from search.study.diff import changes
 from search.study.noise_history import (
     NoiseEntry,

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.spec.schema import StudySpec
 from search.spec.space import Space
-from search.study.confirm import Confirmation
+from search.study.confirmation import Confirmation
 from search.study.ranking import closest_of
 from search.study.run_folder import Run
 from search.trial.objective import Objective, Shortfall

@@ -11,7 +11,8 @@ from pathlib import Path
 from search.errors import RecordError, RunError, first_line
 from search.spec.schema import StudySpec
 from search.study.budget import confirmation_plan
-from search.study.confirm import Confirmation, Plan, StoredVisits
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import Plan
 from search.study.noise import Variance
 from search.study.noise_history import NoiseHistory, host_key, read_history
 from search.study.outcome import Outcome
@@ -20,6 +21,7 @@ from search.study.ranking import reference_of
 from search.study.run_folder import STUDY_FILE, Run
 from search.study.storage import STORAGE_ERRORS, check_storage, copy_to_memory, stored_name
 from search.study.store import StudyStore
+from search.study.visits import StoredVisits
 from search.trial.objective import Objective
 from search.trial.result import TrialResult
 

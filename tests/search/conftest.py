@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from search.spec.loading import load_spec
-from search.study.confirm import VERIFICATION, Confirmation, Plan
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.driver import create_run
 from search.study.outcome import Outcome
 from search.study.race import RaceRules

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from search.answer.gain import confirmed_rps, gain_of, search_gain
-from search.study.confirm import Confirmation, Plan
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import Plan
 from search.study.outcome import Outcome
 from search.study.race import RaceRules
 from tests.results import visit_for

@@ -7,7 +7,8 @@ from search.report.confirmation import (
     confirmation_text,
     missing_curves,
 )
-from search.study.confirm import VERIFICATION, Confirmation, Plan
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.noise import Variance
 from search.study.race import RaceRules
 from search.trial.result import TrialResult

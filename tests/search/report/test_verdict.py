@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from search.report.verdict import certainty, change_table, changed_settings, cost_table, verdict
-from search.study.confirm import Confirmation, Plan
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import Plan
 from search.study.outcome import Outcome
 from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of

@@ -13,10 +13,13 @@ from optuna.storages import InMemoryStorage
 
 from loadgen.rate.goal import Depth
 from search.spec.space import build_space
-from search.study.confirm import VERIFICATION, Confirmation, Plan, Step, confirm, visit_rps
+from search.study.confirm import confirm
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import VERIFICATION, Plan, Step
 from search.study.noise import Variance
 from search.study.race import RaceRules
 from search.study.store import StudyStore
+from search.study.visits import visit_rps
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
 from servetune.errors import FailureKind

@@ -13,7 +13,9 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from search.spec.goal import GoalSection
 from search.spec.space import Dimension, Space, build_space
-from search.study.confirm import REFERENCE, Confirmation, Plan
+from search.study.confirmation import Confirmation
+from search.study.confirmation_plan import Plan
+from search.study.estimates import REFERENCE
 from search.study.race import RaceRules
 from search.study.ranking import closest_of, reference_of
 from search.study.store import StudyStore

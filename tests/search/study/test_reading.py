@@ -11,7 +11,7 @@ import yaml
 from search.errors import RunError
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.loading import load_spec
-from search.study.confirm import VERIFICATION, Plan
+from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.driver import create_run
 from search.study.noise_history import NoiseEntry, NoiseHistory, host_key, write_history
 from search.study.outcome import Outcome

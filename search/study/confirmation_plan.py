@@ -1,0 +1,129 @@
+"""The configurations that a confirmation measures, and its steps. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from loadgen.rate.goal import Depth
+from search.study.ranking import RATE, figures_of, finalists, rate_of
+from search.trial.objective import Objective
+from search.trial.request import TrialOrigin, TrialRequest
+from search.trial.result import TrialResult
+
+#: Latencies are compared at this share of the lowest rate of all finalists.
+COMPARISON_SHARE = 0.8
+#: A configuration slower than this share of the search's best is not a finalist.
+FINALIST_SHARE = 0.7
+#: Stage of the measurements that verify a sustained rate, after those of the rounds "0", "1", ….
+VERIFICATION = "verification"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The configurations to measure: the reference first, then the finalists, best first."""
+
+    requests: tuple[TrialRequest, ...]
+    objective: Objective = RATE
+
+    @classmethod
+    def of(
+        cls,
+        results: list[TrialResult],
+        reference: TrialResult,
+        count: int,
+        nominated: Sequence[str] = (),
+        objective: Objective = RATE,
+    ) -> Plan:
+        """Return the plan for these results.
+
+        Args:
+            results: at least one has a rate, and meets the objective's limits.
+            count: the maximum number of finalists.
+            nominated: digests of the configurations that come first; see `finalists`.
+        """
+        figures = figures_of(results)
+        configs = finalists(results, count, nominated, objective)
+        scores = [objective.score(figures[config.digest]) for config in configs]
+        best = [
+            config
+            for config, score in zip(configs, scores, strict=True)
+            if score >= FINALIST_SHARE * max(scores)
+        ]
+        comparison_rps = None
+        if objective.maximizes_rate:
+            comparison_rps = COMPARISON_SHARE * min(rate_of(results, c) or 0.0 for c in best)
+        numbers = {r.config.digest: r.number for r in results if r.sustained_rps}
+        others = [config for config in best if config != reference.config]
+        requests = [
+            TrialRequest(
+                numbers.get(config.digest, reference.number),
+                TrialOrigin.CONFIRMATION,
+                config,
+                known_rps=rate_of(results, config) or None,
+                comparison_rps=comparison_rps if config in best else None,
+            )
+            for config in (reference.config, *others)
+        ]
+        return cls(tuple(requests), objective)
+
+    @property
+    def name(self) -> str:
+        """A digest of the configurations that does not depend on their order."""
+        digests = sorted(request.config.digest for request in self.requests)
+        return hashlib.sha256(",".join(digests).encode()).hexdigest()[:12]
+
+    @property
+    def finalists(self) -> list[int]:
+        """Indices of the finalists; the reference is none of them."""
+        return list(range(1, len(self.requests)))
+
+    @property
+    def reference_share(self) -> float | None:
+        """The rate of the reference ÷ that of the best finalist, in the search."""
+        if len(self.requests) < 2 or not self.objective.maximizes_rate:
+            return None
+        return (self.requests[0].known_rps or 0.0) / (self.requests[1].known_rps or 1.0)
+
+    def visit(self, index: int) -> TrialRequest:
+        """Return the request of a short visit: the server starts, a closed loop, it stops.
+
+        With limits of the latency, the rate that meets them is looked for, since the closed loop
+        does not show it. With `goal.for_rps`, a window at that rate follows the closed loop.
+        """
+        depth = Depth.ESTIMATE if self.objective.compares_capacities else Depth.SCREEN
+        depth = depth if self.objective.maximizes_rate else Depth.ESTIMATE
+        return replace(self.requests[index], depth=depth, comparison_rps=None)
+
+    def verification(self, index: int, is_compared: bool) -> TrialRequest:
+        """Return the request that verifies a sustained rate, and measures latencies below it.
+
+        Args:
+            is_compared: whether latencies are compared with those of other finalists.
+        """
+        request = replace(self.requests[index], depth=Depth.FULL, latency_curve=True)
+        return request if is_compared else replace(request, comparison_rps=None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The measurements that come next.
+
+    Attributes:
+        stage: the number of the round, or `VERIFICATION`.
+        round_number: from 0; a verification follows the last round.
+        requests: in order, without what was measured before.
+        is_curve: whether a configuration is verified only for the latency below its rate, on which
+            nothing depends.
+    """
+
+    stage: str
+    round_number: int
+    requests: tuple[TrialRequest, ...]
+    is_curve: bool = False
+
+    @property
+    def is_verification(self) -> bool:
+        """Whether the sustained rates are verified."""
+        return self.stage == VERIFICATION
