@@ -47,7 +47,7 @@ def server_interpreter() -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an MLflow server, which has an environment of its own: it needs other packages."""
+    """The URL of an MLflow server, in a separate environment because it needs other packages."""
     pytest.importorskip("mlflow.tracking", reason="pip install 'servetune[mlflow]'")
     folder = tmp_path_factory.mktemp("mlflow")
     python = server_interpreter()
