@@ -137,7 +137,7 @@ def _read(path: Path) -> Archive:
     if not isinstance(model, dict) or not model.get("modelName") or not model.get("handler"):
         raise ArchiveError(f"{path}: the manifest has no modelName or no handler")
     if config_file and not isinstance(settings, dict):
-        found = "is empty" if settings is None else "is no mapping of settings"
+        found = "is empty" if settings is None else "is not a mapping of settings"
         raise ArchiveError(
             f"{path}: {config_file} {found}, and TorchServe does not start with that; remove it "
             "from the archive, or write a setting into it"

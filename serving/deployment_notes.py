@@ -56,9 +56,9 @@ def start_notes(lines: Mapping[str, str], read_at_start: Mapping[str, str]) -> I
     for key in START_KEYS:
         read = read_at_start.get(key, "")
         if key in lines and (lines[key].split() != read.split() or "$$" in read):
-            effect = f"takes it as {read!r}" if key in read_at_start else "does not read it"
+            effect = f"reads it as {read!r}" if key in read_at_start else "does not read it"
             yield (
-                f"{key}={lines[key]}: the command torchserve {effect}, because it takes only lines "
+                f"{key}={lines[key]}: the command torchserve {effect}, because it reads only lines "
                 f"of the form {key}=VALUE, without continuation, escapes or variables"
             )
 
@@ -68,7 +68,7 @@ def boolean_notes(lines: Mapping[str, str]) -> Iterator[str]:
     for key in sorted(lines.keys() & BOOLEAN_KEYS):
         text = lines[key]
         if text.lower() != "true" and text.strip().lower() in ("true", "yes", "on", "1"):
-            yield f"{key}={text!r} is false: TorchServe takes only true, without spaces, for true"
+            yield f"{key}={text!r} is false: TorchServe reads only true, without spaces, as true"
 
 
 def archive_notes(archive: Archive) -> Iterator[str]:
@@ -78,7 +78,7 @@ def archive_notes(archive: Archive) -> Iterator[str]:
             continue
         given, taken = archive.settings[key], archive.effective_settings.get(key)
         if type(given) is not int:
-            yield f"model-config.yaml: {key} is {given!r}, no integer; TorchServe ignores it"
+            yield f"model-config.yaml: {key} is {given!r}, not an integer; TorchServe ignores it"
         elif taken is None:
             reason = " without both minWorkers and maxWorkers" if key.endswith("Workers") else ""
             yield f"model-config.yaml: TorchServe ignores {key} {given}{reason}"

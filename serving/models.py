@@ -162,8 +162,8 @@ def find_models(lines: Mapping[str, str], archive: Archive) -> Models:
         for other in sorted(others - known)
     ]
     notes = [
-        f"load_models: TorchServe does not find {_file_of(part.file)!r}: it strips no spaces, and "
-        "takes no path with '..'"
+        f"load_models: TorchServe does not find {_file_of(part.file)!r}: it does not strip "
+        "spaces, and accepts no path with '..'"
         for part in parts
         if not part.is_found
     ]
@@ -233,11 +233,11 @@ def _snapshot_models(lines: Mapping[str, str], archive: Archive) -> Models:
         notes.append(f"model_snapshot: TorchServe does not read {' and '.join(beside)} beside it")
     if entry and count < 1:
         notes.append(
-            f"model_snapshot: modelCount is {count}, with which TorchServe loads no model; set it "
+            f"model_snapshot: modelCount is {count}, so that TorchServe loads no model; set it "
             f"to {len(entries) + 1}"
         )
     if entry and entry["marName"] != file:
-        notes.append(f"model_snapshot: the entry of {own[0]} is of {entry['marName']}, not {file}")
+        notes.append(f"model_snapshot: the entry of {own[0]} names {entry['marName']}, not {file}")
     if not entry:
         notes.append(f"model_snapshot has no entry for {file}: TorchServe does not load it")
     others = tuple(_other_model(model, data) for model, data in entries.items())
@@ -283,7 +283,9 @@ def parse_json(key: str, text: str) -> gson.Value:
                 "several lines needs a backslash at the end of each line but the last"
             ) from None
         found = text[error.position : error.position + _SHOWN]
-        raise ConfigError(f"{_KEYED.format(key)}, and is no JSON from {found!r} on") from None
+        raise ConfigError(
+            f"{_KEYED.format(key)}, and is not valid JSON from {found!r} on"
+        ) from None
     if value.data is None:
         raise ConfigError(
             f"property {key} is empty, and TorchServe does not start with that; remove the line"

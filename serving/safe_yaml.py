@@ -60,7 +60,7 @@ def check_yaml(text: str | bytes, allow_aliases: bool = True) -> None:
             # An undefined one is reported when the text is loaded.
             size = anchors.get(event.anchor or "", _Size())
             if any(value.anchor == event.anchor for value in open_values):
-                raise _error(f"*{event.anchor} is inside of itself", event)
+                raise _error(f"*{event.anchor} contains itself", event)
         elif isinstance(event, yaml.ScalarEvent):
             size = _Size(anchor=event.anchor)
             if len(event.value) > _MAX_DIGITS and event.implicit[0]:

@@ -205,7 +205,7 @@ class TorchServe:
                 return
             await asyncio.sleep(_POLL_S)
             waited_s += _POLL_S
-        problem = problem or f"the workers were not {workers} after {_SCALING_LIMIT_S:g} s"
+        problem = problem or f"it did not have {workers} workers after {_SCALING_LIMIT_S:g} s"
         raise self._health.error(FailureKind.NOT_READY, f"{name} was not scaled down: {problem}")
 
     async def _put_model(self, name: str, parameters: Mapping[str, str | int]) -> str | None:

@@ -460,7 +460,7 @@ class RateSearch:
             self._windows.warn(
                 f"the server was unsteady: its throughput in {warmup.span_s:.0f} s has a standard "
                 f"error of {format_percent(error)}, and another measurement may differ by three "
-                "times that; compare several"
+                "times that; compare several measurements"
             )
 
     def _warn_of_drift(self) -> None:

@@ -124,8 +124,8 @@ def export(
             f"the format {export_format} holds one model, and the configuration was measured with "
             f"{', '.join(other.name for other in others)} beside it: SageMaker's container writes "
             "the settings of one model only, and a multi-model endpoint ignores its variables and "
-            "loads and unloads models on demand; serve them in a container of your own (--format "
-            "docker), or tune each model alone for a separate endpoint"
+            "loads and unloads models on demand; serve them in a custom container (--format "
+            "docker), or tune each model for a separate endpoint"
         )
     version = find_version(result.host.facts.get("torchserve")) or NEWEST
     target = replace(target or DeploymentTarget(), others=others, version=version)

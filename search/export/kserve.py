@@ -65,7 +65,7 @@ def write_kserve(request: ExportRequest) -> FormatFiles:
         )
     if blocked := [name for name in _BLOCKED if name in request.environment]:
         notes.append(
-            f"KServe refuses the variable {blocked[0]} since its version 0.18; install the modules "
+            f"KServe 0.18 and later refuse the variable {blocked[0]}; install the modules "
             "in the image, or in the archive"
         )
     if (request.scaling.capacity or 0) > _MAX_CONCURRENCY:

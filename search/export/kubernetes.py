@@ -118,7 +118,7 @@ def _token_notes(request: ExportRequest, properties: Mapping[str, str]) -> tuple
     if is_off or not request.target.version.requires_tokens:
         return ()
     return (
-        "each pod makes its own tokens, and a client of the Service has no way to know which pod "
+        "each pod generates its own tokens, and a client of the Service cannot know which pod "
         "answers: export with --set disable_token_authorization=true, and let a NetworkPolicy or "
         "a gateway decide who may send requests",
     )

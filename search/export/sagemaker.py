@@ -165,7 +165,7 @@ def sagemaker_environment(config: ServerConfig) -> dict[str, str]:
         if key not in VARIABLES:
             raise ConfigError(
                 f"SageMaker's container has no variable for {key}={text}; export --format docker "
-                "for a container of your own, or tune without it"
+                "for a custom container, or tune without it"
             )
         variables[VARIABLES[key]] = text
     if config.model_properties:

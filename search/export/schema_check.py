@@ -111,7 +111,7 @@ def _kubernetes_problems(path: Path, document: Mapping[str, Any]) -> Iterator[st
         yield _problem(error)
     except (missing, KeyError):
         kind = document.get("kind", "a document without a kind")
-        raise _Unavailable(f"{path.name}: {kind}, of which Kubernetes has no schema") from None
+        raise _Unavailable(f"{path.name}: Kubernetes has no schema for {kind}") from None
 
 
 def _request_problems(path: Path) -> Iterator[str]:

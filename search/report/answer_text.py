@@ -90,7 +90,7 @@ def front_note(points: Sequence[OperatingPoint]) -> str:
     if not any(Role.KNEE in point.roles for point in points):
         text += "; the front has no knee"
     shares = ", ".join(format_percent(share) for share in _SHARES)
-    return f"{text}.\n* at {shares} of the rate; – is not measured and not known."
+    return f"{text}.\n* at {shares} of the rate; – is neither measured nor predicted."
 
 
 def predicted_note(predicted: PredictedPoints) -> str:

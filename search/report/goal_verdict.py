@@ -37,7 +37,7 @@ def goal_verdict(outcome: Outcome, recommended: OperatingPoint, today: str, unde
         rate += f" instead of {format_number(theirs.sustained_rps)}"
     if undecided:
         return (
-            f"Nothing is certain to be better than {today}. The best candidate is "
+            f"No configuration is better than {today} with 95 % confidence. The best candidate is "
             f"{recommended.name}: {gain}. {rate}."
         )
     return f"Deploy {recommended.name} instead of {today}: {gain}. {rate}."

@@ -42,10 +42,10 @@ def closest_sentences(outcome: Outcome) -> list[str]:
 
 
 def optimized(objective: Objective) -> str:
-    """Return the figures that a run compares, in the plural."""
+    """Return the name of the figures that a run compares."""
     if objective.kind == "latency":
         return f"p99 latencies at {format_number(objective.for_rps)} rps"
-    return "peaks of the memory" if objective.kind == "footprint" else "rates"
+    return "peak memory" if objective.kind == "footprint" else "rates"
 
 
 def describe(objective: Objective) -> str:

@@ -63,8 +63,9 @@ def verdict(outcome: Outcome) -> str:
     )
     if _is_undecided(outcome):
         return (
-            f"Nothing is certain to be {'better' if is_limited else 'faster'} than "
-            f"{today_name(reference)}. The best candidate is {recommended.name}: {sentence}."
+            f"No configuration is {'better' if is_limited else 'faster'} than "
+            f"{today_name(reference)} with 95 % confidence. "
+            f"The best candidate is {recommended.name}: {sentence}."
         )
     return f"Deploy {recommended.name} instead of {today_name(reference)}: {sentence}."
 
@@ -191,7 +192,7 @@ def _gain_text(gain: Gain | None, today: OperatingPoint) -> str:
     if today.rate is None:
         # The ratio is not that of the two rates: only one of them is the confirmation's.
         return (
-            f" in the search, and in alternating measurements {ratio} times as many as today "
+            f" in the search, and in interleaved measurements {ratio} times as many as today "
             f"(95 % interval {interval})"
         )
     return f", {ratio} times as many (95 % interval {interval})"
@@ -246,7 +247,7 @@ def _visits_text(confirmation: Confirmation, recommended: OperatingPoint) -> str
         return f"The confirmation measured it in {rounds}, each time in a fresh server"
     return (
         f"The confirmation measured {recommended.name} in {rounds} and today's configuration in "
-        f"{todays}, alternating, each time in a fresh server"
+        f"{todays}, interleaved, each time in a fresh server"
     )
 
 
@@ -261,7 +262,7 @@ def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str
     if not ours or not todays or confirmation.winner == REFERENCE:
         return ""
     return (
-        f"This ratio compares what both answer at full load: {ours} and {todays} requests/s. "
+        f"This ratio compares the throughput at full load: {ours} and {todays} requests/s. "
         f"Today's sustained rate of {format_number(today.sustained_rps)} requests/s is that of the "
         "search"
     )

@@ -38,25 +38,27 @@ def zip_problem(archive: zipfile.ZipFile) -> str | None:
     for info in infos:
         shown = repr(info.filename[:100])
         if info.header_offset not in ends:
-            return f"there are bytes before {shown} that its directory does not list"
+            return (
+                f"there are bytes before {shown} that the directory of the zip file does not list"
+            )
         file.seek(info.header_offset)
         header = file.read(_HEADER.size)
         if len(header) < _HEADER.size or not header.startswith(_SIGNATURE):
-            return f"{shown} is not where its directory states"
+            return f"{shown} is not at the position that the directory of the zip file states"
         _, _, flags, method, *_, name_bytes, extra_bytes = _HEADER.unpack(header)
         encoding = "utf-8" if flags & _IS_UTF8 else "cp437"
         if file.read(name_bytes).decode(encoding, "replace") != info.orig_filename:
-            return f"{shown} has another name in its directory"
+            return f"{shown} has a different name in the directory of the zip file"
         start = info.header_offset + _HEADER.size + name_bytes + extra_bytes
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or method != info.compress_type:
             return f"{shown} is compressed in a form that TorchServe does not read"
         file.seek(start)
         if not _has_listed_size(file, info):
-            return f"{shown} has another size than its directory states"
+            return f"{shown} has a different size in the directory of the zip file"
         end = start + info.compress_size
         ends = {end + size for size in _DESCRIPTOR_BYTES} if flags & _HAS_DESCRIPTOR else {end}
     if archive.start_dir not in ends:
-        return "there are bytes before its directory that the directory does not list"
+        return "there are bytes before the directory of the zip file that it does not list"
     return None
 
 

@@ -125,7 +125,7 @@ def predict_figure(
         return FigurePrediction(
             unknown,
             f"the measured values do not predict each other: {inside} of {len(measured)} are in "
-            "the 90 % interval by the others",
+            "the 90 % interval that the others predict",
         )
     low, median, high = process.quantiles(points, (0.05, 0.5, 0.95)).tolist()
     found = tuple(

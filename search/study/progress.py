@@ -30,7 +30,7 @@ _REASONS = {
     TrialOrigin.BASELINE: "measuring the configuration in use, with which the others are compared",
     TrialOrigin.WARM_START: "trying one of the best configurations of an earlier run",
     TrialOrigin.RECOMMENDED: "trying a starting point of TorchServe's performance guide",
-    TrialOrigin.INCUMBENT: "measuring the best configuration again, in case it was lucky",
+    TrialOrigin.INCUMBENT: "measuring the best configuration again, to check its rate",
     TrialOrigin.CONFIRMATION: "measuring the best configurations again, in fresh servers",
     TrialOrigin.SWEEP: "measuring a point of the sweep",
 }

@@ -25,7 +25,7 @@ def test_archive_has_name_version_and_settings(tmp_path: Path) -> None:
         ("a: [", "is not valid YAML"),
         ("a: 1\n---\nb: 1\n", "is not valid YAML"),
         ("# nothing\n", "is empty, and TorchServe does not start with that"),
-        ("- a\n", "is no mapping of settings, and TorchServe does not start with that"),
+        ("- a\n", "is not a mapping of settings, and TorchServe does not start with that"),
     ],
 )
 def test_archive_refuses_damaged_model_config(tmp_path: Path, text: str, problem: str) -> None:

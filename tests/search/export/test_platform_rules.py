@@ -109,7 +109,7 @@ def test_deployment_stops_torchserve_before_its_pod_is_killed(outcome: Outcome) 
 def test_kubernetes_notes_that_each_pod_has_its_own_tokens(outcome: Outcome) -> None:
     def has_note(target: DeploymentTarget | None = None) -> bool:
         notes = export_best(outcome, ExportFormat.KUBERNETES, target).notes
-        return any("each pod makes its own tokens" in note for note in notes)
+        return any("each pod generates its own tokens" in note for note in notes)
 
     assert has_note()
     assert not has_note(DeploymentTarget(given={"disable_token_authorization": "true"}))
@@ -169,7 +169,7 @@ def test_kserve_scales_at_the_whole_target(outcome: Outcome) -> None:
 def test_kserve_notes_what_it_refuses_and_the_version_of_its_image(outcome: Outcome) -> None:
     inference_service(outcome, ServerConfig(environment={"PYTHONPATH": "/opt/x"}))
     readme = (outcome.run.folder / "best-kserve" / "README.md").read_text()
-    assert "KServe refuses the variable PYTHONPATH" in readme
+    assert "KServe 0.18 and later refuse the variable PYTHONPATH" in readme
     assert "KServe's image has TorchServe 0.9.0" in readme
 
 

@@ -166,7 +166,7 @@ def test_check_schemas_names_what_it_cannot_check(
     platform = read_platform(folder)
     assert platform is not None
     _, unchecked = check_schemas(platform)
-    assert "monitor.yaml: ServiceMonitor, of which Kubernetes has no schema" in unchecked
+    assert "monitor.yaml: Kubernetes has no schema for ServiceMonitor" in unchecked
     monkeypatch.setitem(sys.modules, "kubernetes_validate", None)
     checks, unchecked = check_schemas(platform)
     assert checks == [] and "servetune[deploy]" in unchecked[0]

@@ -49,7 +49,7 @@ def test_verdict_reports_that_nothing_is_faster(outcome: Outcome) -> None:
     similar: dict[int, list[float | None]] = {0: [5.0, 9.0] * 4, 3: [5.3, 8.9] * 4, 1: [1.0] * 8}
     unclear = replace(outcome, confirmation=confirmation_with(outcome, similar))
     assert "statistically indistinguishable" in certainty(unclear)
-    assert verdict(unclear).startswith("Nothing is certain to be faster than")
+    assert verdict(unclear).startswith("No configuration is faster than")
 
 
 def test_verdict_reports_a_failed_reference(outcome: Outcome) -> None:
@@ -84,17 +84,17 @@ def test_certainty_of_unconfirmed_run_warns(outcome: Outcome) -> None:
 
 def test_certainty_of_confirmed_run_names_rounds_and_intervals(confirmed: Outcome) -> None:
     text = certainty(confirmed)
-    assert "measured trial 3 in 2 rounds and today's configuration in 2, alternating" in text
+    assert "measured trial 3 in 2 rounds and today's configuration in 2, interleaved" in text
     assert "One more measurement of trial 3 is expected at 233 requests/s" in text
     assert "Note: the reference failed in 1 of 2 visits" in text
 
 
 def test_verdict_does_not_mix_the_rate_of_the_search_with_the_ratio(confirmed: Outcome) -> None:
-    assert "instead of 5 in the search, and in alternating measurements 43.6 times" in verdict(
+    assert "instead of 5 in the search, and in interleaved measurements 43.6 times" in verdict(
         confirmed
     )
     text = certainty(confirmed)
-    assert "This ratio compares what both answer at full load: 240 and 5.5 requests/s." in text
+    assert "This ratio compares the throughput at full load: 240 and 5.5 requests/s." in text
     assert "Today's sustained rate of 5 requests/s is that of the search." in text
 
 
@@ -112,7 +112,7 @@ def test_certainty_counts_the_visits_of_each_configuration(outcome: Outcome) -> 
     }
     confirmation = Confirmation.read(stored, plan, RaceRules(rounds=3))
     text = certainty(replace(outcome, confirmation=confirmation))
-    assert "measured trial 3 in 3 rounds and today's configuration in 2, alternating" in text
+    assert "measured trial 3 in 3 rounds and today's configuration in 2, interleaved" in text
 
 
 def test_cost_table_compares_today_with_the_recommended(confirmed: Outcome) -> None:
