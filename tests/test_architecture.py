@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "search/cluster/trial_trainable.py",
         "search/service/ray_jobs.py",
         "search/study/driver.py",
+        "search/study/tensorboard.py",
         "search/study/tune_adapter.py",
     },
     "optuna": {

@@ -43,7 +43,8 @@ class Feasibility:
         violated = np.array([o.violated for o in observations])
         too_large = np.array([o.too_large for o in observations])
         others = ~too_large  # A neighbour of a point that is too large may be small enough.
-        if not too_large.any():
+        is_reason_known = bool(too_large.any())
+        if not is_reason_known:
             too_large = ~served & ~violated  # A failure without a reason may be one of memory.
         self._served = (served & ~violated)[others]
         self._log2_settings = log2_settings(features)[:, others]
@@ -51,6 +52,11 @@ class Feasibility:
         self._upper = np.min(sizes, axis=1, where=too_large, initial=math.inf)
         lower = np.max(sizes, axis=1, where=served, initial=-math.inf)
         is_consistent = lower < self._upper
+        if not is_reason_known and not is_consistent.any():
+            self._upper = np.full(
+                len(sizes), math.inf
+            )  # Larger points served: memory is no reason.
+            is_consistent[:] = True
         self._weights = np.where(is_consistent, 1.0, _CONTRADICTED_WEIGHT)
         self._weights = self._weights * _memory_likelihood(sizes, observations)
         self._lower = np.where(

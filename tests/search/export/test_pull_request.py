@@ -47,7 +47,7 @@ def test_pull_request_text_has_every_section(outcome: Outcome, export_format: Ex
 def test_pull_request_text_has_the_certainty_of_a_confirmation(confirmed: Outcome) -> None:
     text = text_of(confirmed, ExportFormat.KUBERNETES)
     assert "**confirmed**" in text and "95 % prediction interval" in text
-    assert "kubectl rollout undo deployment/echo" in text
+    assert "run `kubectl apply -k .` with the earlier files" in text
 
 
 def test_pull_request_text_hides_secrets(outcome: Outcome) -> None:

@@ -35,7 +35,7 @@ def test_baseline_notes_name_what_has_no_effect(folder: Path) -> None:
     (folder / "config.properties").write_text("NUM_WORKERS=1\njob_queue_size=5\nsecret=x\n")
     spec = load_spec(write_spec(folder, serving={"baseline": "config.properties"}))
     (note,) = spec.baseline_notes()
-    assert note.endswith("servetune sets them): NUM_WORKERS=1, secret=<secret>")
+    assert note.endswith("model-config.yaml overrides them): NUM_WORKERS=1, secret=<secret>")
     (folder / "config.properties").write_text("job_queue_size=5\n")
     assert spec.baseline_notes() == []
     assert load_spec(write_spec(folder)).baseline_notes() == []

@@ -112,6 +112,14 @@ def test_feasibility_learns_a_limit_on_the_batch_alone() -> None:
     assert above < 0.05 < 0.5 < below
 
 
+def test_feasibility_does_not_blame_memory_if_larger_points_served() -> None:
+    failed, served = settings_point(1, 8, 1), settings_point(4, 64, 1)
+    near, far = settings_point(1, 8, 1), settings_point(4, 60, 1)
+    unexplained = Feasibility(SPACE, [Observation(failed, 0.0), Observation(served, 90.0)])
+    at_failure, at_success = unexplained.probability([near, far])
+    assert at_failure < 0.5 < at_success
+
+
 def test_sampler_survives_zeros_equal_points_and_rates_that_are_not_finite() -> None:
     dimensions = (
         Dimension("workers", 0, 4),
