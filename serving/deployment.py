@@ -152,15 +152,16 @@ class Deployment:
         for key in ("models", "model_snapshot"):
             lines.pop(key, None)
         for name, key in SERVER_KEYS.items():
-            value = lines.pop(key, None)
+            number = read_int(lines.pop(key, ""))
             # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
-            if value is not None and (int(value) != 0 or name == "job_queue_size"):
-                settings[name] = int(value)
+            if number is not None and (number != 0 or name == "job_queue_size"):
+                settings[name] = number
         if "jobQueueSize" in archive.overridden_keys and "job_queue_size" in settings:
             unused["job_queue_size"] = str(settings.pop("job_queue_size"))
         counts = {variables.get(name) for name in THREAD_VARIABLES}
-        if len(counts) == 1 and (count := counts.pop()) and count.isdigit() and int(count) > 0:
-            settings["mkl_threads"] = int(count)
+        count = counts.pop() if len(counts) == 1 else None
+        if count and count.isdecimal() and (threads := read_int(count)):
+            settings["mkl_threads"] = threads
             variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
         workers = read_int(lines.get("default_workers_per_model", "0")) or 0
         if workers < 0 and "workers" not in settings and not models.is_snapshot:
