@@ -290,6 +290,11 @@ class Deployment:
     def _positive(self, key: str) -> int:
         return max(read_int(self.config.properties.get(key, "0")) or 0, 0)
 
+    @property
+    def place_jvm(self) -> dict[str, str]:
+        """The JVM arguments of the place, by flag, which are not part of the configuration."""
+        return {flag: self.unused[flag] for flag in _PLACE_FLAGS if flag in self.unused}
+
     def summary(self, installation: Installation | None) -> list[str]:
         """Return a sentence on each part of the deployment that has no effect or is left out.
 

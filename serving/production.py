@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,7 +99,8 @@ class DeploymentTarget:
             if key not in ("models", "vmargs") and before.get(key) != text
         }
         if config.jvm and config.jvm != in_use.config.jvm:
-            lines["vmargs"] = " ".join(config.jvm_arguments())
+            jvm = replace(config, jvm={**in_use.place_jvm, **config.jvm})
+            lines["vmargs"] = " ".join(jvm.jvm_arguments())
         written = dict(javaproperties.loads(self.base))
         missing = {}
         key = "model_snapshot" if "model_snapshot" in written else "models"

@@ -11,7 +11,9 @@ from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.deployment import Deployment
 from serving.errors import ConfigError
+from serving.jvm import parse_jvm
 from serving.production import DeploymentTarget
+from serving.reading import start_lines
 from tests.serving.test_deployment import parse
 
 TUNED = ServerConfig(
@@ -64,6 +66,18 @@ def test_properties_text_is_idempotent(archive: Archive) -> None:
     assert DeploymentTarget(text).properties_text(TUNED, archive) == text
     without_settings = DeploymentTarget("# nothing\n").properties_text(ServerConfig(), archive)
     assert without_settings == f"# nothing\nload_models={archive.path.name}\n"
+
+
+def test_properties_text_keeps_the_folders_of_the_jvm(archive: Archive) -> None:
+    """The trials had others; the arguments beside them are tuned."""
+    base = "vmargs=-Xmx1g -Djava.io.tmpdir=/mnt -Dmodel_server_home=/opt -Dx=1 -DTS_DEBUG=true\n"
+    text = DeploymentTarget(base).properties_text(ServerConfig(jvm={"-Xmx": "2g"}), archive)
+    assert parse_jvm(start_lines(text)["vmargs"]) == {
+        "-DTS_DEBUG": "true",
+        "-Djava.io.tmpdir": "/mnt",
+        "-Dmodel_server_home": "/opt",
+        "-Xmx": "2g",
+    }
 
 
 def test_properties_text_replaces_1_by_true(archive: Archive) -> None:
