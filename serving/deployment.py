@@ -311,9 +311,8 @@ class Deployment:
         }
         if ignored := find_ignored_settings(known, installation, self.archive):
             sentences.append(ignored)
-        of_place = {
-            k: later.pop(k) for k in list(later) if k in SET_BY_SERVETUNE | _PLACE_VARIABLES
-        }
+        place = {*SET_BY_SERVETUNE, *_PLACE_VARIABLES, *_PLACE_FLAGS, "debug"}
+        of_place = {k: later.pop(k) for k in list(later) if k in place}
         for what, entries in (
             (
                 "entries without effect (TorchServe ignores them, or the archive's "

@@ -404,6 +404,12 @@ def test_read_takes_numbers_below_one_of_the_archive_as_one() -> None:
             "TS_CONFIG_FILE is /etc/t: TorchServe reads that file",
         ),
         ("", {"MY-Q": "1"}, {}, "variables that no shell can set, left out: MY-Q"),
+        (
+            "vmargs=-Djava.io.tmpdir=/mnt\ndebug=false\n",
+            {},
+            {},
+            "servetune replaces in its own server: -Djava.io.tmpdir=/mnt, debug=false",
+        ),
         ("debug=TRUE\n", {}, {}, "debug is true: TorchServe then starts no workers"),
         ("vmargs=-DTS_DEBUG=true\n", {}, {}, "debug is true: TorchServe then starts no workers"),
         ("load_models=codegen.mar, zoo.mar\n", {}, {}, "TorchServe does not find ' zoo.mar'"),
