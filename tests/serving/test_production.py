@@ -265,6 +265,20 @@ def test_properties_text_changes_entries_of_both_models(archive: Archive, load_m
         assert kept == {"zoo": {"response_timeout_s": 33}}
 
 
+@pytest.mark.parametrize(
+    ("load_models", "written"),
+    [
+        ("echo.mar, zoo.mar", "echo.mar, zoo.mar,zoo.mar"),
+        ("echo.mar,http://host/zoo.mar", "echo.mar,http://host/zoo.mar"),
+    ],
+)
+def test_properties_text_loads_what_torchserve_does_not_find(
+    archive: Archive, load_models: str, written: str
+) -> None:
+    target = DeploymentTarget(f"load_models={load_models}\n", others=(ZOO,))
+    assert javaproperties.loads(target.properties_text(TWO, archive))["load_models"] == written
+
+
 def target_of(text: str) -> Deployment:
     archive = Archive(Path("/models/echo.mar"), "echo", "1.0")
     return Deployment.read(text, {}, archive).with_models([ZOO])
