@@ -110,6 +110,10 @@ def _kubernetes_problems(path: Path, document: Mapping[str, Any]) -> Iterator[st
         raise _Unavailable(
             "the manifests against Kubernetes' schemas: pip install 'servetune[deploy]'"
         ) from None
+    for key in ("apiVersion", "kind"):
+        if not isinstance(document.get(key, ""), str):
+            yield f"{key} must be of the type string"
+            return
     missing = kubernetes_validate.utils.SchemaNotFoundError
     try:
         kubernetes_validate.validate(dict(document), KUBERNETES_VERSION, strict=True)
