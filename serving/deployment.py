@@ -152,15 +152,16 @@ class Deployment:
         for key in ("models", "model_snapshot"):
             lines.pop(key, None)
         for name, key in SERVER_KEYS.items():
-            value = lines.pop(key, None)
+            number = read_int(lines.pop(key, ""))
             # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
-            if value is not None and (int(value) != 0 or name == "job_queue_size"):
-                settings[name] = int(value)
+            if number is not None and (number != 0 or name == "job_queue_size"):
+                settings[name] = number
         if "jobQueueSize" in archive.overridden_keys and "job_queue_size" in settings:
             unused["job_queue_size"] = str(settings.pop("job_queue_size"))
         counts = {variables.get(name) for name in THREAD_VARIABLES}
-        if len(counts) == 1 and (count := counts.pop()) and count.isdigit() and int(count) > 0:
-            settings["mkl_threads"] = int(count)
+        count = counts.pop() if len(counts) == 1 else None
+        if count and count.isdecimal() and (threads := read_int(count)):
+            settings["mkl_threads"] = threads
             variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
         workers = read_int(lines.get("default_workers_per_model", "0")) or 0
         if workers < 0 and "workers" not in settings and not models.is_snapshot:
@@ -289,6 +290,11 @@ class Deployment:
     def _positive(self, key: str) -> int:
         return max(read_int(self.config.properties.get(key, "0")) or 0, 0)
 
+    @property
+    def place_jvm(self) -> dict[str, str]:
+        """The JVM arguments of the place, by flag, which are not part of the configuration."""
+        return {flag: self.unused[flag] for flag in _PLACE_FLAGS if flag in self.unused}
+
     def summary(self, installation: Installation | None) -> list[str]:
         """Return a sentence on each part of the deployment that has no effect or is left out.
 
@@ -305,9 +311,8 @@ class Deployment:
         }
         if ignored := find_ignored_settings(known, installation, self.archive):
             sentences.append(ignored)
-        of_place = {
-            k: later.pop(k) for k in list(later) if k in SET_BY_SERVETUNE | _PLACE_VARIABLES
-        }
+        place = {*SET_BY_SERVETUNE, *_PLACE_VARIABLES, *_PLACE_FLAGS, "debug"}
+        of_place = {k: later.pop(k) for k in list(later) if k in place}
         for what, entries in (
             (
                 "entries without effect (TorchServe ignores them, or the archive's "

@@ -84,16 +84,11 @@ def _parse_json(text: str) -> dict[str, str]:
             raise ConfigError(
                 "the environment file must be a list of objects with name and value, or an object"
             )
-        data = {entry.get("name"): entry.get("value") for entry in data}
-    containers = data.get("Containers") or []
-    for container in (data.get("PrimaryContainer"), *_as_list(containers)):
-        data = container or data
-    if isinstance(data, dict):
-        data = data.get("Environment", data)
-    if not isinstance(data, dict):
-        raise ConfigError("the environment file must be a JSON object of variables")
+        pairs = [(entry.get("name"), entry.get("value")) for entry in data]
+    else:
+        pairs = list(_variables_of(data).items())
     variables = {}
-    for name, value in data.items():
+    for name, value in pairs:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigError("the environment file has a variable without a valid name")
         if isinstance(value, bool):
@@ -105,6 +100,23 @@ def _parse_json(text: str) -> dict[str, str]:
             )
         variables[name] = str(value)
     return variables
+
+
+def _variables_of(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the variables in a JSON object, which may be a request to SageMaker.
+
+    Raises:
+        ConfigError: they are no object.
+    """
+    found: Any = data
+    containers = found.get("Containers") or []
+    for container in (found.get("PrimaryContainer"), *_as_list(containers)):
+        found = container or found
+    if isinstance(found, dict):
+        found = found.get("Environment", found)
+    if not isinstance(found, dict):
+        raise ConfigError("the environment file must be a JSON object of variables")
+    return found
 
 
 def is_secret(name: str, value: str) -> bool:

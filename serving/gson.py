@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 _SPACE = re.compile(r"(?:[ \t\r\n]+|/\*.*?\*/|(?://|#)[^\r\n]*)*", re.DOTALL)
@@ -156,7 +156,10 @@ def to_int(number: Number) -> int:
     >>> to_int(Number("8.7")), to_int(Number("4294967297"))
     (8, 1)
     """
-    if abs(Decimal(number).adjusted()) > _MAX_EXPONENT:
+    try:
+        if abs(Decimal(number).adjusted()) > _MAX_EXPONENT:
+            return 0
+    except InvalidOperation:  # An exponent of more than 18 digits.
         return 0
     whole: int = int(Decimal(number)) % (1 << _INT_BITS)
     half = 1 << (_INT_BITS - 1)

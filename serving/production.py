@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ from serving.deployment import Deployment
 from serving.editing import EntryChange, edit_properties
 from serving.environment import SHELL_NAME, is_secret
 from serving.errors import ConfigError
-from serving.models import entry_values, parse_json
+from serving.models import entry_values, parse_json, parse_load_models
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
 from serving.reading import VARIABLES
 from serving.versions import NEWEST, TorchServeVersion
@@ -99,7 +99,8 @@ class DeploymentTarget:
             if key not in ("models", "vmargs") and before.get(key) != text
         }
         if config.jvm and config.jvm != in_use.config.jvm:
-            lines["vmargs"] = " ".join(config.jvm_arguments())
+            jvm = replace(config, jvm={**in_use.place_jvm, **config.jvm})
+            lines["vmargs"] = " ".join(jvm.jvm_arguments())
         written = dict(javaproperties.loads(self.base))
         missing = {}
         key = "model_snapshot" if "model_snapshot" in written else "models"
@@ -117,9 +118,9 @@ class DeploymentTarget:
 
     def _added_models(self, load_models: str) -> dict[str, str]:
         """Return the line `load_models` with the other models that the base does not load."""
-        if load_models.strip().upper() == "ALL":
+        if load_models.upper() == "ALL":
             return {}
-        loaded = {part.rpartition("=")[2].strip() for part in load_models.split(",")}
+        loaded = {part.file for part in parse_load_models(load_models) if part.is_found}
         added = [each.load_models for each in self.others if each.path.name not in loaded]
         return {"load_models": ",".join([load_models, *added])} if added else {}
 

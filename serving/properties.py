@@ -178,9 +178,12 @@ def read_long(text: str) -> int | None:
 
 
 def _read_number(text: str, bits: int) -> int | None:
-    if not re.fullmatch(r"[+-]?\d+", text) or not -(2**bits) <= int(text) < 2**bits:
+    # Python refuses texts of more than 4300 digits; a `long` has 19, and zeros before them.
+    match = re.fullmatch(r"([+-]?)0*(?=\d)(\d{1,19})", text)
+    if match is None:
         return None
-    return int(text)
+    number = int(match[1] + match[2])
+    return number if -(2**bits) <= number < 2**bits else None
 
 
 def check_property(name: str, value: str) -> str | None:

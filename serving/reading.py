@@ -105,7 +105,8 @@ def _number_problems(lines: Mapping[str, str]) -> Iterator[str]:
 def _address_problems(lines: Mapping[str, str]) -> Iterator[str]:
     for key in _ADDRESS_KEYS:
         match = _ADDRESS.fullmatch(lines.get(key, "http://any"))
-        if match is None or int(match["port"] or 0) > _MAX_PORT:
+        port = read_int(match["port"] or "0") if match else None
+        if port is None or port > _MAX_PORT:
             yield (
                 f"property {key} must be http://HOST:PORT, https://HOST:PORT or unix:/PATH, and no "
                 f"IPv6 address (got {lines[key]!r})"

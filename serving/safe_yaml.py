@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,19 @@ def _error(problem: str, event: yaml.Event) -> LimitError:
     return LimitError(problem=problem, problem_mark=mark)
 
 
+@contextmanager
+def reporting_values() -> Iterator[None]:
+    """Report values that PyYAML cannot construct, such as 2026-13-45 or `!!bool x`.
+
+    Raises:
+        YAMLError: instead of the errors of the constructors.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, AttributeError) as error:
+        raise yaml.YAMLError(f"a value is not of its type: {error}") from None
+
+
 def load_yaml(text: str | bytes) -> Any:
     """Return the data in a text.
 
@@ -96,7 +110,8 @@ def load_yaml(text: str | bytes) -> Any:
         YAMLError: it is not YAML, or exceeds a limit.
     """
     check_yaml(text)
-    return yaml.safe_load(text)
+    with reporting_values():
+        return yaml.safe_load(text)
 
 
 def load_documents(text: str | bytes) -> Iterator[Any]:
@@ -106,4 +121,6 @@ def load_documents(text: str | bytes) -> Iterator[Any]:
         YAMLError: it is not YAML, or exceeds a limit.
     """
     check_yaml(text)
-    yield from yaml.safe_load_all(text)
+    with reporting_values():
+        documents = list(yaml.safe_load_all(text))
+    yield from documents

@@ -80,10 +80,11 @@ def submit(
 def _read_submission(spec: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return a specification with absolute paths, and the files to upload by their key."""
     from search.service.submission import named_files, with_value
+    from serving.safe_yaml import load_yaml
 
     folder = spec.resolve().parent
     try:
-        data = yaml.safe_load(spec.read_text())
+        data = load_yaml(spec.read_text())
         model = data["model"]
         files = {name: folder / Path(model[name]).expanduser() for name in ("archive", "requests")}
     except OSError as error:

@@ -31,6 +31,12 @@ SAGEMAKER_REQUESTS = {
     "scaling-policy.json": ("application-autoscaling", "PutScalingPolicy"),
 }
 _YAML_SUFFIXES = (".yaml", ".yml")
+#: The command of a setting of a unit; behind special characters such as `-`.
+_COMMAND = re.compile(
+    r"^([ \t]*Exec(?:Condition|Reload|(?:Start|Stop)(?:Pre|Post)?)[ \t]*=[ \t]*[-@:+!|]*)[^\s;]+",
+    re.MULTILINE,
+)
+_CONTINUED = re.compile(r"\\\n[ \t]*")
 #: Of one file, in the output.
 _MAX_PROBLEMS = 3
 
@@ -104,6 +110,10 @@ def _kubernetes_problems(path: Path, document: Mapping[str, Any]) -> Iterator[st
         raise _Unavailable(
             "the manifests against Kubernetes' schemas: pip install 'servetune[deploy]'"
         ) from None
+    for key in ("apiVersion", "kind"):
+        if not isinstance(document.get(key, ""), str):
+            yield f"{key} must be of the type string"
+            return
     missing = kubernetes_validate.utils.SchemaNotFoundError
     try:
         kubernetes_validate.validate(dict(document), KUBERNETES_VERSION, strict=True)
@@ -140,22 +150,15 @@ def _input_shape(service: str, operation: str) -> Any:
 
 
 def _unit_problems(path: Path) -> Iterator[str]:
-    """Yield what systemd-analyze reports; the command in ExecStart need not be installed here."""
+    """Yield what systemd-analyze reports; the commands in it need not be installed here."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         raise _Unavailable("the unit by systemd-analyze, which is not installed")
     with tempfile.TemporaryDirectory(prefix="servetune-unit-") as folder:
         copy = Path(folder) / path.name
-        lines = path.read_text().split("\n")
         command = shutil.which("true") or "/bin/true"
-        copy.write_text(
-            "\n".join(
-                f"ExecStart={command} {line.partition(' ')[2]}"
-                if line.startswith("ExecStart=")
-                else line
-                for line in lines
-            )
-        )
+        lines = _CONTINUED.sub(" ", path.read_text())
+        copy.write_text(_COMMAND.sub(lambda match: f"{match[1]}{command}", lines))
         done = subprocess.run(
             [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True
         )

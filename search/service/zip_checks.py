@@ -77,6 +77,11 @@ def _has_listed_size(file: IO[bytes], info: zipfile.ZipInfo) -> bool:
             data = inflater.unconsumed_tail
         if inflater.unused_data:
             return False
+    # The bytes of a match may be unpacked after all packed ones were read.
+    while not inflater.eof and (rest := inflater.decompress(b"", _CHUNK_BYTES)):
+        total += len(rest)
+        if total > info.file_size:
+            return False
     return inflater.eof and total == info.file_size
 
 

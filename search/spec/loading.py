@@ -34,7 +34,7 @@ def load_spec(path: Path | str) -> StudySpec:
         data = parse_yaml(path.read_text())
     except OSError as error:
         raise SpecError([f"{path} cannot be read: {error.strerror}"]) from None
-    except (yaml.YAMLError, ValueError) as error:  # An invalid date is a ValueError.
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", error)

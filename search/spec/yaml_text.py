@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from serving.safe_yaml import check_yaml
+from serving.safe_yaml import check_yaml, reporting_values
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -41,4 +41,5 @@ def parse_yaml(text: str | bytes, allow_aliases: bool = True) -> Any:
             text exceeds a limit of `serving.safe_yaml`.
     """
     check_yaml(text, allow_aliases)
-    return yaml.load(text, _UniqueKeyLoader)
+    with reporting_values():
+        return yaml.load(text, _UniqueKeyLoader)

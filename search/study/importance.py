@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import optuna
+from optuna.distributions import BaseDistribution
 
 from search.environment import log_level
 from search.trial.objective import Figures, Objective
@@ -17,7 +18,7 @@ _MIN_TRIALS = 4
 
 
 def importance_of(
-    study: optuna.Study, settings: Collection[str], objective: Objective
+    study: optuna.Study, settings: Mapping[str, BaseDistribution], objective: Objective
 ) -> dict[str, float]:
     """Return the share of the variance that each setting explains (PED-ANOVA).
 
@@ -26,14 +27,15 @@ def importance_of(
     the same value.
 
     Args:
-        settings: names of the space's dimensions.
+        settings: the space's dimensions by name. Trials outside of it, such as a baseline, are left
+            out; those from before it was widened are not.
     """
     measured = [
-        optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, value=score
-        )
+        counted
         for trial in study.get_trials(deepcopy=False)
-        if trial.params and (score := _measured_score(trial, objective))
+        if trial.params
+        and (score := _measured_score(trial, objective))
+        and (counted := _in_space(trial, settings, score)) is not None
     ]
     if len(measured) < _MIN_TRIALS or len({trial.value for trial in measured}) < 2:
         return {}
@@ -42,13 +44,24 @@ def importance_of(
         scores = optuna.create_study(direction="maximize")
     try:
         with warnings.catch_warnings():
-            # It warns of settings with few values, which few trials always have, and of values of
-            # a baseline outside of the ranges.
+            # It warns of settings with few values, which few trials always have.
             warnings.simplefilter("ignore", UserWarning)
             scores.add_trials(measured)
             return dict(optuna.importance.get_param_importances(scores, params=names))
     except (ValueError, RuntimeError):
         return {}
+
+
+def _in_space(
+    trial: optuna.trial.FrozenTrial, settings: Mapping[str, BaseDistribution], score: float
+) -> optuna.trial.FrozenTrial | None:
+    """Return a trial of these dimensions with its score as the value; None if it is outside."""
+    try:
+        return optuna.trial.create_trial(
+            params=trial.params, distributions=dict(settings), value=score
+        )
+    except ValueError:
+        return None
 
 
 def _measured_score(trial: optuna.trial.FrozenTrial, objective: Objective) -> float:

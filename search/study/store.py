@@ -270,7 +270,7 @@ class StudyStore(RunState):
 
     def importance(self) -> dict[str, float]:
         """Return the share of the variance that each setting explains; see `importance_of`."""
-        return importance_of(self._study, list(distributions(self.space)), self.objective)
+        return importance_of(self._study, distributions(self.space), self.objective)
 
     # --- trials ----------------------------------------------------------------------
 

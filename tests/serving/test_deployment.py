@@ -78,6 +78,8 @@ def entry(**settings: Any) -> str:
     [
         ("job_queue_size=1_000", "must be an integer that Java reads .got '1_000'"),
         ("job_queue_size=3000000000", "must be an integer that Java reads"),
+        (f"job_queue_size={'9' * 5000}", "must be an integer that Java reads"),
+        (f"inference_address=http://h:{'9' * 5000}", "inference_address must be http://HOST:PORT"),
         ("job_queue_size= ten", "must be an integer that Java reads"),
         ("max_request_size=10 ", "must be an integer that Java reads"),
         ("number_of_netty_threads=$$THREADS$$", "the environment variable THREADS, which is not"),
@@ -257,6 +259,13 @@ def test_read_returns_lines_outside_configuration() -> None:
             {"-Djava.io.tmpdir", "TS_MODEL_SERVER_HOME"},
         ),
         ("debug=true\n", {}, {}, {"debug"}),
+        (
+            "",
+            dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS"), "²"),
+            {"environment": dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS"), "²")},
+            set(),
+        ),
+        (f"job_queue_size={'0' * 5000}7\n", {}, {"job_queue_size": 7}, set()),
         (entry(batchSize=8.7), {}, {"batch_size": 8}, set()),
         (entry(batchSize=4, batchDelay=3), {}, {"batch_size": 4}, {"batchDelay"}),
         (
@@ -395,6 +404,12 @@ def test_read_takes_numbers_below_one_of_the_archive_as_one() -> None:
             "TS_CONFIG_FILE is /etc/t: TorchServe reads that file",
         ),
         ("", {"MY-Q": "1"}, {}, "variables that no shell can set, left out: MY-Q"),
+        (
+            "vmargs=-Djava.io.tmpdir=/mnt\ndebug=false\n",
+            {},
+            {},
+            "servetune replaces in its own server: -Djava.io.tmpdir=/mnt, debug=false",
+        ),
         ("debug=TRUE\n", {}, {}, "debug is true: TorchServe then starts no workers"),
         ("vmargs=-DTS_DEBUG=true\n", {}, {}, "debug is true: TorchServe then starts no workers"),
         ("load_models=codegen.mar, zoo.mar\n", {}, {}, "TorchServe does not find ' zoo.mar'"),

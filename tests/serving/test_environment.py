@@ -19,6 +19,7 @@ from serving.errors import ConfigError
         ('{"Image": "x", "Environment": {"A": "1"}}', {"A": "1"}),
         ("A=a=b\n", {"A": "a=b"}),
         ('[{"name": "A", "value": "1"}, {"name": "B", "value": 2}]', {"A": "1", "B": "2"}),
+        ('[{"name": "Environment", "value": "live"}]', {"Environment": "live"}),
         ("my.app-name=1\nexport _B=2\n", {"my.app-name": "1", "_B": "2"}),
     ],
 )
@@ -60,6 +61,7 @@ def test_format_environment_is_read_back_and_by_a_shell(tmp_path: Path, text: st
         ("A = 1\n", "line 1 of the environment file is not NAME=value$"),
         ('{"A B": "1"}', "a variable without a valid name"),
         ('[{"value": "1"}]', "a variable without a valid name"),
+        ('[{"name": ["A"], "value": "1"}]', "a variable without a valid name"),
         ('[{"name": "A"}]', "variable A must be a text or a number .got NoneType"),
         ("[1]", "must be a list of objects with name and value"),
         ('{"A": }', "the environment file is not valid JSON"),

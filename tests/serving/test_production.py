@@ -11,7 +11,9 @@ from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.deployment import Deployment
 from serving.errors import ConfigError
+from serving.jvm import parse_jvm
 from serving.production import DeploymentTarget
+from serving.reading import start_lines
 from tests.serving.test_deployment import parse
 
 TUNED = ServerConfig(
@@ -64,6 +66,18 @@ def test_properties_text_is_idempotent(archive: Archive) -> None:
     assert DeploymentTarget(text).properties_text(TUNED, archive) == text
     without_settings = DeploymentTarget("# nothing\n").properties_text(ServerConfig(), archive)
     assert without_settings == f"# nothing\nload_models={archive.path.name}\n"
+
+
+def test_properties_text_keeps_the_folders_of_the_jvm(archive: Archive) -> None:
+    """The trials had others; the arguments beside them are tuned."""
+    base = "vmargs=-Xmx1g -Djava.io.tmpdir=/mnt -Dmodel_server_home=/opt -Dx=1 -DTS_DEBUG=true\n"
+    text = DeploymentTarget(base).properties_text(ServerConfig(jvm={"-Xmx": "2g"}), archive)
+    assert parse_jvm(start_lines(text)["vmargs"]) == {
+        "-DTS_DEBUG": "true",
+        "-Djava.io.tmpdir": "/mnt",
+        "-Dmodel_server_home": "/opt",
+        "-Xmx": "2g",
+    }
 
 
 def test_properties_text_replaces_1_by_true(archive: Archive) -> None:
@@ -249,6 +263,20 @@ def test_properties_text_changes_entries_of_both_models(archive: Archive, load_m
     if load_models != "load_models=echo.mar\n":  # Else, the base does not use the entry.
         kept = target.unmeasured(TWO, archive).models
         assert kept == {"zoo": {"response_timeout_s": 33}}
+
+
+@pytest.mark.parametrize(
+    ("load_models", "written"),
+    [
+        ("echo.mar, zoo.mar", "echo.mar, zoo.mar,zoo.mar"),
+        ("echo.mar,http://host/zoo.mar", "echo.mar,http://host/zoo.mar"),
+    ],
+)
+def test_properties_text_loads_what_torchserve_does_not_find(
+    archive: Archive, load_models: str, written: str
+) -> None:
+    target = DeploymentTarget(f"load_models={load_models}\n", others=(ZOO,))
+    assert javaproperties.loads(target.properties_text(TWO, archive))["load_models"] == written
 
 
 def target_of(text: str) -> Deployment:

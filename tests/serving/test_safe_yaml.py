@@ -64,11 +64,19 @@ def test_check_yaml_can_refuse_every_alias() -> None:
         check_yaml("a: &x 1\nb: *x", allow_aliases=False)
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: *none", "\0", "a: b: c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a: [", "a: *none", "\0", "a: b: c"),
+        *("a: 2026-13-45", "a: 0b_", "a: !!int x", "a: !!bool x", "a: !!timestamp x"),
+    ],
+)
 def test_load_yaml_reports_what_is_not_yaml(text: str) -> None:
     with pytest.raises(yaml.YAMLError) as caught:
         load_yaml(text)
     assert not isinstance(caught.value, LimitError)
+    with pytest.raises(yaml.YAMLError):
+        list(load_documents(text))
 
 
 def test_load_documents_yields_each_document() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,26 @@ def test_check_deployment_finds_that_a_snapshot_may_take_precedence(
     unit = tmp_path / "a.service"
     unit.write_text(f"[Service]\nExecStart=/usr/bin/torchserve {options}\n")
     assert ("snapshot" in problems(tmp_path, make_archive(tmp_path, name="a"))) is is_found
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "ExecStart=/opt/x/torchserve --start --foreground --ncs\nExecStop=/opt/x/torchserve --stop\n",
+        "ExecStart=\nExecStart=/opt/x/torchserve --start --foreground --ncs\n",
+        "ExecStart = /opt/x/torchserve --start --foreground --ncs\nExecStartPre=-/opt/x/y\n",
+        "ExecStart=/opt/x/torchserve \\\n  --start --foreground --ncs\n",
+    ],
+    ids=["stop", "reset", "spaces", "continued"],
+)
+def test_check_deployment_accepts_units_whose_commands_are_elsewhere(
+    tmp_path: Path, lines: str
+) -> None:
+    (tmp_path / "config.properties").write_text("load_models=a.mar\n")
+    (tmp_path / "a.service").write_text(f"[Service]\n{lines}")
+    found = problems(tmp_path, make_archive(tmp_path, name="a"))
+    assert not [what for what in found if "a.service" in what]
 
 
 def test_check_deployment_refuses_two_environments_of_sagemaker(outcome: Outcome) -> None:

@@ -126,6 +126,14 @@ def test_check_schemas_shows_no_value_of_a_variable(outcome: Outcome) -> None:
     assert "DB_PASSWORD" in found and "4711" not in found
 
 
+@pytest.mark.parametrize("key", ["apiVersion", "kind"])
+def test_check_schemas_finds_a_version_or_kind_that_is_no_text(outcome: Outcome, key: str) -> None:
+    folder = export_best(outcome, ExportFormat.KUBERNETES).folder
+    edit(folder / "poddisruptionbudget.yaml", key, value=[1])
+    found = problems(folder)
+    assert found == {"schema of poddisruptionbudget.yaml": f"{key} must be of the type string"}
+
+
 @pytest.mark.parametrize(
     ("file", "keys", "value"),
     [

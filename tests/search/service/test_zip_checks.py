@@ -71,6 +71,12 @@ def test_zip_problem_accepts_an_archive(tmp_path: Path) -> None:
     assert problem_of(make_archive(tmp_path).read_bytes()) is None
 
 
+@pytest.mark.parametrize("beyond", [0, 4, 5, 130, 257, 258, 259])
+def test_zip_problem_accepts_files_that_end_just_after_a_mebibyte(beyond: int) -> None:
+    """The last bytes are unpacked after all packed ones were read."""
+    assert problem_of(packed(("a", bytes((1 << 20) + beyond)))) is None
+
+
 def test_zip_problem_finds_a_bomb_with_a_small_listed_size() -> None:
     data = packed(("a", bytes(7_654_321)))
     for size in (10, 7_654_320, 7_654_322):

@@ -119,6 +119,7 @@ def test_load_spec_reports_all_mistakes_at_once(folder: Path) -> None:
         pytest.param("a: [", "is not valid YAML in line 1", id="unclosed list"),
         pytest.param("- 1", "is not a specification", id="not a mapping"),
         pytest.param("name: 2024-13-45", "is not valid YAML", id="invalid date"),
+        pytest.param("name: !!bool x", "is not valid YAML", id="invalid tag"),
         pytest.param(None, "cannot be read", id="missing file"),
     ],
 )

@@ -338,6 +338,9 @@ def test_store_widens_ranges_on_whose_edge_the_best_is_and_reports_it(tmp_path: 
     assert store.space.dimensions[1].high == 256, "the best recommended batch is 128"
     assert open_store(tmp_path, space).space == store.space
     assert any("range of batch_size was widened from 128 to 256" in n for n in store.notes)
+    store.tell(trial, result_for(request, 7.0))
+    measure(store, 8.0)
+    assert sum(store.importance().values()) == pytest.approx(1.0)
 
 
 def test_store_nominates_the_expected_best_when_the_search_ends(tmp_path: Path) -> None:
@@ -401,6 +404,13 @@ def test_importance_of_few_trials_warns_of_nothing(
     importance = store.importance()
     assert sum(importance.values()) == pytest.approx(1.0)
     assert not [warning for warning in recwarn if "less than 2 trials" in str(warning.message)]
+
+
+def test_importance_counts_a_baseline_outside_of_the_ranges(tmp_path: Path) -> None:
+    store = begun_store(tmp_path, baseline=ServerConfig(workers=77, batch_size=3))
+    for number in range(7):
+        measure(store, 10.0 + number)
+    assert sum(store.importance().values()) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
