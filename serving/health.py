@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,14 @@ from serving.oom import OomWatch
 #: PyTorch's message if an allocation on a GPU fails. TorchServe answers 503 and keeps running.
 GPU_MEMORY_MESSAGE = b"CUDA out of memory"
 _TRACEBACK = "Traceback (most recent call last)"
+#: Before what a worker printed, in a line of the log.
+_PRINTED = " MODEL_LOG - "
+#: Logged when a worker raised an error; its traceback follows.
+_DIED = "Backend worker process died"
+#: What a worker prints first.
+_BEGIN = ("s_name_part0=", "Listening on ")
+#: Lines of a traceback after which another one comes.
+_LINKS = ("Traceback", "During handling of", "The above exception")
 #: TorchServe restarts a worker whose model does not load for as long as it runs.
 MAX_LOAD_FAILURES = 2
 #: Logged when a worker exits that was started in place of another, whatever it printed.
@@ -166,9 +175,9 @@ class ServerHealth:
     # --- checks ----------------------------------------------------------------------
 
     @property
-    def has_traceback(self) -> bool:
-        """Whether the log has the traceback of a handler, if only before the lines of an error."""
-        return _TRACEBACK in self._log_path.read_text(errors="replace")
+    def traceback(self) -> str:
+        """The newest complete traceback of a worker in the log; see `worker_traceback`."""
+        return worker_traceback(self._log_path.read_text(errors="replace"))
 
     async def check_loading(self) -> None:
         """Raise ServerError if the workers cannot load the model."""
@@ -178,7 +187,7 @@ class ServerHealth:
                 FailureKind.OUT_OF_MEMORY, "the kernel killed a worker while it loaded the model"
             )
         log = self._log_path.read_text(errors="replace")
-        has_raised = log.count("Backend worker process died") >= MAX_LOAD_FAILURES
+        has_raised = log.count(_DIED) >= MAX_LOAD_FAILURES
         if has_raised or _STARTED_AGAIN in log:
             await asyncio.sleep(_LOG_DELAY_S)  # The reason is the last line of the traceback.
             raise self.error(
@@ -280,3 +289,17 @@ def _ending(status: int) -> str:
         if status < 0
         else f"exited with status {status}"
     )
+
+
+def worker_traceback(log: str) -> str:
+    """Return the newest complete traceback of a worker in a log; an empty text without one.
+
+    TorchServe before 0.11.0 often cuts it off.
+    """
+    for block in reversed(log.split(_DIED)[1:]):
+        printed = (line.split(_PRINTED, 1)[1] for line in block.splitlines() if _PRINTED in line)
+        text = "\n".join(takewhile(lambda line: not line.startswith(_BEGIN), printed)).strip()
+        last = text.rpartition("\n")[2]
+        if _TRACEBACK in text and not last.startswith((" ", *_LINKS)):
+            return text
+    return ""

@@ -397,8 +397,10 @@ class TorchServe:
         try:
             await self._health.check_loading()
         except ServerError as error:
-            if error.kind is not FailureKind.MODEL_NOT_LOADED or self._health.has_traceback:
+            if error.kind is not FailureKind.MODEL_NOT_LOADED:
                 raise
+            if traceback := self._health.traceback:
+                raise ServerError(error.kind, error.message, traceback) from None
             python, environment = self.site.installation.python, self.environment()
             for archive in self.site.archives:
                 if found := await load_error(archive, python, environment):

@@ -14,7 +14,7 @@ import pytest
 
 from servetune.errors import FailureKind
 from serving.errors import ServerError
-from serving.health import ServerHealth, memory_bytes
+from serving.health import ServerHealth, memory_bytes, worker_traceback
 
 
 @pytest.fixture
@@ -299,3 +299,32 @@ def test_check_workers_does_not_trust_a_process_id_alone(
         health._identities[worker.pid] += "0"
         with pytest.raises(ServerError, match=f"worker {worker.pid} exited"):
             health.check_workers([worker.pid])
+
+
+def worker_log(*lines: str) -> str:
+    """Return what a worker prints that dies and is started again, as TorchServe logs it."""
+    printed = ("Backend worker process died.", *lines, "Listening on addr: 1", "[PID]2")
+    return "".join(f"2026-01-01 [INFO ] W-9000-echo_1.0-stdout MODEL_LOG - {p}\n" for p in printed)
+
+
+CAUSE = ("Traceback (most recent call last):", '  File "h.py", line 1', "ImportError: no module")
+
+
+def test_worker_traceback_is_the_newest_complete_one() -> None:
+    text = "\n".join(CAUSE)
+    other = worker_log(CAUSE[0], CAUSE[1], "ValueError: an older one")
+    assert worker_traceback(other + worker_log(*CAUSE)) == text
+    assert worker_traceback(worker_log(*CAUSE) + worker_log(*CAUSE[:2])) == text, "cut off"
+    chained = worker_log(*CAUSE, "", "During handling of the above exception, another occurred:")
+    assert worker_traceback(worker_log(*CAUSE) + chained) == text, "cut off after the first"
+
+
+@pytest.mark.parametrize("lines", [(), CAUSE[:1], CAUSE[:2], ("a line of the handler",)])
+def test_worker_traceback_is_empty_without_a_complete_one(lines: tuple[str, ...]) -> None:
+    assert worker_traceback(worker_log(*lines)) == ""
+
+
+def test_worker_traceback_leaves_out_lines_of_the_server_in_between() -> None:
+    first, *rest = worker_log(*CAUSE).splitlines(keepends=True)
+    log = first + "2026-01-01 [WARN ] org.pytorch.serve.wlm - Worker died\n" + "".join(rest)
+    assert worker_traceback(log) == "\n".join(CAUSE)
