@@ -85,7 +85,9 @@ def plan(
         return
     console = create_console()
     console.print(f"{point.name}: {format_settings(point.config)}", soft_wrap=True)
-    table = Table("", f"for {rps:g} rps", "95 % interval", box=None)
+    table = Table(box=None)
+    for name in ("", f"for {rps:g} rps", "95 % interval"):
+        table.add_column(name, overflow="fold")
     for row in plan_rows(planned):
         table.add_row(*row)
     console.print(table)

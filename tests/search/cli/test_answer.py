@@ -55,6 +55,7 @@ def test_plan_prints_what_the_api_returns(
     out = capsys.readouterr().out
     row = next(line.split() for line in out.splitlines() if line.strip().startswith("replicas"))
     assert row[1] == str(planned.count)
+    assert "…" not in out, "no value is cut"
     assert "interval is not known" in out
 
 
