@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.real.conftest import ROOT
 from tests.stub import stub
 
@@ -37,6 +39,7 @@ def test_example_tunes_from_python(study: Callable[..., Path], tmp_path: Path) -
     assert len(output) == 4
 
 
+@pytest.mark.slow
 def test_example_compares_two_configs(study: Callable[..., Path], tmp_path: Path) -> None:
     spec = study()
     for name, batch in (("today", 1), ("candidate", 8)):

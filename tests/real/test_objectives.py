@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.real.conftest import servetune
 from tests.real.test_study import report, run_folder, trials
 
 
+@pytest.mark.slow
 def test_tune_finds_the_lowest_latency_at_a_rate(study: Callable[..., Path]) -> None:
     path = study(goal={"objective": "latency", "for_rps": 8.0})
     process = servetune("tune", path, "--plain")

@@ -63,6 +63,7 @@ async def screen(
         fleet.close()
 
 
+@pytest.mark.slow
 async def test_probes_agree_with_fresh_servers_and_leave_the_trial_alone(
     site: MakeSite, tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ async def test_torchserve_0_9_0_reports_the_error_of_a_handler_that_does_not_loa
     assert cause in caught.value.log
 
 
+@slow
 def test_tune_with_torchserve_0_9_0_ends_with_files_that_serve(
     interpreters: Callable[[str], Path], study: Callable[..., Path]
 ) -> None:
