@@ -431,7 +431,7 @@ def test_read_takes_numbers_below_one_of_the_archive_as_one() -> None:
             f"model_snapshot={SNAPSHOT.replace('1,', '0,', 1)}\n",
             {},
             {},
-            "modelCount is 0, with which",
+            "modelCount is 0, so that TorchServe loads no model",
         ),
         (
             f"model_snapshot={SNAPSHOT.replace('codegen.mar', 'x.mar')}\n",
