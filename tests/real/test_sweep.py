@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.real.conftest import end, servetune, wait_for
 
@@ -27,6 +28,7 @@ def sweep_of(study: Callable[..., Path], **sections: object) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_sweep_is_resumed_and_reported(study: Callable[..., Path]) -> None:
     path = sweep_of(study)
     process = servetune("sweep", path, "--plain")
