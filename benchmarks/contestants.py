@@ -16,8 +16,9 @@ from optuna.trial import Trial
 from scipy.stats.qmc import Sobol
 
 from search.environment import log_level
+from search.spec.dimension import Dimension
 from search.spec.sections import SearchSection
-from search.spec.space import Dimension, Space
+from search.spec.space import Space
 from search.study.observations import Telemetry
 from search.study.sampler import distributions
 from search.study.store import StudyStore

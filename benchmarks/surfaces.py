@@ -17,7 +17,8 @@ from benchmarks.kinds import draw_others, draw_parameters
 from benchmarks.machine import Machine
 from loadgen.rate.estimate import Estimate
 from loadgen.rate.short_loop import MAX_SHORT_S, short_loop_s
-from search.spec.space import Dimension, Space, build_space, torchserve_defaults
+from search.spec.dimension import Dimension
+from search.spec.space import Space, build_space, torchserve_defaults
 from search.study.observations import Telemetry
 from search.trial.server_probe import ServerProbe, ServerProbeRecord
 from servetune.errors import FailureKind

@@ -17,6 +17,7 @@ from loadgen.payloads import Payload, combine, read_payloads
 from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
 from search.spec.config_file import find_key_pair, read_config
+from search.spec.dimension import Dimension, split_model
 from search.spec.goal import GoalSection
 from search.spec.model_loads import model_problems, payloads_of
 from search.spec.other_models import add_models
@@ -32,7 +33,7 @@ from search.spec.sections import (
 )
 from search.spec.serving_section import ServingSection
 from search.spec.settings import SpaceSection
-from search.spec.space import Dimension, Space, essential_settings, split_model
+from search.spec.space import Space, essential_settings
 from search.spec.sweep import SweepSection
 from serving.archive import Archive
 from serving.config import ServerConfig

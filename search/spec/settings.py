@@ -16,17 +16,15 @@ from pydantic import (
 )
 
 from search.errors import SpecError, SpecProblem
+from search.spec.dimension import GROUPS, Dimension, model_dimension
 from search.spec.section import Section
 from search.spec.space import (
     DEFAULT_MODEL_SETTINGS,
     DEFAULT_SETTINGS,
-    GROUPS,
-    Dimension,
     Space,
     build_space,
     default_dimension,
     in_use_entries,
-    model_dimension,
 )
 from serving.config import MAX_SETTING, ServerConfig
 from serving.errors import ConfigError

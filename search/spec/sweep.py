@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from search.spec.dimension import Dimension
 from search.spec.section import Section
 from search.spec.settings import PointSection
-from search.spec.space import Dimension
 from search.spec.sweep_loads import SweepLoad
 
 

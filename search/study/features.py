@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.spec.space import Dimension, Space
+from search.spec.dimension import Dimension
+from search.spec.space import Space
 from search.study.observations import Point
 
 Floats = npt.NDArray[np.float64]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search.spec.space import Dimension, Space, setting_of
+from search.spec.dimension import Dimension, setting_of
+from search.spec.space import Space
 from search.trial.result import TrialResult
 
 #: A value of at least this share of the upper bound is on the edge.

@@ -30,7 +30,8 @@ from benchmarks.surfaces import (
     rank_correlation,
     read_recorded,
 )
-from search.spec.space import Dimension, Space, build_space
+from search.spec.dimension import Dimension
+from search.spec.space import Space, build_space
 from search.trial.server_probe import ProbeKind, ServerProbe
 from serving.config import ServerConfig
 

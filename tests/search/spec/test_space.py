@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from search.spec.space import Dimension, build_space, torchserve_defaults
+from search.spec.dimension import Dimension
+from search.spec.space import build_space, torchserve_defaults
 from serving.config import ServerConfig
 from serving.errors import ConfigError
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from search.spec.space import Dimension, Space
+from search.spec.dimension import Dimension
+from search.spec.space import Space
 from search.study.features import Features
 from search.study.gaussian_process import Data, GaussianProcess, Prior, _cholesky
 from serving.config import ServerConfig

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from loadgen.rate.estimate import Estimate
-from search.spec.space import Dimension, Space, build_space
+from search.spec.dimension import Dimension
+from search.spec.space import Space, build_space
 from search.study.probing import (
     distrusted_kinds,
     known_observations,

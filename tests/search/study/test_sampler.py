@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.spec.space import Dimension, Space, build_space
+from search.spec.dimension import Dimension
+from search.spec.space import Space, build_space
 from search.study.feasibility import Feasibility
 from search.study.observations import Observation
 from search.study.sampler import CapacitySampler

@@ -13,7 +13,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState as OptunaTrialState
 
 from loadgen.rate.goal import Depth
-from search.spec.space import Dimension, build_space
+from search.spec.dimension import Dimension
+from search.spec.space import build_space
 from search.study.ranking import finalists, rate_of
 from search.study.store import StudyStore
 from search.trial.objective import Objective

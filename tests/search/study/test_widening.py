@@ -2,7 +2,8 @@
 
 import pytest
 
-from search.spec.space import Dimension, build_space
+from search.spec.dimension import Dimension
+from search.spec.space import build_space
 from search.study.widening import edge_notes, memory_share, widened_highs
 from tests.results import trial_result
 
