@@ -17,13 +17,13 @@ from search.report.formatting import (
 )
 from search.report.goal_verdict import goal_certainty, goal_verdict
 from search.report.model_tables import mix_text
-from search.spec.space import torchserve_defaults
 from search.study.confirmation import Confirmation
 from search.study.diff import flat
 from search.study.estimates import REFERENCE
 from search.study.outcome import Outcome
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult
+from serving.defaults import torchserve_defaults
 
 #: The latency below the sustained rate is shown at the share closest to this one.
 _HALF_LOAD = 0.5

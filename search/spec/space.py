@@ -14,6 +14,7 @@ import numpy as np
 
 from search.spec.dimension import GROUPS, Dimension, model_dimension, setting_of, split_model
 from serving.config import MAX_SETTING, MODEL_KEYS, SETTINGS, THREAD_VARIABLES, ServerConfig
+from serving.defaults import torchserve_defaults
 from serving.environment import changes_speed
 from serving.errors import ConfigError
 from serving.properties import ESSENTIAL_KEYS, ESSENTIAL_MODEL_KEYS
@@ -267,25 +268,6 @@ class Space:
             for name, value in settings.items()
         }
         return self.nearest_point(**settings, **of_models, mkl_threads=threads)
-
-
-def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int]:
-    """Return the defaults of TorchServe 0.12.0 and torch on a host without a GPU.
-
-    Args:
-        cores: that the JVM counts, which respects a CPU quota.
-        threads: that torch starts, which respects CPU affinity only; `cores` if None.
-    """
-    return {
-        "workers": cores,
-        "batch_size": 1,
-        "max_batch_delay_ms": 100,
-        "netty_threads": 2 * cores,
-        "netty_client_threads": 2 * cores,
-        "mkl_threads": threads or cores,
-        "job_queue_size": 100,
-        "response_timeout_s": 120,
-    }
 
 
 def default_dimension(name: str, cores: int) -> Dimension:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loadgen.percent import format_percent
-from search.spec.space import torchserve_defaults
 from serving.config import THREAD_VARIABLES, ServerConfig
+from serving.defaults import torchserve_defaults
 from serving.metrics import ServerWindow
 
 #: Batches count as full from this share of the batch size.

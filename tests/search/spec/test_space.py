@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from search.spec.dimension import Dimension
-from search.spec.space import build_space, torchserve_defaults
+from search.spec.space import build_space
 from serving.config import ServerConfig
+from serving.defaults import torchserve_defaults
 from serving.errors import ConfigError
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
@@ -113,11 +114,6 @@ def test_recommended_points_are_in_the_space(cores: int) -> None:
     space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
     for point in space.recommended_points():
         assert space.values(space.config(point)) == point
-
-
-def test_torchserve_defaults_have_threads_of_affinity_and_workers_of_quota() -> None:
-    defaults = torchserve_defaults(cores=4, threads=96)
-    assert (defaults["workers"], defaults["netty_threads"], defaults["mkl_threads"]) == (4, 8, 96)
 
 
 def test_space_identity_knows_default_threads_under_quota() -> None:
