@@ -18,7 +18,8 @@ from benchmarks.machine import Machine
 from loadgen.rate.estimate import Estimate
 from loadgen.rate.short_loop import MAX_SHORT_S, short_loop_s
 from search.spec.dimension import Dimension
-from search.spec.space import Space, build_space
+from search.spec.space import Space
+from search.spec.space_building import build_space
 from search.study.observations import Telemetry
 from search.trial.server_probe import ServerProbe, ServerProbeRecord
 from servetune.errors import FailureKind

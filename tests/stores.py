@@ -8,7 +8,8 @@ from typing import Any
 import optuna
 import pytest
 
-from search.spec.space import Space, build_space
+from search.spec.space import Space
+from search.spec.space_building import build_space
 from search.study.store import StudyStore
 from search.trial.request import TrialRequest
 from tests.results import result_for

@@ -33,7 +33,8 @@ from search.spec.sections import (
 )
 from search.spec.serving_section import ServingSection
 from search.spec.settings import SpaceSection
-from search.spec.space import Space, essential_settings
+from search.spec.space import Space
+from search.spec.space_building import essential_settings
 from search.spec.sweep import SweepSection
 from serving.archive import Archive
 from serving.config import ServerConfig

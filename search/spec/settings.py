@@ -18,10 +18,10 @@ from pydantic import (
 from search.errors import SpecError, SpecProblem
 from search.spec.dimension import GROUPS, Dimension, model_dimension
 from search.spec.section import Section
-from search.spec.space import (
+from search.spec.space import Space
+from search.spec.space_building import (
     DEFAULT_MODEL_SETTINGS,
     DEFAULT_SETTINGS,
-    Space,
     build_space,
     default_dimension,
     in_use_entries,

@@ -31,7 +31,8 @@ from benchmarks.surfaces import (
     read_recorded,
 )
 from search.spec.dimension import Dimension
-from search.spec.space import Space, build_space
+from search.spec.space import Space
+from search.spec.space_building import build_space
 from search.trial.server_probe import ProbeKind, ServerProbe
 from serving.config import ServerConfig
 

@@ -8,7 +8,7 @@ from search.cli.main import run_command
 from search.cli.predict import _parsed
 from search.errors import CommandError
 from search.spec.dimension import Dimension
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.outcome import Outcome
 from search.study.reading import open_store
 from servetune.errors import ExitStatus

@@ -8,7 +8,7 @@ import pytest
 from search.errors import SpecError
 from search.spec.loading import load_spec
 from search.spec.preflight import HostFacts, preflight
-from search.spec.space import DEFAULT_SETTINGS
+from search.spec.space_building import DEFAULT_SETTINGS
 from tests.specifications import write_spec
 
 

@@ -4,45 +4,11 @@ import numpy as np
 import pytest
 
 from search.spec.dimension import Dimension
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from serving.config import ServerConfig
 from serving.defaults import torchserve_defaults
-from serving.errors import ConfigError
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
-
-
-def test_build_space_varies_six_settings_by_default() -> None:
-    assert [d.name for d in SPACE.dimensions] == [
-        "workers",
-        "batch_size",
-        "max_batch_delay_ms",
-        "netty_threads",
-        "netty_client_threads",
-        "mkl_threads",
-    ]
-    assert SPACE.common == ServerConfig(job_queue_size=1000)
-
-
-@pytest.mark.parametrize(
-    ("entries", "sentence"),
-    [
-        pytest.param({"properties.io_rati": 50}, "io_rati is not known", id="unknown property"),
-        pytest.param(
-            {"properties.ipex_enable": Dimension("", choices=("yes", "no"))},
-            "must be true or false",
-            id="choice of the wrong type",
-        ),
-        pytest.param(
-            {"environment.OMP_NUM_THREADS": 2},
-            "set the same thing",
-            id="environment variable in conflict with mkl_threads",
-        ),
-    ],
-)
-def test_build_space_refuses_a_setting_without_effect(entries: dict, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        build_space(entries, cores=2)
 
 
 def test_values_is_the_inverse_of_config() -> None:

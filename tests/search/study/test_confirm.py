@@ -12,7 +12,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from loadgen.rate.goal import Depth
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.confirm import confirm
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import VERIFICATION, Plan, Step

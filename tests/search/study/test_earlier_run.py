@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.earlier_run import EarlierRun, earlier_records
 from search.study.observations import Observation, Point
 

@@ -13,7 +13,8 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from search.spec.dimension import Dimension
 from search.spec.goal import GoalSection
-from search.spec.space import Space, build_space
+from search.spec.space import Space
+from search.spec.space_building import build_space
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import Plan
 from search.study.estimates import REFERENCE

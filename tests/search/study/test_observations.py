@@ -2,7 +2,7 @@
 
 import pytest
 
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.observations import observations_of
 from search.trial.result import TrialState
 from servetune.errors import FailureKind

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.machine import Machine
 from benchmarks.prediction import PredictionQuality, prediction_quality
 from benchmarks.surfaces import Simulated
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.observations import Observation
 from search.study.prediction import predict_rates
 

@@ -9,7 +9,8 @@ import pytest
 
 from loadgen.rate.estimate import Estimate
 from search.spec.dimension import Dimension
-from search.spec.space import Space, build_space
+from search.spec.space import Space
+from search.spec.space_building import build_space
 from search.study.probing import (
     distrusted_kinds,
     known_observations,

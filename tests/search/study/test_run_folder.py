@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import RunError
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.outcome import Outcome
 from search.study.run_folder import ResultReader, Run
 from search.trial.request import TrialOrigin
@@ -21,7 +21,7 @@ TRIALS, KILLS = 14, 10
 DRIVER = """
 import json, sys, time
 from pathlib import Path
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.run_folder import Run
 from search.study.tune_adapter import StudySearcher
 from search.trial.request import TrialRequest

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from search.spec.dimension import Dimension
-from search.spec.space import Space, build_space
+from search.spec.space import Space
+from search.spec.space_building import build_space
 from search.study.feasibility import Feasibility
 from search.study.observations import Observation
 from search.study.sampler import CapacitySampler

@@ -14,7 +14,7 @@ from optuna.trial import TrialState as OptunaTrialState
 
 from loadgen.rate.goal import Depth
 from search.spec.dimension import Dimension
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.ranking import finalists, rate_of
 from search.study.store import StudyStore
 from search.trial.objective import Objective

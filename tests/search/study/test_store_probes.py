@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.rate.estimate import Estimate
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.store import StudyStore
 from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest

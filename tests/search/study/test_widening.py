@@ -3,7 +3,7 @@
 import pytest
 
 from search.spec.dimension import Dimension
-from search.spec.space import build_space
+from search.spec.space_building import build_space
 from search.study.widening import edge_notes, memory_share, widened_highs
 from tests.results import trial_result
 

@@ -1,0 +1,42 @@
+"""Which settings of a space vary, and which entries are refused."""
+
+import pytest
+
+from search.spec.dimension import Dimension
+from search.spec.space_building import build_space
+from serving.config import ServerConfig
+from serving.errors import ConfigError
+
+
+def test_build_space_varies_six_settings_by_default() -> None:
+    space = build_space({"job_queue_size": 1000}, cores=2)
+    assert [d.name for d in space.dimensions] == [
+        "workers",
+        "batch_size",
+        "max_batch_delay_ms",
+        "netty_threads",
+        "netty_client_threads",
+        "mkl_threads",
+    ]
+    assert space.common == ServerConfig(job_queue_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        pytest.param({"properties.io_rati": 50}, "io_rati is not known", id="unknown property"),
+        pytest.param(
+            {"properties.ipex_enable": Dimension("", choices=("yes", "no"))},
+            "must be true or false",
+            id="choice of the wrong type",
+        ),
+        pytest.param(
+            {"environment.OMP_NUM_THREADS": 2},
+            "set the same thing",
+            id="environment variable in conflict with mkl_threads",
+        ),
+    ],
+)
+def test_build_space_refuses_a_setting_without_effect(entries: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build_space(entries, cores=2)
