@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from search.cli.main import run_command
 from search.errors import RunError
+from search.service.job_views import JobViews
 from search.service.jobs import JobStore
-from search.service.views import ViewBuilder
+from search.service.run_results import RunResults
 from search.study.run_folder import Run
 from servetune.errors import ServetuneError
 from tests.fuzzing import TIMEOUT_S, fuzz
@@ -267,7 +268,7 @@ def test_service_reads_any_files_of_a_job(
     before = {path: path.read_bytes() if path.is_file() else None for path in paths}
     paths[file].write_bytes(b"\n".join(lines))
     try:
-        view = ViewBuilder({}).job(job)
+        view = JobViews(RunResults(), {}).view(job)
         assert view.id == job.id and view.model_dump_json()
         assert job.is_active() in (True, False)
         store.records()

@@ -26,12 +26,15 @@ from search.service.demo import demo_specification
 from search.service.errors import RequestError
 from search.service.event_stream import EventStreams
 from search.service.job_queue import JobQueue, Line, requeue_job, stop_job
+from search.service.job_views import JobViews
 from search.service.jobs import Job, JobState, JobStore
 from search.service.metrics import JobMetrics
 from search.service.openapi import document
+from search.service.run_results import RunResults
 from search.service.sending import send_file, send_in_parts
 from search.service.slots import Slots
 from search.service.submission import accept, parse
+from search.service.trial_views import trial_detail_view, trial_view
 from search.service.uploads import read_submission, read_text
 from search.service.views import (
     CheckView,
@@ -41,9 +44,7 @@ from search.service.views import (
     JobsView,
     JobView,
     TrialsView,
-    ViewBuilder,
     WaitView,
-    trial_view,
 )
 from search.spec.loading import parse_spec
 from search.study.run_folder import Run
@@ -114,8 +115,9 @@ class Service:
 
     def __init__(self, store: JobStore, queue: JobQueue, options: ServiceOptions):
         self._store, self._queue, self._options = store, queue, options
-        self._views = ViewBuilder(options.links)
-        self._metrics = JobMetrics(store, self._views)
+        self._results = RunResults()
+        self._views = JobViews(self._results, options.links)
+        self._metrics = JobMetrics(store, self._results)
         self._access = Access(options.names, options.token)
         self._streams = EventStreams()
         self._submissions = Slots(_MAX_SUBMISSIONS, "submissions are read")
@@ -307,17 +309,17 @@ class Service:
     # --- results -----------------------------------------------------------------------
 
     async def _list_trials(self, request: web.Request) -> web.StreamResponse:
-        results = await self._read(self._views.results, self._job(request).run())
+        results = await self._read(self._results.read, self._job(request).run())
         return _json(TrialsView(trials=[trial_view(result) for result in results]))
 
     async def _show_trial(self, request: web.Request) -> web.StreamResponse:
         run = self._run(self._job(request))
         number = request.match_info["number"]
-        found = await self._read(self._views.results, run)
+        found = await self._read(self._results.read, run)
         results = {str(result.number): result for result in found}
         if number not in results:
             raise RequestError(404, f"the job has no finished trial {number!r}")
-        return _json(await self._read(self._views.trial, run, results[number]))
+        return _json(await self._read(trial_detail_view, run, results[number]))
 
     async def _stream_events(self, request: web.Request) -> web.StreamResponse:
         return await self._streams.send(self._job(request), request, _HEADERS)
@@ -395,7 +397,7 @@ class Service:
         return await self._read(lambda: self._job_view(job, self._queue.line()))
 
     def _job_view(self, job: Job, line: Line) -> JobView:
-        view = self._views.job(job, line.positions.get(job.id))
+        view = self._views.view(job, line.positions.get(job.id))
         if view.queue_position is None:
             return view
         waits = [

@@ -15,8 +15,9 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from search.service.bounded_cache import BoundedCache
 from search.service.jobs import Job, JobRecord, JobState, JobStore
-from search.service.views import BoundedCache, ViewBuilder
+from search.service.run_results import RunResults
 from search.study.ranking import best_of
 from search.trial.objective import Objective
 from search.trial.result import TrialResult, TrialState
@@ -68,8 +69,8 @@ def _label(state: TrialState) -> str:
 class JobMetrics(Collector):
     """Collects the metrics of all jobs. Not thread-safe."""
 
-    def __init__(self, store: JobStore, views: ViewBuilder):
-        self._store, self._views = store, views
+    def __init__(self, store: JobStore, results: RunResults):
+        self._store, self._results = store, results
         self._ended: BoundedCache[tuple[str, float | None], _Totals] = BoundedCache(_MAX_CACHED)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -160,7 +161,7 @@ class JobMetrics(Collector):
         try:
             run = job.run()
             objective = Objective.from_spec(run.specified()) if run else Objective()
-            totals = _Totals.of(self._views.results(run), objective)
+            totals = _Totals.of(self._results.read(run), objective)
         except (ServetuneError, OSError, ValueError):
             totals = _Totals()  # The list of jobs shows what is damaged.
         return self._ended.put(key, totals) if record.state.is_over else totals

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from search.service.job_views import JobViews
 from search.service.jobs import Job
-from search.service.views import ViewBuilder
+from search.service.run_results import RunResults
 from search.sinks.webhook import notify, read_secret
 from search.spec.sections import NotifySection
 
@@ -34,7 +35,7 @@ class Notifier:
         hooks = _hooks_of(job)
         if not hooks:
             return
-        view = ViewBuilder({}).job(job)
+        view = JobViews(RunResults(), {}).view(job)
         data: dict[str, Any] = {
             "job": job.id,
             "name": view.name,

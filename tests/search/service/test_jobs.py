@@ -13,9 +13,6 @@ import pytest
 from search.errors import RecordError
 from search.service.job_queue import JobQueue
 from search.service.jobs import JobState, JobStore
-from search.service.views import BoundedCache, ViewBuilder, links_of
-from search.study.run_folder import Run
-from serving.identity import process_identity
 from tests.search.service.conftest import (
     Client,
     FakeRunner,
@@ -65,29 +62,6 @@ async def test_damaged_end_is_the_loss_of_the_process(
     assert "its process was lost" in (job.record().reason or "")
 
 
-@pytest.mark.parametrize("file", ["spec.yaml", "trials.jsonl", "events.jsonl"])
-async def test_list_shows_other_jobs_beside_one_with_a_damaged_file(
-    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any], file: str
-) -> None:
-    job = await submit(client, store, {**spec, "confirm": {"rounds": 2}})
-    await wait_until_running(job, runner)
-    write_run(job)
-    run = job.run()
-    assert run is not None
-    path = job.folder / file if file == "events.jsonl" else run.folder / file
-    path.write_text('{"format_version": 99, "kind": "a"}\n')
-    for end in (None, JobState.FINISHED):
-        if end:
-            runner.end(job)
-            await wait_for_state(job, end)
-        answer = await client.get("/v1/jobs")
-        (view,) = (await answer.json())["jobs"]
-        if not end or file != "events.jsonl":
-            assert "format_version 99" in view["reason"]
-        assert view["state"] == ("finished" if end else "running")
-        assert (view["ended_s"] is not None) is bool(end)
-
-
 async def test_queue_continues_if_one_job_cannot_be_checked(
     store: JobStore, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,48 +104,6 @@ def test_job_store_removes_incomplete_submissions(store: JobStore) -> None:
     (incomplete.parent / "notes").mkdir()
     store.remove_incomplete()
     assert not incomplete.exists() and job.record() and (incomplete.parent / "notes").is_dir()
-
-
-def test_links_of_trusts_no_process_id_without_its_start(store: JobStore) -> None:
-    job = store.add(store.new_folder(), "a", {})
-    run = Run(job.folder)
-    identity = process_identity(os.getpid())
-    for process, links in (
-        (identity, {"TensorBoard": "http://127.0.0.1:1"}),
-        (f"{os.getpid()} 1", {}),
-        (os.getpid(), {}),
-        (str(os.getpid()), {}),
-    ):
-        entry = {"TensorBoard": {"url": "http://127.0.0.1:1", "process": process}}
-        (run.folder / "dashboards.json").write_text(json.dumps(entry))
-        assert links_of(run) == links
-
-
-def test_bounded_cache_forgets_the_entry_that_was_not_used_longest() -> None:
-    cache: BoundedCache[str, int] = BoundedCache(2)
-    cache.put("a", 1)
-    cache.put("b", 2)
-    assert cache.get("a") == 1
-    cache.put("c", 3)
-    assert cache.get("b") is None and cache.get("a") == 1 and cache.get("c") == 3
-    cache.put("c", 4)
-    assert len(cache) == 2 and cache.get("c") == 4
-
-
-async def test_view_builder_keeps_a_bounded_number_of_jobs(
-    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
-) -> None:
-    jobs = [await submit(client, store, {**spec, "name": f"job{n}"}) for n in range(5)]
-    for job in jobs:
-        await wait_until_running(job, runner)
-        write_run(job)
-        runner.end(job)
-        await wait_for_state(job, JobState.FINISHED)
-    views = ViewBuilder({}, max_jobs=2, max_runs=2)
-    for _ in range(2):
-        for job in jobs:
-            assert views.job(job).progress.trials_done == 2
-    assert len(views._readers) == len(views._ended_jobs) == 2 and len(views._parsed) <= 4
 
 
 async def test_service_opens_no_study_in_the_event_loop(
