@@ -24,9 +24,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from rich.console import Console
 from rich.table import Table
 
-from search.service.app import Service, ServiceOptions
+from search.service.app import Service
 from search.service.job_queue import JobQueue, ProcessStatus
 from search.service.jobs import Job, JobState, JobStore
+from search.service.options import ServiceOptions
 from search.study.observer import EventObserver
 from search.study.run_folder import Run
 from search.trial.request import TrialOrigin, TrialRequest

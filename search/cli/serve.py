@@ -85,11 +85,12 @@ def _run_service(
 ) -> None:
     from aiohttp import web
 
-    from search.service.access import host_names
-    from search.service.app import KEEP_ALIVE_S, Service, ServiceOptions, read_token
+    from search.service.access import host_names, read_token
+    from search.service.app import KEEP_ALIVE_S, Service
     from search.service.job_queue import JobQueue
     from search.service.jobs import JobState, JobStore
     from search.service.notifications import Notifier
+    from search.service.options import ServiceOptions
     from search.service.ray_jobs import LocalCluster, RayJobs
 
     folder = folder.expanduser().resolve()

@@ -7,10 +7,13 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from search.cluster.ray_token import create_secret_file
+from search.errors import ServiceError
 from search.service.errors import RequestError
 
 #: Paths without a secret; the page among them asks for the token itself.
@@ -30,6 +33,19 @@ def host_names(bound: str, names: Iterable[str] = ()) -> frozenset[str]:
     if bound in _WILDCARDS:
         known |= {socket.gethostname(), socket.getfqdn()}
     return frozenset(name.lower() for name in known)
+
+
+def read_token(root: Path) -> str:
+    """Return the token in this folder; the first start creates it, readable only by its owner.
+
+    Raises:
+        ServiceError: the file is empty.
+    """
+    path = root / "token"
+    create_secret_file(path)
+    if token := path.read_text().strip():
+        return token
+    raise ServiceError(f"{path} is empty; delete it and restart the service for a new token")
 
 
 class Access:

@@ -22,9 +22,10 @@ from PIL import Image, ImageChops
 from playwright.async_api import Browser, Page, async_playwright
 
 from search.report.summary import write_report
-from search.service.app import Service, ServiceOptions
+from search.service.app import Service
 from search.service.job_queue import JobQueue, ProcessStatus
 from search.service.jobs import Job, JobState, JobStore
+from search.service.options import ServiceOptions
 from search.study.budget import INTERRUPTED
 from search.study.observer import EventObserver
 from search.study.progress import Progress, so_far, trying

@@ -222,7 +222,7 @@ async def test_form_is_filled_with_the_bundled_model(
         model = {"archive": str(root / "echo.mar"), "requests": str(root / "requests.jsonl")}
         return yaml.safe_dump({"name": "bundled-model", "model": model, "search": {"trials": 9}})
 
-    monkeypatch.setattr("search.service.app.demo_specification", specification)
+    monkeypatch.setattr("search.service.job_handlers.demo_specification", specification)
     await page.get_by_role("link", name="New job").click()
     await page.get_by_label("Model archive").set_input_files(root / "requests.jsonl")
     await page.get_by_role("button", name="Try it with the bundled model").click()
@@ -244,7 +244,7 @@ async def test_form_reports_that_the_bundled_model_cannot_be_built(
     def fail(folder: Path) -> str:
         raise DemoError("the bundled model needs transformers")
 
-    monkeypatch.setattr("search.service.app.demo_specification", fail)
+    monkeypatch.setattr("search.service.job_handlers.demo_specification", fail)
     await page.get_by_role("link", name="New job").click()
     button = page.get_by_role("button", name="Try it with the bundled model")
     await button.click()

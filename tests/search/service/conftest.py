@@ -11,9 +11,10 @@ import pytest
 import yaml
 from aiohttp.test_utils import TestClient, TestServer
 
-from search.service.app import Service, ServiceOptions
+from search.service.app import Service
 from search.service.job_queue import JobQueue, ProcessStatus
 from search.service.jobs import Job, JobState, JobStore
+from search.service.options import ServiceOptions
 from search.spec.loading import parse_spec
 from search.study.driver import create_run
 from search.study.observer import EventObserver

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from search.service.access import Access, host_names
-from search.service.app import Service, ServiceOptions
+from search.errors import ServiceError
+from search.service.access import Access, host_names, read_token
+from search.service.app import Service
 from search.service.job_queue import JobQueue
 from search.service.jobs import JobStore
+from search.service.options import ServiceOptions
 from tests.search.service.conftest import Client
 
 
@@ -109,3 +111,15 @@ async def raw_status(client: Client, request: bytes) -> int:
     line = await asyncio.wait_for(reader.readline(), 120)
     writer.close()
     return int(line.split()[1])
+
+
+def test_read_token_creates_a_private_file_once(tmp_path: Path) -> None:
+    token = read_token(tmp_path)
+    assert len(token) > 30 and read_token(tmp_path) == token
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_read_token_refuses_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "token").touch()
+    with pytest.raises(ServiceError, match="is empty; delete it"):
+        read_token(tmp_path)

@@ -12,9 +12,7 @@ import pytest
 import yaml
 from aiohttp import FormData
 
-from search.errors import ServiceError
 from search.export.files import export
-from search.service.app import read_token
 from search.service.job_queue import ProcessStatus
 from search.service.jobs import JobState, JobStore
 from tests.search.service.conftest import (
@@ -241,15 +239,3 @@ async def test_api_rejects_requests_from_pages_of_other_origins(client: Client) 
 async def test_api_answers_404_for_unknown_job(client: Client, name: str) -> None:
     answer = await client.get(f"/v1/jobs/{name}/trials")
     assert answer.status == 404 and "error" in await answer.json()
-
-
-def test_read_token_creates_a_private_file_once(tmp_path: Path) -> None:
-    token = read_token(tmp_path)
-    assert len(token) > 30 and read_token(tmp_path) == token
-    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
-
-
-def test_read_token_refuses_an_empty_file(tmp_path: Path) -> None:
-    (tmp_path / "token").touch()
-    with pytest.raises(ServiceError, match="is empty; delete it"):
-        read_token(tmp_path)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from aiohttp import FormData, web
 
-from search.service import app, event_stream, sending, uploads
+from search.service import event_stream, job_handlers, sending, uploads
 from search.service.event_stream import EventStreams
 from search.service.jobs import Job, JobState, JobStore
 from tests.search.service.conftest import (
@@ -333,7 +333,7 @@ async def test_service_answers_while_it_reads_a_specification(
         assert may_end.wait(120)
         return {}
 
-    monkeypatch.setattr(app, "parse", read)
+    monkeypatch.setattr(job_handlers, "parse", read)
     task = asyncio.ensure_future(client.post(path, data=b"name: a"))
     assert await asyncio.to_thread(reading.wait, 120)
     assert (await client.get("/v1/jobs")).status == 200

@@ -13,10 +13,11 @@ from hypothesis.strategies import DrawFn, SearchStrategy, composite
 from schemathesis.core.errors import InvalidSchema
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from search.service.app import Service, ServiceOptions
+from search.service.app import Service
 from search.service.job_queue import JobQueue
 from search.service.jobs import JobStore
 from search.service.openapi import document
+from search.service.options import ServiceOptions
 from tests.search.service.conftest import TOKEN, FakeRunner
 from tests.specifications import make_model_files
 
@@ -34,7 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     service = Service(store, queue, ServiceOptions((root,), TOKEN, max_request_bytes=1 << 20))
     # Building the bundled model takes longer than schemathesis waits.
     patch = pytest.MonkeyPatch()
-    patch.setattr("search.service.app.demo_specification", lambda folder: "name: demo\n")
+    patch.setattr("search.service.job_handlers.demo_specification", lambda folder: "name: demo\n")
     loop, started = asyncio.new_event_loop(), threading.Event()
     addresses: list[str] = []
 
