@@ -11,9 +11,9 @@ from statistics import mean
 from loadgen.percent import format_percent
 from loadgen.rate.pace import Pace
 from search.spec.schema import StudySpec
-from search.study.confirm import verifications
 from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import VERIFICATION, Plan, Step
+from search.study.confirmation_plan import VERIFICATION, Plan
+from search.study.confirmation_steps import Step, next_curves, next_round, verifications
 from search.study.estimates import REFERENCE
 from search.study.race import RaceRules
 from search.study.ranking import RATE, finalists, reference_of
@@ -105,9 +105,9 @@ class Budget:
             return None
         stored = self._store.visits(confirmation.plan.name)
         steps = (
-            confirmation.next_round(stored),
+            next_round(confirmation, stored),
             *verifications(confirmation),
-            *confirmation.next_curves(),
+            *next_curves(confirmation),
         )
         may_start = any(step is not None and self.may_start_step(step) for step in steps)
         return confirmation if may_start else None

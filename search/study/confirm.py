@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Plan, Step
+from search.study.confirmation_plan import Plan
+from search.study.confirmation_steps import Step, next_curves, next_round, verifications
 from search.study.visits import VisitStore
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
@@ -39,11 +40,11 @@ async def confirm(
 
     def next_step() -> Step | None:
         confirmation = read()
-        curves = sorted(confirmation.next_curves(), key=expected_s)
+        curves = sorted(next_curves(confirmation), key=expected_s)
         steps = (*verifications(confirmation), *curves)
         return next((step for step in steps if may_start(step)), None)
 
-    while (step := read().next_round(store.visits(plan.name))) and may_start(step):
+    while (step := next_round(read(), store.visits(plan.name))) and may_start(step):
         await carry_out(step)
     while step := next_step():
         await carry_out(step)
@@ -56,9 +57,3 @@ def confirming(step: Step) -> str:
     if step.is_verification:
         return "verifying that the winner sustains its rate, and measuring its latency"
     return "measuring the best configurations again in fresh servers: one result may be luck"
-
-
-def verifications(confirmation: Confirmation) -> list[Step]:
-    """Return the verifications that may come next: all that are missing, or that of the leader."""
-    steps = (confirmation.next_verification(), confirmation.next_verification(leader_only=True))
-    return [step for step in steps if step is not None]

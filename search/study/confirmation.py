@@ -1,4 +1,4 @@
-"""What the measurements of a confirmation show, and what comes next. Pure."""
+"""What the measurements of a confirmation show. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.study.confirmation_plan import VERIFICATION, Plan, Step
+from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.estimates import REFERENCE, Estimates
 from search.study.intervals import Interval
 from search.study.noise import Variance
@@ -115,37 +115,6 @@ class Confirmation:
             rates,
         )
 
-    # --- what comes next -------------------------------------------------------------
-
-    def next_round(self, stored: StoredVisits) -> Step | None:
-        """Return the visits of the next round that are missing; None if the race is over."""
-        measured = stored.get(str(self.race.rounds), {})
-        requests = [self.plan.visit(index) for index in self.race.due()]
-        missing = tuple(r for r in requests if r.config.digest not in measured)
-        return Step(str(self.race.rounds), self.race.rounds, missing) if requests else None
-
-    def next_verification(self, leader_only: bool = False) -> Step | None:
-        """Return the verifications that are missing; None if there are none.
-
-        Verified are the leader and the finalists that are tied with it, whose latencies decide.
-
-        Args:
-            leader_only: return that of the leader alone, if there is no time for the others.
-        """
-        if not self.rounds:
-            return None
-        leader = self._leader
-        verified = self.verified.get(leader)
-        if verified and verified.latency.comparison_p99_s is None and self._sustains(leader):
-            leader_only = True  # Its latency cannot be compared any more.
-        wanted = [leader] if leader_only else [leader, *self._tied]
-        missing = tuple(
-            self.plan.verification(index, is_compared=len(wanted) > 1)
-            for index in wanted
-            if index not in self.verified
-        )
-        return Step(VERIFICATION, self.race.rounds, missing) if missing else None
-
     @property
     def missing_curves(self) -> list[int]:
         """The configurations beside the winner whose latency below their rate is not measured.
@@ -157,29 +126,13 @@ class Confirmation:
         served = self.rate_estimates.visit_count
         return [i for i in wanted if i != self.winner and i not in self.verified and served(i)]
 
-    def next_curves(self) -> list[Step]:
-        """Return a step for each of the missing curves; none before the leader is verified."""
-        if self._leader not in self.verified:
-            return []
-        return [
-            Step(
-                VERIFICATION,
-                self.race.rounds,
-                (self.plan.verification(index, is_compared=False),),
-                is_curve=True,
-            )
-            for index in self.missing_curves
-        ]
-
-    # --- what was found --------------------------------------------------------------
-
     @property
     def visit_count(self) -> int:
         """The number of visits in complete rounds."""
         return sum(len(visits) for visits in self.rounds)
 
     @property
-    def _leader(self) -> int:
+    def leader(self) -> int:
         """The finalist with the highest rate, or the reference if none is faster."""
         leader, estimates = self.race.best(), self.race.estimates
         ratio = self.race.ratio_to_reference(leader)
@@ -189,9 +142,9 @@ class Confirmation:
         return REFERENCE if is_slower or not estimates.visit_count(leader) else leader
 
     @property
-    def _tied(self) -> list[int]:
+    def tied(self) -> list[int]:
         """The finalists that may win in place of the leader, by a lower latency."""
-        leader = self._leader
+        leader = self.leader
         if leader == REFERENCE:
             return []
         tied = []
@@ -212,16 +165,16 @@ class Confirmation:
         lowest latency, with the least memory; for the least memory, with the fewest workers, then
         with the lowest p99 latency.
         """
-        leader = self._leader
+        leader = self.leader
         able = {
             index: preference
-            for index in (leader, *self._tied)
+            for index in (leader, *self.tied)
             if (result := self.verified.get(index))
             and result.sustained_rps
             and (preference := self._preference(result)) is not None
         }
         # The leader's figures must be known: otherwise nothing is compared.
-        if not able or (leader not in able and self._sustains(leader)):
+        if not able or (leader not in able and self.sustains(leader)):
             return leader
         lowest = min(first for first, _ in able.values())
         tied = [i for i, (first, _) in able.items() if first <= lowest * (1 + SAME_FIGURE)]
@@ -243,7 +196,8 @@ class Confirmation:
             return memory_mb, target.p99_s
         return float(workers_of(result)), target.p99_s
 
-    def _sustains(self, index: int) -> bool:
+    def sustains(self, index: int) -> bool:
+        """Return whether a configuration sustains a rate, or was not verified."""
         result = self.verified.get(index)
         return result is None or bool(result.sustained_rps)
 

@@ -1,4 +1,4 @@
-"""The configurations that a confirmation measures, and its steps. Pure."""
+"""The configurations that a confirmation measures. Pure."""
 
 from __future__ import annotations
 
@@ -104,26 +104,3 @@ class Plan:
         """
         request = replace(self.requests[index], depth=Depth.FULL, latency_curve=True)
         return request if is_compared else replace(request, comparison_rps=None)
-
-
-@dataclass(frozen=True)
-class Step:
-    """The measurements that come next.
-
-    Attributes:
-        stage: the number of the round, or `VERIFICATION`.
-        round_number: from 0; a verification follows the last round.
-        requests: in order, without what was measured before.
-        is_curve: whether a configuration is verified only for the latency below its rate, on which
-            nothing depends.
-    """
-
-    stage: str
-    round_number: int
-    requests: tuple[TrialRequest, ...]
-    is_curve: bool = False
-
-    @property
-    def is_verification(self) -> bool:
-        """Whether the sustained rates are verified."""
-        return self.stage == VERIFICATION

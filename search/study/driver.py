@@ -30,7 +30,7 @@ from search.spec.schema import StudySpec
 from search.study.budget import INTERRUPTED, Budget
 from search.study.confirm import confirm, confirming
 from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Step
+from search.study.confirmation_steps import Step
 from search.study.diff import changes
 from search.study.noise_history import (
     NoiseEntry,

@@ -8,7 +8,8 @@ import pytest
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
 from search.study.budget import Budget, confirmation_plan, trials_since_improvement
-from search.study.confirmation_plan import VERIFICATION, Plan, Step
+from search.study.confirmation_plan import VERIFICATION, Plan
+from search.study.confirmation_steps import Step
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
 from servetune.errors import FailureKind

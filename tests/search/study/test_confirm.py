@@ -15,7 +15,8 @@ from loadgen.rate.goal import Depth
 from search.spec.space_building import build_space
 from search.study.confirm import confirm
 from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import VERIFICATION, Plan, Step
+from search.study.confirmation_plan import VERIFICATION, Plan
+from search.study.confirmation_steps import Step
 from search.study.noise import Variance
 from search.study.race import RaceRules
 from search.study.store import StudyStore

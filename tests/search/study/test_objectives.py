@@ -17,6 +17,7 @@ from search.spec.space import Space
 from search.spec.space_building import build_space
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import Plan
+from search.study.confirmation_steps import next_round, next_verification
 from search.study.estimates import REFERENCE
 from search.study.race import RaceRules
 from search.study.ranking import closest_of, reference_of
@@ -163,7 +164,7 @@ async def test_confirmation_compares_what_is_optimized(section: dict[str, Any]) 
     rules = RaceRules(6)
     confirmation = Confirmation.read(stored, plan, rules)
     for _ in range(20):
-        step = confirmation.next_round(stored) or confirmation.next_verification()
+        step = next_round(confirmation, stored) or next_verification(confirmation)
         if step is None:
             break
         for request in step.requests:
