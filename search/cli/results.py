@@ -42,7 +42,9 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """
     outcome = _read_outcome(run)
     if as_json:
-        best, reference = outcome.best, outcome.reference
+        from search.study.confirmation_summary import confirmation_summary
+
+        best, reference, found = outcome.best, outcome.reference, outcome.confirmation
         data = {
             "run": outcome.run.folder.name,
             "ended": outcome.reason,
@@ -53,7 +55,7 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
                 {"trial": result.number, "misses": [str(shortfall) for shortfall in missed]}
                 for result, missed in outcome.closest
             ],
-            "confirmation": outcome.confirmation.summary() if outcome.confirmation else None,
+            "confirmation": confirmation_summary(found) if found else None,
             "importance": dict(outcome.importance),
             "trials": [result.to_dict() for result in outcome.results],
         }

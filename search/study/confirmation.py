@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.estimates import REFERENCE, Estimates
@@ -283,57 +282,6 @@ class Confirmation:
         winner = self.winner
         return self.sustained(winner) is not None and not self.race.estimates.failures.get(winner)
 
-    def summary(self) -> dict[str, Any]:
-        """Return plain JSON data; the first configuration is the reference."""
-        names = [f"trial {request.number}" for request in self.plan.requests]
-        race, winner = self.race, self.winner
-        return {
-            "winner": names[winner],
-            "rounds": race.rounds,
-            "visits": self.visit_count,
-            "first_estimating_round": race.first_round(winner),
-            "method": "paired" if race.estimates.is_paired else "Welch",
-            "noise": {
-                "sd": race.estimates.variance.value**0.5,
-                "dof": race.estimates.variance.dof,
-                "prior_sd": self.prior.value**0.5 if self.prior else None,
-                "prior_dof": self.prior.dof if self.prior else None,
-            },
-            "objective": self.plan.objective.kind,
-            "ratio_to_reference": _bounds(self.ratio),
-            "score_ratio_to_reference": _bounds(self.score_ratio),
-            "sustained_rps": _bounds(self.sustained(winner)),
-            "capacity_rps": _bounds(self.prediction(winner)),
-            "finalists": [
-                {
-                    "config": names[c.index],
-                    "ratio_to_winner": _bounds(c.ratio),
-                    "dropped_after": c.drop.rounds if c.drop else None,
-                    "differs": c.differs,
-                    "indistinguishable": c.is_indistinguishable,
-                }
-                for c in self.comparisons
-            ],
-            "configs": [
-                {
-                    "config": name,
-                    "capacity_rps": [
-                        visit_rps(visits[index], self.plan.objective) if index in visits else None
-                        for visits in self.rounds
-                    ],
-                    "verified": self.verified[index].to_dict() if index in self.verified else None,
-                    "results": [v[index].to_dict() for v in self.rounds if index in v],
-                }
-                for index, name in enumerate(names)
-            ],
-        }
-
 
 def _stages(stored: StoredVisits) -> Sequence[str]:
     return sorted(stored, key=lambda stage: (len(stage), stage))
-
-
-def _bounds(interval: Interval | None) -> dict[str, float] | None:
-    if interval is None:
-        return None
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}

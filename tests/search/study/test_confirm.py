@@ -17,6 +17,7 @@ from search.study.confirm import confirm
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.confirmation_steps import Step
+from search.study.confirmation_summary import confirmation_summary
 from search.study.noise import Variance
 from search.study.race import RaceRules
 from search.study.store import StudyStore
@@ -279,7 +280,7 @@ def test_confirmation_uses_prior_of_the_visited_host(store: StudyStore) -> None:
 
 
 def test_confirmation_summary_is_plain_data(store: StudyStore) -> None:
-    summary = run(store, plan_for(store), Host()).summary()
+    summary = confirmation_summary(run(store, plan_for(store), Host()))
     data = json.loads(json.dumps(summary))
     assert data["winner"] == "trial 2" and data["configs"][0]["config"] == "trial 0"
     low, mean, high = (data["ratio_to_reference"][key] for key in ("low", "mean", "high"))

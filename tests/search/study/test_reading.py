@@ -12,6 +12,7 @@ from search.errors import RunError
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.loading import load_spec
 from search.study.confirmation_plan import VERIFICATION, Plan
+from search.study.confirmation_summary import confirmation_summary
 from search.study.driver import create_run
 from search.study.noise_history import NoiseEntry, NoiseHistory, host_key, write_history
 from search.study.outcome import Outcome
@@ -142,7 +143,7 @@ def test_read_outcome_restores_confirmation_without_study(outcome: Outcome) -> N
     (outcome.run.folder / "study.db").unlink()
     after = read_outcome(outcome.run)
     assert after.confirmation is not None and after.chosen == before.chosen
-    assert after.confirmation.summary() == before.confirmation.summary()
+    assert confirmation_summary(after.confirmation) == confirmation_summary(before.confirmation)
     assert after.best == before.best and after.reference == before.reference
 
 
