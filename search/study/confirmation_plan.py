@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from loadgen.rate.goal import Depth
-from search.study.ranking import RATE, figures_of, finalists, rate_of
+from search.spec.schema import StudySpec
+from search.study.ranking import RATE, figures_of, finalists, rate_of, reference_of
 from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
@@ -104,3 +105,20 @@ class Plan:
         """
         request = replace(self.requests[index], depth=Depth.FULL, latency_curve=True)
         return request if is_compared else replace(request, comparison_rps=None)
+
+
+def plan_confirmation(
+    spec: StudySpec, results: list[TrialResult], nominated: Sequence[str] = ()
+) -> Plan | None:
+    """Return the plan of the confirmation; None if there is nothing to confirm.
+
+    Args:
+        nominated: digests of the configurations to confirm first; see `finalists`.
+    """
+    reference = reference_of(results)
+    if spec.confirm is None or not spec.confirmation_rounds or reference is None:
+        return None
+    objective = Objective.of(spec.goal)
+    if not finalists(results, 1, objective=objective):
+        return None
+    return Plan.of(results, reference, spec.confirm.finalists, nominated, objective)

@@ -279,7 +279,7 @@ async def _confirm(
                 lambda: read() or pending,
                 budget.may_start_step,
                 measure,
-                budget.expected_s,
+                budget.confirmation_time.expected_s,
             )
         )
         while not task.done():

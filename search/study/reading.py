@@ -10,9 +10,8 @@ from pathlib import Path
 
 from search.errors import RecordError, RunError, first_line
 from search.spec.schema import StudySpec
-from search.study.budget import confirmation_plan
 from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Plan
+from search.study.confirmation_plan import Plan, plan_confirmation
 from search.study.noise import Variance
 from search.study.noise_history import NoiseHistory, host_key, read_history
 from search.study.outcome import Outcome
@@ -93,7 +92,7 @@ def outcome_of(
 ) -> Outcome:
     """Return the outcome of a run whose store is open."""
     results = store.results
-    plan = confirmation_plan(spec, results, store.nominated)
+    plan = plan_confirmation(spec, results, store.nominated)
     confirmation = confirmation_reader(run, spec)(store.visits(plan.name), plan) if plan else None
     return Outcome(
         run=run,

@@ -7,14 +7,13 @@ import pytest
 
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
-from search.study.budget import Budget, confirmation_plan, trials_since_improvement
-from search.study.confirmation_plan import VERIFICATION, Plan
+from search.study.budget import Budget
+from search.study.confirmation_plan import VERIFICATION, Plan, plan_confirmation
 from search.study.confirmation_steps import Step
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
-from tests.results import trial_result, visit_for
+from tests.results import visit_for
 from tests.specifications import make_model_files, write_spec
 from tests.stores import begun_store, measure
 
@@ -93,7 +92,7 @@ def confirming_store(
     store = store_for(folder, spec)
     for rps in (slowest_rps, 20.0):
         measure(store, rps, duration_s=50.0, phases_s={"start": 8.0, "stop": 2.0})
-    plan = confirmation_plan(spec, store.results)
+    plan = plan_confirmation(spec, store.results)
     assert plan is not None
     return spec, store, plan
 
@@ -159,7 +158,7 @@ def test_budget_starts_a_latency_curve_only_if_it_ends_in_time(folder: Path) -> 
     visit_round(store, plan, 0, duration_s=5.0)
     # At 10 rps, without a window at the comparison rate: 1.3 × (5 s and 11.7 s of windows).
     curve = Step(VERIFICATION, 1, (plan.verification(0, is_compared=False),), is_curve=True)
-    assert Budget(spec, store).expected_s(curve) == pytest.approx(16.7, abs=0.1)
+    assert Budget(spec, store).confirmation_time.expected_s(curve) == pytest.approx(16.7, abs=0.1)
     store.record_spent(600 - 22.0)
     assert Budget(spec, store).may_start_step(curve)
     store.record_spent(600 - 21.0)
@@ -220,26 +219,6 @@ def test_budget_excludes_limited_number_of_host_failures_from_trials(folder: Pat
     for _ in range(11):
         measure(store, cause="trial process lost", host_fault=True)
     assert not budget.may_start_trial() and budget.reason == "all 2 trials were run"
-
-
-@pytest.mark.parametrize(
-    ("rates", "since"),
-    [
-        pytest.param([], 0, id="no trial"),
-        pytest.param([10, 20, 30], 0, id="each trial is better"),
-        pytest.param([10, 20, 20.5, 21, 19], 3, id="a difference within the width is noise"),
-        pytest.param([10, 20, None, 20.5, 40], 0, id="a failure is no improvement"),
-        pytest.param([10, 20, 15, None], 2, id="a failure counts as a trial"),
-    ],
-)
-def test_trials_since_improvement_counts_trials_without_significant_gain(
-    rates: list[float | None], since: int
-) -> None:
-    results = [
-        trial_result(n, rate, ServerConfig(workers=n + 1), TrialOrigin.SAMPLED)
-        for n, rate in enumerate(rates)
-    ]
-    assert trials_since_improvement(results, 0.05) == since
 
 
 @pytest.mark.parametrize(
