@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Collection, Mapping, Sequence
@@ -16,22 +14,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import aiohttp
-
 from servetune.errors import FailureKind
-from serving import supervisor
 from serving.archive import Archive
 from serving.cgroup import Enforcement, enforce, noted_cgroups, remove_cgroups
 from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.health import ServerHealth, WorkerProcess
-from serving.leftovers import HOME_PREFIX, kill_group, remove_leftovers
+from serving.leftovers import HOME_PREFIX, remove_leftovers
 from serving.load_check import load_error
+from serving.local_api import LocalApi, UnknownModelError
 from serving.metrics import ServerCounters
 from serving.model_config import archive_settings, overrides, unpack_with_settings
 from serving.ports import LOOPBACK
 from serving.served_model import ServedModel, is_ready, is_scaled
 from serving.site import Site
+from serving.supervised_process import SupervisedProcess
 
 T = TypeVar("T")
 
@@ -87,11 +84,10 @@ class TorchServe:
         self.enforcement = Enforcement()
         self._health = ServerHealth(self.log_path, site.limits.memory_bytes)
         self._home = Path()
-        self._supervisor: asyncio.subprocess.Process | None = None
-        self._exit: asyncio.Future[int | None] | None = None
+        self._process = SupervisedProcess()
         self._failure: asyncio.Future[ServerError] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._session: aiohttp.ClientSession | None = None
+        self._watch_task: asyncio.Task[None] | None = None
+        self._api: LocalApi | None = None
 
     @property
     def pid(self) -> int:
@@ -174,18 +170,9 @@ class TorchServe:
                 await asyncio.gather(task, return_exceptions=True)
 
     async def counters(self, models: Collection[str] = ()) -> ServerCounters | None:
-        """Return TorchServe's counters; None if it does not answer within 5 s.
-
-        Args:
-            models: see `ServerCounters.parse`.
-        """
-        assert self._session is not None
-        try:
-            url = f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
-            async with self._session.get(url) as response:
-                return ServerCounters.parse(await response.text(), models)
-        except (TimeoutError, aiohttp.ClientError):
-            return None
+        """Return TorchServe's counters; see `LocalApi`."""
+        assert self._api is not None
+        return await self._api.counters(models)
 
     async def scale_down(self, workers: int) -> None:
         """Reduce the workers of the tuned model; return when only they are left.
@@ -193,10 +180,11 @@ class TorchServe:
         Raises:
             ServerError: TorchServe refused, or did not reach this number in time.
         """
+        assert self._api is not None
         name, scaled = self.site.archive.name, {"min_worker": workers, "max_worker": workers}
         # The workers that leave are no failure.
         self.models[name] = replace(self.models[name], worker_pids=frozenset())
-        problem = await self._put_model(name, {**scaled, "synchronous": "true"})
+        problem = await self._api.change(name, {**scaled, "synchronous": "true"})
         waited_s = 0.0
         while problem is None and waited_s < _SCALING_LIMIT_S:
             description = await self._describe(name)
@@ -207,19 +195,6 @@ class TorchServe:
             waited_s += _POLL_S
         problem = problem or f"it did not have {workers} workers after {_SCALING_LIMIT_S:g} s"
         raise self._health.error(FailureKind.NOT_READY, f"{name} was not scaled down: {problem}")
-
-    async def _put_model(self, name: str, parameters: Mapping[str, str | int]) -> str | None:
-        """Change a model through the management API; return the problem, None if it was changed."""
-        assert self._session is not None
-        url = f"http://{LOOPBACK}:{self.ports.management}/models/{name}"
-        try:
-            headers = self._authorization("management")
-            async with self._session.put(url, params=parameters, headers=headers) as response:
-                if response.status < 300:
-                    return None
-                return f"status {response.status}: {(await response.text()).strip()[:200]}"
-        except (TimeoutError, aiohttp.ClientError) as error:
-            return f"the management API did not answer ({type(error).__name__})"
 
     def cpu_s(self) -> float:
         """Return the CPU time that the JVM and its workers have used, seconds."""
@@ -328,9 +303,8 @@ class TorchServe:
         return {}
 
     async def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._exit, self._failure = loop.create_future(), loop.create_future()
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
+        self._failure = asyncio.get_running_loop().create_future()
+        self._api = LocalApi(self.ports, self._authorization)
         request = {
             "argv": self._command(),
             "environment": self.environment(),
@@ -341,47 +315,20 @@ class TorchServe:
             "cores": self.enforcement.cores,
         }
         self.log_path.write_text("")
-        self._supervisor = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", supervisor.__file__),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._supervisor.stdin and self._supervisor.stdout
-        self._supervisor.stdin.write(json.dumps(request).encode() + b"\n")
-        await self._supervisor.stdin.drain()
-        line = await self._supervisor.stdout.readline()
-        reply: dict[str, Any] = json.loads(line or '{"error": "the supervisor exited"}')
-        if "error" in reply:
-            raise ServerError(
-                FailureKind.NO_START, f"{self._command()[0]} did not start: {reply['error']}"
-            )
-        self._health.pid = reply["pid"]
-        self._tasks.append(asyncio.create_task(self._wait_for_exit()))
-
-    async def _wait_for_exit(self) -> None:
-        """Record the exit of the server or of the supervisor; return once the latter exited."""
-        assert self._supervisor and self._supervisor.stdout and self._exit
-        line = await self._supervisor.stdout.readline()
-        status: int | None = json.loads(line)["exit"] if line else None
-        if status is None:  # The supervisor was killed, and the server with it, not the workers.
-            kill_group(self.pid)
-        self._exit.set_result(status)
-        await self._supervisor.stdout.read()
+        await self._process.start(request)
+        self._health.pid = self._process.pid
 
     async def _wait_until_ready(self, started: float) -> None:
-        assert self._exit is not None
         while True:
-            await asyncio.wait([self._exit], timeout=_POLL_S)
-            if self._exit.done():
-                raise self._health.exit_during_start(self._exit.result())
+            if await self._process.has_exited(within_s=_POLL_S):
+                raise self._health.exit_during_start(self._process.status)
             waited_s = time.monotonic() - started
             described = [await self._describe(archive.name) for archive in self.site.archives]
             descriptions = [description for description in described if description is not None]
             if len(descriptions) == len(described) and all(map(is_ready, descriptions)):
                 self._record_models(descriptions)
                 self.processes = self._health.worker_processes()
-                self._tasks.append(asyncio.create_task(self._watch()))
+                self._watch_task = asyncio.create_task(self._watch())
                 return
             await self._check_loading()
             if waited_s > self.site.ready_timeout_s:
@@ -409,21 +356,12 @@ class TorchServe:
 
     async def _describe(self, name: str) -> dict[str, Any] | None:
         """Return TorchServe's description of a model; None if it does not answer yet."""
-        assert self._session is not None
+        assert self._api is not None
         try:
-            url = f"http://{LOOPBACK}:{self.ports.management}/models/{name}"
-            headers = self._authorization("management")
-            async with self._session.get(url, headers=headers) as response:
-                if response.status == 404:
-                    raise self._health.error(
-                        FailureKind.ARCHIVE_NOT_LOADED, f"TorchServe could not load {name}"
-                    )
-                if response.status != 200:
-                    return None
-                versions: list[dict[str, Any]] = await response.json()
-        except (TimeoutError, aiohttp.ClientError):
-            return None
-        return versions[0]
+            return await self._api.describe(name)
+        except UnknownModelError:
+            problem = f"TorchServe could not load {name}"
+            raise self._health.error(FailureKind.ARCHIVE_NOT_LOADED, problem) from None
 
     def _record_models(self, descriptions: Sequence[Mapping[str, Any]]) -> None:
         """Record the models; raise ServerError if one has other settings than configured."""
@@ -438,12 +376,12 @@ class TorchServe:
     # --- watching --------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        assert self._exit is not None and self._failure is not None
+        assert self._failure is not None
         while not self._failure.done():
-            await asyncio.wait([self._exit], timeout=_WATCH_S)
+            has_exited = await self._process.has_exited(within_s=_WATCH_S)
             try:
-                if self._exit.done():
-                    raise self._health.exit_while_running(self._exit.result())
+                if has_exited:
+                    raise self._health.exit_while_running(self._process.status)
                 for name, model in self.models.items():
                     shown = name if len(self.models) > 1 else ""
                     self._health.check_workers(model.worker_pids, shown)
@@ -469,36 +407,13 @@ class TorchServe:
         stop.result()
 
     async def _stop(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-        exit_tasks, watch_tasks = self._tasks[:1], self._tasks[1:]
-        for task in watch_tasks:
-            task.cancel()
-        process = self._supervisor
-        if process is not None and process.stdin is not None and self._exit is not None:
-            # uvloop raises RuntimeError if the supervisor has exited.
-            with contextlib.suppress(OSError, RuntimeError):
-                process.stdin.write(b"stop\n")
-                await process.stdin.drain()
-            if exit_tasks:
-                await asyncio.wait([self._exit], timeout=supervisor.STOP_GRACE_S + 5)
-            with contextlib.suppress(OSError, RuntimeError):
-                process.stdin.close()
-            # The supervisor closes its standard output last, after it has ended every process
-            # and removed the folder. `process` is its parent, which exits at the start.
-            if not exit_tasks:
-                exit_tasks.append(asyncio.create_task(_read_to_end(process)))
-            await asyncio.wait(exit_tasks, timeout=15)
-            await process.wait()
-        for task in exit_tasks:
-            task.cancel()
-        await asyncio.gather(*exit_tasks, *watch_tasks, return_exceptions=True)
+        if self._api is not None:
+            await self._api.close()
+        if self._watch_task is not None:
+            self._watch_task.cancel()
+        await self._process.stop()
+        if self._watch_task is not None:
+            await asyncio.gather(self._watch_task, return_exceptions=True)
         if self._home != Path():
             remove_cgroups(noted_cgroups(self._home))
             shutil.rmtree(self._home, ignore_errors=True)
-
-
-async def _read_to_end(process: asyncio.subprocess.Process) -> None:
-    """Read a process's standard output until every holder has closed it."""
-    assert process.stdout is not None
-    await process.stdout.read()

@@ -63,7 +63,7 @@ MAY_IMPORT = {
         "search/service/result_handlers.py",
         "search/service/sending.py",
         "search/service/uploads.py",
-        "serving/server.py",
+        "serving/local_api.py",
     },
     "httptools": {"loadgen/http_connection.py"},
 }

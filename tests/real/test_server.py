@@ -283,8 +283,8 @@ async def test_torchserve_names_missing_java(site: MakeSite, tmp_path: Path) -> 
     with pytest.raises(ServerError, match="no start: /no/java did not start"):
         async with server:
             pytest.fail("it was ready")
-    assert server._supervisor is not None
-    assert server._supervisor._transport.is_closing()  # type: ignore[attr-defined]
+    assert server._process._supervisor is not None
+    assert server._process._supervisor._transport.is_closing()  # type: ignore[attr-defined]
 
 
 RETURNS_INTERPRETER = """

@@ -101,8 +101,7 @@ async def test_scale_down_reports_a_management_api_that_does_not_answer(
     async with TorchServe(CONFIG, site(LINEAR), tmp_path / "server") as server:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
-            ports = replace(server.ports, management=closed.getsockname()[1])
-            server.ports, used = ports, server.ports
+            assert server._api is not None
+            server._api.ports = replace(server.ports, management=closed.getsockname()[1])
             with pytest.raises(ServerError, match="echo was not scaled down: the management API"):
                 await server.scale_down(1)
-            server.ports = used

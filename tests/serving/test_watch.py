@@ -38,9 +38,8 @@ async def test_watch_reports_why_it_cannot_continue(
     check: str,
 ) -> None:
     server = TorchServe(ServerConfig(), Site(archive, installation), tmp_path)
-    loop = asyncio.get_running_loop()
     server.models = {"pets": Mock(worker_pids=frozenset({1}))}
-    server._exit, server._failure = loop.create_future(), loop.create_future()
+    server._failure = asyncio.get_running_loop().create_future()
     for name in ("check_workers", "check_memory", "check_gpu"):
         monkeypatch.setattr(server._health, name, lambda *_: None)
 
