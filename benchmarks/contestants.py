@@ -303,7 +303,7 @@ class Servetune:
 
     def choice(self) -> Values | None:
         """See `Contestant.choice`."""
-        nominees = self.store.nominees(1)
+        nominees = self.store.model.nominees(1)
         return self._values(nominees[0]) if nominees else None
 
     def _values(self, config: ServerConfig) -> Values:

@@ -27,7 +27,7 @@ from search.measure.configs import measure_configs
 from search.report.formatting import format_settings
 from search.spec.loading import load_spec
 from search.spec.space import Space
-from search.study import store
+from search.study import search_model
 from search.study.driver import create_run, run_study
 from search.study.observations import Observation, Point
 from search.study.sampler import CapacitySampler
@@ -48,7 +48,7 @@ class RandomProposals(CapacitySampler):
 def random_search() -> Iterator[None]:
     """Propose random points, and remove the recommended starting points."""
     with (
-        mock.patch.object(store, "CapacitySampler", RandomProposals),
+        mock.patch.object(search_model, "CapacitySampler", RandomProposals),
         mock.patch.object(Space, "recommended_points", lambda space: []),
     ):
         yield

@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "search/study/sampler.py",
         "search/study/storage.py",
         "search/study/store.py",
+        "search/study/trial_queue.py",
         "search/study/tune_adapter.py",
     },
     "aiohttp": {

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from loadgen.rate.goal import Depth
 from search.environment import log_level
 from search.errors import first_line
 from search.spec.space import Space
-from search.study.earlier_run import EarlierRun, earlier_records
+from search.study.earlier_run import earlier_records
 from search.study.importance import importance_of
-from search.study.observations import Observation, observations_of
-from search.study.probing import distrusted_kinds, plan_probes, probe_observations
+from search.study.observations import observations_of
+from search.study.probing import distrusted_kinds
 from search.study.ranking import (
     RATE,
     best_of,
@@ -32,14 +31,15 @@ from search.study.ranking import (
     sampler_value,
 )
 from search.study.run_state import RunState
-from search.study.sampler import CapacitySampler, distributions
+from search.study.sampler import distributions
+from search.study.search_model import SearchModel
 from search.study.storage import open_storage
+from search.study.trial_queue import REFERENCES, TrialQueue
 from search.study.widening import edge_notes, memory_share, widened_highs
 from search.trial.objective import Figures, Objective
 from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
-from search.trial.server_probe import ServerProbe
 from servetune.errors import is_memory
 from serving.config import ServerConfig
 
@@ -47,7 +47,6 @@ from serving.config import ServerConfig
 _MAX_PROPOSALS = 20
 #: Number of configurations that are ranked at the end of a search.
 _NOMINATED = 10
-_REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 
 
 class StudyStore(RunState):
@@ -78,7 +77,7 @@ class StudyStore(RunState):
         objective: Objective = RATE,
         screen_references: bool = False,
     ):
-        self.space, self._initial_space, self._points = space, space, points
+        self._initial_space, self._points = space, points
         self._incumbent_every, self.objective = incumbent_every, objective
         self._screen_references = screen_references
         with log_level(["optuna"], logging.WARNING), warnings.catch_warnings():
@@ -95,20 +94,19 @@ class StudyStore(RunState):
         trials = self._study.get_trials(deepcopy=False)
         # The seed depends on the finished trials, so that a resumed run does not repeat its draws.
         finished = len([t for t in trials if t.state.is_finished()])
-        self._sampler = CapacitySampler(
-            space, seed + 1000 * finished, self._observations, objective
-        )
-        self._study.sampler = self._sampler
-        self._baseline = baseline
         self._results = [
             TrialResult.from_dict(t.user_attrs["result"])
             for t in trials
             if "result" in t.user_attrs
         ]
+        self.model = SearchModel(space, seed + 1000 * finished, self._results, objective)
+        self._study.sampler = self.model.sampler
+        self._queue = TrialQueue(self._study)
+        self._baseline = baseline
         self._running: dict[int, TrialRequest] = {}
-        self._earlier: EarlierRun | None = None
-        self._known: tuple[int, list[Observation]] | None = None
-        self._widen(self._study.user_attrs.get("highs", {}))
+        self.model.widen(self._study.user_attrs.get("highs", {}))
+        if records := self._study.user_attrs.get("earlier"):
+            self.model.use_earlier(records)
         self._identities: dict[str, str] = {}
         self._next_number = 1 + max((t.user_attrs.get("number", -1) for t in trials), default=-1)
 
@@ -128,8 +126,9 @@ class StudyStore(RunState):
                 trials of this one.
         """
         if earlier:
-            known = observations_of(earlier, self.space)
-            self._study.set_user_attr("earlier", earlier_records(known))
+            records = earlier_records(observations_of(earlier, self.space))
+            self._study.set_user_attr("earlier", records)
+            self.model.use_earlier(records)
         trials = self._study.get_trials(deepcopy=False)
         for frozen in trials:
             if frozen.state is OptunaTrialState.RUNNING:
@@ -139,7 +138,7 @@ class StudyStore(RunState):
                 else:
                     self.abandon(trial)
         self._study.set_user_attr("end_reason", None)
-        self._put_references_first()
+        self._queue.put_references_first()
         if not self._study.user_attrs.get("begun", False):
             # An earlier driver may have been killed after it enqueued some of the points.
             configs = [t.user_attrs["config"] for t in trials if "config" in t.user_attrs]
@@ -148,7 +147,7 @@ class StudyStore(RunState):
                 if enqueued[config.digest]:
                     enqueued[config.digest] -= 1
                 else:
-                    self._enqueue(origin, config)
+                    self._queue.enqueue(origin, config, self.space)
             self._study.set_user_attr("begun", True)
 
     def restore(self, results: Sequence[TrialResult]) -> None:
@@ -156,23 +155,13 @@ class StudyStore(RunState):
         stored = {result.number for result in self._results}
         missing = [result for result in results if result.number not in stored]
         if missing:
-            self._drop_incomplete_restoration()
+            self._queue.discard_incomplete_restoration()
         for result in missing:
-            self._enqueue(result.origin, result.config, retry=True, restored=True)
-            trial = self._study.ask()
-            if not trial.user_attrs["outside"]:
-                self._suggest(trial)
+            self._queue.enqueue(result.origin, result.config, self.space, retry=True, restored=True)
+            trial = self._queue.take(self.space)
             trial.set_user_attr("number", result.number)
             self.tell(trial, result)
             self._next_number = max(self._next_number, result.number + 1)
-
-    def _drop_incomplete_restoration(self) -> None:
-        """Close the trial that a killed driver was restoring; it is restored again."""
-        for trial in self._study.get_trials(deepcopy=False):
-            attributes = trial.user_attrs
-            is_incomplete = attributes.get("restored") and "result" not in attributes
-            if is_incomplete and not trial.state.is_finished():
-                self._study._storage.set_trial_state_values(trial._trial_id, OptunaTrialState.FAIL)
 
     def _starting_points(
         self, warm_start: Sequence[ServerConfig]
@@ -188,6 +177,11 @@ class StudyStore(RunState):
                 yield TrialOrigin.WARM_START, nearest
         for point in self.space.recommended_points():
             yield TrialOrigin.RECOMMENDED, self.space.config(point)
+
+    @property
+    def space(self) -> Space:
+        """The search space with the widened ranges."""
+        return self.model.space
 
     # --- results ---------------------------------------------------------------------
 
@@ -223,50 +217,15 @@ class StudyStore(RunState):
         best = self.best
         return rate_of(self._results, best.config) if best else None
 
-    def nominees(self, count: int) -> list[ServerConfig]:
-        """Return the configurations with the highest expected scores among the measured ones.
-
-        The expected score takes all trials into account: the highest of many single measurements
-        is too high by chance.
-        """
-        observations = self._observations()
-        measured = finalists(self._results, len(self._results), objective=self.objective)
-        if not measured:
-            return []
-        is_rate = self.objective.maximizes_rate
-        posterior = self._sampler.posterior_rates if is_rate else self._sampler.posterior_scores
-        expected = posterior(observations)
-        points = [observation.point for observation in observations]
-
-        def rank(config: ServerConfig) -> float:
-            values = self.space.values(config)
-            if values in points:
-                return -expected[points.index(values)]
-            return -(rate_of(self._results, config) or 0.0) if is_rate else 0.0
-
-        return sorted(measured, key=rank)[:count]
-
-    def predict(self, configs: Sequence[ServerConfig]) -> list[PredictedRate | None]:
-        """Return the predicted rate of each configuration; None before the first success.
-
-        None too for a configuration that is not a point of the space, and in a sweep.
-        """
-        observations = self._observations()
-        if self._points is not None or not any(o.served for o in observations):
-            return [None] * len(configs)
-        points = [self.space.values(config) for config in configs]
-        predicted = iter(self._sampler.predict(observations, [p for p in points if p is not None]))
-        return [None if point is None else next(predicted) for point in points]
-
     def improvement_probability(self) -> float | None:
         """Return the probability that an untried configuration is more than 3 % faster.
 
         None in a sweep, and while a configuration waits that is measured in any case.
         """
-        if self._points is not None or self._is_waiting():
+        if self._points is not None or self._queue.is_waiting:
             return None
         self._widen_best()
-        return self._sampler.improvement_probability(self._observations())
+        return self.model.improvement_probability()
 
     def importance(self) -> dict[str, float]:
         """Return the share of the variance that each setting explains; see `importance_of`."""
@@ -283,8 +242,8 @@ class StudyStore(RunState):
             may_probe: whether there is time to probe other configurations in the trial's server.
         """
         if self._is_incumbent_due() and (best := self.best) is not None:
-            self._enqueue(TrialOrigin.INCUMBENT, best.config)
-        if self._points is not None and not self._is_waiting():
+            self._queue.enqueue(TrialOrigin.INCUMBENT, best.config, self.space)
+        if self._points is not None and not self._queue.is_waiting:
             return None
         self._widen_best()
         configs = [result.config for result in self._results]
@@ -294,17 +253,15 @@ class StudyStore(RunState):
         proposals = 0
         while True:
             # A driver that was killed at its start may have enqueued a point many times.
-            proposals += not self._is_waiting()
+            proposals += not self._queue.is_waiting
             if proposals > _MAX_PROPOSALS:
                 # The sampler repeats itself: draw at random.
                 point = self.space.draw_untried(tried_identities, self._next_number)
                 if point is None:
                     return None
                 self._study.enqueue_trial(point, user_attrs={"origin": TrialOrigin.SAMPLED})
-            trial = self._study.ask()
+            trial = self._queue.take(self.space)
             attributes = trial.user_attrs
-            if not attributes.get("outside", False):
-                self._suggest(trial)
             config = (
                 ServerConfig(**attributes["config"])
                 if "config" in attributes
@@ -315,7 +272,7 @@ class StudyStore(RunState):
                 TrialOrigin.INCUMBENT,
                 TrialOrigin.SWEEP,
             )
-            if origin in _REFERENCES:
+            if origin in REFERENCES:
                 # A reference is measured even if another configuration gives the same server.
                 is_tried = config.digest in tried_digests
             else:
@@ -330,18 +287,21 @@ class StudyStore(RunState):
             trial.set_user_attr("origin", origin)
             trial.set_user_attr("config", config.to_dict())
             # References and the incumbent are never pruned.
-            never_pruned = origin in (*_REFERENCES, TrialOrigin.INCUMBENT)
+            never_pruned = origin in (*REFERENCES, TrialOrigin.INCUMBENT)
             rate_to_beat = None if never_pruned else self.rate_to_beat
             # The finalists are measured thoroughly in the confirmation.
             is_reference = origin.is_reference and not self._screen_references
             is_thorough = is_reference or origin is TrialOrigin.SWEEP
             depth = Depth.FULL if is_thorough else Depth.SCREEN
-            probes = self._probes(config) if may_probe else ()
+            # If the next trials are fixed, nothing is learned for them.
+            may_learn = self._points is None and not self._queue.is_waiting
+            probes = self.model.plan_probes(config) if may_probe and may_learn else ()
             request = TrialRequest(
                 number, origin, config, rate_to_beat, depth=depth, server_probes=probes
             )
             self._running[number] = request
-            if (predicted := self.predict([config])[0]) is not None:
+            predicted = self.model.predict([config])[0] if self._points is None else None
+            if predicted is not None:
                 trial.set_user_attr("predicted", asdict(predicted))
             return trial, request
 
@@ -366,7 +326,7 @@ class StudyStore(RunState):
             # The configuration did not cause the failure: measure it once more. Enqueue it
             # first: if the driver is killed in between, the trial is repeated, not lost.
             if not trial.user_attrs.get("retry", False):
-                self._enqueue(result.origin, result.config, retry=True)
+                self._queue.enqueue(result.origin, result.config, self.space, retry=True)
             self._study.tell(trial, state=OptunaTrialState.FAIL)
         elif result.state is TrialState.COMPLETE:
             self._study.tell(trial, self._value(result))
@@ -383,7 +343,7 @@ class StudyStore(RunState):
         if "config" in attributes:
             config = ServerConfig(**attributes["config"])
             origin = TrialOrigin(attributes["origin"])
-            self._enqueue(origin, config, attributes.get("retry", False))
+            self._queue.enqueue(origin, config, self.space, attributes.get("retry", False))
         self._study.tell(trial, state=OptunaTrialState.FAIL)
 
     # --- state of the run ------------------------------------------------------------
@@ -394,7 +354,7 @@ class StudyStore(RunState):
         A resumed run does not continue the search.
         """
         if self._points is None:
-            nominated = [config.digest for config in self.nominees(_NOMINATED)]
+            nominated = [config.digest for config in self.model.nominees(_NOMINATED)]
             self._study.set_user_attr("nominated", nominated)
         self._study.set_user_attr("search_end_reason", reason)
 
@@ -419,46 +379,13 @@ class StudyStore(RunState):
     def _widen_best(self) -> None:
         """Widen the ranges on whose edge the best configuration is."""
         best = self.best
-        values = self.space.values(best.config) if best and not self._is_waiting() else None
+        values = self.space.values(best.config) if best and not self._queue.is_waiting else None
         if best is None or values is None or self._points is not None:
             return
         if highs := widened_highs(self.space, values, memory_share(best)):
             highs = {**self._study.user_attrs.get("highs", {}), **highs}
             self._study.set_user_attr("highs", highs)
-            self._widen(highs)
-
-    def _widen(self, highs: Mapping[str, int]) -> None:
-        # The sampler scales its features to the initial space, so that they stay comparable.
-        self.space = self._initial_space.widened(highs)
-        self._sampler.drawn_space = self.space
-
-    def _observations(self) -> list[Observation]:
-        """Return what the finished trials, and those of an earlier run, teach the sampler."""
-        if self._known is None or self._known[0] != len(self._results):
-            own = observations_of(self._results, self.space, self.objective)
-            probed = probe_observations(self._results, self.space)
-            if self._earlier is None and (records := self._study.user_attrs.get("earlier")):
-                self._earlier = EarlierRun(self._initial_space, records)
-            earlier = self._earlier.observations(own) if self._earlier else []
-            self._known = len(self._results), [*own, *probed, *earlier]
-        return self._known[1]
-
-    def _probes(self, config: ServerConfig) -> tuple[ServerProbe, ...]:
-        """Return the probes in the server of a configuration that is about to be measured."""
-        if self._points is not None or not self.objective.compares_capacities:
-            return ()
-        if self._is_waiting():
-            return ()  # The next trials are fixed, so that nothing is learned for them.
-        return plan_probes(self.space, config, self._results, self._expected_gains)
-
-    def _expected_gains(self, configs: Sequence[ServerConfig]) -> list[float]:
-        """Return the expected improvement of the log rate by each configuration of the space."""
-        observations = self._observations()
-        points = [self.space.values(config) for config in configs]
-        known = [point for point in points if point is not None]
-        if len(known) < len(points) or not any(o.served and o.is_own for o in observations):
-            return [math.inf] * len(configs)
-        return self._sampler.expected_improvement(observations, known)
+            self.model.widen(highs)
 
     def _constraints(self, result: TrialResult) -> dict[str, float]:
         """Return how much a trial misses each limit, for other tools: above 0 if it does."""
@@ -471,56 +398,10 @@ class StudyStore(RunState):
     def _value(self, result: TrialResult) -> float:
         return sampler_value(result, capacity_ratio(capacity_ratios(self._results)))
 
-    def _suggest(self, trial: optuna.trial.Trial) -> None:
-        with warnings.catch_warnings():
-            # A baseline's values may be outside of the ranges.
-            warnings.filterwarnings("ignore", message=".*out of range.*")
-            for d in self.space.dimensions:
-                if d.choices:
-                    trial.suggest_categorical(d.name, d.choices)
-                else:
-                    trial.suggest_int(d.name, d.low, d.high, log=d.log)
-
-    def _put_references_first(self) -> None:
-        """Move the references to the front of the queue: an interrupted one is at its end."""
-
-        def rank(trial: optuna.trial.FrozenTrial) -> int:
-            origin = TrialOrigin(trial.user_attrs["origin"])
-            return _REFERENCES.index(origin) if origin in _REFERENCES else len(_REFERENCES)
-
-        waiting = self._study.get_trials(states=(OptunaTrialState.WAITING,), deepcopy=False)
-        ordered = sorted(waiting, key=rank)
-        if ordered != waiting:
-            for trial in ordered:
-                params = trial.system_attrs["fixed_params"]
-                self._study.enqueue_trial(params, user_attrs=trial.user_attrs)
-            for trial in waiting:
-                self._study._storage.set_trial_state_values(trial._trial_id, OptunaTrialState.FAIL)
-
-    def _enqueue(
-        self,
-        origin: TrialOrigin,
-        config: ServerConfig,
-        retry: bool = False,
-        restored: bool = False,
-    ) -> None:
-        values = self.space.values(config)
-        attributes = {
-            "origin": origin,
-            "config": config.to_dict(),
-            "retry": retry,
-            "outside": values is None,
-            "restored": restored,
-        }
-        self._study.enqueue_trial(values or {}, user_attrs=attributes)
-
     def _identity(self, config: ServerConfig) -> str:
         if config.digest not in self._identities:
             self._identities[config.digest] = self.space.identity(config)
         return self._identities[config.digest]
-
-    def _is_waiting(self) -> bool:
-        return bool(self._study.get_trials(states=(OptunaTrialState.WAITING,), deepcopy=False))
 
     def _is_too_large(self, config: ServerConfig) -> bool:
         """Whether a configuration with no more workers and no larger batches lacked memory."""
@@ -534,7 +415,7 @@ class StudyStore(RunState):
 
     def _is_incumbent_due(self) -> bool:
         best = self.best
-        if best is None or self._is_waiting():
+        if best is None or self._queue.is_waiting:
             return False
         repeats = [r.number for r in self._results if r.origin is TrialOrigin.INCUMBENT]
         repeats += [r.number for r in self._running.values() if r.origin is TrialOrigin.INCUMBENT]

@@ -47,7 +47,7 @@ def test_driver_notes_each_widened_range_once(confirmed: Outcome, cache: Path) -
     history_path().parent.mkdir(parents=True)
     history_path().write_text("{")
     store = open_store(run, run.spec())
-    store._widen({"batch_size": 256})
+    store.model.widen({"batch_size": 256})
     (edge_note,) = store.notes
     for _ in range(2):
         run.noise_path.unlink(missing_ok=True)

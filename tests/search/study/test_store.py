@@ -208,14 +208,14 @@ def test_store_begin_enqueues_each_starting_point_once_after_kill(
 ) -> None:
     uninterrupted = begun_store(tmp_path)
     store = open_store(tmp_path, file="killed.db")
-    enqueue, enqueued = store._enqueue, []
+    enqueue, enqueued = store._queue.enqueue, []
 
     def enqueue_two(*arguments: Any) -> None:
         if len(enqueued) == 2:
             raise KeyboardInterrupt
         enqueued.append(enqueue(*arguments))
 
-    monkeypatch.setattr(store, "_enqueue", enqueue_two)
+    monkeypatch.setattr(store._queue, "enqueue", enqueue_two)
     with pytest.raises(KeyboardInterrupt):
         store.begin()
     resumed = open_store(tmp_path, file="killed.db")
@@ -235,14 +235,14 @@ def test_store_restore_adds_results_to_new_storage(
     for number in range(8):
         measure(before, None if number == 4 else 5.0 + number, host_fault=number == 4)
     after = open_store(tmp_path, space, "second.db", baseline=baseline)
-    enqueue = after._enqueue
+    enqueue = after._queue.enqueue
 
     def enqueue_until_killed(*arguments: Any, **options: Any) -> None:
         enqueue(*arguments, **options)
         if len(after.results) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(after, "_enqueue", enqueue_until_killed)
+    monkeypatch.setattr(after._queue, "enqueue", enqueue_until_killed)
     with pytest.raises(KeyboardInterrupt):
         after.restore(before.results)
     after = open_store(tmp_path, space, "second.db", baseline=baseline)
@@ -311,7 +311,7 @@ def test_ask_skips_any_number_of_points_that_were_enqueued_twice(tmp_path: Path)
     store = begun_store(tmp_path)
     first = measure(store, 10.0)
     for _ in range(30):
-        store._enqueue(TrialOrigin.RECOMMENDED, first.config)
+        store._queue.enqueue(TrialOrigin.RECOMMENDED, first.config, SPACE)
     requests = [measure(store, 10.0) for _ in range(6)]
     assert [request.number for request in requests] == [1, 2, 3, 4, 5, 6]
     assert requests[-1].origin is TrialOrigin.SAMPLED
@@ -365,9 +365,9 @@ def test_store_uses_an_earlier_run_only_in_this_run(tmp_path: Path) -> None:
     for rps in (4.0, 20.0):
         measure(store, rps)
     again = open_store(tmp_path)
-    observations = again._observations()
+    observations = again.model._observations()
     assert [o.is_own for o in observations] == [True] * 2 + [False] * 6
-    assert len(again.nominees(10)) == 2
+    assert len(again.model.nominees(10)) == 2
 
 
 def test_store_measures_references_thoroughly_and_screens_the_others(tmp_path: Path) -> None:

@@ -34,12 +34,12 @@ def measure(store: StudyStore, rps: float, *probes: ServerProbeRecord) -> TrialR
 def propose(store: StudyStore, workers: int) -> None:
     """Let the store propose batches of 8 on this number of workers next."""
     values = {**SPACE.nearest_point(), "workers": workers, "batch_size": 8, "mkl_threads": 2}
-    store._enqueue(TrialOrigin.RECOMMENDED, SPACE.config(values))
+    store._queue.enqueue(TrialOrigin.RECOMMENDED, SPACE.config(values), SPACE)
 
 
 def test_store_plans_probes_once_the_starting_points_were_measured(tmp_path: Path) -> None:
     store = begun_store(tmp_path, SPACE)
-    while store._is_waiting():
+    while store._queue.is_waiting:
         request = measure(store, 10.0)
     # The last starting point has one worker.
     assert not any(result.server_probes for result in store.results) and not request.server_probes
@@ -52,7 +52,7 @@ def test_store_plans_no_probes_if_it_may_not_or_if_a_latency_counts(tmp_path: Pa
     store = begun_store(tmp_path, SPACE)
     limited = begun_store(tmp_path, SPACE, file="limited.db", objective=Objective(p99_s=0.5))
     for each in (store, limited):
-        while each._is_waiting():
+        while each._queue.is_waiting:
             measure(each, 10.0)
         propose(each, 4)
     _, request = store.ask() or pytest.fail("the store proposes no trial")
@@ -69,11 +69,11 @@ def test_store_keeps_probes_apart_from_results(tmp_path: Path) -> None:
     best = store.best
     assert best is not None and best.sustained_rps == 30.0 and store.incumbent_rps == 30.0
     probed = SPACE.config({**SPACE.values(first.config), "workers": 2})  # type: ignore[dict-item]
-    assert probed.digest not in {config.digest for config in store.nominees(10)}
+    assert probed.digest not in {config.digest for config in store.model.nominees(10)}
     following = measure(store, 500.0)
     assert following.origin is TrialOrigin.SAMPLED
     # It predicts what was probed, with its noise.
-    (predicted,) = store.predict([probed])
+    (predicted,) = store.model.predict([probed])
     assert predicted is not None and predicted.median_rps is not None
     assert predicted.median_rps > 100.0
 
@@ -85,7 +85,7 @@ def test_store_notes_probes_that_fresh_servers_contradict(tmp_path: Path) -> Non
     values = SPACE.values(first.config)
     assert values is not None
     config = SPACE.config({**values, "workers": 2})
-    store._enqueue(TrialOrigin.RECOMMENDED, config)
+    store._queue.enqueue(TrialOrigin.RECOMMENDED, config, SPACE)
     requests = [measure(store, 20.0) for _ in range(5)]
     assert config.digest in {request.config.digest for request in requests}
     (note,) = [note for note in store.notes if "probes" in note]
@@ -98,4 +98,4 @@ def test_store_restores_probes_from_the_records_of_a_run(tmp_path: Path) -> None
     restored = begun_store(tmp_path, SPACE, file="other.db")
     restored.restore(store.results)
     assert restored.results[0].server_probes == store.results[0].server_probes
-    assert restored.predict([ServerConfig()])[0] is not None
+    assert restored.model.predict([ServerConfig()])[0] is not None

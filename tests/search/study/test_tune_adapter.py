@@ -47,7 +47,7 @@ def test_searcher_records_result_before_it_reports_it(tmp_path: Path) -> None:
 
 def test_searcher_asks_for_probes_if_there_is_time_for_them(tmp_path: Path) -> None:
     store, has_time = begun_store(tmp_path), iter([True, False])
-    while store._is_waiting():  # Nothing is probed before the starting points were measured.
+    while store._queue.is_waiting:  # Nothing is probed before the starting points were measured.
         measure(store, 10.0)
     searcher = StudySearcher(
         store,
@@ -57,10 +57,14 @@ def test_searcher_asks_for_probes_if_there_is_time_for_them(tmp_path: Path) -> N
         str,
         lambda running: next(has_time),
     )
-    store._enqueue(TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=8))
+    store._queue.enqueue(
+        TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=8), store.space
+    )
     with_probes = TrialRequest.from_dict(searcher.suggest("a"))
     assert [(p.workers, p.batch_size) for p in with_probes.server_probes] == [(2, 8), (1, 8)]
-    store._enqueue(TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=16))
+    store._queue.enqueue(
+        TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=16), store.space
+    )
     assert not TrialRequest.from_dict(searcher.suggest("b")).server_probes
 
 
