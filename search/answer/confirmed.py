@@ -34,15 +34,14 @@ class Confirmed:
     @classmethod
     def of(cls, confirmation: Confirmation | None, config: ServerConfig) -> Confirmed | None:
         """Return the measurements of a configuration; None if it is none of the plan."""
-        requests = confirmation.plan.requests if confirmation else ()
-        index = next((n for n, request in enumerate(requests) if request.config == config), None)
+        index = confirmation.plan.index_of(config) if confirmation else None
         if confirmation is None or index is None:
             return None
         verified = confirmation.verified.get(index)
-        visits = [measured[index] for measured in confirmation.rounds if index in measured]
+        visits = confirmation.visits(index)
         has_failed = bool(confirmation.race.estimates.failures.get(index))
         return cls(
-            requests[index].number,
+            confirmation.plan.requests[index].number,
             index == confirmation.winner,
             None if has_failed else confirmation.sustained(index),
             None if has_failed else confirmation.prediction(index),

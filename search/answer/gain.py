@@ -104,7 +104,7 @@ def _confirmed_gain(confirmation: Confirmation) -> Gain | None:
     if (ratio := confirmation.ratio) is None:
         return None
     warnings = []
-    visits = sum(REFERENCE in visits for visits in confirmation.rounds)
+    visits = len(confirmation.visits(REFERENCE))
     if failed := confirmation.race.estimates.failures.get(REFERENCE):
         warnings.append(
             f"the reference failed in {failed} of {visits} visits, and only the others count"

@@ -27,7 +27,7 @@ def confirmation_text(confirmation: Confirmation) -> str:
         sentences += _comparison_with_reference(confirmation)
     failed_in = _failed_in(confirmation)
     sentences += [
-        f"{_trial(confirmation, index)} {failed_in} {failed} of {_visits(confirmation, index)} "
+        f"{_trial(confirmation, index)} {failed_in} {failed} of {len(confirmation.visits(index))} "
         "visits"
         for index, failed in sorted(confirmation.race.estimates.failures.items())
         if index == confirmation.winner
@@ -105,10 +105,6 @@ def _trial(confirmation: Confirmation, index: int) -> str:
     return f"Trial {confirmation.plan.requests[index].number}"
 
 
-def _visits(confirmation: Confirmation, index: int) -> int:
-    return sum(index in visits for visits in confirmation.rounds)
-
-
 def _rate_of_winner(confirmation: Confirmation) -> str:
     """Return the rate of one more measurement of the winner, in a sentence."""
     winner, race = confirmation.winner, confirmation.race
@@ -147,7 +143,7 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
     if not confirmation.rate_estimates.visit_count(REFERENCE):
         sentences.append(f"{reference}, answered no request".capitalize())
     elif failed := race.estimates.failures.get(REFERENCE):
-        visits = _visits(confirmation, REFERENCE)
+        visits = len(confirmation.visits(REFERENCE))
         failed_in = _failed_in(confirmation)
         sentences.append(f"{reference}, {failed_in} {failed} of {visits} visits".capitalize())
     if (ratio := confirmation.ratio) is not None:
@@ -180,7 +176,7 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
         times = f"{format_ratio(ratio.mean)} times the winner's {name}"
         times += f" (95 % interval: {_ratio_interval(ratio)})"
     if compared.failed:
-        visits = _visits(confirmation, compared.index)
+        visits = len(confirmation.visits(compared.index))
         return f"{subject} {_failed_in(confirmation)} {compared.failed} of {visits} visits"
     if compared.is_indistinguishable:
         latencies = _latencies(confirmation, compared.index)

@@ -55,13 +55,11 @@ def _shown(outcome: Outcome) -> list[tuple[str, Bottleneck]]:
 
 def _measured(confirmation: Confirmation | None, result: TrialResult) -> TrialResult:
     """Return the verification of a configuration if it has metrics, else the trial."""
-    if confirmation is None:
+    index = confirmation.plan.index_of(result.config) if confirmation else None
+    if confirmation is None or index is None:
         return result
-    for index, request in enumerate(confirmation.plan.requests):
-        verified = confirmation.verified.get(index)
-        if request.config == result.config and verified is not None:
-            return verified if verified.server.handler_times else result
-    return result
+    verified = confirmation.verified.get(index)
+    return verified if verified and verified.server.handler_times else result
 
 
 def _memory_sentence(outcome: Outcome) -> str:

@@ -148,11 +148,9 @@ def _median(values: Iterable[float | None]) -> str:
 def _measurements(outcome: Outcome, trial: TrialResult) -> Sequence[TrialResult]:
     """Return the verification or the visits of a trial's configuration, otherwise the trial."""
     confirmation = outcome.confirmation
-    if confirmation is not None:
-        for index, request in enumerate(confirmation.plan.requests):
-            if request.config == trial.config:
-                if index in confirmation.verified:
-                    return (confirmation.verified[index],)
-                visits = [visits[index] for visits in confirmation.rounds if index in visits]
-                return visits or (trial,)
-    return (trial,)
+    index = confirmation.plan.index_of(trial.config) if confirmation else None
+    if confirmation is None or index is None:
+        return (trial,)
+    if index in confirmation.verified:
+        return (confirmation.verified[index],)
+    return confirmation.visits(index) or (trial,)

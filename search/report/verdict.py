@@ -238,10 +238,7 @@ def _reproduction(recommended: OperatingPoint) -> str:
 
 def _visits_text(confirmation: Confirmation, recommended: OperatingPoint) -> str:
     """Return how often the confirmation measured the recommended configuration and today's."""
-    ours, todays = (
-        sum(index in visits for visits in confirmation.rounds)
-        for index in (confirmation.winner, REFERENCE)
-    )
+    ours, todays = (len(confirmation.visits(index)) for index in (confirmation.winner, REFERENCE))
     rounds = "1 round" if ours == 1 else f"{ours} rounds"
     if confirmation.winner == REFERENCE:
         return f"The confirmation measured it in {rounds}, each time in a fresh server"

@@ -130,6 +130,10 @@ class Confirmation:
         """The number of visits in complete rounds."""
         return sum(len(visits) for visits in self.rounds)
 
+    def visits(self, index: int) -> list[TrialResult]:
+        """Return the visits to a configuration in complete rounds."""
+        return [visits[index] for visits in self.rounds if index in visits]
+
     @property
     def leader(self) -> int:
         """The finalist with the highest rate, or the reference if none is faster."""

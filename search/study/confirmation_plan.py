@@ -12,6 +12,7 @@ from search.study.ranking import RATE, figures_of, finalists, rate_of, reference
 from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
+from serving.config import ServerConfig
 
 #: Latencies are compared at this share of the lowest rate of all finalists.
 COMPARISON_SHARE = 0.8
@@ -74,6 +75,10 @@ class Plan:
         """A digest of the configurations that does not depend on their order."""
         digests = sorted(request.config.digest for request in self.requests)
         return hashlib.sha256(",".join(digests).encode()).hexdigest()[:12]
+
+    def index_of(self, config: ServerConfig) -> int | None:
+        """Return the index of a configuration; None if it is none of the plan."""
+        return next((n for n, r in enumerate(self.requests) if r.config == config), None)
 
     @property
     def finalists(self) -> list[int]:

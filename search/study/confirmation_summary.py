@@ -49,7 +49,7 @@ def confirmation_summary(confirmation: Confirmation) -> dict[str, Any]:
                     for visits in confirmation.rounds
                 ],
                 "verified": verified[index].to_dict() if index in verified else None,
-                "results": [v[index].to_dict() for v in confirmation.rounds if index in v],
+                "results": [visit.to_dict() for visit in confirmation.visits(index)],
             }
             for index, name in enumerate(names)
         ],
