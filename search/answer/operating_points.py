@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,6 +119,11 @@ class OperatingPoint:
             "is_confirmed": self.is_confirmed,
             "roles": sorted(self.roles),
         }
+
+
+def point_with_role(points: Iterable[OperatingPoint], role: Role) -> OperatingPoint | None:
+    """Return the first point with a role; None without one."""
+    return next((point for point in points if role in point.roles), None)
 
 
 def measured_points(outcome: Outcome) -> list[OperatingPoint]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.answer.latency_curve import LatencyCurve
-from search.answer.operating_points import OperatingPoint, Role
+from search.answer.operating_points import OperatingPoint, Role, point_with_role
 from search.errors import CommandError, RunError
 
 _FORMS = "max, knee, p99=SECONDS or trial=NUMBER"
@@ -31,7 +31,7 @@ def pick(points: Sequence[OperatingPoint], choice: str) -> OperatingPoint:
         raise RunError("no trial sustained any rate")
     name, _, value = choice.partition("=")
     if choice in (Role.MAX, Role.KNEE):
-        chosen = next((point for point in measured if Role(choice) in point.roles), None)
+        chosen = point_with_role(measured, Role(choice))
         if chosen is None:
             raise RunError(
                 "the front has no knee: fewer than three configurations trade rate for "
@@ -53,7 +53,7 @@ def pick_or_recommended(points: Sequence[OperatingPoint], choice: str | None) ->
     """
     if choice is not None:
         return pick(points, choice)
-    recommended = next((point for point in points if Role.RECOMMENDED in point.roles), None)
+    recommended = point_with_role(points, Role.RECOMMENDED)
     if recommended is None:
         raise RunError("no configuration is recommended: no trial sustained any rate")
     return recommended

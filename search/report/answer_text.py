@@ -8,7 +8,7 @@ from loadgen.percent import format_percent
 from search.answer.operating_points import OperatingPoint, Role
 from search.answer.plan import CapacityPlan, Quantity, ReplicaLoad
 from search.answer.predicted import PredictedPoints
-from search.report.formatting import format_interval, format_number
+from search.report.formatting import capitalized, format_interval, format_number
 from search.study.intervals import Interval
 
 #: The p99 latency is given at these shares of the sustained rate, as "–" if it is not known.
@@ -102,5 +102,5 @@ def predicted_note(predicted: PredictedPoints) -> str:
             "Letters are configurations that were not tried; ○ marks those that no measured "
             "configuration beats if the prediction holds"
         )
-    sentences += [f"{text[0].upper()}{text[1:]}" for text in predicted.unknown]
+    sentences += map(capitalized, predicted.unknown)
     return " ".join(f"{sentence}." for sentence in sentences)

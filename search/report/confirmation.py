@@ -9,6 +9,7 @@ from search.report.formatting import (
     format_interval,
     format_number,
     format_ratio,
+    format_ratio_interval,
     markdown_table,
 )
 from search.study.confirmation import Comparison, Confirmation
@@ -94,11 +95,7 @@ def missing_curves(confirmation: Confirmation | None) -> str:
 
 
 def _ratio_cell(ratio: Interval | None) -> str:
-    return f"{format_ratio(ratio.mean)} ({_ratio_interval(ratio)})" if ratio else ""
-
-
-def _ratio_interval(ratio: Interval) -> str:
-    return f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
+    return f"{format_ratio(ratio.mean)} ({format_ratio_interval(ratio)})" if ratio else ""
 
 
 def _trial(confirmation: Confirmation, index: int) -> str:
@@ -151,7 +148,7 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
         significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
         sentences.append(
             f"{_trial(confirmation, subject)} is {format_ratio(ratio.mean)} times as fast as "
-            f"{reference} (95 % interval: {_ratio_interval(ratio)}){significance}"
+            f"{reference} (95 % interval: {format_ratio_interval(ratio)}){significance}"
         )
     kind, score = confirmation.plan.objective.kind, confirmation.score_ratio
     if kind != "rate" and score is not None:
@@ -174,7 +171,7 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
     times = f"an unknown {name}"
     if ratio is not None:
         times = f"{format_ratio(ratio.mean)} times the winner's {name}"
-        times += f" (95 % interval: {_ratio_interval(ratio)})"
+        times += f" (95 % interval: {format_ratio_interval(ratio)})"
     if compared.failed:
         visits = len(confirmation.visits(compared.index))
         return f"{subject} {_failed_in(confirmation)} {compared.failed} of {visits} visits"

@@ -59,6 +59,16 @@ def format_share(value: float) -> str:
     return "1" if value == 1 else f"{math.floor(1000 * value) / 1000:.3f}"
 
 
+def with_interval(text: str, interval: Interval | None) -> str:
+    """Return a text with the bounds of an interval, if there is one."""
+    return f"{text} ({format_interval(interval)})" if interval else text
+
+
+def format_ratio_interval(ratio: Interval) -> str:
+    """Return the bounds of a ratio; see `format_ratio`."""
+    return f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
+
+
 def format_interval(interval: Interval | None, number_format: str = "") -> str:
     """Return the bounds of an interval; an empty text for None."""
     if interval is None:
@@ -68,6 +78,11 @@ def format_interval(interval: Interval | None, number_format: str = "") -> str:
         for bound in (interval.low, interval.high)
     )
     return f"{low} to {high}"
+
+
+def capitalized(text: str) -> str:
+    """Return a text with an upper-case first letter; the rest stays."""
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def format_values(values: Mapping[str, object]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search.answer.confirmed import Confirmed
 from search.answer.operating_points import OperatingPoint
-from search.report.formatting import format_memory, format_number, format_ratio
+from search.report.formatting import capitalized, format_memory, format_number, format_ratio
 from search.study.outcome import Outcome
 from search.trial.objective import Figures, Objective
 from serving.config import ServerConfig
@@ -25,14 +25,14 @@ def goal_verdict(outcome: Outcome, recommended: OperatingPoint, today: str, unde
     if reference.config == recommended.config:
         return (
             f"Change nothing: no configuration was better than {today}. "
-            f"{_capitalized(_gain(objective, ours, None))}. {rate}."
+            f"{capitalized(_gain(objective, ours, None))}. {rate}."
         )
     theirs = goal_figures(outcome, reference.config)
     missed = objective.shortfalls(theirs)
     gain = _gain(objective, ours, None if missed else theirs)
     if missed:
         reasons = "; ".join(str(shortfall) for shortfall in missed)
-        rate += f". {_capitalized(today)} misses the goal: {reasons}"
+        rate += f". {capitalized(today)} misses the goal: {reasons}"
     elif theirs.sustained_rps:
         rate += f" instead of {format_number(theirs.sustained_rps)}"
     if undecided:
@@ -93,7 +93,3 @@ def _gain(objective: Objective, ours: Figures, theirs: Figures | None) -> str:
     if objective.kind == "latency":
         return f"{load} its p99 latency is {p99}, with {memory}"
     return f"{load} it needs {memory} and {workers}, with a p99 latency of {p99}"
-
-
-def _capitalized(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}"

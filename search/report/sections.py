@@ -21,11 +21,11 @@ from search.errors import first_line
 from search.report.answer_text import predicted_note
 from search.report.confirmation import confirmation_section, missing_curves
 from search.report.formatting import (
-    format_interval,
     format_memory,
     format_number,
     format_settings,
     markdown_table,
+    with_interval,
 )
 from search.report.limits_section import limits_section
 from search.report.model_tables import model_section
@@ -36,7 +36,6 @@ from search.report.replicas import replicas_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
 from search.report.trial_table import lost_time, trial_table
 from search.report.verdict import certainty, change_table, cost_table, format_rate, verdict
-from search.study.intervals import Interval
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from search.trial.result import TrialResult, TrialState
@@ -146,8 +145,8 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
             if p.is_measured
             else "predicted",
             format_rate(p),
-            _with_interval(format_number(p.p99_s) or "not known", p.p99),
-            _with_interval(format_memory(p.memory_mb) or "not known", p.memory),
+            with_interval(format_number(p.p99_s) or "not known", p.p99),
+            with_interval(format_memory(p.memory_mb) or "not known", p.memory),
             "" if p.workers is None else str(p.workers),
             format_settings(p.config),
         )
@@ -163,10 +162,6 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
         markdown_table(header, rows),
         *([note] if (note := predicted_note(predicted)) else []),
     ]
-
-
-def _with_interval(text: str, interval: Interval | None) -> str:
-    return f"{text} ({format_interval(interval)})" if interval else text
 
 
 def _curve_parts(outcome: Outcome) -> list[Part]:

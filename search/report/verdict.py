@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from search.answer.gain import Gain, gain_of
-from search.answer.operating_points import LatencyPoint, OperatingPoint, Role, measured_points
+from search.answer.operating_points import (
+    LatencyPoint,
+    OperatingPoint,
+    Role,
+    measured_points,
+    point_with_role,
+)
 from search.errors import first_line
 from search.report.formatting import (
-    format_interval,
     format_memory,
     format_number,
     format_ratio,
+    format_ratio_interval,
     markdown_table,
+    with_interval,
 )
 from search.report.goal_verdict import goal_certainty, goal_verdict
 from search.report.model_tables import mix_text
@@ -151,12 +158,12 @@ def cost_table(outcome: Outcome) -> str:
 
 def recommended_point(outcome: Outcome) -> OperatingPoint | None:
     """Return the recommended configuration; None without one."""
-    return _with_role(measured_points(outcome), Role.RECOMMENDED)
+    return point_with_role(measured_points(outcome), Role.RECOMMENDED)
 
 
 def today_point(outcome: Outcome) -> OperatingPoint | None:
     """Return what runs today; None if it sustained no rate."""
-    return _with_role(measured_points(outcome), Role.REFERENCE)
+    return point_with_role(measured_points(outcome), Role.REFERENCE)
 
 
 def today_name(reference: TrialResult) -> str:
@@ -168,8 +175,7 @@ def today_name(reference: TrialResult) -> str:
 
 def format_rate(point: OperatingPoint) -> str:
     """Return the rate of a configuration, with its interval if it is confirmed."""
-    rate = format_number(point.sustained_rps)
-    return f"{rate} ({format_interval(point.rate)})" if point.rate else rate
+    return with_interval(format_number(point.sustained_rps), point.rate)
 
 
 def _is_undecided(outcome: Outcome) -> bool:
@@ -178,17 +184,13 @@ def _is_undecided(outcome: Outcome) -> bool:
     return ratio is not None and not ratio.excludes_one
 
 
-def _with_role(points: Sequence[OperatingPoint], role: Role) -> OperatingPoint | None:
-    return next((point for point in points if role in point.roles), None)
-
-
 def _gain_text(gain: Gain | None, today: OperatingPoint) -> str:
     if gain is None:
         return ""
     ratio = format_ratio(gain.ratio.mean)
     if not gain.is_confirmed:
         return f", {ratio} times as many (not confirmed)"
-    interval = f"{format_ratio(gain.ratio.low)} to {format_ratio(gain.ratio.high)}"
+    interval = format_ratio_interval(gain.ratio)
     if today.rate is None:
         # The ratio is not that of the two rates: only one of them is the confirmation's.
         return (
