@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from serving.editing import edit_properties
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.safe_yaml import load_documents
@@ -77,6 +78,14 @@ class PlatformFiles:
     sources: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def effective_properties(self) -> str | None:
+        """The text of config.properties with what the command's options override in it."""
+        models = ",".join(option_values(self.arguments, "--models"))
+        if self.properties is None or not models:
+            return self.properties
+        return edit_properties(self.properties, {"load_models": models})
+
 
 def find_option(arguments: Sequence[str], *names: str) -> str | None:
     """Return the value of the last of these options: `--name value` or `--name=value`."""
@@ -113,14 +122,6 @@ def config_source(environment: Mapping[str, str]) -> str:
     if environment.get("TS_CONFIG_FILE"):
         return "named by the variable TS_CONFIG_FILE, which takes precedence over --ts-config"
     return "named by the option --ts-config"
-
-
-def torchserve_options(command: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the words after `torchserve` in a command; None if it does not run it."""
-    for index, word in enumerate(command):
-        if word.rsplit("/", 1)[-1] == "torchserve":
-            return tuple(command[index + 1 :])
-    return None
 
 
 def parse_quantity(text: object) -> float:
