@@ -135,7 +135,7 @@ class ExportedFiles:
         """
         try:
             deployment = Deployment.read(
-                self.platform.properties, self.platform.environment, self.archive
+                self.platform.effective_properties, self.platform.environment, self.archive
             )
             return deployment.with_models(self.others)
         except ConfigError as error:

@@ -76,7 +76,7 @@ def read_files(
     if platform is not None:
         hidden = dict.fromkeys(platform.secrets, REDACTED)
         variables = {**platform.environment, **hidden, **read_environment_file(environment)}
-        return platform.properties, variables
+        return platform.effective_properties, variables
     variables = read_environment_file(environment or environment_beside(path))
     return None if path is None else read_bytes_as_text(path), variables
 

@@ -179,12 +179,13 @@ def _import_platform(
     platform: PlatformFiles, paths: Sequence[Path], archive: Path | None
 ) -> ImportedFiles:
     named = Archive.read(archive) if archive else None
-    if named is None and platform.properties is not None:
-        named = _first_archive(platform.properties, paths[0])
+    properties = platform.effective_properties
+    if named is None and properties is not None:
+        named = _first_archive(properties, paths[0])
     model = named or Archive(Path("my-model.mar"), "my-model", "1.0")
     variables = {**platform.environment, **dict.fromkeys(platform.secrets, REDACTED)}
     try:
-        deployment = Deployment.read(platform.properties, variables, model)
+        deployment = Deployment.read(properties, variables, model)
     except ConfigError as error:
         raise ConfigError(f"{paths[0]}: {error}") from None
     # Files in several places are read again as their folder.

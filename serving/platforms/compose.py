@@ -10,6 +10,7 @@ from typing import Any
 from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
@@ -20,7 +21,6 @@ from serving.platforms.files import (
     read_bytes_as_text,
     read_documents,
     read_text,
-    torchserve_options,
 )
 
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -37,12 +37,13 @@ def read_compose(path: Path) -> PlatformFiles:
     if len(services) > 1:
         services = [service for service in services if _runs_torchserve(service)]
     service = one(services, "services that run torchserve", path)
-    options = torchserve_options(_command(service)) or ()
     environment: dict[str, str] = {}
     for file in _as_list(service.get("env_file")):
         name = file.get("path") if isinstance(file, dict) else file
         environment |= parse_environment(read_text(path.parent / str(name)))
     environment |= _variables(service.get("environment"))
+    command = find_command(_words(service), environment) or Command(())
+    environment, options = {**environment, **command.variables}, command.options
     place = config_path(options, environment)
     file = _mounted(service, place or DEFAULT_CONFIG, path.parent)
     if file is None and place is not None:
@@ -64,10 +65,10 @@ def read_compose(path: Path) -> PlatformFiles:
 
 def _runs_torchserve(service: Mapping[str, Any]) -> bool:
     is_named = "torchserve" in str(service.get("image", ""))
-    return is_named or torchserve_options(_command(service)) is not None
+    return is_named or find_command(_words(service), {}) is not None
 
 
-def _command(service: Mapping[str, Any]) -> list[str]:
+def _words(service: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for key in ("entrypoint", "command"):
         value = service.get(key) or []

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path, PurePosixPath
 
 from serving.errors import ConfigError
+from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
@@ -16,7 +17,6 @@ from serving.platforms.files import (
     is_file,
     read_bytes_as_text,
     read_text,
-    torchserve_options,
 )
 
 
@@ -36,7 +36,7 @@ def read_dockerfile(path: Path) -> PlatformFiles:
         elif name == "ENV":
             environment |= _variables(rest)
         elif name in commands:
-            commands[name] = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
+            commands[name] = json.loads(rest) if rest.startswith("[") else ["/bin/sh", "-c", rest]
         elif name == "WORKDIR":
             work_folder /= rest.strip()
         elif name in ("COPY", "ADD"):
@@ -45,7 +45,9 @@ def read_dockerfile(path: Path) -> PlatformFiles:
             if not rest.startswith("--from"):
                 is_folder = len(words) > 2 or words[-1].endswith("/") or words[-1] == "."
                 copied += [(word, work_folder / words[-1], is_folder) for word in words[:-1]]
-    options = torchserve_options([*commands["ENTRYPOINT"], *commands["CMD"]]) or ()
+    words = [*commands["ENTRYPOINT"], *commands["CMD"]]
+    command = find_command(words, environment) or Command(())
+    environment, options = {**environment, **command.variables}, command.options
     place = config_path(options, environment)
     file = _copied_file(copied, PurePosixPath(place or DEFAULT_CONFIG), path.parent)
     if file is None and place is not None:

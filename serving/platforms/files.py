@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from serving.editing import edit_properties
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.safe_yaml import load_documents
@@ -77,6 +78,14 @@ class PlatformFiles:
     sources: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def effective_properties(self) -> str | None:
+        """The text of config.properties with what the command's options override in it."""
+        models = ",".join(option_values(self.arguments, "--models"))
+        if self.properties is None or not models:
+            return self.properties
+        return edit_properties(self.properties, {"load_models": models})
+
 
 def find_option(arguments: Sequence[str], *names: str) -> str | None:
     """Return the value of the last of these options: `--name value` or `--name=value`."""
@@ -115,14 +124,6 @@ def config_source(environment: Mapping[str, str]) -> str:
     return "named by the option --ts-config"
 
 
-def torchserve_options(command: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the words after `torchserve` in a command; None if it does not run it."""
-    for index, word in enumerate(command):
-        if word.rsplit("/", 1)[-1] == "torchserve":
-            return tuple(command[index + 1 :])
-    return None
-
-
 def parse_quantity(text: object) -> float:
     """Return a Kubernetes quantity as a number: cores or bytes.
 
@@ -148,9 +149,11 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
         ConfigError: a limit is not a quantity.
     """
     limits = resources.get("limits") or {}
-    cpus = parse_quantity(limits["cpu"]) if "cpu" in limits else None
-    memory = int(parse_quantity(limits["memory"])) if "memory" in limits else None
-    return Limits(cpus, memory)
+    cpu, memory = limits.get("cpu"), limits.get("memory")
+    return Limits(
+        None if cpu is None else parse_quantity(cpu),
+        None if memory is None else int(parse_quantity(memory)),
+    )
 
 
 def expand_references(text: str, variables: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from typing import Any
 
 from serving.environment import parse_environment
 from serving.errors import ConfigError
+from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
@@ -22,7 +24,6 @@ from serving.platforms.files import (
     read_documents,
     read_limits,
     read_text,
-    torchserve_options,
 )
 
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod")
@@ -34,7 +35,7 @@ def is_workload(documents: Sequence[Mapping[str, Any]]) -> bool:
 
 
 @dataclass(frozen=True)
-class _ConfigMaps:
+class ConfigMaps:
     """The data of each ConfigMap by its name; each byte of binary data is one character."""
 
     data: Mapping[str, Mapping[str, str]]
@@ -42,7 +43,7 @@ class _ConfigMaps:
     @classmethod
     def read(
         cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[tuple[Path, Any]]
-    ) -> _ConfigMaps:
+    ) -> ConfigMaps:
         data: dict[str, dict[str, str]] = {}
         for document in documents:
             if document.get("kind") == "ConfigMap":
@@ -100,13 +101,16 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     if workload["kind"] != "Pod":
         spec = (spec.get("template") or {}).get("spec") or {}
     container = _container(spec.get("containers") or [], paths[0])
-    maps = _ConfigMaps.read(documents, kustomizations)
-    environment, secrets, notes = _environment(container, maps)
-    command = [*(container.get("command") or ()), *(container.get("args") or ())]
-    words = [expand_references(word, environment) for word in _words(command)]
-    options = torchserve_options(words) or ()
+    namespace = _namespace(workload)
+    maps = ConfigMaps.read(
+        [d for d in documents if not namespace or _namespace(d) in (namespace, None)],
+        kustomizations,
+    )
+    environment, secrets, notes = read_variables(container, maps)
+    command = _command(container, environment) or Command(())
+    environment, options = {**environment, **command.variables}, command.options
     place = config_path(options, environment)
-    properties = _mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
+    properties = mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
     if properties is None and place is not None:
         raise ConfigError(
             f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "
@@ -126,33 +130,34 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     )
 
 
-def _words(command: Sequence[object]) -> list[str]:
-    """Return a container's command; the words of a shell's script are split at white space."""
-    words = [str(word) for word in command]
-    if len(words) > 1 and words[0].rsplit("/", 1)[-1] in ("sh", "bash"):
-        return [word for text in words[1:] for word in text.split()]
-    return words
+def _namespace(document: Mapping[str, Any]) -> str | None:
+    name = (document.get("metadata") or {}).get("namespace")
+    return None if name is None else str(name)
+
+
+def _command(container: Mapping[str, Any], environment: Mapping[str, str]) -> Command | None:
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    return find_command([expand_references(str(w), environment) for w in words], environment)
 
 
 def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
     def may_run_torchserve(container: Mapping[str, Any]) -> bool:
-        command = [*(container.get("command") or ()), *(container.get("args") or ())]
         is_named = "torchserve" in str(container.get("image", ""))
-        return is_named or torchserve_options(_words(command)) is not None
+        return is_named or _command(container, {}) is not None
 
     found = [c for c in containers if may_run_torchserve(c)] if len(containers) > 1 else containers
     container: Mapping[str, Any] = one(found, "containers that run torchserve", path)
     return container
 
 
-def _environment(
-    container: Mapping[str, Any], maps: _ConfigMaps
+def read_variables(
+    container: Mapping[str, Any], maps: ConfigMaps
 ) -> tuple[dict[str, str], tuple[str, ...], list[str]]:
     """Return the variables, the names of those that are secrets, and notes."""
     variables: dict[str, str] = {}
     secrets, notes = [], []
     for source in container.get("envFrom") or ():
-        prefix = source.get("prefix", "")
+        prefix = source.get("prefix") or ""
         if "configMapRef" in source:
             name = source["configMapRef"].get("name")
             entries = maps.get(name)
@@ -163,9 +168,10 @@ def _environment(
             name = (source.get("secretRef") or {}).get("name")
             notes.append(f"the variables of Secret {name} are not in these files")
     for entry in container.get("env") or ():
-        name, source = entry["name"], entry.get("valueFrom")
+        name, source, value = entry["name"], entry.get("valueFrom"), entry.get("value")
         if source is None:
-            variables[name] = expand_references(str(entry.get("value", "")), variables)
+            text = "" if value is None else str(value)
+            variables[name] = expand_references(text, variables)
         elif reference := source.get("configMapKeyRef"):
             text = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
             if text is None:
@@ -179,8 +185,8 @@ def _environment(
     return variables, tuple(secrets), notes
 
 
-def _mounted_file(
-    spec: Mapping[str, Any], container: Mapping[str, Any], maps: _ConfigMaps, place: str
+def mounted_file(
+    spec: Mapping[str, Any], container: Mapping[str, Any], maps: ConfigMaps, place: str
 ) -> str | None:
     """Return the text that a ConfigMap provides at a path in the container; None for none."""
     for mount_path, name, items in _mounts(spec, container):
@@ -188,7 +194,11 @@ def _mounted_file(
         files = items or {key: key for key in entries or ()}
         for key, file in files.items():
             path = mount_path if file is None else str(PurePosixPath(mount_path, file))
-            if path == place and entries is not None and key in entries:
+            if (
+                posixpath.normpath(path) == posixpath.normpath(place)
+                and entries is not None
+                and key in entries
+            ):
                 return entries[key]
     return None
 

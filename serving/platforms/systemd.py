@@ -8,6 +8,7 @@ from pathlib import Path
 from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.platforms.command import expand, find_command
 from serving.platforms.files import (
     PlatformFiles,
     config_path,
@@ -16,7 +17,6 @@ from serving.platforms.files import (
     parse_quantity,
     read_bytes_as_text,
     read_text,
-    torchserve_options,
 )
 
 
@@ -27,12 +27,6 @@ def read_systemd(path: Path) -> PlatformFiles:
         ConfigError: the unit does not run TorchServe, or a file that it needs is missing.
     """
     entries = _service_entries(path)
-    options = next(
-        (o for c in entries.get("ExecStart", []) if (o := torchserve_options(shlex.split(c)))),
-        None,
-    )
-    if options is None:
-        raise ConfigError(f"{path}: ExecStart does not run torchserve")
     environment: dict[str, str] = {}
     for line in entries.get("Environment", []):
         pairs = [word.partition("=") for word in shlex.split(line)]
@@ -45,6 +39,12 @@ def read_systemd(path: Path) -> PlatformFiles:
             sources.append(file)
         elif not is_optional:
             raise ConfigError(f"{path}: EnvironmentFile {name} does not exist")
+    lines = [shlex.split(line) for line in entries.get("ExecStart", [])]
+    commands = (find_command([expand(w, environment) for w in ws], environment) for ws in lines)
+    command = next((found for found in commands if found), None)
+    if command is None:
+        raise ConfigError(f"{path}: ExecStart does not run torchserve")
+    environment, options = {**environment, **command.variables}, command.options
     place = config_path(options, environment)
     file = _find(place, path) if place else None
     if place and file is None:
