@@ -173,11 +173,11 @@ def read_variables(
             text = "" if value is None else str(value)
             variables[name] = expand_references(text, variables)
         elif reference := source.get("configMapKeyRef"):
-            text = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
-            if text is None:
+            found = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
+            if found is None:
                 notes.append(f"variable {name}: its ConfigMap is not in these files")
             else:
-                variables[name] = text
+                variables[name] = found
         elif "secretKeyRef" in source:
             secrets.append(name)
         else:
