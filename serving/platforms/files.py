@@ -149,9 +149,11 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
         ConfigError: a limit is not a quantity.
     """
     limits = resources.get("limits") or {}
-    cpus = parse_quantity(limits["cpu"]) if "cpu" in limits else None
-    memory = int(parse_quantity(limits["memory"])) if "memory" in limits else None
-    return Limits(cpus, memory)
+    cpu, memory = limits.get("cpu"), limits.get("memory")
+    return Limits(
+        None if cpu is None else parse_quantity(cpu),
+        None if memory is None else int(parse_quantity(memory)),
+    )
 
 
 def expand_references(text: str, variables: Mapping[str, str]) -> str:

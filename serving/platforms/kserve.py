@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from serving.errors import ConfigError
+from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     PlatformFiles,
     config_path,
@@ -19,6 +21,7 @@ from serving.platforms.files import (
     read_documents,
     read_limits,
 )
+from serving.platforms.kubernetes import ConfigMaps, mounted_file, read_variables
 
 #: Below the folder that storageUri names. Source: the runtime kserve-torchserve.
 CONFIG_FILE = Path("config", "config.properties")
@@ -26,10 +29,11 @@ MODEL_STORE = "model-store"
 #: The envelope that the platform sets for each version of its protocol.
 ENVELOPES = {"v1": "kserve", "v2": "kservev2"}
 _MOUNT = "/mnt/models"
+_DEFAULT_CONFIG = f"{_MOUNT}/{CONFIG_FILE}"
 ARGUMENTS = (
     "--start",
     f"--model-store={_MOUNT}/{MODEL_STORE}",
-    f"--ts-config={_MOUNT}/{CONFIG_FILE}",
+    f"--ts-config={_DEFAULT_CONFIG}",
 )
 
 
@@ -51,7 +55,7 @@ def is_inference_service(documents: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformFiles:
-    """Read an InferenceService, and config/config.properties in its storage.
+    """Read an InferenceService, and config.properties in its storage or in a ConfigMap.
 
     Args:
         paths: the YAML files.
@@ -59,7 +63,7 @@ def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformF
 
     Raises:
         ConfigError: there is not exactly one InferenceService with a PyTorch model, or its
-            config.properties is missing.
+            config.properties is neither in its storage nor in a ConfigMap in the files.
     """
     documents = [document for path in paths for document in read_documents(path)]
     services = [document for document in documents if document.get("kind") == "InferenceService"]
@@ -71,32 +75,64 @@ def read_kserve(paths: Sequence[Path], storage: Path | None = None) -> PlatformF
             f"{paths[0]}: the InferenceService has no predictor.model of the format pytorch"
         )
     folders = [storage] if storage else [path.parent for path in paths]
-    found = [folder / CONFIG_FILE for folder in folders if is_file(folder / CONFIG_FILE)]
-    if not found:
-        raise ConfigError(
-            f"{folders[0] / CONFIG_FILE} does not exist; copy the folder {CONFIG_FILE.parent} of "
-            f"{model.get('storageUri', 'the storageUri')} beside {paths[0].name}"
-        )
-    protocol = str(model.get("protocolVersion", "v1"))
-    environment, secrets = {"TS_SERVICE_ENVELOPE": ENVELOPES.get(protocol, "kserve")}, []
-    for entry in model.get("env") or ():
-        if "valueFrom" in entry:
-            secrets.append(entry["name"])
-        else:
-            text = str(entry.get("value", ""))
-            environment[entry["name"]] = expand_references(text, environment)
-    place = config_path((), environment) or f"{_MOUNT}/{CONFIG_FILE}"
-    if place != f"{_MOUNT}/{CONFIG_FILE}":
-        raise ConfigError(
-            f"{paths[0]}: TorchServe reads {place} and not {CONFIG_FILE} of the storage; "
-            f"it is {config_source(environment)}: remove the variable"
+    maps = ConfigMaps.read([d for d in documents if d is not service], ())
+    own, secrets, notes = read_variables(model, maps)
+    environment = {**_protocol_variables(str(model.get("protocolVersion") or "v1")), **own}
+    words = [str(w) for key in ("command", "args") for w in model.get(key) or ()]
+    words = [expand_references(word, environment) for word in words]
+    command = find_command(words, environment)
+    if command is None:
+        # Arguments are appended to those of the runtime; another command replaces them.
+        command = Command((*ARGUMENTS, *words) if not model.get("command") else ())
+    environment |= command.variables
+    place = posixpath.normpath(config_path(command.options, environment) or _DEFAULT_CONFIG)
+    text = mounted_file(predictor, model, maps, place)
+    sources = tuple(paths)
+    if text is None:
+        file = _stored_file(place, folders, paths[0], model, environment)
+        text, sources = read_bytes_as_text(file), (*paths, file)
+    if environment.get("PROTOCOL_VERSION", "").startswith("grpc"):
+        notes.append(
+            f"the protocol is {environment['PROTOCOL_VERSION']}: servetune measures requests over "
+            "HTTP only, and refuses to tune a deployment for gRPC alone"
         )
     return PlatformFiles(
         "kserve",
-        read_bytes_as_text(found[0]),
+        text,
         environment,
-        ARGUMENTS,
+        command.options,
         read_limits(model.get("resources") or {}),
-        tuple(secrets),
-        (*paths, found[0]),
+        secrets,
+        sources,
+        tuple(notes),
     )
+
+
+def _protocol_variables(protocol: str) -> dict[str, str]:
+    """Return the variables that the platform sets for a version of its protocol."""
+    version = protocol.removeprefix("grpc-")
+    variables = {"TS_SERVICE_ENVELOPE": ENVELOPES.get(version, "kserve")}
+    return variables | ({"PROTOCOL_VERSION": protocol} if version != protocol else {})
+
+
+def _stored_file(
+    place: str,
+    folders: Sequence[Path],
+    path: Path,
+    model: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> Path:
+    """Return the config.properties in the storage, which the container has at a place."""
+    if not PurePosixPath(place).is_relative_to(_MOUNT):
+        raise ConfigError(
+            f"{path}: TorchServe reads {place}, which neither the storage nor a ConfigMap in these "
+            f"files provides; it is {config_source(environment)}"
+        )
+    name = PurePosixPath(place).relative_to(_MOUNT)
+    found = [folder / name for folder in folders if is_file(folder / name)]
+    if not found:
+        raise ConfigError(
+            f"{folders[0] / name} does not exist; copy the folder {name.parent} of "
+            f"{model.get('storageUri', 'the storageUri')} beside {path.name}"
+        )
+    return found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -100,7 +101,11 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     if workload["kind"] != "Pod":
         spec = (spec.get("template") or {}).get("spec") or {}
     container = _container(spec.get("containers") or [], paths[0])
-    maps = ConfigMaps.read(documents, kustomizations)
+    namespace = _namespace(workload)
+    maps = ConfigMaps.read(
+        [d for d in documents if not namespace or _namespace(d) in (namespace, None)],
+        kustomizations,
+    )
     environment, secrets, notes = read_variables(container, maps)
     command = _command(container, environment) or Command(())
     environment, options = {**environment, **command.variables}, command.options
@@ -125,6 +130,11 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     )
 
 
+def _namespace(document: Mapping[str, Any]) -> str | None:
+    name = (document.get("metadata") or {}).get("namespace")
+    return None if name is None else str(name)
+
+
 def _command(container: Mapping[str, Any], environment: Mapping[str, str]) -> Command | None:
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
     return find_command([expand_references(str(w), environment) for w in words], environment)
@@ -147,7 +157,7 @@ def read_variables(
     variables: dict[str, str] = {}
     secrets, notes = [], []
     for source in container.get("envFrom") or ():
-        prefix = source.get("prefix", "")
+        prefix = source.get("prefix") or ""
         if "configMapRef" in source:
             name = source["configMapRef"].get("name")
             entries = maps.get(name)
@@ -158,9 +168,9 @@ def read_variables(
             name = (source.get("secretRef") or {}).get("name")
             notes.append(f"the variables of Secret {name} are not in these files")
     for entry in container.get("env") or ():
-        name, source = entry["name"], entry.get("valueFrom")
+        name, source, value = entry["name"], entry.get("valueFrom"), entry.get("value")
         if source is None:
-            variables[name] = expand_references(str(entry.get("value", "")), variables)
+            variables[name] = expand_references("" if value is None else str(value), variables)
         elif reference := source.get("configMapKeyRef"):
             text = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
             if text is None:
@@ -183,7 +193,11 @@ def mounted_file(
         files = items or {key: key for key in entries or ()}
         for key, file in files.items():
             path = mount_path if file is None else str(PurePosixPath(mount_path, file))
-            if path == place and entries is not None and key in entries:
+            if (
+                posixpath.normpath(path) == posixpath.normpath(place)
+                and entries is not None
+                and key in entries
+            ):
                 return entries[key]
     return None
 

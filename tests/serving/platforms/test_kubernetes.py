@@ -144,3 +144,41 @@ def test_parse_quantity_reads_each_form(text: object, value: float) -> None:
 def test_parse_quantity_refuses_other_text(text: object) -> None:
     with pytest.raises(ConfigError, match="is not a quantity"):
         parse_quantity(text)
+
+
+@pytest.mark.parametrize("value", ["", ", value: ", ", value: null"])
+def test_read_kubernetes_reads_null_as_absent(tmp_path: Path, value: str) -> None:
+    write(tmp_path)
+    path = tmp_path / "deployment.yaml"
+    text = path.read_text().replace("limits: {cpu: 1500m", "limits: {cpu: null")
+    text = text.replace("env:\n", f"env:\n            - {{name: EMPTY{value}}}\n")
+    text = text.replace(
+        "env:\n", "envFrom: [{prefix: null, configMapRef: {name: ts-config}}]\n          env:\n"
+    )
+    path.write_text(text)
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.environment["EMPTY"] == ""
+    assert platform.environment["THREADS"] == "3" and platform.limits == Limits(None, 2 << 30)
+    assert not any(name.startswith("None") for name in platform.environment)
+
+
+def test_read_kubernetes_reads_the_config_map_of_its_namespace(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "deployment.yaml"
+    path.write_text(path.read_text().replace("{name: ts}", "{name: ts, namespace: a}"))
+    for name in ("a", "b"):
+        text = CONFIG_MAP.replace("{name: ts-config}", f"{{name: ts-config, namespace: {name}}}")
+        (tmp_path / f"{name}.yaml").write_text(text.replace("=7", "=8" if name == "a" else "=9"))
+    (tmp_path / "config.yaml").unlink()
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=8\n"
+
+
+def test_read_kubernetes_compares_normal_paths(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "torchserve, --ts-config, /etc//ts/./config.properties",
+        "{name: config, mountPath: /etc/ts/}",
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"

@@ -203,3 +203,88 @@ def test_read_platform_refuses_yaml_that_would_exhaust_python(
     (tmp_path / name).write_text(text + (services if name == "compose.yaml" else spec))
     with pytest.raises(ConfigError, match=r"is not valid YAML: .* more than"):
         read_platform(tmp_path / name)
+
+
+MAPS = """---
+kind: ConfigMap
+metadata: {name: cfg}
+data: {config.properties: "job_queue_size=8"}
+---
+kind: ConfigMap
+metadata: {name: vars}
+data: {OMP_NUM_THREADS: "3", TS_JOB_QUEUE_SIZE: "9"}
+"""
+
+
+def kserve(folder: Path, model: str = "", predictor: str = "", protocol: str = "v1") -> Path:
+    own = '      env: [{name: OMP_NUM_THREADS, value: "2"}]\n'
+    text = f"{(SERVICE % protocol).replace(own, model)}{predictor}"
+    (folder / "config").mkdir()
+    (folder / "config" / "config.properties").write_text(PROPERTIES)
+    (folder / "isvc.yaml").write_text(text + MAPS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "environment", "secrets"),
+    [
+        (
+            "      envFrom: [{configMapRef: {name: vars}}]\n",
+            {"OMP_NUM_THREADS": "3", "TS_JOB_QUEUE_SIZE": "9"},
+            (),
+        ),
+        (
+            "      env: [{name: N, valueFrom: {configMapKeyRef: {name: vars, key: "
+            "OMP_NUM_THREADS}}}, {name: S, valueFrom: {secretKeyRef: {name: s, key: k}}}]\n",
+            {"N": "3"},
+            ("S",),
+        ),
+        ("      env: [{name: EMPTY, value: }]\n", {"EMPTY": ""}, ()),
+    ],
+    ids=["envFrom", "references", "null"],
+)
+def test_read_kserve_reads_each_form_of_variables(
+    tmp_path: Path, model: str, environment: dict[str, str], secrets: tuple[str, ...]
+) -> None:
+    platform = read_platform(kserve(tmp_path, model))
+    assert platform is not None and platform.secrets == secrets
+    assert platform.environment == {"TS_SERVICE_ENVELOPE": "kserve", **environment}
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("", PROPERTIES),
+        ("      args: [--ncs]\n", PROPERTIES),
+        ("      args: ['--ts-config=/etc/ts/config.properties']\n", "job_queue_size=8"),
+        (
+            "      command: [torchserve]\n"
+            "      args: [--start, --ts-config, /etc/ts/config.properties]\n",
+            "job_queue_size=8",
+        ),
+        ("      args: ['--ts-config=/mnt/models/config/../other.properties']\n", "workers=1\n"),
+    ],
+    ids=["runtime", "more arguments", "ConfigMap", "command", "storage"],
+)
+def test_read_kserve_follows_the_arguments(tmp_path: Path, model: str, text: str) -> None:
+    (tmp_path / "other.properties").write_text("workers=1\n")
+    model += "      volumeMounts: [{name: c, mountPath: /etc/ts}]\n"
+    platform = read_platform(
+        kserve(tmp_path, model, "    volumes: [{name: c, configMap: {name: cfg}}]\n")
+    )
+    assert platform is not None and platform.properties == text
+
+
+def test_read_kserve_refuses_a_file_that_nothing_provides(tmp_path: Path) -> None:
+    kserve(tmp_path, "      args: ['--ts-config=/etc/ts/config.properties']\n")
+    with pytest.raises(ConfigError, match="which neither the storage nor a ConfigMap"):
+        read_platform(tmp_path)
+
+
+def test_read_kserve_notes_a_protocol_without_http(tmp_path: Path) -> None:
+    platform = read_platform(kserve(tmp_path, protocol="grpc-v2"))
+    assert platform is not None and "HTTP only" in platform.notes[0]
+    assert platform.environment == {
+        "TS_SERVICE_ENVELOPE": "kservev2",
+        "PROTOCOL_VERSION": "grpc-v2",
+    }
