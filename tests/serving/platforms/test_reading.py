@@ -91,13 +91,24 @@ def test_read_systemd_refuses_another_command(folder: Path) -> None:
     "text",
     [
         "FROM pytorch/torchserve\nENV OMP_NUM_THREADS 2\nCOPY config.properties /home/model-server/\n",
-        '# base\nFROM a AS b\nENV A=1\nFROM b\nENV OMP_NUM_THREADS="2"\nWORKDIR /srv\n'
+        '# base\nFROM a AS b\nENV A=1\nFROM c\nENV OMP_NUM_THREADS="2"\nWORKDIR /srv\n'
         "COPY . conf/\nCMD torchserve --start \\\n  --ts-config /srv/conf/config.properties\n",
         'FROM a\nENV OMP_NUM_THREADS=2\nCOPY ["config.properties", "/x/ts.conf"]\n'
         'ENTRYPOINT ["torchserve"]\nCMD ["--start", "--ts-config", "/x/ts.conf"]\n',
+        "FROM a AS b\nENV OMP_NUM_THREADS=2\nCOPY config.properties /home/model-server/\nFROM b\n",
+        "FROM a AS b\nENV OMP_NUM_THREADS=2\nCOPY config.properties /home/model-server/\nFROM 0\n",
+        "FROM\ta\nENV\tOMP_NUM_THREADS=2\nCOPY\tconfig.properties\t/home/model-server/\n",
+        "ARG N=2\nFROM a\nARG D=/home\nENV OMP_NUM_THREADS=$N\n"
+        "COPY config.properties ${D}/model-server/\n",
+        "FROM a\r\nENV \\\r\n  OMP_NUM_THREADS=2\r\nCOPY config.properties /home/model-server/\r\n",
+        "FROM a\nENV OMP_NUM_THREADS=2\nCOPY <<EOF /home/model-server/config.properties\n"
+        "job_queue_size=7\nEOF\n",
         "FROM a\nENV OMP_NUM_THREADS=2\nCOPY /../config.properties /home/model-server/\n",
     ],
-    ids=["default place", "stages", "json", "the context is the root"],
+    ids=[
+        *("default place", "stages", "json", "a stage by name", "a stage by number", "tabs"),
+        *("variables", "CRLF", "here-document", "the context is the root"),
+    ],
 )
 def test_read_dockerfile_reads_each_form(folder: Path, text: str) -> None:
     (folder / "Dockerfile").write_text(text)
@@ -288,3 +299,25 @@ def test_read_kserve_notes_a_protocol_without_http(tmp_path: Path) -> None:
         "TS_SERVICE_ENVELOPE": "kservev2",
         "PROTOCOL_VERSION": "grpc-v2",
     }
+
+
+def test_read_dockerfile_fills_in_variables_as_docker_does(folder: Path) -> None:
+    (folder / "Dockerfile").write_text(
+        "FROM a\nENV A=1\nENV B=$A C='$A' D=\"x ${A}\" E=\\$A F=${G:-2} H=${UNKNOWN}\n"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == {
+        **{"A": "1", "B": "1", "C": "$A", "D": "x 1", "E": "$A", "F": "2", "H": "${UNKNOWN}"}
+    }
+
+
+@pytest.mark.parametrize(
+    "run",
+    ["RUN echo a=b >> /home/model-server/config.properties", "RUN <<E\nrm config.properties\nE"],
+)
+def test_read_dockerfile_notes_commands_that_may_change_the_file(folder: Path, run: str) -> None:
+    (folder / "Dockerfile").write_text(
+        f"FROM a\nCOPY config.properties /home/model-server/\n{run}\n"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and "servetune runs nothing" in platform.notes[0]
