@@ -321,3 +321,17 @@ def test_read_dockerfile_notes_commands_that_may_change_the_file(folder: Path, r
     )
     platform = read_platform(folder)
     assert platform is not None and "servetune runs nothing" in platform.notes[0]
+
+
+def test_read_systemd_reads_drop_ins_and_both_comments(folder: Path) -> None:
+    (folder / "environment").write_text("; one\n# two\nA=1\nB=2\n")
+    (folder / "ts.service").write_text(
+        "[Service]\nEnvironmentFile=/etc/ts/environment\nCPUQuota=100%\n"
+        "ExecStart=/opt/bin/torchserve --ts-config /etc/ts/config.properties\n"
+    )
+    (folder / "ts.service.d").mkdir()
+    (folder / "ts.service.d" / "1.conf").write_text("[Service]\nEnvironment=C=3\nCPUQuota=200%\n")
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == {"A": "1", "B": "2", "C": "3"}
+    assert platform.limits == Limits(2.0, None)
+    assert folder / "ts.service.d" / "1.conf" in platform.sources
