@@ -335,3 +335,57 @@ def test_read_systemd_reads_drop_ins_and_both_comments(folder: Path) -> None:
     assert platform is not None and platform.environment == {"A": "1", "B": "2", "C": "3"}
     assert platform.limits == Limits(2.0, None)
     assert folder / "ts.service.d" / "1.conf" in platform.sources
+
+
+IMAGE = "services:\n  ts:\n    image: pytorch/torchserve\n"
+PLACE = "/home/model-server/config.properties"
+VOLUME = f"    volumes: ['./config.properties:{PLACE}']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [
+        (f"{IMAGE}    environment: {{OMP_NUM_THREADS: '${{N:-9}}'}}\n{VOLUME}", ""),
+        (f"{IMAGE}    environment: {{OMP_NUM_THREADS: '${{M:-2}}'}}\n{VOLUME}", ""),
+        (
+            f"{IMAGE}    environment: [OMP_NUM_THREADS=2]\n"
+            f"    volumes: ['${{PWD}}/config.properties:{PLACE}']\n",
+            "",
+        ),
+        (
+            f"{IMAGE}    env_file: [environment, {{path: none.env, required: false}}]\n"
+            f"    configs: [{{source: c, target: {PLACE}}}]\n"
+            "configs: {c: {file: ./config.properties}}\n",
+            "",
+        ),
+        (
+            f"{IMAGE}    env_file: environment\n    configs: [{{source: c, target: {PLACE}}}]\n"
+            'configs: {c: {content: "job_queue_size=7\\n"}}\n',
+            "",
+        ),
+        (
+            f"{IMAGE}    environment: [OMP_NUM_THREADS=1]\n    volumes: ['./x:{PLACE}']\n",
+            f"services:\n  ts:\n    environment: {{OMP_NUM_THREADS: 2}}\n{VOLUME}",
+        ),
+    ],
+    ids=["variable", "default", "PWD", "config", "text", "override"],
+)
+def test_read_compose_reads_references_configs_and_overrides(
+    folder: Path, text: str, override: str
+) -> None:
+    (folder / ".env").write_text("N=2\n")
+    (folder / "compose.yaml").write_text(text)
+    if override:
+        (folder / "compose.override.yaml").write_text(override)
+    platform = read_platform(folder)
+    assert platform is not None and platform.notes == ()
+    assert (platform.properties, platform.environment) == (PROPERTIES, {"OMP_NUM_THREADS": "2"})
+
+
+def test_read_compose_keeps_dollar_signs_and_notes_unknown_variables(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(
+        f"{IMAGE}    environment: {{A: 'a$$N', B: '${{C}}'}}\n{VOLUME}"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == {"A": "a$N", "B": "${C}"}
+    assert platform.notes[0].endswith("left as it is: B")
