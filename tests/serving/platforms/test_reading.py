@@ -389,3 +389,14 @@ def test_read_compose_keeps_dollar_signs_and_notes_unknown_variables(folder: Pat
     platform = read_platform(folder)
     assert platform is not None and platform.environment == {"A": "a$N", "B": "${C}"}
     assert platform.notes[0].endswith("left as it is: B")
+
+
+def test_read_platform_finds_the_container_of_a_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "create_model.json"
+    server = '{"Environment": {"SAGEMAKER_TS_BATCH_SIZE": "8"}}'
+    path.write_text(f'{{"Containers": [{server}, {{"Environment": {{"X": "y"}}}}]}}')
+    platform = read_platform(path)
+    assert platform is not None and platform.environment == {"SAGEMAKER_TS_BATCH_SIZE": "8"}
+    path.write_text(f'{{"Containers": [{server}, {server}]}}')
+    with pytest.raises(ConfigError, match="has 2 containers"):
+        read_platform(path)
