@@ -400,3 +400,10 @@ def test_read_platform_finds_the_container_of_a_pipeline(tmp_path: Path) -> None
     path.write_text(f'{{"Containers": [{server}, {server}]}}')
     with pytest.raises(ConfigError, match="has 2 containers"):
         read_platform(path)
+
+
+def test_read_platform_names_the_kinds_that_it_does_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("apiVersion: v1\nkind: ConfigMap\n---\napiVersion: a/v1\nkind: Rollout\n")
+    with pytest.raises(ConfigError, match="found ConfigMap, Rollout"):
+        read_platform(path)
