@@ -14,6 +14,8 @@ from loadgen.errors import CertificateError
 _CONNECT_TIMEOUT_S = 10.0
 #: OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python has no name for.
 _NO_CHECK_TIME = 0x200000
+#: OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_HOST = (62, 64)
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ def find_tls_problem(url: str, tls: Tls) -> str | None:
             with tls.context().wrap_socket(connection, server_hostname=host):
                 return None
     except ssl.SSLCertVerificationError as error:
+        problem = error.verify_message.rstrip(".")
+        problem = f"the certificate of {host}:{port} cannot be verified: {problem}"
+        if error.verify_code in _OTHER_HOST:
+            return f"{problem}; use a host of the certificate, or --insecure to accept any"
         return (
-            f"the certificate of {host}:{port} cannot be verified: {error.verify_message}; pass "
-            "--ca-file FILE with the certificate of its authority in PEM, or --insecure to accept "
-            "any certificate"
+            f"{problem}; pass --ca-file FILE with the certificate of its authority in PEM, or "
+            "--insecure to accept any certificate"
         )
     except ssl.SSLError as error:
         reason = error.reason or str(error)

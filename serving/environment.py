@@ -102,6 +102,13 @@ def _parse_json(text: str) -> dict[str, str]:
     return variables
 
 
+def _configures_torchserve(container: Any) -> bool:
+    variables = container.get("Environment") if isinstance(container, dict) else None
+    return isinstance(variables, dict) and any(
+        name.startswith(("SAGEMAKER_TS_", "SAGEMAKER_MODEL_SERVER_", "TS_")) for name in variables
+    )
+
+
 def _variables_of(data: dict[str, Any]) -> dict[str, Any]:
     """Return the variables in a JSON object, which may be a request to SageMaker.
 
@@ -109,9 +116,16 @@ def _variables_of(data: dict[str, Any]) -> dict[str, Any]:
         ConfigError: they are no object.
     """
     found: Any = data
-    containers = found.get("Containers") or []
-    for container in (found.get("PrimaryContainer"), *_as_list(containers)):
-        found = container or found
+    containers = [c for c in (data.get("PrimaryContainer"), *_as_list(data.get("Containers"))) if c]
+    if len(containers) > 1:
+        # Of several containers in a pipeline, one runs TorchServe.
+        containers = [c for c in containers if _configures_torchserve(c)] or containers
+        if len(containers) > 1:
+            raise ConfigError(
+                f"the environment file has {len(containers)} containers, of which any may run "
+                "TorchServe; pass the variables of one"
+            )
+    found = containers[0] if containers else found
     if isinstance(found, dict):
         found = found.get("Environment", found)
     if not isinstance(found, dict):

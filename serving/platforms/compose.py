@@ -10,12 +10,13 @@ from typing import Any
 from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
-from serving.platforms.command import Command, find_command
+from serving.platforms.command import Command, expand, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
     config_source,
+    is_file,
     one,
     parse_quantity,
     read_bytes_as_text,
@@ -25,6 +26,9 @@ from serving.platforms.files import (
 
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 
+#: Lists that Compose joins if an override has the same key.
+_JOINED = ("configs", "env_file", "volumes")
+
 
 def read_compose(path: Path) -> PlatformFiles:
     """Read the service that runs TorchServe.
@@ -32,7 +36,7 @@ def read_compose(path: Path) -> PlatformFiles:
     Raises:
         ConfigError: there is not exactly one, or a file that it needs is missing.
     """
-    (document, *_) = read_documents(path) or [{}]
+    document, sources = _read_with_override(path)
     services = [s for s in (document.get("services") or {}).values() if isinstance(s, dict)]
     if len(services) > 1:
         services = [service for service in services if _runs_torchserve(service)]
@@ -40,27 +44,98 @@ def read_compose(path: Path) -> PlatformFiles:
     environment: dict[str, str] = {}
     for file in _as_list(service.get("env_file")):
         name = file.get("path") if isinstance(file, dict) else file
+        is_optional = isinstance(file, dict) and file.get("required") is False
+        if is_optional and not is_file(path.parent / str(name)):
+            continue
         environment |= parse_environment(read_text(path.parent / str(name)))
     environment |= _variables(service.get("environment"))
     command = find_command(_words(service), environment) or Command(())
     environment, options = {**environment, **command.variables}, command.options
     place = config_path(options, environment)
     file = _mounted(service, place or DEFAULT_CONFIG, path.parent)
-    if file is None and place is not None:
+    configured = _configured(service, document.get("configs") or {}, place or DEFAULT_CONFIG)
+    text = None if isinstance(configured, Path) else configured
+    if isinstance(configured, Path):
+        file = path.parent / configured
+    if file is None and text is None and place is not None:
         raise ConfigError(
             f"{path}: the service reads {place}, which no volume provides; "
             f"it is {config_source(environment)}"
         )
-    notes = () if file else ("no config.properties is mounted: the image has its own",)
+    if text is None and file is not None:
+        text = read_bytes_as_text(file)
+    notes = [] if text is not None else ["no config.properties is mounted: the image has its own"]
+    if unknown := [name for name, value in environment.items() if "${" in value]:
+        notes.append(
+            f"variables with a reference that {path.parent / '.env'} does not set, left as it is: "
+            f"{', '.join(sorted(unknown))}"
+        )
     return PlatformFiles(
         "compose",
-        read_bytes_as_text(file) if file else "",
+        text or "",
         environment,
         options,
         _limits(service),
-        sources=(path, file) if file else (path,),
-        notes=notes,
+        sources=(*sources, file) if file else sources,
+        notes=tuple(notes),
     )
+
+
+def _read_with_override(path: Path) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """Return a compose file with its references filled in, and the override that Compose adds."""
+    variables = {"PWD": str(path.parent)}
+    if is_file(env := path.parent / ".env"):
+        variables |= parse_environment(read_text(env))
+    override = path.with_name(f"{path.stem}.override{path.suffix}")
+    paths = [path, override] if is_file(override) else [path]
+    document: dict[str, Any] = {}
+    for file in paths:
+        (found, *_) = read_documents(file) or [{}]
+        document = _merged(document, _filled_in(found, variables))
+    return document, tuple(paths)
+
+
+def _filled_in(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled_in(entry, variables) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(entry, variables) for entry in value]
+    if not isinstance(value, str):
+        return value
+    return "$".join(expand(part, variables) for part in value.split("$$"))
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Return two mappings of compose files merged as Compose does; the second takes precedence."""
+    merged = {**first}
+    for key, value in second.items():
+        found = merged.get(key)
+        if key == "environment" and found and value:
+            merged[key] = {**_variables(found), **_variables(value)}
+        elif isinstance(found, dict) and isinstance(value, dict):
+            merged[key] = _merged(found, value)
+        elif key in _JOINED and found is not None and value is not None:
+            # The last file with variables counts, and the first volume at a path.
+            pair = (value, found) if key in ("configs", "volumes") else (found, value)
+            merged[key] = [entry for part in pair for entry in _as_list(part)]
+        else:
+            merged[key] = value
+    return merged
+
+
+def _configured(
+    service: Mapping[str, Any], configs: Mapping[str, Any], place: str
+) -> str | Path | None:
+    """Return the text or the path of the config that a service has at a path; None for none."""
+    for entry in service.get("configs") or ():
+        given = entry if isinstance(entry, dict) else {"source": entry}
+        name = str(given.get("source"))
+        if str(given.get("target") or f"/{name}") == place:
+            config = configs.get(name) or {}
+            if "content" in config:
+                return str(config["content"]).encode().decode("latin-1")
+            return Path(str(config["file"])) if "file" in config else None
+    return None
 
 
 def _runs_torchserve(service: Mapping[str, Any]) -> bool:

@@ -26,12 +26,12 @@ from serving.platforms.files import (
     read_text,
 )
 
-_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod")
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod")
 
 
 def is_workload(documents: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the documents have a workload."""
-    return any(document.get("kind") in _WORKLOADS for document in documents)
+    return any(document.get("kind") in WORKLOADS for document in documents)
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
                 kustomizations.append((path.parent, document))
             else:
                 documents.append(document)
-    workloads = [document for document in documents if document.get("kind") in _WORKLOADS]
-    workload = one(workloads, f"workloads ({', '.join(_WORKLOADS)})", paths[0])
+    workloads = [document for document in documents if document.get("kind") in WORKLOADS]
+    workload = one(workloads, f"workloads ({', '.join(WORKLOADS)})", paths[0])
     spec = workload.get("spec") or {}
     if workload["kind"] != "Pod":
         spec = (spec.get("template") or {}).get("spec") or {}
@@ -170,14 +170,13 @@ def read_variables(
     for entry in container.get("env") or ():
         name, source, value = entry["name"], entry.get("valueFrom"), entry.get("value")
         if source is None:
-            text = "" if value is None else str(value)
-            variables[name] = expand_references(text, variables)
+            variables[name] = expand_references("" if value is None else str(value), variables)
         elif reference := source.get("configMapKeyRef"):
-            found = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
-            if found is None:
+            text = (maps.get(reference.get("name")) or {}).get(reference.get("key"))
+            if text is None:
                 notes.append(f"variable {name}: its ConfigMap is not in these files")
             else:
-                variables[name] = found
+                variables[name] = text
         elif "secretKeyRef" in source:
             secrets.append(name)
         else:

@@ -18,7 +18,7 @@ from serving.platforms.files import (
     read_text,
 )
 from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
-from serving.platforms.kubernetes import is_workload, read_kubernetes
+from serving.platforms.kubernetes import WORKLOADS, is_workload, read_kubernetes
 from serving.platforms.systemd import read_systemd
 from serving.sagemaker import ARGUMENTS as SAGEMAKER_ARGUMENTS
 from serving.sagemaker import is_sagemaker
@@ -76,7 +76,9 @@ def _read(path: Path) -> PlatformFiles | None:
     if path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
         return read_dockerfile(path)
     if path.suffix in _YAML_SUFFIXES:
-        return _read_manifests([path])
+        if (found := _read_manifests([path])) is None:
+            _refuse_other_kinds(path)
+        return found
     if path.suffix == ".json":
         return _read_sagemaker(path)
     return None
@@ -89,6 +91,16 @@ def _read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
     if any(is_workload(found) for found in by_path.values()):
         return read_kubernetes(list(paths))
     return None
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise ConfigError if a file has manifests, but none that runs TorchServe."""
+    kinds = [str(d["kind"]) for d in read_documents(path) if "kind" in d and "apiVersion" in d]
+    if kinds:
+        raise ConfigError(
+            f"{path} has no InferenceService and no workload that servetune reads "
+            f"({', '.join(WORKLOADS)}); found {', '.join(kinds)}"
+        )
 
 
 def _read_folder(folder: Path) -> PlatformFiles | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.environment import parse_environment
@@ -19,6 +21,9 @@ from serving.platforms.files import (
     read_text,
 )
 
+#: Unlike a shell, systemd also reads lines with a semicolon as comments.
+_COMMENT = re.compile(r"^[ \t]*;.*$", re.MULTILINE)
+
 
 def read_systemd(path: Path) -> PlatformFiles:
     """Read a unit. A file that does not exist at its path is looked for beside the unit.
@@ -26,16 +31,17 @@ def read_systemd(path: Path) -> PlatformFiles:
     Raises:
         ConfigError: the unit does not run TorchServe, or a file that it needs is missing.
     """
-    entries = _service_entries(path)
+    drop_ins = _drop_ins(path)
+    entries = _service_entries([path, *drop_ins])
     environment: dict[str, str] = {}
     for line in entries.get("Environment", []):
         pairs = [word.partition("=") for word in shlex.split(line)]
         environment |= {name: text for name, equals, text in pairs if equals}
-    sources = [path]
+    sources = [path, *drop_ins]
     for name in entries.get("EnvironmentFile", []):
         is_optional, file = name.startswith("-"), _find(name.removeprefix("-"), path)
         if file is not None:
-            environment |= parse_environment(read_text(file))
+            environment |= parse_environment(_COMMENT.sub("", read_text(file)))
             sources.append(file)
         elif not is_optional:
             raise ConfigError(f"{path}: EnvironmentFile {name} does not exist")
@@ -62,9 +68,16 @@ def read_systemd(path: Path) -> PlatformFiles:
     )
 
 
-def _service_entries(path: Path) -> dict[str, list[str]]:
+def _drop_ins(path: Path) -> list[Path]:
+    """Return the files in the folder NAME.service.d beside a unit, which are read after it."""
+    folder = path.with_name(f"{path.name}.d")
+    return [file for file in sorted(folder.glob("*.conf")) if is_file(file)]
+
+
+def _service_entries(paths: Sequence[Path]) -> dict[str, list[str]]:
     """Return the values of each key of the section [Service]; an empty value resets the key."""
-    text = read_text(path).replace("\\\n", " ")
+    # Each file begins outside of any section.
+    text = "\n[]\n".join(read_text(path).replace("\\\n", " ") for path in paths)
     entries: dict[str, list[str]] = {}
     section = ""
     for line in map(str.strip, text.split("\n")):

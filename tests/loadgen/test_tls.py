@@ -135,7 +135,8 @@ def test_find_tls_problem_names_both_options(authority: KeyPair, port: int, tmp_
     other = make_authority(tmp_path)
     assert "cannot be verified" in (find_tls_problem(url, Tls.read(other.certificate)) or "")
     by_address = f"https://127.0.0.1:{port}/"
-    assert "127.0.0.1" in (find_tls_problem(by_address, Tls.read(authority.certificate)) or "")
+    mismatch = find_tls_problem(by_address, Tls.read(authority.certificate)) or ""
+    assert "127.0.0.1" in mismatch and "--ca-file" not in mismatch
     assert find_tls_problem(url, Tls.read(authority.certificate)) is None
     assert find_tls_problem(by_address, Tls(is_verified=False)) is None
     assert find_tls_problem(f"http://localhost:{port}/", Tls()) is None

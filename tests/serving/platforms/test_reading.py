@@ -91,13 +91,24 @@ def test_read_systemd_refuses_another_command(folder: Path) -> None:
     "text",
     [
         "FROM pytorch/torchserve\nENV OMP_NUM_THREADS 2\nCOPY config.properties /home/model-server/\n",
-        '# base\nFROM a AS b\nENV A=1\nFROM b\nENV OMP_NUM_THREADS="2"\nWORKDIR /srv\n'
+        '# base\nFROM a AS b\nENV A=1\nFROM c\nENV OMP_NUM_THREADS="2"\nWORKDIR /srv\n'
         "COPY . conf/\nCMD torchserve --start \\\n  --ts-config /srv/conf/config.properties\n",
         'FROM a\nENV OMP_NUM_THREADS=2\nCOPY ["config.properties", "/x/ts.conf"]\n'
         'ENTRYPOINT ["torchserve"]\nCMD ["--start", "--ts-config", "/x/ts.conf"]\n',
+        "FROM a AS b\nENV OMP_NUM_THREADS=2\nCOPY config.properties /home/model-server/\nFROM b\n",
+        "FROM a AS b\nENV OMP_NUM_THREADS=2\nCOPY config.properties /home/model-server/\nFROM 0\n",
+        "FROM\ta\nENV\tOMP_NUM_THREADS=2\nCOPY\tconfig.properties\t/home/model-server/\n",
+        "ARG N=2\nFROM a\nARG D=/home\nENV OMP_NUM_THREADS=$N\n"
+        "COPY config.properties ${D}/model-server/\n",
+        "FROM a\r\nENV \\\r\n  OMP_NUM_THREADS=2\r\nCOPY config.properties /home/model-server/\r\n",
+        "FROM a\nENV OMP_NUM_THREADS=2\nCOPY <<EOF /home/model-server/config.properties\n"
+        "job_queue_size=7\nEOF\n",
         "FROM a\nENV OMP_NUM_THREADS=2\nCOPY /../config.properties /home/model-server/\n",
     ],
-    ids=["default place", "stages", "json", "the context is the root"],
+    ids=[
+        *("default place", "stages", "json", "a stage by name", "a stage by number", "tabs"),
+        *("variables", "CRLF", "here-document", "the context is the root"),
+    ],
 )
 def test_read_dockerfile_reads_each_form(folder: Path, text: str) -> None:
     (folder / "Dockerfile").write_text(text)
@@ -288,3 +299,111 @@ def test_read_kserve_notes_a_protocol_without_http(tmp_path: Path) -> None:
         "TS_SERVICE_ENVELOPE": "kservev2",
         "PROTOCOL_VERSION": "grpc-v2",
     }
+
+
+def test_read_dockerfile_fills_in_variables_as_docker_does(folder: Path) -> None:
+    (folder / "Dockerfile").write_text(
+        "FROM a\nENV A=1\nENV B=$A C='$A' D=\"x ${A}\" E=\\$A F=${G:-2} H=${UNKNOWN}\n"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == {
+        **{"A": "1", "B": "1", "C": "$A", "D": "x 1", "E": "$A", "F": "2", "H": "${UNKNOWN}"}
+    }
+
+
+@pytest.mark.parametrize(
+    "run",
+    ["RUN echo a=b >> /home/model-server/config.properties", "RUN <<E\nrm config.properties\nE"],
+)
+def test_read_dockerfile_notes_commands_that_may_change_the_file(folder: Path, run: str) -> None:
+    (folder / "Dockerfile").write_text(
+        f"FROM a\nCOPY config.properties /home/model-server/\n{run}\n"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and "servetune runs nothing" in platform.notes[0]
+
+
+def test_read_systemd_reads_drop_ins_and_both_comments(folder: Path) -> None:
+    (folder / "environment").write_text("; one\n# two\nA=1\nB=2\n")
+    (folder / "ts.service").write_text(
+        "[Service]\nEnvironmentFile=/etc/ts/environment\nCPUQuota=100%\n"
+        "ExecStart=/opt/bin/torchserve --ts-config /etc/ts/config.properties\n"
+    )
+    (folder / "ts.service.d").mkdir()
+    (folder / "ts.service.d" / "1.conf").write_text("[Service]\nEnvironment=C=3\nCPUQuota=200%\n")
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == {"A": "1", "B": "2", "C": "3"}
+    assert platform.limits == Limits(2.0, None)
+    assert folder / "ts.service.d" / "1.conf" in platform.sources
+
+
+IMAGE = "services:\n  ts:\n    image: pytorch/torchserve\n"
+PLACE = "/home/model-server/config.properties"
+VOLUME = f"    volumes: ['./config.properties:{PLACE}']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [
+        (f"{IMAGE}    environment: {{OMP_NUM_THREADS: '${{N:-9}}'}}\n{VOLUME}", ""),
+        (f"{IMAGE}    environment: {{OMP_NUM_THREADS: '${{M:-2}}'}}\n{VOLUME}", ""),
+        (
+            f"{IMAGE}    environment: [OMP_NUM_THREADS=2]\n"
+            f"    volumes: ['${{PWD}}/config.properties:{PLACE}']\n",
+            "",
+        ),
+        (
+            f"{IMAGE}    env_file: [environment, {{path: none.env, required: false}}]\n"
+            f"    configs: [{{source: c, target: {PLACE}}}]\n"
+            "configs: {c: {file: ./config.properties}}\n",
+            "",
+        ),
+        (
+            f"{IMAGE}    env_file: environment\n    configs: [{{source: c, target: {PLACE}}}]\n"
+            'configs: {c: {content: "job_queue_size=7\\n"}}\n',
+            "",
+        ),
+        (
+            f"{IMAGE}    environment: [OMP_NUM_THREADS=1]\n    volumes: ['./x:{PLACE}']\n",
+            f"services:\n  ts:\n    environment: {{OMP_NUM_THREADS: 2}}\n{VOLUME}",
+        ),
+    ],
+    ids=["variable", "default", "PWD", "config", "text", "override"],
+)
+def test_read_compose_reads_references_configs_and_overrides(
+    folder: Path, text: str, override: str
+) -> None:
+    (folder / ".env").write_text("N=2\n")
+    (folder / "compose.yaml").write_text(text)
+    if override:
+        (folder / "compose.override.yaml").write_text(override)
+    platform = read_platform(folder)
+    assert platform is not None and platform.notes == ()
+    assert (platform.properties, platform.environment) == (PROPERTIES, {"OMP_NUM_THREADS": "2"})
+
+
+def test_read_compose_keeps_dollar_signs_and_notes_unknown_variables(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(
+        f"{IMAGE}    environment: {{A: 'a$$N', B: '${{C}}'}}\n{VOLUME}"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == {"A": "a$N", "B": "${C}"}
+    assert platform.notes[0].endswith("left as it is: B")
+
+
+def test_read_platform_finds_the_container_of_a_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "create_model.json"
+    server = '{"Environment": {"SAGEMAKER_TS_BATCH_SIZE": "8"}}'
+    path.write_text(f'{{"Containers": [{server}, {{"Environment": {{"X": "y"}}}}]}}')
+    platform = read_platform(path)
+    assert platform is not None and platform.environment == {"SAGEMAKER_TS_BATCH_SIZE": "8"}
+    path.write_text(f'{{"Containers": [{server}, {server}]}}')
+    with pytest.raises(ConfigError, match="has 2 containers"):
+        read_platform(path)
+
+
+def test_read_platform_names_the_kinds_that_it_does_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("apiVersion: v1\nkind: ConfigMap\n---\napiVersion: a/v1\nkind: Rollout\n")
+    with pytest.raises(ConfigError, match="found ConfigMap, Rollout"):
+        read_platform(path)
