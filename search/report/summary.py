@@ -29,6 +29,7 @@ from search.trial.result import TrialResult, TrialState
 def write_report(outcome: Outcome) -> None:
     """Write report.md, report.html and trials.csv into the run's folder; nothing without a trial.
 
+    Without the study, less is known about the run. An earlier report then stays as it is.
     A reader sees each file as it was before or after, also while another process writes it.
 
     Raises:
@@ -43,7 +44,9 @@ def write_report(outcome: Outcome) -> None:
     }
     with outcome.run.files_locked():
         for name, text in texts.items():
-            write_atomically(outcome.run.folder / name, text)
+            path = outcome.run.folder / name
+            if not (outcome.restored and path.exists()):
+                write_atomically(path, text)
 
 
 def markdown_report(outcome: Outcome) -> str:

@@ -49,6 +49,25 @@ def test_report_keeps_files_of_earlier_report_without_a_trial(
     assert content_of(run.folder) == before
 
 
+@pytest.mark.parametrize("study", [None, b"", b"no database" * 100])
+def test_report_keeps_files_of_earlier_report_without_the_study(
+    outcome: Outcome, capsys: pytest.CaptureFixture[str], study: bytes | None
+) -> None:
+    folder = outcome.run.folder
+    assert run_command(["report", str(folder)]) == 0
+    (folder / "report.html").unlink()
+    (folder / "study.db").unlink()
+    if study is not None:
+        (folder / "study.db").write_bytes(study)
+    before = content_of(folder)
+    capsys.readouterr()
+    assert run_command(["report", str(folder)]) == 0
+    assert "it is unknown why the run ended" in " ".join(capsys.readouterr().out.split())
+    after = content_of(folder)
+    assert after.pop(folder / "report.html"), "a missing file is written"
+    assert after == before
+
+
 def test_report_prints_although_its_files_cannot_be_written(
     outcome: Outcome, capsys: pytest.CaptureFixture[str]
 ) -> None:
