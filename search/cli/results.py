@@ -38,8 +38,8 @@ StoreOfFiles = Annotated[
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print a run's trials, the best and the reference, and the importance of each setting.
 
-    The report is also written to RUN, unless no trial has finished or RUN is read-only. If the study
-    of the run cannot be read, an earlier report in RUN stays as it is.
+    The report is also written to RUN, unless no trial has finished or RUN is read-only. If the
+    study of the run cannot be read, an earlier report in RUN stays as it is.
     """
     outcome = _read_outcome(run)
     if as_json:
