@@ -62,9 +62,8 @@ class SupervisedProcess:
         assert self._supervisor and self._supervisor.stdout
         line = await self._supervisor.stdout.readline()
         self.status = json.loads(line)["exit"] if line else None
-        if (
-            self.status is None
-        ):  # The supervisor was killed, and the server with it, not the workers.
+        if self.status is None:
+            # The supervisor was killed, and the server with it, not the workers.
             kill_group(self.pid)
         self._exited.set()
         await self._supervisor.stdout.read()

@@ -51,14 +51,16 @@ class ResultHandlers:
             web.get("/v1/jobs/{id}/best.tar.gz", self._download_best),
         ]
 
+    def _run(self, request: web.Request) -> Run:
+        return run_of(requested_job(self._store, request))
+
     async def _list_trials(self, request: web.Request) -> web.StreamResponse:
-        results = await self._reader.call(
-            self._results.read, requested_job(self._store, request).run()
-        )
+        run = requested_job(self._store, request).run()
+        results = await self._reader.call(self._results.read, run)
         return json_response(TrialsView(trials=[trial_view(result) for result in results]))
 
     async def _show_trial(self, request: web.Request) -> web.StreamResponse:
-        run = run_of(requested_job(self._store, request))
+        run = self._run(request)
         number = request.match_info["number"]
         found = await self._reader.call(self._results.read, run)
         results = {str(result.number): result for result in found}
@@ -70,21 +72,14 @@ class ResultHandlers:
         return await self._streams.send(requested_job(self._store, request), request, HEADERS)
 
     async def _show_figures(self, request: web.Request) -> web.StreamResponse:
-        return json_response(
-            await self._reader.call(figures_view, run_of(requested_job(self._store, request)))
-        )
+        return json_response(await self._reader.call(figures_view, self._run(request)))
 
     async def _show_pareto(self, request: web.Request) -> web.StreamResponse:
-        return json_response(
-            await self._reader.call(pareto_view, run_of(requested_job(self._store, request)))
-        )
+        return json_response(await self._reader.call(pareto_view, self._run(request)))
 
     async def _show_plan(self, request: web.Request) -> web.StreamResponse:
-        return json_response(
-            await self._reader.call(
-                plan_view, run_of(requested_job(self._store, request)), request.query
-            )
-        )
+        view = await self._reader.call(plan_view, self._run(request), request.query)
+        return json_response(view)
 
     async def _show_report(self, request: web.Request) -> web.StreamResponse:
         from search.report.summary import html_report, markdown_report

@@ -34,7 +34,7 @@ from search.study.run_state import RunState
 from search.study.sampler import distributions
 from search.study.search_model import SearchModel
 from search.study.storage import open_storage
-from search.study.trial_queue import REFERENCES, TrialQueue
+from search.study.trial_queue import TrialQueue
 from search.study.widening import edge_notes, memory_share, widened_highs
 from search.trial.objective import Figures, Objective
 from search.trial.prediction import PredictedRate
@@ -272,7 +272,7 @@ class StudyStore(RunState):
                 TrialOrigin.INCUMBENT,
                 TrialOrigin.SWEEP,
             )
-            if origin in REFERENCES:
+            if origin.is_reference:
                 # A reference is measured even if another configuration gives the same server.
                 is_tried = config.digest in tried_digests
             else:
@@ -287,7 +287,7 @@ class StudyStore(RunState):
             trial.set_user_attr("origin", origin)
             trial.set_user_attr("config", config.to_dict())
             # References and the incumbent are never pruned.
-            never_pruned = origin in (*REFERENCES, TrialOrigin.INCUMBENT)
+            never_pruned = origin.is_reference or origin is TrialOrigin.INCUMBENT
             rate_to_beat = None if never_pruned else self.rate_to_beat
             # The finalists are measured thoroughly in the confirmation.
             is_reference = origin.is_reference and not self._screen_references

@@ -11,7 +11,7 @@ from search.spec.space import Space
 from search.trial.request import TrialOrigin
 from serving.config import ServerConfig
 
-REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
+_REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 
 
 class TrialQueue:
@@ -69,7 +69,7 @@ class TrialQueue:
 
         def rank(trial: optuna.trial.FrozenTrial) -> int:
             origin = TrialOrigin(trial.user_attrs["origin"])
-            return REFERENCES.index(origin) if origin in REFERENCES else len(REFERENCES)
+            return _REFERENCES.index(origin) if origin in _REFERENCES else len(_REFERENCES)
 
         waiting = self._study.get_trials(states=(OptunaTrialState.WAITING,), deepcopy=False)
         ordered = sorted(waiting, key=rank)

@@ -7,6 +7,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -54,16 +55,6 @@ class _Stage:
     work_folder: PurePosixPath = _HOME
     scripts: list[str] = field(default_factory=list)
 
-    def derived(self) -> _Stage:
-        """Return a stage that begins with what this one has."""
-        return _Stage(
-            {**self.environment},
-            [*self.copied],
-            {**self.commands},
-            self.work_folder,
-            [*self.scripts],
-        )
-
 
 def read_dockerfile(path: Path) -> PlatformFiles:
     """Read the last stage of a Dockerfile: ARG, ENV, COPY, ENTRYPOINT and CMD.
@@ -105,11 +96,12 @@ def _last_stage(path: Path) -> _Stage:
     global_arguments: dict[str, str] = {}
     for instruction in _instructions(path):
         name = instruction.name
-        rest = _expanded(instruction.rest, {**arguments, **stage.environment})
+        variables = {**arguments, **stage.environment}
+        rest = _expanded(instruction.rest, variables)
         if name == "FROM":
             words = [word for word in rest.split() if not word.startswith("--")]
             # A stage may begin with an earlier one, by its name or its number.
-            stage = named.get(words[0].lower(), _Stage()).derived() if words else _Stage()
+            stage = deepcopy(named.get(words[0].lower(), _Stage())) if words else _Stage()
             global_arguments = {**arguments} if not count else global_arguments
             arguments, names = {**global_arguments}, [str(count), *words[2:3]]
             named |= {given.lower(): stage for given in names}
@@ -130,7 +122,7 @@ def _last_stage(path: Path) -> _Stage:
         elif name == "RUN":
             stage.scripts.append(f"{instruction.rest} {instruction.document or ''}")
         elif name in ("COPY", "ADD"):
-            stage.copied += _copied(instruction, rest, {**arguments, **stage.environment}, stage)
+            stage.copied += _copied(instruction, rest, variables, stage)
     return stage
 
 
