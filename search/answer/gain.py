@@ -54,8 +54,10 @@ def gain_of(outcome: Outcome) -> Gain | None:
     searched = search_gain(outcome.chosen, outcome.reference)
     if searched is None:
         return None
-    failed = "the confirmation did not measure the reference"
-    return Gain(searched.ratio, False, (failed, *searched.warnings))
+    why = "the confirmation did not measure the reference"
+    if outcome.confirmation.visits(REFERENCE):
+        why = "the confirmation has too few successful visits to compare the two"
+    return Gain(searched.ratio, False, (why, *searched.warnings))
 
 
 def search_gain(chosen: TrialResult | None, reference: TrialResult | None) -> Gain | None:

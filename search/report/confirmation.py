@@ -119,17 +119,27 @@ def _rate_of_winner(confirmation: Confirmation) -> str:
         return (
             f"{subject} answers {format_number(prediction.mean)} rps in a closed loop, visited in "
             f"{rounds} (95 % prediction interval for one more visit: "
-            f"{format_interval(prediction)} rps{searched}). {_unverified(confirmation)}"
+            f"{format_interval(prediction)} rps{searched}). {unknown_rate(confirmation)}"
         )
     mean_rps = confirmation.mean_rps(winner)
     rate = f"{format_number(mean_rps)} rps in a closed loop" if mean_rps else "no request"
+    verified = confirmation.verified.get(winner)
+    if verified and verified.sustained_rps:
+        searched = f", and sustained {format_number(verified.sustained_rps)} rps{searched}"
     return f"{subject} answers {rate}, visited in {rounds}{searched}"
 
 
-def _unverified(confirmation: Confirmation) -> str:
-    if confirmation.winner in confirmation.verified:
+def unknown_rate(confirmation: Confirmation) -> str:
+    """Return why the winner's rate in one more measurement is not known, as a sentence."""
+    verified = confirmation.verified.get(confirmation.winner)
+    if verified is None:
+        return "Its sustained rate was not verified at the end"
+    if not verified.sustained_rps:
         return "Its verification at the end found no sustained rate"
-    return "Its sustained rate was not verified at the end"
+    return (
+        "It sustained its rate at the end, but there were too few successful visits to know how "
+        "much the rate varies"
+    )
 
 
 def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
@@ -175,6 +185,8 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
     if compared.failed:
         visits = len(confirmation.visits(compared.index))
         return f"{subject} {_failed_in(confirmation)} {compared.failed} of {visits} visits"
+    if ratio is None and compared.drop is None:
+        return f"{subject} cannot be compared with it: too few visits show how much rates vary"
     if compared.is_indistinguishable:
         latencies = _latencies(confirmation, compared.index)
         return f"{subject} is statistically indistinguishable from it: {times}{latencies}"
@@ -201,6 +213,8 @@ def _result(compared: Comparison) -> str:
         return f"failed in {compared.failed} visits"
     if compared.drop is not None:
         return f"{'slower' if compared.differs else 'dropped'}, after {compared.drop.rounds} rounds"
+    if compared.ratio is None:
+        return "not comparable"
     return "indistinguishable" if compared.is_indistinguishable else "differs"
 
 

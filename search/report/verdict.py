@@ -14,6 +14,7 @@ from search.answer.operating_points import (
     point_with_role,
 )
 from search.errors import first_line
+from search.report.confirmation import unknown_rate
 from search.report.formatting import (
     format_memory,
     format_number,
@@ -90,7 +91,7 @@ def certainty(outcome: Outcome) -> str:
         )
     else:
         sentences.append(_visits_text(confirmation, recommended))
-        sentences.append(_reproduction(recommended))
+        sentences.append(_reproduction(recommended, confirmation))
     if not outcome.objective.maximizes_rate:
         sentences.append(goal_certainty(outcome))
     elif gain is not None and gain.ratio.low < gain.ratio.high:
@@ -228,9 +229,9 @@ def _own_costs(point: OperatingPoint) -> str:
     return f", with {' and '.join(costs)}" if costs else ""
 
 
-def _reproduction(recommended: OperatingPoint) -> str:
+def _reproduction(recommended: OperatingPoint, confirmation: Confirmation) -> str:
     if recommended.rate is None:
-        return "Its sustained rate was not verified at the end"
+        return unknown_rate(confirmation)
     return (
         f"One more measurement of {recommended.name} is expected at "
         f"{format_number(recommended.rate.mean)} requests/s, and with 95 % probability between "

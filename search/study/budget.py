@@ -11,7 +11,7 @@ from search.spec.schema import StudySpec
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import Plan, plan_confirmation
 from search.study.confirmation_steps import Step, next_curves, next_round, verifications
-from search.study.confirmation_time import ConfirmationTime
+from search.study.confirmation_time import LEAST_ROUNDS, ConfirmationTime
 from search.study.race import RaceRules
 from search.study.stop_rules import StopRules
 from search.study.store import StudyStore
@@ -92,8 +92,9 @@ class Budget:
     def may_start_step(self, step: Step) -> bool:
         """Return whether there is time to start, or to continue, this step of the confirmation.
 
-        It may exceed the budget by no more than half a measurement; a latency curve on which
-        nothing depends may not exceed it.
+        It may exceed the budget by no more than half a measurement; a verification with a latency
+        curve by half a visit, since it can do without; a latency curve on which nothing depends
+        may not exceed it.
         """
         if self.interrupted.is_set():
             return False
@@ -102,10 +103,12 @@ class Budget:
             needed_s = sum(expected.curve_s(request) for request in step.requests)
             return math.isfinite(needed_s) and self._remaining_s >= needed_s
         if step.is_verification:
-            last_s = expected.verification_s(step.requests[-1])
+            last = step.requests[-1]
+            last_s = expected.visit_s() if last.latency_curve else expected.verification_s(last)
             return self._remaining_s >= expected.expected_s(step) - 0.5 * last_s
         needed_s = (len(step.requests) - 0.5) * expected.visit_s()
-        kept_s = expected.verification_s()
+        # Without these rounds nothing is confirmed; without a latency curve, less is known.
+        kept_s = expected.verification_s(has_curve=step.round_number >= LEAST_ROUNDS)
         if step.round_number >= MIN_ROUNDS:
             if expected.left_s() < needed_s:
                 return False

@@ -102,13 +102,14 @@ class Plan:
         depth = depth if self.objective.maximizes_rate else Depth.ESTIMATE
         return replace(self.requests[index], depth=depth, comparison_rps=None)
 
-    def verification(self, index: int, is_compared: bool) -> TrialRequest:
-        """Return the request that verifies a sustained rate, and measures latencies below it.
+    def verification(self, index: int, is_compared: bool, has_curve: bool = True) -> TrialRequest:
+        """Return the request that verifies a sustained rate.
 
         Args:
             is_compared: whether latencies are compared with those of other finalists.
+            has_curve: whether latencies below the rate are measured.
         """
-        request = replace(self.requests[index], depth=Depth.FULL, latency_curve=True)
+        request = replace(self.requests[index], depth=Depth.FULL, latency_curve=has_curve)
         return request if is_compared else replace(request, comparison_rps=None)
 
 

@@ -42,13 +42,16 @@ def next_round(confirmation: Confirmation, stored: StoredVisits) -> Step | None:
     return Step(str(number), number, missing) if requests else None
 
 
-def next_verification(confirmation: Confirmation, leader_only: bool = False) -> Step | None:
+def next_verification(
+    confirmation: Confirmation, leader_only: bool = False, has_curve: bool = True
+) -> Step | None:
     """Return the verifications that are missing; None if there are none.
 
     Verified are the leader and the finalists that are tied with it, whose latencies decide.
 
     Args:
         leader_only: return that of the leader alone, if there is no time for the others.
+        has_curve: whether latencies below the rate are measured, too.
     """
     if not confirmation.rounds:
         return None
@@ -58,7 +61,7 @@ def next_verification(confirmation: Confirmation, leader_only: bool = False) -> 
         leader_only = True  # Its latency cannot be compared any more.
     wanted = [leader] if leader_only else [leader, *confirmation.tied]
     missing = tuple(
-        confirmation.plan.verification(index, is_compared=len(wanted) > 1)
+        confirmation.plan.verification(index, len(wanted) > 1, has_curve)
         for index in wanted
         if index not in confirmation.verified
     )
@@ -81,6 +84,13 @@ def next_curves(confirmation: Confirmation) -> list[Step]:
 
 
 def verifications(confirmation: Confirmation) -> list[Step]:
-    """Return the verifications that may come next: all that are missing, or that of the leader."""
-    steps = (next_verification(confirmation), next_verification(confirmation, leader_only=True))
+    """Return the verifications that may come next, the longest first.
+
+    All that are missing, that of the leader, or that of the leader without its latency curve.
+    """
+    steps = (
+        next_verification(confirmation),
+        next_verification(confirmation, leader_only=True),
+        next_verification(confirmation, leader_only=True, has_curve=False),
+    )
     return [step for step in steps if step is not None]

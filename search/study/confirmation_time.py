@@ -58,8 +58,8 @@ class ConfirmationTime:
         """Return the time to keep for the latency curves beside the winner's, seconds."""
         if confirmation is None:
             return 0.0
-        requests = [confirmation.plan.requests[i] for i in confirmation.missing_curves]
-        needed_s = [self.curve_s(request) for request in requests]
+        plan, missing = confirmation.plan, confirmation.missing_curves
+        needed_s = [self.curve_s(plan.verification(i, is_compared=False)) for i in missing]
         return sum(seconds for seconds in needed_s if math.isfinite(seconds))
 
     def left_s(self) -> float:
@@ -92,11 +92,12 @@ class ConfirmationTime:
         ]
         return mean(trials_s) if trials_s else 0.0
 
-    def verification_s(self, request: TrialRequest | None = None) -> float:
+    def verification_s(self, request: TrialRequest | None = None, has_curve: bool = True) -> float:
         """Return the expected duration of a verification, seconds.
 
         Args:
             request: None for that of the best configuration.
+            has_curve: whether that one has a latency curve.
         """
         measured, compared_rps = self._store.best, None
         if request is not None:
@@ -106,12 +107,13 @@ class ConfirmationTime:
                 if r.config == request.config and (r.capacity_rps or r.sustained_rps)
             ]
             measured, compared_rps = next(reversed(found), None), request.comparison_rps
+            has_curve = request.latency_curve
         rate_rps = (measured.capacity_rps or measured.sustained_rps or 0.0) if measured else 0.0
         cycle = (measured.server.batch_capacity or 1) if measured else 1
         if not rate_rps:
             return self.visit_s()
         pace = Pace(self._spec.rate_goal(), cycle)
-        return self.visit_s() + pace.expected_s(rate_rps, True, compared_rps)
+        return self.visit_s() + pace.expected_s(rate_rps, has_curve, compared_rps)
 
     def reserve_s(self) -> float:
         """Return the time to keep for the rest of the confirmation, seconds."""
@@ -120,7 +122,7 @@ class ConfirmationTime:
             return 0.0
         visits_s = self._spec.confirmation_rounds * len(plan.requests) * self.visit_s()
         # The time of the reference's latency curve is kept, too.
-        curve_s = self.curve_s(plan.requests[REFERENCE])
+        curve_s = self.curve_s(plan.verification(REFERENCE, is_compared=False))
         needed_s = min(visits_s, self._limit_s) + self.verification_s()
         needed_s += curve_s if math.isfinite(curve_s) else 0.0
         # The reference is visited once.

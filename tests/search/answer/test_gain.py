@@ -61,7 +61,11 @@ def test_gain_of_run_whose_reference_failed_in_every_visit(outcome: Outcome) -> 
     rates: dict[int, list[float | None]] = {0: [None, None], 3: [20.0, 21.0], 1: [9.0, 9.1]}
     gain = gain_of(replace(outcome, confirmation=confirmation_with(outcome, rates)))
     assert gain is not None and not gain.is_confirmed and gain.ratio.mean == 50.0
-    assert gain.warnings[0] == "the confirmation did not measure the reference"
+    too_few = "the confirmation has too few successful visits to compare the two"
+    assert gain.warnings[0] == too_few
+    one_round: dict[int, list[float | None]] = {0: [5.0], 3: [20.0], 1: [9.0]}
+    gain = gain_of(replace(outcome, confirmation=confirmation_with(outcome, one_round)))
+    assert gain is not None and not gain.is_confirmed and gain.warnings[0] == too_few
 
 
 def test_gain_of_run_without_a_rate_is_unknown(outcome: Outcome) -> None:

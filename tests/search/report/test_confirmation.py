@@ -6,6 +6,7 @@ from search.report.confirmation import (
     confirmation_section,
     confirmation_text,
     missing_curves,
+    unknown_rate,
 )
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import VERIFICATION, Plan
@@ -50,6 +51,14 @@ def confirmation_of(
                 request, sustained_rps, capacity_rps=120.0, comparison_p99_s=p99_s
             )
     return Confirmation.read(stored, plan, RaceRules(rounds), lambda visit: prior)
+
+
+def test_confirmation_text_reports_verified_rate_after_one_round() -> None:
+    found = confirmation_of({0: [5.0], 2: [120.0], 4: [119.0]}, {2: (114.0, 0.9)})
+    text = confirmation_text(found)
+    assert "visited in one round, and sustained 114 rps; the search measured 120 rps" in text
+    assert "Trial 4 cannot be compared with it: too few visits show how much rates vary" in text
+    assert unknown_rate(found).startswith("It sustained its rate at the end, but")
 
 
 def test_confirmation_text_reports_rate_reference_and_ties() -> None:

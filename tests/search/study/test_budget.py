@@ -9,7 +9,7 @@ from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
 from search.study.budget import Budget
 from search.study.confirmation_plan import VERIFICATION, Plan, plan_confirmation
-from search.study.confirmation_steps import Step
+from search.study.confirmation_steps import Step, verifications
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
 from servetune.errors import FailureKind
@@ -138,12 +138,12 @@ def test_budget_reserves_at_most_a_share(folder: Path) -> None:
 def test_budget_uses_measured_durations_of_visits(folder: Path) -> None:
     spec, store, plan = confirming_store(folder, time_budget_s=600)
     visit_round(store, plan, 0, duration_s=5.0)
-    # The next round needs 1.5 × 5 s, and a verification 5 s and about 5.8 s of windows.
+    # A round needs 1.5 × 5 s, and a verification 5 s and about 5.8 s of windows.
     store.record_spent(600 - 18.5)
-    assert Budget(spec, store).may_start_step(Step("1", 1, plan.requests))
+    assert Budget(spec, store).may_start_step(Step("2", 2, plan.requests))
     store.record_spent(600 - 18.0)
     budget = Budget(spec, store)
-    assert not budget.may_start_step(Step("1", 1, plan.requests))
+    assert not budget.may_start_step(Step("2", 2, plan.requests))
     assert budget.may_start_step(Step(VERIFICATION, 1, plan.requests[:1]))
     store.record_spent(600 - 10.0)
     both = Step(VERIFICATION, 1, plan.requests)
@@ -151,6 +151,31 @@ def test_budget_uses_measured_durations_of_visits(folder: Path) -> None:
         "half of the second would exceed the budget"
     )
     assert budget.pending_confirmation() is not None
+
+
+def test_budget_prefers_a_second_round_to_the_latency_curve(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder, time_budget_s=600)
+    visit_round(store, plan, 0, duration_s=5.0)
+    # 1.5 × 5 s, and a verification of 5 s and about 2.3 s of windows.
+    second = Step("1", 1, plan.requests)
+    store.record_spent(600 - 15.2)
+    assert Budget(spec, store).may_start_step(second)
+    store.record_spent(600 - 14.4)
+    assert not Budget(spec, store).may_start_step(second)
+
+
+def test_budget_verifies_without_latency_curve_if_time_is_short(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder, time_budget_s=600)
+    for number in range(2):
+        visit_round(store, plan, number, duration_s=5.0)
+    # The winner needs 5 s and about 5.8 s of windows, of which 2.3 s are not for the curve.
+    for left_s, has_curve in ((9.0, True), (7.5, False)):
+        store.record_spent(600 - left_s)
+        budget = Budget(spec, store)
+        confirmation = budget.confirmation()
+        assert confirmation is not None
+        step = next(s for s in verifications(confirmation) if budget.may_start_step(s))
+        assert [request.latency_curve for request in step.requests] == [has_curve]
 
 
 def test_budget_starts_a_latency_curve_only_if_it_ends_in_time(folder: Path) -> None:
