@@ -88,7 +88,12 @@ class ExportedFiles:
             claim = json.loads(path.read_text())
             names = {claim["model"]: claim["archive"]}
             names |= {name: model["archive"] for name, model in claim.get("models", {}).items()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise RunError(
+                f"{folder} contains no files exported by servetune: {CLAIM_FILE} cannot be read: "
+                f"{error.strerror}"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{folder} contains no files exported by servetune: {CLAIM_FILE}: {error}"
             ) from None
