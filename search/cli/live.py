@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadgen.percent import format_percent
+from loadgen.rate.goal import Depth
 from search.answer.gain import search_gain
 from search.errors import first_line
 from search.report.formatting import format_number, format_settings
@@ -149,8 +150,8 @@ class LiveView:
 
     @property
     def _is_verification(self) -> bool:
-        """Whether the step of the confirmation measures latencies too: only a verification does."""
-        return self._request is not None and self._request.latency_curve
+        """Whether the step of the confirmation verifies a rate; a visit is shallower."""
+        return self._request is not None and self._request.depth is Depth.FULL
 
     def _step_text(self) -> str:
         """Return the step of the confirmation that is running or has just ended."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from loadgen.rate.goal import Depth
 from search.cli.live import LiveView
 from search.study.progress import Progress
 from search.trial.request import TrialOrigin, TrialRequest
@@ -37,7 +38,8 @@ def test_live_view_shows_trial_phase_rate_best_and_time_left() -> None:
         view.started(TrialRequest(1, TrialOrigin.SAMPLED, ServerConfig()))
         view.phase(1, "bracketing", 42.0)
         console.print(view._render())
-        view.confirming(1, TrialRequest(1, TrialOrigin.CONFIRMATION, ServerConfig()))
+        visit = TrialRequest(1, TrialOrigin.CONFIRMATION, ServerConfig(), depth=Depth.ESTIMATE)
+        view.confirming(1, visit)
         console.print(view._render())
         view.stopping()
         console.print(view._render())
@@ -76,12 +78,14 @@ def test_live_view_says_what_is_tried_and_what_is_known() -> None:
 
 def test_live_view_shows_the_estimate_of_a_visit() -> None:
     output = io.StringIO()
-    request = TrialRequest(3, TrialOrigin.CONFIRMATION, ServerConfig(workers=2))
+    request = TrialRequest(
+        3, TrialOrigin.CONFIRMATION, ServerConfig(workers=2), depth=Depth.ESTIMATE
+    )
     visit = result_for(request, None, state=TrialState.COMPLETE, capacity_rps=97.5, duration_s=12.0)
     with LiveView(Console(file=output), 3, 60.0, plain=True) as view:
         view.confirming(0, request)
         view.confirmed(0, visit)
-        view.confirming(1, replace(request, latency_curve=True))
+        view.confirming(1, replace(request, depth=Depth.FULL))
         view.confirmed(1, replace(visit, state=TrialState.COMPLETE))
     assert "round 1, trial 3: capacity of about 97.5 rps (12 s)" in output.getvalue()
     assert "verification, trial 3: " in output.getvalue()
