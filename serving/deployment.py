@@ -26,17 +26,23 @@ from serving.deployment_notes import (
     is_debug,
     start_notes,
 )
-from serving.environment import REDACTED, SHELL_NAME, is_secret, redacted
+from serving.environment import (
+    REDACTED,
+    SHELL_NAME,
+    escaped,
+    is_secret,
+    redacted,
+    secret_variable,
+)
 from serving.errors import ConfigError
 from serving.ignored import find_ignored_settings
 from serving.installation import Installation
-from serving.jvm import parse_jvm
+from serving.jvm import JVM_VARIABLE, format_variable, parse_jvm, take_secrets
 from serving.key_pair import PASSWORD, KeyPair
 from serving.models import RUNTIMES, OtherModel, find_models, read_model_int
 from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, VARIABLES_SET_BY_SERVETUNE, read_int
 from serving.reading import VARIABLES, parse_lines, read_properties, start_lines
 from serving.sagemaker import (
-    JVM_VARIABLE,
     is_sagemaker,
     sagemaker_notes,
     sagemaker_properties,
@@ -104,6 +110,7 @@ class Deployment:
         environment: Mapping[str, str],
         archive: Archive,
         more_secrets: Mapping[str, str] = MappingProxyType({}),
+        line_secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> Deployment:
         """Read a deployment.
 
@@ -111,12 +118,12 @@ class Deployment:
             properties: the text of config.properties. None if there is only an environment:
                 SageMaker's container writes the file from its variables; elsewhere TS_* count.
             more_secrets: variables that are secrets whatever they are called.
+            line_secrets: what stands in the lines of the original for the secrets that this text,
+                a run's copy, leaves out; see `secret_values`.
 
         Raises:
             ConfigError: TorchServe would not start with this.
         """
-        password = more_secrets.get(PASSWORD, REDACTED)
-        more_secrets = {k: v for k, v in more_secrets.items() if k != PASSWORD}
         secrets = {k: v for k, v in environment.items() if is_secret(k, v)}
         # In a run's copy of the environment, the values of secrets are left out.
         secrets |= {k: v for k, v in more_secrets.items() if k in secrets or k not in environment}
@@ -146,6 +153,7 @@ class Deployment:
         archive = archive.registered_as(models.name)
         key_pair = KeyPair.take(lines)
         if key_pair is not None and key_pair.password == REDACTED:
+            password = line_secrets.get(secret_variable(PASSWORD), REDACTED)
             key_pair = replace(key_pair, password=password)
         settings, entry, entry_unused = _model_settings(models.entry, models.is_snapshot, archive)
         unused |= entry_unused | {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
@@ -175,6 +183,20 @@ class Deployment:
         lines.pop("vmargs", None)
         read_at_start = start_lines(properties)
         jvm = parse_jvm(read_at_start.get("vmargs", ""))
+        if arguments := take_secrets(jvm):
+            is_copy = REDACTED in arguments.values()
+            text = format_variable(arguments)
+            text = line_secrets.get(JVM_VARIABLE, REDACTED) if is_copy else text
+            others = secrets.get(JVM_VARIABLE) or variables.pop(JVM_VARIABLE, "")
+            secrets[JVM_VARIABLE] = f"{others} {text}".strip()
+            notes.append(
+                f"vmargs has a secret, {', '.join(arguments)}: the server gets it through "
+                f"{JVM_VARIABLE}, and no file of a run has it"
+            )
+        for key in [key for key, text in lines.items() if is_secret(key, text)]:
+            name, text = secret_variable(key), lines[key]
+            secrets[name] = escaped(line_secrets.get(name, text) if text == REDACTED else text)
+            lines[key] = f"$${name}$$"
         debug = is_debug(unused, jvm, environment if reads_variables else {})
         unused |= {flag: jvm.pop(flag) for flag in _PLACE_FLAGS if flag in jvm}
         unnamed = [name for name in variables if not SHELL_NAME.fullmatch(name)]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from serving.archive import Archive
 from serving.config import MODEL_NUMBERS, ServerConfig
-from serving.environment import is_secret
 from serving.properties import BOOLEAN_KEYS
 from serving.reading import START_KEYS, VARIABLES
 from serving.sagemaker import LONG_DELAY_MS, unknown_variables
@@ -26,11 +25,6 @@ def config_notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator
         )
     for name in unknown_variables(variables):
         yield f"variable {name} is not known to TorchServe and has no effect"
-    if secret := sorted(k for k, v in config.jvm.items() if is_secret(k, f"{k}={v}")):
-        yield (
-            f"vmargs has a secret, {', '.join(secret)}, which is printed and stored: move it to "
-            "the variable JDK_JAVA_OPTIONS in the environment, which Java reads too"
-        )
     if "-XX:-UseContainerSupport" in config.jvm:
         yield (
             "vmargs has -XX:-UseContainerSupport: in a container, the JVM counts the host's cores "

@@ -24,8 +24,8 @@ _SECRET_VALUE = re.compile(
     r"|.*://[^/\s:@]*:[^/\s@]+@.*"
     r"|.*-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
     r"|.*https://hooks\.[\w.-]+/.*"
-    r"|.*(?i:(?:account|shared|access|api|secret)_?key|password|passwd|pwd|secret|token|signature)"
-    r"=[^\s&;]+.*",
+    r"|.*(?i:(?:account|shared|access|api|secret|licen[cs]e)_?key|password|passwd|pwd|secret|token"
+    r"|signature)=[^\s&;]+.*",
     re.DOTALL,
 )
 #: Names of variables that servers have; a shell's have no dot and no hyphen.
@@ -153,6 +153,19 @@ def is_secret(name: str, value: str) -> bool:
 def redacted(variables: Mapping[str, str]) -> dict[str, str]:
     """Return variables or properties for printing: a secret's value is replaced."""
     return {k: REDACTED if is_secret(k, v) else v for k, v in variables.items()}
+
+
+def secret_variable(key: str) -> str:
+    """Return the name of the variable that stands for a property whose value is a secret."""
+    return f"SERVETUNE_{key.upper()}"
+
+
+def escaped(text: str) -> str:
+    """Return the value of a variable `$$NAME$$` that TorchServe reads as this text.
+
+    TorchServe reads the value as a replacement of Java's Matcher.
+    """
+    return re.sub(r"([\\$])", r"\\\1", text)
 
 
 def changes_speed(name: str) -> bool:

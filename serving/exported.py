@@ -13,11 +13,12 @@ import psutil
 from serving.archive import Archive
 from serving.config import ServerConfig, format_environment
 from serving.editing import edit_properties
+from serving.jvm import JVM_VARIABLE, hide_secrets
 from serving.platforms.files import PlatformFiles
 from serving.platforms.kserve import prediction_path
 from serving.properties import TLS_KEYS
 from serving.reading import VARIABLES
-from serving.sagemaker import JVM_VARIABLE, MODEL_NAME, container_properties
+from serving.sagemaker import MODEL_NAME, container_properties
 from serving.server import TorchServe, inherited_environment
 from serving.site import Site
 
@@ -155,7 +156,7 @@ class ExportedServer(TorchServe):
         return {
             **inherited_environment(),
             **self._variables,
-            **self.site.secrets,
+            **hide_secrets(self.site.secrets, self._home),
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "TMPDIR": str(self._home / "tmp"),
             "TEMP": str(self._home / "tmp"),  # The wrapper passes it on as java.io.tmpdir.

@@ -1,10 +1,20 @@
-"""The JVM arguments in the property `vmargs`."""
+"""The JVM arguments in the property `vmargs` and in variables."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
+from serving.environment import REDACTED, is_secret
 from serving.errors import ConfigError
+
+#: The variable with more arguments for the command java, before those of its command line.
+JVM_VARIABLE = "JDK_JAVA_OPTIONS"
+#: Variables with arguments that the JVM prints when it starts.
+_PRINTED_VARIABLES = ("JAVA_TOOL_OPTIONS", JVM_VARIABLE, "_JAVA_OPTIONS")
+#: A word of such a variable; quotation marks hold blanks together.
+_WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"'])+""")
 
 #: Options whose value is the next word, and which may be repeated with another module.
 _TWO_WORDS = (
@@ -45,3 +55,55 @@ def parse_jvm(vmargs: str) -> dict[str, str]:
         arguments.pop(flag, None)  # The last one counts, and its place.
         arguments[flag] = value
     return arguments
+
+
+def take_secrets(arguments: dict[str, str]) -> dict[str, str]:
+    """Remove the arguments that are secrets, and return them."""
+    found = [flag for flag, text in arguments.items() if _is_secret(flag, text)]
+    return {flag: arguments.pop(flag) for flag in found}
+
+
+def format_variable(arguments: Mapping[str, str]) -> str:
+    """Return arguments as the value of `JDK_JAVA_OPTIONS`."""
+    words = [f"{flag}={text}" for flag, text in arguments.items()]
+    return " ".join(f"'{word}'" if '"' in word else f'"{word}"' for word in words)
+
+
+def redact_arguments(vmargs: str) -> str:
+    """Return the property `vmargs` with the values of secrets replaced."""
+
+    def redacted(match: re.Match[str]) -> str:
+        flag, equals, text = match[0].partition("=")
+        return f"{flag}={REDACTED}" if equals and _is_secret(flag, text) else match[0]
+
+    return re.sub(r"\S+", redacted, vmargs)
+
+
+def hide_secrets(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return variables whose secret JVM arguments stand in files, which the JVM does not print.
+
+    Args:
+        variables: those with a secret.
+        folder: for the files, which only their owner can read.
+    """
+    hidden = dict(variables)
+    for name in _PRINTED_VARIABLES:
+        if name not in variables:
+            continue
+        words = _WORD.findall(variables[name])
+        secret = [word for word in words if _is_secret(*_unquoted(word).partition("=")[::2])]
+        secret = secret or words  # The user knows why it is one.
+        path = folder / f"{name}.txt"
+        path.touch(mode=0o600)
+        path.write_text(" ".join(secret))
+        others = [word for word in words if word not in secret]
+        hidden[name] = " ".join([*others, f"-XX:VMOptionsFile={path}"])
+    return hidden
+
+
+def _is_secret(flag: str, text: str) -> bool:
+    return is_secret(flag, text) or is_secret(flag, f"{flag}={text}")
+
+
+def _unquoted(word: str) -> str:
+    return word.replace('"', "").replace("'", "")

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from serving.environment import REDACTED
+from serving.environment import REDACTED, escaped, secret_variable
 from serving.errors import ConfigError
 
 PASSWORD = "keystore_pass"
 #: The variable that holds the password, so that no file of a trial contains it.
-_VARIABLE = "SERVETUNE_KEYSTORE_PASS"
+_VARIABLE = secret_variable(PASSWORD)
 _PATHS = ("keystore", "private_key_file", "certificate_file")
 _BEGIN = "-----BEGIN CERTIFICATE-----"
 
@@ -103,8 +103,7 @@ class KeyPair:
             )
         if not self.password or re.fullmatch(r"\$\$\w+\$\$", self.password):
             return {}
-        # TorchServe reads the value as a replacement of Java's Matcher.
-        return {_VARIABLE: re.sub(r"([\\$])", r"\\\1", self.password)}
+        return {_VARIABLE: escaped(self.password)}
 
     def certificate(self) -> str:
         """Return the certificate in PEM; empty if it is in a keystore or in another form."""

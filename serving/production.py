@@ -23,6 +23,7 @@ from serving.errors import ConfigError
 from serving.models import entry_values, parse_json, parse_load_models
 from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
 from serving.reading import VARIABLES
+from serving.secret_lines import secret_arguments, secret_values
 from serving.versions import NEWEST, TorchServeVersion
 
 #: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
@@ -99,7 +100,8 @@ class DeploymentTarget:
             if key not in ("models", "vmargs") and before.get(key) != text
         }
         if config.jvm and config.jvm != in_use.config.jvm:
-            jvm = replace(config, jvm={**in_use.place_jvm, **config.jvm})
+            kept = {**in_use.place_jvm, **secret_arguments(self.base)}
+            jvm = replace(config, jvm={**kept, **config.jvm})
             lines["vmargs"] = " ".join(jvm.jvm_arguments())
         written = dict(javaproperties.loads(self.base))
         missing = {}
@@ -191,6 +193,11 @@ class DeploymentTarget:
     def secrets(self) -> frozenset[str]:
         """Names of the variables in use whose values are not exported."""
         return frozenset(name for name, text in self.environment.items() if is_secret(name, text))
+
+    @property
+    def line_secrets(self) -> frozenset[str]:
+        """Names of the variables that stand for secrets in the lines of the base, which stay."""
+        return frozenset(secret_values(self.base) if self.base else ()) - self.environment.keys()
 
     def environment_text(self, config: ServerConfig, archive: Archive) -> str:
         """Return the lines `NAME=value` of the variables in use and of the configuration."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from serving.archive import Archive
 from serving.errors import ConfigError
+from serving.jvm import JVM_VARIABLE
 from serving.properties import read_int
 from serving.reading import VARIABLES
 
@@ -19,8 +20,6 @@ _PREFIX = "SAGEMAKER_"
 MODEL_NAME, MODEL_VERSION = "model", "1.0"
 MODEL_FOLDER = "/opt/ml/model"
 ARGUMENTS = ("--start", "--models", f"{MODEL_NAME}={MODEL_FOLDER}")
-#: The JVM reads more arguments from this variable; no variable sets the property `vmargs`.
-JVM_VARIABLE = "JDK_JAVA_OPTIONS"
 #: The five variables of the model, their keys in `models`, and the container's defaults.
 MODEL_VARIABLES = {
     "SAGEMAKER_TS_BATCH_SIZE": ("batchSize", 1),

@@ -193,7 +193,8 @@ def _write_folder(
     files = _WRITERS[export_format](request)
     diff = _write_common_files(request, files)
     notes = (*target.notes(request.config, request.archive), *files.notes)
-    if secrets := sorted({*run.spec().in_use().secrets, *target.secrets}):
+    missing = {*run.spec().in_use().secrets, *target.secrets} - target.line_secrets
+    if secrets := sorted(missing):
         notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
     if export_format in _FORMATS_WITHOUT_LIMITS and (limits := _limits_text(request.limits)):
         notes += (f"this format cannot carry the trial's limits: run TorchServe within {limits}",)

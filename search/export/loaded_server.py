@@ -26,6 +26,7 @@ from serving.config import ServerConfig
 from serving.exported import ExportedServer
 from serving.installation import find_installation
 from serving.ports import Ports
+from serving.secret_lines import secret_values
 from serving.site import Site
 
 OnPhase = Callable[[str, float], None]
@@ -99,6 +100,9 @@ class ExportedLoad:
             goal = Goal(arrivals=files.claim["arrivals"], timeout_s=files.claim["timeout_s"])
         key_pair = exported_key_pair(files, site.key_pair)
         secrets = {**site.secrets, **(key_pair.variables() if key_pair else {})}
+        # A secret in the files' own lines needs no variable.
+        in_lines = secret_values(files.platform.properties or "")
+        secrets = {k: v for k, v in secrets.items() if k not in in_lines}
         site = replace(
             site, others=files.others, limits=files.limits, key_pair=key_pair, secrets=secrets
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 
 import javaproperties
@@ -18,8 +17,8 @@ from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.environment import REDACTED, is_secret, redacted
+from serving.jvm import redact_arguments
 
-_VMARG = re.compile(r"(-[^\s=]+)=(\S+)")
 #: How the platform returns to what it ran before.
 _ROLL_BACK = {
     ExportFormat.PROPERTIES: "restart TorchServe with the earlier files",
@@ -99,16 +98,11 @@ def _redacted_lines(text: str) -> list[str]:
         source = element.source
         if isinstance(element, javaproperties.KeyValue):
             key, value = element.key, element.value
-            hidden = _VMARG.sub(_redacted_argument, value) if key == "vmargs" else value
+            hidden = redact_arguments(value) if key == "vmargs" else value
             if is_secret(key, value) or hidden != value:
                 source = f"{key}={REDACTED if is_secret(key, value) else hidden}\n"
         lines += source.splitlines(keepends=True)
     return lines
-
-
-def _redacted_argument(match: re.Match[str]) -> str:
-    name, value = match.groups()
-    return f"{name}={REDACTED if is_secret(name, value) else value}"
 
 
 def _shown(config: ServerConfig) -> dict[str, str]:

@@ -39,6 +39,7 @@ _FILE_PATHS = (
     "serving.baseline.properties",
     "serving.baseline.environment",
     "serving.baseline.secrets",
+    "serving.baseline.original",
     "search.warm_start",
 )
 #: Paths that only the service sets: programs to run, and places to write to.
@@ -203,8 +204,7 @@ def _file_problems(
 
 def _check_baseline(spec: StudySpec, baseline: BaselineSection, checks: FileChecks) -> None:
     """Check the files of a baseline, and those that they name in turn."""
-    beside = environment_beside(baseline.properties)
-    for file in (baseline.properties, baseline.environment, baseline.secrets, beside):
+    for file in (*baseline.files(), environment_beside(baseline.properties)):
         if file is not None:
             checks.check_file(file, MAX_TEXT_BYTES)
     try:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import javaproperties
-
 from serving.archive import Archive
 from serving.deployment import Deployment
 from serving.environment import REDACTED, parse_environment
 from serving.errors import ConfigError
-from serving.key_pair import PASSWORD, KeyPair
+from serving.key_pair import KeyPair
 from serving.platforms.files import read_bytes_as_text
 from serving.platforms.reading import read_platform
+from serving.secret_lines import secret_values
 
 
 def read_config(
@@ -20,6 +19,7 @@ def read_config(
     archive: Archive,
     environment: Path | None = None,
     secrets: Path | None = None,
+    original: Path | None = None,
 ) -> Deployment:
     """Read a config.properties and an environment file, either of which may be missing.
 
@@ -29,13 +29,15 @@ def read_config(
         environment: of the environment file; None for the file `environment` in the folder of
             the config.properties if it exists.
         secrets: of an environment file whose variables are all secrets.
+        original: of the config.properties that `path` is a copy of, without its secrets.
 
     Raises:
         ConfigError: a file cannot be read, or TorchServe would not start with it.
     """
     text, variables = read_files(path, environment)
     try:
-        return Deployment.read(text, variables, archive, read_environment_file(secrets))
+        in_lines = secret_values(read_files(original)[0] or "") if original else {}
+        return Deployment.read(text, variables, archive, read_environment_file(secrets), in_lines)
     except ConfigError as error:
         raise ConfigError(f"{path or environment}: {error}") from None
 
@@ -96,9 +98,6 @@ def read_environment_file(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        if path.suffix == ".properties":  # The keystore's password is in the file in use.
-            lines = javaproperties.loads(read_bytes_as_text(path))
-            return {key: text for key, text in lines.items() if key == PASSWORD}
         return parse_environment(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

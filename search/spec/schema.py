@@ -314,8 +314,10 @@ class StudySpec(Section):
         if files is None:
             return Deployment.of_archive(archive)
         # A copy of a run may be read where its secrets are not.
-        secrets = files.secrets if files.secrets and files.secrets.is_file() else None
-        return read_config(files.properties, archive, files.environment, secrets)
+        secrets, original = (
+            path if path and path.exists() else None for path in (files.secrets, files.original)
+        )
+        return read_config(files.properties, archive, files.environment, secrets, original)
 
     def _model_stores(self) -> list[Path]:
         """Return the folders that hold the archives of other models."""
@@ -393,8 +395,8 @@ class StudySpec(Section):
         key_pair = self.key_pair()
         if unknown := [name for name, text in in_use.secrets.items() if text == REDACTED]:
             raise ConfigError(
-                f"the value of {', '.join(unknown)} is not known: it is a secret, and "
-                "serving.baseline.secrets names no file with it"
+                f"the value of {', '.join(unknown)} is not known: it is a secret, and neither "
+                "serving.baseline.secrets nor serving.baseline.original names a file with it"
             )
         return Site(
             in_use.archive,

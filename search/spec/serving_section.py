@@ -65,6 +65,13 @@ class BaselineSection(Section):
             "either file."
         ),
     )
+    original: UserPath | None = Field(
+        default=None,
+        description=(
+            "Set in the spec.yaml of a run, whose copy of `properties` leaves out the secrets in "
+            "its lines: the file that has them."
+        ),
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -76,6 +83,11 @@ class BaselineSection(Section):
         if self.properties is None and self.environment is None:
             raise ValueError("needs `properties`, `environment` or both")
         return self
+
+    def files(self) -> list[Path]:
+        """Return the paths that are given."""
+        given = (self.properties, self.environment, self.secrets, self.original)
+        return [path for path in given if path is not None]
 
 
 def _accepts_path(schema: dict[str, Any]) -> None:

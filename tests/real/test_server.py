@@ -372,3 +372,15 @@ async def test_torchserve_stops_if_start_is_cancelled(site: MakeSite, tmp_path: 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not processes(*OURS)
+
+
+async def test_torchserve_keeps_secret_jvm_arguments_out_of_its_files(
+    site: Callable[..., Site], tmp_path: Path
+) -> None:
+    secrets = {"JDK_JAVA_OPTIONS": "-Da.password=hidden-1", "JAVA_TOOL_OPTIONS": "-Db.pwd=hidden-2"}
+    here = replace(site(), secrets=secrets)
+    async with TorchServe(ServerConfig(workers=1), here, tmp_path / "trial") as server:
+        processes = [psutil.Process(pid) for pid in (server.pid, *server.worker_pids)]
+        commands = [process.cmdline() for process in processes]
+    written = "".join(path.read_text() for path in (tmp_path / "trial").iterdir())
+    assert "hidden" not in written + str(commands) and "Picked up" in written

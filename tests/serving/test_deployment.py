@@ -384,7 +384,7 @@ def test_read_takes_numbers_below_one_of_the_archive_as_one() -> None:
             "vmargs=-Djavax.net.ssl.keyStorePassword=x\n",
             {},
             {},
-            "vmargs has a secret, -Djavax.net.ssl.keyStorePassword, which is printed and stored",
+            "vmargs has a secret, -Djavax.net.ssl.keyStorePassword: the server gets it through",
         ),
         ("plugins_path: /p\n", {}, {}, "plugins_path=/p: the command torchserve does not read it"),
         ("model_store=$$M_S$$\n", {"M_S": "/m"}, {}, "torchserve reads it as '$$M_S$$'"),
@@ -619,6 +619,25 @@ def test_read_leaves_secret_arguments_of_the_jvm_to_the_environment() -> None:
         None, {"JDK_JAVA_OPTIONS": options, "SAGEMAKER_TS_BATCH_SIZE": "2"}, ARCHIVE
     )
     assert read.secrets == {"JDK_JAVA_OPTIONS": options} and "hunter2" not in repr(read)
+
+
+@pytest.mark.parametrize("variables", [{}, {"JDK_JAVA_OPTIONS": "-Da.token=b"}])
+def test_read_keeps_secret_jvm_arguments_out_of_the_configuration(
+    variables: dict[str, str],
+) -> None:
+    lines = (
+        "vmargs=-Xmx1g -Djavax.net.ssl.keyStorePassword=hunter2 -javaagent:a.jar=license_key=x\n"
+    )
+    read = Deployment.read(lines, variables, ARCHIVE)
+    assert read.config.jvm == {"-Xmx": "1g"} and "hunter2" not in repr(read)
+    words = ['"-Djavax.net.ssl.keyStorePassword=hunter2"', '"-javaagent:a.jar=license_key=x"']
+    assert read.secrets == {"JDK_JAVA_OPTIONS": " ".join([*variables.values(), *words])}
+
+
+def test_read_replaces_a_secret_in_a_line_by_a_variable() -> None:
+    read = Deployment.read("allowed_urls=https://me:p$w@host/.*\n", {}, ARCHIVE)
+    assert read.config.properties == {"allowed_urls": "$$SERVETUNE_ALLOWED_URLS$$"}
+    assert read.secrets == {"SERVETUNE_ALLOWED_URLS": r"https://me:p\$w@host/.*"}
 
 
 def test_read_takes_only_redacted_variables_from_the_file_of_secrets() -> None:

@@ -19,7 +19,8 @@ KEYSTORE = HTTPS + "keystore=/k/store.p12\nkeystore_type=PKCS12\nkeystore_pass=p
 
 
 def read(text: str, **more: dict[str, str]) -> Deployment:
-    return Deployment.read(text, more.get("environment", {}), ARCHIVE, more.get("secrets", {}))
+    environment, in_lines = more.get("environment", {}), more.get("in_lines", {})
+    return Deployment.read(text, environment, ARCHIVE, line_secrets=in_lines)
 
 
 def test_deployment_reads_the_files_of_an_https_address() -> None:
@@ -73,7 +74,7 @@ def test_key_pair_keeps_a_variable_of_the_user() -> None:
 
 def test_key_pair_of_a_copied_run_takes_the_password_from_the_file_in_use() -> None:
     text = HTTPS + f"keystore=/k/store.p12\nkeystore_pass={REDACTED}\n"
-    found = read(text, secrets={"keystore_pass": "known"})
+    found = read(text, in_lines={"SERVETUNE_KEYSTORE_PASS": "known"})
     assert found.key_pair is not None and not found.secrets
     assert found.key_pair.variables() == {"SERVETUNE_KEYSTORE_PASS": "known"}
     unknown = read(text).key_pair

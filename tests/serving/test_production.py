@@ -80,6 +80,16 @@ def test_properties_text_keeps_the_folders_of_the_jvm(archive: Archive) -> None:
     }
 
 
+def test_properties_text_keeps_secret_jvm_arguments(archive: Archive) -> None:
+    base = "vmargs=-Xmx1g -Da.password=x\n"
+    target = DeploymentTarget(base)
+    assert parse_jvm(
+        start_lines(target.properties_text(ServerConfig(jvm={"-Xmx": "2g"}), archive))["vmargs"]
+    ) == {"-Xmx": "2g", "-Da.password": "x"}
+    assert target.properties_text(ServerConfig(jvm={"-Xmx": "1g"}), archive).startswith(base)
+    assert target.line_secrets == {"JDK_JAVA_OPTIONS"}
+
+
 def test_properties_text_replaces_1_by_true(archive: Archive) -> None:
     tuned = ServerConfig(properties={"cpu_launcher_enable": "true"})
     text = DeploymentTarget("cpu_launcher_enable=1\nload_models=my-echo.mar\n").properties_text(

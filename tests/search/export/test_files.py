@@ -100,3 +100,12 @@ def test_export_names_the_secrets_that_it_leaves_out(outcome: Outcome) -> None:
     assert "secrets are not exported: set HF_TOKEN in the environment" in result.notes
     written = "".join(path.read_text() for path in result.folder.iterdir())
     assert "hidden" not in written and "MODEL=a" in written
+
+
+def test_export_keeps_a_secret_in_vmargs_of_the_base(outcome: Outcome) -> None:
+    target = DeploymentTarget("vmargs=-Xmx1g -Da.password=hidden\nload_models=all\n")
+    result = export_best(outcome, ExportFormat.PROPERTIES, target)
+    assert not any("secrets are not exported" in note for note in result.notes)
+    assert "-Da.password=hidden" in (result.folder / "config.properties").read_text()
+    others = [path for path in result.folder.iterdir() if path.name != "config.properties"]
+    assert "hidden" not in result.diff + "".join(path.read_text() for path in others)
