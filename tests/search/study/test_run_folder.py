@@ -1,9 +1,13 @@
 """The files of a run's folder, and a driver that is killed while it writes them."""
 
+import contextlib
+import json
+import multiprocessing
 import random
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -12,64 +16,63 @@ from search.errors import RunError
 from search.spec.space_building import build_space
 from search.study.outcome import Outcome
 from search.study.run_folder import ResultReader, Run
-from search.trial.request import TrialOrigin
-from tests.results import trial_result
+from search.study.tune_adapter import StudySearcher
+from search.trial.request import TrialOrigin, TrialRequest
+from tests.results import result_for, trial_result
 from tests.stores import open_store
 
 TRIALS, KILLS = 14, 10
-#: A driver that writes as a real one does; a trial takes 50 ms.
-DRIVER = """
-import json, sys, time
-from pathlib import Path
-from search.spec.space_building import build_space
-from search.study.run_folder import Run
-from search.study.tune_adapter import StudySearcher
-from search.trial.request import TrialRequest
-from tests.results import result_for
-from tests.stores import open_store
+#: Forks of one process that has imported everything.
+PROCESSES = multiprocessing.get_context("forkserver")
 
-folder = Path(sys.argv[1])
-run = Run(folder)
-store = open_store(folder, build_space({}, 2))
-print("opened", flush=True)
-store.begin()
-run.rebuild(store.results)
-searcher = StudySearcher(
-    store, lambda running: len(store.results) < int(sys.argv[2]), print, run.append, str
-)
-while isinstance(config := searcher.suggest("x"), dict):
-    request = TrialRequest.from_dict(config)
-    time.sleep(0.05)
-    result = result_for(request, 10.0 * (request.config.workers or 1))
-    searcher.on_trial_complete("x", {"record": json.dumps(result.to_dict())})
-    print("recorded", request.number, flush=True)
-"""
+
+def drive(folder: Path, opened: Event, recorded: Connection) -> None:
+    """Write a run's files as a real driver does; a trial takes 50 ms."""
+    run = Run(folder)
+    store = open_store(folder, build_space({}, 2))
+    opened.set()
+    store.begin()
+    run.rebuild(store.results)
+    searcher = StudySearcher(
+        store, lambda running: len(store.results) < TRIALS, print, run.append, str
+    )
+    while isinstance(config := searcher.suggest("x"), dict):
+        request = TrialRequest.from_dict(config)
+        time.sleep(0.05)
+        result = result_for(request, 10.0 * (request.config.workers or 1))
+        searcher.on_trial_complete("x", {"record": json.dumps(result.to_dict())})
+        recorded.send(request.number)
+
+
+def received(pipe: Connection) -> Iterator[int]:
+    """Yield what was sent before the other end was closed."""
+    with contextlib.suppress(EOFError):
+        while True:
+            yield pipe.recv()
 
 
 @pytest.mark.processes
 @pytest.mark.timeout(1200)
 def test_run_loses_no_result_if_driver_is_killed(tmp_path: Path) -> None:
+    PROCESSES.set_forkserver_preload([__name__])
     chance, recorded = random.Random(0), set()
     for kill in range(KILLS + 1):
-        with subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(tmp_path), str(TRIALS)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[3],
-        ) as driver:
-            assert driver.stdout is not None
-            assert driver.stdout.readline() == "opened\n"
-            if kill < KILLS:
-                time.sleep(chance.uniform(0, 0.5))
-                driver.kill()
-            lines = driver.stdout.read().splitlines()
-            recorded |= {line for line in lines if line.startswith("recorded")}
-    assert driver.returncode == 0
+        opened, (receiver, sender) = PROCESSES.Event(), PROCESSES.Pipe(duplex=False)
+        driver = PROCESSES.Process(target=drive, args=(tmp_path, opened, sender))
+        driver.start()
+        sender.close()
+        assert opened.wait(120)
+        if kill < KILLS:
+            time.sleep(chance.uniform(0, 0.5))
+            driver.kill()
+        recorded |= set(received(receiver))
+        driver.join()
+    assert driver.exitcode == 0
     store = open_store(tmp_path, build_space({}, 2))
     results = store.results
     assert len(results) == TRIALS
     assert [r.to_dict() for r in Run(tmp_path).results()] == [r.to_dict() for r in results]
-    assert {f"recorded {r.number}" for r in results} >= recorded
+    assert {r.number for r in results} >= recorded
     assert len({r.number for r in results}) == TRIALS
     digests = [r.config.digest for r in results if r.origin is not TrialOrigin.INCUMBENT]
     assert len(set(digests)) == len(digests), "nothing is measured twice"
