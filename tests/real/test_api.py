@@ -1,4 +1,4 @@
-"""The examples, and a command in a folder that holds the user's own `serving`."""
+"""The examples."""
 
 from __future__ import annotations
 
@@ -62,23 +62,3 @@ def test_example_finds_the_sustained_rate_of_a_url(tmp_path: Path) -> None:
     first = output.splitlines()[0]
     assert first.startswith("sustained ")
     assert float(first.split()[1]) <= 1.05 * 100, "two workers of 20 ms"
-
-
-def test_tune_in_a_folder_with_packages_of_the_same_names(
-    study: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = tmp_path / "deployment"
-    for name in ("serving", "search", "loadgen"):
-        (folder / name).mkdir(parents=True)
-    (folder / "serving" / "config.py").write_text("raise RuntimeError('the wrong package')\n")
-    (folder / "search" / "__init__.py").write_text("raise RuntimeError('the wrong package')\n")
-    command = Path(sys.executable).with_name("servetune")
-    ended = subprocess.run(
-        [str(command), "tune", str(study(search={"trials": 2})), "--plain"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "Deploy trial" in ended.stdout or "Change nothing" in ended.stdout

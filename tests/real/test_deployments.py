@@ -126,5 +126,4 @@ def test_tune_of_a_deployment_ends_with_files_that_serve(
     assert exported.returncode == 0, export_output
     verified = servetune("verify", run / "best", "--against", run)
     verification, _ = verified.communicate(timeout=180)
-    # All settings are as claimed; whether the rate holds now depends on the host.
-    assert verification.splitlines()[-1] in ("PASS", "FAIL: claimed rate"), verification
+    assert verification.splitlines()[-1] == "PASS", verification

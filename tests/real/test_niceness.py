@@ -1,14 +1,15 @@
-"""TorchServe's workers run at the niceness of servetune, not at that of Ray's workers."""
+"""Trials run servetune's own code, at its niceness: not at that of Ray's workers."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.real.conftest import servetune
 from tests.real.test_service import ServiceProcess, service
 
 __all__ = ["service"]
@@ -41,11 +42,25 @@ def expected() -> set[str]:
 
 
 @pytest.mark.timeout(300)
-def test_trial_serves_at_the_niceness_of_servetune(niceness: tuple[Path, Path]) -> None:
+def test_trial_serves_at_the_niceness_of_servetune_in_any_folder(
+    niceness: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The folder has packages of the same names as servetune's."""
     path, log = niceness
-    process = servetune("tune", path, "--plain")
-    output = process.communicate(timeout=280)[0]
-    assert process.returncode == 0, output
+    folder = tmp_path / "deployment"
+    for name in ("serving", "search", "loadgen"):
+        (folder / name).mkdir(parents=True)
+    (folder / "serving" / "config.py").write_text("raise RuntimeError('the wrong package')\n")
+    (folder / "search" / "__init__.py").write_text("raise RuntimeError('the wrong package')\n")
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("servetune"), "tune", path, "--plain"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Deploy trial" in ended.stdout or "Change nothing" in ended.stdout
     assert set(log.read_text().split()) == expected()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from serving.exported import ExportedServer
 from serving.installation import find_installation
 from serving.site import Site
 from tests.archives import make_archive
+from tests.real.conftest import servetune
+from tests.real.test_study import run_folder
 from tests.search.conftest import outcome, run  # noqa: F401
 
 pytestmark = pytest.mark.timeout(120)
@@ -65,3 +68,22 @@ async def test_exported_server_describes_itself_as_the_trial(
         headers = {**payload.headers, **server.headers}
         async with session.post(server.url, data=payload.body, headers=headers) as response:
             assert response.status == 200, await response.text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_verify_confirms_the_claimed_rate_of_every_target(study: Callable[..., Path]) -> None:
+    path = study(search={"trials": 3}, confirm={"rounds": 2})
+    tuned = servetune("tune", path, "--plain")
+    output, _ = tuned.communicate(timeout=600)
+    assert tuned.returncode == 0, output
+    folder, verdicts = run_folder(path), {}
+    for each in ExportFormat:
+        output, _ = servetune("export", folder, "--format", each).communicate(timeout=60)
+        name = "best" if each is ExportFormat.PROPERTIES else f"best-{each}"
+        assert (folder / name / "trial.json").is_file(), output
+        verified = servetune("verify", folder / name, "--against", folder)
+        output, _ = verified.communicate(timeout=180)
+        verdicts[each] = output.splitlines()[-1]
+        print(output)
+    assert verdicts == dict.fromkeys(ExportFormat, "PASS")
