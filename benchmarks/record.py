@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from benchmarks.surfaces import SURFACE_SETTINGS
@@ -56,11 +57,23 @@ def pack_handler(handler: str, folder: Path) -> Archive:
     return Archive.read(pack_archive(handler, f"{handler}.py:handle", content, folder))
 
 
+def write_requests(handler: str, folder: Path) -> Path:
+    """Write a request for a handler of `benchmarks/handlers`; return the path of the file."""
+    line: dict[str, Any] = {"body": {"n": 1}}
+    if handler == "classifier":
+        line = {"file": "picture.jpg", "content_type": "image/jpeg"}
+        # A camera's picture has noise, which a JPEG file stores in full.
+        pixels = random.Random(0).randbytes(512 * 384 * 3)
+        Image.frombytes("RGB", (512, 384), pixels).save(folder / "picture.jpg", quality=75)
+    path = folder / "requests.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    return path
+
+
 def write_study(handler: str, folder: Path, **sections: Any) -> Path:
     """Write a specification for a handler; return its path. Its runs are in FOLDER/runs."""
     archive = pack_handler(handler, folder)
-    (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
-    model = {"archive": str(archive.path), "requests": "requests.jsonl"}
+    model = {"archive": str(archive.path), "requests": write_requests(handler, folder).name}
     output = {"folder": str(folder / "runs")}
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump({"model": model, "output": output, **sections}))
@@ -93,8 +106,7 @@ async def _record_all(handler: str, path: Path, passes: int, console: Console) -
     with exclusive_host(), tempfile.TemporaryDirectory(prefix="servetune-record-") as temporary:
         folder = Path(temporary)
         site = Site(pack_handler(handler, folder), find_installation())
-        (folder / "requests.jsonl").write_text(json.dumps({"body": {"n": 1}}) + "\n")
-        fleet = Fleet(local_processes(read_payloads(folder / "requests.jsonl")))
+        fleet = Fleet(local_processes(read_payloads(write_requests(handler, folder))))
         try:
             with path.open("w", newline="") as file:
                 rows = csv.DictWriter(file, COLUMNS)
@@ -119,7 +131,7 @@ async def _record_all(handler: str, path: Path, passes: int, console: Console) -
 
 
 def main(
-    handler: Annotated[str, typer.Argument(help="One of waits, memory and fixed.")],
+    handler: Annotated[str, typer.Argument(help="One of classifier, fixed, memory and waits.")],
     path: Annotated[Path, typer.Argument(help="CSV file to write.")],
     passes: Annotated[int, typer.Option(min=1, help="Passes over the grid.")] = 2,
 ) -> None:
