@@ -9,7 +9,7 @@ import pytest
 
 from search.report.summary import write_report
 from search.study.outcome import Outcome
-from tests.search.conftest import confirmed, outcome, run  # noqa: F401
+from tests.search.conftest import confirmed, measured_files, outcome  # noqa: F401
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")

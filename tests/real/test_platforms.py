@@ -22,7 +22,7 @@ from serving.site import Site
 from tests.archives import make_archive
 from tests.real.conftest import servetune
 from tests.real.test_study import run_folder
-from tests.search.conftest import outcome, run  # noqa: F401
+from tests.search.conftest import measured_files, outcome  # noqa: F401
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -1,5 +1,6 @@
 """A small run and its outcome, shared by the tests of reports and exports."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,15 +33,37 @@ RATES = {"p50_s": 0.2, "p99_s": 0.5, "requests_without_failure": 1200, "success_
 BEST = ServerConfig(workers=2, batch_size=64, mkl_threads=1, jvm={"-Xmx": "2g"})
 
 
+def make_run(folder: Path) -> Run:
+    make_model_files(folder)
+    return create_run(load_spec(write_spec(folder, output={"folder": str(folder / "runs")})))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    make_model_files(tmp_path)
-    return create_run(load_spec(write_spec(tmp_path, output={"folder": str(tmp_path / "runs")})))
+    return make_run(tmp_path)
 
 
 @pytest.fixture
-def outcome(run: Run) -> Outcome:
+def outcome(measured_files: Path, tmp_path: Path) -> Outcome:
     """Five trials: the default, two complete, one pruned, one failed; trial 3 is the best."""
+    return copied_outcome(measured_files, tmp_path)
+
+
+def copied_outcome(files: Path, folder: Path) -> Outcome:
+    """Copy a folder with one run in `runs`, and read the copy."""
+    shutil.copytree(files, folder, dirs_exist_ok=True)
+    (run_folder,) = (folder / "runs").iterdir()
+    spec = run_folder / "spec.yaml"
+    spec.write_text(spec.read_text().replace(str(files), str(folder)))
+    run = Run(run_folder)
+    return outcome_of(run, run.spec(), open_store(run, run.spec()))
+
+
+@pytest.fixture(scope="session")
+def measured_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of `outcome`, which each test receives as a copy."""
+    files = tmp_path_factory.mktemp("measured")
+    run = make_run(files)
     store = open_store(run, run.spec())
     store.begin()
     for rps, config, state in (
@@ -65,7 +88,7 @@ def outcome(run: Run) -> Outcome:
         )
         run.append(store.tell(trial, result))
     store.end("all 5 trials were run")
-    return outcome_of(run, run.spec(), store)
+    return files
 
 
 @pytest.fixture
