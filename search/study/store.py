@@ -24,11 +24,8 @@ from search.study.probing import distrusted_kinds
 from search.study.ranking import (
     RATE,
     best_of,
-    capacity_ratio,
-    capacity_ratios,
     finalists,
     rate_of,
-    sampler_value,
 )
 from search.study.run_state import RunState
 from search.study.sampler import distributions
@@ -47,6 +44,8 @@ from serving.config import ServerConfig
 _MAX_PROPOSALS = 20
 #: Number of configurations that are ranked at the end of a search.
 _NOMINATED = 10
+#: What other tools call the value of a trial, by objective.
+_METRICS = {"rate": "sustained_rps", "latency": "p99_s", "footprint": "memory_mb"}
 
 
 class StudyStore(RunState):
@@ -87,9 +86,11 @@ class StudyStore(RunState):
             study = optuna.create_study(
                 storage=storage,
                 study_name=name,
-                direction="maximize",
+                direction="maximize" if objective.maximizes_rate else "minimize",
                 load_if_exists=True,
             )
+            if study.metric_names is None:
+                study.set_metric_names([_METRICS[objective.kind]])
         super().__init__(study)
         trials = self._study.get_trials(deepcopy=False)
         # The seed depends on the finished trials, so that a resumed run does not repeat its draws.
@@ -310,8 +311,10 @@ class StudyStore(RunState):
         if (predicted := trial.user_attrs.get("predicted")) is not None:
             result = replace(result, predicted=PredictedRate(**predicted))
         trial.set_user_attr("state", result.state)
-        if result.state is not TrialState.COMPLETE:
-            trial.set_user_attr("reason", first_line(result.cause))
+        missed = self.objective.shortfalls(Figures.of([result]))
+        if result.state is not TrialState.COMPLETE or missed:
+            reason = first_line(result.cause) or "; ".join(map(str, missed))
+            trial.set_user_attr("reason", reason)
         trial.set_user_attr("too_large", is_memory(result.failure))
         for name, value in self._constraints(result).items():
             trial.set_constraint(name, value)
@@ -328,11 +331,11 @@ class StudyStore(RunState):
             if not trial.user_attrs.get("retry", False):
                 self._queue.enqueue(result.origin, result.config, self.space, retry=True)
             self._study.tell(trial, state=OptunaTrialState.FAIL)
-        elif result.state is TrialState.COMPLETE:
-            self._study.tell(trial, self._value(result))
+        elif (value := self._value(result)) is not None:
+            self._study.tell(trial, value)
         else:
-            # An estimate or a 0 in place of a rate would be drawn as one by other tools.
-            is_pruned = result.state is TrialState.PRUNED
+            # An estimate or a 0 in place of a value would be drawn as one by other tools.
+            is_pruned = result.state in (TrialState.PRUNED, TrialState.COMPLETE)
             state = OptunaTrialState.PRUNED if is_pruned else OptunaTrialState.FAIL
             self._study.tell(trial, state=state)
 
@@ -395,8 +398,14 @@ class StudyStore(RunState):
             **{shortfall.limit: shortfall.excess for shortfall in missed},
         }
 
-    def _value(self, result: TrialResult) -> float:
-        return sampler_value(result, capacity_ratio(capacity_ratios(self._results)))
+    def _value(self, result: TrialResult) -> float | None:
+        """Return what the run optimizes, for other tools; None if the trial did not measure it."""
+        if result.state is not TrialState.COMPLETE:
+            return None
+        if self.objective.maximizes_rate:
+            return result.sustained_rps or 0.0
+        score = self.objective.score(Figures.of([result]))
+        return 1 / score if score else None
 
     def _identity(self, config: ServerConfig) -> str:
         if config.digest not in self._identities:

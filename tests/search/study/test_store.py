@@ -390,6 +390,28 @@ def test_store_records_pruned_and_failed_trials_as_such(tmp_path: Path) -> None:
     assert pruned.user_attrs["reason"] == failed.user_attrs["reason"] == "too slow"
 
 
+@pytest.mark.parametrize(
+    ("objective", "direction", "values"),
+    [
+        (Objective(), "MAXIMIZE", [[10.0], [30.0], [20.0]]),
+        (Objective("latency", 5.0, 5.0), "MINIMIZE", [[0.4], None, [0.2]]),
+        (Objective("footprint", 5.0, 6.5), "MINIMIZE", [[300.0], [200.0], [100.0]]),
+    ],
+)
+def test_store_records_what_the_run_optimizes(
+    tmp_path: Path, objective: Objective, direction: str, values: list[list[float] | None]
+) -> None:
+    store = begun_store(tmp_path, objective=objective)
+    for rps, p99_s, memory_mb in ((10.0, 0.4, 300), (30.0, 0.1, 200), (20.0, 0.2, 100)):
+        is_served = rps < 30
+        target = TargetRecord(5.0, 0.1, 0.1, p99_s, 0, is_served, "" if is_served else "timeouts")
+        measure(store, rps, target=target, peak_memory_mb=memory_mb)
+    trials = store._study.get_trials(states=(OptunaTrialState.COMPLETE, OptunaTrialState.PRUNED))
+    assert store._study.direction.name == direction
+    assert [trial.values for trial in trials] == values
+    assert all("timeouts" in t.user_attrs["reason"] for t in trials if t.values is None)
+
+
 def test_store_screens_references_that_a_confirmation_measures_again(tmp_path: Path) -> None:
     baseline = ServerConfig(workers=2)
     store = begun_store(tmp_path, baseline=baseline, screen_references=True)
