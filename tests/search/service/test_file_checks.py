@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -36,7 +37,8 @@ def problems_of(spec: dict[str, Any], root: Path, **sections: Any) -> list[str]:
     [
         *("model.archive", "model.requests", "serving.baseline", "search.warm_start"),
         *("serving.baseline.properties", "serving.baseline.environment"),
-        *("serving.baseline.secrets", "serving.models.other", "load.requests.other"),
+        *("serving.baseline.secrets", "serving.baseline.original"),
+        *("serving.models.other", "load.requests.other"),
     ],
 )
 @pytest.mark.parametrize(
@@ -216,6 +218,24 @@ def test_check_archive_refuses_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert path.stat().st_size < 100_000
         with pytest.raises(FileProblem, match="bytes when it is unpacked"):
             FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+
+
+def test_check_archive_unpacks_no_more_of_a_bomb_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_checks, "_UNPACKED_BYTES", 1 << 20)
+    path = write_tar(tmp_path / "a.tar.gz", [(member("a/weights"), bytes(64 << 20))])
+    unpacked, read = [0], gzip.GzipFile.read
+
+    def count(file: gzip.GzipFile, size: int | None = -1) -> bytes:
+        data = read(file, size)
+        unpacked[0] += len(data)
+        return data
+
+    monkeypatch.setattr(gzip.GzipFile, "read", count)
+    with pytest.raises(FileProblem, match="bytes when it is unpacked"):
+        FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+    assert unpacked[0] < 4 << 20
 
 
 def test_check_archive_refuses_a_nested_or_huge_manifest(tmp_path: Path) -> None:
@@ -408,8 +428,8 @@ def test_every_file_and_url_of_the_schema_is_checked() -> None:
     assert found["path"] == {
         *("model.archive", "model.requests", "search.warm_start", "output.folder"),
         *("serving.baseline.properties", "serving.baseline.environment"),
-        *("serving.baseline.secrets", "serving.models", "load.requests"),
-        "load.background.requests",
+        *("serving.baseline.secrets", "serving.baseline.original"),
+        *("serving.models", "load.requests", "load.background.requests"),
     }
     assert found["url"] == {"output.mlflow", "notify.url"}
 
