@@ -71,6 +71,19 @@ def test_redacted_diff_hides_secrets_in_changed_and_unchanged_lines() -> None:
     assert not any(word in diff for word in ("one", "two", "three"))
 
 
+@pytest.mark.parametrize(
+    "comment",
+    [
+        *("#keystore_pass=one", "  ! keystore_pass: one", "# old: keystore_pass=one"),
+        *("# keystore_pass one", "# see https://me:one@example.org/", "# hf_abcdefgh1one"),
+    ],
+)
+def test_redacted_diff_hides_secrets_in_comments(comment: str) -> None:
+    before = f"# for the pets\n{comment}\nio_ratio=50\n"
+    diff = redacted_diff(before, before.replace("50", "60"))
+    assert "one" not in diff and " # for the pets\n" in diff and "+io_ratio=60\n" in diff
+
+
 def test_settings_diff_has_a_line_for_each_changed_setting() -> None:
     before = ServerConfig(workers=1, batch_size=2, models={"dog": {"batch_size": 1}})
     after = ServerConfig(workers=1, batch_size=8, models={"dog": {"batch_size": 4}})
