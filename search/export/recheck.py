@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -124,15 +126,21 @@ def _read(history: Path) -> list[float]:
         raise RunError(f"history {history} cannot be read: {error}") from None
     for line in lines:
         try:
-            rates.append(float(json.loads(line)["estimate_rps"]))
-        except (ValueError, KeyError, TypeError):
+            rate_rps = float(json.loads(line)["estimate_rps"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
+        if math.isfinite(rate_rps):
+            rates.append(rate_rps)
     return rates
 
 
 def _append(history: Path, record: dict[str, Any]) -> None:
+    """Append a line; it begins on its own, also if a full disk cut off the one before it."""
     try:
-        with history.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with history.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+            file.write(start + json.dumps(record).encode() + b"\n")
     except OSError as error:
         raise RunError(f"history {history} cannot be written: {error.strerror}") from None

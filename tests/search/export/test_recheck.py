@@ -84,8 +84,11 @@ def test_recheck_leaves_out_damaged_lines_and_refuses_unreadable_files(
     folder: Path, outcome: Outcome
 ) -> None:
     history = folder / "recheck.jsonl"
-    history.write_text('{"estimate_rps": 250.0}\n{"estimate_rps": 2')
+    damaged = ('{"estimate_rps": NaN}', f'{{"estimate_rps": 1{"0" * 400}}}', "[" * 100_000, "[]")
+    lines = "\n".join([*damaged, '{"estimate_rps": 250.0}'])
+    history.write_text(lines + '\n{"estimate_rps": 2')
     assert len(run_recheck(folder, outcome).history_rps) == 2
+    assert len(run_recheck(folder, outcome).history_rps) == 3, "the line after a cut one is kept"
     history.unlink()
     history.mkdir()
     with pytest.raises(RunError, match="cannot be read"):
