@@ -26,6 +26,8 @@ _VARIABLES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     # A redirection may lead to another host.
     "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
+    # A proxy of the environment is another host.
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "*"),
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

@@ -20,6 +20,7 @@ from search.report.summary import write_report
 from search.sinks.mlflow_log import log_outcome
 from search.study.outcome import Outcome
 from tests.results import trial_result
+from tests.search.sinks.test_webhook import Receiver
 
 
 def test_log_outcome_without_mlflow_is_a_warning(
@@ -28,6 +29,27 @@ def test_log_outcome_without_mlflow_is_a_warning(
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     (warning,) = log_outcome(outcome, "http://127.0.0.1:9")
     assert warning.startswith("MLflow is missing; run pip install 'servetune[mlflow]'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["redirection", "proxy"])
+def test_log_outcome_reaches_no_other_host(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    pytest.importorskip("mlflow.tracking", reason="pip install 'servetune[mlflow]'")
+    given, other = Receiver([307]), Receiver([204])
+    given.location = other.url
+    if way == "proxy":
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, other.url)
+    (warning,) = log_outcome(outcome, given.url)
+    assert warning.startswith("the run was not logged to MLflow: ")
+    assert given.requests and not other.requests
+    for receiver in (given, other):
+        receiver.server.shutdown()
+        receiver.server.server_close()
 
 
 def server_interpreter() -> Path:

@@ -34,12 +34,12 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 receiver.requests.append((self.path, dict(self.headers), body))
                 statuses = receiver.statuses
                 status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
                 self.send_response(status)
-                self.send_header("Location", f"{receiver.url}redirected")
+                self.send_header("Location", f"{receiver.location}redirected")
                 self.end_headers()
 
             do_GET = do_POST
@@ -48,7 +48,7 @@ class Receiver:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        self.url = self.location = f"http://127.0.0.1:{self.server.server_port}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
