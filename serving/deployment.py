@@ -118,8 +118,8 @@ class Deployment:
             properties: the text of config.properties. None if there is only an environment:
                 SageMaker's container writes the file from its variables; elsewhere TS_* count.
             more_secrets: variables that are secrets whatever they are called.
-            line_secrets: what stands in the lines of the original for the secrets that this text,
-                a run's copy, leaves out; see `secret_values`.
+            line_secrets: the secrets in the lines of the original, which this text, a run's copy,
+                leaves out; see `secret_values`.
 
         Raises:
             ConfigError: TorchServe would not start with this.
