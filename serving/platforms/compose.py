@@ -163,19 +163,19 @@ def _variables(value: Any) -> dict[str, str]:
 
 
 def _mounted(service: Mapping[str, Any], place: str, folder: Path) -> Path | None:
+    """Return the file at a place in the container: of several volumes, that of the longest path."""
+    found: dict[int, Path] = {}
     for volume in service.get("volumes") or ():
         if isinstance(volume, dict):
             source, target = str(volume.get("source", "")), str(volume.get("target", ""))
         else:
             source, _, rest = str(volume).partition(":")
             target = rest.partition(":")[0]
-        if target == place:
-            return folder / source
-        try:
-            return folder / source / PurePosixPath(place).relative_to(target)
-        except ValueError:
-            continue
-    return None
+        path = PurePosixPath(target)
+        if PurePosixPath(place).is_relative_to(path):
+            file = folder / source / PurePosixPath(place).relative_to(path)
+            found.setdefault(len(path.parts), file)
+    return found[max(found)] if found else None
 
 
 def _limits(service: Mapping[str, Any]) -> Limits:

@@ -188,7 +188,9 @@ def mounted_file(
     spec: Mapping[str, Any], container: Mapping[str, Any], maps: ConfigMaps, place: str
 ) -> str | None:
     """Return the text that a ConfigMap provides at a path in the container; None for none."""
-    for mount_path, name, items in _mounts(spec, container):
+    # A mount hides what one at a shorter path has there.
+    mounts = sorted(_mounts(spec, container), key=lambda m: -len(PurePosixPath(m[0]).parts))
+    for mount_path, name, items in mounts:
         entries = maps.get(name)
         files = items or {key: key for key in entries or ()}
         for key, file in files.items():
