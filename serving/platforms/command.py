@@ -44,8 +44,9 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
     if script is None:
         return _simple_command(words, {})
     exported, variables = dict[str, str](), dict(environment)
+    named: Command | None = None
     for raw in _simple_commands(script):
-        command = [expand(word, variables) for word in raw]
+        command = expand_words(raw, variables)
         while command and (command[0] in ("!", "do", "else", "exec", "if", "nohup", "then", "{")):
             command = command[1:]
         if command[:1] == ["export"]:
@@ -59,8 +60,25 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
         }
         found = _simple_command(command, exported)
         if found is not None and not _OTHER_OPTIONS & {*found.options}:
-            return found
-    return None
+            if any(option.startswith("-") for option in found.options):
+                return found
+            # It may be the name of a folder, as in `mkdir /opt/torchserve`.
+            named = named or found
+    return named
+
+
+def expand_words(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Fill in variables; the value of a word that is a variable may be several words.
+
+    >>> expand_words(["a", "$B", "c$B"], {"B": "1 2"})
+    ['a', '1', '2', 'c1 2']
+    """
+    expanded: list[str] = []
+    for word in words:
+        text = expand(word, variables)
+        is_variable = text != word and _REFERENCE.fullmatch(word) is not None
+        expanded += text.split() if is_variable else [text]
+    return expanded
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
-from serving.platforms.command import expand, find_command
+from serving.platforms.command import expand_words, find_command
 from serving.platforms.files import (
     PlatformFiles,
     config_path,
@@ -46,7 +46,7 @@ def read_systemd(path: Path) -> PlatformFiles:
         elif not is_optional:
             raise ConfigError(f"{path}: EnvironmentFile {name} does not exist")
     lines = [shlex.split(line) for line in entries.get("ExecStart", [])]
-    commands = (find_command([expand(w, environment) for w in ws], environment) for ws in lines)
+    commands = (find_command(expand_words(words, environment), environment) for words in lines)
     command = next((found for found in commands if found), None)
     if command is None:
         raise ConfigError(f"{path}: ExecStart does not run torchserve")

@@ -32,6 +32,9 @@ PROPERTIES = "load_models=pets.mar\njob_queue_size=7\n"
         (["sh", "-c", "torchserve --models $BASE/a ${B:-c} $D"], "--models /b/a c $D", {}),
         (["sh", "-c", "A=1 B=2 torchserve --start"], "--start", {"A": "1", "B": "2"}),
         (["sh", "-c", "export A=$BASE\ntorchserve --start"], "--start", {"A": "/b"}),
+        (["sh", "-c", "mkdir -p /opt/torchserve && torchserve --start"], "--start", {}),
+        (["sh", "-c", "cp -r /opt/torchserve /x; torchserve --start"], "--start", {}),
+        (["sh", "-c", "O='--start --ncs'; torchserve $O"], "--start --ncs", {}),
         (["sh", "-c", "A=1; BASE=/c; torchserve --x $A"], "--x 1", {"BASE": "/c"}),
     ],
 )

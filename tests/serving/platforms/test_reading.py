@@ -81,6 +81,26 @@ def test_read_systemd_follows_resets_and_optional_files(folder: Path) -> None:
     assert platform.arguments[:2] == ("--start", "--foreground")
 
 
+def test_read_systemd_splits_a_variable_of_several_words(folder: Path) -> None:
+    (folder / "environment").write_text('OPTIONS="--ncs --ts-config /etc/ts/config.properties"\n')
+    (folder / "ts.service").write_text(
+        "[Service]\nEnvironmentFile=/etc/ts/environment\n"
+        "ExecStart=/opt/bin/torchserve --start $OPTIONS\n"
+    )
+    platform = read_platform(folder / "ts.service")
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.arguments == ("--start", "--ncs", "--ts-config", "/etc/ts/config.properties")
+
+
+def test_read_compose_prefers_the_volume_of_the_longest_path(folder: Path) -> None:
+    (folder / "prod.properties").write_text("job_queue_size=70\n")
+    (folder / "compose.yaml").write_text(
+        f"{IMAGE}    volumes: ['.:/home/model-server', './prod.properties:{PLACE}:ro']\n"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == "job_queue_size=70\n"
+
+
 def test_read_systemd_refuses_another_command(folder: Path) -> None:
     (folder / "ts.service").write_text("[Service]\nExecStart=/usr/bin/java -jar x\n")
     with pytest.raises(ConfigError, match="ExecStart does not run torchserve"):
@@ -407,3 +427,16 @@ def test_read_platform_names_the_kinds_that_it_does_not_read(tmp_path: Path) -> 
     path.write_text("apiVersion: v1\nkind: ConfigMap\n---\napiVersion: a/v1\nkind: Rollout\n")
     with pytest.raises(ConfigError, match="found ConfigMap, Rollout"):
         read_platform(path)
+
+
+def test_read_kubernetes_prefers_the_mount_of_the_longest_path(tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(
+        "kind: Pod\nspec:\n  containers:\n  - volumeMounts:\n"
+        "    - {name: all, mountPath: /home/model-server}\n"
+        f"    - {{name: one, mountPath: {PLACE}, subPath: one}}\n"
+        "  volumes: [{name: all, configMap: {name: cfg}}, {name: one, configMap: {name: own}}]\n"
+        f"---\nkind: ConfigMap\nmetadata: {{name: own}}\ndata: {{one: a=b}}\n{MAPS}"
+    )
+    platform = read_platform(path)
+    assert platform is not None and platform.properties == "a=b"
