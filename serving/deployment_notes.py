@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from serving.archive import Archive
 from serving.config import MODEL_NUMBERS, ServerConfig
-from serving.properties import BOOLEAN_KEYS
+from serving.properties import BOOLEAN_KEYS, UNBATCHED_ENVELOPES
 from serving.reading import START_KEYS, VARIABLES
 from serving.sagemaker import LONG_DELAY_MS, unknown_variables
 
@@ -22,6 +22,13 @@ def config_notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator
         yield (
             f"minWorkers is {config.workers}, maxWorkers {config.model_properties['maxWorkers']}: "
             "TorchServe starts minWorkers, and does not scale by itself"
+        )
+    envelope = config.properties.get("service_envelope")
+    if envelope in UNBATCHED_ENVELOPES:
+        in_use = f" (in use: {config.batch_size})" if (config.batch_size or 1) > 1 else ""
+        yield (
+            f"service_envelope={envelope} passes only the first request of a batch to the handler, "
+            f"and TorchServe fails the others: batch_size must be 1{in_use}"
         )
     for name in unknown_variables(variables):
         yield f"variable {name} is not known to TorchServe and has no effect"

@@ -129,6 +129,11 @@ SET_BY_SERVETUNE = frozenset(
 #: The variables that would override them if `enable_envvars_config` is true.
 VARIABLES_SET_BY_SERVETUNE = frozenset(f"TS_{key.upper()}" for key in SET_BY_SERVETUNE)
 
+#: Envelopes that pass only the first request of a batch to the handler. TorchServe then answers
+#: every batch of several requests with status 503, "number of batch response mismatched".
+#: Source: ts/torch_handler/request_envelope of 0.9.0 and 0.12.0.
+UNBATCHED_ENVELOPES = frozenset(["kserve", "kservev2"])
+
 #: Keys of the server's certificate.
 TLS_KEYS = frozenset(
     [

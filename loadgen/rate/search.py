@@ -27,6 +27,10 @@ _REFUSALS = ("status 503", "status 429")
 _CLEAR = {Verdict.PASS, Verdict.GENERATOR_LIMITED}
 
 
+def _not_served(warmup: Measurement) -> str:
+    return f"no request succeeded: {format_errors(warmup.errors) or 'no answer at all'}"
+
+
 @dataclass
 class RateSearch:
     """One search for the sustained rate of a load generator's target.
@@ -83,9 +87,7 @@ class RateSearch:
         warmup = await self._begin()
         capacity, best = self._capacity, self.incumbent_rps
         if not warmup.succeeded:
-            causes = format_errors(warmup.errors) or "no answer at all"
-            reason = f"no request succeeded: {causes}"
-            return self._result(warmup, StopReason.NOT_SERVED, reason)
+            return self._result(warmup, StopReason.NOT_SERVED, _not_served(warmup))
         if self.depth is Depth.ESTIMATE:
             await self._measure_target()
             return self._result(warmup, StopReason.ESTIMATED)
@@ -113,13 +115,15 @@ class RateSearch:
         """Offer one rate in `windows` windows, after a closed loop.
 
         Returns:
-            The windows; none if the closed loop got no answer.
+            The windows; only that of the closed loop if it got no answer.
 
         Raises:
             GeneratorLostError: a load generator process was lost twice in the same window.
         """
         warmup = await self._begin()
-        for _ in range(windows if warmup.succeeded else 0):
+        if not warmup.succeeded:
+            return (Probe(rate_rps, Verdict.FAIL, _not_served(warmup), warmup),)
+        for _ in range(windows):
             if self.goal.lowers_rate:
                 await self._offer_poisson("window", rate_rps, is_limited=True)
             else:

@@ -12,7 +12,7 @@ from search.spec.space import Space
 from serving.config import SETTINGS, THREAD_VARIABLES, ServerConfig
 from serving.environment import changes_speed
 from serving.errors import ConfigError
-from serving.properties import ESSENTIAL_KEYS, ESSENTIAL_MODEL_KEYS
+from serving.properties import ESSENTIAL_KEYS, ESSENTIAL_MODEL_KEYS, UNBATCHED_ENVELOPES
 
 #: Settings that vary by default.
 DEFAULT_SETTINGS = (
@@ -103,10 +103,11 @@ def build_space(
     Raises:
         ConfigError: TorchServe would refuse a fixed value, a choice or a bound.
     """
-    entries = {
-        **{name: default_dimension(name, cores) for name in DEFAULT_SETTINGS},
-        **entries,
-    }
+    defaults: dict[str, Any] = {name: default_dimension(name, cores) for name in DEFAULT_SETTINGS}
+    envelope = entries.get("properties.service_envelope")
+    if envelope in UNBATCHED_ENVELOPES:
+        defaults["batch_size"] = 1
+    entries = {**defaults, **entries}
     dimensions, fixed = [], {}
     for name, entry in entries.items():
         if isinstance(entry, Dimension):
@@ -121,6 +122,14 @@ def build_space(
     common = Space((), common, cores).config(fixed)
     space = Space(tuple(dimensions), common, cores, threads, sizes_queue=sizes_queue)
     problems = []
+    if envelope in UNBATCHED_ENVELOPES:
+        sizes = [d.high for d in dimensions if d.name.endswith("batch_size")]
+        sizes += [size for name, size in fixed.items() if name.endswith("batch_size")]
+        if (largest := max(sizes, default=1)) > 1:
+            problems.append(
+                f"batch_size must be 1 (got {largest}): the envelope {envelope} passes only the "
+                "first request of a batch to the handler, and TorchServe fails the others"
+            )
     for dimension in dimensions:
         for value in dimension.choices or (dimension.low, dimension.high):
             try:

@@ -135,14 +135,15 @@ def test_tune_export_and_verify_two_models_under_a_mix(
     verify_against(folder, "best")
     exported = servetune("export", folder, "--format", "kserve")
     output, _ = exported.communicate(timeout=60)
+    assert exported.returncode == 2 and "KServe cannot serve" in output
+    exported = servetune("export", folder, "--format", "kserve", "--trial", 0)
+    output, _ = exported.communicate(timeout=60)
     assert exported.returncode == 0, output
     verify_against(folder, "best-kserve")
 
 
 def verify_against(folder: Path, exported: str) -> None:
-    verified = servetune("verify", folder / exported, "--against", folder, "--windows", 1)
+    verified = servetune("verify", folder / exported, "--against", folder)
     verification, _ = verified.communicate(timeout=180)
-    # All settings are as claimed; whether the rate holds now depends on the host.
-    verdict = "PASS" if verified.returncode == 0 else "FAIL: claimed rate"
-    assert verification.splitlines()[-1] == verdict, verification
+    assert verification.splitlines()[-1] == "PASS", verification
     assert "archive of dog" in verification and "models.dog.batch_size" in verification

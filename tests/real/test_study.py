@@ -82,9 +82,7 @@ def test_tune_writes_report_and_files_that_serve(study: WriteStudy, tmp_path: Pa
     files = folder / "best-model-config"
     verified = servetune("verify", files, "--against", folder)
     verification, _ = verified.communicate(timeout=180)
-    # All settings are as claimed; whether the rate holds now depends on the host.
-    verdict = "PASS" if verified.returncode == 0 else "FAIL: claimed rate"
-    assert verification.splitlines()[-1] == verdict, verification
+    assert verification.splitlines()[-1] == "PASS", verification
     assert "claimed rate" in verification and not (files / "key_file.json").exists()
 
     measured = servetune("measure", path, "--config", exported / "config.properties", "--json")

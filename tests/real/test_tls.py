@@ -75,8 +75,6 @@ def test_tune_export_and_verify_an_https_deployment(
     exported = servetune("export", run, "--base", path.parent / "config.properties")
     output, _ = exported.communicate(timeout=60)
     assert exported.returncode == 0, output
-    verified = servetune("verify", run / "best", "--against", run, "--windows", 1)
+    verified = servetune("verify", run / "best", "--against", run)
     output, _ = verified.communicate(timeout=180)
-    # The server runs as claimed; whether the rate holds now depends on the host.
-    verdict = "PASS" if verified.returncode == 0 else "FAIL: claimed rate"
-    assert output.splitlines()[-1] == verdict, output
+    assert output.splitlines()[-1] == "PASS", output

@@ -386,6 +386,13 @@ def test_read_takes_numbers_below_one_of_the_archive_as_one() -> None:
             {},
             "vmargs has a secret, -Djavax.net.ssl.keyStorePassword: the server gets it through",
         ),
+        ("service_envelope=kserve\n", {}, {}, "passes only the first request of a batch"),
+        (
+            "service_envelope=kservev2\n",
+            {},
+            {"batchSize": 8, "maxBatchDelay": 9, "minWorkers": 1, "maxWorkers": 1},
+            "TorchServe fails the others: batch_size must be 1 (in use: 8)",
+        ),
         ("plugins_path: /p\n", {}, {}, "plugins_path=/p: the command torchserve does not read it"),
         ("model_store=$$M_S$$\n", {"M_S": "/m"}, {}, "torchserve reads it as '$$M_S$$'"),
         ("model_store=/a\\\n /b\n", {}, {}, "torchserve reads it as '/a"),

@@ -1,6 +1,7 @@
 """The files that every export format has."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,16 @@ from search.report.formatting import format_settings
 from search.study.outcome import Outcome
 from serving.errors import ConfigError
 from serving.production import DeploymentTarget
-from tests.search.export.conftest import export_best
+from tests.search.export.conftest import best_config, export_best
 
 
 @pytest.mark.parametrize("export_format", ExportFormat)
 def test_export_writes_readme_with_settings_and_rate(
     outcome: Outcome, export_format: ExportFormat
 ) -> None:
-    assert outcome.best is not None
     folder = export_best(outcome, export_format).folder
     readme = (folder / "README.md").read_text()
-    assert format_settings(outcome.best.config) in readme and "250.0 rps" in readme
+    assert format_settings(best_config(outcome)) in readme and "250.0 rps" in readme
     assert "$" not in readme.replace("$(", ""), "no placeholder is left"
 
 
@@ -109,3 +109,15 @@ def test_export_keeps_a_secret_in_vmargs_of_the_base(outcome: Outcome) -> None:
     assert "-Da.password=hidden" in (result.folder / "config.properties").read_text()
     others = [path for path in result.folder.iterdir() if path.name != "config.properties"]
     assert "hidden" not in result.diff + "".join(path.read_text() for path in others)
+
+
+@pytest.mark.parametrize(
+    ("envelope", "named"), [("", "kserve"), ("json", "kserve"), ("kservev2", "kservev2")]
+)
+def test_export_for_kserve_refuses_batches(outcome: Outcome, envelope: str, named: str) -> None:
+    assert outcome.best is not None
+    properties = {"service_envelope": envelope} if envelope else {}
+    config = replace(outcome.best.config, batch_size=2, properties=properties)
+    result = replace(outcome.best, config=config)
+    with pytest.raises(ConfigError, match=f"echo with batch_size 2: its envelope {named} passes"):
+        export(outcome.run, result, outcome.spec.archive(), None, ExportFormat.KSERVE)

@@ -23,6 +23,7 @@ from serving.config import SETTINGS, ServerConfig
 from serving.limits import Limits
 from serving.platforms.reading import read_platform
 from tests.search.export.configurations import random_config
+from tests.search.export.conftest import carried_by
 
 #: Configurations for each format; `make test-all` tries a thousand.
 EXAMPLES = 1000 if int(os.environ.get("FUZZ_EXAMPLES", "0")) >= 5000 else 50
@@ -55,7 +56,7 @@ def test_export_carries_every_configuration(
     pytest.importorskip("botocore")
     monkeypatch.setattr(kubernetes, "schema_contents", cache(kubernetes.schema_contents))
     for seed in range(EXAMPLES):
-        config = random_config(seed)
+        config = carried_by(export_format, random_config(seed))
         # The export itself reads its files back, and fails if a setting is lost.
         folder = exported(outcome, config, export_format)
         archive = folder / "model-store" / "echo.mar"

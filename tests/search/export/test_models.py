@@ -20,7 +20,7 @@ from search.study.run_folder import Run
 from serving.archive import Archive
 from serving.production import DeploymentTarget
 from tests.archives import make_archive
-from tests.search.export.conftest import export_best
+from tests.search.export.conftest import best_config, export_best
 
 ZOO = {"workers": 3, "batch_size": 4}
 FORMATS = tuple(f for f in ExportFormat if f is not ExportFormat.SAGEMAKER)
@@ -49,8 +49,7 @@ def failures(outcome: Outcome, folder: Path, model_store: Path | None = None) ->
     stores = {} if model_store else {"zoo": outcome.spec.in_use().beside[0].path}
     store = model_store or outcome.spec.model.archive.parent
     files = ExportedFiles.read(folder, store, folder, stores)
-    assert outcome.best is not None
-    checks = compare_settings(files, outcome.best.config.to_dict())
+    checks = compare_settings(files, best_config(outcome).to_dict())
     assert {"archive of zoo", "models.zoo.batch_size"} <= {check.what for check in checks}
     return {check.what: check.found for check in checks if not check.passed}
 
@@ -80,7 +79,7 @@ def test_export_for_kserve_has_every_model_with_every_setting_in_its_snapshot(tw
     assert snapshot["models"]["zoo"] == {
         "1.0": {
             **{"defaultVersion": True, "marName": "zoo.mar", "minWorkers": 3, "maxWorkers": 3},
-            **{"batchSize": 4, "maxBatchDelay": 100, "responseTimeout": 120},
+            **{"batchSize": 1, "maxBatchDelay": 100, "responseTimeout": 120},
         }
     }
     readme = (result.folder / "README.md").read_text()
@@ -95,8 +94,9 @@ def test_export_for_kserve_is_imported_with_both_models(two: Outcome, tmp_path: 
     imported = import_files([folder], tmp_path / "elsewhere" / "echo.mar")
     deployment = imported.deployment.with_models([Archive.read(tmp_path / "elsewhere" / "zoo.mar")])
     config = deployment.config
-    assert (config.workers, config.batch_size) == (two.best.config.workers or 1, 64)
-    assert config.models["zoo"] == {**ZOO, "max_batch_delay_ms": 100, "response_timeout_s": 120}
+    assert (config.workers, config.batch_size) == (two.best.config.workers or 1, 1)
+    zoo = {"workers": 3, "batch_size": 1, "max_batch_delay_ms": 100, "response_timeout_s": 120}
+    assert config.models["zoo"] == zoo
 
 
 @pytest.mark.parametrize("export_format", [f for f in ExportFormat if f not in FORMATS])
@@ -124,7 +124,8 @@ def test_export_writes_every_archive_if_one_overrides_its_settings(
     result = export_best(two, export_format)
     store = result.folder / "model-store"
     assert {path.name for path in store.iterdir()} == {"echo.mar", "zoo.mar"}
-    assert Archive.read(store / "zoo.mar").settings["batchSize"] == 4
+    size = 1 if export_format is ExportFormat.KSERVE else 4
+    assert Archive.read(store / "zoo.mar").settings["batchSize"] == size
     assert failures(two, result.folder, tmp_path / "nowhere") == {}
 
 

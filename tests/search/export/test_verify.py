@@ -23,15 +23,14 @@ from serving.limits import Limits
 from serving.production import DeploymentTarget
 from serving.sagemaker_archive import unpack_model_tar
 from tests.archives import make_archive
-from tests.search.export.conftest import export_best
+from tests.search.export.conftest import best_config, export_best
 from tests.simulated import SimulatedFleet
 
 
 def check_settings(outcome: Outcome, folder: Path) -> list[Check]:
-    assert outcome.best is not None
     with tempfile.TemporaryDirectory() as scratch:
         files = ExportedFiles.read(folder, outcome.spec.model.archive.parent, Path(scratch))
-        return compare_settings(files, outcome.best.config.to_dict())
+        return compare_settings(files, best_config(outcome).to_dict())
 
 
 def run_verify(
@@ -63,7 +62,8 @@ def test_compare_settings_reads_the_model_config_of_the_archive(
     result = export_best(outcome, export_format)
     assert failures(check_settings(outcome, result.folder)) == {}
     archive = Archive.read(result.folder / "model-store" / "echo.mar")
-    assert archive.settings["batchSize"] == 64 and archive.settings["maxBatchDelay"] == 9
+    assert archive.settings["maxBatchDelay"] == 9
+    assert archive.settings["batchSize"] == best_config(outcome).batch_size
     is_noted = any("takes precedence over config.properties" in note for note in result.notes)
     assert is_noted is (export_format is not ExportFormat.MODEL_CONFIG)
     if export_format is ExportFormat.KSERVE:
@@ -125,6 +125,22 @@ def test_verify_accepts_files_of_renamed_run(outcome: Outcome) -> None:
     assert set(failures(checks)) == {"mkl_threads", "running"}
 
 
+def simulate_server(monkeypatch: pytest.MonkeyPatch, fleet: SimulatedFleet) -> MagicMock:
+    """Let `verify` start no server, and load a simulated one; return what stands for its class."""
+    server = MagicMock(url="http://simulated/", headers={}, worker_pids={1}, batch_capacity=1)
+    server.differences.return_value = []
+    server.guard = lambda work: work
+    exported_server = MagicMock()
+    exported_server.return_value.__aenter__.return_value = server
+    module = "search.export.loaded_server"
+    monkeypatch.setattr(f"{module}.ExportedServer", exported_server)
+    # Nothing is measured on this host: another servetune may run.
+    monkeypatch.setattr("search.export.verify.exclusive_host", nullcontext)
+    monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: fleet)
+    monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
+    return exported_server
+
+
 @pytest.mark.parametrize(
     ("export_format", "service_s", "passes"),
     [(export_format, 1 / 300, True) for export_format in ExportFormat]
@@ -137,17 +153,7 @@ def test_verify_offers_the_claimed_rate(
     service_s: float,
     passes: bool,
 ) -> None:
-    server = MagicMock(url="http://simulated/", headers={}, worker_pids={1}, batch_capacity=1)
-    server.differences.return_value = []
-    server.guard = lambda work: work
-    exported_server = MagicMock()
-    exported_server.return_value.__aenter__.return_value = server
-    module = "search.export.loaded_server"
-    monkeypatch.setattr(f"{module}.ExportedServer", exported_server)
-    # Nothing is measured on this host: another servetune may run.
-    monkeypatch.setattr("search.export.verify.exclusive_host", nullcontext)
-    monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: SimulatedFleet(service_s))
-    monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
+    exported_server = simulate_server(monkeypatch, SimulatedFleet(service_s))
     specification = outcome.run.folder / "spec.yaml"
     data = yaml.safe_load(specification.read_text())
     data["serving"]["limits"] = {"cpus": 1.0, "memory_mb": 900}
@@ -160,6 +166,16 @@ def test_verify_offers_the_claimed_rate(
     assert (rate.what, rate.passed) == ("claimed rate", passes)
     assert f"250.0 rps sustained in {3 if passes else 0} of 3 windows" in rate.found
     assert failures(checks[:-1]) == {}
+
+
+def test_verify_names_the_cause_if_no_request_succeeds(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate_server(monkeypatch, SimulatedFleet(1 / 300, fail_every=1))
+    checks = run_verify(export_best(outcome, ExportFormat.PROPERTIES).folder, outcome, windows=3)
+    found = failures(checks)["claimed rate"]
+    assert found.startswith("250.0 rps sustained in 0 of 3 windows: no request succeeded: ")
+    assert found.endswith(" × status 500")
 
 
 def test_verify_refuses_missing_inputs(outcome: Outcome, tmp_path: Path) -> None:

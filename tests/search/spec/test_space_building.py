@@ -40,3 +40,20 @@ def test_build_space_varies_six_settings_by_default() -> None:
 def test_build_space_refuses_a_setting_without_effect(entries: dict, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         build_space(entries, cores=2)
+
+
+@pytest.mark.parametrize("envelope", ["kserve", "kservev2"])
+def test_build_space_has_no_batches_with_an_envelope_of_kserve(envelope: str) -> None:
+    entries = {"properties.service_envelope": envelope}
+    space = build_space(entries, cores=2)
+    assert space.common.batch_size == 1
+    assert "batch_size" not in [dimension.name for dimension in space.dimensions]
+    for given in (Dimension("", 1, 8), 4):
+        for name in ("batch_size", "models.zoo.batch_size"):
+            with pytest.raises(ConfigError, match=rf"must be 1 .got .*: the envelope {envelope} "):
+                build_space({**entries, name: given}, cores=2)
+
+
+def test_build_space_has_batches_with_another_envelope() -> None:
+    space = build_space({"properties.service_envelope": "json"}, cores=2)
+    assert "batch_size" in [dimension.name for dimension in space.dimensions]
