@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from serving.archive import Archive
 from serving.config import MODEL_NUMBERS, ServerConfig
+from serving.jvm import redact_arguments
 from serving.properties import BOOLEAN_KEYS, UNBATCHED_ENVELOPES
 from serving.reading import START_KEYS, VARIABLES
 from serving.sagemaker import LONG_DELAY_MS, unknown_variables
@@ -57,9 +58,11 @@ def start_notes(lines: Mapping[str, str], read_at_start: Mapping[str, str]) -> I
     for key in START_KEYS:
         read = read_at_start.get(key, "")
         if key in lines and (lines[key].split() != read.split() or "$$" in read):
+            shown = redact_arguments(lines[key])
+            read = redact_arguments(read)
             effect = f"reads it as {read!r}" if key in read_at_start else "does not read it"
             yield (
-                f"{key}={lines[key]}: the command torchserve {effect}, because it reads only lines "
+                f"{key}={shown}: the command torchserve {effect}, because it reads only lines "
                 f"of the form {key}=VALUE, without continuation, escapes or variables"
             )
 

@@ -23,11 +23,14 @@ _SECRET_VALUE = re.compile(
     r"(hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA|ASIA|xox[abp]-|eyJ)[\w-]{8,}.*"
     r"|.*://[^/\s:@]*:[^/\s@]+@.*"
     r"|.*-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
+    r"|.*[?&]sig=[^\s&;]+.*"
     r"|.*https://hooks\.[\w.-]+/.*"
     r"|.*(?i:(?:account|shared|access|api|secret|licen[cs]e)_?key|password|passwd|pwd|secret|token"
     r"|signature)=[^\s&;]+.*",
     re.DOTALL,
 )
+#: The name of a property among JVM arguments.
+_JVM_PROPERTY = re.compile(r"""(?:^|[\s"'])-D([^\s"'=]+)=""")
 #: Names of variables that servers have; a shell's have no dot and no hyphen.
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 #: Names that a shell can set, and so a file of lines NAME=value that it reads.
@@ -141,13 +144,17 @@ def is_secret(name: str, value: str) -> bool:
     """
     if name == "vmargs":  # A server cannot start without them.
         return value == REDACTED
-    words = re.split(r"[^A-Z0-9]+", name.upper())
-    is_named_so = name not in _NO_SECRETS and any(
-        word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words
-    )
+    is_named_so = name not in _NO_SECRETS and _is_secret_name(name)
+    # As in JAVA_TOOL_OPTIONS.
+    is_named_so = is_named_so or any(map(_is_secret_name, _JVM_PROPERTY.findall(value)))
     # Texts of several lines are files: keys, certificates, credentials.
     is_file = "\n" in value.strip()
     return value == REDACTED or is_named_so or is_file or _SECRET_VALUE.fullmatch(value) is not None
+
+
+def _is_secret_name(name: str) -> bool:
+    words = re.split(r"[^A-Z0-9]+", name.upper())
+    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)
 
 
 def redacted(variables: Mapping[str, str]) -> dict[str, str]:

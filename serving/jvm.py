@@ -22,6 +22,8 @@ _TWO_WORDS = (
     *("--enable-native-access", "--module-path", "--upgrade-module-path", "--patch-module", "-p"),
     *("--class-path", "-classpath", "-cp"),
 )
+#: Short names, which take no value behind an equals sign, and the long one, which does.
+_LONG_NAMES = {"-classpath": "--class-path", "-cp": "--class-path", "-p": "--module-path"}
 _JVM_ARGUMENT = re.compile(
     r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|[-@][^=]+)(?:=(.*))?", re.DOTALL
 )
@@ -46,7 +48,8 @@ def parse_jvm(vmargs: str) -> dict[str, str]:
     remaining = iter(words)
     for argument in remaining:
         if argument in _TWO_WORDS:
-            argument = f"{argument}={next(remaining, '')}"
+            name = _LONG_NAMES.get(argument, argument)
+            argument = f"{name}={next(remaining, '')}"
         match = _JVM_ARGUMENT.fullmatch(argument)
         if match is None:
             variable = "; the command torchserve fills in no variables" if "$$" in argument else ""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from serving import gson
 from serving.archive import Archive
+from serving.environment import redacted
 from serving.errors import ConfigError
 from serving.properties import read_int
 
@@ -168,7 +169,8 @@ def find_models(lines: Mapping[str, str], archive: Archive) -> Models:
         if not part.is_found
     ]
     if parts and not is_loaded:
-        notes.append(f"load_models={load_models} does not load {file}")
+        shown = redacted({"load_models": load_models})["load_models"]
+        notes.append(f"load_models={shown} does not load {file}")
     if idle:
         notes.append(f"models: load_models does not load {', '.join(sorted(idle))}")
     if unread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from serving.archive import Archive
@@ -35,8 +36,12 @@ def read_config(
         ConfigError: a file cannot be read, or TorchServe would not start with it.
     """
     text, variables = read_files(path, environment)
+    in_lines: dict[str, str] = {}
+    if original:
+        # The file may have changed since; the run is read all the same, without its secrets.
+        with contextlib.suppress(ConfigError):
+            in_lines = secret_values(read_files(original)[0] or "")
     try:
-        in_lines = secret_values(read_files(original)[0] or "") if original else {}
         return Deployment.read(text, variables, archive, read_environment_file(secrets), in_lines)
     except ConfigError as error:
         raise ConfigError(f"{path or environment}: {error}") from None

@@ -393,7 +393,7 @@ class StudySpec(Section):
         """
         in_use = self.in_use()
         key_pair = self.key_pair()
-        if unknown := [name for name, text in in_use.secrets.items() if text == REDACTED]:
+        if unknown := [name for name, text in in_use.secrets.items() if REDACTED in text]:
             raise ConfigError(
                 f"the value of {', '.join(unknown)} is not known: it is a secret, and neither "
                 "serving.baseline.secrets nor serving.baseline.original names a file with it"

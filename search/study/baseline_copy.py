@@ -11,7 +11,7 @@ from serving.deployment import Deployment
 from serving.editing import edit_properties
 from serving.environment import REDACTED, is_secret
 from serving.key_pair import KeyPair
-from serving.secret_lines import redacted_lines, secret_values
+from serving.secret_lines import redacted_text, secret_values
 
 _PROPERTIES, _ENVIRONMENT = "baseline.properties", "baseline.environment"
 
@@ -36,7 +36,7 @@ def copy_baseline(
     if text is not None:
         # A run may be resumed in another folder.
         paths = key_pair.lines if key_pair else {}
-        copied = edit_properties(text, {**redacted_lines(text), **paths})
+        copied = edit_properties(redacted_text(text), paths)
         (folder / _PROPERTIES).write_bytes(copied.encode("latin-1"))
         section["properties"] = _PROPERTIES
         if in_lines := secret_values(text):

@@ -255,7 +255,7 @@ def test_read_returns_lines_outside_configuration() -> None:
         (
             "vmargs=-Djava.io.tmpdir=/mnt -XX:+A -XX:-A -XX:+A -cp /x @/etc/jvm.options\n",
             {"TS_MODEL_SERVER_HOME": "/opt"},
-            {"jvm": {"-XX:-A": "", "-XX:+A": "", "-cp": "/x", "@/etc/jvm.options": ""}},
+            {"jvm": {"-XX:-A": "", "-XX:+A": "", "--class-path": "/x", "@/etc/jvm.options": ""}},
             {"-Djava.io.tmpdir", "TS_MODEL_SERVER_HOME"},
         ),
         ("debug=true\n", {}, {}, {"debug"}),
@@ -639,6 +639,22 @@ def test_read_keeps_secret_jvm_arguments_out_of_the_configuration(
     assert read.config.jvm == {"-Xmx": "1g"} and "hunter2" not in repr(read)
     words = ['"-Djavax.net.ssl.keyStorePassword=hunter2"', '"-javaagent:a.jar=license_key=x"']
     assert read.secrets == {"JDK_JAVA_OPTIONS": " ".join([*variables.values(), *words])}
+
+
+@pytest.mark.parametrize(
+    ("lines", "variables"),
+    [
+        ("vmargs: -Da.password=hidden\n", {}),
+        ("vmargs=-Da.password=hidden-1\nvmargs -Da.password=hidden-2\n", {}),
+        ("vmargs=-Da.password=hidden\\1\n", {}),
+        ("job_queue_size=5\n", {"JDK_JAVA_OPTIONS": "-Xmx1g '-Dapi.key=hidden'"}),
+        ("job_queue_size=5\n", {"_JAVA_OPTIONS": "-Ddb.pass=hidden"}),
+        ("load_models=echo=https://h/echo.mar?sv=1&sig=hidden\n", {}),
+    ],
+)
+def test_summary_shows_no_secret(lines: str, variables: dict[str, str]) -> None:
+    read = Deployment.read(lines, variables, ARCHIVE)
+    assert "hidden" not in " ".join(read.summary(None)) + repr(read.config)
 
 
 def test_read_replaces_a_secret_in_a_line_by_a_variable() -> None:

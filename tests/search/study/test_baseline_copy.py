@@ -24,6 +24,16 @@ def read(section: BaselineSection, archive: Archive) -> Deployment:
     [
         ("vmargs=-Xmx1g -Da.password=hidden-1\nio_ratio=30\n", ""),
         ("vmargs=-Da.password=hidden-1\n", "JDK_JAVA_OPTIONS=-Xmx2g\n"),
+        ("vmargs=-Xmx1g -Da.password=hidden-1\nvmargs: -Da.password=hidden-2\n", "A_KEY=b\n"),
+        ("keystore_pass=hidden-1\n# keystore_pass=hidden-2\n# a C:\\users\nkeystore_pass=x\n", ""),
+        ("#vmargs=-Da.password=hidden-1\nvmargs=-Db.pass=hidden-2\nvmargs=-Dc.pass=hidden-3\n", ""),
+        ("vmargs\\u003d-Da.token=hidden-1\n\\u0076margs=-Da.token=hidden-2\nA_KEY=hidden-3\n", ""),
+        ("A_KEY=a\n", "JAVA_TOOL_OPTIONS=-Dapi.key=hidden-1 -Xmx1g\n"),
+        (
+            "load_models=cats=https://me:hidden-1@host/echo.mar?sig=hidden-2\n"
+            'models={"cats":{"1.0":{"minWorkers":4,"maxWorkers":4}}}\nA_KEY=a\n',
+            "",
+        ),
         ("vmargs=-Da.token=hidden-1 -Db=2\n", "HF_TOKEN=hidden-2\nX=1\n"),
         ("vmargs=-Da.token=hidden-1\n", "JDK_JAVA_OPTIONS=-Db.token=hidden-2\n"),
         ("vmargs=-javaagent:/a.jar=license_key=hidden-1\n", ""),
@@ -51,13 +61,18 @@ def test_copy_baseline_leaves_secrets_where_they_are(
     copied = BaselineSection(**{key: run / name for key, name in section.items()})
     again = read(copied, archive)
     assert (again.config, again.secrets) == (in_use.config, in_use.secrets)
+    assert again.archive == in_use.archive
     if in_use.key_pair:
         assert again.key_pair is not None
         assert again.key_pair.variables() == in_use.key_pair.variables()
+
+    (tmp_path / "config.properties").write_text("vmargs=changed\n")
+    assert read(copied, archive).config == in_use.config
 
     (tmp_path / "config.properties").unlink()
     (tmp_path / "environment").unlink(missing_ok=True)
     without = BaselineSection(**{k: p for k, p in copied if p is not None and p.exists()})
     lost = read(without, archive)
     assert lost.config == in_use.config
-    assert "<secret>" in repr(lost.secrets) + repr(lost.key_pair and lost.key_pair.password)
+    if in_use.secrets or in_use.key_pair:
+        assert "<secret>" in repr(lost.secrets) + repr(lost.key_pair and lost.key_pair.password)
