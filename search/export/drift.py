@@ -1,8 +1,8 @@
 """Tell drift from noise in the history of a rate: a self-starting CUSUM chart. Pure.
 
-Each measurement is compared with the mean of all before it, in standard deviations of its
-prediction; what exceeds half of the shift to find is summed up. When the sum rises, the caller
-measures again at once, which halves the false alarms at the same delay.
+Each measurement is compared with the mean of all before the first that raised the sum, in standard
+deviations of its prediction; what exceeds half of the shift to find is summed up. When the sum
+rises, the caller measures again at once, which halves the false alarms at the same delay.
 Source: Hawkins, Self-starting CUSUM charts for location and scale (1987); Page (1954).
 ruptures and apache-otava segment a whole history, and have no rule for the newest night.
 """
@@ -19,7 +19,7 @@ NOISE = 0.05
 _CLAIM_WEIGHT = 4
 #: In standard deviations: what is not summed up, where the sum means drift, and where a
 #: measurement is repeated. Chosen by simulation, see docs/deploy/index.md.
-_ALLOWANCE, _LIMIT, _WARNING = 0.8, 3.0, 0.5
+_ALLOWANCE, _LIMIT, _WARNING = 0.8, 3.5, 0.5
 MAX_REPEATS = 3
 
 
@@ -55,23 +55,22 @@ def detect_drift(expected_rps: float, history_rps: Sequence[float], noise: float
         noise: standard deviation of one measurement as a share of the rate.
     """
     mean, weight, total = math.log(expected_rps), float(_CLAIM_WEIGHT), 0.0
-    before, recent = mean, list[float]()
+    suspected: list[float] = []
     for rate_rps in history_rps:
         if total > _LIMIT:
-            mean, weight, total = before, float(_CLAIM_WEIGHT), 0.0
-            recent = []
+            weight, total, suspected = float(_CLAIM_WEIGHT), 0.0, []
         if rate_rps <= 0:
-            total, recent, before = math.inf, [], mean
+            total = math.inf
             continue
         value = math.log(rate_rps)
-        if total == 0.0:
-            before, recent = mean, []
         deviation = (mean - value) / (noise * math.sqrt(1 + 1 / weight))
         total = max(0.0, total + deviation - _ALLOWANCE)
-        recent.append(value)
-        mean = (mean * weight + value) / (weight + 1)
-        weight += 1
+        suspected.append(value)
+        if total == 0.0:  # Not lower than before, and so part of it.
+            mean = (mean * weight + sum(suspected)) / (weight + len(suspected))
+            weight += len(suspected)
+            suspected = []
     if math.isinf(total):
         return Drift(total, 0.0)
-    ratio = math.exp(sum(recent) / len(recent) - before) if recent and total else 1.0
+    ratio = math.exp(sum(suspected) / len(suspected) - mean) if suspected else 1.0
     return Drift(total, ratio)
