@@ -71,11 +71,13 @@ async def test_torchserve_workers_have_only_configured_environment(
 @pytest.mark.parametrize(
     "model_config",
     [
-        "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\nmaxBatchDelay: 20\nresponseTimeout: 60\n",
-        "# only the batch\nbatchSize: 4\n",
-        "handler:\n  device: cpu\n",
+        pytest.param(
+            "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\nmaxBatchDelay: 20\nresponseTimeout: 60\n",
+            id="all settings",
+        ),
+        pytest.param("# only the batch\nbatchSize: 4\n", id="batch size", marks=pytest.mark.slow),
+        pytest.param("handler:\n  device: cpu\n", id="other keys", marks=pytest.mark.slow),
     ],
-    ids=["all settings", "batch size", "other keys"],
 )
 async def test_torchserve_applies_settings_to_an_archive_with_its_own(
     site: MakeSite, tmp_path: Path, model_config: str

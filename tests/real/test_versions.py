@@ -118,14 +118,24 @@ async def test_torchserve_0_9_0_applies_a_timeout_that_it_does_not_describe(
 @pytest.mark.parametrize(
     "source, cause",
     [
-        (
+        pytest.param(
             "import no_such_module\n\ndef handle(data, context):\n    return data\n",
             "no_such_module",
+            id="import",
         ),
-        ("def handle(data, context):\n    raise ValueError('no weights')\n", "no weights"),
-        ("import os\n\ndef handle(data, context):\n    os._exit(3)\n", "exits with status 3"),
+        pytest.param(
+            "def handle(data, context):\n    raise ValueError('no weights')\n",
+            "no weights",
+            id="initialization",
+            marks=slow,
+        ),
+        pytest.param(
+            "import os\n\ndef handle(data, context):\n    os._exit(3)\n",
+            "exits with status 3",
+            id="exit",
+            marks=slow,
+        ),
     ],
-    ids=["import", "initialization", "exit"],
 )
 async def test_torchserve_0_9_0_reports_the_error_of_a_handler_that_does_not_load(
     interpreters: Callable[[str], Path], tmp_path: Path, source: str, cause: str
