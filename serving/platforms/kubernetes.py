@@ -140,12 +140,14 @@ def _command(container: Mapping[str, Any], environment: Mapping[str, str]) -> Co
     return find_command([expand_references(str(w), environment) for w in words], environment)
 
 
-def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
-    def may_run_torchserve(container: Mapping[str, Any]) -> bool:
-        is_named = "torchserve" in str(container.get("image", ""))
-        return is_named or _command(container, {}) is not None
+def runs_torchserve(container: Mapping[str, Any]) -> bool:
+    """Return whether the image or the command of a container is that of TorchServe."""
+    is_named = "torchserve" in str(container.get("image", ""))
+    return is_named or _command(container, {}) is not None
 
-    found = [c for c in containers if may_run_torchserve(c)] if len(containers) > 1 else containers
+
+def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
+    found = [c for c in containers if runs_torchserve(c)] if len(containers) > 1 else containers
     container: Mapping[str, Any] = one(found, "containers that run torchserve", path)
     return container
 

@@ -85,11 +85,11 @@ def _read(path: Path) -> PlatformFiles | None:
 
 
 def _read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
-    by_path = {path: read_documents(path) for path in paths}
-    if services := [path for path, found in by_path.items() if is_inference_service(found)]:
-        return read_kserve(services)
-    if any(is_workload(found) for found in by_path.values()):
-        return read_kubernetes(list(paths))
+    documents = [document for path in paths for document in read_documents(path)]
+    if is_inference_service(documents):
+        return read_kserve(paths)
+    if is_workload(documents):
+        return read_kubernetes(paths)
     return None
 
 
