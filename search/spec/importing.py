@@ -170,7 +170,7 @@ def _read_platform(paths: Sequence[Path]) -> PlatformFiles | None:
     if platform is None and paths[0].is_dir():
         raise ConfigError(
             f"{paths[0]} has no files of a deployment: no config.properties, manifest, compose "
-            "file, unit, Dockerfile or environment.json"
+            "file, unit, Dockerfile, environment.json or create_model.json"
         )
     return platform
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.environment import parse_environment
+from serving.environment import SERVING_MODULE, parse_environment
 from serving.errors import ConfigError
 from serving.platforms.compose import FILES as COMPOSE_FILES
 from serving.platforms.compose import read_compose
@@ -26,6 +26,7 @@ from serving.sagemaker import is_sagemaker
 _YAML_SUFFIXES = (".yaml", ".yml")
 #: What the readers raise for an entry of another type or form than its platform expects.
 _MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+_SAGEMAKER_FILES = ("environment.json", "create_model.json")
 _START_SCRIPT_ARGUMENTS = ("--start", "--foreground", "--ncs")
 
 
@@ -114,9 +115,11 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
     files = sorted(path for path in folder.rglob("*") if path.suffix in _YAML_SUFFIXES)
     if files and (found := _read_manifests(files)):
         return found
-    if (folder / "environment.json").is_file():
-        _check_sagemaker_request(folder)
-        return _read_sagemaker(folder / "environment.json")
+    requests = [folder / name for name in _SAGEMAKER_FILES if (folder / name).is_file()]
+    _check_sagemaker_requests(requests)
+    for path in requests:
+        if found := _read_sagemaker(path):
+            return found
     properties = folder / "config.properties"
     if not properties.is_file():
         if (folder / CONFIG_FILE).is_file():
@@ -134,14 +137,13 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
     )
 
 
-def _check_sagemaker_request(folder: Path) -> None:
+def _check_sagemaker_requests(files: Sequence[Path]) -> None:
     """Refuse two sets of variables, of which one would be ignored."""
-    files = (folder / "environment.json", folder / "create_model.json")
-    if not files[1].is_file():
+    if len(files) < 2:
         return
     first, second = (parse_environment(read_text(file)) for file in files)
-    names = sorted(n for n in {*first, *second} if first.get(n) != second.get(n))
-    if names:
+    given = {*first, *second} - SERVING_MODULE.keys()
+    if names := sorted(n for n in given if first.get(n) != second.get(n)):
         raise ConfigError(
             f"{files[0]} and {files[1].name} differ in {', '.join(names)}: the endpoint has those "
             "of the file that it is made with; make them equal"
