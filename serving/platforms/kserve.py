@@ -21,10 +21,15 @@ from serving.platforms.files import (
     is_file,
     one,
     read_bytes_as_text,
-    read_documents,
     read_limits,
 )
-from serving.platforms.kubernetes import ConfigMaps, mounted_file, read_variables, runs_torchserve
+from serving.platforms.kubernetes import (
+    ConfigMaps,
+    mounted_file,
+    read_resources,
+    read_variables,
+    runs_torchserve,
+)
 
 KIND = "InferenceService"
 #: Below the folder that storageUri names. Source: the runtime kserve-torchserve.
@@ -81,9 +86,9 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
         ConfigError: there is not exactly one InferenceService with a PyTorch model, or its
             config.properties is neither in its storage nor in a ConfigMap in the files.
     """
-    by_path = {path: read_documents(path) for path in paths}
-    documents = [document for found in by_path.values() for document in found]
-    services = [(path, d) for path in paths for d in by_path[path] if d.get("kind") == KIND]
+    found, kustomizations = read_resources(paths)
+    documents = [document for _, document in found]
+    services = [entry for entry in found if entry[1].get("kind") == KIND]
     path, service = one(services, "InferenceServices", paths[0])
     predictor = (service.get("spec") or {}).get("predictor") or {}
     model = predictor.get("model") or predictor.get("pytorch")
@@ -98,7 +103,7 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
         _merged(_runtime_container(runtime, path), model), service.get("metadata") or {}, protocol
     )
     volumes = _joined(runtime.get("volumes"), predictor.get("volumes"), "name")
-    maps = ConfigMaps.read(documents, ())
+    maps = ConfigMaps.read(documents, kustomizations)
     own, secrets, variable_notes = read_variables(container, maps)
     notes += variable_notes
     environment = {**_protocol_variable(protocol), **own}
@@ -112,7 +117,7 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
     named = config_path(command.options, environment)
     place = posixpath.normpath(named or DEFAULT_CONFIG)
     text = mounted_file({"volumes": volumes}, container, maps, place)
-    sources = tuple(p for p in paths if any("kind" in document for document in by_path[p]))
+    sources = tuple(dict.fromkeys(path for path, document in found if "kind" in document))
     if text is None and named is None:
         notes.append(
             "no --ts-config and no config.properties in a ConfigMap: the image has its own"

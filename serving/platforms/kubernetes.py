@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,15 @@ from serving.platforms.files import (
     read_text,
 )
 
+#: Names of the file that Kustomize reads in a folder.
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+#: Entries of a kustomization that may change a workload or its ConfigMaps, or add some.
+_CHANGES = (
+    *("patches", "patchesStrategicMerge", "patchesJson6902", "components", "replacements", "vars"),
+    *("transformers", "generators", "helmCharts", "helmChartInflationGenerator"),
+)
+#: A manifest or a kustomization, with the path of its file.
+Entry = tuple[Path, Mapping[str, Any]]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod")
 
 
@@ -42,7 +52,7 @@ class ConfigMaps:
 
     @classmethod
     def read(
-        cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[tuple[Path, Any]]
+        cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[Entry]
     ) -> ConfigMaps:
         data: dict[str, dict[str, str]] = {}
         for document in documents:
@@ -50,7 +60,8 @@ class ConfigMaps:
                 name = str((document.get("metadata") or {}).get("name"))
                 texts = {k: _as_bytes(str(v)) for k, v in (document.get("data") or {}).items()}
                 data[name] = {**texts, **_decode(document.get("binaryData") or {}, name)}
-        for folder, kustomization in kustomizations:
+        for path, kustomization in kustomizations:
+            folder = path.parent
             for generator in kustomization.get("configMapGenerator") or ():
                 entries = data.setdefault(str(generator.get("name")), {})
                 for entry in generator.get("files") or ():
@@ -81,6 +92,40 @@ def _decode(binary: Mapping[str, str], name: str) -> dict[str, str]:
         raise ConfigError(f"ConfigMap {name} has binaryData that is not base64: {error}") from None
 
 
+def read_resources(paths: Sequence[Path]) -> tuple[list[Entry], list[Entry]]:
+    """Return the manifests and the kustomizations in YAML files.
+
+    Raises:
+        ConfigError: a kustomization changes its manifests, or has others than those in the files.
+    """
+    manifests: list[Entry] = []
+    kustomizations: list[Entry] = []
+    for path in paths:
+        for document in read_documents(path):
+            is_kustomization = (
+                path.name in KUSTOMIZATIONS or document.get("kind") == "Kustomization"
+            )
+            (kustomizations if is_kustomization else manifests).append((path, document))
+    for path, kustomization in kustomizations:
+        unread = [key for key in _CHANGES if kustomization.get(key)]
+        for key in ("resources", "bases"):
+            entries = kustomization.get(key) or ()
+            unread += [f"{key}: {entry}" for entry in entries if not _is_read(path, entry, paths)]
+        if unread:
+            raise ConfigError(
+                f"{path} has {', '.join(unread)}, which servetune does not apply; run "
+                f"`kubectl kustomize {path.parent} > all.yaml`, and pass all.yaml"
+            )
+    return manifests, kustomizations
+
+
+def _is_read(kustomization: Path, entry: object, paths: Sequence[Path]) -> bool:
+    """Return whether a resource of a kustomization, a file or folder, is among the files."""
+    target = Path(os.path.normpath(kustomization.parent / str(entry)))
+    files = [Path(os.path.normpath(path)) for path in paths]
+    return any(target == file or target in file.parents for file in files)
+
+
 def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     """Read the manifests in these YAML files.
 
@@ -88,13 +133,8 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         ConfigError: there is not exactly one container that may run TorchServe, or a file that it
             needs is missing.
     """
-    documents, kustomizations = [], []
-    for path in paths:
-        for document in read_documents(path):
-            if path.name.startswith("kustomization") or document.get("kind") == "Kustomization":
-                kustomizations.append((path.parent, document))
-            else:
-                documents.append(document)
+    found, kustomizations = read_resources(paths)
+    documents = [document for _, document in found]
     workloads = [document for document in documents if document.get("kind") in WORKLOADS]
     workload = one(workloads, f"workloads ({', '.join(WORKLOADS)})", paths[0])
     spec = workload.get("spec") or {}

@@ -18,7 +18,7 @@ from serving.platforms.files import (
     read_text,
 )
 from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
-from serving.platforms.kubernetes import WORKLOADS, is_workload, read_kubernetes
+from serving.platforms.kubernetes import KUSTOMIZATIONS, WORKLOADS, is_workload, read_kubernetes
 from serving.platforms.systemd import read_systemd
 from serving.sagemaker import ARGUMENTS as SAGEMAKER_ARGUMENTS
 from serving.sagemaker import is_sagemaker
@@ -76,7 +76,7 @@ def _read(path: Path) -> PlatformFiles | None:
         return read_systemd(path)
     if path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
         return read_dockerfile(path)
-    if path.suffix in _YAML_SUFFIXES:
+    if _is_yaml(path):
         if (found := _read_manifests([path])) is None:
             _refuse_other_kinds(path)
         return found
@@ -85,11 +85,17 @@ def _read(path: Path) -> PlatformFiles | None:
     return None
 
 
+def _is_yaml(path: Path) -> bool:
+    return path.suffix in _YAML_SUFFIXES or path.name in KUSTOMIZATIONS
+
+
 def _read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
     documents = [document for path in paths for document in read_documents(path)]
     if is_inference_service(documents):
         return read_kserve(paths)
-    if is_workload(documents):
+    depth = min(len(path.parts) for path in paths)
+    has_overlay = any(p.name in KUSTOMIZATIONS and len(p.parts) == depth for p in paths)
+    if is_workload(documents) or has_overlay:
         return read_kubernetes(paths)
     return None
 
@@ -112,7 +118,7 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
         return read_dockerfile(folder / "Dockerfile")
     if units := sorted(folder.glob("*.service")):
         return read_systemd(units[0])
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _YAML_SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if _is_yaml(path))
     if files and (found := _read_manifests(files)):
         return found
     requests = [folder / name for name in _SAGEMAKER_FILES if (folder / name).is_file()]

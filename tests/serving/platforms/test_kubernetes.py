@@ -182,3 +182,60 @@ def test_read_kubernetes_compares_normal_paths(tmp_path: Path) -> None:
     )
     platform = read_platform(tmp_path)
     assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "patches: [{path: threads.yaml}]",
+        "patchesStrategicMerge: [threads.yaml]",
+        "patchesJson6902: [{path: threads.yaml, target: {kind: Deployment, name: ts}}]",
+        "components: [../components/gpu]",
+        "resources: [deployment.yaml, ../base]",
+        "resources: [deployment.yaml, 'https://github.com/a/b//base?ref=v1']",
+        "bases: [../base]",
+        "helmCharts: [{name: torchserve}]",
+    ],
+)
+@pytest.mark.parametrize("name", ["kustomization.yaml", "kustomization.yml", "Kustomization"])
+def test_read_kubernetes_refuses_kustomizations_that_it_does_not_apply(
+    tmp_path: Path, entry: str, name: str
+) -> None:
+    write(tmp_path)
+    (tmp_path / name).write_text(f"{entry}\n")
+    key = entry.partition(":")[0]
+    with pytest.raises(ConfigError, match=rf"has {key}.* run `kubectl kustomize {tmp_path} >"):
+        read_platform(tmp_path)
+
+
+def test_read_kubernetes_refuses_an_overlay_without_workloads(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlays" / "prod"
+    overlay.mkdir(parents=True)
+    path = overlay / "kustomization.yaml"
+    path.write_text("resources: [../../base]\nimages: [{name: a, newTag: '2'}]\n")
+    for place in (overlay, path):
+        with pytest.raises(ConfigError, match=r"has resources: \.\./\.\./base, which servetune"):
+            read_platform(place)
+
+
+def test_read_kubernetes_reads_an_overlay_with_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    write(tmp_path / "base")
+    (tmp_path / "base" / "kustomization.yaml").write_text(
+        "resources: [./deployment.yaml, config.yaml]\npatches: []\n"
+    )
+    (tmp_path / "prod").mkdir()
+    (tmp_path / "prod" / "kustomization.yaml").write_text(
+        "resources: [../base]\nnamePrefix: prod-\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+def test_read_kserve_refuses_kustomizations_that_servetune_does_not_apply(tmp_path: Path) -> None:
+    (tmp_path / "isvc.yaml").write_text(
+        "kind: InferenceService\nspec: {predictor: {pytorch: {storageUri: pvc://a}}}\n"
+    )
+    (tmp_path / "kustomization.yaml").write_text("resources: [isvc.yaml]\npatches: [{path: a}]\n")
+    with pytest.raises(ConfigError, match="has patches, which servetune does not apply"):
+        read_platform(tmp_path)
