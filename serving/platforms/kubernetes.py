@@ -135,11 +135,8 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     """
     found, kustomizations = read_resources(paths)
     documents = [document for _, document in found]
-    workloads = [document for document in documents if document.get("kind") in WORKLOADS]
-    workload = one(workloads, f"workloads ({', '.join(WORKLOADS)})", paths[0])
-    spec = workload.get("spec") or {}
-    if workload["kind"] != "Pod":
-        spec = (spec.get("template") or {}).get("spec") or {}
+    workload = _workload(documents, paths[0])
+    spec = _pod_spec(workload)
     container = _container(spec.get("containers") or [], paths[0])
     namespace = _namespace(workload)
     maps = ConfigMaps.read(
@@ -168,6 +165,31 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         tuple(paths),
         tuple(notes),
     )
+
+
+def _workload(documents: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
+    what = f"workloads ({', '.join(WORKLOADS)})"
+    found = [d for d in documents if d.get("kind") in WORKLOADS and not _is_hook(d)]
+    if len(found) > 1:
+        what += " that run torchserve"
+        found = [
+            d for d in found if any(map(runs_torchserve, _pod_spec(d).get("containers") or ()))
+        ]
+    workload: Mapping[str, Any] = one(found, what, path)
+    return workload
+
+
+def _is_hook(workload: Mapping[str, Any]) -> bool:
+    """Return whether Helm runs a workload for a while only, such as a test."""
+    return "helm.sh/hook" in ((workload.get("metadata") or {}).get("annotations") or {})
+
+
+def _pod_spec(workload: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec = workload.get("spec") or {}
+    if workload["kind"] != "Pod":
+        spec = (spec.get("template") or {}).get("spec") or {}
+    pod_spec: Mapping[str, Any] = spec
+    return pod_spec
 
 
 def _namespace(document: Mapping[str, Any]) -> str | None:

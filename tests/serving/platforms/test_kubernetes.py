@@ -239,3 +239,32 @@ def test_read_kserve_refuses_kustomizations_that_servetune_does_not_apply(tmp_pa
     (tmp_path / "kustomization.yaml").write_text("resources: [isvc.yaml]\npatches: [{path: a}]\n")
     with pytest.raises(ConfigError, match="has patches, which servetune does not apply"):
         read_platform(tmp_path)
+
+
+HOOK = (
+    "kind: Pod\nmetadata: {name: test, annotations: {'helm.sh/hook': test}}\n"
+    "spec: {containers: [{image: pytorch/torchserve}]}\n"
+)
+REDIS = (
+    "kind: %s\nmetadata: {name: redis}\n"
+    "spec: {template: {spec: {containers: [{image: redis, command: [redis-server]}]}}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [HOOK, REDIS % "Deployment", REDIS % "StatefulSet", "kind: DaemonSet\nspec: {}\n"],
+    ids=["hook", "Deployment", "StatefulSet", "empty"],
+)
+def test_read_kubernetes_leaves_out_other_workloads(tmp_path: Path, other: str) -> None:
+    write(tmp_path)
+    (tmp_path / "other.yaml").write_text(other)
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+def test_read_kubernetes_refuses_workloads_of_which_none_runs_torchserve(tmp_path: Path) -> None:
+    for kind in ("Deployment", "StatefulSet"):
+        (tmp_path / f"{kind}.yaml").write_text(REDIS % kind)
+    with pytest.raises(ConfigError, match=r"has no workloads \(.*\) that run torchserve"):
+        read_platform(tmp_path)
