@@ -134,10 +134,13 @@ def test_read_kubernetes_refuses_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500m", 0.5), ("2", 2), (4, 4), ("1.5Gi", 1.5 * 2**30), ("1e3", 1000), ("100k", 100_000)],
+    [
+        *(("500m", 0.5), ("2", 2), (4, 4), ("1.5Gi", 1.5 * 2**30), ("1e3", 1000)),
+        *(("100k", 100_000), ("1500000u", 1.5), ("250000000n", 0.25), ("250n", 2.5e-7)),
+    ],
 )
 def test_parse_quantity_reads_each_form(text: object, value: float) -> None:
-    assert parse_quantity(text) == value
+    assert parse_quantity(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["", "two", "5Qi", "1.2.3", None])
