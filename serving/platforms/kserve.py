@@ -84,7 +84,7 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
 
     Raises:
         ConfigError: there is not exactly one InferenceService with a PyTorch model, or its
-            config.properties is neither in its storage nor in a ConfigMap in the files.
+            config.properties is neither in its storage nor in a ConfigMap or Secret in the files.
     """
     found, kustomizations = read_resources(paths)
     documents = [document for _, document in found]
@@ -116,12 +116,12 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
     environment |= command.variables
     named = config_path(command.options, environment)
     place = posixpath.normpath(named or DEFAULT_CONFIG)
-    text = mounted_file({"volumes": volumes}, container, maps, place)
+    text, volume = mounted_file({"volumes": volumes}, container, maps, place)
     sources = tuple(dict.fromkeys(path for path, document in found if "kind" in document))
-    if text is None and named is None:
-        notes.append(
-            "no --ts-config and no config.properties in a ConfigMap: the image has its own"
-        )
+    if text is None and named is None and volume:
+        notes.append(f"{place} is in {volume}, not in these files: its lines are missing")
+    elif text is None and named is None:
+        notes.append("no config.properties is named or mounted: the image has its own")
     elif text is None:
         file = _stored_file(place, path, model, environment)
         text, sources = read_bytes_as_text(file), (*sources, file)
@@ -249,8 +249,8 @@ def _stored_file(
     """Return the config.properties in the storage, which the container has at a place."""
     if not PurePosixPath(place).is_relative_to(_MOUNT):
         raise ConfigError(
-            f"{path}: TorchServe reads {place}, which neither the storage nor a ConfigMap in these "
-            f"files provides; it is {config_source(environment)}"
+            f"{path}: TorchServe reads {place}, which neither the storage nor a ConfigMap or "
+            f"Secret in these files provides; it is {config_source(environment)}"
         )
     name = PurePosixPath(place).relative_to(_MOUNT)
     file = path.parent / name

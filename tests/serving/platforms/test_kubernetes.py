@@ -271,3 +271,110 @@ def test_read_kubernetes_refuses_workloads_of_which_none_runs_torchserve(tmp_pat
         (tmp_path / f"{kind}.yaml").write_text(REDIS % kind)
     with pytest.raises(ConfigError, match=r"has no workloads \(.*\) that run torchserve"):
         read_platform(tmp_path)
+
+
+SECRET = "kind: Secret\nmetadata: {name: cfg}\n"
+SERVER = """
+kind: Pod
+spec:
+  containers:
+    - image: pytorch/torchserve
+      volumeMounts: [{name: v, mountPath: %s}]
+  volumes: [{name: v, %s}]
+"""
+FILE = "/home/model-server/config.properties, subPath: config.properties"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "stringData: {config.properties: 'job_queue_size=7'}\n",
+        "data: {config.properties: am9iX3F1ZXVlX3NpemU9Nw==}\n",
+        "data: {config.properties: YT1i}\nstringData: {config.properties: 'job_queue_size=7'}\n",
+    ],
+    ids=["text", "base64", "both"],
+)
+@pytest.mark.parametrize(
+    ("mount", "volume"),
+    [
+        (FILE, "secret: {secretName: cfg}"),
+        ("/home/model-server", "secret: {secretName: cfg}"),
+        ("/home/model-server", "projected: {sources: [{secret: {name: cfg}}]}"),
+    ],
+    ids=["file", "folder", "projected"],
+)
+def test_read_kubernetes_reads_a_config_properties_in_a_secret(
+    tmp_path: Path, data: str, mount: str, volume: str
+) -> None:
+    (tmp_path / "pod.yaml").write_text(SERVER % (mount, volume))
+    (tmp_path / "secret.yaml").write_text(SECRET + data)
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7"
+    assert platform.notes == ()
+
+
+def test_read_kubernetes_reads_a_generated_secret(tmp_path: Path) -> None:
+    (tmp_path / "pod.yaml").write_text(SERVER % (FILE, "secret: {secretName: cfg}"))
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [pod.yaml]\n"
+        "secretGenerator: [{name: cfg, literals: ['config.properties=job_queue_size=7']}]\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7"
+
+
+@pytest.mark.parametrize(
+    ("mount", "volume", "source"),
+    [
+        (FILE, "secret: {secretName: cfg}", "Secret cfg"),
+        (FILE, "configMap: {name: cfg}", "ConfigMap cfg"),
+        ("/home/model-server", "secret: {secretName: cfg}", "Secret cfg"),
+        ("/home/model-server", "persistentVolumeClaim: {claimName: a}", "volume v"),
+        ("/home/model-server", "emptyDir: {}", "volume v"),
+    ],
+    ids=["Secret", "ConfigMap", "folder", "claim", "empty folder"],
+)
+def test_read_kubernetes_notes_a_mounted_file_that_is_missing(
+    tmp_path: Path, mount: str, volume: str, source: str
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(SERVER % (mount, volume))
+    platform = read_platform(path)
+    assert platform is not None and platform.notes == (
+        f"/home/model-server/config.properties is in {source}, not in these files: its lines are "
+        "missing",
+    )
+    command = "command: [torchserve, --ts-config, /home/model-server/config.properties]"
+    path.write_text(path.read_text().replace("image:", f"{command}\n      image:"))
+    with pytest.raises(ConfigError, match=f"provides .{source} is mounted there.; it is named by"):
+        read_platform(path)
+
+
+@pytest.mark.parametrize(
+    ("mount", "volume"),
+    [
+        ("/home/model-server/model-store", "persistentVolumeClaim: {claimName: a}"),
+        ("/home/model-server/log4j2.xml, subPath: log4j2.xml", "configMap: {name: cfg}"),
+        ("/home/model-server/config", "secret: {secretName: cfg}"),
+    ],
+)
+def test_read_kubernetes_notes_the_file_of_the_image(
+    tmp_path: Path, mount: str, volume: str
+) -> None:
+    (tmp_path / "pod.yaml").write_text(SERVER % (mount, volume))
+    platform = read_platform(tmp_path)
+    assert platform is not None
+    assert platform.notes == ("no config.properties is mounted: the image has its own",)
+
+
+def test_read_kubernetes_names_the_variables_of_a_secret(tmp_path: Path) -> None:
+    pod = SERVER % (FILE, "secret: {secretName: cfg}")
+    pod = pod.replace("image:", "envFrom: [{prefix: A_, secretRef: {name: cfg}}]\n      image:")
+    (tmp_path / "pod.yaml").write_text(pod)
+    (tmp_path / "secret.yaml").write_text(
+        f"{SECRET}stringData: {{config.properties: a=b, TOKEN: x}}\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.notes == ()
+    assert platform.secrets == ("A_config.properties", "A_TOKEN")
+    assert platform.environment == {}
