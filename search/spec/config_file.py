@@ -13,6 +13,9 @@ from serving.platforms.files import read_bytes_as_text
 from serving.platforms.reading import read_platform
 from serving.secret_lines import secret_values
 
+#: The file of variables in the folder of a config.properties.
+ENVIRONMENT = "environment"
+
 
 def read_config(
     path: Path | None,
@@ -85,7 +88,7 @@ def read_files(
 
 def environment_beside(properties: Path | None) -> Path | None:
     """Return the file `environment` in the folder of a config.properties; None without one."""
-    path = properties.with_name("environment") if properties else None
+    path = properties.with_name(ENVIRONMENT) if properties else None
     return path if path and path.is_file() else None
 
 

@@ -511,3 +511,19 @@ def test_accept_reads_no_endless_file_that_a_platform_names(
     (root / "compose.yaml").write_text("services: {ts: {image: torchserve, env_file: pipe}}")
     (problem,) = problems_of(spec, root, serving={"baseline": "compose.yaml"})
     assert problem.endswith("pipe is not a regular file")
+
+
+@pytest.mark.parametrize("baseline", ["config.properties", "compose.yaml"])
+def test_accept_answers_alike_whether_the_target_of_an_environment_exists(
+    spec: dict[str, Any], root: Path, baseline: str
+) -> None:
+    secret = root.parent / "secret"
+    (root / baseline).write_text("services: {ts: {image: torchserve}}\n")
+    (root / "environment").symlink_to(secret)
+    answers = []
+    for content in (None, "A=b\n", "no variable"):
+        if content is not None:
+            secret.write_text(content)
+        answers.append(problems_of(spec, root, serving={"baseline": baseline}))
+    assert answers[0] == answers[1] == answers[2]
+    assert "is outside the folders" in answers[0][0]
