@@ -205,8 +205,8 @@ def _file_problems(
 def _check_baseline(spec: StudySpec, baseline: BaselineSection, checks: FileChecks) -> None:
     """Check the files of a baseline, and those that they name in turn."""
     for file in baseline.files():
-        checks.check_file(file, MAX_TEXT_BYTES)
-    if baseline.properties is not None:
+        checks.check_tree(file, MAX_TEXT_BYTES)
+    if baseline.properties is not None and not baseline.properties.is_dir():
         # Also if it does not exist: a link may lead to a file outside.
         checks.check_file(baseline.properties.with_name(ENVIRONMENT), MAX_TEXT_BYTES)
     try:
