@@ -115,7 +115,8 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
     )
     environment |= command.variables
     named = config_path(command.options, environment)
-    place = posixpath.normpath(named or DEFAULT_CONFIG)
+    work_folder = container.get("workingDir") or posixpath.dirname(DEFAULT_CONFIG)
+    place = posixpath.normpath(posixpath.join(work_folder, named or "config.properties"))
     text, volume = mounted_file({"volumes": volumes}, container, maps, place)
     sources = tuple(dict.fromkeys(path for path, document in found if "kind" in document))
     if text is None and named is None and volume:

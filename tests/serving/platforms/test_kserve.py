@@ -177,3 +177,30 @@ def test_read_kserve_notes_a_runtime_that_names_no_file(tmp_path: Path) -> None:
     platform = read(write(tmp_path, SERVICE, runtime))
     assert platform.properties == ""
     assert "the image has its own" in platform.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "text"),
+    [
+        ("/mnt/models/config", "prod.properties", "job_queue_size=70\n"),
+        ("/mnt/models", "./config/config.properties", "job_queue_size=7\n"),
+        ("/home", "../mnt/models/config/config.properties", "job_queue_size=7\n"),
+    ],
+)
+@pytest.mark.parametrize("in_model", [False, True], ids=["runtime", "model"])
+def test_read_kserve_starts_relative_paths_in_the_working_folder(
+    tmp_path: Path, folder: str, name: str, text: str, in_model: bool
+) -> None:
+    runtime = RUNTIME.replace("/mnt/models/config/prod.properties", name)
+    runtime += "" if in_model else f"      workingDir: {folder}\n"
+    service = f"{SERVICE}      workingDir: {folder}\n" if in_model else SERVICE
+    assert read(write(tmp_path, service, runtime)).properties == text
+
+
+def test_read_kserve_reads_the_default_file_of_the_working_folder(tmp_path: Path) -> None:
+    runtime = RUNTIME.replace(", --ts-config=/mnt/models/config/prod.properties", "").replace(
+        "  containers:", "  volumes: [{name: c, configMap: {name: cfg}}]\n  containers:"
+    )
+    runtime += "      workingDir: /srv\n      volumeMounts: [{name: c, mountPath: /srv}]\n"
+    config_map = "---\nkind: ConfigMap\nmetadata: {name: cfg}\ndata: {config.properties: a=b}\n"
+    assert read(write(tmp_path, SERVICE, runtime + config_map)).properties == "a=b"
