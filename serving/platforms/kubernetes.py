@@ -111,7 +111,8 @@ def read_resources(paths: Sequence[Path]) -> tuple[list[Entry], list[Entry]]:
     """Return the manifests and the kustomizations in YAML files.
 
     Raises:
-        ConfigError: a kustomization changes its manifests, or has others than those in the files.
+        ConfigError: a kustomization changes its manifests, or has others than those in the files,
+            or several have the same.
     """
     manifests: list[Entry] = []
     kustomizations: list[Entry] = []
@@ -121,24 +122,26 @@ def read_resources(paths: Sequence[Path]) -> tuple[list[Entry], list[Entry]]:
                 path.name in KUSTOMIZATIONS or document.get("kind") == "Kustomization"
             )
             (kustomizations if is_kustomization else manifests).append((path, document))
+    files = [Path(os.path.normpath(path)) for path in paths]
+    users: dict[Path, Path] = {}
     for path, kustomization in kustomizations:
         unread = [key for key in _CHANGES if kustomization.get(key)]
         for key in ("resources", "bases"):
-            entries = kustomization.get(key) or ()
-            unread += [f"{key}: {entry}" for entry in entries if not _is_read(path, entry, paths)]
+            for entry in kustomization.get(key) or ():
+                target = Path(os.path.normpath(path.parent / str(entry)))
+                if not any(target == file or target in file.parents for file in files):
+                    unread.append(f"{key}: {entry}")
+                if (user := users.setdefault(target, path)) != path:
+                    raise ConfigError(
+                        f"{user} and {path} both change {target}; run `kubectl kustomize FOLDER > "
+                        "all.yaml` with the folder of one, and pass all.yaml"
+                    )
         if unread:
             raise ConfigError(
                 f"{path} has {', '.join(unread)}, which servetune does not apply; run "
                 f"`kubectl kustomize {path.parent} > all.yaml`, and pass all.yaml"
             )
     return manifests, kustomizations
-
-
-def _is_read(kustomization: Path, entry: object, paths: Sequence[Path]) -> bool:
-    """Return whether a resource of a kustomization, a file or folder, is among the files."""
-    target = Path(os.path.normpath(kustomization.parent / str(entry)))
-    files = [Path(os.path.normpath(path)) for path in paths]
-    return any(target == file or target in file.parents for file in files)
 
 
 def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:

@@ -378,3 +378,22 @@ def test_read_kubernetes_names_the_variables_of_a_secret(tmp_path: Path) -> None
     assert platform is not None and platform.notes == ()
     assert platform.secrets == ("A_config.properties", "A_TOKEN")
     assert platform.environment == {}
+
+
+@pytest.mark.parametrize(
+    ("base", "prefix"), [("../../base", ""), ("../../base/", "./"), ("../../base/all.yaml", "./")]
+)
+def test_read_kubernetes_refuses_several_overlays_of_one_base(
+    tmp_path: Path, base: str, prefix: str
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "all.yaml").write_text(SERVER % (FILE, "configMap: {name: cfg}"))
+    for name, queue in (("dev", 7), ("prod", 70)):
+        (tmp_path / "overlays" / name).mkdir(parents=True)
+        (tmp_path / "overlays" / name / "kustomization.yaml").write_text(
+            f"resources: ['{prefix if name == 'dev' else ''}{base}']\n"
+            "configMapGenerator: [{name: cfg, behavior: merge, "
+            f"literals: ['config.properties=job_queue_size={queue}']}}]\n"
+        )
+    with pytest.raises(ConfigError, match=r"dev/kust.* and .*prod/kust.* both change .*base"):
+        read_platform(tmp_path)
