@@ -34,6 +34,8 @@ _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Set by the image of SageMaker's PyTorch container, and so not by a request to SageMaker.
 SERVING_MODULE = {"SAGEMAKER_SERVING_MODULE": "sagemaker_pytorch_serving_container.serving:main"}
+#: Set by SageMaker for an endpoint of several models.
+MULTI_MODEL = {"SAGEMAKER_MULTI_MODEL": "true"}
 _NO_SECRETS = (KNOWN_KEYS | set(VARIABLES.values())) - {"keystore_pass", "TS_KEYSTORE_PASS"}
 #: Variables that change how fast a worker computes, not what it needs to serve the model.
 _SPEED_PREFIXES = (
@@ -114,7 +116,7 @@ def _configures_torchserve(container: Any) -> bool:
 def _variables_of(data: dict[str, Any]) -> dict[str, Any]:
     """Return the variables in a JSON object, which may be a request to SageMaker.
 
-    Those of a request have the variable of the image, which names SageMaker's container.
+    Those of a request have the variables that SageMaker and the container's image add.
 
     Raises:
         ConfigError: they are no object.
@@ -135,7 +137,10 @@ def _variables_of(data: dict[str, Any]) -> dict[str, Any]:
         found = found.get("Environment", {} if is_request else found)
     if not isinstance(found, dict):
         raise ConfigError("the environment file must be a JSON object of variables")
-    return {**SERVING_MODULE, **found} if is_request else found
+    if not is_request:
+        return found
+    is_multi_model = containers[0].get("Mode") == "MultiModel"
+    return {**SERVING_MODULE, **found, **(MULTI_MODEL if is_multi_model else {})}
 
 
 def is_secret(name: str, value: str) -> bool:

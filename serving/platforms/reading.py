@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.environment import SERVING_MODULE, parse_environment
+from serving.environment import MULTI_MODEL, SERVING_MODULE, parse_environment
 from serving.errors import ConfigError
 from serving.platforms.compose import FILES as COMPOSE_FILES
 from serving.platforms.compose import read_compose
@@ -26,7 +26,8 @@ from serving.sagemaker import is_sagemaker
 _YAML_SUFFIXES = (".yaml", ".yml")
 #: What the readers raise for an entry of another type or form than its platform expects.
 _MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
-_SAGEMAKER_FILES = ("environment.json", "create_model.json")
+#: The request comes first: it also names the kind of the endpoint.
+_SAGEMAKER_FILES = ("create_model.json", "environment.json")
 _START_SCRIPT_ARGUMENTS = ("--start", "--foreground", "--ncs")
 
 
@@ -148,7 +149,7 @@ def _check_sagemaker_requests(files: Sequence[Path]) -> None:
     if len(files) < 2:
         return
     first, second = (parse_environment(read_text(file)) for file in files)
-    given = {*first, *second} - SERVING_MODULE.keys()
+    given = {*first, *second} - SERVING_MODULE.keys() - MULTI_MODEL.keys()
     if names := sorted(n for n in given if first.get(n) != second.get(n)):
         raise ConfigError(
             f"{files[0]} and {files[1].name} differ in {', '.join(names)}: the endpoint has those "

@@ -10,7 +10,7 @@ import pytest
 
 from serving.archive import Archive
 from serving.deployment import Deployment
-from serving.environment import SERVING_MODULE, parse_environment
+from serving.environment import MULTI_MODEL, SERVING_MODULE, parse_environment
 from serving.errors import ConfigError
 from serving.platforms.reading import read_platform
 
@@ -72,3 +72,25 @@ def test_read_platform_reads_a_config_properties_beside_other_variables(tmp_path
 @pytest.mark.parametrize("text", ['{"Environment": {"A": "1"}}', '{"A": "1"}', "A=1"])
 def test_parse_environment_adds_nothing_to_other_variables(text: str) -> None:
     assert parse_environment(text) == {"A": "1"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "variables"),
+    [("MultiModel", MULTI_MODEL), ("SingleModel", {}), (None, {})],
+)
+@pytest.mark.parametrize("has_environment", [False, True])
+def test_read_platform_reads_the_mode_of_an_endpoint(
+    tmp_path: Path, mode: str | None, variables: dict[str, str], has_environment: bool
+) -> None:
+    given = {"SAGEMAKER_TS_BATCH_SIZE": "8"}
+    container = {"Mode": mode, "Environment": given}
+    (tmp_path / "create_model.json").write_text(json.dumps({"PrimaryContainer": container}))
+    if has_environment:
+        (tmp_path / "environment.json").write_text(json.dumps(given))
+    platform = read_platform(tmp_path)
+    assert platform is not None
+    assert platform.environment == {**SERVING_MODULE, **given, **variables}
+    archive = Archive(Path("pets.mar"), "pets", "1.0")
+    deployment = Deployment.read(platform.properties, platform.environment, archive)
+    assert deployment.config.batch_size == (None if variables else 8)
+    assert any("SAGEMAKER_MULTI_MODEL" in note for note in deployment.notes) is bool(variables)
