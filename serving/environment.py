@@ -35,6 +35,10 @@ _JVM_PROPERTY = re.compile(r"""(?:^|[\s"'])-D([^\s"'=]+)=""")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 #: Names that a shell can set, and so a file of lines NAME=value that it reads.
 SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Set by the image of SageMaker's PyTorch container, and so not by a request to SageMaker.
+SERVING_MODULE = {"SAGEMAKER_SERVING_MODULE": "sagemaker_pytorch_serving_container.serving:main"}
+#: Set by SageMaker for an endpoint of several models.
+MULTI_MODEL = {"SAGEMAKER_MULTI_MODEL": "true"}
 _NO_SECRETS = (KNOWN_KEYS | set(VARIABLES.values())) - {"keystore_pass", "TS_KEYSTORE_PASS"}
 #: Variables that change how fast a worker computes, not what it needs to serve the model.
 _SPEED_PREFIXES = (
@@ -115,6 +119,8 @@ def _configures_torchserve(container: Any) -> bool:
 def _variables_of(data: dict[str, Any]) -> dict[str, Any]:
     """Return the variables in a JSON object, which may be a request to SageMaker.
 
+    Those of a request have the variables that SageMaker and the container's image add.
+
     Raises:
         ConfigError: they are no object.
     """
@@ -128,12 +134,16 @@ def _variables_of(data: dict[str, Any]) -> dict[str, Any]:
                 f"the environment file has {len(containers)} containers, of which any may run "
                 "TorchServe; pass the variables of one"
             )
-    found = containers[0] if containers else found
+    is_request = bool(containers)
+    found = containers[0] if is_request else found
     if isinstance(found, dict):
-        found = found.get("Environment", found)
+        found = found.get("Environment", {} if is_request else found)
     if not isinstance(found, dict):
         raise ConfigError("the environment file must be a JSON object of variables")
-    return found
+    if not is_request:
+        return found
+    is_multi_model = containers[0].get("Mode") == "MultiModel"
+    return {**SERVING_MODULE, **found, **(MULTI_MODEL if is_multi_model else {})}
 
 
 def is_secret(name: str, value: str) -> bool:

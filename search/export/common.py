@@ -113,6 +113,7 @@ class FormatFiles:
     Attributes:
         properties_text: the content of config.properties; None if the platform writes it.
         properties_path: where config.properties is written.
+        manifest: the file that contains the lines of config.properties too; None for none.
         has_environment: whether the files `environment` and `log4j2.xml` are read.
         use: the instructions in the README; None for those of the common files.
         command: the command that starts the server.
@@ -125,6 +126,7 @@ class FormatFiles:
     properties_text: str | None
     command: str
     properties_path: str = "config.properties"
+    manifest: str | None = None
     has_environment: bool = True
     use: str | None = None
     environment_use: str = "`start.sh` reads it; in a systemd unit, use it as EnvironmentFile."

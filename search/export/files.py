@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import javaproperties
+
 from search.answer.confirmed import Confirmed
 from search.answer.latency_curve import LatencyCurve
 from search.answer.operating_points import latency_points
@@ -28,7 +30,7 @@ from search.export.kserve import write_kserve
 from search.export.kubernetes import write_kubernetes
 from search.export.model_config import write_model_config
 from search.export.properties import write_properties
-from search.export.pull_request import redacted_diff
+from search.export.pull_request import has_secret, redacted_diff
 from search.export.readme import figures, use_of_common_files
 from search.export.resources import Resources
 from search.export.sagemaker import write_sagemaker
@@ -42,6 +44,7 @@ from serving.config import MODEL_KEYS
 from serving.deployment import archived_settings
 from serving.limits import Limits
 from serving.production import DeploymentTarget
+from serving.secret_lines import redacted_lines
 from serving.server import LOG_CONFIG
 from serving.versions import NEWEST, find_version
 
@@ -192,7 +195,7 @@ def _write_folder(
     folder, target = request.folder, request.target
     files = _WRITERS[export_format](request)
     diff = _write_common_files(request, files)
-    notes = (*target.notes(request.config, request.archive), *files.notes)
+    notes = (*target.notes(request.config, request.archive), *files.notes, *_secret_notes(files))
     missing = {*run.spec().in_use().secrets, *target.secrets} - target.line_secrets
     if secrets := sorted(missing):
         notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
@@ -210,6 +213,22 @@ def _write_folder(
     )
     (folder / "README.md").write_text(text)
     return notes, diff
+
+
+def _secret_notes(files: FormatFiles) -> tuple[str, ...]:
+    """Return a note on the secrets in config.properties: lines of the base stay as they are."""
+    text = files.properties_text or ""
+    names = sorted(redacted_lines(text))
+    comments = (e for e in javaproperties.parse(text) if not isinstance(e, javaproperties.KeyValue))
+    if any(has_secret(comment.source) for comment in comments):
+        names.append("a comment")
+    if not names:
+        return ()
+    paths = [path for path in (files.manifest, files.properties_path) if path]
+    return (
+        f"secrets are in plain text in {' and '.join(paths)}, in {', '.join(names)}: commit no "
+        "such file, and put it into no image that others can read",
+    )
 
 
 def _effective_settings(result: TrialResult, model: Archive, tuned: Archive) -> dict[str, int]:

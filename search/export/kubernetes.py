@@ -35,6 +35,7 @@ _PROBE_S = 5
 #: Time until every node has taken a pod that ends out of the Service.
 _DRAIN_S = 5
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_CONFIG_MAP_FILE = "configmap.yaml"
 _CONFIG_DIGEST = "servetune/config-sha256"
 
 
@@ -49,7 +50,7 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
     metadata = {"name": name, "labels": labels}
     config_map = _config_map(metadata, text)
     manifests = {
-        "configmap.yaml": config_map,
+        _CONFIG_MAP_FILE: config_map,
         "deployment.yaml": _deployment(request, metadata, config_map, properties),
         "service.yaml": {
             "apiVersion": "v1",
@@ -79,6 +80,7 @@ def write_kubernetes(request: ExportRequest) -> FormatFiles:
     return FormatFiles(
         text,
         command="kubectl apply -k .",
+        manifest=_CONFIG_MAP_FILE,
         environment_use="`deployment.yaml` has the same variables.",
         key_file_place=f"in the pod ({HOME}/key_file.json)",
         readme_items=fill_template(

@@ -101,13 +101,13 @@ def _redacted_lines(text: str) -> list[str]:
             hidden = redact_arguments(value) if key == "vmargs" else value
             if is_secret(key, value) or hidden != value:
                 source = f"{key}={REDACTED if is_secret(key, value) else hidden}\n"
-        elif _has_secret(source):
+        elif has_secret(source):
             source = f"{source.lstrip()[0]} {REDACTED}\n"
         lines += source.splitlines(keepends=True)
     return lines
 
 
-def _has_secret(comment: str) -> bool:
+def has_secret(comment: str) -> bool:
     """Return whether a comment has a secret, such as a line that is out of use."""
     text = comment.strip().lstrip("#! ")
     elements = javaproperties.parse(text)

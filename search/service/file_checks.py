@@ -77,6 +77,17 @@ class FileChecks:
         if status.st_size > max_bytes:
             raise FileProblem(f"{path} has {status.st_size} bytes; the maximum is {max_bytes}")
 
+    def check_tree(self, path: Path, max_bytes: int) -> None:
+        """Check a file, or a folder whose files are to be read; each is checked again by its size.
+
+        Raises:
+            FileProblem: see `check_file`.
+        """
+        if self.is_inside(path) and path.is_dir():
+            self._check_entries_of(path)
+        else:
+            self.check_file(path, max_bytes)
+
     def check_archive(self, path: Path, max_bytes: int) -> None:
         """Check a model archive: a folder, a .mar file or a .tar.gz file.
 
@@ -103,7 +114,7 @@ class FileChecks:
             raise FileProblem(f"{path} cannot be read: {error}") from None
         _check_manifest(path, texts)
 
-    def _check_folder(self, folder: Path) -> Mapping[str, bytes]:
+    def _check_entries_of(self, folder: Path) -> None:
         for number, entry in enumerate(_walk(folder)):
             if number > _MAX_ENTRIES:
                 raise FileProblem(f"{folder} has more than {_MAX_ENTRIES} files")
@@ -112,6 +123,9 @@ class FileChecks:
                 raise FileProblem(f"the file {inner!r} of {folder} {OUTSIDE}")
             if entry.exists() and not (entry.is_file() or entry.is_dir()):
                 raise FileProblem(f"the file {inner!r} of {folder} is not a regular file")
+
+    def _check_folder(self, folder: Path) -> Mapping[str, bytes]:
+        self._check_entries_of(folder)
         texts = {}
         for name in (MANIFEST, _config_name(_read_small(folder / MANIFEST))):
             if name and _is_inner(name) and (folder / name).is_file():

@@ -18,7 +18,7 @@ from search.service.file_checks import (
     FileProblem,
 )
 from search.sinks.hosts import is_allowed
-from search.spec.config_file import environment_beside, key_folders
+from search.spec.config_file import ENVIRONMENT, key_folders
 from search.spec.loading import parse_spec
 from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
@@ -204,9 +204,11 @@ def _file_problems(
 
 def _check_baseline(spec: StudySpec, baseline: BaselineSection, checks: FileChecks) -> None:
     """Check the files of a baseline, and those that they name in turn."""
-    for file in (*baseline.files(), environment_beside(baseline.properties)):
-        if file is not None:
-            checks.check_file(file, MAX_TEXT_BYTES)
+    for file in baseline.files():
+        checks.check_tree(file, MAX_TEXT_BYTES)
+    if baseline.properties is not None and not baseline.properties.is_dir():
+        # Also if it does not exist: a link may lead to a file outside.
+        checks.check_file(baseline.properties.with_name(ENVIRONMENT), MAX_TEXT_BYTES)
     try:
         with checking_paths(lambda file: checks.check_file(file, MAX_TEXT_BYTES)):
             key_pair = spec.tuned_in_use().key_pair

@@ -10,9 +10,12 @@ from serving.deployment import Deployment
 from serving.environment import REDACTED, parse_environment
 from serving.errors import ConfigError
 from serving.key_pair import KeyPair
-from serving.platforms.files import read_bytes_as_text
+from serving.platforms.files import PlatformFiles, read_bytes_as_text
 from serving.platforms.reading import read_platform
 from serving.secret_lines import secret_values
+
+#: The file of variables in the folder of a config.properties.
+ENVIRONMENT = "environment"
 
 
 def read_config(
@@ -69,6 +72,21 @@ def key_folders(properties: Path | None) -> list[Path]:
     return [Path.cwd(), *([properties.parent] if properties else [])]
 
 
+def read_deployment(path: Path) -> PlatformFiles | None:
+    """Read the file or folder of a platform; None for a file of no platform.
+
+    Raises:
+        ConfigError: it cannot be read, or it is a folder without files of a deployment.
+    """
+    platform = read_platform(path)
+    if platform is None and path.is_dir():
+        raise ConfigError(
+            f"{path} has no files of a deployment: no config.properties, manifest, compose "
+            "file, unit, Dockerfile, environment.json or create_model.json"
+        )
+    return platform
+
+
 def read_files(
     path: Path | None, environment: Path | None = None
 ) -> tuple[str | None, dict[str, str]]:
@@ -79,7 +97,7 @@ def read_files(
     Raises:
         ConfigError: a file cannot be read.
     """
-    platform = read_platform(path) if path is not None else None
+    platform = read_deployment(path) if path is not None else None
     if platform is not None:
         hidden = dict.fromkeys(platform.secrets, REDACTED)
         variables = {**platform.environment, **hidden, **read_environment_file(environment)}
@@ -90,7 +108,8 @@ def read_files(
 
 def environment_beside(properties: Path | None) -> Path | None:
     """Return the file `environment` in the folder of a config.properties; None without one."""
-    path = properties.with_name("environment") if properties else None
+    is_in_folder = properties is not None and not properties.is_dir()
+    path = properties.with_name(ENVIRONMENT) if properties and is_in_folder else None
     return path if path and path.is_file() else None
 
 

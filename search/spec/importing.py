@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from search.errors import CommandError
-from search.spec.config_file import environment_beside, read_config
+from search.spec.config_file import environment_beside, read_config, read_deployment
 from search.spec.loading import STARTER_PATH
 from serving.archive import Archive
 from serving.deployment import Deployment
@@ -20,7 +20,7 @@ from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.models import list_models
 from serving.platforms.files import PlatformFiles, read_bytes_as_text
-from serving.platforms.reading import read_manifests, read_platform
+from serving.platforms.reading import read_manifests
 from serving.reading import parse_lines
 from serving.safe_yaml import load_yaml
 
@@ -166,13 +166,7 @@ def _read_platform(paths: Sequence[Path]) -> PlatformFiles | None:
     if len(paths) > 1:
         are_yaml = all(path.name.lower().endswith(_YAML_SUFFIXES) for path in paths)
         return read_manifests(paths) if are_yaml else None
-    platform = read_platform(paths[0])
-    if platform is None and paths[0].is_dir():
-        raise ConfigError(
-            f"{paths[0]} has no files of a deployment: no config.properties, manifest, compose "
-            "file, unit, Dockerfile or environment.json"
-        )
-    return platform
+    return read_deployment(paths[0])
 
 
 def _import_platform(

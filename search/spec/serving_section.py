@@ -47,7 +47,8 @@ class BaselineSection(Section):
             "The `config.properties`, or the file or folder of a platform: Kubernetes manifests, "
             "a KServe InferenceService with its storage, compose.yaml, a systemd unit, a "
             "Dockerfile. Without it, the variables of the environment are read as SageMaker's "
-            "container reads them if their names begin with `SAGEMAKER_`."
+            "container reads them if the name of one begins with `SAGEMAKER_`, or if the file is a "
+            "request that creates a SageMaker model."
         ),
     )
     environment: UserPath | None = Field(

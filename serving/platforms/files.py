@@ -23,7 +23,7 @@ DEFAULT_CONFIG = "/home/model-server/config.properties"
 #: Factors of the suffixes of a Kubernetes quantity.
 _FACTORS = {
     "": 1.0,
-    "m": 1e-3,
+    **{suffix: 1000.0**-power for power, suffix in enumerate("mun", 1)},
     **{suffix: 1000.0**power for power, suffix in enumerate("kMGTPE", 1)},
     **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
 }

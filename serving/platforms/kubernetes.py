@@ -1,9 +1,10 @@
-"""Kubernetes: a Deployment (or StatefulSet, DaemonSet, Pod) with its ConfigMaps."""
+"""Kubernetes: a Deployment (or StatefulSet, DaemonSet, Pod) with its ConfigMaps and Secrets."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,17 @@ from serving.platforms.files import (
     read_text,
 )
 
+#: Names of the file that Kustomize reads in a folder.
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+#: Entries of a kustomization that may change a workload or its ConfigMaps, or add some.
+_CHANGES = (
+    *("patches", "patchesStrategicMerge", "patchesJson6902", "components", "replacements", "vars"),
+    *("transformers", "generators", "helmCharts", "helmChartInflationGenerator"),
+)
+#: The keys of texts and of base64, by kind.
+_DATA_KEYS = {"ConfigMap": ("data", "binaryData"), "Secret": ("stringData", "data")}
+#: A manifest or a kustomization, with the path of its file.
+Entry = tuple[Path, Mapping[str, Any]]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod")
 
 
@@ -36,23 +48,31 @@ def is_workload(documents: Sequence[Mapping[str, Any]]) -> bool:
 
 @dataclass(frozen=True)
 class ConfigMaps:
-    """The data of each ConfigMap by its name; each byte of binary data is one character."""
+    """The data of each ConfigMap and Secret; each byte of binary data is one character.
 
-    data: Mapping[str, Mapping[str, str]]
+    Attributes:
+        data: the entries by kind and name.
+    """
+
+    data: Mapping[tuple[str, str], Mapping[str, str]]
 
     @classmethod
     def read(
-        cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[tuple[Path, Any]]
+        cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[Entry]
     ) -> ConfigMaps:
-        data: dict[str, dict[str, str]] = {}
+        data: dict[tuple[str, str], dict[str, str]] = {}
         for document in documents:
-            if document.get("kind") == "ConfigMap":
+            if (kind := str(document.get("kind"))) in _DATA_KEYS:
                 name = str((document.get("metadata") or {}).get("name"))
-                texts = {k: _as_bytes(str(v)) for k, v in (document.get("data") or {}).items()}
-                data[name] = {**texts, **_decode(document.get("binaryData") or {}, name)}
-        for folder, kustomization in kustomizations:
-            for generator in kustomization.get("configMapGenerator") or ():
-                entries = data.setdefault(str(generator.get("name")), {})
+                texts, binary = (document.get(key) or {} for key in _DATA_KEYS[kind])
+                data[kind, name] = {
+                    **_decode(binary, f"{kind} {name}"),
+                    **{key: _as_bytes(str(text)) for key, text in texts.items()},
+                }
+        for path, kustomization in kustomizations:
+            folder = path.parent
+            for kind, generator in _generators(kustomization):
+                entries = data.setdefault((kind, str(generator.get("name"))), {})
                 for entry in generator.get("files") or ():
                     key, equals, file = str(entry).partition("=")
                     file = file if equals else key
@@ -66,19 +86,62 @@ class ConfigMaps:
                         entries.update(parse_environment(read_text(folder / file)))
         return cls(data)
 
-    def get(self, name: str) -> Mapping[str, str] | None:
-        return self.data.get(name)
+    def get(self, name: str, kind: str = "ConfigMap") -> Mapping[str, str] | None:
+        return self.data.get((kind, name))
+
+
+def _generators(kustomization: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for kind, key in (("ConfigMap", "configMapGenerator"), ("Secret", "secretGenerator")):
+        for generator in kustomization.get(key) or ():
+            yield kind, generator
 
 
 def _as_bytes(text: str) -> str:
     return text.encode().decode("latin-1")
 
 
-def _decode(binary: Mapping[str, str], name: str) -> dict[str, str]:
+def _decode(binary: Mapping[str, str], source: str) -> dict[str, str]:
     try:
         return {k: base64.b64decode(v, validate=True).decode("latin-1") for k, v in binary.items()}
     except (binascii.Error, ValueError, TypeError) as error:
-        raise ConfigError(f"ConfigMap {name} has binaryData that is not base64: {error}") from None
+        raise ConfigError(f"{source} has data that is not base64: {error}") from None
+
+
+def read_resources(paths: Sequence[Path]) -> tuple[list[Entry], list[Entry]]:
+    """Return the manifests and the kustomizations in YAML files.
+
+    Raises:
+        ConfigError: a kustomization changes its manifests, or has others than those in the files,
+            or several have the same.
+    """
+    manifests: list[Entry] = []
+    kustomizations: list[Entry] = []
+    for path in paths:
+        for document in read_documents(path):
+            is_kustomization = (
+                path.name in KUSTOMIZATIONS or document.get("kind") == "Kustomization"
+            )
+            (kustomizations if is_kustomization else manifests).append((path, document))
+    files = [Path(os.path.normpath(path)) for path in paths]
+    users: dict[Path, Path] = {}
+    for path, kustomization in kustomizations:
+        unread = [key for key in _CHANGES if kustomization.get(key)]
+        for key in ("resources", "bases"):
+            for entry in kustomization.get(key) or ():
+                target = Path(os.path.normpath(path.parent / str(entry)))
+                if not any(target == file or target in file.parents for file in files):
+                    unread.append(f"{key}: {entry}")
+                if (user := users.setdefault(target, path)) != path:
+                    raise ConfigError(
+                        f"{user} and {path} both change {target}; run `kubectl kustomize FOLDER > "
+                        "all.yaml` with the folder of one, and pass all.yaml"
+                    )
+        if unread:
+            raise ConfigError(
+                f"{path} has {', '.join(unread)}, which servetune does not apply; run "
+                f"`kubectl kustomize {path.parent} > all.yaml`, and pass all.yaml"
+            )
+    return manifests, kustomizations
 
 
 def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
@@ -88,18 +151,10 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         ConfigError: there is not exactly one container that may run TorchServe, or a file that it
             needs is missing.
     """
-    documents, kustomizations = [], []
-    for path in paths:
-        for document in read_documents(path):
-            if path.name.startswith("kustomization") or document.get("kind") == "Kustomization":
-                kustomizations.append((path.parent, document))
-            else:
-                documents.append(document)
-    workloads = [document for document in documents if document.get("kind") in WORKLOADS]
-    workload = one(workloads, f"workloads ({', '.join(WORKLOADS)})", paths[0])
-    spec = workload.get("spec") or {}
-    if workload["kind"] != "Pod":
-        spec = (spec.get("template") or {}).get("spec") or {}
+    found, kustomizations = read_resources(paths)
+    documents = [document for _, document in found]
+    workload = _workload(documents, paths[0])
+    spec = _pod_spec(workload)
     container = _container(spec.get("containers") or [], paths[0])
     namespace = _namespace(workload)
     maps = ConfigMaps.read(
@@ -110,17 +165,20 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     command = _command(container, environment) or Command(())
     environment, options = {**environment, **command.variables}, command.options
     place = config_path(options, environment)
-    properties = mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
+    properties, volume = mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
     if properties is None and place is not None:
+        source = f" ({volume} is mounted there)" if volume else ""
         raise ConfigError(
-            f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "
-            f"it is {config_source(environment)}: pass the file with the ConfigMap too"
+            f"{paths[0]}: the container reads {place}, which no ConfigMap or Secret in these files "
+            f"provides{source}; it is {config_source(environment)}: pass the file with it too"
         )
-    if properties is None:
-        notes.append("no config.properties in a ConfigMap: the image has its own")
+    if properties is None and volume:
+        notes.append(f"{DEFAULT_CONFIG} is in {volume}, not in these files: its lines are missing")
+    elif properties is None:
+        notes.append("no config.properties is mounted: the image has its own")
     return PlatformFiles(
         "kubernetes",
-        properties if properties is not None else "",
+        properties or "",
         environment,
         options,
         read_limits(container.get("resources") or {}),
@@ -128,6 +186,31 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         tuple(paths),
         tuple(notes),
     )
+
+
+def _workload(documents: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
+    what = f"workloads ({', '.join(WORKLOADS)})"
+    found = [d for d in documents if d.get("kind") in WORKLOADS and not _is_hook(d)]
+    if len(found) > 1:
+        what += " that run torchserve"
+        found = [
+            d for d in found if any(map(runs_torchserve, _pod_spec(d).get("containers") or ()))
+        ]
+    workload: Mapping[str, Any] = one(found, what, path)
+    return workload
+
+
+def _is_hook(workload: Mapping[str, Any]) -> bool:
+    """Return whether Helm runs a workload for a while only, such as a test."""
+    return "helm.sh/hook" in ((workload.get("metadata") or {}).get("annotations") or {})
+
+
+def _pod_spec(workload: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec = workload.get("spec") or {}
+    if workload["kind"] != "Pod":
+        spec = (spec.get("template") or {}).get("spec") or {}
+    pod_spec: Mapping[str, Any] = spec
+    return pod_spec
 
 
 def _namespace(document: Mapping[str, Any]) -> str | None:
@@ -140,12 +223,14 @@ def _command(container: Mapping[str, Any], environment: Mapping[str, str]) -> Co
     return find_command([expand_references(str(w), environment) for w in words], environment)
 
 
-def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
-    def may_run_torchserve(container: Mapping[str, Any]) -> bool:
-        is_named = "torchserve" in str(container.get("image", ""))
-        return is_named or _command(container, {}) is not None
+def runs_torchserve(container: Mapping[str, Any]) -> bool:
+    """Return whether the image or the command of a container is that of TorchServe."""
+    is_named = "torchserve" in str(container.get("image", ""))
+    return is_named or _command(container, {}) is not None
 
-    found = [c for c in containers if may_run_torchserve(c)] if len(containers) > 1 else containers
+
+def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
+    found = [c for c in containers if runs_torchserve(c)] if len(containers) > 1 else containers
     container: Mapping[str, Any] = one(found, "containers that run torchserve", path)
     return container
 
@@ -155,7 +240,8 @@ def read_variables(
 ) -> tuple[dict[str, str], tuple[str, ...], list[str]]:
     """Return the variables, the names of those that are secrets, and notes."""
     variables: dict[str, str] = {}
-    secrets, notes = [], []
+    secrets: list[str] = []
+    notes: list[str] = []
     for source in container.get("envFrom") or ():
         prefix = source.get("prefix") or ""
         if "configMapRef" in source:
@@ -165,8 +251,11 @@ def read_variables(
                 notes.append(f"ConfigMap {name} is not in these files: its variables are missing")
             variables |= {f"{prefix}{key}": text for key, text in (entries or {}).items()}
         else:
-            name = (source.get("secretRef") or {}).get("name")
-            notes.append(f"the variables of Secret {name} are not in these files")
+            name = str((source.get("secretRef") or {}).get("name"))
+            entries = maps.get(name, "Secret")
+            secrets += [f"{prefix}{key}" for key in entries or ()]
+            if entries is None:
+                notes.append(f"the variables of Secret {name} are not in these files")
     for entry in container.get("env") or ():
         name, source, value = entry["name"], entry.get("valueFrom"), entry.get("value")
         if source is None:
@@ -186,40 +275,64 @@ def read_variables(
 
 def mounted_file(
     spec: Mapping[str, Any], container: Mapping[str, Any], maps: ConfigMaps, place: str
-) -> str | None:
-    """Return the text that a ConfigMap provides at a path in the container; None for none."""
+) -> tuple[str | None, str | None]:
+    """Return the text at a path in the container, and the volume that is mounted there.
+
+    The text is None if the files do not have it, and both are None if nothing is mounted there.
+    """
+    path = PurePosixPath(posixpath.normpath(place))
+    mounts = [m for m in _mounts(spec, container) if path.is_relative_to(m.path)]
     # A mount hides what one at a shorter path has there.
-    mounts = sorted(_mounts(spec, container), key=lambda m: -len(PurePosixPath(m[0]).parts))
-    for mount_path, name, items in mounts:
-        entries = maps.get(name)
-        files = items or {key: key for key in entries or ()}
-        for key, file in files.items():
-            path = mount_path if file is None else str(PurePosixPath(mount_path, file))
-            if (
-                posixpath.normpath(path) == posixpath.normpath(place)
-                and entries is not None
-                and key in entries
-            ):
-                return entries[key]
-    return None
+    longest = max((len(mount.path.parts) for mount in mounts), default=0)
+    unknown = None
+    for mount in mounts:
+        if len(mount.path.parts) < longest:
+            continue
+        entries = maps.get(mount.name, mount.kind)
+        for key, file in (mount.items or {key: key for key in entries or ()}).items():
+            if (mount.path if file is None else mount.path / posixpath.normpath(file)) == path:
+                if entries is not None and key in entries:
+                    return entries[key], f"{mount.kind} {mount.name}"
+                unknown = f"{mount.kind} {mount.name}"
+        if entries is None and not mount.items:
+            unknown = f"{mount.kind} {mount.name}"
+    return None, unknown
 
 
-def _mounts(
-    spec: Mapping[str, Any], container: Mapping[str, Any]
-) -> Iterator[tuple[str, str, dict[str, str | None]]]:
-    """Yield each mounted ConfigMap: its path, its name, and the files in it by key."""
+@dataclass(frozen=True)
+class _Mount:
+    """A volume, or a part of one, that is mounted in a container.
+
+    Attributes:
+        path: where it is mounted.
+        kind: ConfigMap, Secret, or volume for any other.
+        items: the files below the path by their keys; None for the key that is the path itself.
+            Empty for a file of each key.
+    """
+
+    path: PurePosixPath
+    kind: str
+    name: str
+    items: Mapping[str, str | None]
+
+
+def _mounts(spec: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[_Mount]:
     volumes = {volume.get("name"): volume for volume in spec.get("volumes") or ()}
     for mount in container.get("volumeMounts") or ():
         volume = volumes.get(mount.get("name")) or {}
-        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
-        for source in sources:
-            reference = source.get("configMap")
-            if not reference:
-                continue
+        path = PurePosixPath(posixpath.normpath(mount["mountPath"]))
+        projected = (volume.get("projected") or {}).get("sources")
+        for source in (volume,) if projected is None else projected:
+            yield _mount(path, mount, source)
+
+
+def _mount(path: PurePosixPath, mount: Mapping[str, Any], source: Mapping[str, Any]) -> _Mount:
+    for kind, key in (("ConfigMap", "configMap"), ("Secret", "secret")):
+        if reference := source.get(key):
+            name = str(reference.get("name") or reference.get("secretName"))
             items = {i["key"]: i.get("path", i["key"]) for i in reference.get("items") or ()}
-            name = str(reference.get("name"))
             if sub_path := mount.get("subPath"):
-                keys = [key for key, path in items.items() if path == sub_path] or [sub_path]
-                yield mount["mountPath"], name, {keys[0]: None}
-            else:
-                yield mount["mountPath"], name, items
+                keys = [key for key, file in items.items() if file == sub_path] or [sub_path]
+                return _Mount(path, kind, name, {keys[0]: None})
+            return _Mount(path, kind, name, items)
+    return _Mount(path, "volume", str(mount.get("name")), {})

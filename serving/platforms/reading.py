@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.environment import parse_environment
+from serving.environment import MULTI_MODEL, SERVING_MODULE, parse_environment
 from serving.errors import ConfigError
 from serving.platforms.compose import FILES as COMPOSE_FILES
 from serving.platforms.compose import read_compose
@@ -18,7 +18,7 @@ from serving.platforms.files import (
     read_text,
 )
 from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
-from serving.platforms.kubernetes import WORKLOADS, is_workload, read_kubernetes
+from serving.platforms.kubernetes import KUSTOMIZATIONS, WORKLOADS, is_workload, read_kubernetes
 from serving.platforms.systemd import read_systemd
 from serving.sagemaker import ARGUMENTS as SAGEMAKER_ARGUMENTS
 from serving.sagemaker import is_sagemaker
@@ -26,6 +26,8 @@ from serving.sagemaker import is_sagemaker
 _YAML_SUFFIXES = (".yaml", ".yml")
 #: What the readers raise for an entry of another type or form than its platform expects.
 _MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+#: The request comes first: it also names the kind of the endpoint.
+_SAGEMAKER_FILES = ("create_model.json", "environment.json")
 _START_SCRIPT_ARGUMENTS = ("--start", "--foreground", "--ncs")
 
 
@@ -75,7 +77,7 @@ def _read(path: Path) -> PlatformFiles | None:
         return read_systemd(path)
     if path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
         return read_dockerfile(path)
-    if path.suffix in _YAML_SUFFIXES:
+    if _is_yaml(path):
         if (found := _read_manifests([path])) is None:
             _refuse_other_kinds(path)
         return found
@@ -84,12 +86,18 @@ def _read(path: Path) -> PlatformFiles | None:
     return None
 
 
+def _is_yaml(path: Path) -> bool:
+    return path.suffix in _YAML_SUFFIXES or path.name in KUSTOMIZATIONS
+
+
 def _read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
-    by_path = {path: read_documents(path) for path in paths}
-    if services := [path for path, found in by_path.items() if is_inference_service(found)]:
-        return read_kserve(services)
-    if any(is_workload(found) for found in by_path.values()):
-        return read_kubernetes(list(paths))
+    documents = [document for path in paths for document in read_documents(path)]
+    if is_inference_service(documents):
+        return read_kserve(paths)
+    depth = min(len(path.parts) for path in paths)
+    has_overlay = any(p.name in KUSTOMIZATIONS and len(p.parts) == depth for p in paths)
+    if is_workload(documents) or has_overlay:
+        return read_kubernetes(paths)
     return None
 
 
@@ -111,12 +119,14 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
         return read_dockerfile(folder / "Dockerfile")
     if units := sorted(folder.glob("*.service")):
         return read_systemd(units[0])
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _YAML_SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if _is_yaml(path))
     if files and (found := _read_manifests(files)):
         return found
-    if (folder / "environment.json").is_file():
-        _check_sagemaker_request(folder)
-        return _read_sagemaker(folder / "environment.json")
+    requests = [folder / name for name in _SAGEMAKER_FILES if (folder / name).is_file()]
+    _check_sagemaker_requests(requests)
+    for path in requests:
+        if found := _read_sagemaker(path):
+            return found
     properties = folder / "config.properties"
     if not properties.is_file():
         if (folder / CONFIG_FILE).is_file():
@@ -134,14 +144,13 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
     )
 
 
-def _check_sagemaker_request(folder: Path) -> None:
+def _check_sagemaker_requests(files: Sequence[Path]) -> None:
     """Refuse two sets of variables, of which one would be ignored."""
-    files = (folder / "environment.json", folder / "create_model.json")
-    if not files[1].is_file():
+    if len(files) < 2:
         return
     first, second = (parse_environment(read_text(file)) for file in files)
-    names = sorted(n for n in {*first, *second} if first.get(n) != second.get(n))
-    if names:
+    given = {*first, *second} - SERVING_MODULE.keys() - MULTI_MODEL.keys()
+    if names := sorted(n for n in given if first.get(n) != second.get(n)):
         raise ConfigError(
             f"{files[0]} and {files[1].name} differ in {', '.join(names)}: the endpoint has those "
             "of the file that it is made with; make them equal"

@@ -121,3 +121,44 @@ def test_export_for_kserve_refuses_batches(outcome: Outcome, envelope: str, name
     result = replace(outcome.best, config=config)
     with pytest.raises(ConfigError, match=f"echo with batch_size 2: its envelope {named} passes"):
         export(outcome.run, result, outcome.spec.archive(), None, ExportFormat.KSERVE)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("keystore_pass=hidden", "keystore_pass"),
+        ("vmargs=-Xmx1g -Da.password=hidden", "vmargs"),
+        ("# keystore_pass=hidden", "a comment"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("export_format", "files"),
+    [
+        (ExportFormat.KUBERNETES, "configmap.yaml and config.properties"),
+        (ExportFormat.COMPOSE, "config.properties"),
+        (ExportFormat.DOCKER, "config.properties"),
+    ],
+)
+def test_export_notes_the_secrets_in_the_lines_of_the_base(
+    outcome: Outcome, line: str, name: str, export_format: ExportFormat, files: str
+) -> None:
+    target = DeploymentTarget(f"{line}\nload_models=all\n")
+    result = export_best(outcome, export_format, target)
+    assert any(
+        note.startswith(f"secrets are in plain text in {files}, in {name}: ")
+        for note in result.notes
+    )
+    assert "secrets are in plain text" in (result.folder / "README.md").read_text()
+    written = {
+        str(path.relative_to(result.folder))
+        for path in result.folder.rglob("*")
+        if path.is_file() and "hidden" in path.read_text(errors="replace")
+    }
+    assert written == set(files.split(" and "))
+
+
+@pytest.mark.parametrize("line", ["keystore=a.p12", "# no secret", "vmargs=-Xmx1g"])
+def test_export_notes_no_secret_without_one(outcome: Outcome, line: str) -> None:
+    target = DeploymentTarget(f"{line}\nload_models=all\n")
+    result = export_best(outcome, ExportFormat.KUBERNETES, target)
+    assert not any("plain text" in note for note in result.notes)

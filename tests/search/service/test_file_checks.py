@@ -139,6 +139,8 @@ def test_accept_opens_only_regular_files_up_to_a_size(
         accept(data, {}, roots)
     (problem,) = caught.value.problems
     expected = "the maximum is" if kind == "large" else "is not a regular file"
+    if (field, kind) == ("baseline", "folder"):
+        expected = "has no files of a deployment"
     assert expected in problem
 
 
@@ -511,3 +513,86 @@ def test_accept_reads_no_endless_file_that_a_platform_names(
     (root / "compose.yaml").write_text("services: {ts: {image: torchserve, env_file: pipe}}")
     (problem,) = problems_of(spec, root, serving={"baseline": "compose.yaml"})
     assert problem.endswith("pipe is not a regular file")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.properties": "job_queue_size=7\n", "environment": "A=b\n"},
+        {
+            "compose.yaml": "services: {ts: {image: torchserve, volumes: ['.:/home/model-server']}}",
+            "config.properties": "job_queue_size=7\n",
+        },
+        {
+            "base/pod.yaml": "kind: Pod\nspec: {containers: [{image: torchserve}]}\n",
+            "environment.json": "{}",
+        },
+        {"create_model.json": '{"PrimaryContainer": {"Environment": {"TS_JOB_QUEUE_SIZE": 7}}}'},
+    ],
+    ids=["plain", "compose", "manifests", "SageMaker"],
+)
+def test_accept_takes_the_folder_of_a_deployment(
+    spec: dict[str, Any], root: Path, files: dict[str, str]
+) -> None:
+    for name, text in files.items():
+        path = root / "deploy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    _, accepted = accept({**spec, "serving": {"baseline": "deploy"}}, {}, [root])
+    baseline = accepted.serving.baseline
+    assert baseline is not None and baseline.properties == root / "deploy"
+
+
+@pytest.mark.parametrize("name", ["config.properties", "environment", "base/pod.yaml", "base"])
+def test_accept_reads_no_link_that_leads_out_of_the_folder_of_a_deployment(
+    spec: dict[str, Any], root: Path, name: str
+) -> None:
+    secret = root.parent / "secret"
+    path = root / "deploy" / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(secret)
+    answers = [problems_of(spec, root, serving={"baseline": "deploy"})]
+    secret.write_text("a=b")
+    answers.append(problems_of(spec, root, serving={"baseline": "deploy"}))
+    secret.unlink()
+    secret.mkdir()
+    answers.append(problems_of(spec, root, serving={"baseline": "deploy"}))
+    assert answers[0] == answers[1] == answers[2]
+    (problem,) = answers[0]
+    assert problem.startswith("serving.baseline: the file ")
+    assert problem.endswith("is outside the folders that the service may read")
+
+
+def test_accept_reads_no_large_file_in_the_folder_of_a_deployment(
+    spec: dict[str, Any], root: Path
+) -> None:
+    (root / "deploy").mkdir()
+    with (root / "deploy" / "config.properties").open("wb") as file:
+        file.truncate(1 << 40)
+    (problem,) = problems_of(spec, root, serving={"baseline": "deploy"})
+    assert "the maximum is" in problem
+
+
+@pytest.mark.parametrize("baseline", ["config.properties", "compose.yaml"])
+def test_accept_answers_alike_whether_the_target_of_an_environment_exists(
+    spec: dict[str, Any], root: Path, baseline: str
+) -> None:
+    secret = root.parent / "secret"
+    (root / baseline).write_text("services: {ts: {image: torchserve}}\n")
+    (root / "environment").symlink_to(secret)
+    answers = []
+    for content in (None, "A=b\n", "no variable"):
+        if content is not None:
+            secret.write_text(content)
+        answers.append(problems_of(spec, root, serving={"baseline": baseline}))
+    assert answers[0] == answers[1] == answers[2]
+    assert "is outside the folders" in answers[0][0]
+
+
+def test_accept_ignores_the_environment_beside_the_folder_of_a_deployment(
+    spec: dict[str, Any], root: Path
+) -> None:
+    (root / "deploy").mkdir()
+    (root / "deploy" / "config.properties").write_text("job_queue_size=7\n")
+    (root / "environment").symlink_to(root.parent / "secret")
+    accept({**spec, "serving": {"baseline": "deploy"}}, {}, [root])

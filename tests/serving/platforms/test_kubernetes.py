@@ -134,10 +134,13 @@ def test_read_kubernetes_refuses_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500m", 0.5), ("2", 2), (4, 4), ("1.5Gi", 1.5 * 2**30), ("1e3", 1000), ("100k", 100_000)],
+    [
+        *(("500m", 0.5), ("2", 2), (4, 4), ("1.5Gi", 1.5 * 2**30), ("1e3", 1000)),
+        *(("100k", 100_000), ("1500000u", 1.5), ("250000000n", 0.25), ("250n", 2.5e-7)),
+    ],
 )
 def test_parse_quantity_reads_each_form(text: object, value: float) -> None:
-    assert parse_quantity(text) == value
+    assert parse_quantity(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["", "two", "5Qi", "1.2.3", None])
@@ -182,3 +185,215 @@ def test_read_kubernetes_compares_normal_paths(tmp_path: Path) -> None:
     )
     platform = read_platform(tmp_path)
     assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "patches: [{path: threads.yaml}]",
+        "patchesStrategicMerge: [threads.yaml]",
+        "patchesJson6902: [{path: threads.yaml, target: {kind: Deployment, name: ts}}]",
+        "components: [../components/gpu]",
+        "resources: [deployment.yaml, ../base]",
+        "resources: [deployment.yaml, 'https://github.com/a/b//base?ref=v1']",
+        "bases: [../base]",
+        "helmCharts: [{name: torchserve}]",
+    ],
+)
+@pytest.mark.parametrize("name", ["kustomization.yaml", "kustomization.yml", "Kustomization"])
+def test_read_kubernetes_refuses_kustomizations_that_it_does_not_apply(
+    tmp_path: Path, entry: str, name: str
+) -> None:
+    write(tmp_path)
+    (tmp_path / name).write_text(f"{entry}\n")
+    key = entry.partition(":")[0]
+    with pytest.raises(ConfigError, match=rf"has {key}.* run `kubectl kustomize {tmp_path} >"):
+        read_platform(tmp_path)
+
+
+def test_read_kubernetes_refuses_an_overlay_without_workloads(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlays" / "prod"
+    overlay.mkdir(parents=True)
+    path = overlay / "kustomization.yaml"
+    path.write_text("resources: [../../base]\nimages: [{name: a, newTag: '2'}]\n")
+    for place in (overlay, path):
+        with pytest.raises(ConfigError, match=r"has resources: \.\./\.\./base, which servetune"):
+            read_platform(place)
+
+
+def test_read_kubernetes_reads_an_overlay_with_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    write(tmp_path / "base")
+    (tmp_path / "base" / "kustomization.yaml").write_text(
+        "resources: [./deployment.yaml, config.yaml]\npatches: []\n"
+    )
+    (tmp_path / "prod").mkdir()
+    (tmp_path / "prod" / "kustomization.yaml").write_text(
+        "resources: [../base]\nnamePrefix: prod-\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+def test_read_kserve_refuses_kustomizations_that_servetune_does_not_apply(tmp_path: Path) -> None:
+    (tmp_path / "isvc.yaml").write_text(
+        "kind: InferenceService\nspec: {predictor: {pytorch: {storageUri: pvc://a}}}\n"
+    )
+    (tmp_path / "kustomization.yaml").write_text("resources: [isvc.yaml]\npatches: [{path: a}]\n")
+    with pytest.raises(ConfigError, match="has patches, which servetune does not apply"):
+        read_platform(tmp_path)
+
+
+HOOK = (
+    "kind: Pod\nmetadata: {name: test, annotations: {'helm.sh/hook': test}}\n"
+    "spec: {containers: [{image: pytorch/torchserve}]}\n"
+)
+REDIS = (
+    "kind: %s\nmetadata: {name: redis}\n"
+    "spec: {template: {spec: {containers: [{image: redis, command: [redis-server]}]}}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [HOOK, REDIS % "Deployment", REDIS % "StatefulSet", "kind: DaemonSet\nspec: {}\n"],
+    ids=["hook", "Deployment", "StatefulSet", "empty"],
+)
+def test_read_kubernetes_leaves_out_other_workloads(tmp_path: Path, other: str) -> None:
+    write(tmp_path)
+    (tmp_path / "other.yaml").write_text(other)
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+def test_read_kubernetes_refuses_workloads_of_which_none_runs_torchserve(tmp_path: Path) -> None:
+    for kind in ("Deployment", "StatefulSet"):
+        (tmp_path / f"{kind}.yaml").write_text(REDIS % kind)
+    with pytest.raises(ConfigError, match=r"has no workloads \(.*\) that run torchserve"):
+        read_platform(tmp_path)
+
+
+SECRET = "kind: Secret\nmetadata: {name: cfg}\n"
+SERVER = """
+kind: Pod
+spec:
+  containers:
+    - image: pytorch/torchserve
+      volumeMounts: [{name: v, mountPath: %s}]
+  volumes: [{name: v, %s}]
+"""
+FILE = "/home/model-server/config.properties, subPath: config.properties"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "stringData: {config.properties: 'job_queue_size=7'}\n",
+        "data: {config.properties: am9iX3F1ZXVlX3NpemU9Nw==}\n",
+        "data: {config.properties: YT1i}\nstringData: {config.properties: 'job_queue_size=7'}\n",
+    ],
+    ids=["text", "base64", "both"],
+)
+@pytest.mark.parametrize(
+    ("mount", "volume"),
+    [
+        (FILE, "secret: {secretName: cfg}"),
+        ("/home/model-server", "secret: {secretName: cfg}"),
+        ("/home/model-server", "projected: {sources: [{secret: {name: cfg}}]}"),
+    ],
+    ids=["file", "folder", "projected"],
+)
+def test_read_kubernetes_reads_a_config_properties_in_a_secret(
+    tmp_path: Path, data: str, mount: str, volume: str
+) -> None:
+    (tmp_path / "pod.yaml").write_text(SERVER % (mount, volume))
+    (tmp_path / "secret.yaml").write_text(SECRET + data)
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7"
+    assert platform.notes == ()
+
+
+def test_read_kubernetes_reads_a_generated_secret(tmp_path: Path) -> None:
+    (tmp_path / "pod.yaml").write_text(SERVER % (FILE, "secret: {secretName: cfg}"))
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [pod.yaml]\n"
+        "secretGenerator: [{name: cfg, literals: ['config.properties=job_queue_size=7']}]\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7"
+
+
+@pytest.mark.parametrize(
+    ("mount", "volume", "source"),
+    [
+        (FILE, "secret: {secretName: cfg}", "Secret cfg"),
+        (FILE, "configMap: {name: cfg}", "ConfigMap cfg"),
+        ("/home/model-server", "secret: {secretName: cfg}", "Secret cfg"),
+        ("/home/model-server", "persistentVolumeClaim: {claimName: a}", "volume v"),
+        ("/home/model-server", "emptyDir: {}", "volume v"),
+    ],
+    ids=["Secret", "ConfigMap", "folder", "claim", "empty folder"],
+)
+def test_read_kubernetes_notes_a_mounted_file_that_is_missing(
+    tmp_path: Path, mount: str, volume: str, source: str
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(SERVER % (mount, volume))
+    platform = read_platform(path)
+    assert platform is not None and platform.notes == (
+        f"/home/model-server/config.properties is in {source}, not in these files: its lines are "
+        "missing",
+    )
+    command = "command: [torchserve, --ts-config, /home/model-server/config.properties]"
+    path.write_text(path.read_text().replace("image:", f"{command}\n      image:"))
+    with pytest.raises(ConfigError, match=f"provides .{source} is mounted there.; it is named by"):
+        read_platform(path)
+
+
+@pytest.mark.parametrize(
+    ("mount", "volume"),
+    [
+        ("/home/model-server/model-store", "persistentVolumeClaim: {claimName: a}"),
+        ("/home/model-server/log4j2.xml, subPath: log4j2.xml", "configMap: {name: cfg}"),
+        ("/home/model-server/config", "secret: {secretName: cfg}"),
+    ],
+)
+def test_read_kubernetes_notes_the_file_of_the_image(
+    tmp_path: Path, mount: str, volume: str
+) -> None:
+    (tmp_path / "pod.yaml").write_text(SERVER % (mount, volume))
+    platform = read_platform(tmp_path)
+    assert platform is not None
+    assert platform.notes == ("no config.properties is mounted: the image has its own",)
+
+
+def test_read_kubernetes_names_the_variables_of_a_secret(tmp_path: Path) -> None:
+    pod = SERVER % (FILE, "secret: {secretName: cfg}")
+    pod = pod.replace("image:", "envFrom: [{prefix: A_, secretRef: {name: cfg}}]\n      image:")
+    (tmp_path / "pod.yaml").write_text(pod)
+    (tmp_path / "secret.yaml").write_text(
+        f"{SECRET}stringData: {{config.properties: a=b, TOKEN: x}}\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.notes == ()
+    assert platform.secrets == ("A_config.properties", "A_TOKEN")
+    assert platform.environment == {}
+
+
+@pytest.mark.parametrize(
+    ("base", "prefix"), [("../../base", ""), ("../../base/", "./"), ("../../base/all.yaml", "./")]
+)
+def test_read_kubernetes_refuses_several_overlays_of_one_base(
+    tmp_path: Path, base: str, prefix: str
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "all.yaml").write_text(SERVER % (FILE, "configMap: {name: cfg}"))
+    for name, queue in (("dev", 7), ("prod", 70)):
+        (tmp_path / "overlays" / name).mkdir(parents=True)
+        (tmp_path / "overlays" / name / "kustomization.yaml").write_text(
+            f"resources: ['{prefix if name == 'dev' else ''}{base}']\n"
+            "configMapGenerator: [{name: cfg, behavior: merge, "
+            f"literals: ['config.properties=job_queue_size={queue}']}}]\n"
+        )
+    with pytest.raises(ConfigError, match=r"dev/kust.* and .*prod/kust.* both change .*base"):
+        read_platform(tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.environment import SERVING_MODULE
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.reading import read_platform
@@ -177,7 +178,7 @@ def test_read_platform_reads_the_variables_of_sagemaker(tmp_path: Path) -> None:
     path.write_text('{"PrimaryContainer": {"Environment": {"SAGEMAKER_TS_BATCH_SIZE": 4}}}')
     platform = read_platform(path)
     assert platform is not None and platform.properties is None
-    assert platform.environment == {"SAGEMAKER_TS_BATCH_SIZE": "4"}
+    assert platform.environment == {**SERVING_MODULE, "SAGEMAKER_TS_BATCH_SIZE": "4"}
 
 
 @pytest.mark.parametrize("name", ["config.properties", "model-config.yaml", "vars.json"])
@@ -416,7 +417,8 @@ def test_read_platform_finds_the_container_of_a_pipeline(tmp_path: Path) -> None
     server = '{"Environment": {"SAGEMAKER_TS_BATCH_SIZE": "8"}}'
     path.write_text(f'{{"Containers": [{server}, {{"Environment": {{"X": "y"}}}}]}}')
     platform = read_platform(path)
-    assert platform is not None and platform.environment == {"SAGEMAKER_TS_BATCH_SIZE": "8"}
+    assert platform is not None
+    assert platform.environment == {**SERVING_MODULE, "SAGEMAKER_TS_BATCH_SIZE": "8"}
     path.write_text(f'{{"Containers": [{server}, {server}]}}')
     with pytest.raises(ConfigError, match="has 2 containers"):
         read_platform(path)
