@@ -65,6 +65,7 @@ def read_compose(path: Path) -> PlatformFiles:
     if text is None and file is not None:
         text = read_bytes_as_text(file)
     notes = [] if text is not None else ["no config.properties is mounted: the image has its own"]
+    notes += command.notes
     if unknown := [name for name, value in environment.items() if "${" in value]:
         notes.append(
             f"variables with a reference that {path.parent / '.env'} does not set, left as it is: "

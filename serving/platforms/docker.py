@@ -80,6 +80,7 @@ def read_dockerfile(path: Path) -> PlatformFiles:
         "config.properties of the image"
         for shown in (" ".join(script.split())[:80] for script in stage.scripts if name in script)
     ]
+    notes += command.notes
     return PlatformFiles(
         "docker",
         text or "",

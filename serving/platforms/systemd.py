@@ -65,6 +65,7 @@ def read_systemd(path: Path) -> PlatformFiles:
         options,
         _limits(entries),
         sources=(*sources, file) if file else tuple(sources),
+        notes=command.notes,
     )
 
 
