@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from serving.errors import ConfigError
 
@@ -45,11 +46,13 @@ class Command:
     Attributes:
         options: the words after `torchserve`.
         variables: those that the command sets for it.
+        folder: the one that it changes to first, as `cd` names it; empty without one.
         notes: what of the command is not known without running it, a sentence each.
     """
 
     options: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -81,7 +84,7 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
 
 def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Command, bool]]:
     """Yield each start of TorchServe in a script, and whether it depends on a condition."""
-    exported, variables = dict[str, str](), dict(environment)
+    exported, variables, folder = dict[str, str](), dict(environment), ""
     for raw, is_conditional in _simple_commands(script):
         command = expand_words(raw, variables)
         is_export = command[:1] == ["export"]
@@ -91,6 +94,9 @@ def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Comm
         if is_conditional and (is_export or len(given) == len(command)):
             given = dict.fromkeys(given, _UNKNOWN)
         variables |= given
+        if command[:1] == ["cd"]:
+            target = _UNKNOWN if is_conditional else (command[1:] or ["~"])[-1]
+            folder = posixpath.join(folder, target)
         if is_export:
             names = [word.partition("=")[0] for word in command[1:]]
             exported |= {name: variables[name] for name in names if name in variables}
@@ -102,7 +108,7 @@ def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Comm
         }
         found = _simple_command(command, exported)
         if found is not None and not _OTHER_OPTIONS & {*found.options}:
-            yield found, is_conditional
+            yield replace(found, folder=folder), is_conditional
 
 
 def _known(command: Command) -> Command:
@@ -127,6 +133,7 @@ def _known(command: Command) -> Command:
     return Command(
         tuple(_shown(word) for group in groups if group not in unknown for word in group),
         variables | _config_variable(command.variables),
+        _shown(command.folder),
         tuple(
             f"{what} of the command is not read: its value is the output of another command or "
             "depends on a condition, and servetune runs nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    config_place,
     config_source,
     is_file,
     one,
@@ -49,15 +51,17 @@ def read_compose(path: Path) -> PlatformFiles:
             continue
         environment |= parse_environment(read_text(path.parent / str(name)))
     environment |= _variables(service.get("environment"))
-    command = find_command(_words(service), environment) or Command(())
+    found = find_command(_words(service), environment)
+    command = found or Command(())
     environment, options = {**environment, **command.variables}, command.options
-    place = config_path(options, environment)
-    file = _mounted(service, place or DEFAULT_CONFIG, path.parent)
-    configured = _configured(service, document.get("configs") or {}, place or DEFAULT_CONFIG)
+    folder = str(service.get("working_dir") or PurePosixPath(DEFAULT_CONFIG).parent)
+    place = config_place(found, environment, folder)
+    file = _mounted(service, place, path.parent)
+    configured = _configured(service, document.get("configs") or {}, place)
     text = None if isinstance(configured, Path) else configured
     if isinstance(configured, Path):
         file = path.parent / configured
-    if file is None and text is None and place is not None:
+    if file is None and text is None and config_path(options, environment) is not None:
         raise ConfigError(
             f"{path}: the service reads {place}, which no volume provides; "
             f"it is {config_source(environment)}"
@@ -131,7 +135,7 @@ def _configured(
     for entry in service.get("configs") or ():
         given = entry if isinstance(entry, dict) else {"source": entry}
         name = str(given.get("source"))
-        if str(given.get("target") or f"/{name}") == place:
+        if posixpath.normpath(str(given.get("target") or f"/{name}")) == place:
             config = configs.get(name) or {}
             if "content" in config:
                 return str(config["content"]).encode().decode("latin-1")

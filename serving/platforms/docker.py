@@ -17,6 +17,7 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    config_place,
     config_source,
     is_file,
     read_bytes_as_text,
@@ -39,7 +40,7 @@ class _Instruction:
 
 @dataclass
 class _Copied:
-    """A source of COPY or ADD: a name in the folder, or a text."""
+    """A source of COPY or ADD: a name in the folder, or a text; the target is absolute."""
 
     source: str
     target: PurePosixPath
@@ -64,21 +65,23 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     """
     stage = _last_stage(path)
     words = [*stage.commands.get("ENTRYPOINT", ()), *stage.commands.get("CMD", ())]
-    command = find_command(words, stage.environment) or Command(())
+    found = find_command(words, stage.environment)
+    command = found or Command(())
     environment = {**stage.environment, **command.variables}
-    place = config_path(command.options, environment)
-    text, file = _copied_text(stage, PurePosixPath(place or DEFAULT_CONFIG), path.parent)
-    if text is None and place is not None:
+    place = PurePosixPath(config_place(found, environment, str(stage.work_folder)))
+    text, file = _copied_text(stage, place, path.parent)
+    if text is None and config_path(command.options, environment) is not None:
         raise ConfigError(
             f"{path}: the image reads {place}, which no COPY provides; "
             f"it is {config_source(environment)}"
         )
     notes = [] if text is not None else ["no config.properties is copied: the image below has one"]
-    name = PurePosixPath(place or DEFAULT_CONFIG).name
     notes += [
-        f"RUN {shown} names {name}, and servetune runs nothing: if it changes the file, pass the "
-        "config.properties of the image"
-        for shown in (" ".join(script.split())[:80] for script in stage.scripts if name in script)
+        f"RUN {shown} names {place.name}, and servetune runs nothing: if it changes the file, pass "
+        "the config.properties of the image"
+        for shown in (
+            " ".join(script.split())[:80] for script in stage.scripts if place.name in script
+        )
     ]
     notes += command.notes
     return PlatformFiles(

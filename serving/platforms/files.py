@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import yaml
 from serving.editing import edit_properties
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.platforms.command import Command
 from serving.safe_yaml import load_documents
 
 #: Where the images pytorch/torchserve have their configuration.
@@ -115,6 +117,22 @@ def config_path(options: Sequence[str], environment: Mapping[str, str]) -> str |
     The variable takes precedence, as in TorchServe.
     """
     return environment.get("TS_CONFIG_FILE") or find_option(options, "--ts-config")
+
+
+def config_place(command: Command | None, environment: Mapping[str, str], folder: str) -> str:
+    """Return the absolute path of the config.properties that TorchServe reads.
+
+    Args:
+        command: None for that of the image pytorch/torchserve.
+        environment: the variables of the command.
+        folder: the working folder.
+    """
+    if command is None:
+        name, changed = environment.get("TS_CONFIG_FILE") or DEFAULT_CONFIG, ""
+    else:
+        name = config_path(command.options, environment) or "config.properties"
+        changed = command.folder
+    return posixpath.normpath(posixpath.join(folder, changed, name))
 
 
 def config_source(environment: Mapping[str, str]) -> str:

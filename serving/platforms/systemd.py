@@ -14,6 +14,7 @@ from serving.platforms.command import expand_words, find_command
 from serving.platforms.files import (
     PlatformFiles,
     config_path,
+    config_place,
     config_source,
     is_file,
     parse_quantity,
@@ -51,9 +52,15 @@ def read_systemd(path: Path) -> PlatformFiles:
     if command is None:
         raise ConfigError(f"{path}: ExecStart does not run torchserve")
     environment, options = {**environment, **command.variables}, command.options
-    place = config_path(options, environment)
-    file = _find(place, path) if place else None
-    if place and file is None:
+    folder = (entries.get("WorkingDirectory") or ["/"])[-1].removeprefix("-")
+    place = config_place(command, environment, folder)
+    file, notes = _find(place, path), list(command.notes)
+    if file is None and config_path(options, environment) is None:
+        notes.append(
+            f"the unit names no config.properties: TorchServe reads {place}, which exists neither "
+            "there nor beside the unit"
+        )
+    elif file is None:
         raise ConfigError(
             f"{path}: {place} does not exist, neither there nor beside the unit; "
             f"it is {config_source(environment)}"
@@ -65,7 +72,7 @@ def read_systemd(path: Path) -> PlatformFiles:
         options,
         _limits(entries),
         sources=(*sources, file) if file else tuple(sources),
-        notes=command.notes,
+        notes=tuple(notes),
     )
 
 
@@ -91,8 +98,10 @@ def _service_entries(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def _find(name: str, unit: Path) -> Path | None:
-    beside = unit.parent / Path(name).name
-    return next((path for path in (Path(name), beside) if is_file(path)), None)
+    """Return a file of a unit: at its absolute path, or else beside the unit."""
+    path = Path(name)
+    paths = [*([path] if path.is_absolute() else []), unit.parent / path.name]
+    return next((path for path in paths if is_file(path)), None)
 
 
 def _limits(entries: dict[str, list[str]]) -> Limits:

@@ -440,3 +440,77 @@ def test_read_kubernetes_prefers_the_mount_of_the_longest_path(tmp_path: Path) -
     )
     platform = read_platform(path)
     assert platform is not None and platform.properties == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "Dockerfile",
+            'FROM a\nCOPY config.properties .\nCMD ["torchserve", "--ts-config", '
+            '"config.properties"]\n',
+        ),
+        (
+            "Dockerfile",
+            "FROM a\nWORKDIR /srv/ts\nCOPY config.properties ./\nCMD torchserve --ncs\n",
+        ),
+        (
+            "Dockerfile",
+            "FROM a\nCOPY config.properties /x/\nCMD cd /x && torchserve --ts-config "
+            "./config.properties\n",
+        ),
+        (
+            "Dockerfile",
+            "FROM a\nWORKDIR /srv\nCOPY config.properties conf/\nENV TS_CONFIG_FILE="
+            "conf/config.properties\nCMD torchserve\n",
+        ),
+        (
+            "compose.yaml",
+            "services: {ts: {working_dir: /srv, command: torchserve --ts-config c/x, "
+            "volumes: ['./config.properties:/srv/c/x']}}",
+        ),
+        (
+            "compose.yaml",
+            "services: {ts: {command: torchserve --ts-config config.properties, "
+            "volumes: ['.:/home/model-server']}}",
+        ),
+        (
+            "compose.yaml",
+            "services: {ts: {command: sh -c 'cd /srv; torchserve --start', "
+            "configs: [{source: c, target: /srv/config.properties}]}}\n"
+            "configs: {c: {file: config.properties}}",
+        ),
+        (
+            "ts.service",
+            "[Service]\nWorkingDirectory=/opt/ts\nExecStart=torchserve --ts-config "
+            "config.properties\n",
+        ),
+        ("ts.service", "[Service]\nWorkingDirectory=-/opt/ts\nExecStart=torchserve --ncs\n"),
+    ],
+)
+def test_read_platform_starts_relative_paths_in_the_working_folder(
+    folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / name).write_text(text)
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.properties").write_text("job_queue_size=999\n")
+    monkeypatch.chdir(elsewhere)
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("working_folder", "place"),
+    [("/opt/ts", "/opt/ts/config.properties"), ("/", "/config.properties"), ("", "/config.prop")],
+)
+def test_read_systemd_notes_that_a_unit_names_no_file(
+    tmp_path: Path, working_folder: str, place: str
+) -> None:
+    (tmp_path / "ts.service").write_text(
+        f"[Service]\nWorkingDirectory={working_folder}\nExecStart=/bin/torchserve --start\n"
+    )
+    platform = read_platform(tmp_path / "ts.service")
+    assert platform is not None and platform.properties == ""
+    assert f"names no config.properties: TorchServe reads {place}" in platform.notes[0]
