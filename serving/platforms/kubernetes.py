@@ -17,6 +17,7 @@ from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
     config_path,
+    config_place,
     config_source,
     expand_references,
     one,
@@ -107,11 +108,14 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         kustomizations,
     )
     environment, secrets, notes = read_variables(container, maps)
-    command = _command(container, environment) or Command(())
+    found = _command(container, environment)
+    command = found or Command(())
     environment, options = {**environment, **command.variables}, command.options
-    place = config_path(options, environment)
-    properties = mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
-    if properties is None and place is not None:
+    folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
+    place = config_place(found, environment, folder)
+    notes += command.notes
+    properties = mounted_file(spec, container, maps, place)
+    if properties is None and config_path(options, environment) is not None:
         raise ConfigError(
             f"{paths[0]}: the container reads {place}, which no ConfigMap in these files provides; "
             f"it is {config_source(environment)}: pass the file with the ConfigMap too"
