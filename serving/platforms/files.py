@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from serving.editing import edit_properties
+from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.command import Command
@@ -204,6 +205,20 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} cannot be read: it is not UTF-8 text") from None
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Return the variables in an environment file of a deployment.
+
+    Raises:
+        ConfigError: it cannot be read, or is no environment file.
+    """
+    try:
+        return parse_environment(read_text(path))
+    except ConfigError as error:
+        if str(path) in str(error):
+            raise
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_bytes_as_text(path: Path) -> str:

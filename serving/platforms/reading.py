@@ -15,6 +15,7 @@ from serving.platforms.files import (
     PlatformFiles,
     read_bytes_as_text,
     read_documents,
+    read_environment,
     read_text,
 )
 from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
@@ -54,11 +55,13 @@ def read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
 
 @contextmanager
 def _malformed(path: Path) -> Iterator[None]:
-    """Report an entry of another type or form as a problem of the file."""
+    """Name the file in each error, also in that of an entry of another type or form."""
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        if str(path) in str(error):
+            raise
+        raise ConfigError(f"{path}: {error}") from None
     except _MALFORMED as error:
         raise ConfigError(
             f"{path} has an entry of an unexpected form ({error}); correct it, or pass its "
@@ -128,7 +131,7 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
     return PlatformFiles(
         "properties",
         read_bytes_as_text(properties),
-        parse_environment(read_text(environment)) if environment.is_file() else {},
+        read_environment(environment) if environment.is_file() else {},
         _START_SCRIPT_ARGUMENTS,
         sources=(properties, environment) if environment.is_file() else (properties,),
     )

@@ -514,3 +514,32 @@ def test_read_systemd_notes_that_a_unit_names_no_file(
     platform = read_platform(tmp_path / "ts.service")
     assert platform is not None and platform.properties == ""
     assert f"names no config.properties: TorchServe reads {place}" in platform.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        (
+            "Dockerfile",
+            "FROM a\nCMD if a; then torchserve --start; else torchserve --ncs; fi\n",
+            "different options under conditions",
+        ),
+        (
+            "pod.yaml",
+            "kind: Pod\nspec: {containers: [{resources: {limits: {cpu: two}}}]}",
+            "'two' is not a quantity",
+        ),
+        (
+            "create_model.json",
+            '{"PrimaryContainer": {"Environment": [1]}}',
+            "must be a JSON object",
+        ),
+    ],
+)
+def test_read_platform_names_the_file_in_each_error(
+    tmp_path: Path, name: str, text: str, sentence: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        read_platform(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
