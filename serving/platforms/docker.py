@@ -7,8 +7,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from serving.errors import ConfigError
@@ -19,33 +18,75 @@ from serving.platforms.files import (
     config_path,
     config_place,
     config_source,
+    find_option,
     is_file,
+    is_folder,
+    matching_paths,
     read_bytes_as_text,
     read_text,
 )
 
-_HEREDOC = re.compile(r"<<(-?)([\"']?)(\w+)\2")
+_HEREDOC = re.compile(r"\d*<<(-?)([\"']?)([\w.-]+)\2")
+#: A word with its quotes, and the options before the sources of COPY.
+_WORD = re.compile(r"(?:\\.|\"(?:\\.|[^\"\\])*\"|'[^']*'|[^\s\"'\\])+", re.DOTALL)
+_OPTIONS = re.compile(r"(?:--\S+\s+)*")
+#: Each stage may be copied from several times, so that their number can grow exponentially.
+_MAX_LOOKUPS = 1000
+#: ADD unpacks these.
+_UNPACKED = re.compile(r".*\.(?:tar|tar\.\w+|tgz|tbz2?|txz)")
 _HOME = PurePosixPath(DEFAULT_CONFIG).parent
 #: A piece of text: an escaped character, a reference to a variable, or any other character.
 _PIECE = re.compile(r"\\.|\$(?:\w+|\{[^{}]*\})|.", re.DOTALL)
 
 
 @dataclass(frozen=True)
+class _Document:
+    """A here-document."""
+
+    name: str
+    text: str
+    is_literal: bool  #: Whether its variables are left.
+
+
+@dataclass(frozen=True)
 class _Instruction:
     name: str
     rest: str
-    document: str | None = None  #: The text of a here-document.
-    is_literal: bool = False  #: Whether the document's variables are left.
+    documents: tuple[_Document, ...] = ()
 
 
 @dataclass
 class _Copied:
-    """A source of COPY or ADD: a name in the folder, or a text; the target is absolute."""
+    """A source of COPY or ADD.
+
+    Attributes:
+        source: its name.
+        target: an absolute path.
+        is_folder: whether the target is the folder that gets the source.
+        text: that of a here-document.
+        stage: the one that has the source; None for the folder of the build.
+        is_elsewhere: whether another image or host has the source, or an archive.
+        shown: the instruction, for notes.
+    """
 
     source: str
     target: PurePosixPath
-    is_folder: bool = False
+    is_folder: bool
     text: str | None = None
+    stage: _Stage | None = None
+    is_elsewhere: bool = False
+    shown: str = ""
+
+    def is_at(self, place: PurePosixPath) -> bool:
+        """Return whether the copy of the source, if it is a file, is at a path."""
+        name = PurePosixPath(self.source).name
+        return place.match(str(self.target / name if self.is_folder else self.target))
+
+    def may_be_folder(self) -> bool:
+        return "." not in PurePosixPath(self.source).name or self.is_unpacked()
+
+    def is_unpacked(self) -> bool:
+        return self.shown.startswith("ADD") and _UNPACKED.fullmatch(self.source) is not None
 
 
 @dataclass
@@ -55,6 +96,32 @@ class _Stage:
     commands: dict[str, list[str]] = field(default_factory=dict)
     work_folder: PurePosixPath = _HOME
     scripts: list[str] = field(default_factory=list)
+    has_own_cmd: bool = False
+
+    def next(self) -> _Stage:
+        """Return a stage that begins with this one."""
+        return _Stage(
+            {**self.environment},
+            [*self.copied],
+            {**self.commands},
+            self.work_folder,
+            [*self.scripts],
+        )
+
+
+@dataclass(frozen=True)
+class _Provided:
+    """What a stage has at a path: the text, its file, the scripts that may change it, and notes.
+
+    Attributes:
+        is_known: whether the text, or that there is none, is known from the files.
+    """
+
+    text: str | None = None
+    file: Path | None = None
+    scripts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    is_known: bool = True
 
 
 def read_dockerfile(path: Path) -> PlatformFiles:
@@ -69,21 +136,24 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     command = found or Command(())
     environment = {**stage.environment, **command.variables}
     place = PurePosixPath(config_place(found, environment, str(stage.work_folder)))
-    text, file = _copied_text(stage, place, path.parent)
-    if text is None and config_path(command.options, environment) is not None:
+    provided = _provided(stage, place, path.parent, iter(range(_MAX_LOOKUPS)))
+    text, file = provided.text, provided.file
+    is_named = config_path(command.options, environment) is not None
+    if text is None and is_named and provided.is_known:
         raise ConfigError(
             f"{path}: the image reads {place}, which no COPY provides; "
             f"it is {config_source(environment)}"
         )
-    notes = [] if text is not None else ["no config.properties is copied: the image below has one"]
+    if text is None and is_named:
+        raise ConfigError(f"{path}: {provided.notes[-1]}")
+    notes = [*provided.notes, *command.notes]
+    if text is None and provided.is_known:
+        notes.append("no config.properties is copied: the image below has one")
     notes += [
         f"RUN {shown} names {place.name}, and servetune runs nothing: if it changes the file, pass "
         "the config.properties of the image"
-        for shown in (
-            " ".join(script.split())[:80] for script in stage.scripts if place.name in script
-        )
+        for shown in (" ".join(script.split())[:80] for script in provided.scripts)
     ]
-    notes += command.notes
     return PlatformFiles(
         "docker",
         text or "",
@@ -105,7 +175,7 @@ def _last_stage(path: Path) -> _Stage:
         if name == "FROM":
             words = [word for word in rest.split() if not word.startswith("--")]
             # A stage may begin with an earlier one, by its name or its number.
-            stage = deepcopy(named.get(words[0].lower(), _Stage())) if words else _Stage()
+            stage = named.get(words[0].lower(), _Stage()).next() if words else _Stage()
             global_arguments = {**arguments} if not count else global_arguments
             arguments, names = {**global_arguments}, [str(count), *words[2:3]]
             named |= {given.lower(): stage for given in names}
@@ -121,31 +191,43 @@ def _last_stage(path: Path) -> _Stage:
             text = instruction.rest
             is_list = text.startswith("[")
             stage.commands[name] = json.loads(text) if is_list else ["/bin/sh", "-c", text]
+            stage.has_own_cmd |= name == "CMD"
+            if not stage.has_own_cmd:  # The one of the image below belongs to its ENTRYPOINT.
+                stage.commands.pop("CMD", None)
         elif name == "WORKDIR":
             stage.work_folder /= rest
         elif name == "RUN":
-            stage.scripts.append(f"{instruction.rest} {instruction.document or ''}")
+            texts = (document.text for document in instruction.documents)
+            stage.scripts.append(" ".join((instruction.rest, *texts)))
         elif name in ("COPY", "ADD"):
-            stage.copied += _copied(instruction, rest, variables, stage)
+            stage.copied += _copied(instruction, rest, variables, stage, named)
     return stage
 
 
 def _copied(
-    instruction: _Instruction, rest: str, variables: Mapping[str, str], stage: _Stage
+    instruction: _Instruction,
+    rest: str,
+    variables: Mapping[str, str],
+    stage: _Stage,
+    named: Mapping[str, _Stage],
 ) -> Iterator[_Copied]:
-    words = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
-    options = [word for word in words if word.startswith("--")]
-    words = [word for word in words if not word.startswith("--")]
-    if any(option.startswith("--from") for option in options):
-        return
-    target = stage.work_folder / words[-1]
-    if (text := instruction.document) is not None:
-        text = text if instruction.is_literal else expand(text, variables)
-        yield _Copied("", target, text=text.encode().decode("latin-1"))
-        return
-    is_folder = len(words) > 2 or words[-1].endswith("/") or words[-1] == "."
-    for word in words[:-1]:
-        yield _Copied(word, target, is_folder)
+    options = _OPTIONS.match(rest)
+    text = rest[options.end() :] if options else rest
+    *sources, last = json.loads(text) if text.startswith("[") else shlex.split(text)
+    target = PurePosixPath(posixpath.normpath(stage.work_folder / last))
+    is_folder = len(sources) > 1 or last.endswith("/") or last == "."
+    for document in instruction.documents:
+        text = document.text if document.is_literal else expand(document.text, variables)
+        yield _Copied(document.name, target, is_folder, text.encode().decode("latin-1"))
+    origin = find_option(rest.split(), "--from")
+    shown = f"{instruction.name} {' '.join(instruction.rest.split())}"[:80]
+    for source in sources[len(instruction.documents) :]:
+        copied = _Copied(source, target, is_folder, shown=shown)
+        if origin is not None:
+            copied.stage = named.get(origin.lower())
+        is_unread = origin is not None and copied.stage is None
+        copied.is_elsewhere = is_unread or "://" in source or copied.is_unpacked()
+        yield copied
 
 
 def _instructions(path: Path) -> Iterator[_Instruction]:
@@ -160,17 +242,21 @@ def _instructions(path: Path) -> Iterator[_Instruction]:
             line = f"{line.rstrip()[:-1]} {following}"
         name, *rest = line.split(None, 1)
         text = rest[0].strip() if rest else ""
-        document = _HEREDOC.search(text) if name.upper() in ("ADD", "COPY", "RUN") else None
-        if document is None:
-            yield _Instruction(name.upper(), text)
-            continue
-        body: list[str] = []
-        for inner in lines:
-            inner = inner.lstrip("\t") if document[1] else inner
-            if inner == document[3]:
-                break
-            body.append(f"{inner}\n")
-        yield _Instruction(name.upper(), text, "".join(body), bool(document[2]))
+        marks = map(_HEREDOC.fullmatch, _WORD.findall(text))
+        has_documents = name.upper() in ("ADD", "COPY", "RUN")
+        documents = [_document(mark, lines) for mark in marks if mark and has_documents]
+        yield _Instruction(name.upper(), text, tuple(documents))
+
+
+def _document(mark: re.Match[str], lines: Iterator[str]) -> _Document:
+    """Read the lines of a here-document."""
+    body: list[str] = []
+    for line in lines:
+        line = line.lstrip("\t") if mark[1] else line
+        if line == mark[3]:
+            break
+        body.append(f"{line}\n")
+    return _Document(mark[3], "".join(body), bool(mark[2]))
 
 
 def _expanded(text: str, variables: Mapping[str, str]) -> str:
@@ -198,25 +284,70 @@ def _variables(rest: str) -> dict[str, str]:
     return {name: text.replace("\\$", "$") for name, _, text in pairs}
 
 
-def _copied_text(
-    stage: _Stage, place: PurePosixPath, folder: Path
-) -> tuple[str | None, Path | None]:
-    """Return the text that is copied to a place, and its file; None without one."""
+def _provided(
+    stage: _Stage, place: PurePosixPath, folder: Path, lookups: Iterator[int]
+) -> _Provided:
+    """Return what a stage has at a path.
+
+    Args:
+        folder: that of the build.
+        lookups: one number for each stage that may be looked into.
+
+    Raises:
+        ConfigError: a file that is copied there does not exist, or there are too many stages.
+    """
+    if next(lookups, None) is None:
+        raise ConfigError(f"more than {_MAX_LOOKUPS} COPY --from may provide {place}")
+    scripts = tuple(script for script in stage.scripts if place.name in script)
+    notes: list[str] = []
     for copied in reversed(stage.copied):
-        target = copied.target
-        if copied.text is not None:
-            if target == place:
-                return copied.text, None
+        is_named = copied.is_at(place)
+        if copied.text is not None and is_named:
+            return _Provided(copied.text, None, scripts, tuple(notes))
+        if copied.text is not None or not place.is_relative_to(copied.target):
             continue
-        # As Docker does: the folder is the root of every source.
-        path = folder / posixpath.normpath(f"/{copied.source}").lstrip("/")
-        if path.is_dir() and place.is_relative_to(target):
-            candidate = path / place.relative_to(target)
+        found = _source(copied, place, folder, lookups)
+        if found.text is not None:
+            return replace(found, scripts=(*found.scripts, *scripts), notes=(*notes, *found.notes))
+        if is_named and not found.is_known:
+            note = (
+                f"{place} is from `{copied.shown}`, which servetune cannot read; pass the "
+                "config.properties of the image"
+            )
+            return _Provided(None, None, scripts, (*notes, note), is_known=False)
+        if not found.is_known and copied.may_be_folder():
+            notes.append(
+                f"`{copied.shown}` may provide {place}, and servetune cannot read it; if it does, "
+                "pass the config.properties of the image"
+            )
+    return _Provided(scripts=scripts, notes=tuple(notes))
+
+
+def _source(
+    copied: _Copied, place: PurePosixPath, folder: Path, lookups: Iterator[int]
+) -> _Provided:
+    """Return what a source of COPY has for a path."""
+    if copied.is_elsewhere:
+        return _Provided(is_known=False)
+    if copied.stage is not None:
+        source = PurePosixPath("/", copied.source)
+        if not copied.is_at(place):
+            source /= place.relative_to(copied.target)
+        found = _provided(copied.stage, source, folder, lookups)
+        return replace(found, is_known=found.text is not None)
+    # As Docker does: the folder is the root of every source.
+    pattern = posixpath.normpath(f"/{copied.source}").lstrip("/")
+    paths = matching_paths(folder, pattern)
+    for path in reversed(paths):
+        if is_folder(path):
+            is_below = place.is_relative_to(copied.target)
+            file = path / place.relative_to(copied.target) if is_below else path
         else:
-            candidate = path
-            target = target / path.name if copied.is_folder else target
-            if target != place:
-                continue
-        if is_file(candidate):
-            return read_bytes_as_text(candidate), candidate
-    return None, None
+            is_inside = copied.is_folder or len(paths) > 1
+            target = copied.target / path.name if is_inside else copied.target
+            file = path if target == place else folder
+        if is_file(file):
+            return _Provided(read_bytes_as_text(file), file)
+    if not paths and copied.is_at(place):
+        raise ConfigError(f"`{copied.shown}`: {folder / pattern} does not exist; copy it there")
+    return _Provided(is_known=bool(paths))

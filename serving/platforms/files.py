@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
+import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -31,6 +33,7 @@ _FACTORS = {
     **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
 }
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
+_WILDCARD = re.compile(r"[*?\[]")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
 
 
@@ -190,6 +193,41 @@ def is_file(path: Path) -> bool:
     """Return whether a deployment has a file."""
     _check(path)
     return path.is_file()
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a deployment has a folder."""
+    # A file in it, since the check accepts regular files only.
+    _check(path / ".servetune")
+    return path.is_dir()
+
+
+def matching_paths(folder: Path, pattern: str) -> list[Path]:
+    """Return the files and folders of a deployment that a shell's pattern matches, sorted.
+
+    Raises:
+        ConfigError: a folder cannot be read.
+    """
+    found = [folder]
+    for part in PurePosixPath(pattern).parts:
+        if _WILDCARD.search(part):
+            folders = [path for path in found if is_folder(path)]
+            found = [path / name for path in folders for name in fnmatch.filter(_names(path), part)]
+        else:
+            found = [path / part for path in found]
+    return [path for path in found if is_folder(path) or is_file(path)]
+
+
+def has_wildcard(pattern: str) -> bool:
+    """Return whether a shell takes a text as a pattern of paths."""
+    return _WILDCARD.search(pattern) is not None
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be read: {error.strerror}") from None
 
 
 def read_text(path: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.platforms.files import checking_paths
 from serving.platforms.reading import read_platform
 
 PROPERTIES = "job_queue_size=7\n"
@@ -543,3 +545,115 @@ def test_read_platform_names_the_file_in_each_error(
     with pytest.raises(ConfigError, match=sentence) as caught:
         read_platform(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"COPY *.properties {PLACE}\n",
+        "COPY *.properties /home/model-server/\n",
+        "COPY con?ig.[p]roperties /home/model-server/\n",
+        "COPY */../config.properties /home/model-server/\n",
+        'COPY --chown=model-server ["config.properties", "/home/model-server/"]\n',
+        'ADD --chown=a --chmod=644 ["config.properties", "./"]\n',
+        "COPY <<config.properties <<EOF /home/model-server/\njob_queue_size=7\n"
+        "config.properties\nb\nEOF\n",
+        'RUN bash -c "wc -c <<<hello"\nCOPY config.properties /home/model-server/\n',
+        "RUN echo $((1<<2)) 'a <<B'\nCOPY config.properties /home/model-server/\n",
+        "FROM x AS b\nCOPY config.properties /out/\nFROM a\n"
+        f"COPY --from=b /out/config.properties {PLACE}\n",
+        "FROM x AS b\nWORKDIR /out\nCOPY . conf\nFROM a\nCOPY --from=B /out/conf .\n",
+        "COPY --from=models pets.mar /home/model-server/model-store/\n"
+        "COPY config.properties /home/model-server/\n"
+        "COPY --from=models pets.mar /home/model-server/\nCOPY other /home/other\n",
+        "FROM a AS base\nCMD torchserve --ts-config /x.properties\nFROM base\n"
+        "COPY config.properties .\nENTRYPOINT torchserve --start\n",
+    ],
+)
+def test_read_dockerfile_reads_each_form_of_copy(folder: Path, text: str) -> None:
+    (folder / "Dockerfile").write_text(f"FROM a\n{text}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.notes == ()
+    assert platform.properties == PROPERTIES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"COPY --from=b /out/config.properties {PLACE}\n",
+        "COPY --from=other/image:1 /x/config.properties ./\n",
+        "COPY --from=b /out/*.properties ./\n",
+        "ADD https://example.com/config.properties .\n",
+    ],
+)
+def test_read_dockerfile_notes_a_file_from_elsewhere(folder: Path, text: str) -> None:
+    (folder / "Dockerfile").write_text(
+        f"FROM a AS b\nRUN make\nFROM a\nCOPY config.properties /home/model-server/\n{text}"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == ""
+    (note,) = platform.notes
+    assert note.startswith(f"{PLACE} is from `") and text.split()[1] in note
+    (folder / "Dockerfile").write_text(f"FROM a\n{text}CMD torchserve --ts-config {PLACE}\n")
+    with pytest.raises(ConfigError, match=f"{PLACE} is from `"):
+        read_platform(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY --from=b /out /home/model-server\n",
+        "ADD conf.tar.gz /home/model-server/\n",
+        "COPY conf /home/model-server/\n",
+    ],
+)
+def test_read_dockerfile_notes_a_folder_that_may_have_the_file(folder: Path, text: str) -> None:
+    (folder / "Dockerfile").write_text(f"FROM a\nCOPY config.properties .\n{text}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.notes[0].startswith(f"`{text.strip()}` may provide {PLACE}")
+
+
+@pytest.mark.parametrize("source", ["my.properties", "*.conf", "conf/config.properties"])
+def test_read_dockerfile_refuses_a_missing_source(folder: Path, source: str) -> None:
+    (folder / "Dockerfile").write_text(f"FROM a\nCOPY {source} {PLACE}\n")
+    with pytest.raises(ConfigError, match="does not exist; copy it there"):
+        read_platform(folder)
+
+
+def refuse_outside(root: Path) -> Callable[[Path], None]:
+    def check(path: Path) -> None:
+        if not path.resolve().is_relative_to(root):
+            raise PermissionError(f"{path} is outside")
+
+    return check
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY link /home/model-server\n",
+        "COPY link/*.properties /home/model-server/\n",
+        "COPY */config.properties /home/model-server/\n",
+        "COPY link* /home/model-server/\n",
+    ],
+)
+def test_read_dockerfile_checks_links_before_it_looks_behind_them(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, text: str, exists: bool
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "conf"
+    if exists:
+        outside.mkdir()
+        (outside / "config.properties").write_text("job_queue_size=9\n")
+    (folder / "link").symlink_to(outside)
+    (folder / "Dockerfile").write_text(f"FROM a\n{text}")
+    with checking_paths(refuse_outside(folder)), pytest.raises(PermissionError, match="outside"):
+        read_platform(folder / "Dockerfile")
+
+
+def test_read_dockerfile_refuses_stages_that_copy_from_each_other(tmp_path: Path) -> None:
+    stages = "".join(f"FROM {n}\nCOPY --from={n} /a /\nCOPY --from={n} /b /\n" for n in range(40))
+    (tmp_path / "Dockerfile").write_text(f"FROM a\n{stages}")
+    with pytest.raises(ConfigError, match="more than 1000 COPY --from"):
+        read_platform(tmp_path)
