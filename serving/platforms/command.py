@@ -47,6 +47,7 @@ class Command:
         options: the words after `torchserve`.
         variables: those that the command sets for it.
         folder: the one that it changes to first, as `cd` names it; empty without one.
+        before: the words of the commands that its script runs first.
         notes: what of the command is not known without running it, a sentence each.
     """
 
@@ -54,6 +55,7 @@ class Command:
     variables: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     notes: tuple[str, ...] = ()
+    before: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
 
 
 def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Command | None:
@@ -85,6 +87,7 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
 def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Command, bool]]:
     """Yield each start of TorchServe in a script, and whether it depends on a condition."""
     exported, variables, folder = dict[str, str](), dict(environment), ""
+    before: list[tuple[str, ...]] = []
     for raw, is_conditional in _simple_commands(script):
         command = expand_words(raw, variables)
         is_export = command[:1] == ["export"]
@@ -108,7 +111,9 @@ def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Comm
         }
         found = _simple_command(command, exported)
         if found is not None and not _OTHER_OPTIONS & {*found.options}:
-            yield replace(found, folder=folder), is_conditional
+            yield replace(found, folder=folder, before=tuple(before)), is_conditional
+        elif len(given) < len(command) and not is_export and command[0] not in _TESTS:
+            before.append(tuple(map(_shown, command)))
 
 
 def _known(command: Command) -> Command:
@@ -139,6 +144,7 @@ def _known(command: Command) -> Command:
             "depends on a condition, and servetune runs nothing"
             for what in left_out
         ),
+        command.before,
     )
 
 

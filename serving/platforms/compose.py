@@ -15,6 +15,7 @@ from serving.platforms.command import Command, expand, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
+    command_notes,
     config_path,
     config_place,
     config_source,
@@ -51,7 +52,8 @@ def read_compose(path: Path) -> PlatformFiles:
             continue
         environment |= parse_environment(read_text(path.parent / str(name)))
     environment |= _variables(service.get("environment"))
-    found = find_command(_words(service), environment)
+    words = _words(service)
+    found = find_command(words, environment)
     command = found or Command(())
     environment, options = {**environment, **command.variables}, command.options
     folder = str(service.get("working_dir") or PurePosixPath(DEFAULT_CONFIG).parent)
@@ -69,7 +71,7 @@ def read_compose(path: Path) -> PlatformFiles:
     if text is None and file is not None:
         text = read_bytes_as_text(file)
     notes = [] if text is not None else ["no config.properties is mounted: the image has its own"]
-    notes += command.notes
+    notes += command_notes(found, words, place)
     if unknown := [name for name, value in environment.items() if "${" in value]:
         notes.append(
             f"variables with a reference that {path.parent / '.env'} does not set, left as it is: "

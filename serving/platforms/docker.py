@@ -15,6 +15,7 @@ from serving.platforms.command import Command, expand, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
+    command_notes,
     config_path,
     config_place,
     config_source,
@@ -146,7 +147,7 @@ def read_dockerfile(path: Path) -> PlatformFiles:
         )
     if text is None and is_named:
         raise ConfigError(f"{path}: {provided.notes[-1]}")
-    notes = [*provided.notes, *command.notes]
+    notes = [*provided.notes, *command_notes(found, words, str(place))]
     if text is None and provided.is_known:
         notes.append("no config.properties is copied: the image below has one")
     notes += [

@@ -139,6 +139,35 @@ def config_place(command: Command | None, environment: Mapping[str, str], folder
     return posixpath.normpath(posixpath.join(folder, changed, name))
 
 
+def command_notes(command: Command | None, words: Sequence[str], place: str) -> list[str]:
+    """Return what is not known of how a container or unit starts TorchServe, a sentence each.
+
+    Args:
+        words: those that `command` was found in.
+        place: the path of the config.properties.
+    """
+    if command is None:
+        # The image pytorch/torchserve starts TorchServe for the word `serve`.
+        return (
+            []
+            if list(words) in ([], ["serve"])
+            else [
+                f"the command {words[0]} does not name torchserve: servetune does not know which "
+                "options and variables it sets, and whether it changes config.properties"
+            ]
+        )
+    name = PurePosixPath(place).name
+    changing = dict.fromkeys(w[0] for w in command.before if any(name in word for word in w))
+    return [
+        *command.notes,
+        *(
+            f"the command runs {first} on {name}, and servetune runs nothing: if it changes the "
+            "file, pass the changed config.properties"
+            for first in changing
+        ),
+    ]
+
+
 def config_source(environment: Mapping[str, str]) -> str:
     """Return what names the path of `config_path`, for an error message."""
     if environment.get("TS_CONFIG_FILE"):

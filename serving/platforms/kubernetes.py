@@ -16,6 +16,7 @@ from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
+    command_notes,
     config_path,
     config_place,
     config_source,
@@ -108,12 +109,13 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         kustomizations,
     )
     environment, secrets, notes = read_variables(container, maps)
-    found = _command(container, environment)
+    words = _words(container, environment)
+    found = find_command(words, environment)
     command = found or Command(())
     environment, options = {**environment, **command.variables}, command.options
     folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
     place = config_place(found, environment, folder)
-    notes += command.notes
+    notes += command_notes(found, words, place)
     properties = mounted_file(spec, container, maps, place)
     if properties is None and config_path(options, environment) is not None:
         raise ConfigError(
@@ -139,15 +141,15 @@ def _namespace(document: Mapping[str, Any]) -> str | None:
     return None if name is None else str(name)
 
 
-def _command(container: Mapping[str, Any], environment: Mapping[str, str]) -> Command | None:
+def _words(container: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    return find_command([expand_references(str(w), environment) for w in words], environment)
+    return [expand_references(str(word), environment) for word in words]
 
 
 def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
     def may_run_torchserve(container: Mapping[str, Any]) -> bool:
         is_named = "torchserve" in str(container.get("image", ""))
-        return is_named or _command(container, {}) is not None
+        return is_named or find_command(_words(container, {}), {}) is not None
 
     found = [c for c in containers if may_run_torchserve(c)] if len(containers) > 1 else containers
     container: Mapping[str, Any] = one(found, "containers that run torchserve", path)

@@ -13,6 +13,7 @@ from serving.limits import Limits
 from serving.platforms.command import expand_words, find_command
 from serving.platforms.files import (
     PlatformFiles,
+    command_notes,
     config_path,
     config_place,
     config_source,
@@ -54,7 +55,7 @@ def read_systemd(path: Path) -> PlatformFiles:
     environment, options = {**environment, **command.variables}, command.options
     folder = (entries.get("WorkingDirectory") or ["/"])[-1].removeprefix("-")
     place = config_place(command, environment, folder)
-    file, notes = _find(place, path), list(command.notes)
+    file, notes = _find(place, path), command_notes(command, [], place)
     if file is None and config_path(options, environment) is None:
         notes.append(
             f"the unit names no config.properties: TorchServe reads {place}, which exists neither "

@@ -8,6 +8,7 @@ import pytest
 
 from serving.errors import ConfigError
 from serving.platforms.command import Command, find_command
+from serving.platforms.files import command_notes
 from serving.platforms.reading import read_platform
 
 PROPERTIES = "load_models=pets.mar\njob_queue_size=7\n"
@@ -187,3 +188,59 @@ def test_effective_properties_have_the_models_of_the_command(tmp_path: Path) -> 
     platform = read_platform(tmp_path)
     assert platform is not None and platform.properties == PROPERTIES
     assert platform.effective_properties == "load_models=a=b.mar,c.mar\njob_queue_size=7\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "named"),
+    [
+        ("sed -i s/7/70/ /c.properties && torchserve --ts-config /c.properties", "sed"),
+        ("echo a=b >> /c.properties; torchserve --ts-config /c.properties", "echo"),
+        ("cd /; cat <<E >c.properties\na=b\nE\ntorchserve --ts-config c.properties", "cat"),
+        (
+            "if a; then envsubst </x >/c.properties; fi; torchserve --ts-config /c.properties",
+            "envsubst",
+        ),
+        ("C=/c.properties; [ -f $C ] && torchserve --ts-config $C; rm $C", None),
+        ("export C=/c.properties; mkdir x; torchserve --ts-config $C", None),
+    ],
+)
+def test_command_notes_name_what_may_change_the_file(script: str, named: str | None) -> None:
+    words = ["sh", "-c", script]
+    notes = command_notes(find_command(words, {}), words, "/c.properties")
+    assert [note.split()[3][:4] for note in notes] == ([named[:4]] if named else [])
+
+
+@pytest.mark.parametrize(
+    ("words", "is_noted"),
+    [
+        ([], False),
+        (["serve"], False),
+        (["torchserve"], False),
+        (["/start.sh"], True),
+        (["/start.sh", "serve"], True),
+        (["sh", "/start.sh"], True),
+        (["python", "app.py"], True),
+    ],
+)
+def test_command_notes_name_a_command_without_torchserve(words: list[str], is_noted: bool) -> None:
+    notes = command_notes(find_command(words, {}), words, "/c.properties")
+    assert [note.startswith(f"the command {words[0]} does not name") for note in notes] == (
+        [True] if is_noted else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: {ts: {image: torchserve, entrypoint: /start.sh}}"),
+        ("Dockerfile", 'FROM torchserve\nENTRYPOINT ["/start.sh"]\n'),
+        ("pod.yaml", "kind: Pod\nspec: {containers: [{command: [/start.sh]}]}"),
+    ],
+)
+def test_read_platform_notes_a_command_without_torchserve(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    platform = read_platform(tmp_path)
+    assert platform is not None
+    assert any(note.startswith("the command /start.sh does not name") for note in platform.notes)
