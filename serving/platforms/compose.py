@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from serving.environment import parse_environment
+from serving.environment import is_secret
 from serving.errors import ConfigError
 from serving.limits import Limits
-from serving.platforms.command import Command, expand, find_command
+from serving.platforms.command import Command, find_command
+from serving.platforms.dotenv import fill_in, parse_dotenv
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
@@ -39,37 +40,41 @@ def read_compose(path: Path) -> PlatformFiles:
     Raises:
         ConfigError: there is not exactly one, or a file that it needs is missing.
     """
-    document, sources = _read_with_override(path)
+    variables = {"PWD": str(path.parent)}
+    if is_file(env := path.parent / ".env"):
+        variables |= _without_none(_read_dotenv(env, variables))
+    document, sources = _read_with_override(path, variables)
     services = [s for s in (document.get("services") or {}).values() if isinstance(s, dict)]
     if len(services) > 1:
         services = [service for service in services if _runs_torchserve(service)]
     service = one(services, "services that run torchserve", path)
-    environment: dict[str, str] = {}
-    for file in _as_list(service.get("env_file")):
-        name = file.get("path") if isinstance(file, dict) else file
-        is_optional = isinstance(file, dict) and file.get("required") is False
-        if is_optional and not is_file(path.parent / str(name)):
-            continue
-        environment |= parse_environment(read_text(path.parent / str(name)))
-    environment |= _variables(service.get("environment"))
+    given: dict[str, str | None] = {}
+    for entry in _as_list(service.get("env_file")):
+        options = entry if isinstance(entry, dict) else {"path": entry}
+        file = path.parent / str(options.get("path"))
+        if options.get("required") is not False or is_file(file):
+            given |= _read_dotenv(file, variables, options.get("format") == "raw")
+    given |= _variables(service.get("environment"))
+    passed = [name for name, text in given.items() if text is None and name not in variables]
+    environment = _without_none({n: variables.get(n) if t is None else t for n, t in given.items()})
     words = _words(service)
     found = find_command(words, environment)
     command = found or Command(())
-    environment, options = {**environment, **command.variables}, command.options
+    environment, arguments = {**environment, **command.variables}, command.options
     folder = str(service.get("working_dir") or PurePosixPath(DEFAULT_CONFIG).parent)
     place = config_place(found, environment, folder)
-    file = _mounted(service, place, path.parent)
+    mounted = _mounted(service, place, path.parent)
     configured = _configured(service, document.get("configs") or {}, place)
     text = None if isinstance(configured, Path) else configured
     if isinstance(configured, Path):
-        file = path.parent / configured
-    if file is None and text is None and config_path(options, environment) is not None:
+        mounted = path.parent / configured
+    if mounted is None and text is None and config_path(arguments, environment) is not None:
         raise ConfigError(
             f"{path}: the service reads {place}, which no volume provides; "
             f"it is {config_source(environment)}"
         )
-    if text is None and file is not None:
-        text = read_bytes_as_text(file)
+    if text is None and mounted is not None:
+        text = read_bytes_as_text(mounted)
     notes = [] if text is not None else ["no config.properties is mounted: the image has its own"]
     notes += command_notes(found, words, place)
     if unknown := [name for name, value in environment.items() if "${" in value]:
@@ -77,22 +82,42 @@ def read_compose(path: Path) -> PlatformFiles:
             f"variables with a reference that {path.parent / '.env'} does not set, left as it is: "
             f"{', '.join(sorted(unknown))}"
         )
+    secrets = [name for name in passed if is_secret(name, "")]
+    if others := sorted({*passed} - {*secrets}):
+        notes.append(
+            "variables from the shell that starts Compose, whose values are not in these files: "
+            f"{', '.join(others)}"
+        )
     return PlatformFiles(
         "compose",
         text or "",
         environment,
-        options,
+        arguments,
         _limits(service),
-        sources=(*sources, file) if file else sources,
-        notes=tuple(notes),
+        tuple(secrets),
+        (*sources, mounted) if mounted else sources,
+        tuple(notes),
     )
 
 
-def _read_with_override(path: Path) -> tuple[dict[str, Any], tuple[Path, ...]]:
+def _read_dotenv(
+    path: Path, variables: Mapping[str, str], is_raw: bool = False
+) -> dict[str, str | None]:
+    text = read_text(path)
+    try:
+        return parse_dotenv(text, variables, is_raw)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _without_none(variables: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: text for name, text in variables.items() if text is not None}
+
+
+def _read_with_override(
+    path: Path, variables: Mapping[str, str]
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """Return a compose file with its references filled in, and the override that Compose adds."""
-    variables = {"PWD": str(path.parent)}
-    if is_file(env := path.parent / ".env"):
-        variables |= parse_environment(read_text(env))
     override = path.with_name(f"{path.stem}.override{path.suffix}")
     paths = [path, override] if is_file(override) else [path]
     document: dict[str, Any] = {}
@@ -107,9 +132,7 @@ def _filled_in(value: Any, variables: Mapping[str, str]) -> Any:
         return {key: _filled_in(entry, variables) for key, entry in value.items()}
     if isinstance(value, list):
         return [_filled_in(entry, variables) for entry in value]
-    if not isinstance(value, str):
-        return value
-    return "$".join(expand(part, variables) for part in value.split("$$"))
+    return fill_in(value, variables) if isinstance(value, str) else value
 
 
 def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -162,11 +185,12 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _variables(value: Any) -> dict[str, str]:
+def _variables(value: Any) -> dict[str, str | None]:
+    """Return variables by name; None for the value of one that Compose passes on."""
     if isinstance(value, list):
         pairs = [str(entry).partition("=") for entry in value]
-        return {name: text for name, equals, text in pairs if equals}
-    return {str(k): "" if v is None else str(v) for k, v in (value or {}).items()}
+        return {name: text if equals else None for name, equals, text in pairs}
+    return {str(k): None if v is None else str(v) for k, v in (value or {}).items()}
 
 
 def _mounted(service: Mapping[str, Any], place: str, folder: Path) -> Path | None:

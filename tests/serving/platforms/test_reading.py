@@ -657,3 +657,38 @@ def test_read_dockerfile_refuses_stages_that_copy_from_each_other(tmp_path: Path
     (tmp_path / "Dockerfile").write_text(f"FROM a\n{stages}")
     with pytest.raises(ConfigError, match="more than 1000 COPY --from"):
         read_platform(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("service", "environment", "secrets", "note"),
+    [
+        ("environment: [HF_TOKEN, A=1]", {"A": "1"}, ("HF_TOKEN",), ""),
+        ("environment: {HF_TOKEN: , A: 1, B: ''}", {"A": "1", "B": ""}, ("HF_TOKEN",), ""),
+        ("env_file: ts.env", {"A": "4", "B": "4"}, ("HF_TOKEN",), ""),
+        ("environment: [N, A=1]", {"N": "2", "A": "1"}, (), ""),
+        ("environment: [OMP_NUM_THREADS, CORES]", {}, (), "CORES, OMP_NUM_THREADS"),
+    ],
+)
+def test_read_compose_reads_variables_from_the_shell(
+    folder: Path,
+    service: str,
+    environment: dict[str, str],
+    secrets: tuple[str, ...],
+    note: str,
+) -> None:
+    (folder / ".env").write_text("N=2 # two\nOTHER\n")
+    (folder / "ts.env").write_text("A=4 # one per core\nHF_TOKEN\nB=${A}\n")
+    (folder / "compose.yaml").write_text(f"{IMAGE}    {service}\n{VOLUME}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == environment
+    assert platform.secrets == secrets
+    assert [text.rpartition("these files: ")[2] for text in platform.notes] == [note] * bool(note)
+
+
+@pytest.mark.parametrize("name", ["ts.env", ".env"])
+def test_read_compose_names_the_environment_file_in_errors(folder: Path, name: str) -> None:
+    (folder / "ts.env").write_text("A=1\n")
+    (folder / name).write_text("A=1\na b\n")
+    (folder / "compose.yaml").write_text(f"{IMAGE}    env_file: ts.env\n{VOLUME}")
+    with pytest.raises(ConfigError, match=rf"{name}: line 2 of the environment file"):
+        read_platform(folder)
