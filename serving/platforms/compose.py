@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,17 +45,17 @@ def read_compose(path: Path) -> PlatformFiles:
     variables = {"PWD": str(path.parent)}
     if is_file(env := path.parent / ".env"):
         variables |= _without_none(_read_dotenv(env, variables))
-    document, sources = _read_with_override(path, variables)
+    loader = _Loader(variables)
+    document = loader.load(path)
     services = [s for s in (document.get("services") or {}).values() if isinstance(s, dict)]
     if len(services) > 1:
         services = [service for service in services if _runs_torchserve(service)]
     service = one(services, "services that run torchserve", path)
     given: dict[str, str | None] = {}
-    for entry in _as_list(service.get("env_file")):
-        options = entry if isinstance(entry, dict) else {"path": entry}
-        file = path.parent / str(options.get("path"))
-        if options.get("required") is not False or is_file(file):
-            given |= _read_dotenv(file, variables, options.get("format") == "raw")
+    for entry in service.get("env_file") or ():
+        file = Path(entry["path"])
+        if entry.get("required") is not False or is_file(file):
+            given |= _read_dotenv(file, variables, entry.get("format") == "raw")
     given |= _variables(service.get("environment"))
     passed = [name for name, text in given.items() if text is None and name not in variables]
     environment = _without_none({n: variables.get(n) if t is None else t for n, t in given.items()})
@@ -63,11 +65,11 @@ def read_compose(path: Path) -> PlatformFiles:
     environment, arguments = {**environment, **command.variables}, command.options
     folder = str(service.get("working_dir") or PurePosixPath(DEFAULT_CONFIG).parent)
     place = config_place(found, environment, folder)
-    mounted = _mounted(service, place, path.parent)
+    mounted = _mounted(service, place)
     configured = _configured(service, document.get("configs") or {}, place)
     text = None if isinstance(configured, Path) else configured
     if isinstance(configured, Path):
-        mounted = path.parent / configured
+        mounted = configured
     if mounted is None and text is None and config_path(arguments, environment) is not None:
         raise ConfigError(
             f"{path}: the service reads {place}, which no volume provides; "
@@ -95,7 +97,7 @@ def read_compose(path: Path) -> PlatformFiles:
         arguments,
         _limits(service),
         tuple(secrets),
-        (*sources, mounted) if mounted else sources,
+        (*loader.documents, *([mounted] if mounted else [])),
         tuple(notes),
     )
 
@@ -114,17 +116,88 @@ def _without_none(variables: Mapping[str, str | None]) -> dict[str, str]:
     return {name: text for name, text in variables.items() if text is not None}
 
 
-def _read_with_override(
-    path: Path, variables: Mapping[str, str]
-) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """Return a compose file with its references filled in, and the override that Compose adds."""
-    override = path.with_name(f"{path.stem}.override{path.suffix}")
-    paths = [path, override] if is_file(override) else [path]
-    document: dict[str, Any] = {}
-    for file in paths:
-        (found, *_) = read_documents(file) or [{}]
-        document = _merged(document, _filled_in(found, variables))
-    return document, tuple(paths)
+@dataclass
+class _Loader:
+    """Reads compose files with those that they include and extend.
+
+    Attributes:
+        variables: those that the files refer to.
+        documents: the files that were read, by path.
+    """
+
+    variables: Mapping[str, str]
+    documents: dict[Path, dict[str, Any]] = field(default_factory=dict)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Return a file and the override that Compose adds, merged."""
+        override = path.with_name(f"{path.stem}.override{path.suffix}")
+        found = self._load(path)
+        return _merged(found, self._load(override)) if is_file(override) else found
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        document = self._document(path)
+        services = document.get("services") or {}
+        extended = {
+            name: self._extended(service, services, path)
+            for name, service in services.items()
+            if isinstance(service, dict)
+        }
+        included: dict[str, Any] = {}
+        for entry in _as_list(document.get("include")):
+            for name in _as_list(entry.get("path") if isinstance(entry, dict) else entry):
+                if (file := _located(path.parent, name)) not in self.documents:
+                    included = _merged(included, self._load(file))
+        return _merged(included, {**document, "services": extended})
+
+    def _document(self, path: Path) -> dict[str, Any]:
+        if path in self.documents:
+            return self.documents[path]
+        (found, *_) = read_documents(path) or [{}]
+        document: dict[str, Any] = _filled_in(found, self.variables)
+        for kind in ("services", "configs"):
+            for entry in (document.get(kind) or {}).values():
+                if isinstance(entry, dict):
+                    _locate(entry, path.parent)
+        self.documents[path] = document
+        return document
+
+    def _extended(
+        self, service: dict[str, Any], services: Mapping[str, Any], path: Path
+    ) -> dict[str, Any]:
+        """Return a service merged with the one that it extends."""
+        if (given := service.get("extends")) is None:
+            return service
+        given = given if isinstance(given, dict) else {"service": given}
+        if file := given.get("file"):
+            path = _located(path.parent, file)
+            services = self._document(path).get("services") or {}
+        if (name := str(given.get("service"))) not in services:
+            raise ConfigError(f"{path} has no service {name}, which another one extends")
+        base = self._extended(services[name], services, path)
+        return _merged(base, {key: value for key, value in service.items() if key != "extends"})
+
+
+def _located(folder: Path, name: object) -> Path:
+    return Path(os.path.normpath(folder / str(name)))
+
+
+def _locate(entry: dict[str, Any], folder: Path) -> None:
+    """Let the paths in a service or config start in the folder of its file."""
+    if "file" in entry:
+        entry["file"] = str(_located(folder, entry["file"]))
+    files = _as_list(entry.get("env_file"))
+    files = [file if isinstance(file, dict) else {"path": file} for file in files]
+    entry["env_file"] = [{**file, "path": _located(folder, file.get("path"))} for file in files]
+    volumes = []
+    for volume in entry.get("volumes") or ():
+        if not isinstance(volume, dict):
+            source, _, rest = str(volume).partition(":")
+            kind = "bind" if source.startswith((".", "/", "~")) else "volume"
+            volume = {"type": kind, "source": source, "target": rest.partition(":")[0]}
+        if volume.get("type") == "bind":
+            volume = {**volume, "source": _located(folder, volume.get("source"))}
+        volumes.append(volume)
+    entry["volumes"] = volumes
 
 
 def _filled_in(value: Any, variables: Mapping[str, str]) -> Any:
@@ -193,18 +266,14 @@ def _variables(value: Any) -> dict[str, str | None]:
     return {str(k): None if v is None else str(v) for k, v in (value or {}).items()}
 
 
-def _mounted(service: Mapping[str, Any], place: str, folder: Path) -> Path | None:
+def _mounted(service: Mapping[str, Any], place: str) -> Path | None:
     """Return the file at a place in the container: of several volumes, that of the longest path."""
     found: dict[int, Path] = {}
     for volume in service.get("volumes") or ():
-        if isinstance(volume, dict):
-            source, target = str(volume.get("source", "")), str(volume.get("target", ""))
-        else:
-            source, _, rest = str(volume).partition(":")
-            target = rest.partition(":")[0]
-        path = PurePosixPath(target)
-        if PurePosixPath(place).is_relative_to(path):
-            file = folder / source / PurePosixPath(place).relative_to(path)
+        path = PurePosixPath(str(volume.get("target", "")))
+        # Docker copies the image's files to a new volume that has a name.
+        if volume.get("type") == "bind" and PurePosixPath(place).is_relative_to(path):
+            file = Path(volume["source"]) / PurePosixPath(place).relative_to(path)
             found.setdefault(len(path.parts), file)
     return found[max(found)] if found else None
 

@@ -692,3 +692,66 @@ def test_read_compose_names_the_environment_file_in_errors(folder: Path, name: s
     (folder / "compose.yaml").write_text(f"{IMAGE}    env_file: ts.env\n{VOLUME}")
     with pytest.raises(ConfigError, match=rf"{name}: line 2 of the environment file"):
         read_platform(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services:\n  ts:\n    extends: {file: parts/common.yaml, service: base}\n"
+        "    image: pytorch/torchserve\n",
+        "services:\n  db: {image: db}\n  base:\n    extends: {file: parts/common.yaml, service: "
+        "base}\n    image: x\n  ts:\n    extends: base\n    image: pytorch/torchserve\n",
+        "include: [parts/all.yaml]\nservices: {db: {image: db}}\n",
+        "include: [{path: [parts/all.yaml, parts/all.yaml]}]\n",
+    ],
+    ids=["file", "chain", "include", "include twice"],
+)
+def test_read_compose_reads_services_of_other_files(folder: Path, text: str) -> None:
+    parts = folder / "parts"
+    parts.mkdir()
+    (parts / "common.yaml").write_text(
+        "services: {base: {env_file: ts.env, mem_limit: 2g, environment: {A: 1}, "
+        f"volumes: ['./x:{PLACE}']}}}}\n"
+    )
+    (parts / "ts.env").write_text("OMP_NUM_THREADS=3\n")
+    (parts / "x").write_text(PROPERTIES)
+    (parts / "all.yaml").write_text(
+        "include: [../compose.yaml, all.yaml]\nservices:\n  ts:\n    image: pytorch/torchserve\n"
+        "    extends: {file: ./common.yaml, service: base}\n"
+    )
+    (folder / "compose.yaml").write_text(text)
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.environment == {"OMP_NUM_THREADS": "3", "A": "1"}
+    assert platform.limits == Limits(None, 2 << 30) and platform.notes == ()
+    assert {parts / "x", folder / "compose.yaml"} <= {*platform.sources}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "services: {ts: {image: torchserve, extends: none}}",
+            "has no service none, which another",
+        ),
+        ("services: {ts: {extends: {file: no.yaml, service: a}}}", "no.yaml cannot be read"),
+        ("services: {ts: {extends: ts}}", "unexpected form"),
+        ("include: no.yaml", "no.yaml cannot be read"),
+    ],
+)
+def test_read_compose_refuses_missing_services(folder: Path, text: str, sentence: str) -> None:
+    (folder / "compose.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        read_platform(folder)
+
+
+@pytest.mark.parametrize(
+    "volume", ["conf:/home/model-server", "{type: volume, source: c, target: /home/model-server}"]
+)
+def test_read_compose_looks_through_named_volumes(folder: Path, volume: str) -> None:
+    (folder / "compose.yaml").write_text(f"{IMAGE}    volumes: [{volume!r}]\n".replace("'{", "{"))
+    text = (folder / "compose.yaml").read_text().replace("}'", "}")
+    (folder / "compose.yaml").write_text(text)
+    platform = read_platform(folder)
+    assert platform is not None
+    assert platform.notes == ("no config.properties is mounted: the image has its own",)
