@@ -14,14 +14,15 @@ from serving.environment import is_secret
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.command import Command, find_command
+from serving.platforms.docker import Provided, Stage, copied_file, read_stage
 from serving.platforms.dotenv import fill_in, parse_dotenv
 from serving.platforms.files import (
-    DEFAULT_CONFIG,
     PlatformFiles,
     command_notes,
     config_path,
     config_place,
     config_source,
+    count_cpus,
     is_file,
     one,
     parse_quantity,
@@ -47,10 +48,8 @@ def read_compose(path: Path) -> PlatformFiles:
         variables |= _without_none(_read_dotenv(env, variables))
     loader = _Loader(variables)
     document = loader.load(path)
-    services = [s for s in (document.get("services") or {}).values() if isinstance(s, dict)]
-    if len(services) > 1:
-        services = [service for service in services if _runs_torchserve(service)]
-    service = one(services, "services that run torchserve", path)
+    service = _service(document, variables, path)
+    built = _Build.read(service)
     given: dict[str, str | None] = {}
     for entry in service.get("env_file") or ():
         file = Path(entry["path"])
@@ -58,27 +57,35 @@ def read_compose(path: Path) -> PlatformFiles:
             given |= _read_dotenv(file, variables, entry.get("format") == "raw")
     given |= _variables(service.get("environment"))
     passed = [name for name, text in given.items() if text is None and name not in variables]
-    environment = _without_none({n: variables.get(n) if t is None else t for n, t in given.items()})
-    words = _words(service)
+    given = {name: variables.get(name) if text is None else text for name, text in given.items()}
+    environment = {**built.stage.environment, **_without_none(given)}
+    words = _words(service, built.stage)
     found = find_command(words, environment)
     command = found or Command(())
     environment, arguments = {**environment, **command.variables}, command.options
-    folder = str(service.get("working_dir") or PurePosixPath(DEFAULT_CONFIG).parent)
+    folder = posixpath.join(built.stage.work_folder, str(service.get("working_dir") or ""))
     place = config_place(found, environment, folder)
     mounted = _mounted(service, place)
     configured = _configured(service, document.get("configs") or {}, place)
     text = None if isinstance(configured, Path) else configured
     if isinstance(configured, Path):
         mounted = configured
-    if mounted is None and text is None and config_path(arguments, environment) is not None:
-        raise ConfigError(
-            f"{path}: the service reads {place}, which no volume provides; "
+    notes = [*built.notes, *command_notes(found, words, place)]
+    copied = Provided()
+    if text is None and mounted is None and built.folder is not None:
+        copied = copied_file(built.stage, PurePosixPath(place), built.folder)
+        text, mounted = copied.text, copied.file
+        notes += copied.notes
+    elif text is None and mounted is not None:
+        text = read_bytes_as_text(mounted)
+    if text is None and config_path(arguments, environment) is not None:
+        problem = (
+            f"the service reads {place}, which no volume provides; "
             f"it is {config_source(environment)}"
         )
-    if text is None and mounted is not None:
-        text = read_bytes_as_text(mounted)
-    notes = [] if text is not None else ["no config.properties is mounted: the image has its own"]
-    notes += command_notes(found, words, place)
+        raise ConfigError(f"{path}: {problem if copied.is_known else copied.notes[0]}")
+    if text is None and copied.is_known:
+        notes.append("no config.properties is mounted: the image has its own")
     if unknown := [name for name, value in environment.items() if "${" in value]:
         notes.append(
             f"variables with a reference that {path.parent / '.env'} does not set, left as it is: "
@@ -97,7 +104,7 @@ def read_compose(path: Path) -> PlatformFiles:
         arguments,
         _limits(service),
         tuple(secrets),
-        (*loader.documents, *([mounted] if mounted else [])),
+        (*loader.documents, *(file for file in (built.file, mounted) if file)),
         tuple(notes),
     )
 
@@ -198,6 +205,11 @@ def _locate(entry: dict[str, Any], folder: Path) -> None:
             volume = {**volume, "source": _located(folder, volume.get("source"))}
         volumes.append(volume)
     entry["volumes"] = volumes
+    if build := entry.get("build"):
+        build = build if isinstance(build, dict) else {"context": build}
+        context = str(build.get("context") or ".")
+        is_remote = "://" in context or context.startswith("git@")
+        entry["build"] = {**build, "context": context if is_remote else _located(folder, context)}
 
 
 def _filled_in(value: Any, variables: Mapping[str, str]) -> Any:
@@ -241,17 +253,76 @@ def _configured(
     return None
 
 
-def _runs_torchserve(service: Mapping[str, Any]) -> bool:
-    is_named = "torchserve" in str(service.get("image", ""))
-    return is_named or find_command(_words(service), {}) is not None
+@dataclass
+class _Build:
+    """The image of a service, as far as a Dockerfile describes it.
+
+    Attributes:
+        folder: that of the build; None if the image is not built.
+        file: the Dockerfile; None without one.
+    """
+
+    stage: Stage = field(default_factory=Stage)
+    folder: Path | None = None
+    file: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, service: Mapping[str, Any]) -> _Build:
+        build = service.get("build") or {}
+        if not (folder := build.get("context")):
+            return cls()
+        file = None
+        if not isinstance(folder, Path):
+            return cls(notes=(f"the image is built from {folder}, which servetune does not read",))
+        if (text := build.get("dockerfile_inline")) is None:
+            file = folder / str(build.get("dockerfile") or "Dockerfile")
+            if not is_file(file):
+                return cls(notes=(f"the image is built from {file}, which does not exist",))
+            text = read_text(file)
+        arguments = _without_none(_variables(build.get("args")))
+        stage = read_stage(str(text), arguments, str(build.get("target") or ""))
+        return cls(stage, folder, file)
 
 
-def _words(service: Mapping[str, Any]) -> list[str]:
-    words: list[str] = []
-    for key in ("entrypoint", "command"):
-        value = service.get(key) or []
-        words += shlex.split(value) if isinstance(value, str) else [str(word) for word in value]
-    return words
+def _service(
+    document: Mapping[str, Any], variables: Mapping[str, str], path: Path
+) -> Mapping[str, Any]:
+    """Return the service that runs TorchServe: of several, the one that is started by default.
+
+    Raises:
+        ConfigError: there is not exactly one.
+    """
+    services = [s for s in (document.get("services") or {}).values() if isinstance(s, dict)]
+    if len(services) > 1:
+        services = [service for service in services if _may_run_torchserve(service)]
+    active = {*variables.get("COMPOSE_PROFILES", "").split(",")}
+    started = [
+        service
+        for service in services
+        if not service.get("profiles") or "*" in active or active & {*service["profiles"]}
+    ]
+    service: Mapping[str, Any] = one(started or services, "services that run torchserve", path)
+    return service
+
+
+def _may_run_torchserve(service: Mapping[str, Any]) -> bool:
+    stage = _Build.read(service).stage
+    if "torchserve" in str(service.get("image", "")) or stage.may_run_torchserve():
+        return True
+    return find_command(_words(service, stage), stage.environment) is not None
+
+
+def _words(service: Mapping[str, Any], stage: Stage) -> list[str]:
+    """Return the command of a service, which may have that of its image."""
+    entrypoint, command = (
+        shlex.split(value) if isinstance(value, str) else value and [str(word) for word in value]
+        for value in (service.get("entrypoint"), service.get("command"))
+    )
+    if entrypoint is None:
+        entrypoint = stage.commands.get("ENTRYPOINT", [])
+        command = stage.commands.get("CMD", []) if command is None else command
+    return [*entrypoint, *(command or ())]
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -282,8 +353,11 @@ def _limits(service: Mapping[str, Any]) -> Limits:
     deploy = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
     cpus = deploy.get("cpus", service.get("cpus"))
     memory = deploy.get("memory", service.get("mem_limit"))
+    given = [float(cpus)] if cpus is not None else []
+    if cpuset := service.get("cpuset"):
+        given.append(float(count_cpus(str(cpuset))))
     return Limits(
-        float(cpus) if cpus is not None else None,
+        min(given, default=None),
         _memory_bytes(memory) if memory is not None else None,
     )
 

@@ -74,7 +74,7 @@ class _Copied:
     target: PurePosixPath
     is_folder: bool
     text: str | None = None
-    stage: _Stage | None = None
+    stage: Stage | None = None
     is_elsewhere: bool = False
     shown: str = ""
 
@@ -91,7 +91,17 @@ class _Copied:
 
 
 @dataclass
-class _Stage:
+class Stage:
+    """What the instructions of a stage give to its image.
+
+    Attributes:
+        base: the name of the image that it begins with.
+        commands: the words of ENTRYPOINT and CMD.
+        scripts: those of RUN.
+        has_own_cmd: whether CMD is not that of the stage before it.
+    """
+
+    base: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     copied: list[_Copied] = field(default_factory=list)
     commands: dict[str, list[str]] = field(default_factory=dict)
@@ -99,9 +109,19 @@ class _Stage:
     scripts: list[str] = field(default_factory=list)
     has_own_cmd: bool = False
 
-    def next(self) -> _Stage:
+    def words(self) -> list[str]:
+        """Return the words of the command that a container runs."""
+        return [*self.commands.get("ENTRYPOINT", ()), *self.commands.get("CMD", ())]
+
+    def may_run_torchserve(self) -> bool:
+        """Return whether the command or the name of the image has torchserve."""
+        found = find_command(self.words(), self.environment)
+        return found is not None or "torchserve" in self.base
+
+    def next(self) -> Stage:
         """Return a stage that begins with this one."""
-        return _Stage(
+        return Stage(
+            self.base,
             {**self.environment},
             [*self.copied],
             {**self.commands},
@@ -111,7 +131,7 @@ class _Stage:
 
 
 @dataclass(frozen=True)
-class _Provided:
+class Provided:
     """What a stage has at a path: the text, its file, the scripts that may change it, and notes.
 
     Attributes:
@@ -131,13 +151,13 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     Raises:
         ConfigError: a file that it copies is missing.
     """
-    stage = _last_stage(path)
-    words = [*stage.commands.get("ENTRYPOINT", ()), *stage.commands.get("CMD", ())]
+    stage = read_stage(read_text(path))
+    words = stage.words()
     found = find_command(words, stage.environment)
     command = found or Command(())
     environment = {**stage.environment, **command.variables}
     place = PurePosixPath(config_place(found, environment, str(stage.work_folder)))
-    provided = _provided(stage, place, path.parent, iter(range(_MAX_LOOKUPS)))
+    provided = copied_file(stage, place, path.parent)
     text, file = provided.text, provided.file
     is_named = config_path(command.options, environment) is not None
     if text is None and is_named and provided.is_known:
@@ -146,15 +166,10 @@ def read_dockerfile(path: Path) -> PlatformFiles:
             f"it is {config_source(environment)}"
         )
     if text is None and is_named:
-        raise ConfigError(f"{path}: {provided.notes[-1]}")
+        raise ConfigError(f"{path}: {provided.notes[0]}")
     notes = [*provided.notes, *command_notes(found, words, str(place))]
     if text is None and provided.is_known:
         notes.append("no config.properties is copied: the image below has one")
-    notes += [
-        f"RUN {shown} names {place.name}, and servetune runs nothing: if it changes the file, pass "
-        "the config.properties of the image"
-        for shown in (" ".join(script.split())[:80] for script in provided.scripts)
-    ]
     return PlatformFiles(
         "docker",
         text or "",
@@ -165,18 +180,27 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     )
 
 
-def _last_stage(path: Path) -> _Stage:
-    stage, named, arguments = _Stage(), dict[str, _Stage](), dict[str, str]()
+def read_stage(text: str, given: Mapping[str, str] | None = None, target: str = "") -> Stage:
+    """Return a stage of a Dockerfile.
+
+    Args:
+        text: that of the Dockerfile.
+        given: the values of build arguments.
+        target: the name or number of the stage; empty for the last one.
+    """
+    given = given or {}
+    stage, named, arguments = Stage(), dict[str, Stage](), dict[str, str]()
     count = 0
     global_arguments: dict[str, str] = {}
-    for instruction in _instructions(path):
+    for instruction in _instructions(text):
         name = instruction.name
         variables = {**arguments, **stage.environment}
         rest = _expanded(instruction.rest, variables)
         if name == "FROM":
             words = [word for word in rest.split() if not word.startswith("--")]
             # A stage may begin with an earlier one, by its name or its number.
-            stage = named.get(words[0].lower(), _Stage()).next() if words else _Stage()
+            base = words[0] if words else ""
+            stage = named.get(base.lower(), Stage(base)).next()
             global_arguments = {**arguments} if not count else global_arguments
             arguments, names = {**global_arguments}, [str(count), *words[2:3]]
             named |= {given.lower(): stage for given in names}
@@ -184,14 +208,16 @@ def _last_stage(path: Path) -> _Stage:
         elif name == "ARG":
             for word in shlex.split(rest):
                 key, equals, value = word.partition("=")
-                if equals:
+                if key in given:
+                    arguments[key] = given[key]
+                elif equals:
                     arguments.setdefault(key, value)
         elif name == "ENV":
             stage.environment |= _variables(rest)
         elif name in ("ENTRYPOINT", "CMD"):
-            text = instruction.rest
-            is_list = text.startswith("[")
-            stage.commands[name] = json.loads(text) if is_list else ["/bin/sh", "-c", text]
+            written = instruction.rest
+            is_list = written.startswith("[")
+            stage.commands[name] = json.loads(written) if is_list else ["/bin/sh", "-c", written]
             stage.has_own_cmd |= name == "CMD"
             if not stage.has_own_cmd:  # The one of the image below belongs to its ENTRYPOINT.
                 stage.commands.pop("CMD", None)
@@ -202,15 +228,15 @@ def _last_stage(path: Path) -> _Stage:
             stage.scripts.append(" ".join((instruction.rest, *texts)))
         elif name in ("COPY", "ADD"):
             stage.copied += _copied(instruction, rest, variables, stage, named)
-    return stage
+    return named[target.lower()] if target else stage
 
 
 def _copied(
     instruction: _Instruction,
     rest: str,
     variables: Mapping[str, str],
-    stage: _Stage,
-    named: Mapping[str, _Stage],
+    stage: Stage,
+    named: Mapping[str, Stage],
 ) -> Iterator[_Copied]:
     options = _OPTIONS.match(rest)
     text = rest[options.end() :] if options else rest
@@ -231,8 +257,8 @@ def _copied(
         yield copied
 
 
-def _instructions(path: Path) -> Iterator[_Instruction]:
-    lines = iter(read_text(path).replace("\r\n", "\n").split("\n"))
+def _instructions(text: str) -> Iterator[_Instruction]:
+    lines = iter(text.replace("\r\n", "\n").split("\n"))
     for line in lines:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -242,11 +268,11 @@ def _instructions(path: Path) -> Iterator[_Instruction]:
                 continue
             line = f"{line.rstrip()[:-1]} {following}"
         name, *rest = line.split(None, 1)
-        text = rest[0].strip() if rest else ""
-        marks = map(_HEREDOC.fullmatch, _WORD.findall(text))
+        words = rest[0].strip() if rest else ""
+        marks = map(_HEREDOC.fullmatch, _WORD.findall(words))
         has_documents = name.upper() in ("ADD", "COPY", "RUN")
         documents = [_document(mark, lines) for mark in marks if mark and has_documents]
-        yield _Instruction(name.upper(), text, tuple(documents))
+        yield _Instruction(name.upper(), words, tuple(documents))
 
 
 def _document(mark: re.Match[str], lines: Iterator[str]) -> _Document:
@@ -285,9 +311,25 @@ def _variables(rest: str) -> dict[str, str]:
     return {name: text.replace("\\$", "$") for name, _, text in pairs}
 
 
-def _provided(
-    stage: _Stage, place: PurePosixPath, folder: Path, lookups: Iterator[int]
-) -> _Provided:
+def copied_file(stage: Stage, place: PurePosixPath, folder: Path) -> Provided:
+    """Return what a stage has at a path, with a note for each RUN that may change it.
+
+    Args:
+        folder: that of the build.
+
+    Raises:
+        ConfigError: a file that is copied there does not exist.
+    """
+    found = _provided(stage, place, folder, iter(range(_MAX_LOOKUPS)))
+    notes = (
+        f"RUN {shown} names {place.name}, and servetune runs nothing: if it changes the file, pass "
+        "the config.properties of the image"
+        for shown in (" ".join(script.split())[:80] for script in found.scripts)
+    )
+    return replace(found, notes=(*found.notes, *notes))
+
+
+def _provided(stage: Stage, place: PurePosixPath, folder: Path, lookups: Iterator[int]) -> Provided:
     """Return what a stage has at a path.
 
     Args:
@@ -304,7 +346,7 @@ def _provided(
     for copied in reversed(stage.copied):
         is_named = copied.is_at(place)
         if copied.text is not None and is_named:
-            return _Provided(copied.text, None, scripts, tuple(notes))
+            return Provided(copied.text, None, scripts, tuple(notes))
         if copied.text is not None or not place.is_relative_to(copied.target):
             continue
         found = _source(copied, place, folder, lookups)
@@ -315,21 +357,21 @@ def _provided(
                 f"{place} is from `{copied.shown}`, which servetune cannot read; pass the "
                 "config.properties of the image"
             )
-            return _Provided(None, None, scripts, (*notes, note), is_known=False)
+            return Provided(None, None, scripts, (note, *notes), is_known=False)
         if not found.is_known and copied.may_be_folder():
             notes.append(
                 f"`{copied.shown}` may provide {place}, and servetune cannot read it; if it does, "
                 "pass the config.properties of the image"
             )
-    return _Provided(scripts=scripts, notes=tuple(notes))
+    return Provided(scripts=scripts, notes=tuple(notes))
 
 
 def _source(
     copied: _Copied, place: PurePosixPath, folder: Path, lookups: Iterator[int]
-) -> _Provided:
+) -> Provided:
     """Return what a source of COPY has for a path."""
     if copied.is_elsewhere:
-        return _Provided(is_known=False)
+        return Provided(is_known=False)
     if copied.stage is not None:
         source = PurePosixPath("/", copied.source)
         if not copied.is_at(place):
@@ -348,7 +390,7 @@ def _source(
             target = copied.target / path.name if is_inside else copied.target
             file = path if target == place else folder
         if is_file(file):
-            return _Provided(read_bytes_as_text(file), file)
+            return Provided(read_bytes_as_text(file), file)
     if not paths and copied.is_at(place):
         raise ConfigError(f"`{copied.shown}`: {folder / pattern} does not exist; copy it there")
-    return _Provided(is_known=bool(paths))
+    return Provided(is_known=bool(paths))

@@ -33,6 +33,7 @@ _FACTORS = {
     **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
 }
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
+_MAX_CPU = 1 << 16
 _WILDCARD = re.compile(r"[*?\[]")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
 
@@ -205,6 +206,24 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
         None if cpu is None else parse_quantity(cpu),
         None if memory is None else int(parse_quantity(memory)),
     )
+
+
+def count_cpus(text: str) -> int:
+    """Return the number of CPUs in a list.
+
+    >>> count_cpus("0-2,4"), count_cpus("0 1")
+    (4, 2)
+
+    Raises:
+        ValueError: it is not a list of numbers and ranges.
+    """
+    cpus = set[int]()
+    for part in text.replace(",", " ").split():
+        first, _, last = part.partition("-")
+        if int(last or first) > _MAX_CPU:
+            raise ValueError(f"{part!r} is not a CPU")
+        cpus |= {*range(int(first), int(last or first) + 1)}
+    return len(cpus)
 
 
 def expand_references(text: str, variables: Mapping[str, str]) -> str:

@@ -755,3 +755,97 @@ def test_read_compose_looks_through_named_volumes(folder: Path, volume: str) -> 
     platform = read_platform(folder)
     assert platform is not None
     assert platform.notes == ("no config.properties is mounted: the image has its own",)
+
+
+BUILT = "FROM pytorch/torchserve\nARG N=1\nENV OMP_NUM_THREADS=$N A=1\nCOPY config.properties ./\n"
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "{build: ts, environment: {OMP_NUM_THREADS: 3}}",
+        "{image: me/ts, build: {context: ./ts, args: {N: 3}}}",
+        "{build: {context: ., dockerfile: ts/Other, args: [N=3], target: Serve}}",
+        f"{{build: {{context: ts, args: {{N: 3}}, dockerfile_inline: {BUILT!r}}}}}",
+        "{build: {context: ts, args: {N: 3}}, working_dir: /srv, "
+        "command: torchserve --ts-config ../home/model-server/config.properties}",
+        f"{{build: {{context: ts, args: {{N: 3}}}}, volumes: ['./config.properties:{PLACE}']}}",
+    ],
+)
+def test_read_compose_reads_the_image_that_a_service_builds(folder: Path, service: str) -> None:
+    service = service.replace("'FROM", '"FROM').replace("./\\n'", './\\n"')
+    (folder / "compose.yaml").write_text(f"services: {{web: {{build: web}}, ts: {service}}}")
+    (folder / "ts").mkdir()
+    (folder / "ts" / "config.properties").write_text(PROPERTIES)
+    (folder / "ts" / "Dockerfile").write_text(BUILT)
+    (folder / "ts" / "Other").write_text(
+        BUILT.replace("torchserve", "torchserve AS serve", 1) + "FROM x\n"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.environment == {"OMP_NUM_THREADS": "3", "A": "1"}
+    assert platform.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("service", "options"),
+    [
+        ("{build: .}", "--a --b"),
+        ("{build: ., command: --c}", "--a --c"),
+        ("{build: ., entrypoint: torchserve}", ""),
+        ("{build: ., entrypoint: [torchserve, --x], command: [--y]}", "--x --y"),
+    ],
+)
+def test_read_compose_reads_the_command_of_an_image(
+    folder: Path, service: str, options: str
+) -> None:
+    (folder / "compose.yaml").write_text(f"services: {{ts: {service}}}")
+    (folder / "Dockerfile").write_text('FROM a\nENTRYPOINT ["torchserve", "--a"]\nCMD ["--b"]\n')
+    platform = read_platform(folder)
+    assert platform is not None and platform.arguments == tuple(options.split())
+
+
+@pytest.mark.parametrize("build", ["web", "https://example.com/ts.git", "{dockerfile: Other}"])
+def test_read_compose_notes_an_image_that_it_cannot_read(folder: Path, build: str) -> None:
+    (folder / "compose.yaml").write_text(f"{IMAGE}    build: {build}\n{VOLUME}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.notes[0].startswith("the image is built from ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "profiles", "image"),
+    [
+        ("gpu", "", "", "b"),
+        ("gpu", "", "gpu", None),
+        ("gpu", "cpu", "cpu,x", "b"),
+        ("gpu", "cpu", "", None),
+    ],
+)
+def test_read_compose_reads_the_service_that_is_started(
+    folder: Path, first: str, second: str, profiles: str, image: str | None
+) -> None:
+    (folder / ".env").write_text(f"COMPOSE_PROFILES={profiles}\n")
+    (folder / "compose.yaml").write_text(
+        "services:\n"
+        + "".join(
+            f"  {name}: {{image: torchserve, profiles: [{profile}], environment: [I={name}]}}\n"
+            for name, profile in (("a", first), ("b", second))
+        )
+    )
+    if image is None:
+        with pytest.raises(ConfigError, match="has 2 services that run torchserve"):
+            read_platform(folder)
+    else:
+        platform = read_platform(folder)
+        assert platform is not None and platform.environment == {"I": image}
+
+
+@pytest.mark.parametrize(
+    ("limits", "cpus"),
+    [("cpuset: '0-1'", 2), ("cpuset: '0,2-4'", 4), ("cpuset: '3', cpus: 0.5", 0.5), ("cpus: 2", 2)],
+)
+def test_read_compose_reads_the_set_of_cpus(folder: Path, limits: str, cpus: float) -> None:
+    (folder / "compose.yaml").write_text(f"services: {{ts: {{image: torchserve, {limits}}}}}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.limits == Limits(cpus, None)
