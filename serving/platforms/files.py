@@ -266,11 +266,6 @@ def matching_paths(folder: Path, pattern: str) -> list[Path]:
     return [path for path in found if is_folder(path) or is_file(path)]
 
 
-def has_wildcard(pattern: str) -> bool:
-    """Return whether a shell takes a text as a pattern of paths."""
-    return _WILDCARD.search(pattern) is not None
-
-
 def _names(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.files import checking_paths
 from serving.platforms.reading import read_platform
+from tests.serving.platforms.path_checks import refuse_outside
 
 PROPERTIES = "job_queue_size=7\n"
 
@@ -619,14 +619,6 @@ def test_read_dockerfile_refuses_a_missing_source(folder: Path, source: str) -> 
     (folder / "Dockerfile").write_text(f"FROM a\nCOPY {source} {PLACE}\n")
     with pytest.raises(ConfigError, match="does not exist; copy it there"):
         read_platform(folder)
-
-
-def refuse_outside(root: Path) -> Callable[[Path], None]:
-    def check(path: Path) -> None:
-        if not path.resolve().is_relative_to(root):
-            raise PermissionError(f"{path} is outside")
-
-    return check
 
 
 @pytest.mark.parametrize("exists", [True, False])
