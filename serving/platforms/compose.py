@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,9 +43,7 @@ def read_compose(path: Path) -> PlatformFiles:
     Raises:
         ConfigError: there is not exactly one, or a file that it needs is missing.
     """
-    variables = {"PWD": str(path.parent)}
-    if is_file(env := path.parent / ".env"):
-        variables |= _without_none(_read_dotenv(env, variables))
+    variables = _project_variables(path.parent)
     loader = _Loader(variables)
     document = loader.load(path)
     service = _service(document, variables, path)
@@ -107,6 +105,29 @@ def read_compose(path: Path) -> PlatformFiles:
         (*loader.documents, *(file for file in (built.file, mounted) if file)),
         tuple(notes),
     )
+
+
+def may_run_torchserve(path: Path) -> bool:
+    """Return whether the command or the name of an image has torchserve, or the only one is built.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    services = _Loader(_project_variables(path.parent)).load(path).get("services") or {}
+    return len(services) == 1 or any(map(_may_run_torchserve, services.values()))
+
+
+def is_compose(documents: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the documents of a file are those of a compose file."""
+    return any(isinstance(d.get("services"), dict) and "kind" not in d for d in documents[:1])
+
+
+def _project_variables(folder: Path) -> dict[str, str]:
+    """Return the variables that the compose files in a folder refer to."""
+    variables = {"PWD": str(folder)}
+    if is_file(env := folder / ".env"):
+        variables |= _without_none(_read_dotenv(env, variables))
+    return variables
 
 
 def _read_dotenv(

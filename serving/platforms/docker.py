@@ -180,6 +180,16 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     )
 
 
+def may_run_torchserve(path: Path) -> bool:
+    """Return whether a Dockerfile names torchserve, or leaves the command to an image below.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    text = read_text(path)
+    return "torchserve" in text or not read_stage(text).words()
+
+
 def read_stage(text: str, given: Mapping[str, str] | None = None, target: str = "") -> Stage:
     """Return a stage of a Dockerfile.
 
