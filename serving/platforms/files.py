@@ -223,6 +223,8 @@ def count_cpus(text: str) -> int:
         if int(last or first) > _MAX_CPU:
             raise ValueError(f"{part!r} is not a CPU")
         cpus |= {*range(int(first), int(last or first) + 1)}
+    if not cpus:
+        raise ValueError(f"{text!r} has no CPU")
     return len(cpus)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from serving.environment import parse_environment
+from serving.environment import is_secret, parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.command import Command, find_command
@@ -70,6 +70,19 @@ def read_systemd(path: Path) -> PlatformFiles:
             f"{path}: {place} does not exist, neither there nor beside the unit; "
             f"it is {config_source(environment)}"
         )
+    name = PurePosixPath(place).name
+    if any(name in line for line in unit.entries.get("ExecStartPre", [])):
+        unit.notes.append(
+            f"ExecStartPre names {name}, and servetune runs nothing: if it changes the file, pass "
+            "the changed config.properties"
+        )
+    passed = [name for line in unit.entries.get("PassEnvironment", []) for name in line.split()]
+    passed = sorted({*passed} - environment.keys())
+    if others := [name for name in passed if not is_secret(name, "")]:
+        unit.notes.append(
+            "variables of the service manager, whose values are not in these files: "
+            f"{', '.join(others)}"
+        )
     limits = unit.limits()
     return PlatformFiles(
         "systemd",
@@ -77,6 +90,7 @@ def read_systemd(path: Path) -> PlatformFiles:
         environment,
         options,
         limits,
+        tuple(name for name in passed if is_secret(name, "")),
         sources=(*sources, file) if file else tuple(sources),
         notes=tuple(unit.notes),
     )

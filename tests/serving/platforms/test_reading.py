@@ -200,6 +200,8 @@ def test_read_platform_finds_nothing_in_an_empty_folder(tmp_path: Path) -> None:
         ("compose.yaml", "services: {a: {image: torchserve, command: 'a \"b'}}"),
         ("compose.yaml", "services: {a: {image: torchserve, cpus: many}}"),
         ("compose.yaml", "services: {a: {image: torchserve, mem_limit: '1e999'}}"),
+        ("compose.yaml", "services: {a: {image: torchserve, cpuset: 3-1}}"),
+        ("compose.yaml", "services: {a: {image: torchserve, cpuset: 0-99999999}}"),
         ("Dockerfile", "COPY"),
         ("Dockerfile", "FROM x\nCMD [bad"),
         ("Dockerfile", "FROM x\nENV A='b"),

@@ -54,6 +54,8 @@ def test_read_systemd_reads_patterns_of_environment_files(
         ('Environment="TS_X=a %H b" A=1', "variables with a specifier whose value is not known"),
         ("WorkingDirectory=%Y", "WorkingDirectory has a specifier whose value is not known"),
         ("CPUAffinity=numa", "CPUAffinity=numa is not read"),
+        ("PassEnvironment=HF_TOKEN B\nPassEnvironment=A", "are not in these files: A, B"),
+        ("ExecStartPre=sed -i s/7/8/ /none/config.properties", "ExecStartPre names config.prop"),
         ("MemoryMax=50%", "MemoryMax=50% is not read"),
     ],
 )
@@ -135,6 +137,21 @@ def test_read_systemd_prefers_the_files_beside_the_unit(
     platform = read_platform(tmp_path / "ts.service")
     assert platform is not None and platform.environment["A"] == "9"
     assert platform.properties == "job_queue_size=9\n"
+
+
+def test_read_systemd_names_secrets_of_the_service_manager(tmp_path: Path) -> None:
+    platform = read(tmp_path, f"PassEnvironment=HF_TOKEN A\nEnvironment=A=1\n{START}")
+    assert platform.secrets == ("HF_TOKEN",) and platform.notes == ()
+
+
+def test_read_systemd_reads_only_the_folder_of_a_complete_unit(tmp_path: Path) -> None:
+    (tmp_path / "ts.env").write_text("A=1\n")
+    with checking_paths(refuse_outside(tmp_path)):
+        platform = read(tmp_path, f"EnvironmentFile=/etc/ts/ts.env\n{START}")
+        assert platform.environment == {"A": "1"}
+        for name in ("none.env", "*.none"):
+            with pytest.raises(PermissionError, match="outside"):
+                read(tmp_path, f"EnvironmentFile=/etc/ts/{name}\n{START}")
 
 
 @pytest.mark.parametrize("exists", [True, False])
