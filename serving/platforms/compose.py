@@ -108,7 +108,7 @@ def read_compose(path: Path) -> PlatformFiles:
 
 
 def may_run_torchserve(path: Path) -> bool:
-    """Return whether the command or the name of an image has torchserve, or the only one is built.
+    """Return whether a file has only one service, or one whose command or image has torchserve.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -295,7 +295,10 @@ class _Build:
             return cls()
         file = None
         if not isinstance(folder, Path):
-            return cls(notes=(f"the image is built from {folder}, which servetune does not read",))
+            # Its URL may have a password.
+            return cls(
+                notes=("the image is built from a repository, which servetune does not read",)
+            )
         if (text := build.get("dockerfile_inline")) is None:
             file = folder / str(build.get("dockerfile") or "Dockerfile")
             if not is_file(file):

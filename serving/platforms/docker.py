@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from serving.environment import is_secret
 from serving.errors import ConfigError
 from serving.platforms.command import Command, expand, find_command
 from serving.platforms.files import (
@@ -213,7 +214,7 @@ def read_stage(text: str, given: Mapping[str, str] | None = None, target: str = 
             stage = named.get(base.lower(), Stage(base)).next()
             global_arguments = {**arguments} if not count else global_arguments
             arguments, names = {**global_arguments}, [str(count), *words[2:3]]
-            named |= {given.lower(): stage for given in names}
+            named |= {alias.lower(): stage for alias in names}
             count += 1
         elif name == "ARG":
             for word in shlex.split(rest):
@@ -258,6 +259,7 @@ def _copied(
         yield _Copied(document.name, target, is_folder, text.encode().decode("latin-1"))
     origin = find_option(rest.split(), "--from")
     shown = f"{instruction.name} {' '.join(instruction.rest.split())}"[:80]
+    shown = f"{instruction.name} …" if is_secret("", instruction.rest) else shown
     for source in sources[len(instruction.documents) :]:
         copied = _Copied(source, target, is_folder, shown=shown)
         if origin is not None:

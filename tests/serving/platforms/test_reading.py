@@ -569,7 +569,8 @@ def test_read_platform_names_the_file_in_each_error(
         "COPY config.properties /home/model-server/\n"
         "COPY --from=models pets.mar /home/model-server/\nCOPY other /home/other\n",
         "FROM a AS base\nCMD torchserve --ts-config /x.properties\nFROM base\n"
-        "COPY config.properties .\nENTRYPOINT torchserve --start\n",
+        'COPY config.properties .\nENTRYPOINT ["torchserve", "--start"]\n',
+        'CMD ["--ts-config", "/c"]\nENTRYPOINT ["torchserve"]\nCOPY config.properties /c\n',
     ],
 )
 def test_read_dockerfile_reads_each_form_of_copy(folder: Path, text: str) -> None:
@@ -614,6 +615,12 @@ def test_read_dockerfile_notes_a_folder_that_may_have_the_file(folder: Path, tex
     platform = read_platform(folder)
     assert platform is not None and platform.properties == PROPERTIES
     assert platform.notes[0].startswith(f"`{text.strip()}` may provide {PLACE}")
+
+
+def test_read_dockerfile_shows_no_password(folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM a\nADD https://me:pass@host/config.properties .\n")
+    platform = read_platform(folder)
+    assert platform is not None and "is from `ADD …`" in platform.notes[0]
 
 
 @pytest.mark.parametrize("source", ["my.properties", "*.conf", "conf/config.properties"])
