@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from serving.errors import ConfigError
 
 _SHELLS = ("ash", "bash", "dash", "sh", "zsh")
 _REFERENCE = re.compile(
@@ -14,6 +17,24 @@ _REFERENCE = re.compile(
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _REDIRECTION = re.compile(r"[0-9]*(?:<|>>?)(.*)", re.DOTALL)
 _OPERATORS = ";&|()\n"
+#: In place of what only a shell knows: the output of a command, or a value set under a condition.
+_UNKNOWN = "\0"
+#: Parts of a script that a shell does not look into, and the start of a substitution.
+_PART = re.compile(r"\\.|'[^']*'|(?P<quote>\")|`(?:\\.|[^`\\])*`|(?P<start>\$\()|.", re.DOTALL)
+#: An escaped character, text in quotes, or any other character.
+_QUOTED = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"|.", re.DOTALL)
+_TESTS = ("[", "[[", "test")
+#: The change in the number of conditional blocks that a command is in, by its first word.
+_BLOCKS = {
+    **dict.fromkeys(("case", "for", "if", "select", "until", "while"), 1),
+    **dict.fromkeys(("done", "esac", "fi"), -1),
+}
+_LEADING_WORDS = {"!", "do", "elif", "else", "exec", "if", "nohup", "then", "until", "while", "{"}
+#: Options of `torchserve` that take no value.
+_FLAGS = {
+    *("--disable-token", "--disable-token-auth", "--enable-model-api", "--foreground", "--ncs"),
+    *("--no-config-snapshots", "--start"),
+}
 #: These end without a server.
 _OTHER_OPTIONS = {"--stop", "--version", "-v", "--help", "-h"}
 
@@ -25,10 +46,16 @@ class Command:
     Attributes:
         options: the words after `torchserve`.
         variables: those that the command sets for it.
+        folder: the one that it changes to first, as `cd` names it; empty without one.
+        before: the words of the commands that its script runs first.
+        notes: what of the command is not known without running it, a sentence each.
     """
 
     options: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
+    notes: tuple[str, ...] = ()
+    before: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
 
 
 def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Command | None:
@@ -38,20 +65,44 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
         environment: variables to which a shell's script may refer.
 
     Raises:
+        ConfigError: conditions decide with which options the script starts TorchServe.
         ValueError: the script has a quote without an end.
     """
     script = _script(words)
     if script is None:
         return _simple_command(words, {})
-    exported, variables = dict[str, str](), dict(environment)
-    named: Command | None = None
-    for raw in _simple_commands(script):
+    found = list(_started(script, environment))
+    # One without options may be the name of a folder, as in `mkdir /opt/torchserve`.
+    found = [pair for pair in found if any(o.startswith("-") for o in pair[0].options)] or found
+    certain = next((i for i, (_, is_conditional) in enumerate(found) if not is_conditional), None)
+    possible = [command for command, _ in found[: None if certain is None else certain + 1]]
+    if any(c.options != possible[0].options for c in possible):
+        raise ConfigError(
+            "the command starts torchserve with different options under conditions, which "
+            "servetune does not evaluate; pass the config.properties in use"
+        )
+    return _known(possible[0]) if possible else None
+
+
+def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Command, bool]]:
+    """Yield each start of TorchServe in a script, and whether it depends on a condition."""
+    exported, variables, folder = dict[str, str](), dict(environment), ""
+    before: list[tuple[str, ...]] = []
+    for raw, is_conditional in _simple_commands(script):
         command = expand_words(raw, variables)
-        while command and (command[0] in ("!", "do", "else", "exec", "if", "nohup", "then", "{")):
-            command = command[1:]
-        if command[:1] == ["export"]:
-            exported |= dict(_assignments(command[1:]))
-        variables |= dict(_assignments(command[command[:1] == ["export"] :]))
+        is_export = command[:1] == ["export"]
+        # The words of `export` may also be names alone.
+        words = [word for word in command[1:] if "=" in word] if is_export else command
+        given = dict(_assignments(words))
+        if is_conditional and (is_export or len(given) == len(command)):
+            given = dict.fromkeys(given, _UNKNOWN)
+        variables |= given
+        if command[:1] == ["cd"]:
+            target = _UNKNOWN if is_conditional else (command[1:] or ["~"])[-1]
+            folder = posixpath.join(folder, target)
+        if is_export:
+            names = [word.partition("=")[0] for word in command[1:]]
+            exported |= {name: variables[name] for name in names if name in variables}
         # An exported variable that gets another value stays exported.
         exported |= {
             name: variables[name]
@@ -60,11 +111,51 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
         }
         found = _simple_command(command, exported)
         if found is not None and not _OTHER_OPTIONS & {*found.options}:
-            if any(option.startswith("-") for option in found.options):
-                return found
-            # It may be the name of a folder, as in `mkdir /opt/torchserve`.
-            named = named or found
-    return named
+            yield replace(found, folder=folder, before=tuple(before)), is_conditional
+        elif len(given) < len(command) and not is_export and command[0] not in _TESTS:
+            before.append(tuple(map(_shown, command)))
+
+
+def _known(command: Command) -> Command:
+    """Return a command without the variables and options whose values are not known."""
+    variables = {name: text for name, text in command.variables.items() if _UNKNOWN not in text}
+    # An option begins each group, and its values follow.
+    groups: list[list[str]] = []
+    for word in command.options:
+        if word.startswith("-") or not groups or groups[-1][0] in _FLAGS:
+            groups.append([])
+        groups[-1].append(word)
+    unknown = [
+        group
+        for group in groups
+        # The reader reports a file that it does not find.
+        if _UNKNOWN in "".join(group) and not group[0].startswith("--ts-config")
+    ]
+    left_out = [
+        *sorted(f"variable {name}" for name in command.variables.keys() - variables.keys()),
+        *(f"option {_shown(group[0])}" for group in unknown),
+    ]
+    return Command(
+        tuple(_shown(word) for group in groups if group not in unknown for word in group),
+        variables | _config_variable(command.variables),
+        _shown(command.folder),
+        tuple(
+            f"{what} of the command is not read: its value is the output of another command or "
+            "depends on a condition, and servetune runs nothing"
+            for what in left_out
+        ),
+        command.before,
+    )
+
+
+def _config_variable(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return TS_CONFIG_FILE as it is written, since it names the file to read."""
+    name = "TS_CONFIG_FILE"
+    return {name: _shown(variables[name])} if name in variables else {}
+
+
+def _shown(text: str) -> str:
+    return text.replace(_UNKNOWN, "$(…)")
 
 
 def expand_words(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
@@ -112,18 +203,53 @@ def _script(words: Sequence[str]) -> str | None:
     return None
 
 
-def _simple_commands(script: str) -> Iterator[list[str]]:
+def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
+    """Yield the words of each command in a script, and whether it depends on a condition."""
     text = re.sub(r"^[ \t]*#.*$", "", script.replace("\r\n", "\n"), flags=re.MULTILINE)
-    lexer = shlex.shlex(text.replace("\\\n", " "), posix=True, punctuation_chars=_OPERATORS)
+    text = _without_substitutions(text.replace("\\\n", " "))
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=_OPERATORS)
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+    blocks, is_after_condition = 0, False
     words: list[str] = []
-    for word in lexer:
-        if set(word) <= set(_OPERATORS):
-            yield words
-            words = []
-        else:
+    for word in (*lexer, "\n"):
+        if not set(word) <= set(_OPERATORS):
             words.append(word)
-    yield words
+            continue
+        blocks = max(0, blocks + _BLOCKS.get(next(iter(words), ""), 0))
+        while words and words[0] in _LEADING_WORDS:
+            words = words[1:]
+        yield words, blocks > 0 or is_after_condition
+        if "||" in word or ("&&" in word and words[:1] and words[0] in _TESTS):
+            is_after_condition = True
+        elif "&&" not in word:
+            is_after_condition = False
+        words = []
+
+
+def _without_substitutions(script: str) -> str:
+    """Return a script with a mark in place of each `$(…)`, `$((…))` and text in backticks."""
+    parts: list[str] = []
+    is_quoted, position = False, 0
+    while match := _PART.match(script, position):
+        part, position = match[0], match.end()
+        if match["quote"]:
+            is_quoted = not is_quoted
+        elif is_quoted and part.startswith("'"):
+            part, position = "'", match.start() + 1
+        elif match["start"]:
+            part, position = _UNKNOWN, _end_of_parenthesis(script, position)
+        elif len(part) > 1 and part.startswith("`"):
+            part = _UNKNOWN
+        parts.append(part)
+    return "".join(parts)
+
+
+def _end_of_parenthesis(script: str, position: int) -> int:
+    depth = 1
+    while depth and (match := _QUOTED.match(script, position)):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        position = match.end()
+    return position
 
 
 def _assignments(words: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
+import os
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from serving.editing import edit_properties
+from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.platforms.command import Command
 from serving.safe_yaml import load_documents
 
 #: Where the images pytorch/torchserve have their configuration.
@@ -28,6 +33,8 @@ _FACTORS = {
     **{f"{suffix}i": 1024.0**power for power, suffix in enumerate("KMGTPE", 1)},
 }
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
+_MAX_CPU = 1 << 16
+_WILDCARD = re.compile(r"[*?\[]")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
 
 
@@ -117,6 +124,51 @@ def config_path(options: Sequence[str], environment: Mapping[str, str]) -> str |
     return environment.get("TS_CONFIG_FILE") or find_option(options, "--ts-config")
 
 
+def config_place(command: Command | None, environment: Mapping[str, str], folder: str) -> str:
+    """Return the absolute path of the config.properties that TorchServe reads.
+
+    Args:
+        command: None for that of the image pytorch/torchserve.
+        environment: the variables of the command.
+        folder: the working folder.
+    """
+    if command is None:
+        name, changed = environment.get("TS_CONFIG_FILE") or DEFAULT_CONFIG, ""
+    else:
+        name = config_path(command.options, environment) or "config.properties"
+        changed = command.folder
+    return posixpath.normpath(posixpath.join(folder, changed, name))
+
+
+def command_notes(command: Command | None, words: Sequence[str], place: str) -> list[str]:
+    """Return what is not known of how a container or unit starts TorchServe, a sentence each.
+
+    Args:
+        words: those that `command` was found in.
+        place: the path of the config.properties.
+    """
+    if command is None:
+        # The image pytorch/torchserve starts TorchServe for the word `serve`.
+        return (
+            []
+            if list(words) in ([], ["serve"])
+            else [
+                f"the command {words[0]} does not name torchserve: servetune does not know which "
+                "options and variables it sets, and whether it changes config.properties"
+            ]
+        )
+    name = PurePosixPath(place).name
+    changing = dict.fromkeys(w[0] for w in command.before if any(name in word for word in w))
+    return [
+        *command.notes,
+        *(
+            f"the command runs {first} on {name}, and servetune runs nothing: if it changes the "
+            "file, pass the changed config.properties"
+            for first in changing
+        ),
+    ]
+
+
 def config_source(environment: Mapping[str, str]) -> str:
     """Return what names the path of `config_path`, for an error message."""
     if environment.get("TS_CONFIG_FILE"):
@@ -156,6 +208,26 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
     )
 
 
+def count_cpus(text: str) -> int:
+    """Return the number of CPUs in a list.
+
+    >>> count_cpus("0-2,4"), count_cpus("0 1")
+    (4, 2)
+
+    Raises:
+        ValueError: it is not a list of numbers and ranges.
+    """
+    cpus = set[int]()
+    for part in text.replace(",", " ").split():
+        first, _, last = part.partition("-")
+        if int(last or first) > _MAX_CPU:
+            raise ValueError(f"{part!r} is not a CPU")
+        cpus |= {*range(int(first), int(last or first) + 1)}
+    if not cpus:
+        raise ValueError(f"{text!r} has no CPU")
+    return len(cpus)
+
+
 def expand_references(text: str, variables: Mapping[str, str]) -> str:
     """Fill in references `$(NAME)` as Kubernetes does; `$$` is a dollar sign.
 
@@ -173,6 +245,36 @@ def is_file(path: Path) -> bool:
     return path.is_file()
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a deployment has a folder."""
+    # A file in it, since the check accepts regular files only.
+    _check(path / ".servetune")
+    return path.is_dir()
+
+
+def matching_paths(folder: Path, pattern: str) -> list[Path]:
+    """Return the files and folders of a deployment that a shell's pattern matches, sorted.
+
+    Raises:
+        ConfigError: a folder cannot be read.
+    """
+    found = [folder]
+    for part in PurePosixPath(pattern).parts:
+        if _WILDCARD.search(part):
+            folders = [path for path in found if is_folder(path)]
+            found = [path / name for path in folders for name in fnmatch.filter(_names(path), part)]
+        else:
+            found = [path / part for path in found]
+    return [path for path in found if is_folder(path) or is_file(path)]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be read: {error.strerror}") from None
+
+
 def read_text(path: Path) -> str:
     """Return the text of a file of a deployment.
 
@@ -186,6 +288,20 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} cannot be read: it is not UTF-8 text") from None
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Return the variables in an environment file of a deployment.
+
+    Raises:
+        ConfigError: it cannot be read, or is no environment file.
+    """
+    try:
+        return parse_environment(read_text(path))
+    except ConfigError as error:
+        if str(path) in str(error):
+            raise
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_bytes_as_text(path: Path) -> str:

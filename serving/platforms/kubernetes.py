@@ -17,7 +17,9 @@ from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
+    command_notes,
     config_path,
+    config_place,
     config_source,
     expand_references,
     one,
@@ -162,18 +164,22 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         kustomizations,
     )
     environment, secrets, notes = read_variables(container, maps)
-    command = _command(container, environment) or Command(())
+    words = _words(container, environment)
+    start = find_command(words, environment)
+    command = start or Command(())
     environment, options = {**environment, **command.variables}, command.options
-    place = config_path(options, environment)
-    properties, volume = mounted_file(spec, container, maps, place or DEFAULT_CONFIG)
-    if properties is None and place is not None:
+    folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
+    place = config_place(start, environment, folder)
+    notes += command_notes(start, words, place)
+    properties, volume = mounted_file(spec, container, maps, place)
+    if properties is None and config_path(options, environment) is not None:
         source = f" ({volume} is mounted there)" if volume else ""
         raise ConfigError(
             f"{paths[0]}: the container reads {place}, which no ConfigMap or Secret in these files "
             f"provides{source}; it is {config_source(environment)}: pass the file with it too"
         )
     if properties is None and volume:
-        notes.append(f"{DEFAULT_CONFIG} is in {volume}, not in these files: its lines are missing")
+        notes.append(f"{place} is in {volume}, not in these files: its lines are missing")
     elif properties is None:
         notes.append("no config.properties is mounted: the image has its own")
     return PlatformFiles(
@@ -218,15 +224,15 @@ def _namespace(document: Mapping[str, Any]) -> str | None:
     return None if name is None else str(name)
 
 
-def _command(container: Mapping[str, Any], environment: Mapping[str, str]) -> Command | None:
+def _words(container: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    return find_command([expand_references(str(w), environment) for w in words], environment)
+    return [expand_references(str(word), environment) for word in words]
 
 
 def runs_torchserve(container: Mapping[str, Any]) -> bool:
     """Return whether the image or the command of a container is that of TorchServe."""
     is_named = "torchserve" in str(container.get("image", ""))
-    return is_named or _command(container, {}) is not None
+    return is_named or find_command(_words(container, {}), {}) is not None
 
 
 def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:

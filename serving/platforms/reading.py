@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from serving.environment import MULTI_MODEL, SERVING_MODULE, parse_environment
 from serving.errors import ConfigError
+from serving.platforms import compose, docker, systemd
 from serving.platforms.compose import FILES as COMPOSE_FILES
-from serving.platforms.compose import read_compose
+from serving.platforms.compose import is_compose, read_compose
 from serving.platforms.docker import read_dockerfile
 from serving.platforms.files import (
     PlatformFiles,
+    is_file,
+    one,
     read_bytes_as_text,
     read_documents,
+    read_environment,
     read_text,
 )
 from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
@@ -28,6 +34,8 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 _MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 #: The request comes first: it also names the kind of the endpoint.
 _SAGEMAKER_FILES = ("create_model.json", "environment.json")
+#: A file, its reader, and whether the file may run TorchServe.
+_Candidate = tuple[Path, Callable[[Path], PlatformFiles], Callable[[Path], bool]]
 _START_SCRIPT_ARGUMENTS = ("--start", "--foreground", "--ncs")
 
 
@@ -56,11 +64,13 @@ def read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
 
 @contextmanager
 def _malformed(path: Path) -> Iterator[None]:
-    """Report an entry of another type or form as a problem of the file."""
+    """Name the file in each error, also in that of an entry of another type or form."""
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        if str(path) in str(error):
+            raise
+        raise ConfigError(f"{path}: {error}") from None
     except _MALFORMED as error:
         raise ConfigError(
             f"{path} has an entry of an unexpected form ({error}); correct it, or pass its "
@@ -78,6 +88,8 @@ def _read(path: Path) -> PlatformFiles | None:
     if path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
         return read_dockerfile(path)
     if _is_yaml(path):
+        if is_compose(read_documents(path)):
+            return read_compose(path)
         if (found := _read_manifests([path])) is None:
             _refuse_other_kinds(path)
         return found
@@ -112,16 +124,18 @@ def _refuse_other_kinds(path: Path) -> None:
 
 
 def _read_folder(folder: Path) -> PlatformFiles | None:
-    for name in COMPOSE_FILES:
-        if (folder / name).is_file():
-            return read_compose(folder / name)
-    if (folder / "Dockerfile").is_file():
-        return read_dockerfile(folder / "Dockerfile")
-    if units := sorted(folder.glob("*.service")):
-        return read_systemd(units[0])
     files = sorted(path for path in folder.rglob("*") if _is_yaml(path))
+    candidates: list[_Candidate] = [
+        *((path, read_compose, compose.may_run_torchserve) for path in _compose_files(folder)),
+        *((path, read_dockerfile, docker.may_run_torchserve) for path in _dockerfiles(folder)),
+        *((p, read_systemd, systemd.may_run_torchserve) for p in sorted(folder.glob("*.service"))),
+    ]
+    if likely := [found for found in candidates if _is_likely(found)]:
+        return _read_first(likely, files, folder)
     if files and (found := _read_manifests(files)):
         return found
+    if candidates:
+        return _read_first(candidates, files, folder)
     requests = [folder / name for name in _SAGEMAKER_FILES if (folder / name).is_file()]
     _check_sagemaker_requests(requests)
     for path in requests:
@@ -138,10 +152,63 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
     return PlatformFiles(
         "properties",
         read_bytes_as_text(properties),
-        parse_environment(read_text(environment)) if environment.is_file() else {},
+        read_environment(environment) if environment.is_file() else {},
         _START_SCRIPT_ARGUMENTS,
         sources=(properties, environment) if environment.is_file() else (properties,),
     )
+
+
+def _compose_files(folder: Path) -> list[Path]:
+    """Return the file that Compose reads; without one, those that it reads with `--file`."""
+    names = [folder / name for name in COMPOSE_FILES if is_file(folder / name)]
+    others = (path for path in sorted(folder.iterdir()) if path.suffix in _YAML_SUFFIXES)
+    return names[:1] or [path for path in others if _holds(is_compose, [path])]
+
+
+def _dockerfiles(folder: Path) -> list[Path]:
+    return [path for path in (folder / "Dockerfile",) if is_file(path)]
+
+
+def _holds(test: Callable[[Sequence[Mapping[str, Any]]], bool], paths: Sequence[Path]) -> bool:
+    """Return whether a test holds for the documents of any of these files that can be read."""
+    for path in paths:
+        with suppress(ConfigError):
+            if test(read_documents(path)):
+                return True
+    return False
+
+
+def _is_likely(candidate: _Candidate) -> bool:
+    path, _, may_run = candidate
+    try:
+        return may_run(path)
+    except (ConfigError, *_MALFORMED):
+        return True  # Its reader reports the problem.
+
+
+def _read_first(
+    candidates: Sequence[_Candidate], manifests: Sequence[Path], folder: Path
+) -> PlatformFiles:
+    """Read the deployment of the first kind; note the others.
+
+    Raises:
+        ConfigError: there are several of this kind.
+    """
+    path, read, _ = candidates[0]
+    same = [found for found in candidates if found[1] is read]
+    names = ", ".join(found[0].name for found in same)
+    one(same, f"deployments of one kind ({names})", folder)
+    platform = read(path)
+    others = [found[0].name for found in candidates[1:] if found[0] not in platform.sources]
+    if _holds(is_workload, manifests) or _holds(is_inference_service, manifests):
+        others.append("manifests")
+    if not others:
+        return platform
+    note = (
+        f"{folder} also has {', '.join(others)}: {path.name} was read; to read another deployment, "
+        "pass its files by name"
+    )
+    return replace(platform, notes=(*platform.notes, note))
 
 
 def _check_sagemaker_requests(files: Sequence[Path]) -> None:

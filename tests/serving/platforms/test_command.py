@@ -8,6 +8,7 @@ import pytest
 
 from serving.errors import ConfigError
 from serving.platforms.command import Command, find_command
+from serving.platforms.files import command_notes
 from serving.platforms.reading import read_platform
 
 PROPERTIES = "load_models=pets.mar\njob_queue_size=7\n"
@@ -51,6 +52,78 @@ def test_find_command_finds_none(words: list[str]) -> None:
     assert find_command(words, {}) is None
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "variables", "left_out"),
+    [
+        ("export OMP=$(nproc); torchserve --start", "--start", {}, "variable OMP"),
+        ("export OMP=$((2*(1+1)))\ntorchserve --start", "--start", {}, "variable OMP"),
+        ("OMP=`nproc`; export OMP; torchserve --start", "--start", {}, "variable OMP"),
+        ('OMP="a $(b ")" c)" torchserve --start', "--start", {}, "variable OMP"),
+        ("BASE=$(pwd); torchserve --start", "--start", {}, "variable BASE"),
+        ('torchserve --models "$(ls /m | tr a b)" --ncs', "--ncs", {}, "option --models"),
+        ("torchserve --models=a=$(ls) b --ncs", "--ncs", {}, "option --models=a=$(…)"),
+        ("A=$(x); torchserve --ncs $A --start", "--ncs --start", {}, "option $(…)"),
+        ("[ -z $A ] && export OMP=1; torchserve --start", "--start", {}, "variable OMP"),
+        ("test -f /x || export OMP=1; torchserve --start", "--start", {}, "variable OMP"),
+        ("if a; then export OMP=1; fi; torchserve --start", "--start", {}, "variable OMP"),
+        ("case $1 in a) BASE=1;; esac; torchserve --start", "--start", {}, "variable BASE"),
+        ("mkdir x && export OMP=1 && torchserve --start", "--start", {"OMP": "1"}, None),
+        ("export OMP='$(nproc)'; torchserve --start", "--start", {"OMP": "$(nproc)"}, None),
+        ("export OMP=\\$A; torchserve --start", "--start", {"OMP": "$A"}, None),
+        ("A=$(nproc); torchserve --start", "--start", {}, None),
+        ("A=1; export A OMP=2; torchserve --start", "--start", {"A": "1", "OMP": "2"}, None),
+    ],
+)
+def test_find_command_notes_what_only_a_shell_knows(
+    script: str, options: str, variables: dict[str, str], left_out: str | None
+) -> None:
+    command = find_command(["sh", "-c", script], {"BASE": "/b"})
+    assert command is not None and command.options == tuple(options.split())
+    assert command.variables == variables
+    assert [note.partition(" of the command")[0] for note in command.notes] == (
+        [left_out] if left_out else []
+    )
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "torchserve --ts-config $(dirname /a)/x",
+        "C=$(dirname /a); torchserve --ts-config $C/x",
+        "torchserve --ts-config `dirname /a`/x",
+    ],
+)
+def test_find_command_shows_a_config_that_is_not_known(script: str) -> None:
+    command = find_command(["sh", "-c", script], {})
+    assert command == Command(("--ts-config", "$(…)/x"))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "if a; then torchserve --ts-config /a; else torchserve --ts-config /b; fi",
+        "[ -f /a ] && torchserve --ts-config /a || torchserve --ts-config /b",
+        "case $1 in a) torchserve --ts-config /a;; *) torchserve --ts-config /b;; esac",
+        "if a; then exec torchserve --ts-config /a; fi; torchserve --ts-config /b",
+    ],
+)
+def test_find_command_refuses_options_that_depend_on_a_condition(script: str) -> None:
+    with pytest.raises(ConfigError, match="different options under conditions"):
+        find_command(["sh", "-c", script], {})
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "if a; then torchserve --ts-config /a; else torchserve --ts-config /a; fi",
+        "torchserve --ts-config /a || torchserve --ts-config /b",
+        "while true; do torchserve --ts-config /a; done",
+    ],
+)
+def test_find_command_reads_the_only_options(script: str) -> None:
+    assert find_command(["sh", "-c", script], {}) == Command(("--ts-config", "/a"))
+
+
 SCRIPT = 'export OMP_NUM_THREADS=2; torchserve --start --ts-config "$CFG"/c.properties; sleep 9'
 
 
@@ -86,6 +159,21 @@ def test_read_platform_reads_the_script_of_a_shell(tmp_path: Path, name: str, te
     assert platform.arguments == ("--start", "--ts-config", "/cfg/c.properties")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: {ts: {command: [sh, -c, 'export A=$$(nproc); torchserve']}}"),
+        ("Dockerfile", "FROM a\nCMD export A=$(nproc); torchserve\n"),
+        ("ts.service", "[Service]\nExecStart=/bin/sh -c 'export A=$(nproc); torchserve'\n"),
+    ],
+)
+def test_read_platform_notes_what_only_a_shell_knows(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    platform = read_platform(tmp_path)
+    assert platform is not None and "A" not in platform.environment
+    assert any(note.startswith("variable A of the command is not read") for note in platform.notes)
+
+
 def test_read_platform_refuses_a_script_with_an_open_quote(tmp_path: Path) -> None:
     (tmp_path / "ts.yaml").write_text("kind: Pod\nspec: {containers: [{args: [sh, -c, 'a \"']}]}\n")
     with pytest.raises(ConfigError, match="has an entry of an unexpected form"):
@@ -100,3 +188,59 @@ def test_effective_properties_have_the_models_of_the_command(tmp_path: Path) -> 
     platform = read_platform(tmp_path)
     assert platform is not None and platform.properties == PROPERTIES
     assert platform.effective_properties == "load_models=a=b.mar,c.mar\njob_queue_size=7\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "named"),
+    [
+        ("sed -i s/7/70/ /c.properties && torchserve --ts-config /c.properties", "sed"),
+        ("echo a=b >> /c.properties; torchserve --ts-config /c.properties", "echo"),
+        ("cd /; cat <<E >c.properties\na=b\nE\ntorchserve --ts-config c.properties", "cat"),
+        (
+            "if a; then envsubst </x >/c.properties; fi; torchserve --ts-config /c.properties",
+            "envsubst",
+        ),
+        ("C=/c.properties; [ -f $C ] && torchserve --ts-config $C; rm $C", None),
+        ("export C=/c.properties; mkdir x; torchserve --ts-config $C", None),
+    ],
+)
+def test_command_notes_name_what_may_change_the_file(script: str, named: str | None) -> None:
+    words = ["sh", "-c", script]
+    notes = command_notes(find_command(words, {}), words, "/c.properties")
+    assert [note.split()[3][:4] for note in notes] == ([named[:4]] if named else [])
+
+
+@pytest.mark.parametrize(
+    ("words", "is_noted"),
+    [
+        ([], False),
+        (["serve"], False),
+        (["torchserve"], False),
+        (["/start.sh"], True),
+        (["/start.sh", "serve"], True),
+        (["sh", "/start.sh"], True),
+        (["python", "app.py"], True),
+    ],
+)
+def test_command_notes_name_a_command_without_torchserve(words: list[str], is_noted: bool) -> None:
+    notes = command_notes(find_command(words, {}), words, "/c.properties")
+    assert [note.startswith(f"the command {words[0]} does not name") for note in notes] == (
+        [True] if is_noted else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("compose.yaml", "services: {ts: {image: torchserve, entrypoint: /start.sh}}"),
+        ("Dockerfile", 'FROM torchserve\nENTRYPOINT ["/start.sh"]\n'),
+        ("pod.yaml", "kind: Pod\nspec: {containers: [{command: [/start.sh]}]}"),
+    ],
+)
+def test_read_platform_notes_a_command_without_torchserve(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    platform = read_platform(tmp_path)
+    assert platform is not None
+    assert any(note.startswith("the command /start.sh does not name") for note in platform.notes)

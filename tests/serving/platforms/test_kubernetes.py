@@ -99,6 +99,33 @@ def test_read_kubernetes_finds_the_config_map(
     assert platform.notes == ("variable NODE is known only in the cluster",)
 
 
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        ("torchserve, --start, --ts-config, config.properties", "/etc/ts"),
+        ("torchserve, --start, --ts-config, ts/config.properties", "/etc"),
+        ("sh, -c, 'cd ts && torchserve --start --ncs'", "/etc"),
+        ("torchserve, --start, --ts-config, ../../etc/ts/config.properties", None),
+    ],
+)
+def test_read_kubernetes_starts_relative_paths_in_the_working_folder(
+    tmp_path: Path, command: str, folder: str | None
+) -> None:
+    write(tmp_path, command)
+    path = tmp_path / "deployment.yaml"
+    entry = f"workingDir: {folder}\n          " if folder else ""
+    path.write_text(path.read_text().replace("command: [", f"{entry}command: [", 1))
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+def test_read_kubernetes_notes_what_only_a_shell_knows(tmp_path: Path) -> None:
+    write(tmp_path, "sh, -c, 'export A=$(nproc); cd /etc/ts && torchserve --start'")
+    platform = read_platform(tmp_path)
+    assert platform is not None and "A" not in platform.environment
+    assert any(note.startswith("variable A of the command is not read") for note in platform.notes)
+
+
 def test_read_kubernetes_reads_one_file_with_all_documents(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "all.yaml"

@@ -9,7 +9,9 @@ import pytest
 from serving.environment import SERVING_MODULE
 from serving.errors import ConfigError
 from serving.limits import Limits
+from serving.platforms.files import checking_paths
 from serving.platforms.reading import read_platform
+from tests.serving.platforms.path_checks import refuse_outside
 
 PROPERTIES = "job_queue_size=7\n"
 
@@ -199,6 +201,8 @@ def test_read_platform_finds_nothing_in_an_empty_folder(tmp_path: Path) -> None:
         ("compose.yaml", "services: {a: {image: torchserve, command: 'a \"b'}}"),
         ("compose.yaml", "services: {a: {image: torchserve, cpus: many}}"),
         ("compose.yaml", "services: {a: {image: torchserve, mem_limit: '1e999'}}"),
+        ("compose.yaml", "services: {a: {image: torchserve, cpuset: 3-1}}"),
+        ("compose.yaml", "services: {a: {image: torchserve, cpuset: 0-99999999}}"),
         ("Dockerfile", "COPY"),
         ("Dockerfile", "FROM x\nCMD [bad"),
         ("Dockerfile", "FROM x\nENV A='b"),
@@ -442,3 +446,409 @@ def test_read_kubernetes_prefers_the_mount_of_the_longest_path(tmp_path: Path) -
     )
     platform = read_platform(path)
     assert platform is not None and platform.properties == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "Dockerfile",
+            'FROM a\nCOPY config.properties .\nCMD ["torchserve", "--ts-config", '
+            '"config.properties"]\n',
+        ),
+        (
+            "Dockerfile",
+            "FROM a\nWORKDIR /srv/ts\nCOPY config.properties ./\nCMD torchserve --ncs\n",
+        ),
+        (
+            "Dockerfile",
+            "FROM a\nCOPY config.properties /x/\nCMD cd /x && torchserve --ts-config "
+            "./config.properties\n",
+        ),
+        (
+            "Dockerfile",
+            "FROM a\nWORKDIR /srv\nCOPY config.properties conf/\nENV TS_CONFIG_FILE="
+            "conf/config.properties\nCMD torchserve\n",
+        ),
+        (
+            "compose.yaml",
+            "services: {ts: {working_dir: /srv, command: torchserve --ts-config c/x, "
+            "volumes: ['./config.properties:/srv/c/x']}}",
+        ),
+        (
+            "compose.yaml",
+            "services: {ts: {command: torchserve --ts-config config.properties, "
+            "volumes: ['.:/home/model-server']}}",
+        ),
+        (
+            "compose.yaml",
+            "services: {ts: {command: sh -c 'cd /srv; torchserve --start', "
+            "configs: [{source: c, target: /srv/config.properties}]}}\n"
+            "configs: {c: {file: config.properties}}",
+        ),
+        (
+            "ts.service",
+            "[Service]\nWorkingDirectory=/opt/ts\nExecStart=torchserve --ts-config "
+            "config.properties\n",
+        ),
+        ("ts.service", "[Service]\nWorkingDirectory=-/opt/ts\nExecStart=torchserve --ncs\n"),
+    ],
+)
+def test_read_platform_starts_relative_paths_in_the_working_folder(
+    folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / name).write_text(text)
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.properties").write_text("job_queue_size=999\n")
+    monkeypatch.chdir(elsewhere)
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("working_folder", "place"),
+    [("/opt/ts", "/opt/ts/config.properties"), ("/", "/config.properties"), ("", "/config.prop")],
+)
+def test_read_systemd_notes_that_a_unit_names_no_file(
+    tmp_path: Path, working_folder: str, place: str
+) -> None:
+    (tmp_path / "ts.service").write_text(
+        f"[Service]\nWorkingDirectory={working_folder}\nExecStart=/bin/torchserve --start\n"
+    )
+    platform = read_platform(tmp_path / "ts.service")
+    assert platform is not None and platform.properties == ""
+    assert f"names no config.properties: TorchServe reads {place}" in platform.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        (
+            "Dockerfile",
+            "FROM a\nCMD if a; then torchserve --start; else torchserve --ncs; fi\n",
+            "different options under conditions",
+        ),
+        (
+            "pod.yaml",
+            "kind: Pod\nspec: {containers: [{resources: {limits: {cpu: two}}}]}",
+            "'two' is not a quantity",
+        ),
+        (
+            "create_model.json",
+            '{"PrimaryContainer": {"Environment": [1]}}',
+            "must be a JSON object",
+        ),
+    ],
+)
+def test_read_platform_names_the_file_in_each_error(
+    tmp_path: Path, name: str, text: str, sentence: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        read_platform(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"COPY *.properties {PLACE}\n",
+        "COPY *.properties /home/model-server/\n",
+        "COPY con?ig.[p]roperties /home/model-server/\n",
+        "COPY */../config.properties /home/model-server/\n",
+        'COPY --chown=model-server ["config.properties", "/home/model-server/"]\n',
+        'ADD --chown=a --chmod=644 ["config.properties", "./"]\n',
+        "COPY <<config.properties <<EOF /home/model-server/\njob_queue_size=7\n"
+        "config.properties\nb\nEOF\n",
+        'RUN bash -c "wc -c <<<hello"\nCOPY config.properties /home/model-server/\n',
+        "RUN echo $((1<<2)) 'a <<B'\nCOPY config.properties /home/model-server/\n",
+        "FROM x AS b\nCOPY config.properties /out/\nFROM a\n"
+        f"COPY --from=b /out/config.properties {PLACE}\n",
+        "FROM x AS b\nWORKDIR /out\nCOPY . conf\nFROM a\nCOPY --from=B /out/conf .\n",
+        "COPY --from=models pets.mar /home/model-server/model-store/\n"
+        "COPY config.properties /home/model-server/\n"
+        "COPY --from=models pets.mar /home/model-server/\nCOPY other /home/other\n",
+        "FROM a AS base\nCMD torchserve --ts-config /x.properties\nFROM base\n"
+        'COPY config.properties .\nENTRYPOINT ["torchserve", "--start"]\n',
+        'CMD ["--ts-config", "/c"]\nENTRYPOINT ["torchserve"]\nCOPY config.properties /c\n',
+    ],
+)
+def test_read_dockerfile_reads_each_form_of_copy(folder: Path, text: str) -> None:
+    (folder / "Dockerfile").write_text(f"FROM a\n{text}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.notes == ()
+    assert platform.properties == PROPERTIES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"COPY --from=b /out/config.properties {PLACE}\n",
+        "COPY --from=other/image:1 /x/config.properties ./\n",
+        "COPY --from=b /out/*.properties ./\n",
+        "ADD https://example.com/config.properties .\n",
+    ],
+)
+def test_read_dockerfile_notes_a_file_from_elsewhere(folder: Path, text: str) -> None:
+    (folder / "Dockerfile").write_text(
+        f"FROM a AS b\nRUN make\nFROM a\nCOPY config.properties /home/model-server/\n{text}"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == ""
+    (note,) = platform.notes
+    assert note.startswith(f"{PLACE} is from `") and text.split()[1] in note
+    (folder / "Dockerfile").write_text(f"FROM a\n{text}CMD torchserve --ts-config {PLACE}\n")
+    with pytest.raises(ConfigError, match=f"{PLACE} is from `"):
+        read_platform(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY --from=b /out /home/model-server\n",
+        "ADD conf.tar.gz /home/model-server/\n",
+        "COPY conf /home/model-server/\n",
+    ],
+)
+def test_read_dockerfile_notes_a_folder_that_may_have_the_file(folder: Path, text: str) -> None:
+    (folder / "Dockerfile").write_text(f"FROM a\nCOPY config.properties .\n{text}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.notes[0].startswith(f"`{text.strip()}` may provide {PLACE}")
+
+
+def test_read_dockerfile_shows_no_password(folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM a\nADD https://me:pass@host/config.properties .\n")
+    platform = read_platform(folder)
+    assert platform is not None and "is from `ADD …`" in platform.notes[0]
+
+
+@pytest.mark.parametrize("source", ["my.properties", "*.conf", "conf/config.properties"])
+def test_read_dockerfile_refuses_a_missing_source(folder: Path, source: str) -> None:
+    (folder / "Dockerfile").write_text(f"FROM a\nCOPY {source} {PLACE}\n")
+    with pytest.raises(ConfigError, match="does not exist; copy it there"):
+        read_platform(folder)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY link /home/model-server\n",
+        "COPY link/*.properties /home/model-server/\n",
+        "COPY */config.properties /home/model-server/\n",
+        "COPY link* /home/model-server/\n",
+    ],
+)
+def test_read_dockerfile_checks_links_before_it_looks_behind_them(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, text: str, exists: bool
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "conf"
+    if exists:
+        outside.mkdir()
+        (outside / "config.properties").write_text("job_queue_size=9\n")
+    (folder / "link").symlink_to(outside)
+    (folder / "Dockerfile").write_text(f"FROM a\n{text}")
+    with checking_paths(refuse_outside(folder)), pytest.raises(PermissionError, match="outside"):
+        read_platform(folder / "Dockerfile")
+
+
+def test_read_dockerfile_refuses_stages_that_copy_from_each_other(tmp_path: Path) -> None:
+    stages = "".join(f"FROM {n}\nCOPY --from={n} /a /\nCOPY --from={n} /b /\n" for n in range(40))
+    (tmp_path / "Dockerfile").write_text(f"FROM a\n{stages}")
+    with pytest.raises(ConfigError, match="more than 1000 COPY --from"):
+        read_platform(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("service", "environment", "secrets", "note"),
+    [
+        ("environment: [HF_TOKEN, A=1]", {"A": "1"}, ("HF_TOKEN",), ""),
+        ("environment: {HF_TOKEN: , A: 1, B: ''}", {"A": "1", "B": ""}, ("HF_TOKEN",), ""),
+        ("env_file: ts.env", {"A": "4", "B": "4"}, ("HF_TOKEN",), ""),
+        ("environment: [N, A=1]", {"N": "2", "A": "1"}, (), ""),
+        ("environment: [OMP_NUM_THREADS, CORES]", {}, (), "CORES, OMP_NUM_THREADS"),
+    ],
+)
+def test_read_compose_reads_variables_from_the_shell(
+    folder: Path,
+    service: str,
+    environment: dict[str, str],
+    secrets: tuple[str, ...],
+    note: str,
+) -> None:
+    (folder / ".env").write_text("N=2 # two\nOTHER\n")
+    (folder / "ts.env").write_text("A=4 # one per core\nHF_TOKEN\nB=${A}\n")
+    (folder / "compose.yaml").write_text(f"{IMAGE}    {service}\n{VOLUME}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.environment == environment
+    assert platform.secrets == secrets
+    assert [text.rpartition("these files: ")[2] for text in platform.notes] == [note] * bool(note)
+
+
+@pytest.mark.parametrize("name", ["ts.env", ".env"])
+def test_read_compose_names_the_environment_file_in_errors(folder: Path, name: str) -> None:
+    (folder / "ts.env").write_text("A=1\n")
+    (folder / name).write_text("A=1\na b\n")
+    (folder / "compose.yaml").write_text(f"{IMAGE}    env_file: ts.env\n{VOLUME}")
+    with pytest.raises(ConfigError, match=rf"{name}: line 2 of the environment file"):
+        read_platform(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services:\n  ts:\n    extends: {file: parts/common.yaml, service: base}\n"
+        "    image: pytorch/torchserve\n",
+        "services:\n  db: {image: db}\n  base:\n    extends: {file: parts/common.yaml, service: "
+        "base}\n    image: x\n  ts:\n    extends: base\n    image: pytorch/torchserve\n",
+        "include: [parts/all.yaml]\nservices: {db: {image: db}}\n",
+        "include: [{path: [parts/all.yaml, parts/all.yaml]}]\n",
+    ],
+    ids=["file", "chain", "include", "include twice"],
+)
+def test_read_compose_reads_services_of_other_files(folder: Path, text: str) -> None:
+    parts = folder / "parts"
+    parts.mkdir()
+    (parts / "common.yaml").write_text(
+        "services: {base: {env_file: ts.env, mem_limit: 2g, environment: {A: 1}, "
+        f"volumes: ['./x:{PLACE}']}}}}\n"
+    )
+    (parts / "ts.env").write_text("OMP_NUM_THREADS=3\n")
+    (parts / "x").write_text(PROPERTIES)
+    (parts / "all.yaml").write_text(
+        "include: [../compose.yaml, all.yaml]\nservices:\n  ts:\n    image: pytorch/torchserve\n"
+        "    extends: {file: ./common.yaml, service: base}\n"
+    )
+    (folder / "compose.yaml").write_text(text)
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.environment == {"OMP_NUM_THREADS": "3", "A": "1"}
+    assert platform.limits == Limits(None, 2 << 30) and platform.notes == ()
+    assert {parts / "x", folder / "compose.yaml"} <= {*platform.sources}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "services: {ts: {image: torchserve, extends: none}}",
+            "has no service none, which another",
+        ),
+        ("services: {ts: {extends: {file: no.yaml, service: a}}}", "no.yaml cannot be read"),
+        ("services: {ts: {extends: ts}}", "unexpected form"),
+        ("include: no.yaml", "no.yaml cannot be read"),
+    ],
+)
+def test_read_compose_refuses_missing_services(folder: Path, text: str, sentence: str) -> None:
+    (folder / "compose.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        read_platform(folder)
+
+
+@pytest.mark.parametrize(
+    "volume", ["conf:/home/model-server", "{type: volume, source: c, target: /home/model-server}"]
+)
+def test_read_compose_looks_through_named_volumes(folder: Path, volume: str) -> None:
+    (folder / "compose.yaml").write_text(f"{IMAGE}    volumes: [{volume!r}]\n".replace("'{", "{"))
+    text = (folder / "compose.yaml").read_text().replace("}'", "}")
+    (folder / "compose.yaml").write_text(text)
+    platform = read_platform(folder)
+    assert platform is not None
+    assert platform.notes == ("no config.properties is mounted: the image has its own",)
+
+
+BUILT = "FROM pytorch/torchserve\nARG N=1\nENV OMP_NUM_THREADS=$N A=1\nCOPY config.properties ./\n"
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "{build: ts, environment: {OMP_NUM_THREADS: 3}}",
+        "{image: me/ts, build: {context: ./ts, args: {N: 3}}}",
+        "{build: {context: ., dockerfile: ts/Other, args: [N=3], target: Serve}}",
+        f"{{build: {{context: ts, args: {{N: 3}}, dockerfile_inline: {BUILT!r}}}}}",
+        "{build: {context: ts, args: {N: 3}}, working_dir: /srv, "
+        "command: torchserve --ts-config ../home/model-server/config.properties}",
+        f"{{build: {{context: ts, args: {{N: 3}}}}, volumes: ['./config.properties:{PLACE}']}}",
+    ],
+)
+def test_read_compose_reads_the_image_that_a_service_builds(folder: Path, service: str) -> None:
+    service = service.replace("'FROM", '"FROM').replace("./\\n'", './\\n"')
+    (folder / "compose.yaml").write_text(f"services: {{web: {{build: web}}, ts: {service}}}")
+    (folder / "ts").mkdir()
+    (folder / "ts" / "config.properties").write_text(PROPERTIES)
+    (folder / "ts" / "Dockerfile").write_text(BUILT)
+    (folder / "ts" / "Other").write_text(
+        BUILT.replace("torchserve", "torchserve AS serve", 1) + "FROM x\n"
+    )
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.environment == {"OMP_NUM_THREADS": "3", "A": "1"}
+    assert platform.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("service", "options"),
+    [
+        ("{build: .}", "--a --b"),
+        ("{build: ., command: --c}", "--a --c"),
+        ("{build: ., entrypoint: torchserve}", ""),
+        ("{build: ., entrypoint: [torchserve, --x], command: [--y]}", "--x --y"),
+    ],
+)
+def test_read_compose_reads_the_command_of_an_image(
+    folder: Path, service: str, options: str
+) -> None:
+    (folder / "compose.yaml").write_text(f"services: {{ts: {service}}}")
+    (folder / "Dockerfile").write_text('FROM a\nENTRYPOINT ["torchserve", "--a"]\nCMD ["--b"]\n')
+    platform = read_platform(folder)
+    assert platform is not None and platform.arguments == tuple(options.split())
+
+
+@pytest.mark.parametrize("build", ["web", "https://example.com/ts.git", "{dockerfile: Other}"])
+def test_read_compose_notes_an_image_that_it_cannot_read(folder: Path, build: str) -> None:
+    (folder / "compose.yaml").write_text(f"{IMAGE}    build: {build}\n{VOLUME}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.notes[0].startswith("the image is built from ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "profiles", "image"),
+    [
+        ("gpu", "", "", "b"),
+        ("gpu", "", "gpu", None),
+        ("gpu", "cpu", "cpu,x", "b"),
+        ("gpu", "cpu", "", None),
+    ],
+)
+def test_read_compose_reads_the_service_that_is_started(
+    folder: Path, first: str, second: str, profiles: str, image: str | None
+) -> None:
+    (folder / ".env").write_text(f"COMPOSE_PROFILES={profiles}\n")
+    (folder / "compose.yaml").write_text(
+        "services:\n"
+        + "".join(
+            f"  {name}: {{image: torchserve, profiles: [{profile}], environment: [I={name}]}}\n"
+            for name, profile in (("a", first), ("b", second))
+        )
+    )
+    if image is None:
+        with pytest.raises(ConfigError, match="has 2 services that run torchserve"):
+            read_platform(folder)
+    else:
+        platform = read_platform(folder)
+        assert platform is not None and platform.environment == {"I": image}
+
+
+@pytest.mark.parametrize(
+    ("limits", "cpus"),
+    [("cpuset: '0-1'", 2), ("cpuset: '0,2-4'", 4), ("cpuset: '3', cpus: 0.5", 0.5), ("cpus: 2", 2)],
+)
+def test_read_compose_reads_the_set_of_cpus(folder: Path, limits: str, cpus: float) -> None:
+    (folder / "compose.yaml").write_text(f"services: {{ts: {{image: torchserve, {limits}}}}}")
+    platform = read_platform(folder)
+    assert platform is not None and platform.limits == Limits(cpus, None)
