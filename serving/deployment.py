@@ -187,8 +187,7 @@ class Deployment:
             is_copy = REDACTED in arguments.values()
             text = format_variable(arguments)
             text = line_secrets.get(JVM_VARIABLE, REDACTED) if is_copy else text
-            others = secrets.get(JVM_VARIABLE) or variables.pop(JVM_VARIABLE, "")
-            secrets[JVM_VARIABLE] = f"{others} {text}".strip()
+            secrets[JVM_VARIABLE] = f"{secrets.get(JVM_VARIABLE, '')} {text}".strip()
             notes.append(
                 f"vmargs has a secret, {', '.join(arguments)}: the server gets it through "
                 f"{JVM_VARIABLE}, and no file of a run has it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from serving.environment import REDACTED, is_secret
@@ -80,6 +80,25 @@ def redact_arguments(vmargs: str) -> str:
         return f"{flag}={REDACTED}" if equals and _is_secret(flag, text) else match[0]
 
     return re.sub(r"\S+", redacted, vmargs)
+
+
+def with_secrets(
+    variables: Mapping[str, str], secrets: Mapping[str, str], folder: Path
+) -> dict[str, str]:
+    """Return variables and secrets for a server; see `hide_secrets`.
+
+    Secret JVM arguments are added to those in the variables.
+    """
+    hidden = hide_secrets(secrets, folder)
+    if JVM_VARIABLE in hidden:
+        hidden[JVM_VARIABLE] = f"{variables.get(JVM_VARIABLE, '')} {hidden[JVM_VARIABLE]}".strip()
+    return {**variables, **hidden}
+
+
+def without_arguments(variable: str, flags: Collection[str]) -> str:
+    """Return the value of `JDK_JAVA_OPTIONS` without the arguments of these flags."""
+    words = _WORD.findall(variable)
+    return " ".join(word for word in words if _unquoted(word).partition("=")[0] not in flags)
 
 
 def hide_secrets(variables: Mapping[str, str], folder: Path) -> dict[str, str]:

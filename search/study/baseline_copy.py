@@ -42,7 +42,11 @@ def copy_baseline(
         if in_lines := secret_values(text):
             section["original"] = str(files.original or files.properties)
     environment = files.environment or environment_beside(files.properties)
-    secrets = {name for name in in_use.secrets if name in variables or name not in in_lines}
+    secrets = {
+        name
+        for name in in_use.secrets
+        if (is_secret(name, variables[name]) if name in variables else name not in in_lines)
+    }
     if files.secrets is not None and any(is_secret(k, v) for k, v in variables.items()):
         # Only one file of secrets can be named.
         section["environment"] = str(environment)

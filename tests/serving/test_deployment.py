@@ -628,14 +628,23 @@ def test_read_leaves_secret_arguments_of_the_jvm_to_the_environment() -> None:
     assert read.secrets == {"JDK_JAVA_OPTIONS": options} and "hunter2" not in repr(read)
 
 
-@pytest.mark.parametrize("variables", [{}, {"JDK_JAVA_OPTIONS": "-Da.token=b"}])
+@pytest.mark.parametrize(
+    ("variables", "public"),
+    [
+        ({}, {}),
+        ({"JDK_JAVA_OPTIONS": "-Da.token=b"}, {}),
+        ({}, {"JDK_JAVA_OPTIONS": "-Xmx2g"}),
+        ({}, {"JDK_JAVA_OPTIONS": "-Dx=1 '-Dy=2 3'"}),
+    ],
+)
 def test_read_keeps_secret_jvm_arguments_out_of_the_configuration(
-    variables: dict[str, str],
+    variables: dict[str, str], public: dict[str, str]
 ) -> None:
     lines = (
         "vmargs=-Xmx1g -Djavax.net.ssl.keyStorePassword=hunter2 -javaagent:a.jar=license_key=x\n"
     )
-    read = Deployment.read(lines, variables, ARCHIVE)
+    read = Deployment.read(lines, {**variables, **public}, ARCHIVE)
+    assert read.config.environment == public
     assert read.config.jvm == {"-Xmx": "1g"} and "hunter2" not in repr(read)
     words = ['"-Djavax.net.ssl.keyStorePassword=hunter2"', '"-javaagent:a.jar=license_key=x"']
     assert read.secrets == {"JDK_JAVA_OPTIONS": " ".join([*variables.values(), *words])}

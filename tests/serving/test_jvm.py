@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.installation import Installation
-from serving.jvm import hide_secrets, redact_arguments
+from serving.jvm import hide_secrets, redact_arguments, with_secrets
 
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"])
@@ -42,6 +42,22 @@ def test_hide_secrets_leaves_the_jvm_its_arguments(
     lines = [line.strip() for line in shown.stderr.splitlines()]
     assert {"x = 1", "a.password = y z", r"b.token = \$q"} <= set(lines)
     assert "y z" not in lines[0] and f"Picked up {name}" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "rest"),
+    [({}, ""), ({"JDK_JAVA_OPTIONS": "-Xmx2g"}, "-Xmx2g "), ({"X": "1"}, "")],
+)
+def test_with_secrets_adds_secret_arguments_to_those_in_the_variables(
+    tmp_path: Path, variables: dict[str, str], rest: str
+) -> None:
+    secrets = {"JDK_JAVA_OPTIONS": "-Da.token=x", "X": "2"}
+    file = tmp_path / "JDK_JAVA_OPTIONS.txt"
+    assert with_secrets(variables, secrets, tmp_path) == {
+        "JDK_JAVA_OPTIONS": f"{rest}-XX:VMOptionsFile={file}",
+        "X": "2",
+    }
+    assert with_secrets(variables, {}, tmp_path) == variables
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def read(section: BaselineSection, archive: Archive) -> Deployment:
     [
         ("vmargs=-Xmx1g -Da.password=hidden-1\nio_ratio=30\n", ""),
         ("vmargs=-Da.password=hidden-1\n", "JDK_JAVA_OPTIONS=-Xmx2g\n"),
+        ("vmargs=-Da.password=hidden-1\n", "JDK_JAVA_OPTIONS=-Xmx2g\nHF_TOKEN=hidden-2\n"),
         ("vmargs=-Xmx1g -Da.password=hidden-1\nvmargs: -Da.password=hidden-2\n", "A_KEY=b\n"),
         ("keystore_pass=hidden-1\n# keystore_pass=hidden-2\n# a C:\\users\nkeystore_pass=x\n", ""),
         ("#vmargs=-Da.password=hidden-1\nvmargs=-Db.pass=hidden-2\nvmargs=-Dc.pass=hidden-3\n", ""),
