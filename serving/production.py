@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,6 +44,8 @@ _TUNED_KEYS = {*SERVER_KEYS.values(), "models", "vmargs", "load_models"}
 #: Properties that may change a rate and do not depend on the host.
 RATE_PROPERTIES = {*INTEGER_KEYS, *BOOLEAN_KEYS, "cpu_launcher_args", "vmargs"} - SET_BY_SERVETUNE
 RATE_PROPERTIES -= {"token_expiration_min", "initial_worker_port", "initial_distribution_port"}
+#: JVM arguments of which Java accepts only one.
+_COLLECTOR = re.compile(r"-XX:\+Use(Serial|Parallel|ParallelOld|G1|Z|Shenandoah|Epsilon)GC")
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,13 @@ class DeploymentTarget:
             for key, text in config.lines(archive).items()
             if key not in ("models", "vmargs") and before.get(key) != text
         }
-        if config.jvm and config.jvm != in_use.config.jvm:
-            kept = {**in_use.place_jvm, **secret_arguments(self.base)}
+        if not config.jvm.items() <= in_use.config.jvm.items():
+            kept = {
+                **in_use.place_jvm,
+                **secret_arguments(self.base),
+                **_kept_arguments(in_use.config, config),
+            }
+            # Of contradictory arguments, the last one counts.
             jvm = replace(config, jvm={**kept, **config.jvm})
             lines["vmargs"] = " ".join(jvm.jvm_arguments())
         written = dict(javaproperties.loads(self.base))
@@ -140,7 +148,7 @@ class DeploymentTarget:
             key: properties[key]
             for key in sorted(properties.keys() & RATE_PROPERTIES - config.properties.keys())
         }
-        kept["jvm"] = {} if config.jvm else base.jvm
+        kept["jvm"] = _kept_arguments(base, config)
         kept["model_properties"] = {
             key: value
             for key, value in base.model_properties.items()
@@ -214,6 +222,16 @@ class DeploymentTarget:
         if self.base is None:
             return Deployment.of_archive(archive)
         return Deployment.read(self.base, self.environment, archive).with_models(self.others)
+
+
+def _kept_arguments(base: ServerConfig, config: ServerConfig) -> dict[str, str]:
+    """Return the JVM arguments of the base that the configuration does not set."""
+    has_collector = any(_COLLECTOR.fullmatch(flag) for flag in config.jvm)
+    return {
+        flag: text
+        for flag, text in base.jvm.items()
+        if flag not in config.jvm and not (has_collector and _COLLECTOR.fullmatch(flag))
+    }
 
 
 def _changed_entries(

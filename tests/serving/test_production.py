@@ -69,8 +69,8 @@ def test_properties_text_is_idempotent(archive: Archive) -> None:
 
 
 def test_properties_text_keeps_the_folders_of_the_jvm(archive: Archive) -> None:
-    """The trials had others; the arguments beside them are tuned."""
-    base = "vmargs=-Xmx1g -Djava.io.tmpdir=/mnt -Dmodel_server_home=/opt -Dx=1 -DTS_DEBUG=true\n"
+    """The trials had others."""
+    base = "vmargs=-Xmx1g -Djava.io.tmpdir=/mnt -Dmodel_server_home=/opt -DTS_DEBUG=true\n"
     text = DeploymentTarget(base).properties_text(ServerConfig(jvm={"-Xmx": "2g"}), archive)
     assert parse_jvm(start_lines(text)["vmargs"]) == {
         "-DTS_DEBUG": "true",
@@ -78,6 +78,33 @@ def test_properties_text_keeps_the_folders_of_the_jvm(archive: Archive) -> None:
         "-Dmodel_server_home": "/opt",
         "-Xmx": "2g",
     }
+
+
+@pytest.mark.parametrize(
+    ("vmargs", "jvm", "written", "unmeasured"),
+    [
+        (
+            "--add-opens java.base/java.lang=ALL-UNNAMED -javaagent:/opt/dd.jar -XX:+UseZGC",
+            {"-Xmx": "2g"},
+            "--add-opens=java.base/java.lang=ALL-UNNAMED -javaagent:/opt/dd.jar -XX:+UseZGC -Xmx2g",
+            "--add-opens=java.base/java.lang=ALL-UNNAMED -javaagent:/opt/dd.jar -XX:+UseZGC",
+        ),
+        ("-Xmx1g -Dx=1", {"-Xmx": "2g"}, "-Dx=1 -Xmx2g", "-Dx=1"),
+        ("-XX:+UseZGC -Dx=1", {"-XX:+UseG1GC": ""}, "-Dx=1 -XX:+UseG1GC", "-Dx=1"),
+        ("-XX:+UseZGC", {"-XX:-UseZGC": ""}, "-XX:+UseZGC -XX:-UseZGC", "-XX:+UseZGC"),
+        ("-Dx=1   -Xmx2g", {"-Xmx": "2g"}, "-Dx=1   -Xmx2g", "-Dx=1"),
+        ("-Dx=1", {}, "-Dx=1", "-Dx=1"),
+    ],
+)
+def test_properties_text_keeps_jvm_arguments_that_are_not_tuned(
+    archive: Archive, vmargs: str, jvm: dict[str, str], written: str, unmeasured: str
+) -> None:
+    target, tuned = DeploymentTarget(f"vmargs={vmargs}\nload_models=all\n"), ServerConfig(jvm=jvm)
+    text = target.properties_text(tuned, archive)
+    assert text == f"vmargs={written}\nload_models=all\n"
+    assert DeploymentTarget(text).properties_text(tuned, archive) == text
+    note = f"vmargs={unmeasured} is kept, but the configuration was measured without it"
+    assert target.notes(tuned, archive) == [note]
 
 
 def test_properties_text_keeps_secret_jvm_arguments(archive: Archive) -> None:
