@@ -86,6 +86,7 @@ class Deployment:
         version: the key of the model's entry; TorchServe ignores a snapshot's.
         reads_variables: whether variables TS_* set properties.
         key_pair: that of an https inference address; None if it is http.
+        secret_flags: the JVM arguments of `vmargs` that are secrets, by flag.
     """
 
     config: ServerConfig
@@ -102,6 +103,7 @@ class Deployment:
     version: str = ""
     reads_variables: bool = False
     key_pair: KeyPair | None = None
+    secret_flags: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -183,15 +185,12 @@ class Deployment:
         lines.pop("vmargs", None)
         read_at_start = start_lines(properties)
         jvm = parse_jvm(read_at_start.get("vmargs", ""))
-        if arguments := take_secrets(jvm):
+        arguments = take_secrets(jvm)
+        if arguments:
             is_copy = REDACTED in arguments.values()
             text = format_variable(arguments)
             text = line_secrets.get(JVM_VARIABLE, REDACTED) if is_copy else text
             secrets[JVM_VARIABLE] = f"{secrets.get(JVM_VARIABLE, '')} {text}".strip()
-            notes.append(
-                f"vmargs has a secret, {', '.join(arguments)}: the server gets it through "
-                f"{JVM_VARIABLE}, and no file of a run has it"
-            )
         for key in [key for key, text in lines.items() if is_secret(key, text)]:
             name, text = secret_variable(key), lines[key]
             secrets[name] = escaped(line_secrets.get(name, text) if text == REDACTED else text)
@@ -245,6 +244,7 @@ class Deployment:
             version=models.version,
             reads_variables=reads_variables,
             key_pair=key_pair,
+            secret_flags=tuple(arguments),
         )
 
     @classmethod
@@ -366,6 +366,11 @@ class Deployment:
             sentences.append(
                 f"the model {archive.name} {archive.version} is served beside it "
                 f"({given or 'default settings'})"
+            )
+        if self.secret_flags:
+            sentences.append(
+                f"vmargs has a secret, {', '.join(self.secret_flags)}: the server gets it through "
+                f"{JVM_VARIABLE}, and no file of a run has it"
             )
         if self.secrets:
             sentences.append(

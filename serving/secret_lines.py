@@ -76,6 +76,11 @@ def secret_arguments(text: str) -> dict[str, str]:
     return take_secrets(parse_jvm(start_lines(text).get("vmargs", "")))
 
 
+def secret_names(text: str) -> list[str]:
+    """Return the keys of the lines and the flags of the JVM arguments that are secrets."""
+    return [*_secret_keys(parse_lines(text)), *secret_arguments(text)]
+
+
 def _secret_keys(lines: dict[str, str]) -> list[str]:
     # A line that names a variable has no secret itself.
     return [key for key, text in lines.items() if is_secret(key, text) and "$$" not in text]

@@ -42,6 +42,7 @@ from serving.config import MODEL_KEYS
 from serving.deployment import archived_settings
 from serving.limits import Limits
 from serving.production import DeploymentTarget
+from serving.secret_lines import secret_names
 from serving.server import LOG_CONFIG
 from serving.versions import NEWEST, find_version
 
@@ -196,6 +197,10 @@ def _write_folder(
     missing = {*run.spec().in_use().secrets, *target.secrets} - target.line_secrets
     if secrets := sorted(missing):
         notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
+    if target.base is not None and (held := secret_names(files.properties_text or "")):
+        has_map = export_format is ExportFormat.KUBERNETES
+        paths = "config.properties and configmap.yaml have" if has_map else "config.properties has"
+        notes += (f"{paths} secrets of the base in plain text: {', '.join(held)}",)
     if export_format in _FORMATS_WITHOUT_LIMITS and (limits := _limits_text(request.limits)):
         notes += (f"this format cannot carry the trial's limits: run TorchServe within {limits}",)
     claim = read_back(request, claim)

@@ -102,6 +102,27 @@ def test_export_names_the_secrets_that_it_leaves_out(outcome: Outcome) -> None:
     assert "hidden" not in written and "MODEL=a" in written
 
 
+@pytest.mark.parametrize(
+    ("export_format", "lines", "files"),
+    [
+        (ExportFormat.PROPERTIES, "", "config.properties has"),
+        (ExportFormat.SYSTEMD, "keystore_pass=hidden\n", "config.properties has"),
+        (ExportFormat.KUBERNETES, "", "config.properties and configmap.yaml have"),
+    ],
+)
+def test_export_names_the_secrets_of_the_base_that_stay(
+    outcome: Outcome, export_format: ExportFormat, lines: str, files: str
+) -> None:
+    base = f"{lines}vmargs=-Xmx1g -Da.password=hidden\nload_models=all\n"
+    result = export_best(outcome, export_format, DeploymentTarget(base))
+    names = "keystore_pass, -Da.password" if lines else "-Da.password"
+    assert f"{files} secrets of the base in plain text: {names}" in result.notes
+    assert not any("no file of a run" in note for note in result.notes)
+    for path in result.folder.rglob("*"):
+        shows = path.is_file() and path.name not in ("config.properties", "configmap.yaml")
+        assert not shows or b"hidden" not in path.read_bytes()
+
+
 def test_export_keeps_a_secret_in_vmargs_of_the_base(outcome: Outcome) -> None:
     target = DeploymentTarget("vmargs=-Xmx1g -Da.password=hidden\nload_models=all\n")
     result = export_best(outcome, ExportFormat.PROPERTIES, target)
