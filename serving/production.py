@@ -112,19 +112,18 @@ class DeploymentTarget:
             jvm = replace(config, jvm={**kept, **config.jvm})
             lines["vmargs"] = " ".join(jvm.jvm_arguments())
         written = dict(javaproperties.loads(self.base))
-        missing = {}
         key = "model_snapshot" if "model_snapshot" in written else "models"
         changes = _changed_entries(key, written, config, in_use)
         if key == "models":
-            if "load_models" in written:
+            if parse_load_models(written.get("load_models", "")):
                 lines |= self._added_models(written["load_models"])
             elif in_use.others:
-                missing["load_models"] = "all"
+                lines["load_models"] = "all"
             else:
                 archives = (in_use.archive, *self.others)
-                missing["load_models"] = ",".join(each.load_models for each in archives)
+                lines["load_models"] = ",".join(each.load_models for each in archives)
         entries = {key: changes} if changes else {}
-        return edit_properties(self.base, {**lines, **self.given}, missing, entries)
+        return edit_properties(self.base, {**lines, **self.given}, entries)
 
     def _added_models(self, load_models: str) -> dict[str, str]:
         """Return the line `load_models` with the other models that the base does not load."""

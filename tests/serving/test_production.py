@@ -184,7 +184,7 @@ def test_properties_text_reads_the_json_that_torchserve_accepts(archive: Archive
     assert text == (
         "models={'echo':{'1.0':{'batchSize':16,"
         '"minWorkers":2,"maxWorkers":2,"maxBatchDelay":50}},zoo:{\'1.0\':{}}}\n'
-        "load_models=all\nnumber_of_netty_threads=4\n"
+        "number_of_netty_threads=4\nload_models=all\n"
     )
 
 
@@ -268,6 +268,22 @@ def test_notes_warn_of_bytes_that_torchserve_cannot_read(archive: Archive) -> No
     latin, utf8 = "# caf\xe9\nload_models=all\n", "# caf\xc3\xa9\nload_models=all\n"
     assert "are not UTF-8" in " ".join(DeploymentTarget(latin).notes(ServerConfig(), archive))
     assert DeploymentTarget(utf8).notes(ServerConfig(), archive) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "written"),
+    [
+        ("load_models=\nio_ratio=50\n", "load_models=echo.mar\nio_ratio=50\n"),
+        ("load_models\r\n", "load_models=echo.mar\r\n"),
+        ("load_models = ,\n", "load_models = echo.mar\n"),
+        ("load_models:\nmodels={zoo:{1:{}}}\n", "load_models:all\nmodels={zoo:{1:{}}}\n"),
+        ("load_models=all\n", "load_models=all\n"),
+    ],
+)
+def test_properties_text_loads_the_archive_if_the_line_names_none(
+    archive: Archive, base: str, written: str
+) -> None:
+    assert DeploymentTarget(base).properties_text(ServerConfig(), archive) == written
 
 
 ZOO = Archive(Path("/models/zoo.mar"), "zoo", "1.0")
