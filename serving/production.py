@@ -148,25 +148,28 @@ class DeploymentTarget:
             for key in sorted(properties.keys() & RATE_PROPERTIES - config.properties.keys())
         }
         kept["jvm"] = _kept_arguments(base, config)
+        written = config.model_entry()  # A number of workers sets maxWorkers too.
         kept["model_properties"] = {
-            key: value
-            for key, value in base.model_properties.items()
-            if key not in config.model_properties
+            key: value for key, value in base.model_properties.items() if key not in written
         }
-        models = {
-            name: {k: v for k, v in settings.items() if k not in config.models.get(name, {})}
-            for name, settings in base.models.items()
-        }
+        models = {}
+        for name, settings in base.models.items():
+            written = {**config.models.get(name, {}), **config.of_model(name).model_entry()}
+            models[name] = {k: v for k, v in settings.items() if k not in written}
         kept["models"] = {name: settings for name, settings in models.items() if settings}
         return ServerConfig(**kept)
 
     def notes(self, config: ServerConfig, archive: Archive) -> list[str]:
         """Return notes for the user: what was not measured, what will not have an effect."""
-        unmeasured = self.unmeasured(config, archive).lines(archive, self.others)
-        notes = [
-            f"{key}={text} is kept, but the configuration was measured without it"
-            for key, text in unmeasured.items()
-        ]
+        in_use, unmeasured = self._in_use(archive), self.unmeasured(config, archive)
+        kept = [f"{key}={text}" for key, text in unmeasured.server_lines().items()]
+        for model in (in_use.archive, *in_use.beside):
+            is_tuned = model is in_use.archive
+            entry = (unmeasured if is_tuned else unmeasured.of_model(model.name)).model_entry()
+            kept += [f"{key}={value} of the model {model.name}" for key, value in entry.items()]
+        if unmeasured.jvm:
+            kept.append(f"vmargs={' '.join(unmeasured.jvm_arguments())}")
+        notes = [f"{each} is kept, but the configuration was measured without it" for each in kept]
         if not self.version.reads("grpc_inference_address"):
             notes.append(
                 f"TorchServe {self.version.number} opens its gRPC ports on all addresses of the "
@@ -174,7 +177,6 @@ class DeploymentTarget:
             )
         if self.base is None:
             return notes
-        in_use = self._in_use(archive)
         if in_use.others:
             names = ", ".join(in_use.other_models)
             notes.append(f"the file also serves {names}, beside which nothing was measured")
@@ -194,7 +196,8 @@ class DeploymentTarget:
                 "enable_envvars_config is true: a variable TS_* in the environment takes "
                 "precedence over its line in config.properties"
             )
-        return notes + list(in_use.notes)
+        exported = replace(self, base=self.properties_text(config, archive))
+        return notes + list(exported._in_use(archive).notes)
 
     @property
     def secrets(self) -> frozenset[str]:

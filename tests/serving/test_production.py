@@ -125,6 +125,39 @@ def test_properties_text_replaces_1_by_true(archive: Archive) -> None:
     assert "cpu_launcher_enable=true" in text.splitlines()
 
 
+SNAPSHOT = (
+    'model_snapshot={"modelCount":1,"models":{"cats":{"1.0":{"defaultVersion":true,'
+    '"marName":"echo.mar","minWorkers":2,"maxWorkers":4,"batchSize":1,"maxBatchDelay":20000,'
+    '"responseTimeout":33}}}}\n'
+)
+ENTRY = 'load_models=cats=echo.mar\nmodels={"cats":{"1.0":{"minWorkers":2,"maxWorkers":4}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "kept", "more"),
+    [
+        (SNAPSHOT, TUNED, ["responseTimeout=33"], []),
+        (ENTRY, TUNED, [], []),
+        (ENTRY, ServerConfig(batch_size=8), ["minWorkers=2", "maxWorkers=4"], ["minWorkers is 2"]),
+        (
+            SNAPSHOT,
+            replace(TUNED, max_batch_delay_ms=None),
+            ["maxBatchDelay=20000", "responseTimeout=33"],
+            ["the batch delay is 20000 ms"],
+        ),
+    ],
+)
+def test_notes_describe_the_entry_that_is_exported(
+    archive: Archive, base: str, tuned: ServerConfig, kept: list[str], more: list[str]
+) -> None:
+    notes = DeploymentTarget(base).notes(tuned, archive)
+    measured_without = "is kept, but the configuration was measured without it"
+    expected = [f"{entry} of the model cats {measured_without}" for entry in kept]
+    assert notes[: len(kept)] == expected
+    described = zip(notes[len(kept) :], more, strict=True)
+    assert all(note.startswith(start) for note, start in described)
+
+
 def test_notes_reports_archive_that_is_not_loaded(archive: Archive) -> None:
     notes = DeploymentTarget("load_models=my-echo.mar\n").notes(ServerConfig(), archive)
     assert notes == [
@@ -296,7 +329,7 @@ TWO = replace(TUNED, models={"zoo": {"workers": 5, "batch_size": 2}})
 def test_properties_text_changes_entries_of_both_models(archive: Archive, load_models: str) -> None:
     entries = {
         "echo": {"1.0": {"batchSize": 8, "marName": "echo.mar"}},
-        "zoo": {"1.0": {"batchSize": 2, "minWorkers": 1, "responseTimeout": 33}},
+        "zoo": {"1.0": {"batchSize": 2, "minWorkers": 1, "maxWorkers": 7, "responseTimeout": 33}},
     }
     base = f"# ours\n{load_models}models={json.dumps(entries)}\nio_ratio=70\n"
     target = DeploymentTarget(base, others=(ZOO,))
