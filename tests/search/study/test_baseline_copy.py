@@ -42,6 +42,20 @@ def read(section: BaselineSection, archive: Archive) -> Deployment:
         (f"{HTTPS}keystore_pass=hidden-1$\n", ""),
         (f"{HTTPS}keystore_pass=hidden-1$\nvmargs=-Da.pwd=hidden-3\n", "HF_TOKEN=hidden-2\n"),
         (f"{HTTPS}keystore_pass=$$STORE_PASS$$\n", "STORE_PASS=hidden-2\n"),
+        (f"{HTTPS}keystore_pass=$$STORE$$\n", "STORE=hidden-2\n"),
+        ("allowed_urls=https://a:hidden-1@h/.*,$$XX$$\n", "XX=1\n"),
+        ("allowed_urls=https://a:$$ORACLE$$@h/.*,$$XX$$\n", "XX=1\nORACLE=hidden-1\n"),
+        (
+            "load_models=$$MODEL_URL$$\njob_queue_size=$$A_KEY$$\n",
+            "MODEL_URL=cats=https://me:hidden-1@h/echo.mar\nA_KEY=10\n",
+        ),
+        (
+            "enable_envvars_config=true\njob_queue_size=9\n"
+            'models={"cats":{"1.0":{"minWorkers":4,"maxWorkers":4}}}\n',
+            "TS_LOAD_MODELS=cats=https://me:hidden-1@h/echo.mar\nHF_TOKEN=hidden-2\n",
+        ),
+        ("job_queue_size=9\n", "TS_LOAD_MODELS=https://me:hidden-1@h/echo.mar\n"),
+        ("io_ratio=$$A_KEY$$\n", "A_KEY=30\n"),
     ],
 )
 def test_copy_baseline_leaves_secrets_where_they_are(
