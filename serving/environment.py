@@ -48,7 +48,7 @@ def parse_environment(text: str) -> dict[str, str]:
 
     Values of lines may be quoted. JSON may have the variables under the key "Environment", also
     in the "PrimaryContainer" of a request to SageMaker, or be a list of objects with "name" and
-    "value", as in a task of ECS or a container of Kubernetes.
+    "value", as in a task of ECS or a container of Kubernetes; a value from elsewhere is a secret.
 
     Raises:
         ConfigError: a line is not NAME=value, or the JSON is no object of texts and numbers.
@@ -87,7 +87,7 @@ def _parse_json(text: str) -> dict[str, str]:
             raise ConfigError(
                 "the environment file must be a list of objects with name and value, or an object"
             )
-        pairs = [(entry.get("name"), entry.get("value")) for entry in data]
+        pairs = [(entry.get("name"), _value_of(entry)) for entry in data]
     else:
         pairs = list(_variables_of(data).items())
     variables = {}
@@ -103,6 +103,14 @@ def _parse_json(text: str) -> dict[str, str]:
             )
         variables[name] = str(value)
     return variables
+
+
+def _value_of(entry: Mapping[str, Any]) -> Any:
+    """Return the value in an entry of a container: that of a Secret is not known."""
+    value = entry.get("value")
+    if value is None:
+        return REDACTED if entry.get("valueFrom") else ""
+    return value
 
 
 def _configures_torchserve(container: Any) -> bool:
