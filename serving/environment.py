@@ -15,15 +15,19 @@ REDACTED = "<secret>"
 #: A variable is a secret if a word of its name is, or ends in, one of these.
 _SECRET_ENDS = ("SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN", "APIKEY")
 _SECRET_WORDS = frozenset(
-    ["AUTH", "CREDENTIAL", "CREDENTIALS", "DSN", "KEY", "KEYS", "PASS", "PAT", "PWD", "SAS"]
+    [
+        *("AUTH", "AUTHORIZATION", "BEARER", "COOKIE", "COOKIES", "CREDENTIAL", "CREDENTIALS"),
+        *("DSN", "KEY", "KEYS", "PASS", "PAT", "PW", "PWD", "SALT", "SAS", "WEBHOOK"),
+    ]
 )
 #: Keys of access tokens, a URL with a password or a signature, private keys, and settings such as
 #: `AccountKey=…` or `-Djavax.net.ssl.keyStorePassword=…` in a longer text.
 _SECRET_VALUE = re.compile(
-    r"(hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA|ASIA|xox[abp]-|eyJ)[\w-]{8,}.*"
+    r"(?:.*[^\w/.-])?(hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA|ASIA|xox[abp]-|eyJ)[\w-]{8,}.*"
     r"|.*://[^/\s:@]*:[^/\s@]+@.*"
     r"|.*-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
     r"|.*[?&]sig=[^\s&;]+.*"
+    r"|.*\bBearer \S{8,}.*"
     r"|.*https://hooks\.[\w.-]+/.*"
     r"|.*(?i:(?:account|shared|access|api|secret|licen[cs]e)_?key|password|passwd|pwd|secret|token"
     r"|signature)=[^\s&;]+.*",

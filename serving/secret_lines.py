@@ -26,6 +26,13 @@ from serving.reading import (
     without_variables,
 )
 
+_JSON_KEYS = ("models", "model_snapshot")
+#: The name and the text of an entry in the JSON that TorchServe accepts.
+_JSON_TEXT = re.compile(
+    r"""(?P<start>(["']?)(?P<name>[\w.-]+)\2\s*:\s*(["']))(?P<text>.*?)(?P<end>(?<!\\)\4)""",
+    re.DOTALL,
+)
+
 
 def redacted_text(text: str) -> str:
     """Return the text without the values of secrets, also in comments and repeated lines.
@@ -56,6 +63,9 @@ def _redacted(element: javaproperties.PropertiesElement) -> str:
         hidden = redact_arguments(value)
         # The command torchserve reads neither an escape in a key nor a colon behind it.
         return source if hidden == value else f"{key}: {escape_property(hidden)}{end}"
+    if key in _JSON_KEYS:  # The settings of the models are no secrets.
+        hidden = _JSON_TEXT.sub(_redacted_entry, value)
+        return source if hidden == value else f"{key}={escape_property(hidden)}{end}"
     if not has_secret(key, value):
         return source
     if key == "load_models":
@@ -104,6 +114,11 @@ def secret_values(
     if arguments := secret_arguments(text):
         values[JVM_VARIABLE] = format_variable(arguments)
     return values
+
+
+def _redacted_entry(match: re.Match[str]) -> str:
+    hidden = is_secret(match["name"], match["text"])
+    return f"{match['start']}{REDACTED}{match['end']}" if hidden else match[0]
 
 
 def secret_arguments(text: str) -> dict[str, str]:

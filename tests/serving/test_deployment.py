@@ -750,13 +750,13 @@ def test_read_refuses_an_invalid_number_without_showing_the_secret(line: str) ->
     ("text", "secret"),
     [
         ("https://a:hidden@h/.*,$$XX$$", "https://a:hidden@h/.*,1"),
-        ("$$XX$$,https://a:hid$$PW$$@h/.*", "1,https://a:hiddenu@h/.*"),
+        ("$$XX$$,https://a:hid$$PART$$@h/.*", "1,https://a:hiddenu@h/.*"),
         ("https://u:$$ORACLE$$@h/.*", None),
         ("$$XX$$", None),
     ],
 )
 def test_read_fills_variables_into_a_line_with_a_secret(text: str, secret: str | None) -> None:
-    variables = {"XX": "1", "ORACLE": "hidden", "PW": "denu"}
+    variables = {"XX": "1", "ORACLE": "hidden", "PART": "denu"}
     read = Deployment.read(f"allowed_urls={text}\n", variables, ARCHIVE)
     line = text.replace("$$XX$$", "1") if secret is None else "$$SERVETUNE_ALLOWED_URLS$$"
     assert read.config.properties == {"allowed_urls": line}

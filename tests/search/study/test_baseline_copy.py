@@ -56,6 +56,10 @@ def read(section: BaselineSection, archive: Archive) -> Deployment:
         ),
         ("job_queue_size=9\n", "TS_LOAD_MODELS=https://me:hidden-1@h/echo.mar\n"),
         ("io_ratio=$$A_KEY$$\n", "A_KEY=30\n"),
+        ('models={"echo":{"1.0":{"minWorkers":1,"apiToken":"hidden-1"}}}\n', ""),
+        ("models={echo:{1.0:{batchSize:2,'a_key' : 'hidden-1', b: \"https://a:hidden@h\"}}}\n", ""),
+        ('models={"echo":\\\n  {"1.0":{"my.pw":\\\n "hidden-1","batchSize":"2"}}}\n', ""),
+        ("vmargs=-Dx=a:hf_hidden-1abcdef -Dauthorization=hidden-2\n", "MY_PW=hidden-3\n"),
     ],
 )
 def test_copy_baseline_leaves_secrets_where_they_are(
