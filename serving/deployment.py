@@ -39,14 +39,15 @@ from serving.ignored import find_ignored_settings
 from serving.installation import Installation
 from serving.jvm import JVM_VARIABLE, format_variable, parse_jvm, take_secrets
 from serving.key_pair import PASSWORD, KeyPair
-from serving.models import RUNTIMES, OtherModel, find_models, read_model_int
+from serving.models import RUNTIMES, OtherModel, find_models, read_model_int, without_urls
 from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, VARIABLES_SET_BY_SERVETUNE, read_int
-from serving.reading import VARIABLES, parse_lines, read_properties, start_lines
+from serving.reading import VARIABLES, fill_in, parse_lines, read_properties, start_lines
 from serving.sagemaker import (
     is_sagemaker,
     sagemaker_notes,
     sagemaker_properties,
 )
+from serving.secret_lines import has_secret, secret_variables
 from serving.versions import NEWEST
 
 #: Keys of a file that servetune sets itself, and those of TLS that have no effect. The snapshot
@@ -86,6 +87,8 @@ class Deployment:
         version: the key of the model's entry; TorchServe ignores a snapshot's.
         reads_variables: whether variables TS_* set properties.
         key_pair: that of an https inference address; None if it is http.
+        from_secrets: numbers and names by key that a secret variable sets; not secrets themselves.
+        secret_flags: the JVM arguments of `vmargs` that are secrets, by flag.
     """
 
     config: ServerConfig
@@ -102,6 +105,8 @@ class Deployment:
     version: str = ""
     reads_variables: bool = False
     key_pair: KeyPair | None = None
+    secret_flags: tuple[str, ...] = ()
+    from_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(
@@ -143,10 +148,23 @@ class Deployment:
             else:
                 properties = "enable_envvars_config=true\n"
                 notes = ["no config.properties: its line enable_envvars_config=true is assumed"]
-        lines, unused = read_properties(properties, variables, secrets.keys())
+        for name in secret_variables(properties, {**variables, **secrets}) & variables.keys():
+            secrets[name] = variables.pop(name)
+        values = {k: None if v == REDACTED else v for k, v in secrets.items()}
+        lines, unused, hidden = read_properties(properties, variables, values)
+        from_secrets = {key: lines[key] for key in hidden}
+        if "load_models" in from_secrets:
+            from_secrets["load_models"] = without_urls(lines["load_models"])
+        for key in [key for key, text in lines.items() if has_secret(key, text)]:
+            lines[key] = fill_in(key, lines[key], secrets)
         reads_variables = lines.get("enable_envvars_config") == "true"
         if reads_variables:  # They are among the lines now.
             variables = {k: v for k, v in variables.items() if k not in VARIABLES.values()}
+            read = {VARIABLES.get(key) for key in hidden}
+            secrets = {k: v for k, v in secrets.items() if k not in read or v == REDACTED}
+        for name in VARIABLES_SET_BY_SERVETUNE & secrets.keys():
+            del secrets[name]
+            unused[name] = REDACTED
         for name in (_PLACE_VARIABLES | VARIABLES_SET_BY_SERVETUNE) & variables.keys():
             unused[name] = variables.pop(name)
         models = find_models(lines, archive)
@@ -156,7 +174,8 @@ class Deployment:
             password = line_secrets.get(secret_variable(PASSWORD), REDACTED)
             key_pair = replace(key_pair, password=password)
         settings, entry, entry_unused = _model_settings(models.entry, models.is_snapshot, archive)
-        unused |= entry_unused | {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
+        not_read = {key: lines.pop(key) for key in list(lines) if key in _NOT_READ}
+        unused |= entry_unused | {k: hidden.get(k, text) for k, text in not_read.items()}
         for key in ("models", "model_snapshot"):
             lines.pop(key, None)
         for name, key in SERVER_KEYS.items():
@@ -183,17 +202,13 @@ class Deployment:
         lines.pop("vmargs", None)
         read_at_start = start_lines(properties)
         jvm = parse_jvm(read_at_start.get("vmargs", ""))
-        if arguments := take_secrets(jvm):
+        arguments = take_secrets(jvm)
+        if arguments:
             is_copy = REDACTED in arguments.values()
             text = format_variable(arguments)
             text = line_secrets.get(JVM_VARIABLE, REDACTED) if is_copy else text
-            others = secrets.get(JVM_VARIABLE) or variables.pop(JVM_VARIABLE, "")
-            secrets[JVM_VARIABLE] = f"{others} {text}".strip()
-            notes.append(
-                f"vmargs has a secret, {', '.join(arguments)}: the server gets it through "
-                f"{JVM_VARIABLE}, and no file of a run has it"
-            )
-        for key in [key for key, text in lines.items() if is_secret(key, text)]:
+            secrets[JVM_VARIABLE] = f"{secrets.get(JVM_VARIABLE, '')} {text}".strip()
+        for key in [key for key, text in lines.items() if has_secret(key, text)]:
             name, text = secret_variable(key), lines[key]
             secrets[name] = escaped(line_secrets.get(name, text) if text == REDACTED else text)
             lines[key] = f"$${name}$$"
@@ -246,6 +261,8 @@ class Deployment:
             version=models.version,
             reads_variables=reads_variables,
             key_pair=key_pair,
+            secret_flags=tuple(arguments),
+            from_secrets=from_secrets,
         )
 
     @classmethod
@@ -367,6 +384,11 @@ class Deployment:
             sentences.append(
                 f"the model {archive.name} {archive.version} is served beside it "
                 f"({given or 'default settings'})"
+            )
+        if self.secret_flags:
+            sentences.append(
+                f"vmargs has a secret, {', '.join(self.secret_flags)}: the server gets it through "
+                f"{JVM_VARIABLE}, and no file of a run has it"
             )
         if self.secrets:
             sentences.append(

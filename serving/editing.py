@@ -40,7 +40,6 @@ class EntryChange:
 def edit_properties(
     text: str,
     lines: Mapping[str, str],
-    missing: Mapping[str, str] = MappingProxyType({}),
     entries: Mapping[str, Sequence[EntryChange]] = MappingProxyType({}),
 ) -> str:
     """Return a config.properties with some values replaced and all else unchanged.
@@ -49,16 +48,14 @@ def edit_properties(
 
     Args:
         lines: new values by key.
-        missing: values by key that are added if the text does not have them.
         entries: changes in JSON values by key.
     """
-    return "".join(_edited_lines(text, lines, missing, entries))
+    return "".join(_edited_lines(text, lines, entries))
 
 
 def _edited_lines(
     text: str,
     lines: Mapping[str, str],
-    missing: Mapping[str, str],
     entries: Mapping[str, Sequence[EntryChange]],
 ) -> Iterator[str]:
     elements = list(javaproperties.parse(text))
@@ -78,7 +75,6 @@ def _edited_lines(
         else:
             yield last
     added = {
-        **missing,
         **lines,
         **{key: _dumped(_with_entries({}, changes)) for key, changes in entries.items()},
     }

@@ -15,15 +15,19 @@ REDACTED = "<secret>"
 #: A variable is a secret if a word of its name is, or ends in, one of these.
 _SECRET_ENDS = ("SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN", "APIKEY")
 _SECRET_WORDS = frozenset(
-    ["AUTH", "CREDENTIAL", "CREDENTIALS", "DSN", "KEY", "KEYS", "PASS", "PAT", "PWD", "SAS"]
+    [
+        *("AUTH", "AUTHORIZATION", "BEARER", "COOKIE", "COOKIES", "CREDENTIAL", "CREDENTIALS"),
+        *("DSN", "KEY", "KEYS", "PASS", "PAT", "PW", "PWD", "SALT", "SAS", "WEBHOOK"),
+    ]
 )
 #: Keys of access tokens, a URL with a password or a signature, private keys, and settings such as
 #: `AccountKey=…` or `-Djavax.net.ssl.keyStorePassword=…` in a longer text.
 _SECRET_VALUE = re.compile(
-    r"(hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA|ASIA|xox[abp]-|eyJ)[\w-]{8,}.*"
+    r"(?:.*[^\w/.-])?(hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA|ASIA|xox[abp]-|eyJ)[\w-]{8,}.*"
     r"|.*://[^/\s:@]*:[^/\s@]+@.*"
     r"|.*-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
     r"|.*[?&]sig=[^\s&;]+.*"
+    r"|.*\bBearer \S{8,}.*"
     r"|.*https://hooks\.[\w.-]+/.*"
     r"|.*(?i:(?:account|shared|access|api|secret|licen[cs]e)_?key|password|passwd|pwd|secret|token"
     r"|signature)=[^\s&;]+.*",
@@ -52,7 +56,7 @@ def parse_environment(text: str) -> dict[str, str]:
 
     Values of lines may be quoted. JSON may have the variables under the key "Environment", also
     in the "PrimaryContainer" of a request to SageMaker, or be a list of objects with "name" and
-    "value", as in a task of ECS or a container of Kubernetes.
+    "value", as in a task of ECS or a container of Kubernetes; a value from elsewhere is a secret.
 
     Raises:
         ConfigError: a line is not NAME=value, or the JSON is no object of texts and numbers.
@@ -91,7 +95,7 @@ def _parse_json(text: str) -> dict[str, str]:
             raise ConfigError(
                 "the environment file must be a list of objects with name and value, or an object"
             )
-        pairs = [(entry.get("name"), entry.get("value")) for entry in data]
+        pairs = [(entry.get("name"), _value_of(entry)) for entry in data]
     else:
         pairs = list(_variables_of(data).items())
     variables = {}
@@ -107,6 +111,14 @@ def _parse_json(text: str) -> dict[str, str]:
             )
         variables[name] = str(value)
     return variables
+
+
+def _value_of(entry: Mapping[str, Any]) -> Any:
+    """Return the value in an entry of a container: that of a Secret is not known."""
+    value = entry.get("value")
+    if value is None:
+        return REDACTED if entry.get("valueFrom") else ""
+    return value
 
 
 def _configures_torchserve(container: Any) -> bool:

@@ -13,7 +13,7 @@ import psutil
 from serving.archive import Archive
 from serving.config import ServerConfig, format_environment
 from serving.editing import edit_properties
-from serving.jvm import JVM_VARIABLE, hide_secrets
+from serving.jvm import JVM_VARIABLE, with_secrets
 from serving.platforms.files import PlatformFiles
 from serving.platforms.kserve import prediction_path
 from serving.properties import TLS_KEYS
@@ -90,7 +90,7 @@ class ExportedServer(TorchServe):
             differences += [
                 f"worker {pid} has {name}={environment.get(name, 'unset')} instead of {text}"
                 for name, text in self.config.environment_variables().items()
-                if environment.get(name) != text
+                if name not in self.site.secrets and environment.get(name) != text
             ]
         return differences
 
@@ -112,12 +112,15 @@ class ExportedServer(TorchServe):
         addresses["token_expiration_min"] = _TOKEN_EXPIRATION_MIN
         # Variables would win over the free ports.
         hidden = {*(VARIABLES[key] for key in addresses), "TS_CONFIG_FILE", "TS_MODEL_STORE"}
-        self._variables = {k: v for k, v in self._platform.environment.items() if k not in hidden}
+        variables = {k: v for k, v in self._platform.environment.items() if k not in hidden}
+        self._variables = with_secrets(variables, self.site.secrets, self._home)
         text = edit_properties(text, {**addresses, **self._store_property(text)})
         for file in (work / "config.properties", self.folder / "config.properties"):
             file.write_bytes(text.encode("latin-1"))
         if (work / START_SCRIPT).is_file():
-            (work / "environment").write_text(format_environment(self._variables))
+            (work / "environment").write_text(
+                format_environment({name: self._variables[name] for name in variables})
+            )
 
     def _store_property(self, text: str) -> Mapping[str, str]:
         is_given = any(line.startswith("model_store") for line in text.splitlines())
@@ -156,7 +159,6 @@ class ExportedServer(TorchServe):
         return {
             **inherited_environment(),
             **self._variables,
-            **hide_secrets(self.site.secrets, self._home),
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "TMPDIR": str(self._home / "tmp"),
             "TEMP": str(self._home / "tmp"),  # The wrapper passes it on as java.io.tmpdir.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from serving.environment import REDACTED, is_secret
@@ -69,7 +69,7 @@ def take_secrets(arguments: dict[str, str]) -> dict[str, str]:
 def format_variable(arguments: Mapping[str, str]) -> str:
     """Return arguments as the value of `JDK_JAVA_OPTIONS`."""
     words = [f"{flag}={text}" for flag, text in arguments.items()]
-    return " ".join(f"'{word}'" if '"' in word else f'"{word}"' for word in words)
+    return " ".join(map(_quoted, words))
 
 
 def redact_arguments(vmargs: str) -> str:
@@ -80,6 +80,25 @@ def redact_arguments(vmargs: str) -> str:
         return f"{flag}={REDACTED}" if equals and _is_secret(flag, text) else match[0]
 
     return re.sub(r"\S+", redacted, vmargs)
+
+
+def with_secrets(
+    variables: Mapping[str, str], secrets: Mapping[str, str], folder: Path
+) -> dict[str, str]:
+    """Return variables and secrets for a server; see `hide_secrets`.
+
+    Secret JVM arguments are added to those in the variables.
+    """
+    hidden = hide_secrets(secrets, folder)
+    if JVM_VARIABLE in hidden:
+        hidden[JVM_VARIABLE] = f"{variables.get(JVM_VARIABLE, '')} {hidden[JVM_VARIABLE]}".strip()
+    return {**variables, **hidden}
+
+
+def without_arguments(variable: str, flags: Collection[str]) -> str:
+    """Return the value of `JDK_JAVA_OPTIONS` without the arguments of these flags."""
+    words = _WORD.findall(variable)
+    return " ".join(word for word in words if _unquoted(word).partition("=")[0] not in flags)
 
 
 def hide_secrets(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -98,9 +117,14 @@ def hide_secrets(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
         secret = secret or words  # The user knows why it is one.
         path = folder / f"{name}.txt"
         path.touch(mode=0o600)
-        path.write_text(" ".join(secret))
         others = [word for word in words if word not in secret]
-        hidden[name] = " ".join([*others, f"-XX:VMOptionsFile={path}"])
+        if name == JVM_VARIABLE:
+            # The command line beside it may name the only VMOptionsFile that Java accepts.
+            path.write_text(" ".join(map(_escaped, secret)))
+            hidden[name] = " ".join([*others, f"@{path}"])
+        else:
+            path.write_text(" ".join(secret))
+            hidden[name] = " ".join([*others, f"-XX:VMOptionsFile={path}"])
     return hidden
 
 
@@ -108,5 +132,20 @@ def _is_secret(flag: str, text: str) -> bool:
     return is_secret(flag, text) or is_secret(flag, f"{flag}={text}")
 
 
+def _quoted(word: str) -> str:
+    """Return a word in the quotation marks of a variable, which has no escapes."""
+    if '"' not in word:
+        return f'"{word}"'
+    return "".join(
+        f"'{part}'" if '"' in part else f'"{part}"' for part in re.findall(r"""[^"]+|[^']+""", word)
+    )
+
+
 def _unquoted(word: str) -> str:
-    return word.replace('"', "").replace("'", "")
+    return re.sub(r"""(["'])(.*?)\1""", r"\2", word, flags=re.DOTALL)
+
+
+def _escaped(word: str) -> str:
+    """Return a word of a variable in the form of Java's argument files."""
+    text = re.sub(r'(["\\])', r"\\\1", _unquoted(word))
+    return f'"{text}"'

@@ -105,19 +105,37 @@ def _changed_files(archive: Archive, settings: Mapping[str, int]) -> tuple[str, 
 def _edit_yaml(text: str, old_settings: Mapping[str, Any], settings: Mapping[str, int]) -> str:
     """Return the YAML with other values at its top level; other lines and comments stay."""
     expected = {**old_settings, **settings}
-    edited = text
-    for key, value in settings.items():
-        if old_settings.get(key) == value:
-            continue
-        line = re.compile(rf"^((['\"]?){key}\2[ \t]*:[ \t]*)[^#\s]+", re.MULTILINE)
-        if line.search(edited):
-            edited = line.sub(rf"\g<1>{value}", edited)
-        else:
-            end = "" if not edited or edited.endswith("\n") else "\n"
-            edited = f"{edited}{end}{key}: {value}\n"
+    changed = {key: value for key, value in settings.items() if old_settings.get(key) != value}
     try:
+        edited = _edited_text(text, changed)
         if yaml.safe_load(edited) == expected:
             return edited
     except yaml.YAMLError:
-        pass  # A form that cannot be edited line by line, such as a mapping in braces.
+        pass  # A form to which no line can be added, such as a mapping in braces.
     return yaml.safe_dump(expected, sort_keys=False)
+
+
+def _edited_text(text: str, changed: Mapping[str, int]) -> str:
+    """Return the YAML with values at its top level replaced, or added at its end."""
+    root: Any = yaml.compose(text, yaml.SafeLoader)
+    entries = [(key, old) for key, old in (root.value if root else ()) if key.value in changed]
+    edited = text
+    for key, old in reversed(entries):
+        start, end = old.start_mark.index, old.end_mark.index
+        if start < key.end_mark.index:  # The place of the anchor that an alias refers to.
+            start, end = _alias_span(text, key.end_mark.index)
+        space = " " if text[start - 1] == ":" else ""
+        edited = f"{edited[:start]}{space}{changed[key.value]}{edited[end:]}"
+    present = {key.value for key, _ in entries}
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    for name, value in changed.items():
+        if name not in present:
+            end = "" if not edited or edited.endswith("\n") else line_end
+            edited = f"{edited}{end}{name}: {value}{line_end}"
+    return edited
+
+
+def _alias_span(text: str, start: int) -> tuple[int, int]:
+    """Return the start and the end of the next alias."""
+    match = re.compile(r"\*[^\s,\]}]+").search(text, start)
+    return match.span() if match else (start, start)

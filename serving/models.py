@@ -104,6 +104,12 @@ def parse_load_models(load_models: str) -> list[Loaded]:
     return loaded
 
 
+def without_urls(load_models: str) -> str:
+    """Return the property `load_models` with the names of the files in place of URLs."""
+    parts = (f"{part.alias}={part.file}" for part in parse_load_models(load_models))
+    return ",".join(part.removeprefix("=") for part in parts)
+
+
 def _file_of(url: str) -> str:
     """Return the name of the file that TorchServe reads from, or downloads to, the model store."""
     path = urlsplit(url).path if "://" in url else url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,6 +44,8 @@ _TUNED_KEYS = {*SERVER_KEYS.values(), "models", "vmargs", "load_models"}
 #: Properties that may change a rate and do not depend on the host.
 RATE_PROPERTIES = {*INTEGER_KEYS, *BOOLEAN_KEYS, "cpu_launcher_args", "vmargs"} - SET_BY_SERVETUNE
 RATE_PROPERTIES -= {"token_expiration_min", "initial_worker_port", "initial_distribution_port"}
+#: JVM arguments of which Java accepts only one.
+_COLLECTOR = re.compile(r"-XX:\+Use(Serial|Parallel|ParallelOld|G1|Z|Shenandoah|Epsilon)GC")
 
 
 @dataclass(frozen=True)
@@ -99,24 +102,28 @@ class DeploymentTarget:
             for key, text in config.lines(archive).items()
             if key not in ("models", "vmargs") and before.get(key) != text
         }
-        if config.jvm and config.jvm != in_use.config.jvm:
-            kept = {**in_use.place_jvm, **secret_arguments(self.base)}
+        if not config.jvm.items() <= in_use.config.jvm.items():
+            kept = {
+                **in_use.place_jvm,
+                **secret_arguments(self.base),
+                **_kept_arguments(in_use.config, config),
+            }
+            # Of contradictory arguments, the last one counts.
             jvm = replace(config, jvm={**kept, **config.jvm})
             lines["vmargs"] = " ".join(jvm.jvm_arguments())
         written = dict(javaproperties.loads(self.base))
-        missing = {}
         key = "model_snapshot" if "model_snapshot" in written else "models"
         changes = _changed_entries(key, written, config, in_use)
         if key == "models":
-            if "load_models" in written:
+            if parse_load_models(written.get("load_models", "")):
                 lines |= self._added_models(written["load_models"])
             elif in_use.others:
-                missing["load_models"] = "all"
+                lines["load_models"] = "all"
             else:
                 archives = (in_use.archive, *self.others)
-                missing["load_models"] = ",".join(each.load_models for each in archives)
+                lines["load_models"] = ",".join(each.load_models for each in archives)
         entries = {key: changes} if changes else {}
-        return edit_properties(self.base, {**lines, **self.given}, missing, entries)
+        return edit_properties(self.base, {**lines, **self.given}, entries)
 
     def _added_models(self, load_models: str) -> dict[str, str]:
         """Return the line `load_models` with the other models that the base does not load."""
@@ -140,26 +147,29 @@ class DeploymentTarget:
             key: properties[key]
             for key in sorted(properties.keys() & RATE_PROPERTIES - config.properties.keys())
         }
-        kept["jvm"] = {} if config.jvm else base.jvm
+        kept["jvm"] = _kept_arguments(base, config)
+        written = config.model_entry()  # A number of workers sets maxWorkers too.
         kept["model_properties"] = {
-            key: value
-            for key, value in base.model_properties.items()
-            if key not in config.model_properties
+            key: value for key, value in base.model_properties.items() if key not in written
         }
-        models = {
-            name: {k: v for k, v in settings.items() if k not in config.models.get(name, {})}
-            for name, settings in base.models.items()
-        }
+        models = {}
+        for name, settings in base.models.items():
+            written = {**config.models.get(name, {}), **config.of_model(name).model_entry()}
+            models[name] = {k: v for k, v in settings.items() if k not in written}
         kept["models"] = {name: settings for name, settings in models.items() if settings}
         return ServerConfig(**kept)
 
     def notes(self, config: ServerConfig, archive: Archive) -> list[str]:
         """Return notes for the user: what was not measured, what will not have an effect."""
-        unmeasured = self.unmeasured(config, archive).lines(archive, self.others)
-        notes = [
-            f"{key}={text} is kept, but the configuration was measured without it"
-            for key, text in unmeasured.items()
-        ]
+        in_use, unmeasured = self._in_use(archive), self.unmeasured(config, archive)
+        kept = [f"{key}={text}" for key, text in unmeasured.server_lines().items()]
+        for model in (in_use.archive, *in_use.beside):
+            is_tuned = model is in_use.archive
+            entry = (unmeasured if is_tuned else unmeasured.of_model(model.name)).model_entry()
+            kept += [f"{key}={value} of the model {model.name}" for key, value in entry.items()]
+        if unmeasured.jvm:
+            kept.append(f"vmargs={' '.join(unmeasured.jvm_arguments())}")
+        notes = [f"{each} is kept, but the configuration was measured without it" for each in kept]
         if not self.version.reads("grpc_inference_address"):
             notes.append(
                 f"TorchServe {self.version.number} opens its gRPC ports on all addresses of the "
@@ -167,7 +177,6 @@ class DeploymentTarget:
             )
         if self.base is None:
             return notes
-        in_use = self._in_use(archive)
         if in_use.others:
             names = ", ".join(in_use.other_models)
             notes.append(f"the file also serves {names}, beside which nothing was measured")
@@ -187,7 +196,8 @@ class DeploymentTarget:
                 "enable_envvars_config is true: a variable TS_* in the environment takes "
                 "precedence over its line in config.properties"
             )
-        return notes + list(in_use.notes)
+        exported = replace(self, base=self.properties_text(config, archive))
+        return notes + list(exported._in_use(archive).notes)
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -214,6 +224,16 @@ class DeploymentTarget:
         if self.base is None:
             return Deployment.of_archive(archive)
         return Deployment.read(self.base, self.environment, archive).with_models(self.others)
+
+
+def _kept_arguments(base: ServerConfig, config: ServerConfig) -> dict[str, str]:
+    """Return the JVM arguments of the base that the configuration does not set."""
+    has_collector = any(_COLLECTOR.fullmatch(flag) for flag in config.jvm)
+    return {
+        flag: text
+        for flag, text in base.jvm.items()
+        if flag not in config.jvm and not (has_collector and _COLLECTOR.fullmatch(flag))
+    }
 
 
 def _changed_entries(

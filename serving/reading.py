@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
 import javaproperties
 
@@ -52,38 +53,53 @@ _ADDRESS = re.compile(r"https?://[^:^/]+(:(?P<port>[0-9]+))?|unix:/.*", re.IGNOR
 _ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
 _PORT_KEYS = frozenset(["grpc_inference_port", "grpc_management_port"])
 _MAX_PORT = 65534
+#: Keys that servetune reads itself. A server gets the secrets in others as variables.
+READ_FROM_SECRETS = INTEGER_KEYS | LONG_KEYS | BOOLEAN_KEYS | _PORT_KEYS | {"load_models"}
 #: Keys that the command torchserve reads by itself; see `start_lines`.
 START_KEYS = ("vmargs", "plugins_path", "model_store")
 
 
 def read_properties(
-    text: str, environment: Mapping[str, str], secrets: Collection[str] = ()
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the properties that TorchServe uses, and those that it ignores.
+    text: str,
+    environment: Mapping[str, str],
+    secrets: Mapping[str, str | None] = MappingProxyType({}),
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return the properties that TorchServe uses, those that it ignores, and the printable form of
+    those that have the value of a secret.
 
     `$$NAME$$` is replaced by the variable, TS_* variables count if `enable_envvars_config` is true,
-    and booleans are written as true or false.
+    and booleans are written as true or false. The printable form has `$$NAME$$`.
 
     Args:
-        secrets: names of variables that `$$NAME$$` may name too, and that are not filled in.
+        secrets: more variables, whose values are read only into `READ_FROM_SECRETS`; None if a
+            value is not known.
 
     Raises:
         ConfigError: TorchServe would not start with this text.
     """
-    lines = parse_lines(text)
-    lines = {key: _substitute(key, value, environment, secrets) for key, value in lines.items()}
+    parsed, hidden = parse_lines(text), {}
+    known = {name: value for name, value in secrets.items() if value is not None}
+    lines = {key: fill_in(key, value, environment, secrets) for key, value in parsed.items()}
+    for key in lines.keys() & READ_FROM_SECRETS:
+        filled = fill_in(key, parsed[key], {**environment, **known}, secrets)
+        if filled != lines[key]:
+            hidden[key], lines[key] = lines[key], filled
     if lines.get("enable_envvars_config", "").lower() == "true":
         urls = lines.get("use_env_allowed_urls", "").lower() == "true"
         for key, name in VARIABLES.items():
             if name in environment and (key != "allowed_urls" or urls):
                 lines[key] = environment[name]
+                hidden.pop(key, None)
+            elif name in known and key in READ_FROM_SECRETS:
+                lines[key], hidden[key] = known[name], f"$${name}$$"
     ignored = {key: lines.pop(key) for key in list(lines) if key not in KNOWN_KEYS}
     for key in lines.keys() & BOOLEAN_KEYS:
         lines[key] = str(lines[key].lower() == "true").lower()
-    ignored |= {key: lines.pop(key) for key in _unread_numbers(lines)}
-    if problems := [*_number_problems(lines), *_address_problems(lines)]:
+    unread = {key: lines.pop(key) for key in _unread_numbers(lines)}
+    ignored |= {key: hidden.pop(key, value) for key, value in unread.items()}
+    if problems := [*_number_problems(lines, hidden), *_address_problems(lines)]:
         raise ConfigError("; ".join(problems))
-    return lines, ignored
+    return lines, ignored, hidden
 
 
 def _unread_numbers(lines: Mapping[str, str]) -> list[str]:
@@ -93,13 +109,13 @@ def _unread_numbers(lines: Mapping[str, str]) -> list[str]:
     return [key for key in late if key in lines and read_int(lines[key]) is None]
 
 
-def _number_problems(lines: Mapping[str, str]) -> Iterator[str]:
-    for key in sorted(lines.keys() & (INTEGER_KEYS | _PORT_KEYS)):
-        if read_int(lines[key]) is None:
-            yield f"property {key} must be an integer that Java reads (got {lines[key]!r})"
-    for key in sorted(lines.keys() & LONG_KEYS):
-        if read_long(lines[key]) is None:
-            yield f"property {key} must be an integer that Java reads (got {lines[key]!r})"
+def _number_problems(lines: Mapping[str, str], hidden: Mapping[str, str]) -> Iterator[str]:
+    ints, longs = INTEGER_KEYS | _PORT_KEYS, LONG_KEYS
+    numbers = dict.fromkeys(ints, read_int) | dict.fromkeys(longs, read_long)
+    for key in sorted(lines.keys() & numbers.keys()):
+        if numbers[key](lines[key]) is None:
+            shown = hidden.get(key, lines[key])
+            yield f"property {key} must be an integer that Java reads (got {shown!r})"
 
 
 def _address_problems(lines: Mapping[str, str]) -> Iterator[str]:
@@ -125,12 +141,31 @@ def parse_lines(text: str) -> dict[str, str]:
         raise ConfigError(f"the text is not valid Java properties: {error}") from None
 
 
-def _substitute(
-    key: str, value: str, environment: Mapping[str, str], secrets: Collection[str]
+def variable_names(text: str) -> list[str]:
+    """Return the names of the variables `$$NAME$$` in a value."""
+    return _VARIABLE.findall(text)
+
+
+def without_variables(text: str) -> str:
+    """Return a value without the variables `$$NAME$$` in it."""
+    return _VARIABLE.sub("", text)
+
+
+def fill_in(
+    key: str, value: str, environment: Mapping[str, str], unknown: Collection[str] = ()
 ) -> str:
+    """Return a property's value with its variables `$$NAME$$` replaced.
+
+    Args:
+        unknown: names of variables that stay if the environment does not have them.
+
+    Raises:
+        ConfigError: TorchServe would not start, because a variable is not set or has a dollar sign.
+    """
+
     def variable(match: re.Match[str]) -> str:
         name = match[1]
-        if name in secrets:
+        if name not in environment and name in unknown:
             return match[0]
         if name not in environment:
             raise ConfigError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import javaproperties
 
@@ -15,8 +17,21 @@ from serving.jvm import (
     redact_arguments,
     take_secrets,
 )
-from serving.models import parse_load_models
-from serving.reading import parse_lines, start_lines
+from serving.models import without_urls
+from serving.reading import (
+    fill_in,
+    parse_lines,
+    start_lines,
+    variable_names,
+    without_variables,
+)
+
+_JSON_KEYS = ("models", "model_snapshot")
+#: The name and the text of an entry in the JSON that TorchServe accepts.
+_JSON_TEXT = re.compile(
+    r"""(?P<start>(["']?)(?P<name>[\w.-]+)\2\s*:\s*(["']))(?P<text>.*?)(?P<end>(?<!\\)\4)""",
+    re.DOTALL,
+)
 
 
 def redacted_text(text: str) -> str:
@@ -48,27 +63,62 @@ def _redacted(element: javaproperties.PropertiesElement) -> str:
         hidden = redact_arguments(value)
         # The command torchserve reads neither an escape in a key nor a colon behind it.
         return source if hidden == value else f"{key}: {escape_property(hidden)}{end}"
-    if not is_secret(key, value) or "$$" in value:
+    if key in _JSON_KEYS:  # The settings of the models are no secrets.
+        hidden = _JSON_TEXT.sub(_redacted_entry, value)
+        return source if hidden == value else f"{key}={escape_property(hidden)}{end}"
+    if not has_secret(key, value):
         return source
     if key == "load_models":
-        parts = (f"{part.alias}={part.file}" for part in parse_load_models(value))
-        value = ",".join(part.removeprefix("=") for part in parts)
+        value = without_urls(value)
         if not is_secret(key, value):
             return f"{key}={escape_property(value)}{end}"
     return f"{javaproperties.escape(key)}={REDACTED}{end}"
 
 
-def secret_values(text: str) -> dict[str, str]:
+def has_secret(key: str, text: str) -> bool:
+    """Return whether a line has a secret, beside those in the variables that it names."""
+    own = without_variables(text)
+    return bool(own) and is_secret(key, own)
+
+
+def secret_variables(text: str, environment: Mapping[str, str]) -> frozenset[str]:
+    """Return the names of the variables in lines that are secrets with their values.
+
+    Raises:
+        ConfigError: TorchServe would not start with a line.
+    """
+    return frozenset(
+        name
+        for key, value in parse_lines(text).items()
+        for name in variable_names(value)
+        if is_secret(key, fill_in(key, value, environment))
+    )
+
+
+def secret_values(
+    text: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """Return the secrets in a file by the names of the variables that stand for them.
+
+    Args:
+        environment: variables that the lines may name.
 
     Raises:
         ConfigError: Java would refuse the text.
     """
-    lines = parse_lines(text)
-    values = {secret_variable(key): lines[key] for key in _secret_keys(lines)}
+    values = {
+        secret_variable(key): fill_in(key, value, environment, variable_names(value))
+        for key, value in parse_lines(text).items()
+        if has_secret(key, value)
+    }
     if arguments := secret_arguments(text):
         values[JVM_VARIABLE] = format_variable(arguments)
     return values
+
+
+def _redacted_entry(match: re.Match[str]) -> str:
+    hidden = is_secret(match["name"], match["text"])
+    return f"{match['start']}{REDACTED}{match['end']}" if hidden else match[0]
 
 
 def secret_arguments(text: str) -> dict[str, str]:
@@ -76,6 +126,7 @@ def secret_arguments(text: str) -> dict[str, str]:
     return take_secrets(parse_jvm(start_lines(text).get("vmargs", "")))
 
 
-def _secret_keys(lines: dict[str, str]) -> list[str]:
-    # A line that names a variable has no secret itself.
-    return [key for key, text in lines.items() if is_secret(key, text) and "$$" not in text]
+def secret_names(text: str) -> list[str]:
+    """Return the keys of the lines and the flags of the JVM arguments that are secrets."""
+    keys = [key for key, value in parse_lines(text).items() if has_secret(key, value)]
+    return [*keys, *secret_arguments(text)]

@@ -20,7 +20,7 @@ from serving.cgroup import Enforcement, enforce, noted_cgroups, remove_cgroups
 from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.health import ServerHealth, WorkerProcess
-from serving.jvm import hide_secrets
+from serving.jvm import with_secrets
 from serving.leftovers import HOME_PREFIX, remove_leftovers
 from serving.load_check import load_error
 from serving.local_api import LocalApi, UnknownModelError
@@ -288,8 +288,7 @@ class TorchServe:
             "TMPDIR": str(self._home / "tmp"),
             "LOG_LOCATION": str(self._home / "logs"),
             "METRICS_LOCATION": str(self._home / "logs"),
-            **self.config.environment_variables(),
-            **hide_secrets(self.site.secrets, self._home),
+            **with_secrets(self.config.environment_variables(), self.site.secrets, self._home),
         }
 
     def _launcher_path(self) -> dict[str, str]:

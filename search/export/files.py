@@ -44,7 +44,7 @@ from serving.config import MODEL_KEYS
 from serving.deployment import archived_settings
 from serving.limits import Limits
 from serving.production import DeploymentTarget
-from serving.secret_lines import redacted_lines
+from serving.secret_lines import secret_names
 from serving.server import LOG_CONFIG
 from serving.versions import NEWEST, find_version
 
@@ -218,7 +218,7 @@ def _write_folder(
 def _secret_notes(files: FormatFiles) -> tuple[str, ...]:
     """Return a note on the secrets in config.properties: lines of the base stay as they are."""
     text = files.properties_text or ""
-    names = sorted(redacted_lines(text))
+    names = secret_names(text)
     comments = (e for e in javaproperties.parse(text) if not isinstance(e, javaproperties.KeyValue))
     if any(has_secret(comment.source) for comment in comments):
         names.append("a comment")

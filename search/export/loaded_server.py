@@ -25,8 +25,9 @@ from search.trial.server_tls import server_tls
 from serving.config import ServerConfig
 from serving.exported import ExportedServer
 from serving.installation import find_installation
+from serving.jvm import JVM_VARIABLE, without_arguments
 from serving.ports import Ports
-from serving.secret_lines import secret_values
+from serving.secret_lines import secret_arguments, secret_values
 from serving.site import Site
 
 OnPhase = Callable[[str, float], None]
@@ -100,9 +101,7 @@ class ExportedLoad:
             goal = Goal(arrivals=files.claim["arrivals"], timeout_s=files.claim["timeout_s"])
         key_pair = exported_key_pair(files, site.key_pair)
         secrets = {**site.secrets, **(key_pair.variables() if key_pair else {})}
-        # A secret in the files' own lines needs no variable.
-        in_lines = secret_values(files.platform.properties or "")
-        secrets = {k: v for k, v in secrets.items() if k not in in_lines}
+        secrets = missing_secrets(secrets, files.platform.properties or "")
         site = replace(
             site, others=files.others, limits=files.limits, key_pair=key_pair, secrets=secrets
         )
@@ -116,6 +115,14 @@ class ExportedLoad:
             ),
             goal,
         )
+
+
+def missing_secrets(secrets: Mapping[str, str], properties: str) -> dict[str, str]:
+    """Return the secrets that are not in the lines of a config.properties."""
+    in_lines = secret_values(properties)
+    missing = {name: text for name, text in secrets.items() if name not in in_lines}
+    arguments = without_arguments(secrets.get(JVM_VARIABLE, ""), secret_arguments(properties))
+    return {**missing, JVM_VARIABLE: arguments} if arguments else missing
 
 
 @dataclass(frozen=True)

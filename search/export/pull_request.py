@@ -17,7 +17,7 @@ from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.config import ServerConfig
 from serving.environment import REDACTED, is_secret, redacted
-from serving.jvm import redact_arguments
+from serving.secret_lines import redacted_text
 
 #: How the platform returns to what it ran before.
 _ROLL_BACK = {
@@ -97,10 +97,7 @@ def _redacted_lines(text: str) -> list[str]:
     for element in javaproperties.parse(text):
         source = element.source
         if isinstance(element, javaproperties.KeyValue):
-            key, value = element.key, element.value
-            hidden = redact_arguments(value) if key == "vmargs" else value
-            if is_secret(key, value) or hidden != value:
-                source = f"{key}={REDACTED if is_secret(key, value) else hidden}\n"
+            source = redacted_text(source)
         elif has_secret(source):
             source = f"{source.lstrip()[0]} {REDACTED}\n"
         lines += source.splitlines(keepends=True)

@@ -43,7 +43,8 @@ def read_config(
     if original:
         # The file may have changed since; the run is read all the same, without its secrets.
         with contextlib.suppress(ConfigError):
-            in_lines = secret_values(read_files(original)[0] or "")
+            lines, known = read_files(original)
+            in_lines = secret_values(lines or "", known)
     try:
         return Deployment.read(text, variables, archive, read_environment_file(secrets), in_lines)
     except ConfigError as error:

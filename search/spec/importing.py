@@ -145,13 +145,14 @@ def import_files(paths: Sequence[Path], archive: Path | None) -> ImportedFiles:
         if len(found) > 1:
             names = " and ".join(map(str, found))
             raise CommandError(f"{names} are both read as {kind}; pass one of them")
-    if by_kind["model-config"] and archive is not None:
-        raise CommandError(f"the archive has its own settings; leave out {paths[-1]}")
+    settings = by_kind["model-config"]
+    if settings and archive is not None:
+        raise CommandError(f"the archive has its own settings; leave out {settings[0]}")
     properties = next(iter(by_kind["properties"]), None)
     environment = next(iter(by_kind["environment"]), environment_beside(properties))
     named = Archive.read(archive) if archive else _named_archive(properties)
     model = named or Archive(Path("my-model.mar"), "my-model", "1.0")
-    for path in by_kind["model-config"]:
+    for path in settings:
         model = replace(model, settings=_read_settings(path))
     if properties is None and environment is None:
         deployment = Deployment.of_archive(model)

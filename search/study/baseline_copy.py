@@ -11,6 +11,7 @@ from serving.deployment import Deployment
 from serving.editing import edit_properties
 from serving.environment import REDACTED, is_secret
 from serving.key_pair import KeyPair
+from serving.reading import VARIABLES
 from serving.secret_lines import redacted_text, secret_values
 
 _PROPERTIES, _ENVIRONMENT = "baseline.properties", "baseline.environment"
@@ -36,13 +37,20 @@ def copy_baseline(
     if text is not None:
         # A run may be resumed in another folder.
         paths = key_pair.lines if key_pair else {}
-        copied = edit_properties(redacted_text(text), paths)
+        lines = {**paths, **in_use.from_secrets}
+        copied = edit_properties(redacted_text(text), lines)
         (folder / _PROPERTIES).write_bytes(copied.encode("latin-1"))
         section["properties"] = _PROPERTIES
-        if in_lines := secret_values(text):
+        if in_lines := secret_values(text, variables):
             section["original"] = str(files.original or files.properties)
+    # The copy is read without the secrets that set these.
+    for key, value in in_use.from_secrets.items():
+        name = VARIABLES.get(key, "")
+        if name in variables or text is None:
+            variables[name] = value
     environment = files.environment or environment_beside(files.properties)
-    secrets = {name for name in in_use.secrets if name in variables or name not in in_lines}
+    secrets = {name for name, value in variables.items() if is_secret(name, value)}
+    secrets |= in_use.secrets.keys() - in_lines.keys()
     if files.secrets is not None and any(is_secret(k, v) for k, v in variables.items()):
         # Only one file of secrets can be named.
         section["environment"] = str(environment)

@@ -628,14 +628,23 @@ def test_read_leaves_secret_arguments_of_the_jvm_to_the_environment() -> None:
     assert read.secrets == {"JDK_JAVA_OPTIONS": options} and "hunter2" not in repr(read)
 
 
-@pytest.mark.parametrize("variables", [{}, {"JDK_JAVA_OPTIONS": "-Da.token=b"}])
+@pytest.mark.parametrize(
+    ("variables", "public"),
+    [
+        ({}, {}),
+        ({"JDK_JAVA_OPTIONS": "-Da.token=b"}, {}),
+        ({}, {"JDK_JAVA_OPTIONS": "-Xmx2g"}),
+        ({}, {"JDK_JAVA_OPTIONS": "-Dx=1 '-Dy=2 3'"}),
+    ],
+)
 def test_read_keeps_secret_jvm_arguments_out_of_the_configuration(
-    variables: dict[str, str],
+    variables: dict[str, str], public: dict[str, str]
 ) -> None:
     lines = (
         "vmargs=-Xmx1g -Djavax.net.ssl.keyStorePassword=hunter2 -javaagent:a.jar=license_key=x\n"
     )
-    read = Deployment.read(lines, variables, ARCHIVE)
+    read = Deployment.read(lines, {**variables, **public}, ARCHIVE)
+    assert read.config.environment == public
     assert read.config.jvm == {"-Xmx": "1g"} and "hunter2" not in repr(read)
     words = ['"-Djavax.net.ssl.keyStorePassword=hunter2"', '"-javaagent:a.jar=license_key=x"']
     assert read.secrets == {"JDK_JAVA_OPTIONS": " ".join([*variables.values(), *words])}
@@ -661,6 +670,99 @@ def test_read_replaces_a_secret_in_a_line_by_a_variable() -> None:
     read = Deployment.read("allowed_urls=https://me:p$w@host/.*\n", {}, ARCHIVE)
     assert read.config.properties == {"allowed_urls": "$$SERVETUNE_ALLOWED_URLS$$"}
     assert read.secrets == {"SERVETUNE_ALLOWED_URLS": r"https://me:p\$w@host/.*"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "variables", "settings", "name", "secrets"),
+    [
+        (
+            'enable_envvars_config=true\nmodels={"cats":{"1.0":{"minWorkers":4,"maxWorkers":4}}}\n',
+            {"TS_LOAD_MODELS": "cats=https://u:hidden@host/codegen.mar"},
+            {"workers": 4},
+            "cats",
+            set(),
+        ),
+        (
+            'load_models=$$MODEL_URL$$\nmodels={"cats":{"1.0":{"minWorkers":4,"maxWorkers":4}}}\n',
+            {"MODEL_URL": "cats=https://u:hidden@host/codegen.mar"},
+            {"workers": 4},
+            "cats",
+            {"MODEL_URL"},
+        ),
+        (
+            "load_models=cats=https://u:$$ORACLE$$@host/codegen.mar\n",
+            {"ORACLE": "hidden"},
+            {},
+            "cats",
+            {"ORACLE"},
+        ),
+        (
+            "job_queue_size=$$QUEUE_KEY$$\ndefault_workers_per_model=$$PASS$$\n",
+            {"QUEUE_KEY": "10", "PASS": "3"},
+            {"workers": 3, "job_queue_size": 10},
+            "codegen",
+            {"QUEUE_KEY", "PASS"},
+        ),
+        (
+            "prefer_direct_buffer=$$A_KEY$$\nallowed_urls=$$A_KEY$$\n",
+            {"A_KEY": "TRUE"},
+            {},
+            "codegen",
+            {"A_KEY"},
+        ),
+    ],
+)
+def test_read_takes_numbers_and_models_from_secrets(
+    lines: str,
+    variables: dict[str, str],
+    settings: dict[str, int],
+    name: str,
+    secrets: set[str],
+) -> None:
+    read = Deployment.read(lines, variables, ARCHIVE)
+    found = read.config.to_dict()
+    properties = found.pop("properties", {})
+    assert (found, read.archive.name, read.secrets.keys()) == (settings, name, secrets)
+    assert properties.get("prefer_direct_buffer", "true") == "true"
+    assert properties.get("allowed_urls", "$$A_KEY$$") == "$$A_KEY$$"
+    assert "hidden" not in repr(read) + " ".join(read.summary(None))
+    assert not read.others
+
+
+def test_read_takes_settings_of_the_file_of_secrets_and_drops_their_variables() -> None:
+    secrets = {"TS_JOB_QUEUE_SIZE": "5", "TS_MODEL_STORE": "/a", "HF_TOKEN": "t"}
+    read = Deployment.read("enable_envvars_config=true\n", {}, ARCHIVE, secrets)
+    assert read.config.job_queue_size == 5 and read.secrets == {"HF_TOKEN": "t"}
+    unknown = Deployment.read(
+        "enable_envvars_config=true\n", dict.fromkeys(secrets, "<secret>"), ARCHIVE
+    )
+    assert unknown.secrets.keys() == {"TS_JOB_QUEUE_SIZE", "HF_TOKEN"}
+
+
+@pytest.mark.parametrize("line", ["job_queue_size=$$A_KEY$$", "max_request_size=1$$A_KEY$$"])
+def test_read_refuses_an_invalid_number_without_showing_the_secret(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be an integer that Java reads .*A_KEY") as error:
+        Deployment.read(line + "\n", {"A_KEY": "hidden"}, ARCHIVE)
+    assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("https://a:hidden@h/.*,$$XX$$", "https://a:hidden@h/.*,1"),
+        ("$$XX$$,https://a:hid$$PART$$@h/.*", "1,https://a:hiddenu@h/.*"),
+        ("https://u:$$ORACLE$$@h/.*", None),
+        ("$$XX$$", None),
+    ],
+)
+def test_read_fills_variables_into_a_line_with_a_secret(text: str, secret: str | None) -> None:
+    variables = {"XX": "1", "ORACLE": "hidden", "PART": "denu"}
+    read = Deployment.read(f"allowed_urls={text}\n", variables, ARCHIVE)
+    line = text.replace("$$XX$$", "1") if secret is None else "$$SERVETUNE_ALLOWED_URLS$$"
+    assert read.config.properties == {"allowed_urls": line}
+    assert read.secrets.get("SERVETUNE_ALLOWED_URLS") == secret
+    if "ORACLE" in text:
+        assert read.secrets == {"ORACLE": "hidden"}
 
 
 def test_read_takes_only_redacted_variables_from_the_file_of_secrets() -> None:

@@ -76,8 +76,8 @@ def test_edit_properties_writes_vmargs_as_the_command_reads_them(before: str, af
     ],
 )  # fmt: skip
 def test_edit_properties_changes_one_number_of_the_json(before: str, after: str) -> None:
-    edited = edit_properties(before, {}, {}, {"models": [TUNED]})
+    edited = edit_properties(before, {}, {"models": [TUNED]})
     assert edited == after
     models = gson.parse(javaproperties.loads(edited)["models"]).plain()
     assert models["pets"]["1.0"]["batchSize"] == "16"
-    assert edit_properties(edited, {}, {}, {"models": [TUNED]}) == edited
+    assert edit_properties(edited, {}, {"models": [TUNED]}) == edited

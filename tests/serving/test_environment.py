@@ -20,6 +20,13 @@ from serving.errors import ConfigError
         ("A=a=b\n", {"A": "a=b"}),
         ('[{"name": "A", "value": "1"}, {"name": "B", "value": 2}]', {"A": "1", "B": "2"}),
         ('[{"name": "Environment", "value": "live"}]', {"Environment": "live"}),
+        ('[{"name": "A"}, {"name": "B", "value": null}]', {"A": "", "B": ""}),
+        (
+            '[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},'
+            '{"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}, "value": null},'
+            '{"name": "C", "value": "1", "valueFrom": null}]',
+            {"A": "<secret>", "B": "<secret>", "C": "1"},
+        ),
         ("my.app-name=1\nexport _B=2\n", {"my.app-name": "1", "_B": "2"}),
     ],
 )
@@ -62,7 +69,7 @@ def test_format_environment_is_read_back_and_by_a_shell(tmp_path: Path, text: st
         ('{"A B": "1"}', "a variable without a valid name"),
         ('[{"value": "1"}]', "a variable without a valid name"),
         ('[{"name": ["A"], "value": "1"}]', "a variable without a valid name"),
-        ('[{"name": "A"}]', "variable A must be a text or a number .got NoneType"),
+        ('[{"name": "A", "value": [1]}]', "variable A must be a text or a number .got list"),
         ("[1]", "must be a list of objects with name and value"),
         ('{"A": }', "the environment file is not valid JSON"),
         ('{"A": null}', "variable A must be a text or a number .got NoneType"),
@@ -103,6 +110,15 @@ def test_parse_environment_refuses_other_text(text: str, sentence: str) -> None:
         ("disable_token_authorization", "true", False),
         ("private_key_file", "/etc/key.pem", False),
         ("MONKEY", "x", False),
+        ("AUTHORIZATION", "x", True),
+        ("MY_PW", "x", True),
+        ("SESSION_COOKIE", "x", True),
+        ("HEADER", "Authorization: Bearer abcdefgh", True),
+        ("X", "a:hf_abcdefghijklmnop", True),
+        ("X", "/models/sk-learn-model", False),
+        ("JDK_JAVA_OPTIONS", "-Dauthorization=x", True),
+        ("COOKIECUTTER", "x", False),
+        ("PWM", "x", False),
         ("URL", "http://host:8080/a@b", False),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.installation import Installation
-from serving.jvm import hide_secrets, redact_arguments
+from serving.jvm import format_variable, hide_secrets, redact_arguments, with_secrets
 
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"])
@@ -27,8 +27,12 @@ def test_hide_secrets_moves_them_into_files_of_their_owner(
 ) -> None:
     hidden = hide_secrets({name: text, "HF_TOKEN": "t"}, tmp_path)
     path = tmp_path / f"{name}.txt"
-    assert hidden == {name: f"{rest}-XX:VMOptionsFile={path}", "HF_TOKEN": "t"}
-    assert path.read_text() == secret and path.stat().st_mode & 0o777 == 0o600
+    option = "@" if name == "JDK_JAVA_OPTIONS" else "-XX:VMOptionsFile="
+    assert hidden == {name: f"{rest}{option}{path}", "HF_TOKEN": "t"}
+    words = path.read_text()
+    if name == "JDK_JAVA_OPTIONS":
+        words, secret = words.replace('"', ""), re.sub("[\"']", "", secret).replace("\\", "\\\\")
+    assert words == secret and path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"])
@@ -42,6 +46,40 @@ def test_hide_secrets_leaves_the_jvm_its_arguments(
     lines = [line.strip() for line in shown.stderr.splitlines()]
     assert {"x = 1", "a.password = y z", r"b.token = \$q"} <= set(lines)
     assert "y z" not in lines[0] and f"Picked up {name}" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "secret", ["a\"b'c", "'a\"", "''\"\"", "a'b'c", '"a"', "a\\b\\\\'\"", "#$1"]
+)
+def test_format_variable_gives_java_both_quotation_marks(
+    tmp_path: Path, installation: Installation, secret: str
+) -> None:
+    options = tmp_path / "options"
+    options.write_text("-Dx=1")
+    settings = ["-XX:VMOptionsFile=" + str(options), "-XshowSettings:properties", "-version"]
+    variables = {"JDK_JAVA_OPTIONS": format_variable({"-Da.password": secret})}
+    for given in (variables, hide_secrets(variables, tmp_path)):
+        environment = {"PATH": os.environ["PATH"], **given}
+        command = [installation.java.path, *settings]
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        lines = {line.strip() for line in shown.stderr.splitlines()}
+        assert {"x = 1", f"a.password = {secret}"} <= lines
+
+
+@pytest.mark.parametrize(
+    ("variables", "rest"),
+    [({}, ""), ({"JDK_JAVA_OPTIONS": "-Xmx2g"}, "-Xmx2g "), ({"X": "1"}, "")],
+)
+def test_with_secrets_adds_secret_arguments_to_those_in_the_variables(
+    tmp_path: Path, variables: dict[str, str], rest: str
+) -> None:
+    secrets = {"JDK_JAVA_OPTIONS": "-Da.token=x", "X": "2"}
+    file = tmp_path / "JDK_JAVA_OPTIONS.txt"
+    assert with_secrets(variables, secrets, tmp_path) == {
+        "JDK_JAVA_OPTIONS": f"{rest}@{file}",
+        "X": "2",
+    }
+    assert with_secrets(variables, {}, tmp_path) == variables
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,19 @@ def test_unpack_with_settings_changes_only_tuned_keys(tmp_path: Path, model_conf
         ("batchSize : 1\r\nhandler:\r\n  batchSize: 4\r\n", "batchSize : 16\r\nhandler:\r\n  batchSize: 4\r\n"),
         ("handler:\n  batchSize: 4", "handler:\n  batchSize: 4\nbatchSize: 16\n"),
         ("batchSize: 16 # kept\n", "batchSize: 16 # kept\n"),
-        ("{batchSize: 4}\n", "batchSize: 16\n"),
+        ("{batchSize: 4}\n", "{batchSize: 16}\n"),
+        ("batchSize:\t4\na: 1\n", "batchSize: 16\na: 1\n"),
+        ("{a: 1}\n", "a: 1\nbatchSize: 16\n"),
+        ("batchSize:\n  4\na: 1\n", "batchSize:\n  16\na: 1\n"),
+        ("batchSize:  # none\na: 1\n", "batchSize: 16  # none\na: 1\n"),
+        ("batchSize:", "batchSize: 16"),
+        ("\ufeffbatchSize: 4\na: 1\n", "\ufeffbatchSize: 16\na: 1\n"),
+        ("a: &b 4\n? batchSize\n: *b\n", "a: &b 4\n? batchSize\n: 16\n"),
+        ("a: &b 4\nbatchSize: *b # c\n", "a: &b 4\nbatchSize: 16 # c\n"),
+        ("batchSize: 4\n'batchSize': \"5\"\n", "batchSize: 16\n'batchSize': 16\n"),
+        ("a: 1\r\nb: 2\r\n", "a: 1\r\nb: 2\r\nbatchSize: 16\r\n"),
+        ("a: 1\r\nb: 2", "a: 1\r\nb: 2\r\nbatchSize: 16\r\n"),
+        ("batchSize: |\n  4\na: 1\n", "batchSize: 16\na: 1\n"),
     ],
 )  # fmt: skip
 def test_unpack_with_settings_keeps_other_lines(
@@ -84,7 +96,7 @@ def test_unpack_with_settings_keeps_other_lines(
     folder = as_folder(path)
     (folder / "model-config.yaml").write_bytes(model_config.encode())
     text = unpack_with_settings(Archive.read(folder), {"batchSize": 16}, tmp_path / "store")
-    assert text == expected
+    assert text == expected and yaml.safe_load(text)["batchSize"] == 16
     assert (tmp_path / "store" / "model-config.yaml").read_bytes() == expected.encode()
 
 

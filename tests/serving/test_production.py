@@ -69,8 +69,8 @@ def test_properties_text_is_idempotent(archive: Archive) -> None:
 
 
 def test_properties_text_keeps_the_folders_of_the_jvm(archive: Archive) -> None:
-    """The trials had others; the arguments beside them are tuned."""
-    base = "vmargs=-Xmx1g -Djava.io.tmpdir=/mnt -Dmodel_server_home=/opt -Dx=1 -DTS_DEBUG=true\n"
+    """The trials had others."""
+    base = "vmargs=-Xmx1g -Djava.io.tmpdir=/mnt -Dmodel_server_home=/opt -DTS_DEBUG=true\n"
     text = DeploymentTarget(base).properties_text(ServerConfig(jvm={"-Xmx": "2g"}), archive)
     assert parse_jvm(start_lines(text)["vmargs"]) == {
         "-DTS_DEBUG": "true",
@@ -78,6 +78,33 @@ def test_properties_text_keeps_the_folders_of_the_jvm(archive: Archive) -> None:
         "-Dmodel_server_home": "/opt",
         "-Xmx": "2g",
     }
+
+
+@pytest.mark.parametrize(
+    ("vmargs", "jvm", "written", "unmeasured"),
+    [
+        (
+            "--add-opens java.base/java.lang=ALL-UNNAMED -javaagent:/opt/dd.jar -XX:+UseZGC",
+            {"-Xmx": "2g"},
+            "--add-opens=java.base/java.lang=ALL-UNNAMED -javaagent:/opt/dd.jar -XX:+UseZGC -Xmx2g",
+            "--add-opens=java.base/java.lang=ALL-UNNAMED -javaagent:/opt/dd.jar -XX:+UseZGC",
+        ),
+        ("-Xmx1g -Dx=1", {"-Xmx": "2g"}, "-Dx=1 -Xmx2g", "-Dx=1"),
+        ("-XX:+UseZGC -Dx=1", {"-XX:+UseG1GC": ""}, "-Dx=1 -XX:+UseG1GC", "-Dx=1"),
+        ("-XX:+UseZGC", {"-XX:-UseZGC": ""}, "-XX:+UseZGC -XX:-UseZGC", "-XX:+UseZGC"),
+        ("-Dx=1   -Xmx2g", {"-Xmx": "2g"}, "-Dx=1   -Xmx2g", "-Dx=1"),
+        ("-Dx=1", {}, "-Dx=1", "-Dx=1"),
+    ],
+)
+def test_properties_text_keeps_jvm_arguments_that_are_not_tuned(
+    archive: Archive, vmargs: str, jvm: dict[str, str], written: str, unmeasured: str
+) -> None:
+    target, tuned = DeploymentTarget(f"vmargs={vmargs}\nload_models=all\n"), ServerConfig(jvm=jvm)
+    text = target.properties_text(tuned, archive)
+    assert text == f"vmargs={written}\nload_models=all\n"
+    assert DeploymentTarget(text).properties_text(tuned, archive) == text
+    note = f"vmargs={unmeasured} is kept, but the configuration was measured without it"
+    assert target.notes(tuned, archive) == [note]
 
 
 def test_properties_text_keeps_secret_jvm_arguments(archive: Archive) -> None:
@@ -96,6 +123,39 @@ def test_properties_text_replaces_1_by_true(archive: Archive) -> None:
         tuned, archive
     )
     assert "cpu_launcher_enable=true" in text.splitlines()
+
+
+SNAPSHOT = (
+    'model_snapshot={"modelCount":1,"models":{"cats":{"1.0":{"defaultVersion":true,'
+    '"marName":"echo.mar","minWorkers":2,"maxWorkers":4,"batchSize":1,"maxBatchDelay":20000,'
+    '"responseTimeout":33}}}}\n'
+)
+ENTRY = 'load_models=cats=echo.mar\nmodels={"cats":{"1.0":{"minWorkers":2,"maxWorkers":4}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "kept", "more"),
+    [
+        (SNAPSHOT, TUNED, ["responseTimeout=33"], []),
+        (ENTRY, TUNED, [], []),
+        (ENTRY, ServerConfig(batch_size=8), ["minWorkers=2", "maxWorkers=4"], ["minWorkers is 2"]),
+        (
+            SNAPSHOT,
+            replace(TUNED, max_batch_delay_ms=None),
+            ["maxBatchDelay=20000", "responseTimeout=33"],
+            ["the batch delay is 20000 ms"],
+        ),
+    ],
+)
+def test_notes_describe_the_entry_that_is_exported(
+    archive: Archive, base: str, tuned: ServerConfig, kept: list[str], more: list[str]
+) -> None:
+    notes = DeploymentTarget(base).notes(tuned, archive)
+    measured_without = "is kept, but the configuration was measured without it"
+    expected = [f"{entry} of the model cats {measured_without}" for entry in kept]
+    assert notes[: len(kept)] == expected
+    described = zip(notes[len(kept) :], more, strict=True)
+    assert all(note.startswith(start) for note, start in described)
 
 
 def test_notes_reports_archive_that_is_not_loaded(archive: Archive) -> None:
@@ -157,7 +217,7 @@ def test_properties_text_reads_the_json_that_torchserve_accepts(archive: Archive
     assert text == (
         "models={'echo':{'1.0':{'batchSize':16,"
         '"minWorkers":2,"maxWorkers":2,"maxBatchDelay":50}},zoo:{\'1.0\':{}}}\n'
-        "load_models=all\nnumber_of_netty_threads=4\n"
+        "number_of_netty_threads=4\nload_models=all\n"
     )
 
 
@@ -243,6 +303,22 @@ def test_notes_warn_of_bytes_that_torchserve_cannot_read(archive: Archive) -> No
     assert DeploymentTarget(utf8).notes(ServerConfig(), archive) == []
 
 
+@pytest.mark.parametrize(
+    ("base", "written"),
+    [
+        ("load_models=\nio_ratio=50\n", "load_models=echo.mar\nio_ratio=50\n"),
+        ("load_models\r\n", "load_models=echo.mar\r\n"),
+        ("load_models = ,\n", "load_models = echo.mar\n"),
+        ("load_models:\nmodels={zoo:{1:{}}}\n", "load_models:all\nmodels={zoo:{1:{}}}\n"),
+        ("load_models=all\n", "load_models=all\n"),
+    ],
+)
+def test_properties_text_loads_the_archive_if_the_line_names_none(
+    archive: Archive, base: str, written: str
+) -> None:
+    assert DeploymentTarget(base).properties_text(ServerConfig(), archive) == written
+
+
 ZOO = Archive(Path("/models/zoo.mar"), "zoo", "1.0")
 TWO = replace(TUNED, models={"zoo": {"workers": 5, "batch_size": 2}})
 
@@ -253,7 +329,7 @@ TWO = replace(TUNED, models={"zoo": {"workers": 5, "batch_size": 2}})
 def test_properties_text_changes_entries_of_both_models(archive: Archive, load_models: str) -> None:
     entries = {
         "echo": {"1.0": {"batchSize": 8, "marName": "echo.mar"}},
-        "zoo": {"1.0": {"batchSize": 2, "minWorkers": 1, "responseTimeout": 33}},
+        "zoo": {"1.0": {"batchSize": 2, "minWorkers": 1, "maxWorkers": 7, "responseTimeout": 33}},
     }
     base = f"# ours\n{load_models}models={json.dumps(entries)}\nio_ratio=70\n"
     target = DeploymentTarget(base, others=(ZOO,))

@@ -15,13 +15,14 @@ THREADS = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 def expected(made: Generated, before: ServerConfig) -> dict[str, object]:
     """Return the settings after the export: the tuned ones, else those in use."""
-    return {
+    settings = {
         name: getattr(made.tuned, name) or getattr(before, name)
         for name in (
             *("workers", "batch_size", "max_batch_delay_ms", "response_timeout_s"),
-            *("netty_threads", "netty_client_threads", "job_queue_size", "jvm"),
+            *("netty_threads", "netty_client_threads", "job_queue_size"),
         )
     }
+    return {**settings, "jvm": {**before.jvm, **made.tuned.jvm}}
 
 
 def check(made: Generated) -> None:

@@ -142,3 +142,19 @@ def test_import_refuses_what_torchserve_cannot_start_with(
     assert run_command(["import", *paths]) != ExitStatus.OK
     error = capsys.readouterr().err
     assert sentence in " ".join(error.split()) and "Traceback" not in error
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_import_names_the_settings_that_the_archive_replaces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], order: tuple[int, ...]
+) -> None:
+    files = [
+        write(tmp_path, "model-config.yaml", "batchSize: 4\n"),
+        write(tmp_path, "config.properties", "job_queue_size=5\n"),
+        write(tmp_path, "server.env", "A=1\n"),
+    ]
+    given = [files[index] for index in order]
+    archive = str(make_archive(tmp_path, name="pets"))
+    assert run_command(["import", *given, "--archive", archive]) == ExitStatus.BAD_INPUT
+    message = "".join(capsys.readouterr().err.split("\n"))
+    assert f"the archive has its own settings; leave out {files[0]}" in message

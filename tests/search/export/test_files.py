@@ -127,7 +127,7 @@ def test_export_for_kserve_refuses_batches(outcome: Outcome, envelope: str, name
     ("line", "name"),
     [
         ("keystore_pass=hidden", "keystore_pass"),
-        ("vmargs=-Xmx1g -Da.password=hidden", "vmargs"),
+        ("vmargs=-Xmx1g -Da.password=hidden", "-Da.password"),
         ("# keystore_pass=hidden", "a comment"),
     ],
 )
@@ -149,6 +149,7 @@ def test_export_notes_the_secrets_in_the_lines_of_the_base(
         for note in result.notes
     )
     assert "secrets are in plain text" in (result.folder / "README.md").read_text()
+    assert not any("no file of a run" in note for note in result.notes)
     written = {
         str(path.relative_to(result.folder))
         for path in result.folder.rglob("*")

@@ -63,12 +63,13 @@ def test_pull_request_text_hides_secrets(outcome: Outcome) -> None:
 
 
 def test_redacted_diff_hides_secrets_in_changed_and_unchanged_lines() -> None:
-    before = "keystore_pass=one\nvmargs=-Xmx1g -Da.password=two\nio_ratio=50\n"
-    after = "keystore_pass=one\nvmargs=-Xmx2g -Da.password=three\nio_ratio=50\n"
+    models = 'models={"a":{"1":{"batchSize":2,"apiToken":"four"}}}\n'
+    before = f"{models}keystore_pass=one\nvmargs=-Xmx1g -Da.password=two\nio_ratio=50\n"
+    after = f"{models}keystore_pass=one\nvmargs=-Xmx2g -Da.password=three\nio_ratio=50\n"
     diff = redacted_diff(before, after)
     assert "+vmargs=-Xmx2g -Da.password=<secret>\n" in diff
     assert " keystore_pass=<secret>\n" in diff
-    assert not any(word in diff for word in ("one", "two", "three"))
+    assert not any(word in diff for word in ("one", "two", "three", "four"))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def read(section: BaselineSection, archive: Archive) -> Deployment:
     [
         ("vmargs=-Xmx1g -Da.password=hidden-1\nio_ratio=30\n", ""),
         ("vmargs=-Da.password=hidden-1\n", "JDK_JAVA_OPTIONS=-Xmx2g\n"),
+        ("vmargs=-Da.password=hidden-1\n", "JDK_JAVA_OPTIONS=-Xmx2g\nHF_TOKEN=hidden-2\n"),
         ("vmargs=-Xmx1g -Da.password=hidden-1\nvmargs: -Da.password=hidden-2\n", "A_KEY=b\n"),
         ("keystore_pass=hidden-1\n# keystore_pass=hidden-2\n# a C:\\users\nkeystore_pass=x\n", ""),
         ("#vmargs=-Da.password=hidden-1\nvmargs=-Db.pass=hidden-2\nvmargs=-Dc.pass=hidden-3\n", ""),
@@ -41,6 +42,24 @@ def read(section: BaselineSection, archive: Archive) -> Deployment:
         (f"{HTTPS}keystore_pass=hidden-1$\n", ""),
         (f"{HTTPS}keystore_pass=hidden-1$\nvmargs=-Da.pwd=hidden-3\n", "HF_TOKEN=hidden-2\n"),
         (f"{HTTPS}keystore_pass=$$STORE_PASS$$\n", "STORE_PASS=hidden-2\n"),
+        (f"{HTTPS}keystore_pass=$$STORE$$\n", "STORE=hidden-2\n"),
+        ("allowed_urls=https://a:hidden-1@h/.*,$$XX$$\n", "XX=1\n"),
+        ("allowed_urls=https://a:$$ORACLE$$@h/.*,$$XX$$\n", "XX=1\nORACLE=hidden-1\n"),
+        (
+            "load_models=$$MODEL_URL$$\njob_queue_size=$$A_KEY$$\n",
+            "MODEL_URL=cats=https://me:hidden-1@h/echo.mar\nA_KEY=10\n",
+        ),
+        (
+            "enable_envvars_config=true\njob_queue_size=9\n"
+            'models={"cats":{"1.0":{"minWorkers":4,"maxWorkers":4}}}\n',
+            "TS_LOAD_MODELS=cats=https://me:hidden-1@h/echo.mar\nHF_TOKEN=hidden-2\n",
+        ),
+        ("job_queue_size=9\n", "TS_LOAD_MODELS=https://me:hidden-1@h/echo.mar\n"),
+        ("io_ratio=$$A_KEY$$\n", "A_KEY=30\n"),
+        ('models={"echo":{"1.0":{"minWorkers":1,"apiToken":"hidden-1"}}}\n', ""),
+        ("models={echo:{1.0:{batchSize:2,'a_key' : 'hidden-1', b: \"https://a:hidden@h\"}}}\n", ""),
+        ('models={"echo":\\\n  {"1.0":{"my.pw":\\\n "hidden-1","batchSize":"2"}}}\n', ""),
+        ("vmargs=-Dx=a:hf_hidden-1abcdef -Dauthorization=hidden-2\n", "MY_PW=hidden-3\n"),
     ],
 )
 def test_copy_baseline_leaves_secrets_where_they_are(
