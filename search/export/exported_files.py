@@ -17,6 +17,7 @@ from serving.archive import Archive
 from serving.archive_files import digest
 from serving.config import ServerConfig
 from serving.deployment import Deployment
+from serving.environment import REDACTED
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.files import PlatformFiles
@@ -140,7 +141,10 @@ class ExportedFiles:
         """
         try:
             deployment = Deployment.read(
-                self.platform.effective_properties, self.platform.environment, self.archive
+                self.platform.effective_properties,
+                self.platform.environment,
+                self.archive,
+                dict.fromkeys(self.claim.get("secrets", ()), REDACTED),
             )
             return deployment.with_models(self.others)
         except ConfigError as error:

@@ -196,12 +196,12 @@ def _write_folder(
     files = _WRITERS[export_format](request)
     diff = _write_common_files(request, files)
     notes = (*target.notes(request.config, request.archive), *files.notes, *_secret_notes(files))
-    missing = {*run.spec().in_use().secrets, *target.secrets} - target.line_secrets
-    if secrets := sorted(missing):
+    secrets = sorted({*run.spec().in_use().secrets, *target.secrets} - target.line_secrets)
+    if secrets:
         notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
     if export_format in _FORMATS_WITHOUT_LIMITS and (limits := _limits_text(request.limits)):
         notes += (f"this format cannot carry the trial's limits: run TorchServe within {limits}",)
-    claim = read_back(request, claim)
+    claim = read_back(request, claim | {"secrets": secrets})
     notes += _platform_notes(claim["kept"], request)
     (folder / CLAIM_FILE).write_text(json.dumps(claim, indent=2) + "\n")
     changes = _CHANGES_ITEM if target.base is not None else ""

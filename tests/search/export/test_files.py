@@ -102,6 +102,22 @@ def test_export_names_the_secrets_that_it_leaves_out(outcome: Outcome) -> None:
     assert "hidden" not in written and "MODEL=a" in written
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "inference_address=https://0.0.0.0:8443\nkeystore=a.p12\nkeystore_pass=$$STORE_PASSWORD$$",
+        "allowed_urls=https://me:$$STORE_PASSWORD$$@host/.*",
+    ],
+)
+def test_export_reads_lines_back_that_name_a_secret(outcome: Outcome, line: str) -> None:
+    environment = {"STORE_PASSWORD": "hidden"}
+    target = DeploymentTarget(f"{line}\nload_models=all\n", {}, environment)
+    result = export_best(outcome, ExportFormat.PROPERTIES, target)
+    assert line in (result.folder / "config.properties").read_text()
+    assert json.loads((result.folder / "trial.json").read_text())["secrets"] == ["STORE_PASSWORD"]
+    assert "hidden" not in "".join(path.read_text() for path in result.folder.iterdir())
+
+
 def test_export_keeps_a_secret_in_vmargs_of_the_base(outcome: Outcome) -> None:
     target = DeploymentTarget("vmargs=-Xmx1g -Da.password=hidden\nload_models=all\n")
     result = export_best(outcome, ExportFormat.PROPERTIES, target)
