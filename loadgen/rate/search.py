@@ -39,6 +39,8 @@ class RateSearch:
         cycle_requests: requests that the server takes in one round (workers × batch size).
         users: of the closed loop, enough to fill every batch twice.
         incumbent_rps: the rate to beat, if any; with `goal.for_rps` the rate that is needed.
+        known_rps: a rate at which this configuration met the limits of the latency before; it is
+            offered first. Without limits, it has no effect.
         comparison_rps: if given, one more window of Poisson arrivals at this rate is measured
             for its latency.
         depth: how thoroughly the rate is verified.
@@ -52,6 +54,7 @@ class RateSearch:
     cycle_requests: int = 1
     users: int = 8
     incumbent_rps: float | None = None
+    known_rps: float | None = None
     comparison_rps: float | None = None
     depth: Depth = Depth.FULL
     latency_curve: bool = False
@@ -152,6 +155,8 @@ class RateSearch:
         limits, ceiling = self.thresholds, self.goal.max_rate_rps
         tries = limits.screen_tries if self._is_screen else limits.tries
         rate = min(limits.offered * self._capacity, ceiling)
+        if self.goal.lowers_rate and self.known_rps is not None:
+            rate = min(rate, self.known_rps)
         for attempt in itertools.count(1):
             probe = await self._offer("verification", rate)
             if passed := probe.verdict is Verdict.PASS:
@@ -288,7 +293,10 @@ class RateSearch:
         limits, started_s = self.thresholds, self._windows.spent_s
         lowest = limits.lowest * self._capacity
         bracket = Bracket(rate, width, lowest, limits.bracket_step)
-        windows_s = limits.least_windows * self._pace.window_s(rate)
+        if self._is_screen and is_limited:
+            windows_s = limits.screen_windows * self._pace.judged_s(rate)
+        else:
+            windows_s = limits.least_windows * self._pace.window_s(rate)
         shorter_or_longer = min if self._is_screen else max
         limit_s = shorter_or_longer(self.goal.search_limit_s, windows_s)
         while True:

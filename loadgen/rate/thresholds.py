@@ -45,6 +45,8 @@ class Thresholds:
             95 % confidence. The width that a result states is what its windows show.
         least_windows: bracketing of a slow server gets time for this many windows, and that of a
             configuration that is only ranked no more.
+        screen_windows: the same for a configuration that is ranked by a rate within limits of the
+            latency, whose windows are longer.
         lowest: nothing is offered below this share of the estimate.
         bracket_step: bracketing lowers the rate by this share at first, then by twice as much.
         bunched: a late generator explains failures up to this share of a window's requests.
@@ -77,6 +79,7 @@ class Thresholds:
     latency_cycles: int = 5
     widest: float = 0.2
     least_windows: int = 5
+    screen_windows: int = 3
     lowest: float = 0.05
     bracket_step: float = 0.1
     bunched: float = 0.05

@@ -178,10 +178,12 @@ class Budget:
     def _trial_s(results: list[TrialResult]) -> float:
         """Return the expected duration of the next trial, seconds.
 
-        A reference may be much slower than what is tried after it.
+        A reference may be much slower than what is tried after it, and then takes long to bracket.
         """
-        others = [r for r in results if not r.origin.is_reference]
-        durations_s = sorted(r.duration_s for r in others or results)
+        durations_s = sorted(r.duration_s for r in results if not r.origin.is_reference)
+        durations_s = durations_s or sorted(
+            r.duration_s - r.timing.phases_s.get("bracketing", 0.0) for r in results
+        )
         return durations_s[int(_DURATION_QUANTILE * len(durations_s))] if durations_s else 0.0
 
     def _no_time_reason(self, results: list[TrialResult]) -> str:

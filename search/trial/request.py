@@ -40,7 +40,8 @@ class TrialRequest:
         number: of the trial.
         incumbent_rps: the rate to beat; a slower trial is pruned. None for a trial that is never
             pruned, such as a reference.
-        known_rps: the rate that an earlier search found, for reports; None without one.
+        known_rps: the rate that an earlier search found; None without one. A verification within
+            limits of the latency begins with it.
         comparison_rps: the rate at which latencies are compared; None without a comparison.
         depth: how thoroughly the configuration is measured.
         latency_curve: whether the latency at fixed shares of the sustained rate is measured too.

@@ -22,6 +22,7 @@ async def find(
     comparison_rps: float | None = None,
     depth: Depth = Depth.FULL,
     latency_curve: bool = False,
+    known_rps: float | None = None,
     **goal: float | str,
 ) -> SustainedRate:
     return await RateSearch(
@@ -33,6 +34,7 @@ async def find(
         comparison_rps=comparison_rps,
         depth=depth,
         latency_curve=latency_curve,
+        known_rps=known_rps,
     ).find()
 
 
@@ -330,3 +332,21 @@ async def test_search_warns_of_an_unsteady_server_and_verifies_it_for_longer(
     assert any("the server was unsteady" in warning for warning in found.warnings)
     steady = await RateSearch(Goal(), SimulatedStub(law, seed=1), 2, 4, depth=depth).find()
     assert steady.warmup.span_s < 9 and not steady.warnings
+
+
+async def test_search_within_a_limit_begins_with_a_known_rate() -> None:
+    first = SimulatedServers(0.01)
+    found = await find(first, p99_s=0.03)
+    again = SimulatedServers(0.01)
+    verified = await find(again, p99_s=0.03, known_rps=found.lower_rps)
+    assert verified.lower_rps == pytest.approx(found.lower_rps, rel=0.1)
+    assert len(again.calls) < len(first.calls)
+    without_limit = await find(SimulatedServers(0.01), known_rps=50.0)
+    assert without_limit.lower_rps is not None and without_limit.lower_rps > 90
+
+
+@pytest.mark.parametrize("known_rps", [20.0, 99.0])
+async def test_search_lowers_a_known_rate_that_misses_the_limit(known_rps: float) -> None:
+    found = await find(SimulatedServers(0.01), p99_s=0.03, known_rps=known_rps)
+    assert found.lower_rps is not None and found.lower_rps <= known_rps
+    assert found.limit_excess <= 0

@@ -289,3 +289,17 @@ def test_budget_permits_probes_if_a_later_trial_can_use_them(
     store = store_for(folder, spec)
     measure(store, 10.0, duration_s=60.0)
     assert Budget(spec, store).may_probe() is may_probe
+
+
+def test_budget_tries_a_configuration_after_a_reference_that_took_long(folder: Path) -> None:
+    sections = {"search": {"time_budget_s": 230}, "goal": {"limits": {"p99_s": 0.25}}}
+    spec = spec_with(folder, **sections)
+    store = store_for(folder, spec)
+    phases_s = {"start": 3.0, "warm-up": 8.0, "verification": 8.0, "bracketing": 51.0, "stop": 1.0}
+    figures = {"capacity_rps": 48.0, "duration_s": 71.0, "phases_s": phases_s}
+    measure(store, 38.8, **figures)
+    store.record_spent(77.0)
+    assert Budget(spec, store).may_start_trial()
+    measure(store, 300.0, **{**figures, "capacity_rps": 320.0})
+    store.record_spent(150.0)
+    assert not Budget(spec, store).may_start_trial(), "that one took 71 s"
