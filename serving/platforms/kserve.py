@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,9 +14,10 @@ from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
+    command_notes,
     config_path,
+    config_place,
     config_source,
-    expand_references,
     is_file,
     one,
     read_bytes_as_text,
@@ -25,6 +25,7 @@ from serving.platforms.files import (
 )
 from serving.platforms.kubernetes import (
     ConfigMaps,
+    container_words,
     mounted_file,
     read_resources,
     read_variables,
@@ -107,25 +108,26 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
     own, secrets, variable_notes = read_variables(container, maps)
     notes += variable_notes
     environment = {**_protocol_variable(protocol), **own}
-    words = [str(w) for key in ("command", "args") for w in container.get(key) or ()]
-    words = [expand_references(word, environment) for word in words]
-    # Without a command, the words are arguments of the image's own.
-    command = find_command(words, environment) or Command(
-        () if container.get("command") else tuple(words)
-    )
+    words = container_words(container, environment)
+    start = find_command(words, environment)
+    if start is None and not container.get("command"):
+        # The words are arguments of the image's own command.
+        start = Command(tuple(words))
+    command = start or Command(())
     environment |= command.variables
-    named = config_path(command.options, environment)
-    work_folder = container.get("workingDir") or posixpath.dirname(DEFAULT_CONFIG)
-    place = posixpath.normpath(posixpath.join(work_folder, named or "config.properties"))
+    is_named = config_path(command.options, environment) is not None
+    folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
+    place = config_place(start, environment, folder)
+    notes += command_notes(start, words, place)
     text, volume = mounted_file({"volumes": volumes}, container, maps, place)
     sources = tuple(dict.fromkeys(path for path, document in found if "kind" in document))
-    if text is None and named is None and volume:
-        notes.append(f"{place} is in {volume}, not in these files: its lines are missing")
-    elif text is None and named is None:
-        notes.append("no config.properties is named or mounted: the image has its own")
-    elif text is None:
+    if text is None and is_named:
         file = _stored_file(place, path, model, environment)
         text, sources = read_bytes_as_text(file), (*sources, file)
+    elif text is None and volume:
+        notes.append(f"{place} is in {volume}, not in these files: its lines are missing")
+    elif text is None:
+        notes.append("no config.properties is named or mounted: the image has its own")
     if environment.get("PROTOCOL_VERSION", "").startswith("grpc"):
         notes.append(
             f"the protocol is {environment['PROTOCOL_VERSION']}: servetune measures requests over "

@@ -164,7 +164,7 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
         kustomizations,
     )
     environment, secrets, notes = read_variables(container, maps)
-    words = _words(container, environment)
+    words = container_words(container, environment)
     start = find_command(words, environment)
     command = start or Command(())
     environment, options = {**environment, **command.variables}, command.options
@@ -224,7 +224,8 @@ def _namespace(document: Mapping[str, Any]) -> str | None:
     return None if name is None else str(name)
 
 
-def _words(container: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+def container_words(container: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """Return the command and the arguments of a container with their references filled in."""
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
     return [expand_references(str(word), environment) for word in words]
 
@@ -232,7 +233,7 @@ def _words(container: Mapping[str, Any], environment: Mapping[str, str]) -> list
 def runs_torchserve(container: Mapping[str, Any]) -> bool:
     """Return whether the image or the command of a container is that of TorchServe."""
     is_named = "torchserve" in str(container.get("image", ""))
-    return is_named or find_command(_words(container, {}), {}) is not None
+    return is_named or find_command(container_words(container, {}), {}) is not None
 
 
 def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:

@@ -204,3 +204,28 @@ def test_read_kserve_reads_the_default_file_of_the_working_folder(tmp_path: Path
     runtime += "      workingDir: /srv\n      volumeMounts: [{name: c, mountPath: /srv}]\n"
     config_map = "---\nkind: ConfigMap\nmetadata: {name: cfg}\ndata: {config.properties: a=b}\n"
     assert read(write(tmp_path, SERVICE, runtime + config_map)).properties == "a=b"
+
+
+def test_read_kserve_reads_the_script_of_a_shell(tmp_path: Path) -> None:
+    script = (
+        "sed -i s/7/8/ config.properties; cd /mnt/models/config; "
+        "exec torchserve --start --ts-config config.properties --ncs --models $(ls)"
+    )
+    runtime = RUNTIME.replace(
+        "[torchserve, --start, --ts-config=/mnt/models/config/prod.properties]",
+        f'[sh, -c, "{script}"]',
+    )
+    platform = read(write(tmp_path, SERVICE + NAMED, runtime))
+    assert platform.properties == "job_queue_size=7\n", "the folder that the script changes to"
+    notes = "; ".join(platform.notes)
+    assert "option --models of the command is not read" in notes
+    assert "the command runs sed on config.properties" in notes
+
+
+def test_read_kserve_notes_a_command_without_torchserve(tmp_path: Path) -> None:
+    runtime = RUNTIME.replace("registry/serving", "registry/torchserve").replace(
+        "args: [torchserve, --start, --ts-config=/mnt/models/config/prod.properties]",
+        "command: [/start.sh]",
+    )
+    platform = read(write(tmp_path, SERVICE + NAMED, runtime))
+    assert any("/start.sh does not name torchserve" in note for note in platform.notes)
