@@ -104,7 +104,7 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
         _merged(_runtime_container(runtime, path), model), service.get("metadata") or {}, protocol
     )
     volumes = _joined(runtime.get("volumes"), predictor.get("volumes"), "name")
-    maps = ConfigMaps.read(documents, kustomizations)
+    maps = ConfigMaps.read(documents, kustomizations, service)
     own, secrets, variable_notes = read_variables(container, maps)
     notes += variable_notes
     environment = {**_protocol_variable(protocol), **own}

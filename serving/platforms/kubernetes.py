@@ -60,10 +60,21 @@ class ConfigMaps:
 
     @classmethod
     def read(
-        cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[Entry]
+        cls,
+        documents: Sequence[Mapping[str, Any]],
+        kustomizations: Sequence[Entry],
+        user: Mapping[str, Any],
     ) -> ConfigMaps:
+        """Return the data in manifests and kustomizations.
+
+        Args:
+            user: the manifest that uses it; those of other namespaces are left out.
+        """
+        namespace = _namespace(user)
         data: dict[tuple[str, str], dict[str, str]] = {}
         for document in documents:
+            if namespace and _namespace(document) not in (namespace, None):
+                continue
             if (kind := str(document.get("kind"))) in _DATA_KEYS:
                 name = str((document.get("metadata") or {}).get("name"))
                 texts, binary = (document.get(key) or {} for key in _DATA_KEYS[kind])
@@ -158,11 +169,7 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     workload = _workload(documents, paths[0])
     spec = _pod_spec(workload)
     container = _container(spec.get("containers") or [], paths[0])
-    namespace = _namespace(workload)
-    maps = ConfigMaps.read(
-        [d for d in documents if not namespace or _namespace(d) in (namespace, None)],
-        kustomizations,
-    )
+    maps = ConfigMaps.read(documents, kustomizations, workload)
     environment, secrets, notes = read_variables(container, maps)
     words = container_words(container, environment)
     start = find_command(words, environment)

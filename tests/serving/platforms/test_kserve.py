@@ -108,7 +108,9 @@ def test_read_kserve_reads_a_config_map_of_the_runtime(tmp_path: Path) -> None:
     )
     runtime += "      volumeMounts: [{name: c, mountPath: /etc/ts}]\n"
     config_map = "---\nkind: ConfigMap\nmetadata: {name: cfg}\ndata: {config.properties: a=b}\n"
-    platform = read(write(tmp_path, SERVICE + NAMED, runtime + config_map))
+    other = config_map.replace("{name: cfg}", "{name: cfg, namespace: other}").replace("a=b", "a=c")
+    service = SERVICE.replace("{name: pets,", "{name: pets, namespace: pets,") + NAMED
+    platform = read(write(tmp_path, service, runtime + config_map + other))
     assert platform.properties == "a=b"
 
 
