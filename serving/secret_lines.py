@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -45,15 +46,7 @@ def redacted_text(text: str) -> str:
 def _redacted(element: javaproperties.PropertiesElement) -> str:
     source = element.source
     if not isinstance(element, javaproperties.KeyValue):
-        mark = re.match(r"[ \t\f]*[#!]+[ \t]*", source)
-        if mark is None:
-            return source
-        # A line that is commented out.
-        try:
-            inner = list(javaproperties.parse(source[mark.end() :]))
-        except ValueError:  # Prose with a backslash.
-            return source
-        return mark[0] + "".join(map(_redacted, inner))
+        return _redacted_comment(source)
     key, value = element.key, element.value
     end = source[len(source.rstrip("\r\n")) :]
     if key == "vmargs":
@@ -73,6 +66,20 @@ def _redacted(element: javaproperties.PropertiesElement) -> str:
         if not is_secret(key, value):
             return f"{key}={escape_property(value)}{end}"
     return f"{javaproperties.escape(key)}={REDACTED}{end}"
+
+
+def _redacted_comment(source: str) -> str:
+    mark = re.match(r"[ \t\f]*[#!]+[ \t]*", source)
+    if mark is None:
+        return source
+    text = source[mark.end() :]
+    with contextlib.suppress(ValueError):  # Prose with a backslash.
+        text = redacted_text(text)  # A line that is out of use.
+    words = [word.partition("=") for word in text.replace(REDACTED, "").split()]
+    if any(is_secret("", "".join(word)) or (word[2] and is_secret(*word[::2])) for word in words):
+        end = source[len(source.rstrip("\r\n")) :]
+        text = f"{REDACTED}{end}"
+    return mark[0] + text
 
 
 def has_secret(key: str, text: str) -> bool:
@@ -127,6 +134,8 @@ def secret_arguments(text: str) -> dict[str, str]:
 
 
 def secret_names(text: str) -> list[str]:
-    """Return the keys of the lines and the flags of the JVM arguments that are secrets."""
+    """Return where a file has secrets: keys, flags of JVM arguments, and `a comment` for any."""
     keys = [key for key, value in parse_lines(text).items() if has_secret(key, value)]
-    return [*keys, *secret_arguments(text)]
+    comments = (e for e in javaproperties.parse(text) if not isinstance(e, javaproperties.KeyValue))
+    has_comment = any(_redacted(comment) != comment.source for comment in comments)
+    return [*keys, *secret_arguments(text), *(["a comment"] if has_comment else [])]

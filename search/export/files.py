@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import javaproperties
-
 from search.answer.confirmed import Confirmed
 from search.answer.latency_curve import LatencyCurve
 from search.answer.operating_points import latency_points
@@ -30,7 +28,7 @@ from search.export.kserve import write_kserve
 from search.export.kubernetes import write_kubernetes
 from search.export.model_config import write_model_config
 from search.export.properties import write_properties
-from search.export.pull_request import has_secret, redacted_diff
+from search.export.pull_request import redacted_diff
 from search.export.readme import figures, use_of_common_files
 from search.export.resources import Resources
 from search.export.sagemaker import write_sagemaker
@@ -217,12 +215,7 @@ def _write_folder(
 
 def _secret_notes(files: FormatFiles) -> tuple[str, ...]:
     """Return a note on the secrets in config.properties: lines of the base stay as they are."""
-    text = files.properties_text or ""
-    names = secret_names(text)
-    comments = (e for e in javaproperties.parse(text) if not isinstance(e, javaproperties.KeyValue))
-    if any(has_secret(comment.source) for comment in comments):
-        names.append("a comment")
-    if not names:
+    if not (names := secret_names(files.properties_text or "")):
         return ()
     paths = [path for path in (files.manifest, files.properties_path) if path]
     return (

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-import javaproperties
-
 from search.export.common import ExportFormat, fill_template
 from search.export.readme import figures
 from search.report.formatting import format_number, markdown_table
@@ -16,7 +14,7 @@ from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.config import ServerConfig
-from serving.environment import REDACTED, is_secret, redacted
+from serving.environment import redacted
 from serving.secret_lines import redacted_text
 
 #: How the platform returns to what it ran before.
@@ -82,7 +80,7 @@ def pull_request_text(
 
 def redacted_diff(before: str, after: str) -> str:
     """Return the changes between two config.properties, without the values of secrets."""
-    lines = (_redacted_lines(before), _redacted_lines(after))
+    lines = (redacted_text(text).splitlines(keepends=True) for text in (before, after))
     return "".join(difflib.unified_diff(*lines, "in use", "config.properties"))
 
 
@@ -90,29 +88,6 @@ def settings_diff(before: ServerConfig, after: ServerConfig) -> str:
     """Return the changes between the settings of two configurations, one setting a line."""
     old, new = ([f"{k}={text}\n" for k, text in _shown(c).items()] for c in (before, after))
     return "".join(difflib.unified_diff(old, new, "today", "proposed", n=0))
-
-
-def _redacted_lines(text: str) -> list[str]:
-    lines: list[str] = []
-    for element in javaproperties.parse(text):
-        source = element.source
-        if isinstance(element, javaproperties.KeyValue):
-            source = redacted_text(source)
-        elif has_secret(source):
-            source = f"{source.lstrip()[0]} {REDACTED}\n"
-        lines += source.splitlines(keepends=True)
-    return lines
-
-
-def has_secret(comment: str) -> bool:
-    """Return whether a comment has a secret, such as a line that is out of use."""
-    text = comment.strip().lstrip("#! ")
-    elements = javaproperties.parse(text)
-    entries = [(e.key, e.value) for e in elements if isinstance(e, javaproperties.KeyValue)]
-    for word in text.split():
-        key, _, value = word.partition("=")
-        entries += [("", word), *([(key, value)] if value else [])]
-    return any(is_secret(key, value) for key, value in entries)
 
 
 def _shown(config: ServerConfig) -> dict[str, str]:

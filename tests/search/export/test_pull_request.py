@@ -77,6 +77,7 @@ def test_redacted_diff_hides_secrets_in_changed_and_unchanged_lines() -> None:
     [
         *("#keystore_pass=one", "  ! keystore_pass: one", "# old: keystore_pass=one"),
         *("# keystore_pass one", "# see https://me:one@example.org/", "# hf_abcdefgh1one"),
+        r"# in C:\users, keystore_pass=one",
     ],
 )
 def test_redacted_diff_hides_secrets_in_comments(comment: str) -> None:

@@ -27,6 +27,7 @@ def read(section: BaselineSection, archive: Archive) -> Deployment:
         ("vmargs=-Da.password=hidden-1\n", "JDK_JAVA_OPTIONS=-Xmx2g\nHF_TOKEN=hidden-2\n"),
         ("vmargs=-Xmx1g -Da.password=hidden-1\nvmargs: -Da.password=hidden-2\n", "A_KEY=b\n"),
         ("keystore_pass=hidden-1\n# keystore_pass=hidden-2\n# a C:\\users\nkeystore_pass=x\n", ""),
+        ("A_KEY=a\n# hf_hidden-1abcdef\n# old: keystore_pass=hidden-2\n", ""),
         ("#vmargs=-Da.password=hidden-1\nvmargs=-Db.pass=hidden-2\nvmargs=-Dc.pass=hidden-3\n", ""),
         ("vmargs\\u003d-Da.token=hidden-1\n\\u0076margs=-Da.token=hidden-2\nA_KEY=hidden-3\n", ""),
         ("A_KEY=a\n", "JAVA_TOOL_OPTIONS=-Dapi.key=hidden-1 -Xmx1g\n"),
