@@ -20,7 +20,11 @@ _OPERATORS = ";&|()\n"
 #: In place of what only a shell knows: the output of a command, or a value set under a condition.
 _UNKNOWN = "\0"
 #: Parts of a script that a shell does not look into, and the start of a substitution.
-_PART = re.compile(r"\\.|'[^']*'|(?P<quote>\")|`(?:\\.|[^`\\])*`|(?P<start>\$\()|.", re.DOTALL)
+_PART = re.compile(
+    r"\\.|'[^']*'|(?P<quote>\")|`(?:\\.|[^`\\])*`|(?P<start>\$\()"
+    r"|(?<![^\s;&|()])(?P<comment>#)[^\n]*|.",
+    re.DOTALL,
+)
 #: An escaped character, text in quotes, or any other character.
 _QUOTED = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"|.", re.DOTALL)
 _TESTS = ("[", "[[", "test")
@@ -205,8 +209,7 @@ def _script(words: Sequence[str]) -> str | None:
 
 def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
     """Yield the words of each command in a script, and whether it depends on a condition."""
-    text = re.sub(r"^[ \t]*#.*$", "", script.replace("\r\n", "\n"), flags=re.MULTILINE)
-    text = _without_substitutions(text.replace("\\\n", " "))
+    text = _without_substitutions(script.replace("\r\n", "\n")).replace("\\\n", " ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars=_OPERATORS)
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     blocks, is_after_condition = 0, False
@@ -227,15 +230,20 @@ def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
 
 
 def _without_substitutions(script: str) -> str:
-    """Return a script with a mark in place of each `$(…)`, `$((…))` and text in backticks."""
+    """Return a script with a mark in place of each `$(…)`, `$((…))` and text in backticks.
+
+    It has no comments: an apostrophe in one is no quotation mark.
+    """
     parts: list[str] = []
     is_quoted, position = False, 0
     while match := _PART.match(script, position):
         part, position = match[0], match.end()
         if match["quote"]:
             is_quoted = not is_quoted
-        elif is_quoted and part.startswith("'"):
-            part, position = "'", match.start() + 1
+        elif is_quoted and part.startswith(("'", "#")):
+            part, position = part[0], match.start() + 1
+        elif match["comment"]:
+            part = ""
         elif match["start"]:
             part, position = _UNKNOWN, _end_of_parenthesis(script, position)
         elif len(part) > 1 and part.startswith("`"):
@@ -277,7 +285,5 @@ def _without_redirections(words: Sequence[str]) -> Iterator[str]:
             is_target = False
         elif match := _REDIRECTION.fullmatch(word):
             is_target = not match[1]
-        elif word.startswith("#"):
-            return
         else:
             yield word

@@ -28,6 +28,8 @@ PROPERTIES = "load_models=pets.mar\njob_queue_size=7\n"
         (["bash", "-e", "-c", "-o", "pipefail", "torchserve --start"], "--start", {}),
         (["sh", "-c", "torchserve --stop; torchserve --start"], "--start", {}),
         (["sh", "-c", "# don't\ntorchserve --start # now"], "--start", {}),
+        (["sh", "-c", "torchserve --start # don't wait\n"], "--start", {}),
+        (["sh", "-c", 'X="a # b" torchserve --x a#b'], "--x a#b", {"X": "a # b"}),
         (["sh", "-c", "torchserve --start > /log 2>&1 | tee x"], "--start", {}),
         (["sh", "-c", "if true; then torchserve --start; fi"], "--start", {}),
         (["sh", "-c", "torchserve --models $BASE/a ${B:-c} $D"], "--models /b/a c $D", {}),
