@@ -16,7 +16,7 @@ _PRINTED_VARIABLES = ("JAVA_TOOL_OPTIONS", JVM_VARIABLE, "_JAVA_OPTIONS")
 #: A word of such a variable; quotation marks hold blanks together.
 _WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"'])+""")
 
-#: Options whose value is the next word, and which may be repeated with another module.
+#: Options whose value may be the next word.
 _TWO_WORDS = (
     *("--add-opens", "--add-exports", "--add-modules", "--add-reads", "--limit-modules"),
     *("--enable-native-access", "--module-path", "--upgrade-module-path", "--patch-module", "-p"),
@@ -24,8 +24,11 @@ _TWO_WORDS = (
 )
 #: Short names, which take no value behind an equals sign, and the long one, which does.
 _LONG_NAMES = {"-classpath": "--class-path", "-cp": "--class-path", "-p": "--module-path"}
+#: The module is part of an option that may be repeated with another one.
 _JVM_ARGUMENT = re.compile(
-    r"(-X(?:m[xsn]|ss))(.+)|(--add-[a-z]+=[^=]+|[-@][^=]+)(?:=(.*))?", re.DOTALL
+    r"(-X(?:m[xsn]|ss))(.+)"
+    r"|(--(?:add-[a-z]+|enable-native-access|patch-module)=[^=]+|[-@][^=]+)(?:=(.*))?",
+    re.DOTALL,
 )
 
 

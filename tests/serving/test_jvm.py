@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.installation import Installation
-from serving.jvm import format_variable, hide_secrets, redact_arguments, with_secrets
+from serving.jvm import format_variable, hide_secrets, parse_jvm, redact_arguments, with_secrets
 
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"])
@@ -95,3 +95,11 @@ def test_with_secrets_adds_secret_arguments_to_those_in_the_variables(
 def test_redact_arguments_replaces_only_secrets(vmargs: str, expected: str) -> None:
     assert redact_arguments(vmargs) == expected
     assert re.sub(r"\S+", "", expected) == re.sub(r"\S+", "", vmargs)
+
+
+def test_parse_jvm_keeps_an_option_for_each_module() -> None:
+    assert parse_jvm("--patch-module a=x --patch-module=b=y --enable-native-access m") == {
+        "--patch-module=a": "x",
+        "--patch-module=b": "y",
+        "--enable-native-access=m": "",
+    }
