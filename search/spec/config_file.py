@@ -7,10 +7,10 @@ from pathlib import Path
 
 from serving.archive import Archive
 from serving.deployment import Deployment
-from serving.environment import REDACTED, parse_environment
+from serving.environment import REDACTED
 from serving.errors import ConfigError
 from serving.key_pair import KeyPair
-from serving.platforms.files import PlatformFiles, read_bytes_as_text
+from serving.platforms.files import PlatformFiles, read_bytes_as_text, read_environment
 from serving.platforms.reading import read_platform
 from serving.secret_lines import secret_values
 
@@ -109,9 +109,10 @@ def read_files(
 
 def environment_beside(properties: Path | None) -> Path | None:
     """Return the file `environment` in the folder of a config.properties; None without one."""
-    is_in_folder = properties is not None and not properties.is_dir()
-    path = properties.with_name(ENVIRONMENT) if properties and is_in_folder else None
-    return path if path and path.is_file() else None
+    if properties is None or properties.is_dir():
+        return None
+    path = properties.with_name(ENVIRONMENT)
+    return path if path.is_file() else None
 
 
 def read_environment_file(path: Path | None) -> dict[str, str]:
@@ -120,13 +121,4 @@ def read_environment_file(path: Path | None) -> dict[str, str]:
     Raises:
         ConfigError: the file cannot be read, or is no environment file.
     """
-    if path is None:
-        return {}
-    try:
-        return parse_environment(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} cannot be read: it is not UTF-8 text") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return {} if path is None else read_environment(path)

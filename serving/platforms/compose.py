@@ -24,6 +24,7 @@ from serving.platforms.files import (
     config_source,
     count_cpus,
     is_file,
+    naming_file,
     one,
     parse_quantity,
     read_bytes_as_text,
@@ -133,11 +134,8 @@ def _project_variables(folder: Path) -> dict[str, str]:
 def _read_dotenv(
     path: Path, variables: Mapping[str, str], is_raw: bool = False
 ) -> dict[str, str | None]:
-    text = read_text(path)
-    try:
-        return parse_dotenv(text, variables, is_raw)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    with naming_file(path):
+        return parse_dotenv(read_text(path), variables, is_raw)
 
 
 def _without_none(variables: Mapping[str, str | None]) -> dict[str, str]:

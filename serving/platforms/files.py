@@ -36,8 +36,6 @@ _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 _MAX_CPU = 1 << 16
 _WILDCARD = re.compile(r"[*?\[]")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
-
-
 _CHECK: ContextVar[Callable[[Path], None] | None] = ContextVar("check of a path", default=None)
 
 
@@ -290,18 +288,25 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: it is not UTF-8 text") from None
 
 
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Add a file's path to each ConfigError that does not have it."""
+    try:
+        yield
+    except ConfigError as error:
+        if str(path) in str(error):
+            raise
+        raise ConfigError(f"{path}: {error}") from None
+
+
 def read_environment(path: Path) -> dict[str, str]:
     """Return the variables in an environment file of a deployment.
 
     Raises:
         ConfigError: it cannot be read, or is no environment file.
     """
-    try:
+    with naming_file(path):
         return parse_environment(read_text(path))
-    except ConfigError as error:
-        if str(path) in str(error):
-            raise
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_bytes_as_text(path: Path) -> str:

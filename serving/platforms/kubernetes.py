@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
@@ -25,8 +24,8 @@ from serving.platforms.files import (
     one,
     read_bytes_as_text,
     read_documents,
+    read_environment,
     read_limits,
-    read_text,
 )
 
 #: Names of the file that Kustomize reads in a folder.
@@ -96,7 +95,7 @@ class ConfigMaps:
                     entries[key] = _as_bytes(text)
                 for file in (*(generator.get("envs") or ()), generator.get("env")):
                     if file:
-                        entries.update(parse_environment(read_text(folder / file)))
+                        entries.update(read_environment(folder / file))
         return cls(data)
 
     def get(self, name: str, kind: str = "ConfigMap") -> Mapping[str, str] | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from serving.environment import MULTI_MODEL, SERVING_MODULE, parse_environment
+from serving.environment import MULTI_MODEL, SERVING_MODULE
 from serving.errors import ConfigError
 from serving.platforms import compose, docker, systemd
 from serving.platforms.compose import FILES as COMPOSE_FILES
@@ -17,11 +17,11 @@ from serving.platforms.docker import read_dockerfile
 from serving.platforms.files import (
     PlatformFiles,
     is_file,
+    naming_file,
     one,
     read_bytes_as_text,
     read_documents,
     read_environment,
-    read_text,
 )
 from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
 from serving.platforms.kubernetes import KUSTOMIZATIONS, WORKLOADS, is_workload, read_kubernetes
@@ -66,11 +66,10 @@ def read_manifests(paths: Sequence[Path]) -> PlatformFiles | None:
 def _malformed(path: Path) -> Iterator[None]:
     """Name the file in each error, also in that of an entry of another type or form."""
     try:
-        yield
-    except ConfigError as error:
-        if str(path) in str(error):
-            raise
-        raise ConfigError(f"{path}: {error}") from None
+        with naming_file(path):
+            yield
+    except ConfigError:
+        raise
     except _MALFORMED as error:
         raise ConfigError(
             f"{path} has an entry of an unexpected form ({error}); correct it, or pass its "
@@ -215,7 +214,7 @@ def _check_sagemaker_requests(files: Sequence[Path]) -> None:
     """Refuse two sets of variables, of which one would be ignored."""
     if len(files) < 2:
         return
-    first, second = (parse_environment(read_text(file)) for file in files)
+    first, second = (read_environment(file) for file in files)
     given = {*first, *second} - SERVING_MODULE.keys() - MULTI_MODEL.keys()
     if names := sorted(n for n in given if first.get(n) != second.get(n)):
         raise ConfigError(
@@ -225,7 +224,7 @@ def _check_sagemaker_requests(files: Sequence[Path]) -> None:
 
 
 def _read_sagemaker(path: Path) -> PlatformFiles | None:
-    environment = parse_environment(read_text(path))
+    environment = read_environment(path)
     if not is_sagemaker(environment):
         return None
     return PlatformFiles("sagemaker", None, environment, SAGEMAKER_ARGUMENTS, sources=(path,))

@@ -21,6 +21,7 @@ from serving.platforms.files import (
     count_cpus,
     is_file,
     matching_paths,
+    naming_file,
     parse_quantity,
     read_bytes_as_text,
     read_text,
@@ -165,10 +166,8 @@ class _Unit:
         lines = [line.strip() for line in lines if not line.lstrip().startswith((";", "#"))]
         if any(line and "=" not in line for line in lines):
             self.notes.append(f"{path} has lines that are not NAME=value: systemd ignores them")
-        try:
+        with naming_file(path):
             return parse_environment("\n".join(line for line in lines if "=" in line))
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
 
     def command(self, environment: Mapping[str, str]) -> Command | None:
         for line in self.entries.get("ExecStart", []):
