@@ -95,7 +95,8 @@ class ConfigMaps:
                     entries[key] = _as_bytes(text)
                 for file in (*(generator.get("envs") or ()), generator.get("env")):
                     if file:
-                        entries.update(read_environment(folder / file))
+                        variables = read_environment(folder / file)
+                        entries |= {key: _as_bytes(text) for key, text in variables.items()}
         return cls(data)
 
     def get(self, name: str, kind: str = "ConfigMap") -> Mapping[str, str] | None:
@@ -110,6 +111,11 @@ def _generators(kustomization: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
 
 def _as_bytes(text: str) -> str:
     return text.encode().decode("latin-1")
+
+
+def _as_text(data: str) -> str:
+    """Return the text of data of which each byte is one character."""
+    return data.encode("latin-1").decode(errors="replace")
 
 
 def _decode(binary: Mapping[str, str], source: str) -> dict[str, str]:
@@ -262,7 +268,7 @@ def read_variables(
             entries = maps.get(name)
             if entries is None:
                 notes.append(f"ConfigMap {name} is not in these files: its variables are missing")
-            variables |= {f"{prefix}{key}": text for key, text in (entries or {}).items()}
+            variables |= {f"{prefix}{key}": _as_text(d) for key, d in (entries or {}).items()}
         else:
             name = str((source.get("secretRef") or {}).get("name"))
             entries = maps.get(name, "Secret")
@@ -278,7 +284,7 @@ def read_variables(
             if text is None:
                 notes.append(f"variable {name}: its ConfigMap is not in these files")
             else:
-                variables[name] = text
+                variables[name] = _as_text(text)
         elif "secretKeyRef" in source:
             secrets.append(name)
         else:

@@ -150,6 +150,17 @@ def test_read_kubernetes_reads_generated_config_maps(tmp_path: Path) -> None:
     assert platform.environment["THREADS"] == "4"
 
 
+@pytest.mark.parametrize("source", ["literals: [THREADS=é]", "envs: [ts.env]"])
+def test_read_kubernetes_reads_variables_as_utf_8(tmp_path: Path, source: str) -> None:
+    write(tmp_path)
+    (tmp_path / "ts.env").write_text("THREADS=é\n")
+    (tmp_path / "kustomization.yaml").write_text(
+        f"configMapGenerator:\n  - name: ts-config\n    {source}\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.environment["THREADS"] == "é"
+
+
 def test_read_kubernetes_refuses_what_is_missing(tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(ConfigError, match=r"reads /etc/ts/config\.properties, which no ConfigMap"):
