@@ -137,8 +137,7 @@ class Deployment:
         if properties is None:
             if is_sagemaker(environment):
                 # A secret in the variable reaches the JVM through the environment alone.
-                known = {k: v for k, v in environment.items() if k not in secrets}
-                properties = sagemaker_properties(known, archive)
+                properties = sagemaker_properties(variables, archive)
                 notes = sagemaker_notes(environment, archive)
                 variables = {
                     k: v
@@ -202,16 +201,7 @@ class Deployment:
         lines.pop("vmargs", None)
         read_at_start = start_lines(properties)
         jvm = parse_jvm(read_at_start.get("vmargs", ""))
-        arguments = take_secrets(jvm)
-        if arguments:
-            is_copy = REDACTED in arguments.values()
-            text = format_variable(arguments)
-            text = line_secrets.get(JVM_VARIABLE, REDACTED) if is_copy else text
-            secrets[JVM_VARIABLE] = f"{secrets.get(JVM_VARIABLE, '')} {text}".strip()
-        for key in [key for key, text in lines.items() if has_secret(key, text)]:
-            name, text = secret_variable(key), lines[key]
-            secrets[name] = escaped(line_secrets.get(name, text) if text == REDACTED else text)
-            lines[key] = f"$${name}$$"
+        secret_flags = _move_secrets(lines, jvm, secrets, line_secrets)
         debug = is_debug(unused, jvm, environment if reads_variables else {})
         unused |= {flag: jvm.pop(flag) for flag in _PLACE_FLAGS if flag in jvm}
         unnamed = [name for name in variables if not SHELL_NAME.fullmatch(name)]
@@ -261,7 +251,7 @@ class Deployment:
             version=models.version,
             reads_variables=reads_variables,
             key_pair=key_pair,
-            secret_flags=tuple(arguments),
+            secret_flags=secret_flags,
             from_secrets=from_secrets,
         )
 
@@ -411,6 +401,33 @@ def archived_settings(archive: Archive, is_snapshot: bool = False) -> dict[str, 
         if keys[0] in archive.settings and keys[0] in archive.effective_settings:
             settings[name] = archive.effective_settings[keys[0]]
     return settings
+
+
+def _move_secrets(
+    lines: dict[str, str],
+    jvm: dict[str, str],
+    secrets: dict[str, str],
+    line_secrets: Mapping[str, str],
+) -> tuple[str, ...]:
+    """Move the secrets in lines and in JVM arguments to variables.
+
+    Args:
+        secrets: the variables; the secrets are added.
+        line_secrets: the secrets that the lines of a run's copy leave out.
+
+    Returns:
+        The flags of the JVM arguments that are secrets.
+    """
+    arguments = take_secrets(jvm)
+    if arguments:
+        is_copy = REDACTED in arguments.values()
+        text = line_secrets.get(JVM_VARIABLE, REDACTED) if is_copy else format_variable(arguments)
+        secrets[JVM_VARIABLE] = f"{secrets.get(JVM_VARIABLE, '')} {text}".strip()
+    for key in [key for key, text in lines.items() if has_secret(key, text)]:
+        name, text = secret_variable(key), lines[key]
+        secrets[name] = escaped(line_secrets.get(name, text) if text == REDACTED else text)
+        lines[key] = f"$${name}$$"
+    return tuple(arguments)
 
 
 def _model_settings(
