@@ -10,13 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from serving.errors import ConfigError
-from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
-    DEFAULT_CONFIG,
     PlatformFiles,
-    command_notes,
-    config_path,
-    config_place,
     config_source,
     is_file,
     one,
@@ -25,10 +20,8 @@ from serving.platforms.files import (
 )
 from serving.platforms.kubernetes import (
     ConfigMaps,
-    container_words,
-    mounted_file,
+    Start,
     read_resources,
-    read_variables,
     runs_torchserve,
 )
 
@@ -105,29 +98,13 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
     )
     volumes = _joined(runtime.get("volumes"), predictor.get("volumes"), "name")
     maps = ConfigMaps.read(documents, kustomizations, service)
-    own, secrets, variable_notes = read_variables(container, maps)
-    notes += variable_notes
-    environment = {**_protocol_variable(protocol), **own}
-    words = container_words(container, environment)
-    start = find_command(words, environment)
-    if start is None and not container.get("command"):
-        # The words are arguments of the image's own command.
-        start = Command(tuple(words))
-    command = start or Command(())
-    environment |= command.variables
-    is_named = config_path(command.options, environment) is not None
-    folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
-    place = config_place(start, environment, folder)
-    notes += command_notes(start, words, place)
-    text, volume = mounted_file({"volumes": volumes}, container, maps, place)
+    start = Start.read(container, volumes, maps, _protocol_variable(protocol), has_options=True)
+    notes += start.notes
+    environment, text = start.environment, start.text
     sources = tuple(dict.fromkeys(path for path, document in found if "kind" in document))
-    if text is None and is_named:
-        file = _stored_file(place, path, model, environment)
+    if text is None and start.is_named:
+        file = _stored_file(start.place, path, model, environment)
         text, sources = read_bytes_as_text(file), (*sources, file)
-    elif text is None and volume:
-        notes.append(f"{place} is in {volume}, not in these files: its lines are missing")
-    elif text is None:
-        notes.append("no config.properties is named or mounted: the image has its own")
     if environment.get("PROTOCOL_VERSION", "").startswith("grpc"):
         notes.append(
             f"the protocol is {environment['PROTOCOL_VERSION']}: servetune measures requests over "
@@ -137,9 +114,9 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
         "kserve",
         text or "",
         environment,
-        command.options,
+        start.options,
         read_limits(container.get("resources") or {}),
-        secrets,
+        start.secrets,
         sources,
         tuple(notes),
     )

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from serving.errors import ConfigError
@@ -175,35 +176,87 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     spec = _pod_spec(workload)
     container = _container(spec.get("containers") or [], paths[0])
     maps = ConfigMaps.read(documents, kustomizations, workload)
-    environment, secrets, notes = read_variables(container, maps)
-    words = container_words(container, environment)
-    start = find_command(words, environment)
-    command = start or Command(())
-    environment, options = {**environment, **command.variables}, command.options
-    folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
-    place = config_place(start, environment, folder)
-    notes += command_notes(start, words, place)
-    properties, volume = mounted_file(spec, container, maps, place)
-    if properties is None and config_path(options, environment) is not None:
-        source = f" ({volume} is mounted there)" if volume else ""
+    start = Start.read(container, spec.get("volumes") or (), maps)
+    if start.text is None and start.is_named:
+        source = f" ({start.volume} is mounted there)" if start.volume else ""
         raise ConfigError(
-            f"{paths[0]}: the container reads {place}, which no ConfigMap or Secret in these files "
-            f"provides{source}; it is {config_source(environment)}: pass the file with it too"
+            f"{paths[0]}: the container reads {start.place}, which no ConfigMap or Secret in these "
+            f"files provides{source}; it is {config_source(start.environment)}: pass the file with "
+            "it too"
         )
-    if properties is None and volume:
-        notes.append(f"{place} is in {volume}, not in these files: its lines are missing")
-    elif properties is None:
-        notes.append("no config.properties is mounted: the image has its own")
     return PlatformFiles(
         "kubernetes",
-        properties or "",
-        environment,
-        options,
+        start.text or "",
+        start.environment,
+        start.options,
         read_limits(container.get("resources") or {}),
-        secrets,
+        start.secrets,
         tuple(paths),
-        tuple(notes),
+        start.notes,
     )
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a container starts TorchServe, and its config.properties.
+
+    Attributes:
+        environment: the variables, those that the command sets included.
+        secrets: the names of the variables whose values are secrets.
+        options: those of the command `torchserve`.
+        place: the path of the config.properties in the container.
+        is_named: whether the command or a variable names the path.
+        text: that of the config.properties; None if no ConfigMap or Secret in the files has it.
+        volume: the one that is mounted at the path; None without one.
+        notes: what is not known from the files, a sentence each.
+    """
+
+    environment: Mapping[str, str]
+    secrets: tuple[str, ...]
+    options: tuple[str, ...]
+    place: str
+    is_named: bool
+    text: str | None
+    volume: str | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def read(
+        cls,
+        container: Mapping[str, Any],
+        volumes: Sequence[Mapping[str, Any]],
+        maps: ConfigMaps,
+        defaults: Mapping[str, str] = MappingProxyType({}),
+        has_options: bool = False,
+    ) -> Start:
+        """Read a container, and its config.properties in a ConfigMap or Secret.
+
+        Args:
+            defaults: variables that the platform sets unless the container does.
+            has_options: whether arguments that name no command are options of `torchserve`.
+        """
+        own, secrets, notes = _read_variables(container, maps)
+        environment = {**defaults, **own}
+        words = _words(container, environment)
+        found = find_command(words, environment)
+        if found is None and has_options and not container.get("command"):
+            found = Command(tuple(words))
+        command = found or Command(())
+        environment |= command.variables
+        folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
+        place = config_place(found, environment, folder)
+        notes += command_notes(found, words, place)
+        text, volume = _mounted_file(volumes, container, maps, place)
+        is_named = config_path(command.options, environment) is not None
+        if text is None and not is_named:
+            notes.append(
+                f"{place} is in {volume}, not in these files: its lines are missing"
+                if volume
+                else "no config.properties is mounted: the image has its own"
+            )
+        return cls(
+            *(environment, secrets, command.options, place, is_named, text, volume, tuple(notes))
+        )
 
 
 def _workload(documents: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
@@ -236,8 +289,7 @@ def _namespace(document: Mapping[str, Any]) -> str | None:
     return None if name is None else str(name)
 
 
-def container_words(container: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
-    """Return the command and the arguments of a container with their references filled in."""
+def _words(container: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
     return [expand_references(str(word), environment) for word in words]
 
@@ -245,7 +297,7 @@ def container_words(container: Mapping[str, Any], environment: Mapping[str, str]
 def runs_torchserve(container: Mapping[str, Any]) -> bool:
     """Return whether the image or the command of a container is that of TorchServe."""
     is_named = "torchserve" in str(container.get("image", ""))
-    return is_named or find_command(container_words(container, {}), {}) is not None
+    return is_named or find_command(_words(container, {}), {}) is not None
 
 
 def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
@@ -254,7 +306,7 @@ def _container(containers: Sequence[Mapping[str, Any]], path: Path) -> Mapping[s
     return container
 
 
-def read_variables(
+def _read_variables(
     container: Mapping[str, Any], maps: ConfigMaps
 ) -> tuple[dict[str, str], tuple[str, ...], list[str]]:
     """Return the variables, the names of those that are secrets, and notes."""
@@ -292,15 +344,18 @@ def read_variables(
     return variables, tuple(secrets), notes
 
 
-def mounted_file(
-    spec: Mapping[str, Any], container: Mapping[str, Any], maps: ConfigMaps, place: str
+def _mounted_file(
+    volumes: Sequence[Mapping[str, Any]],
+    container: Mapping[str, Any],
+    maps: ConfigMaps,
+    place: str,
 ) -> tuple[str | None, str | None]:
     """Return the text at a path in the container, and the volume that is mounted there.
 
     The text is None if the files do not have it, and both are None if nothing is mounted there.
     """
     path = PurePosixPath(posixpath.normpath(place))
-    mounts = [m for m in _mounts(spec, container) if path.is_relative_to(m.path)]
+    mounts = [m for m in _mounts(volumes, container) if path.is_relative_to(m.path)]
     # A mount hides what one at a shorter path has there.
     longest = max((len(mount.path.parts) for mount in mounts), default=0)
     unknown = None
@@ -335,10 +390,10 @@ class _Mount:
     items: Mapping[str, str | None]
 
 
-def _mounts(spec: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[_Mount]:
-    volumes = {volume.get("name"): volume for volume in spec.get("volumes") or ()}
+def _mounts(volumes: Sequence[Mapping[str, Any]], container: Mapping[str, Any]) -> Iterator[_Mount]:
+    by_name = {volume.get("name"): volume for volume in volumes}
     for mount in container.get("volumeMounts") or ():
-        volume = volumes.get(mount.get("name")) or {}
+        volume = by_name.get(mount.get("name")) or {}
         path = PurePosixPath(posixpath.normpath(mount["mountPath"]))
         projected = (volume.get("projected") or {}).get("sources")
         for source in (volume,) if projected is None else projected:
