@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from serving.environment import is_secret
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.command import Command, find_command
@@ -27,6 +26,7 @@ from serving.platforms.files import (
     naming_file,
     one,
     parse_quantity,
+    passed_variables,
     read_bytes_as_text,
     read_documents,
     read_text,
@@ -49,14 +49,9 @@ def read_compose(path: Path) -> PlatformFiles:
     document = loader.load(path)
     service = _service(document, variables, path)
     built = _Build.read(service)
-    given: dict[str, str | None] = {}
-    for entry in service.get("env_file") or ():
-        file = Path(entry["path"])
-        if entry.get("required") is not False or is_file(file):
-            given |= _read_dotenv(file, variables, entry.get("format") == "raw")
-    given |= _variables(service.get("environment"))
-    passed = [name for name, text in given.items() if text is None and name not in variables]
-    given = {name: variables.get(name) if text is None else text for name, text in given.items()}
+    given = _service_variables(service, variables)
+    passed = [name for name, text in given.items() if text is None]
+    secrets, passed_notes = passed_variables(passed, "from the shell that starts Compose")
     environment = {**built.stage.environment, **_without_none(given)}
     words = _words(service, built.stage)
     found = find_command(words, environment)
@@ -64,11 +59,9 @@ def read_compose(path: Path) -> PlatformFiles:
     environment, arguments = {**environment, **command.variables}, command.options
     folder = posixpath.join(built.stage.work_folder, str(service.get("working_dir") or ""))
     place = config_place(found, environment, folder)
-    mounted = _mounted(service, place)
     configured = _configured(service, document.get("configs") or {}, place)
-    text = None if isinstance(configured, Path) else configured
-    if isinstance(configured, Path):
-        mounted = configured
+    text = configured if isinstance(configured, str) else None
+    mounted = configured if isinstance(configured, Path) else _mounted(service, place)
     notes = [*built.notes, *command_notes(found, words, place)]
     copied = Provided()
     if text is None and mounted is None and built.folder is not None:
@@ -90,22 +83,33 @@ def read_compose(path: Path) -> PlatformFiles:
             f"variables with a reference that {path.parent / '.env'} does not set, left as it is: "
             f"{', '.join(sorted(unknown))}"
         )
-    secrets = [name for name in passed if is_secret(name, "")]
-    if others := sorted({*passed} - {*secrets}):
-        notes.append(
-            "variables from the shell that starts Compose, whose values are not in these files: "
-            f"{', '.join(others)}"
-        )
     return PlatformFiles(
         "compose",
         text or "",
         environment,
         arguments,
         _limits(service),
-        tuple(secrets),
+        secrets,
         (*loader.documents, *(file for file in (built.file, mounted) if file)),
-        tuple(notes),
+        (*notes, *passed_notes),
     )
+
+
+def _service_variables(
+    service: Mapping[str, Any], variables: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return the variables of a service; None for a value that is not in the project's files.
+
+    Args:
+        variables: those of the project.
+    """
+    given: dict[str, str | None] = {}
+    for entry in service.get("env_file") or ():
+        file = Path(entry["path"])
+        if entry.get("required") is not False or is_file(file):
+            given |= _read_dotenv(file, variables, entry.get("format") == "raw")
+    given |= _variables(service.get("environment"))
+    return {name: variables.get(name) if text is None else text for name, text in given.items()}
 
 
 def may_run_torchserve(path: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from serving.editing import edit_properties
-from serving.environment import parse_environment
+from serving.environment import is_secret, parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.command import Command
@@ -165,6 +165,18 @@ def command_notes(command: Command | None, words: Sequence[str], place: str) -> 
             for first in changing
         ),
     ]
+
+
+def passed_variables(names: Sequence[str], origin: str) -> tuple[tuple[str, ...], list[str]]:
+    """Return the names of secrets among variables of the host, and a note on the others.
+
+    Args:
+        origin: what has the values, for the note.
+    """
+    secrets = tuple(name for name in names if is_secret(name, ""))
+    others = sorted({*names} - {*secrets})
+    note = f"variables {origin}, whose values are not in these files: {', '.join(others)}"
+    return secrets, [note] if others else []
 
 
 def config_source(environment: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from serving.environment import is_secret, parse_environment
+from serving.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.command import Command, find_command
@@ -23,6 +23,7 @@ from serving.platforms.files import (
     matching_paths,
     naming_file,
     parse_quantity,
+    passed_variables,
     read_bytes_as_text,
     read_text,
 )
@@ -46,27 +47,24 @@ def read_systemd(path: Path) -> PlatformFiles:
     """
     drop_ins = [file for file in matching_paths(_drop_in_folder(path), "*.conf") if is_file(file)]
     unit = _Unit(path, _service_entries([path, *drop_ins]))
-    sources = [path, *drop_ins]
     environment = unit.variables()
-    for name in unit.values("EnvironmentFile"):
-        files = unit.environment_files(name)
-        sources += files
-        for each in files:
-            environment |= unit.read_environment(each)
+    files = [f for name in unit.values("EnvironmentFile") for f in unit.environment_files(name)]
+    for file in files:
+        environment |= unit.read_environment(file)
     command = unit.command(environment)
     if command is None:
         raise ConfigError(f"{path}: ExecStart does not run torchserve")
     environment, options = {**environment, **command.variables}, command.options
     folder = (unit.values("WorkingDirectory") or ["/"])[-1].removeprefix("-")
     place = config_place(command, environment, folder)
-    file = next(iter(unit.find(place)), None)
+    properties = next(iter(unit.find(place)), None)
     unit.notes += command_notes(command, [], place)
-    if file is None and config_path(options, environment) is None:
+    if properties is None and config_path(options, environment) is None:
         unit.notes.append(
             f"the unit names no config.properties: TorchServe reads {place}, which exists neither "
             "there nor beside the unit"
         )
-    elif file is None:
+    elif properties is None:
         raise ConfigError(
             f"{path}: {place} does not exist, neither there nor beside the unit; "
             f"it is {config_source(environment)}"
@@ -79,20 +77,17 @@ def read_systemd(path: Path) -> PlatformFiles:
         )
     passed = [name for line in unit.entries.get("PassEnvironment", []) for name in line.split()]
     passed = sorted({*passed} - environment.keys())
-    if others := [name for name in passed if not is_secret(name, "")]:
-        unit.notes.append(
-            "variables of the service manager, whose values are not in these files: "
-            f"{', '.join(others)}"
-        )
+    secrets, passed_notes = passed_variables(passed, "of the service manager")
+    unit.notes += passed_notes
     limits = unit.limits()
     return PlatformFiles(
         "systemd",
-        read_bytes_as_text(file) if file else "",
+        read_bytes_as_text(properties) if properties else "",
         environment,
         options,
         limits,
-        tuple(name for name in passed if is_secret(name, "")),
-        sources=(*sources, file) if file else tuple(sources),
+        secrets,
+        sources=(path, *drop_ins, *files, *([properties] if properties else [])),
         notes=tuple(unit.notes),
     )
 
