@@ -59,24 +59,15 @@ def read_compose(path: Path) -> PlatformFiles:
     environment, arguments = {**environment, **command.variables}, command.options
     folder = posixpath.join(built.stage.work_folder, str(service.get("working_dir") or ""))
     place = config_place(found, environment, folder)
-    configured = _configured(service, document.get("configs") or {}, place)
-    text = configured if isinstance(configured, str) else None
-    mounted = configured if isinstance(configured, Path) else _mounted(service, place)
-    notes = [*built.notes, *command_notes(found, words, place)]
-    copied = Provided()
-    if text is None and mounted is None and built.folder is not None:
-        copied = copied_file(built.stage, PurePosixPath(place), built.folder)
-        text, mounted = copied.text, copied.file
-        notes += copied.notes
-    elif text is None and mounted is not None:
-        text = read_bytes_as_text(mounted)
-    if text is None and config_path(arguments, environment) is not None:
+    provided = _provided(service, document.get("configs") or {}, built, place)
+    notes = [*built.notes, *command_notes(found, words, place), *provided.notes]
+    if provided.text is None and config_path(arguments, environment) is not None:
         problem = (
             f"the service reads {place}, which no volume provides; "
             f"it is {config_source(environment)}"
         )
-        raise ConfigError(f"{path}: {problem if copied.is_known else copied.notes[0]}")
-    if text is None and copied.is_known:
+        raise ConfigError(f"{path}: {problem if provided.is_known else provided.notes[0]}")
+    if provided.text is None and provided.is_known:
         notes.append("no config.properties is mounted: the image has its own")
     if unknown := [name for name, value in environment.items() if "${" in value]:
         notes.append(
@@ -85,14 +76,28 @@ def read_compose(path: Path) -> PlatformFiles:
         )
     return PlatformFiles(
         "compose",
-        text or "",
+        provided.text or "",
         environment,
         arguments,
         _limits(service),
         secrets,
-        (*loader.documents, *(file for file in (built.file, mounted) if file)),
+        (*loader.documents, *(file for file in (built.file, provided.file) if file)),
         (*notes, *passed_notes),
     )
+
+
+def _provided(
+    service: Mapping[str, Any], configs: Mapping[str, Any], built: _Build, place: str
+) -> Provided:
+    """Return what a service has at a path: a config, a mounted file, or one of its image."""
+    configured = _configured(service, configs, place)
+    if isinstance(configured, str):
+        return Provided(configured)
+    if (file := configured or _mounted(service, place)) is not None:
+        return Provided(read_bytes_as_text(file), file)
+    if built.folder is None:
+        return Provided()
+    return copied_file(built.stage, PurePosixPath(place), built.folder)
 
 
 def _service_variables(
@@ -295,12 +300,12 @@ class _Build:
         build = service.get("build") or {}
         if not (folder := build.get("context")):
             return cls()
-        file = None
         if not isinstance(folder, Path):
             # Its URL may have a password.
             return cls(
                 notes=("the image is built from a repository, which servetune does not read",)
             )
+        file = None
         if (text := build.get("dockerfile_inline")) is None:
             file = folder / str(build.get("dockerfile") or "Dockerfile")
             if not is_file(file):
