@@ -75,17 +75,13 @@ def read_systemd(path: Path) -> PlatformFiles:
             f"ExecStartPre names {name}, and servetune runs nothing: if it changes the file, pass "
             "the changed config.properties"
         )
-    passed = [name for line in unit.entries.get("PassEnvironment", []) for name in line.split()]
-    passed = sorted({*passed} - environment.keys())
-    secrets, passed_notes = passed_variables(passed, "of the service manager")
-    unit.notes += passed_notes
-    limits = unit.limits()
+    secrets = unit.passed_secrets(environment)
     return PlatformFiles(
         "systemd",
         read_bytes_as_text(properties) if properties else "",
         environment,
         options,
-        limits,
+        unit.limits(),
         secrets,
         sources=(path, *drop_ins, *files, *([properties] if properties else [])),
         notes=tuple(unit.notes),
@@ -119,6 +115,14 @@ class _Unit:
             )
         pairs = [text.partition("=") for _, text in expanded if text is not None]
         return {name: text for name, _, text in pairs}
+
+    def passed_secrets(self, environment: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the names of the secrets of the service manager; note its other variables."""
+        names = {name for line in self.entries.get("PassEnvironment", []) for name in line.split()}
+        passed = sorted(names - environment.keys())
+        secrets, notes = passed_variables(passed, "of the service manager")
+        self.notes += notes
+        return secrets
 
     def values(self, key: str) -> list[str]:
         """Return the values of a key with their specifiers filled in."""
