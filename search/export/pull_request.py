@@ -80,8 +80,8 @@ def pull_request_text(
 
 def redacted_diff(before: str, after: str) -> str:
     """Return the changes between two config.properties, without the values of secrets."""
-    lines = (redacted_text(text).splitlines(keepends=True) for text in (before, after))
-    return "".join(difflib.unified_diff(*lines, "in use", "config.properties"))
+    old, new = (redacted_text(text).splitlines(keepends=True) for text in (before, after))
+    return "".join(difflib.unified_diff(old, new, "in use", "config.properties"))
 
 
 def settings_diff(before: ServerConfig, after: ServerConfig) -> str:
