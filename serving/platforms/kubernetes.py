@@ -327,7 +327,9 @@ def _read_variables(
             secrets += [f"{prefix}{key}" for key in entries or ()]
             if entries is None:
                 notes.append(f"the variables of Secret {name} are not in these files")
-    for entry in container.get("env") or ():
+    own = container.get("env") or ()
+    secrets = [name for name in secrets if name not in {entry["name"] for entry in own}]
+    for entry in own:
         name, source, value = entry["name"], entry.get("valueFrom"), entry.get("value")
         if source is None:
             variables[name] = expand_references("" if value is None else str(value), variables)
@@ -338,6 +340,7 @@ def _read_variables(
             else:
                 variables[name] = _as_text(text)
         elif "secretKeyRef" in source:
+            variables.pop(name, None)
             secrets.append(name)
         else:
             notes.append(f"variable {name} is known only in the cluster")

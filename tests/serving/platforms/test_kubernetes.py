@@ -435,3 +435,24 @@ def test_read_kubernetes_refuses_several_overlays_of_one_base(
         )
     with pytest.raises(ConfigError, match=r"dev/kust.* and .*prod/kust.* both change .*base"):
         read_platform(tmp_path)
+
+
+def test_read_kubernetes_prefers_the_variables_of_the_container(tmp_path: Path) -> None:
+    pod = SERVER % (FILE, "secret: {secretName: cfg}")
+    pod = pod.replace(
+        "image:",
+        "envFrom: [{secretRef: {name: cfg}}, {configMapRef: {name: open}}]\n"
+        "      env:\n        - {name: LEVEL, value: debug}\n"
+        "        - {name: TOKEN, valueFrom: {secretKeyRef: {name: cfg, key: LEVEL}}}\n"
+        "      image:",
+    )
+    (tmp_path / "pod.yaml").write_text(
+        f"{pod}---\nkind: ConfigMap\nmetadata: {{name: open}}\ndata: {{TOKEN: x}}\n"
+    )
+    (tmp_path / "secret.yaml").write_text(
+        f"{SECRET}stringData: {{config.properties: a=b, LEVEL: x}}\n"
+    )
+    platform = read_platform(tmp_path)
+    assert platform is not None
+    assert platform.environment == {"LEVEL": "debug"}
+    assert platform.secrets == ("config.properties", "TOKEN")
