@@ -166,12 +166,12 @@ def is_secret(name: str, value: str) -> bool:
     """
     if name == "vmargs":  # A server cannot start without them.
         return value == REDACTED
-    is_named_so = name not in _NO_SECRETS and _is_secret_name(name)
+    is_named = name not in _NO_SECRETS and _is_secret_name(name)
     # As in JAVA_TOOL_OPTIONS.
-    is_named_so = is_named_so or any(map(_is_secret_name, _JVM_PROPERTY.findall(value)))
+    is_named = is_named or any(map(_is_secret_name, _JVM_PROPERTY.findall(value)))
     # Texts of several lines are files: keys, certificates, credentials.
     is_file = "\n" in value.strip()
-    return value == REDACTED or is_named_so or is_file or _SECRET_VALUE.fullmatch(value) is not None
+    return value == REDACTED or is_named or is_file or _SECRET_VALUE.fullmatch(value) is not None
 
 
 def _is_secret_name(name: str) -> bool:

@@ -105,7 +105,7 @@ def without_arguments(variable: str, flags: Collection[str]) -> str:
 
 
 def hide_secrets(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return variables whose secret JVM arguments stand in files, which the JVM does not print.
+    """Return variables whose secret JVM arguments are in files, which the JVM does not print.
 
     Args:
         variables: those with a secret.
@@ -117,7 +117,7 @@ def hide_secrets(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
             continue
         words = _WORD.findall(variables[name])
         secret = [word for word in words if _is_secret(*_unquoted(word).partition("=")[::2])]
-        secret = secret or words  # The user knows why it is one.
+        secret = secret or words  # The user listed the variable as a secret.
         path = folder / f"{name}.txt"
         path.touch(mode=0o600)
         others = [word for word in words if word not in secret]

@@ -219,8 +219,8 @@ def _secret_notes(files: FormatFiles) -> tuple[str, ...]:
         return ()
     paths = [path for path in (files.manifest, files.properties_path) if path]
     return (
-        f"secrets are in plain text in {' and '.join(paths)}, in {', '.join(names)}: commit no "
-        "such file, and put it into no image that others can read",
+        f"secrets are in plain text in {' and '.join(paths)}, in {', '.join(names)}: do "
+        "not commit them or copy them into an image that others can read",
     )
 
 

@@ -135,7 +135,7 @@ def _read(history: Path) -> list[float]:
 
 
 def _append(history: Path, record: dict[str, Any]) -> None:
-    """Append a line; it begins on its own, also if a full disk cut off the one before it."""
+    """Append a line, after a line break if a full disk cut off the line before it."""
     try:
         with history.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)

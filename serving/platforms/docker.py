@@ -99,7 +99,7 @@ class Stage:
         base: the name of the image that it begins with.
         commands: the words of ENTRYPOINT and CMD.
         scripts: those of RUN.
-        has_own_cmd: whether CMD is not that of the stage before it.
+        has_own_cmd: whether the stage itself sets CMD.
     """
 
     base: str = ""
@@ -170,7 +170,7 @@ def read_dockerfile(path: Path) -> PlatformFiles:
         raise ConfigError(f"{path}: {provided.notes[0]}")
     notes = [*provided.notes, *command_notes(found, words, str(place))]
     if text is None and provided.is_known:
-        notes.append("no config.properties is copied: the image below has one")
+        notes.append("no config.properties is copied: the base image has one")
     return PlatformFiles(
         "docker",
         text or "",
@@ -182,7 +182,7 @@ def read_dockerfile(path: Path) -> PlatformFiles:
 
 
 def may_run_torchserve(path: Path) -> bool:
-    """Return whether a Dockerfile names torchserve, or leaves the command to an image below.
+    """Return whether a Dockerfile names torchserve, or leaves the command to its base image.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -230,7 +230,7 @@ def read_stage(text: str, given: Mapping[str, str] | None = None, target: str = 
             is_list = written.startswith("[")
             stage.commands[name] = json.loads(written) if is_list else ["/bin/sh", "-c", written]
             stage.has_own_cmd |= name == "CMD"
-            if not stage.has_own_cmd:  # The one of the image below belongs to its ENTRYPOINT.
+            if not stage.has_own_cmd:  # That of the base image belongs to its ENTRYPOINT.
                 stage.commands.pop("CMD", None)
         elif name == "WORKDIR":
             stage.work_folder /= rest
