@@ -72,6 +72,8 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
         ConfigError: conditions decide with which options the script starts TorchServe.
         ValueError: the script has a quote without an end.
     """
+    if not any("torchserve" in text for text in (*words, *environment.values())):
+        return None  # Another program's script need not be readable.
     script = _script(words)
     if script is None:
         return _simple_command(words, {})

@@ -48,7 +48,11 @@ def test_find_command_reads_each_form(
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["serve"], ["sh", "/start.sh"], ["sh", "-c", "echo torchserve-x"], ["sh", "-c"]]
+    "words",
+    [
+        *([], ["serve"], ["sh", "/start.sh"], ["sh", "-c", "echo torchserve-x"], ["sh", "-c"]),
+        ["sh", "-c", "cat <<EOF\nit's\nEOF"],
+    ],
 )
 def test_find_command_finds_none(words: list[str]) -> None:
     assert find_command(words, {}) is None
@@ -177,7 +181,8 @@ def test_read_platform_notes_what_only_a_shell_knows(tmp_path: Path, name: str, 
 
 
 def test_read_platform_refuses_a_script_with_an_open_quote(tmp_path: Path) -> None:
-    (tmp_path / "ts.yaml").write_text("kind: Pod\nspec: {containers: [{args: [sh, -c, 'a \"']}]}\n")
+    container = "{args: [sh, -c, 'torchserve \"']}"
+    (tmp_path / "ts.yaml").write_text(f"kind: Pod\nspec: {{containers: [{container}]}}\n")
     with pytest.raises(ConfigError, match="has an entry of an unexpected form"):
         read_platform(tmp_path)
 
