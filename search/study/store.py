@@ -316,7 +316,9 @@ class StudyStore(RunState):
             reason = first_line(result.cause) or "; ".join(map(str, missed))
             trial.set_user_attr("reason", reason)
         trial.set_user_attr("too_large", is_memory(result.failure))
-        for name, value in self._constraints(result).items():
+        # How much a trial misses each limit, for other tools: above 0 if it does.
+        excesses = {shortfall.limit: shortfall.excess for shortfall in missed}
+        for name, value in {"limits": result.latency.limit_excess, **excesses}.items():
             trial.set_constraint(name, value)
         trial.set_user_attr("result", result.to_dict())
         self._close(trial, result)
@@ -389,14 +391,6 @@ class StudyStore(RunState):
             highs = {**self._study.user_attrs.get("highs", {}), **highs}
             self._study.set_user_attr("highs", highs)
             self.model.widen(highs)
-
-    def _constraints(self, result: TrialResult) -> dict[str, float]:
-        """Return how much a trial misses each limit, for other tools: above 0 if it does."""
-        missed = self.objective.shortfalls(Figures.of([result]))
-        return {
-            "limits": result.latency.limit_excess,
-            **{shortfall.limit: shortfall.excess for shortfall in missed},
-        }
 
     def _value(self, result: TrialResult) -> float | None:
         """Return what the run optimizes, for other tools; None if the trial did not measure it."""
