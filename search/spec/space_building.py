@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -121,15 +121,10 @@ def build_space(
     common = ServerConfig(model_properties=dict(model_properties))
     common = Space((), common, cores).config(fixed)
     space = Space(tuple(dimensions), common, cores, threads, sizes_queue=sizes_queue)
-    problems = []
+    problems: list[str] = []
     if envelope in UNBATCHED_ENVELOPES:
-        sizes = [d.high for d in dimensions if d.name.endswith("batch_size")]
-        sizes += [size for name, size in fixed.items() if name.endswith("batch_size")]
-        if (largest := max(sizes, default=1)) > 1:
-            problems.append(
-                f"batch_size must be 1 (got {largest}): the envelope {envelope} passes only the "
-                "first request of a batch to the handler, and TorchServe fails the others"
-            )
+        values = {d.name: d.choices or (d.high,) for d in dimensions}
+        problems += _batch_problems(envelope, {**{k: (v,) for k, v in fixed.items()}, **values})
     for dimension in dimensions:
         for value in dimension.choices or (dimension.low, dimension.high):
             try:
@@ -139,3 +134,16 @@ def build_space(
     if problems:
         raise ConfigError("; ".join(dict.fromkeys(problems)))
     return space
+
+
+def _batch_problems(envelope: str, values: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Yield a sentence for each batch size above 1, which an envelope does not pass on."""
+    for name, sizes in values.items():
+        model, _, setting = name.rpartition(".")
+        if setting == "batch_size" and (not model or model.startswith("models.")):
+            largest = max((size for size in sizes if isinstance(size, int)), default=1)
+            if largest > 1:
+                yield (
+                    f"{name} must be 1 (got {largest}): the envelope {envelope} passes only the "
+                    "first request of a batch to the handler, and TorchServe fails the others"
+                )

@@ -48,9 +48,10 @@ def test_build_space_has_no_batches_with_an_envelope_of_kserve(envelope: str) ->
     space = build_space(entries, cores=2)
     assert space.common.batch_size == 1
     assert "batch_size" not in [dimension.name for dimension in space.dimensions]
-    for given in (Dimension("", 1, 8), 4):
+    for given in (Dimension("", 1, 8), Dimension("", choices=(1, 8)), 8):
         for name in ("batch_size", "models.zoo.batch_size"):
-            with pytest.raises(ConfigError, match=rf"must be 1 .got .*: the envelope {envelope} "):
+            message = rf"^{name} must be 1 .got 8.: the envelope {envelope} "
+            with pytest.raises(ConfigError, match=message):
                 build_space({**entries, name: given}, cores=2)
 
 
