@@ -45,8 +45,9 @@ def read_config(
         with contextlib.suppress(ConfigError):
             lines, known = read_files(original)
             in_lines = secret_values(lines or "", known)
+    more_secrets = read_environment_file(secrets)
     try:
-        return Deployment.read(text, variables, archive, read_environment_file(secrets), in_lines)
+        return Deployment.read(text, variables, archive, more_secrets, in_lines)
     except ConfigError as error:
         raise ConfigError(f"{path or environment}: {error}") from None
 
