@@ -21,6 +21,7 @@ from serving.platforms.files import (
 from serving.platforms.kubernetes import (
     ConfigMaps,
     Start,
+    in_namespace,
     read_resources,
     runs_torchserve,
 )
@@ -81,9 +82,9 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
             config.properties is neither in its storage nor in a ConfigMap or Secret in the files.
     """
     found, kustomizations = read_resources(paths)
-    documents = [document for _, document in found]
     services = [entry for entry in found if entry[1].get("kind") == KIND]
     path, service = one(services, "InferenceServices", paths[0])
+    documents = in_namespace([document for _, document in found], service)
     predictor = (service.get("spec") or {}).get("predictor") or {}
     model = predictor.get("model") or predictor.get("pytorch")
     if not isinstance(model, dict):
@@ -97,7 +98,7 @@ def read_kserve(paths: Sequence[Path]) -> PlatformFiles:
         _merged(_runtime_container(runtime, path), model), service.get("metadata") or {}, protocol
     )
     volumes = _joined(runtime.get("volumes"), predictor.get("volumes"), "name")
-    maps = ConfigMaps.read(documents, kustomizations, service)
+    maps = ConfigMaps.read(documents, kustomizations)
     start = Start.read(container, volumes, maps, _protocol_variable(protocol), has_options=True)
     notes += start.notes
     environment, text = start.environment, start.text

@@ -60,21 +60,11 @@ class ConfigMaps:
 
     @classmethod
     def read(
-        cls,
-        documents: Sequence[Mapping[str, Any]],
-        kustomizations: Sequence[Entry],
-        user: Mapping[str, Any],
+        cls, documents: Sequence[Mapping[str, Any]], kustomizations: Sequence[Entry]
     ) -> ConfigMaps:
-        """Return the data in manifests and kustomizations.
-
-        Args:
-            user: the manifest that uses it; those of other namespaces are left out.
-        """
-        namespace = _namespace(user)
+        """Return the data in manifests and kustomizations."""
         data: dict[tuple[str, str], dict[str, str]] = {}
         for document in documents:
-            if namespace and _namespace(document) not in (namespace, None):
-                continue
             if (kind := str(document.get("kind"))) in _DATA_KEYS:
                 name = str((document.get("metadata") or {}).get("name"))
                 texts, binary = (document.get(key) or {} for key in _DATA_KEYS[kind])
@@ -175,7 +165,7 @@ def read_kubernetes(paths: Sequence[Path]) -> PlatformFiles:
     workload = _workload(documents, paths[0])
     spec = _pod_spec(workload)
     container = _container(spec.get("containers") or [], paths[0])
-    maps = ConfigMaps.read(documents, kustomizations, workload)
+    maps = ConfigMaps.read(in_namespace(documents, workload), kustomizations)
     start = Start.read(container, spec.get("volumes") or (), maps)
     if start.text is None and start.is_named:
         source = f" ({start.volume} is mounted there)" if start.volume else ""
@@ -282,6 +272,14 @@ def _pod_spec(workload: Mapping[str, Any]) -> Mapping[str, Any]:
         spec = (spec.get("template") or {}).get("spec") or {}
     pod_spec: Mapping[str, Any] = spec
     return pod_spec
+
+
+def in_namespace(
+    documents: Sequence[Mapping[str, Any]], user: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """Return the manifests that one of them can use: not those of other namespaces."""
+    namespace = _namespace(user)
+    return [d for d in documents if not namespace or _namespace(d) in (namespace, None)]
 
 
 def _namespace(document: Mapping[str, Any]) -> str | None:

@@ -110,7 +110,8 @@ def test_read_kserve_reads_a_config_map_of_the_runtime(tmp_path: Path) -> None:
     config_map = "---\nkind: ConfigMap\nmetadata: {name: cfg}\ndata: {config.properties: a=b}\n"
     other = config_map.replace("{name: cfg}", "{name: cfg, namespace: other}").replace("a=b", "a=c")
     service = SERVICE.replace("{name: pets,", "{name: pets, namespace: pets,") + NAMED
-    platform = read(write(tmp_path, service, runtime + config_map + other))
+    other += f"---{RUNTIME}".replace("{name: my-ts}", "{name: my-ts, namespace: other}")
+    platform = read(write(tmp_path, service, f"{other}---{runtime}{config_map}"))
     assert platform.properties == "a=b"
 
 
