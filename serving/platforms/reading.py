@@ -123,7 +123,7 @@ def _refuse_other_kinds(path: Path) -> None:
 
 
 def _read_folder(folder: Path) -> PlatformFiles | None:
-    files = sorted(path for path in folder.rglob("*") if _is_yaml(path))
+    files = sorted(path for path in folder.rglob("*") if _is_yaml(path) and not path.is_dir())
     candidates: list[_Candidate] = [
         *((path, read_compose, compose.may_run_torchserve) for path in _compose_files(folder)),
         *((path, read_dockerfile, docker.may_run_torchserve) for path in _dockerfiles(folder)),

@@ -106,3 +106,10 @@ def test_read_platform_reports_a_unit_of_another_command(tmp_path: Path) -> None
     write(tmp_path, {"nginx.service": OTHERS["nginx.service"]})
     with pytest.raises(ConfigError, match="ExecStart does not run torchserve"):
         read_platform(tmp_path)
+
+
+def test_read_platform_reads_no_folder_as_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "charts.yaml").mkdir()
+    (tmp_path / "config.properties").write_text("job_queue_size=7\n")
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == "job_queue_size=7\n"
