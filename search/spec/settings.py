@@ -28,6 +28,7 @@ from search.spec.space_building import (
 )
 from serving.config import MAX_SETTING, ServerConfig
 from serving.errors import ConfigError
+from serving.properties import UNBATCHED_ENVELOPES
 
 Natural = Annotated[int, Field(ge=1, lt=MAX_SETTING + 1)]
 
@@ -267,6 +268,12 @@ class SpaceSection(SettingsSection):
         given = {**self.entries(), **self.model_entries(cores), **additional}
         tuned = {*given, *(DEFAULT_SETTINGS if with_defaults else ())}
         entries = {**left_out, **in_use_entries(in_use, tuned), **given}
+        if entries.get("properties.service_envelope") in UNBATCHED_ENVELOPES:
+            entries |= {
+                model_dimension(model, "batch_size"): 1
+                for model, section in self.models.items()
+                if "batch_size" not in section.model_fields_set
+            }
         model_properties = {
             key: value
             for key, value in in_use.model_properties.items()

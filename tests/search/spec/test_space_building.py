@@ -1,8 +1,10 @@
 """Which settings of a space vary, and which entries are refused."""
 
 import pytest
+from pydantic import ValidationError
 
 from search.spec.dimension import Dimension
+from search.spec.settings import SpaceSection
 from search.spec.space_building import build_space
 from serving.config import ServerConfig
 from serving.errors import ConfigError
@@ -58,3 +60,14 @@ def test_build_space_has_no_batches_with_an_envelope_of_kserve(envelope: str) ->
 def test_build_space_has_batches_with_another_envelope() -> None:
     space = build_space({"properties.service_envelope": "json"}, cores=2)
     assert "batch_size" in [dimension.name for dimension in space.dimensions]
+
+
+def test_space_section_has_no_batches_of_other_models_with_an_envelope_of_kserve() -> None:
+    section = SpaceSection.model_validate(
+        {"properties": {"service_envelope": "kserve"}, "models": {"zoo": {"workers": 2}}}
+    )
+    assert section.build(cores=2).common.models["zoo"] == {"workers": 2, "batch_size": 1}
+    with pytest.raises(ValidationError, match=r"models.zoo.batch_size must be 1"):
+        SpaceSection.model_validate(
+            {"properties": {"service_envelope": "kserve"}, "models": {"zoo": {"batch_size": 4}}}
+        )
