@@ -138,6 +138,10 @@ def config_place(command: Command | None, environment: Mapping[str, str], folder
     return posixpath.normpath(posixpath.join(folder, changed, name))
 
 
+#: The ENTRYPOINT of the image pytorch/torchserve.
+_ENTRYPOINT = "dockerd-entrypoint.sh"
+
+
 def command_notes(command: Command | None, words: Sequence[str], place: str) -> list[str]:
     """Return what is not known of how a container or unit starts TorchServe, a sentence each.
 
@@ -146,15 +150,13 @@ def command_notes(command: Command | None, words: Sequence[str], place: str) -> 
         place: the path of the config.properties.
     """
     if command is None:
-        # The image pytorch/torchserve starts TorchServe for the word `serve`.
-        return (
-            []
-            if list(words) in ([], ["serve"])
-            else [
-                f"the command {words[0]} does not name torchserve: servetune does not know which "
-                "options and variables it sets, and whether it changes config.properties"
-            ]
-        )
+        # The script of the image pytorch/torchserve starts TorchServe for the word `serve`.
+        if [word for word in words if PurePosixPath(word).name != _ENTRYPOINT] in ([], ["serve"]):
+            return []
+        return [
+            f"the command {words[0]} does not name torchserve: servetune does not know which "
+            "options and variables it sets, and whether it changes config.properties"
+        ]
     name = PurePosixPath(place).name
     changing = dict.fromkeys(w[0] for w in command.before if any(name in word for word in w))
     return [

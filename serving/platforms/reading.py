@@ -123,7 +123,26 @@ def _refuse_other_kinds(path: Path) -> None:
 
 
 def _read_folder(folder: Path) -> PlatformFiles | None:
-    files = sorted(path for path in folder.rglob("*") if _is_yaml(path) and not path.is_dir())
+    """Read the deployment in a folder; note YAML files that cannot be read, such as templates."""
+    paths = sorted(path for path in folder.rglob("*") if _is_yaml(path) and not path.is_dir())
+    files, problems = [], list[ConfigError]()
+    for path in paths:
+        try:
+            read_documents(path)
+            files.append(path)
+        except ConfigError as error:
+            problems.append(error)
+    platform = _read_files(folder, files)
+    if platform is None and problems:
+        raise problems[0]
+    if platform is None or not problems:
+        return platform
+    names = ", ".join(str(p.relative_to(folder)) for p in paths if p not in files)
+    note = f"{names}: not valid YAML, left out; of a Helm chart, pass the output of `helm template`"
+    return replace(platform, notes=(*platform.notes, note))
+
+
+def _read_files(folder: Path, files: Sequence[Path]) -> PlatformFiles | None:
     candidates: list[_Candidate] = [
         *((path, read_compose, compose.may_run_torchserve) for path in _compose_files(folder)),
         *((path, read_dockerfile, docker.may_run_torchserve) for path in _dockerfiles(folder)),

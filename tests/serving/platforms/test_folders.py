@@ -113,3 +113,33 @@ def test_read_platform_reads_no_folder_as_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "config.properties").write_text("job_queue_size=7\n")
     platform = read_platform(tmp_path)
     assert platform is not None and platform.properties == "job_queue_size=7\n"
+
+
+@pytest.mark.parametrize("template", ["values/pod.yaml", "ts.yml", "a/b/chart.yaml"])
+def test_read_platform_leaves_out_templates_with_a_note(tmp_path: Path, template: str) -> None:
+    path = tmp_path / template
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{{- if .Values.enabled }}\nkind: Pod\n{{- end }}\n")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        read_platform(tmp_path)
+    read = read_platform(write(tmp_path, {}))
+    assert read is not None and read.properties == "job_queue_size=7\n"
+    assert any(f"{template}: not valid YAML, left out" in note for note in read.notes)
+
+
+@pytest.mark.parametrize(
+    ("start", "is_noted"),
+    [
+        ('ENTRYPOINT ["/usr/local/bin/dockerd-entrypoint.sh"]\nCMD ["serve"]', False),
+        ('CMD ["/usr/local/bin/dockerd-entrypoint.sh", "serve"]', False),
+        ('CMD ["serve"]', False),
+        ('ENTRYPOINT ["/start.sh"]', True),
+    ],
+)
+def test_read_platform_knows_the_entrypoint_of_the_image(
+    tmp_path: Path, start: str, is_noted: bool
+) -> None:
+    text = f"FROM pytorch/torchserve\nCOPY config.properties /home/model-server/\n{start}\n"
+    read = read_platform(write(tmp_path, {"Dockerfile": text}))
+    assert read is not None and read.properties == "job_queue_size=7\n"
+    assert any("does not name torchserve" in note for note in read.notes) is is_noted
