@@ -377,6 +377,9 @@ def draw_other_kinds(seed: int, per_kind: int, kinds: Sequence[str]) -> list[Sim
 
 #: A machine for each recorded surface, with parameters fitted by hand.
 FITTED_MACHINES: Mapping[str, Machine] = {
+    "classifier-2core": Machine(
+        "classifier", 2, 4e-3, 5.2e-3, parallel=0.054, spin=0.13, waits=0.1, netty_s=7e-4
+    ),
     "codegen-2core": Machine("codegen", 2, 0.06, 0.0058, parallel=0.7, spin=4.0),
     "fixed-2core": Machine("fixed", 2, 0.1, 0.0005, parallel=0.37, spin=0.37, netty_s=1.4e-3),
     "memory-2core": Machine(
