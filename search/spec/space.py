@@ -226,7 +226,7 @@ class Space:
             points += [{**point, d.name: other} for other in others if other != value]
         return points
 
-    def recommended_points(self) -> list[dict[str, Any]]:
+    def recommended_points(self, few_workers: bool = False) -> list[dict[str, Any]]:
         """Return the starting points that TorchServe's performance guide recommends for this host.
 
         The guide names batch size and delay first, because larger batches increase throughput; its
@@ -235,10 +235,15 @@ class Space:
         The larger batches come first, because a slower trial after a faster one is cut short.
         If several models are tuned, each gets the same settings, and they share the cores.
         Source: docs/performance_guide.md and docs/batch_inference_with_ts.md of 0.12.0.
+
+        Args:
+            few_workers: whether one worker comes first, because each needs memory.
         """
         share = max(1, self.cores // (1 + len(self.tuned_models)))
         points = [self._shared_point(share, 1, size) for size in (32, 128, 8)]
         points.append(self._shared_point(1, self.cores, 32))
+        if few_workers:
+            points = [self._shared_point(1, 1, 32), points[-1], *points[:2]]
         return [point for i, point in enumerate(points) if point not in points[:i]]
 
     def _shared_point(self, workers: int, threads: int, batch_size: int) -> dict[str, Any]:

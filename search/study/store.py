@@ -176,7 +176,8 @@ class StudyStore(RunState):
         for config in warm_start:
             if (nearest := self.space.nearest_config(config)) is not None:
                 yield TrialOrigin.WARM_START, nearest
-        for point in self.space.recommended_points():
+        few_workers = self.objective.kind == "footprint"
+        for point in self.space.recommended_points(few_workers):
             yield TrialOrigin.RECOMMENDED, self.space.config(point)
 
     @property

@@ -78,8 +78,15 @@ def test_draw_stays_in_the_bounds_of_every_dimension() -> None:
 @pytest.mark.parametrize("cores", [1, 2, 96])
 def test_recommended_points_are_in_the_space(cores: int) -> None:
     space = build_space({"batch_size": Dimension("", 1, 16)}, cores)
-    for point in space.recommended_points():
+    for point in space.recommended_points() + space.recommended_points(few_workers=True):
         assert space.values(space.config(point)) == point
+
+
+def test_recommended_points_begin_with_one_worker_if_memory_counts() -> None:
+    space = build_space({}, 4)
+    points = space.recommended_points(few_workers=True)
+    sizes = [(p["workers"], p["mkl_threads"], p["batch_size"]) for p in points]
+    assert sizes == [(1, 1, 32), (1, 4, 32), (4, 1, 32), (4, 1, 128)]
 
 
 def test_space_identity_knows_default_threads_under_quota() -> None:

@@ -390,6 +390,13 @@ def test_store_records_pruned_and_failed_trials_as_such(tmp_path: Path) -> None:
     assert pruned.user_attrs["reason"] == failed.user_attrs["reason"] == "too slow"
 
 
+def test_store_begins_a_search_for_the_least_memory_with_one_worker(tmp_path: Path) -> None:
+    store = begun_store(tmp_path, objective=Objective("footprint", 5.0, 6.5))
+    default, first, second = (measure(store, 10.0) for _ in range(3))
+    assert default.origin is TrialOrigin.DEFAULT
+    assert (first.config.workers, second.config.workers) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("objective", "direction", "values"),
     [
