@@ -57,7 +57,9 @@ class Pace:
     def judged_s(self, rate_rps: float) -> float:
         """Return the duration of a window that is judged by its latency, seconds."""
         limits, goal = self.thresholds, self.goal
-        enough_s = min(limits.latency_requests / rate_rps, 2 * goal.window_limit_s)
+        # A rank is worth no longer window.
+        most_s = goal.window_limit_s * (1 if self.depth is Depth.SCREEN else 2)
+        enough_s = min(limits.latency_requests / rate_rps, most_s)
         return max(goal.window_s, enough_s, self.jitter_s(rate_rps))
 
     def latency_s(self, rate_rps: float, sustained_rps: float) -> float:

@@ -38,8 +38,8 @@ class Thresholds:
         jitter_step: share by which a rate is lowered whose Poisson arrivals were not served.
         jitter_s, jitter_cycles: length of that window.
         latency_requests: a window that is judged by its latency has this number of requests, if
-            that takes no longer than two of the longest windows: with fewer, the 99th percentile
-            is the maximum.
+            that takes no longer than two of the longest windows, or one if it only ranks: with
+            fewer, the 99th percentile is the maximum.
         latency_cycles: rounds of batches in a window that samples latency: it shows no trend.
         widest: a window of full length passes only if the overload is below half of this with
             95 % confidence. The width that a result states is what its windows show.

@@ -303,3 +303,16 @@ def test_budget_tries_a_configuration_after_a_reference_that_took_long(folder: P
     measure(store, 300.0, **{**figures, "capacity_rps": 320.0})
     store.record_spent(150.0)
     assert not Budget(spec, store).may_start_trial(), "that one took 71 s"
+
+
+@pytest.mark.parametrize("spent_s", [140.0, 290.0])
+def test_budget_keeps_no_time_to_confirm_a_reference_alone(folder: Path, spent_s: float) -> None:
+    spec = spec_with(folder, search={"time_budget_s": 330})
+    store = store_for(folder, spec)
+    phases_s = {"start": 6.0, "warm-up": 15.0, "verification": 9.0, "bracketing": 103.0}
+    figures = {"capacity_rps": 2.4, "duration_s": 134.0, "phases_s": phases_s}
+    measure(store, 1.7, **figures)
+    store.record_spent(spent_s)
+    assert Budget(spec, store).may_start_trial()
+    store.record_spent(310.0)
+    assert not Budget(spec, store).may_start_trial(), "a trial takes 31 s"
