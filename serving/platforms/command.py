@@ -211,7 +211,7 @@ def _script(words: Sequence[str]) -> str | None:
 
 def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
     """Yield the words of each command in a script, and whether it depends on a condition."""
-    text = _without_substitutions(script.replace("\r\n", "\n")).replace("\\\n", " ")
+    text = _simplified(script.replace("\r\n", "\n")).replace("\\\n", " ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars=_OPERATORS)
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     blocks, is_after_condition = 0, False
@@ -231,7 +231,7 @@ def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
         words = []
 
 
-def _without_substitutions(script: str) -> str:
+def _simplified(script: str) -> str:
     """Return a script with a mark in place of each `$(…)`, `$((…))` and text in backticks.
 
     It has no comments: an apostrophe in one is no quotation mark.

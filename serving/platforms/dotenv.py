@@ -31,7 +31,8 @@ def parse_dotenv(
     known = {**outside}
     position = 0
     while position < len(text):
-        end = text.find("\n", position) % (len(text) + 1)
+        end = text.find("\n", position)
+        end = len(text) if end < 0 else end
         line = text[position:end].strip()
         match = _START.match(text, position, end)
         if not line or line.startswith("#"):
