@@ -22,7 +22,8 @@ from serving.oom import OomWatch
 
 #: PyTorch's message if an allocation on a GPU fails. TorchServe answers 503 and keeps running.
 GPU_MEMORY_MESSAGE = b"CUDA out of memory"
-_TRACEBACK = "Traceback (most recent call last)"
+TRACEBACK = "Traceback (most recent call last)"
+HANDLER_RAISED = "the handler raised an error while loading the model"
 #: Before what a worker printed, in a line of the log.
 _PRINTED = " MODEL_LOG - "
 #: Logged when a worker raised an error; its traceback follows.
@@ -192,9 +193,7 @@ class ServerHealth:
             await asyncio.sleep(_LOG_DELAY_S)  # The reason is the last line of the traceback.
             raise self.error(
                 FailureKind.MODEL_NOT_LOADED,
-                "the handler raised an error while loading the model"
-                if has_raised
-                else "the workers exited while they loaded the model",
+                HANDLER_RAISED if has_raised else "the workers exited while they loaded the model",
             )
 
     def observe_workers(self) -> bool:
@@ -300,6 +299,6 @@ def worker_traceback(log: str) -> str:
         printed = (line.split(_PRINTED, 1)[1] for line in block.splitlines() if _PRINTED in line)
         text = "\n".join(takewhile(lambda line: not line.startswith(_BEGIN), printed)).strip()
         last = text.rpartition("\n")[2]
-        if _TRACEBACK in text and not last.startswith((" ", *_LINKS)):
+        if TRACEBACK in text and not last.startswith((" ", *_LINKS)):
             return text
     return ""

@@ -19,7 +19,7 @@ from serving.archive import Archive
 from serving.cgroup import Enforcement, enforce, noted_cgroups, remove_cgroups
 from serving.config import ServerConfig
 from serving.errors import ServerError
-from serving.health import ServerHealth, WorkerProcess
+from serving.health import HANDLER_RAISED, TRACEBACK, ServerHealth, WorkerProcess
 from serving.jvm import with_secrets
 from serving.leftovers import HOME_PREFIX, remove_leftovers
 from serving.load_check import load_error
@@ -346,13 +346,19 @@ class TorchServe:
         except ServerError as error:
             if error.kind is not FailureKind.MODEL_NOT_LOADED:
                 raise
-            if traceback := self._health.traceback:
-                raise ServerError(error.kind, error.message, traceback) from None
-            python, environment = self.site.installation.python, self.environment()
-            for archive in self.site.archives:
-                if found := await load_error(archive, python, environment):
-                    raise ServerError(error.kind, error.message, found) from None
-            raise
+            if not (found := self._health.traceback or await self._load_error()):
+                raise
+            # TorchServe may close the output of a worker before its traceback.
+            message = HANDLER_RAISED if TRACEBACK in found else error.message
+            raise ServerError(error.kind, message, found) from None
+
+    async def _load_error(self) -> str:
+        """Return the error of the first model that does not load; empty if all load."""
+        python, environment = self.site.installation.python, self.environment()
+        for archive in self.site.archives:
+            if found := await load_error(archive, python, environment):
+                return found
+        return ""
 
     async def _describe(self, name: str) -> dict[str, Any] | None:
         """Return TorchServe's description of a model; None if it does not answer yet."""

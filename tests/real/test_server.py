@@ -18,6 +18,7 @@ import aiohttp
 import psutil
 import pytest
 
+from serving import health
 from serving.config import ServerConfig
 from serving.errors import ServerError
 from serving.installation import Java, find_installation, probe_interpreter
@@ -374,6 +375,17 @@ async def test_torchserve_stops_if_start_is_cancelled(site: MakeSite, tmp_path: 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not processes(*OURS)
+
+
+async def test_torchserve_names_the_handler_if_the_log_lacks_its_traceback(
+    site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "MAX_LOAD_FAILURES", 1000)
+    monkeypatch.setattr(health, "worker_traceback", lambda log: "")
+    with pytest.raises(ServerError, match="model does not load: the handler raised") as caught:
+        async with TorchServe(SMALL, site(RAISES), tmp_path / "trial"):
+            pytest.fail("it must not start")
+    assert "no weights here" in caught.value.log
 
 
 async def test_torchserve_keeps_secret_jvm_arguments_out_of_its_files(
