@@ -22,7 +22,7 @@ from serving.deployment_notes import (
     boolean_notes,
     config_notes,
     encoding_notes,
-    idle_variables,
+    environment_notes,
     is_debug,
     start_notes,
 )
@@ -177,11 +177,7 @@ class Deployment:
         unused |= entry_unused | {k: hidden.get(k, text) for k, text in not_read.items()}
         for key in ("models", "model_snapshot"):
             lines.pop(key, None)
-        for name, key in SERVER_KEYS.items():
-            number = read_int(lines.pop(key, ""))
-            # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
-            if number is not None and (number != 0 or name == "job_queue_size"):
-                settings[name] = number
+        settings |= _server_settings(lines)
         if "jobQueueSize" in archive.overridden_keys and "job_queue_size" in settings:
             unused["job_queue_size"] = str(settings.pop("job_queue_size"))
         counts = {variables.get(name) for name in THREAD_VARIABLES}
@@ -189,17 +185,11 @@ class Deployment:
         if count and count.isdecimal() and (threads := read_int(count)):
             settings["mkl_threads"] = threads
             variables = {k: v for k, v in variables.items() if k not in THREAD_VARIABLES}
-        workers = read_int(lines.get("default_workers_per_model", "0")) or 0
-        if workers < 0 and "workers" not in settings and not models.is_snapshot:
-            raise ConfigError(
-                f"property default_workers_per_model must not be negative (got {workers}); "
-                "TorchServe does not start with that"
-            )
-        if workers > 0 and "workers" not in settings and not models.is_snapshot:
-            settings["workers"] = workers
+        if "workers" not in settings and not models.is_snapshot:
+            settings |= _default_workers(lines)
         model_store = lines.get("model_store", unused.get("model_store", ""))
         lines.pop("vmargs", None)
-        read_at_start = start_lines(properties)
+        written, read_at_start = parse_lines(properties), start_lines(properties)
         jvm = parse_jvm(read_at_start.get("vmargs", ""))
         secret_flags = _move_secrets(lines, jvm, secrets, line_secrets)
         debug = is_debug(unused, jvm, environment if reads_variables else {})
@@ -217,27 +207,11 @@ class Deployment:
             *models.notes,
             *config_notes(config, variables),
             *encoding_notes(properties),
-            *start_notes(parse_lines(properties), read_at_start),
-            *boolean_notes(parse_lines(properties)),
+            *start_notes(written, read_at_start),
+            *boolean_notes(written),
             *archive_notes(archive),
+            *environment_notes(environment, reads_variables, unnamed, debug),
         ]
-        if not reads_variables and (idle := idle_variables(environment)):
-            notes.append(
-                "variables without effect, because enable_envvars_config is not true: "
-                + ", ".join(idle)
-            )
-        if unnamed:
-            notes.append(f"variables that no shell can set, left out: {', '.join(sorted(unnamed))}")
-        if debug:
-            notes.append(
-                "debug is true: TorchServe then starts no workers, but waits for one that is "
-                "started by hand; servetune leaves it out"
-            )
-        if "TS_CONFIG_FILE" in environment:
-            notes.append(
-                f"TS_CONFIG_FILE is {environment['TS_CONFIG_FILE']}: TorchServe reads that file "
-                "and no other; servetune reads the one that it is given"
-            )
         return cls(
             config,
             archive,
@@ -401,6 +375,32 @@ def archived_settings(archive: Archive, is_snapshot: bool = False) -> dict[str, 
         if keys[0] in archive.settings and keys[0] in archive.effective_settings:
             settings[name] = archive.effective_settings[keys[0]]
     return settings
+
+
+def _server_settings(lines: dict[str, str]) -> dict[str, Any]:
+    """Take the numbers of the server out of its lines; return those that count, by name."""
+    settings = {}
+    for name, key in SERVER_KEYS.items():
+        number = read_int(lines.pop(key, ""))
+        # 0 threads means TorchServe's default; a queue of 0 aborts its start and is refused.
+        if number is not None and (number != 0 or name == "job_queue_size"):
+            settings[name] = number
+    return settings
+
+
+def _default_workers(lines: Mapping[str, str]) -> dict[str, Any]:
+    """Return the workers that every model has without an entry, as a setting.
+
+    Raises:
+        ConfigError: their number is negative.
+    """
+    workers = read_int(lines.get("default_workers_per_model", "0")) or 0
+    if workers < 0:
+        raise ConfigError(
+            f"property default_workers_per_model must not be negative (got {workers}); "
+            "TorchServe does not start with that"
+        )
+    return {"workers": workers} if workers else {}
 
 
 def _move_secrets(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from serving.archive import Archive
 from serving.config import MODEL_NUMBERS, ServerConfig
@@ -90,7 +90,36 @@ def archive_notes(archive: Archive) -> Iterator[str]:
             yield f"model-config.yaml: TorchServe takes {key} {given} as {taken}"
 
 
-def idle_variables(environment: Mapping[str, str]) -> list[str]:
+def environment_notes(
+    environment: Mapping[str, str], reads_variables: bool, unnamed: Sequence[str], is_debug: bool
+) -> Iterator[str]:
+    """Yield a note on each variable that has no effect or another one than expected.
+
+    Args:
+        reads_variables: whether variables TS_* set properties.
+        unnamed: variables that no shell can set.
+        is_debug: whether TorchServe would run in its debug mode.
+    """
+    if not reads_variables and (idle := _idle_variables(environment)):
+        yield (
+            "variables without effect, because enable_envvars_config is not true: "
+            + ", ".join(idle)
+        )
+    if unnamed:
+        yield f"variables that no shell can set, left out: {', '.join(sorted(unnamed))}"
+    if is_debug:
+        yield (
+            "debug is true: TorchServe then starts no workers, but waits for one that is "
+            "started by hand; servetune leaves it out"
+        )
+    if "TS_CONFIG_FILE" in environment:
+        yield (
+            f"TS_CONFIG_FILE is {environment['TS_CONFIG_FILE']}: TorchServe reads that file "
+            "and no other; servetune reads the one that it is given"
+        )
+
+
+def _idle_variables(environment: Mapping[str, str]) -> list[str]:
     """Return the variables TS_* that set properties only with `enable_envvars_config`."""
     read_anyway = {"TS_MODEL_SERVER_HOME", "TS_OPEN_INFERENCE_PROTOCOL"}
     return sorted(environment.keys() & set(VARIABLES.values()) - read_anyway)

@@ -39,8 +39,8 @@ class RateSearch:
         cycle_requests: requests that the server takes in one round (workers × batch size).
         users: of the closed loop, enough to fill every batch twice.
         incumbent_rps: the rate to beat, if any; with `goal.for_rps` the rate that is needed.
-        known_rps: a rate at which this configuration met the limits of the latency before; it is
-            offered first. Without limits, it has no effect.
+        known_rps: a rate at which this configuration met the limits of the latency before. At full
+            depth, which repeats a rate, it is offered first. Without limits, it has no effect.
         comparison_rps: if given, one more window of Poisson arrivals at this rate is measured
             for its latency.
         depth: how thoroughly the rate is verified.
@@ -155,7 +155,7 @@ class RateSearch:
         limits, ceiling = self.thresholds, self.goal.max_rate_rps
         tries = limits.screen_tries if self._is_screen else limits.tries
         rate = min(limits.offered * self._capacity, ceiling)
-        if self.goal.lowers_rate and self.known_rps is not None:
+        if self.goal.lowers_rate and not self._is_screen and self.known_rps is not None:
             rate = min(rate, self.known_rps)
         for attempt in itertools.count(1):
             probe = await self._offer("verification", rate)

@@ -153,7 +153,7 @@ class Budget:
             self.reason = end_reason
         elif running + self._stop_rules.counted_trials(results) >= self._max_trials:
             self.reason = f"all {self._max_trials} trials were run"
-        elif self._remaining_s - self._reserve_s(results) < self._trial_s(results):
+        elif self._remaining_s - self.confirmation_time.reserve_s() < self._trial_s(results):
             self.reason = self._no_time_reason(results)
         else:
             return True
@@ -174,11 +174,6 @@ class Budget:
         left_s = self._remaining_s - self.confirmation_time.reserve_s()
         return trials_left > 1 and left_s >= 2 * self._trial_s(results) + PROBES_S
 
-    def _reserve_s(self, results: list[TrialResult]) -> float:
-        """Return the time to keep for the confirmation, seconds: none with only a reference."""
-        has_candidate = any(not r.origin.is_reference for r in results)
-        return self.confirmation_time.reserve_s() if has_candidate else 0.0
-
     @staticmethod
     def _trial_s(results: list[TrialResult]) -> float:
         """Return the expected duration of the next trial, seconds.
@@ -194,7 +189,7 @@ class Budget:
     def _no_time_reason(self, results: list[TrialResult]) -> str:
         """Return why the time budget permits no other trial, with the figures."""
         budget_s, trial_s = self._search.time_budget_s or 0.0, self._trial_s(results)
-        left_s, reserve_s = max(self._remaining_s, 0.0), self._reserve_s(results)
+        left_s, reserve_s = max(self._remaining_s, 0.0), self.confirmation_time.reserve_s()
         if left_s < 1.0:
             return f"the time budget of {budget_s:.0f} s is spent"
         kept = f", and {reserve_s:.0f} s are kept for the confirmation" if reserve_s >= 1.0 else ""

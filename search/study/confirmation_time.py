@@ -116,9 +116,14 @@ class ConfirmationTime:
         return self.visit_s() + pace.expected_s(rate_rps, has_curve, compared_rps)
 
     def reserve_s(self) -> float:
-        """Return the time to keep for the rest of the confirmation, seconds."""
+        """Return the time to keep for the rest of the confirmation, seconds.
+
+        None is kept before another configuration than a reference was tried.
+        """
         plan = self._plan()
         if plan is None or (budget_s := self._spec.search.time_budget_s) is None:
+            return 0.0
+        if all(result.origin.is_reference for result in self._store.results):
             return 0.0
         visits_s = self._spec.confirmation_rounds * len(plan.requests) * self.visit_s()
         # The time of the reference's latency curve is kept, too.

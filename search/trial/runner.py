@@ -19,7 +19,7 @@ from loadgen.background import Background
 from loadgen.errors import GeneratorDefectError, GeneratorLostError
 from loadgen.fleet import Fleet
 from loadgen.measurement import Measurement
-from loadgen.rate.goal import Depth, Goal
+from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.sweep_loads import SweepLoad
@@ -150,8 +150,7 @@ async def run_trial(
                 sum(capacities),
                 users=closed_loop_users(capacities, request.config.job_queue_size or 100),
                 incumbent_rps=request.incumbent_rps,
-                # A visit estimates the rate anew; a verification repeats it.
-                known_rps=request.known_rps if request.depth is Depth.FULL else None,
+                known_rps=request.known_rps,
                 comparison_rps=request.comparison_rps,
                 depth=request.depth,
                 latency_curve=request.latency_curve,

@@ -16,6 +16,7 @@ from serving.platforms.command import Command, expand, find_command
 from serving.platforms.files import (
     DEFAULT_CONFIG,
     PlatformFiles,
+    change_note,
     command_notes,
     config_path,
     config_place,
@@ -334,8 +335,7 @@ def copied_file(stage: Stage, place: PurePosixPath, folder: Path) -> Provided:
     """
     found = _provided(stage, place, folder, iter(range(_MAX_LOOKUPS)))
     notes = (
-        f"RUN {shown} names {place.name}, and servetune runs nothing: if it changes the file, pass "
-        "the config.properties of the image"
+        change_note(f"RUN {shown} names {place.name}")
         for shown in (" ".join(script.split())[:80] for script in found.scripts)
     )
     return replace(found, notes=(*found.notes, *notes))

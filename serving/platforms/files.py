@@ -161,12 +161,16 @@ def command_notes(command: Command | None, words: Sequence[str], place: str) -> 
     changing = dict.fromkeys(w[0] for w in command.before if any(name in word for word in w))
     return [
         *command.notes,
-        *(
-            f"the command runs {first} on {name}, and servetune runs nothing: if it changes the "
-            "file, pass the changed config.properties"
-            for first in changing
-        ),
+        *(change_note(f"the command runs {first} on {name}") for first in changing),
     ]
+
+
+def change_note(what: str) -> str:
+    """Return the note on a command that may change the config.properties."""
+    return (
+        f"{what}, and servetune runs nothing: if it changes the file, pass the changed "
+        "config.properties"
+    )
 
 
 def passed_variables(names: Sequence[str], origin: str) -> tuple[tuple[str, ...], list[str]]:

@@ -14,6 +14,7 @@ from serving.limits import Limits
 from serving.platforms.command import Command, find_command
 from serving.platforms.files import (
     PlatformFiles,
+    change_note,
     command_notes,
     config_path,
     config_place,
@@ -71,10 +72,7 @@ def read_systemd(path: Path) -> PlatformFiles:
         )
     name = PurePosixPath(place).name
     if any(name in line for line in unit.entries.get("ExecStartPre", [])):
-        unit.notes.append(
-            f"ExecStartPre names {name}, and servetune runs nothing: if it changes the file, pass "
-            "the changed config.properties"
-        )
+        unit.notes.append(change_note(f"ExecStartPre names {name}"))
     secrets = unit.passed_secrets(environment)
     return PlatformFiles(
         "systemd",
