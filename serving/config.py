@@ -12,7 +12,12 @@ from typing import Any
 
 from serving.archive import Archive
 from serving.errors import ConfigError
-from serving.properties import SET_BY_SERVETUNE, VARIABLES_SET_BY_SERVETUNE, check_property
+from serving.properties import (
+    SET_BY_SERVETUNE,
+    UNBATCHED_ENVELOPES,
+    VARIABLES_SET_BY_SERVETUNE,
+    check_property,
+)
 
 #: Settings of the server and their keys in config.properties.
 SERVER_KEYS = {
@@ -135,6 +140,21 @@ class ServerConfig:
                     f"model property {key} is not known to TorchServe and would be ignored"
                 )
         return problems
+
+    def batch_problems(self) -> list[str]:
+        """Return a sentence for each batch size of which the envelope passes one request."""
+        envelope = self.properties.get("service_envelope")
+        if envelope not in UNBATCHED_ENVELOPES:
+            return []
+        sizes: dict[str, Any] = {"batch_size": self.batch_size}
+        for model, given in self.models.items():
+            sizes[f"models.{model}.batch_size"] = given.get("batch_size")
+        return [
+            f"{name} must be 1 (got {size}): the envelope {envelope} passes only the first request "
+            "of a batch to the handler, and TorchServe fails the others"
+            for name, size in sizes.items()
+            if size is not None and int(size) > 1
+        ]
 
     # --- writing ---------------------------------------------------------------------
 

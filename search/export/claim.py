@@ -70,7 +70,8 @@ def read_back(request: ExportRequest, claim: dict[str, Any]) -> dict[str, Any]:
     """Return the claim with the digests of the archives, and with what the files add to the trial.
 
     Raises:
-        ConfigError: the files do not carry a setting of the trial.
+        ConfigError: the files do not carry a setting of the trial, or TorchServe would fail
+            requests with them.
     """
     folder, others = request.folder, request.target.others
     claim = {**claim, "models": {other.name: _model_claim(folder, other) for other in others}}
@@ -79,9 +80,15 @@ def read_back(request: ExportRequest, claim: dict[str, Any]) -> dict[str, Any]:
         stores = {other.name: other.path for other in others}
         store = request.archive.path.parent
         files = ExportedFiles.read(folder, store, Path(scratch), stores)
-        kept = added_settings(files.deployment.config, request.config).to_dict()
+        config = files.deployment.config
+        kept = added_settings(config, request.config).to_dict()
         claim |= {"archive_sha256": files.archive_sha256, "kept": kept}
         checks = compare_settings(replace(files, claim=claim), claim["settings"])
+    if problems := config.batch_problems():
+        raise ConfigError(
+            f"{'; '.join(problems)}; tune with this envelope (properties.service_envelope), or "
+            "export a trial with batch_size 1"
+        )
     if lost := [check for check in checks if not check.passed]:
         found = "; ".join(f"{check.what}: {check.found}" for check in lost)
         raise ConfigError(

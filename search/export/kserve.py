@@ -15,7 +15,6 @@ from search.export.common import (
 from search.export.container import kubernetes_environment
 from serving.config import ServerConfig
 from serving.editing import edit_properties
-from serving.errors import ConfigError
 from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE, prediction_path
 
 #: Source: the runtime kserve-torchserve and KServe's own examples.
@@ -43,23 +42,10 @@ _BLOCKED = ("PYTHONPATH",)
 
 
 def write_kserve(request: ExportRequest) -> FormatFiles:
-    """Write config/config.properties with a model_snapshot, and the InferenceService.
-
-    Raises:
-        ConfigError: a model has batches of several requests.
-    """
+    """Write config/config.properties with a model_snapshot, and the InferenceService."""
     config = request.explicit_config
     envelope = config.properties.get(_ENVELOPE)
     protocol = next((v for v, name in ENVELOPES.items() if name == envelope), "v1")
-    for archive in request.archives:
-        size = (config if archive is request.archive else config.of_model(archive.name)).batch_size
-        if (size or 1) > 1:
-            raise ConfigError(
-                f"KServe cannot serve {archive.name} with batch_size {size}: its envelope "
-                f"{ENVELOPES[protocol]} passes only the first request of a batch to the handler, "
-                "and TorchServe fails the others; tune with properties.service_envelope: "
-                f"{ENVELOPES[protocol]}, or export a trial with batch_size 1"
-            )
     note = write_archives_if_one_overrides(request)
     (request.folder / CONFIG_FILE.parent).mkdir()
     write_yaml(request.folder / "inference-service.yaml", _service(request, config, protocol))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -104,8 +104,7 @@ def build_space(
         ConfigError: TorchServe would refuse a fixed value, a choice or a bound.
     """
     defaults: dict[str, Any] = {name: default_dimension(name, cores) for name in DEFAULT_SETTINGS}
-    envelope = entries.get("properties.service_envelope")
-    if envelope in UNBATCHED_ENVELOPES:
+    if entries.get("properties.service_envelope") in UNBATCHED_ENVELOPES:
         defaults["batch_size"] = 1
     entries = {**defaults, **entries}
     dimensions, fixed = [], {}
@@ -121,29 +120,13 @@ def build_space(
     common = ServerConfig(model_properties=dict(model_properties))
     common = Space((), common, cores).config(fixed)
     space = Space(tuple(dimensions), common, cores, threads, sizes_queue=sizes_queue)
-    problems: list[str] = []
-    if envelope in UNBATCHED_ENVELOPES:
-        values = {d.name: d.choices or (d.high,) for d in dimensions}
-        problems += _batch_problems(envelope, {**{k: (v,) for k, v in fixed.items()}, **values})
+    problems = common.batch_problems()
     for dimension in dimensions:
         for value in dimension.choices or (dimension.low, dimension.high):
             try:
-                space.config({dimension.name: value})
+                problems += space.config({dimension.name: value}).batch_problems()
             except ConfigError as error:
                 problems.append(str(error))
     if problems:
         raise ConfigError("; ".join(dict.fromkeys(problems)))
     return space
-
-
-def _batch_problems(envelope: str, values: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """Yield a sentence for each batch size above 1, which an envelope does not pass on."""
-    for name, sizes in values.items():
-        model, _, setting = name.rpartition(".")
-        if setting == "batch_size" and (not model or model.startswith("models.")):
-            largest = max((size for size in sizes if isinstance(size, int)), default=1)
-            if largest > 1:
-                yield (
-                    f"{name} must be 1 (got {largest}): the envelope {envelope} passes only the "
-                    "first request of a batch to the handler, and TorchServe fails the others"
-                )

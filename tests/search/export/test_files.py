@@ -135,8 +135,18 @@ def test_export_for_kserve_refuses_batches(outcome: Outcome, envelope: str, name
     properties = {"service_envelope": envelope} if envelope else {}
     config = replace(outcome.best.config, batch_size=2, properties=properties)
     result = replace(outcome.best, config=config)
-    with pytest.raises(ConfigError, match=f"echo with batch_size 2: its envelope {named} passes"):
+    with pytest.raises(ConfigError, match=f"batch_size must be 1 .got 2.: the envelope {named} "):
         export(outcome.run, result, outcome.spec.archive(), None, ExportFormat.KSERVE)
+
+
+@pytest.mark.parametrize("export_format", [ExportFormat.PROPERTIES, ExportFormat.SYSTEMD])
+@pytest.mark.parametrize("envelope", ["kserve", "kservev2"])
+def test_export_refuses_batches_with_the_envelope_of_the_base(
+    outcome: Outcome, export_format: ExportFormat, envelope: str
+) -> None:
+    target = DeploymentTarget(f"service_envelope={envelope}\nload_models=all\n")
+    with pytest.raises(ConfigError, match=f"must be 1 .got 64.: the envelope {envelope} "):
+        export_best(outcome, export_format, target)
 
 
 @pytest.mark.parametrize(
