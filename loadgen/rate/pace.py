@@ -88,17 +88,28 @@ class Pace:
         """
         goal, is_full = self.goal, self.depth is Depth.FULL
         jitter = is_full and goal.arrivals != "poisson" and not goal.lowers_rate
-        judged_rps = [rate_rps] * (1 + is_full) if goal.lowers_rate else []
-        judged_rps += [goal.for_rps] if goal.for_rps is not None else []
+        judged_rps = self._judged_rps(rate_rps)
         # The curve's highest rate is that of the jitter window.
         shares = CURVE_SHARES[: len(CURVE_SHARES) - jitter] if latency_curve else ()
         sampled_rps = [share * rate_rps for share in shares]
         sampled_rps += [comparison_rps] if comparison_rps is not None else []
-        drain_s = _DRAIN_CYCLES * self.cycle_requests / rate_rps
         return (
             self.window_s(rate_rps)
             + jitter * self.jitter_s(rate_rps)
             + sum(self.judged_s(judged) for judged in judged_rps)
             + sum(self.latency_s(sampled, rate_rps) for sampled in sampled_rps)
-            + (1 + jitter + len(judged_rps) + len(sampled_rps)) * drain_s
+            + (1 + jitter + len(judged_rps) + len(sampled_rps)) * self._drain_s(rate_rps)
         )
+
+    def visit_s(self, rate_rps: float) -> float:
+        """Return how long the windows after a visit's closed loop take if the first passes."""
+        judged_rps = self._judged_rps(rate_rps)
+        return sum(self.judged_s(rate) + self._drain_s(rate_rps) for rate in judged_rps)
+
+    def _judged_rps(self, rate_rps: float) -> list[float]:
+        """Return the rates of the windows that are judged by their latency, requests/s."""
+        rates = [rate_rps] * (1 + (self.depth is Depth.FULL)) if self.goal.lowers_rate else []
+        return rates if self.goal.for_rps is None else [*rates, self.goal.for_rps]
+
+    def _drain_s(self, rate_rps: float) -> float:
+        return _DRAIN_CYCLES * self.cycle_requests / rate_rps

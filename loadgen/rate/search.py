@@ -39,8 +39,9 @@ class RateSearch:
         cycle_requests: requests that the server takes in one round (workers × batch size).
         users: of the closed loop, enough to fill every batch twice.
         incumbent_rps: the rate to beat, if any; with `goal.for_rps` the rate that is needed.
-        known_rps: a rate at which this configuration met the limits of the latency before. At full
-            depth, which repeats a rate, it is offered first. Without limits, it has no effect.
+        known_share: the rate at which this configuration met the limits of the latency before, as
+            a share of its estimate then. The same share of the new estimate is offered first.
+            Without limits, it has no effect.
         comparison_rps: if given, one more window of Poisson arrivals at this rate is measured
             for its latency.
         depth: how thoroughly the rate is verified.
@@ -54,7 +55,7 @@ class RateSearch:
     cycle_requests: int = 1
     users: int = 8
     incumbent_rps: float | None = None
-    known_rps: float | None = None
+    known_share: float | None = None
     comparison_rps: float | None = None
     depth: Depth = Depth.FULL
     latency_curve: bool = False
@@ -103,14 +104,11 @@ class RateSearch:
             why = f"its capacity of about {capacity:.1f} rps is too far below {other}"
             return self._result(warmup, StopReason.PRUNED_BY_CAPACITY, pruned=why)
         self.announce(self._expected_s())
-        stop = await self._verify()
+        stop = await self._find_rate()
         if stop is StopReason.PRUNED_BY_RATE:
             failed_rps = self._probes[-1].rate_rps
             why = f"it did not sustain {failed_rps:.1f} rps, and the incumbent sustains {best:.1f}"
             return self._result(warmup, stop, pruned=why)
-        self._unlimited = self._lower
-        if self._lower is not None and self.goal.lowers_rate:
-            stop = await self._lower_to_limits(self._lower)
         await self._measure_target()
         return await self._with_latencies(self._result(warmup, stop))
 
@@ -150,13 +148,31 @@ class RateSearch:
 
     # --- verification ----------------------------------------------------------------
 
+    async def _find_rate(self) -> StopReason:
+        known_rps = self._known_rps
+        if self._is_screen and known_rps is not None:
+            # The window that shows the latency shows failed requests as well.
+            return await self._lower_to_limits(known_rps)
+        stop = await self._verify()
+        self._unlimited = self._lower
+        if self._lower is not None and self.goal.lowers_rate:
+            stop = await self._lower_to_limits(self._lower)
+        return stop
+
+    @property
+    def _known_rps(self) -> float | None:
+        """The rate that is expected to meet the limits of the latency; None if unknown."""
+        if not self.goal.lowers_rate or self.known_share is None:
+            return None
+        return min(self.known_share * self._capacity, self.goal.max_rate_rps)
+
     async def _verify(self) -> StopReason:
         """Offer rates from just below the estimate downwards until one is certified."""
         limits, ceiling = self.thresholds, self.goal.max_rate_rps
         tries = limits.screen_tries if self._is_screen else limits.tries
         rate = min(limits.offered * self._capacity, ceiling)
-        if self.goal.lowers_rate and not self._is_screen and self.known_rps is not None:
-            rate = min(rate, self.known_rps)
+        if (known_rps := self._known_rps) is not None:
+            rate = min(rate, known_rps)
         for attempt in itertools.count(1):
             probe = await self._offer("verification", rate)
             if passed := probe.verdict is Verdict.PASS:

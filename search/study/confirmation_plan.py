@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from loadgen.rate.goal import Depth
 from search.spec.schema import StudySpec
-from search.study.ranking import RATE, figures_of, finalists, rate_of, reference_of
+from search.study.ranking import RATE, figures_of, finalists, rate_of, reference_of, share_of
 from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
@@ -64,6 +64,7 @@ class Plan:
                 TrialOrigin.CONFIRMATION,
                 config,
                 known_rps=rate_of(results, config) or None,
+                known_share=share_of(results, config),
                 comparison_rps=comparison_rps if config in best else None,
             )
             for config in (reference.config, *others)
@@ -95,8 +96,8 @@ class Plan:
     def visit(self, index: int) -> TrialRequest:
         """Return the request of a short visit: the server starts, a closed loop, it stops.
 
-        With limits of the latency, the rate that meets them is looked for, since the closed loop
-        does not show it. With `goal.for_rps`, a window at that rate follows the closed loop.
+        With limits of the latency, a window at the rate that is expected to meet them follows, and
+        lower rates if it does not. With `goal.for_rps`, a window at that rate follows.
         """
         depth = Depth.ESTIMATE if self.objective.compares_capacities else Depth.SCREEN
         depth = depth if self.objective.maximizes_rate else Depth.ESTIMATE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from statistics import mean
 
+from loadgen.rate.goal import Depth
 from loadgen.rate.pace import Pace
 from search.spec.schema import StudySpec
 from search.study.confirmation import Confirmation
@@ -86,11 +87,18 @@ class ConfirmationTime:
         if visits_s := [visit.duration_s for visit in self._visits()]:
             return mean(visits_s)
         trials_s = [
-            min(r.duration_s, CLOSED_LOOP_S + sum(r.timing.phases_s.get(p, 0.0) for p in _RESTART))
+            min(r.duration_s, self._expected_visit_s(r))
             for r in self._store.results
             if r.state is TrialState.COMPLETE
         ]
         return mean(trials_s) if trials_s else 0.0
+
+    def _expected_visit_s(self, trial: TrialResult) -> float:
+        """Return the expected duration of a visit to the configuration of a trial, seconds."""
+        restart_s = sum(trial.timing.phases_s.get(phase, 0.0) for phase in _RESTART)
+        pace = Pace(self._spec.rate_goal(), trial.server.batch_capacity or 1, Depth.SCREEN)
+        windows_s = pace.visit_s(trial.sustained_rps) if trial.sustained_rps else 0.0
+        return restart_s + CLOSED_LOOP_S + _LONGER * windows_s
 
     def verification_s(self, request: TrialRequest | None = None, has_curve: bool = True) -> float:
         """Return the expected duration of a verification, seconds.

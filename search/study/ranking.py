@@ -70,6 +70,12 @@ def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
     return rates_of(results).get(config.digest)
 
 
+def share_of(results: list[TrialResult], config: ServerConfig) -> float | None:
+    """Return the median of rate ÷ capacity of a configuration; None if it was not measured."""
+    ratios = capacity_ratios([r for r in results if r.config == config])
+    return median(ratios) if ratios else None
+
+
 def figures_of(results: list[TrialResult]) -> dict[str, Figures]:
     """Return the figures of each configuration by its digest; failures of the host do not count."""
     groups: dict[str, list[TrialResult]] = {}

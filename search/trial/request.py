@@ -40,8 +40,9 @@ class TrialRequest:
         number: of the trial.
         incumbent_rps: the rate to beat; a slower trial is pruned. None for a trial that is never
             pruned, such as a reference.
-        known_rps: the rate that an earlier search found; None without one. A verification within
-            limits of the latency begins with it.
+        known_rps: the rate that an earlier search found; None without one.
+        known_share: that rate ÷ the estimate of the same server; None if unknown. Measurements
+            within limits of the latency begin with this share of the new estimate.
         comparison_rps: the rate at which latencies are compared; None without a comparison.
         depth: how thoroughly the configuration is measured.
         latency_curve: whether the latency at fixed shares of the sustained rate is measured too.
@@ -53,6 +54,7 @@ class TrialRequest:
     config: JsonConfig
     incumbent_rps: float | None = None
     known_rps: float | None = None
+    known_share: float | None = None
     comparison_rps: float | None = None
     depth: Depth = Depth.FULL
     latency_curve: bool = False

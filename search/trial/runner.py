@@ -150,7 +150,7 @@ async def run_trial(
                 sum(capacities),
                 users=closed_loop_users(capacities, request.config.job_queue_size or 100),
                 incumbent_rps=request.incumbent_rps,
-                known_rps=request.known_rps,
+                known_share=request.known_share,
                 comparison_rps=request.comparison_rps,
                 depth=request.depth,
                 latency_curve=request.latency_curve,

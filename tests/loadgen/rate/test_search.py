@@ -22,7 +22,7 @@ async def find(
     comparison_rps: float | None = None,
     depth: Depth = Depth.FULL,
     latency_curve: bool = False,
-    known_rps: float | None = None,
+    known_share: float | None = None,
     **goal: float | str,
 ) -> SustainedRate:
     return await RateSearch(
@@ -34,7 +34,7 @@ async def find(
         comparison_rps=comparison_rps,
         depth=depth,
         latency_curve=latency_curve,
-        known_rps=known_rps,
+        known_share=known_share,
     ).find()
 
 
@@ -338,15 +338,30 @@ async def test_search_within_a_limit_begins_with_a_known_rate() -> None:
     first = SimulatedServers(0.01)
     found = await find(first, p99_s=0.03)
     again = SimulatedServers(0.01)
-    verified = await find(again, p99_s=0.03, known_rps=found.lower_rps)
+    known_share = (found.lower_rps or 0.0) / found.capacity_rps
+    verified = await find(again, p99_s=0.03, known_share=known_share)
     assert verified.lower_rps == pytest.approx(found.lower_rps, rel=0.1)
     assert len(again.calls) < len(first.calls)
-    without_limit = await find(SimulatedServers(0.01), known_rps=50.0)
+    without_limit = await find(SimulatedServers(0.01), known_share=0.5)
     assert without_limit.lower_rps is not None and without_limit.lower_rps > 90
 
 
-@pytest.mark.parametrize("known_rps", [20.0, 99.0])
-async def test_search_lowers_a_known_rate_that_misses_the_limit(known_rps: float) -> None:
-    found = await find(SimulatedServers(0.01), p99_s=0.03, known_rps=known_rps)
-    assert found.lower_rps is not None and found.lower_rps <= known_rps
+@pytest.mark.parametrize("depth", [Depth.FULL, Depth.SCREEN])
+@pytest.mark.parametrize("known_share", [0.2, 0.99])
+async def test_search_lowers_a_known_rate_that_misses_the_limit(
+    depth: Depth, known_share: float
+) -> None:
+    found = await find(SimulatedServers(0.01), depth=depth, p99_s=0.03, known_share=known_share)
+    assert found.lower_rps is not None
+    assert found.lower_rps <= known_share * found.capacity_rps
     assert found.limit_excess <= 0
+
+
+@pytest.mark.parametrize(("service_s", "servers"), [(0.01, 1), (0.08, 16), (0.4, 128)])
+async def test_search_that_ranks_by_a_known_share_offers_one_window(
+    service_s: float, servers: int
+) -> None:
+    generator = SimulatedServers(service_s, servers)
+    found = await find(generator, depth=Depth.SCREEN, p99_s=4 * service_s, known_share=0.3)
+    assert len(generator.calls) == 2, "a closed loop and a window within the limit"
+    assert found.lower_rps == pytest.approx(0.3 * found.capacity_rps)

@@ -316,3 +316,21 @@ def test_budget_keeps_no_time_to_confirm_a_reference_alone(folder: Path, spent_s
     assert Budget(spec, store).may_start_trial()
     store.record_spent(310.0)
     assert not Budget(spec, store).may_start_trial(), "a trial takes 31 s"
+
+
+@pytest.mark.parametrize(
+    ("goal", "least_s"),
+    [
+        pytest.param({}, 14, id="closed loop"),
+        pytest.param({"limits": {"p99_s": 0.25}}, 24, id="window within the limit"),
+        pytest.param({"objective": "latency", "for_rps": 100}, 24, id="window at a rate"),
+    ],
+)
+def test_budget_expects_visits_with_the_windows_of_the_goal(
+    folder: Path, goal: dict[str, Any], least_s: float
+) -> None:
+    spec = spec_with(folder, search={"time_budget_s": 600}, goal=goal)
+    store = store_for(folder, spec)
+    phases_s = {"start": 3.0, "warm-up": 8.0, "verification": 60.0, "stop": 1.0}
+    measure(store, 300.0, capacity_rps=320.0, duration_s=72.0, phases_s=phases_s)
+    assert least_s <= Budget(spec, store).confirmation_time.visit_s() < least_s + 10

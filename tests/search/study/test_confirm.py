@@ -102,6 +102,12 @@ def test_plan_has_reference_then_best(store: StudyStore) -> None:
     assert plan.name == plan_for(store).name != plan_for(store, 2).name
 
 
+def test_plan_has_share_of_the_estimate_that_was_sustained(store: StudyStore) -> None:
+    measure(store, 150.0, capacity_rps=600.0)
+    request = plan_for(store).requests[1]
+    assert (request.known_rps, request.known_share) == (150.0, 0.25)
+
+
 def test_plan_has_reference_among_finalists_once(store: StudyStore) -> None:
     plan = Plan.of(store.results, store.results[2], 2)
     assert [request.number for request in plan.requests] == [2, 4]
