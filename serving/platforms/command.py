@@ -5,14 +5,14 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from serving.errors import ConfigError
 
 _SHELLS = ("ash", "bash", "dash", "sh", "zsh")
 _REFERENCE = re.compile(
-    r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^{}]*))?\})"
+    r"\$(?:(?P<plain>[A-Za-z_]\w*|[0-9@*])|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^{}]*))?\})"
 )
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _REDIRECTION = re.compile(r"[0-9]*(?:<|>>?)(.*)", re.DOTALL)
@@ -34,6 +34,11 @@ _BLOCKS = {
     **dict.fromkeys(("done", "esac", "fi"), -1),
 }
 _LEADING_WORDS = {"!", "do", "elif", "else", "exec", "if", "nohup", "then", "until", "while", "{"}
+#: Programs and words before the command or the script that they run.
+_WRAPPERS = {*_SHELLS, ".", "dumb-init", "env", "exec", "nohup", "source", "tini"}
+_SHEBANG = re.compile(rf"#!.*\b(?:{'|'.join(_SHELLS)})\b")
+#: A command is looked for in no more scripts, and in none with more characters.
+_MAX_SCRIPTS, _MAX_SCRIPT_LENGTH = 10, 100_000
 #: Options of `torchserve` that take no value.
 _FLAGS = {
     *("--disable-token", "--disable-token-auth", "--enable-model-api", "--foreground", "--ncs"),
@@ -41,6 +46,14 @@ _FLAGS = {
 }
 #: These end without a server.
 _OTHER_OPTIONS = {"--stop", "--version", "-v", "--help", "-h"}
+
+
+@dataclass(frozen=True)
+class _Script:
+    """The text of a shell's script, and its arguments."""
+
+    text: str
+    arguments: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -62,22 +75,82 @@ class Command:
     before: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
 
 
-def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Command | None:
+#: Returns the text of the file at a path, which may be relative to the working folder; None if the
+#: files of the deployment do not have it.
+ReadFile = Callable[[str], str | None]
+
+
+def find_command(
+    words: Sequence[str], environment: Mapping[str, str], read: ReadFile = lambda path: None
+) -> Command | None:
     """Return the command `torchserve` in the words of a container's command; None without one.
 
     Args:
         environment: variables to which a shell's script may refer.
+        read: returns scripts that the command starts by path.
 
     Raises:
         ConfigError: conditions decide with which options the script starts TorchServe.
         ValueError: the script has a quote without an end.
     """
-    if not any("torchserve" in text for text in (*words, *environment.values())):
-        return None  # Another program's script need not be readable.
     script = _script(words)
-    if script is None:
-        return _simple_command(words, {})
-    found = list(_started(script, environment))
+    if script is None and (command := _simple_command(words, {})) is not None:
+        return command
+    files = _ScriptFiles(read)
+    if (script := script or files.script(words, "")) is None:
+        return None
+    is_named = any("torchserve" in text for text in (*words, *environment.values()))
+    try:
+        found = _chosen(list(_starts(script, environment, files)))
+    except (ConfigError, ValueError):
+        if is_named:
+            raise
+        return None  # A script that is only named need not be readable.
+    is_unsure = found is not None and any(_shown(_UNKNOWN) in word for word in found.options)
+    return None if is_unsure and not is_named else found
+
+
+@dataclass
+class _ScriptFiles:
+    """The scripts that commands start by path.
+
+    Attributes:
+        read: returns the text of a file.
+        left: the number of scripts that may be read.
+    """
+
+    read: ReadFile
+    left: int = _MAX_SCRIPTS
+
+    def script(self, words: Sequence[str], folder: str) -> _Script | None:
+        """Return the script that a command in a folder starts by path; None without one."""
+        is_shell = False
+        for index, word in enumerate(words):
+            name = word.rsplit("/", 1)[-1]
+            is_shell |= name in (*_SHELLS, ".", "source")
+            if word.startswith("-") or _ASSIGNMENT.fullmatch(word) or name in _WRAPPERS:
+                continue
+            is_path = is_shell or "/" in word or word.endswith(".sh")
+            place = posixpath.join(folder, word)
+            if not is_path or _UNKNOWN in place or not self.left:
+                return None
+            text = self.read(place)
+            if not text or not (is_shell or _SHEBANG.match(text)):
+                return None
+            self.left -= 1
+            return _Script(text, words[index + 1 :]) if len(text) <= _MAX_SCRIPT_LENGTH else None
+        return None
+
+
+def _chosen(found: list[tuple[Command, bool]]) -> Command | None:
+    """Return the start of TorchServe that a script makes.
+
+    Args:
+        found: see `_starts`.
+
+    Raises:
+        ConfigError: conditions decide on its options.
+    """
     # One without options may be the name of a folder, as in `mkdir /opt/torchserve`.
     found = [pair for pair in found if any(o.startswith("-") for o in pair[0].options)] or found
     certain = next((i for i, (_, is_conditional) in enumerate(found) if not is_conditional), None)
@@ -90,12 +163,21 @@ def find_command(words: Sequence[str], environment: Mapping[str, str]) -> Comman
     return _known(possible[0]) if possible else None
 
 
-def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Command, bool]]:
-    """Yield each start of TorchServe in a script, and whether it depends on a condition."""
-    exported, variables, folder = dict[str, str](), dict(environment), ""
+def _starts(
+    script: _Script, environment: Mapping[str, str], files: _ScriptFiles, folder: str = ""
+) -> Iterator[tuple[Command, bool]]:
+    """Yield each start of TorchServe in a script, and whether it depends on a condition.
+
+    Args:
+        folder: the one that it is in, if that is not the working folder.
+    """
+    exported, variables = dict[str, str](), dict(environment)
     before: list[tuple[str, ...]] = []
-    for raw, is_conditional in _simple_commands(script):
-        command = expand_words(raw, variables)
+    arguments = script.arguments
+    for raw, is_conditional in _simple_commands(script.text):
+        command = expand_words(raw, variables | _positional(arguments))
+        if command[:1] == ["shift"]:
+            arguments = arguments[1:]
         is_export = command[:1] == ["export"]
         # The words of `export` may also be names alone.
         words = [word for word in command[1:] if "=" in word] if is_export else command
@@ -116,10 +198,35 @@ def _started(script: str, environment: Mapping[str, str]) -> Iterator[tuple[Comm
             if variables[name] != environment.get(name)
         }
         found = _simple_command(command, exported)
+        inherited = {**exported, **given}
+        inner = (
+            _inner_starts(command, {**environment, **inherited}, files, folder)
+            if found is None
+            else []
+        )
+        for start, is_inner_conditional in inner:
+            variables_of_start = {**inherited, **start.variables}
+            commands = (*before, *start.before)
+            start = replace(start, variables=variables_of_start, before=commands)
+            yield start, is_conditional or is_inner_conditional
         if found is not None and not _OTHER_OPTIONS & {*found.options}:
             yield replace(found, folder=folder, before=tuple(before)), is_conditional
-        elif len(given) < len(command) and not is_export and command[0] not in _TESTS:
+        elif inner or len(given) == len(command) or is_export or command[0] in _TESTS:
+            continue
+        else:
             before.append(tuple(map(_shown, command)))
+
+
+def _inner_starts(
+    command: Sequence[str], variables: Mapping[str, str], files: _ScriptFiles, folder: str
+) -> list[tuple[Command, bool]]:
+    """Return the starts of TorchServe in the script that a command runs; none without one."""
+    if (script := _script(command) or files.script(command, folder)) is None:
+        return []
+    try:
+        return list(_starts(script, variables, files, folder))
+    except ValueError:
+        return []  # Another program's script need not be readable.
 
 
 def _known(command: Command) -> Command:
@@ -194,8 +301,14 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def _script(words: Sequence[str]) -> str | None:
-    """Return the script in `sh -c SCRIPT`; None without one."""
+def _positional(arguments: Sequence[str]) -> dict[str, str]:
+    """Return a script's variables for its arguments."""
+    all_words = " ".join(arguments)
+    return {"@": all_words, "*": all_words} | {str(n): a for n, a in enumerate(arguments[:9], 1)}
+
+
+def _script(words: Sequence[str]) -> _Script | None:
+    """Return the script in `sh -c SCRIPT NAME ARGUMENT…`; None without one."""
     for index, word in enumerate(words):
         if word.rsplit("/", 1)[-1] in _SHELLS:
             options = [*words[index + 1 :]]
@@ -205,7 +318,7 @@ def _script(words: Sequence[str]) -> str | None:
                 if is_script:
                     while options and options[0].startswith(("-", "+")):
                         options = options[2 if options[0][1:] in ("o", "O") else 1 :]
-                    return next(iter(options), None)
+                    return _Script(options[0], options[2:]) if options else None
     return None
 
 

@@ -30,6 +30,7 @@ from serving.platforms.files import (
     read_bytes_as_text,
     read_documents,
     read_text,
+    script_reader,
 )
 
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -54,12 +55,14 @@ def read_compose(path: Path) -> PlatformFiles:
     secrets, passed_notes = passed_variables(passed, "from the shell that starts Compose")
     environment = {**built.stage.environment, **_without_none(given)}
     words = _words(service, built.stage)
-    found = find_command(words, environment)
+    folder = posixpath.join(built.stage.work_folder, str(service.get("working_dir") or ""))
+    configs = document.get("configs") or {}
+    scripts = script_reader(folder, lambda place: _provided(service, configs, built, place).text)
+    found = find_command(words, environment, scripts)
     command = found or Command(())
     environment, arguments = {**environment, **command.variables}, command.options
-    folder = posixpath.join(built.stage.work_folder, str(service.get("working_dir") or ""))
     place = config_place(found, environment, folder)
-    provided = _provided(service, document.get("configs") or {}, built, place)
+    provided = _provided(service, configs, built, place)
     notes = [*built.notes, *command_notes(found, words, place), *provided.notes]
     if provided.text is None and config_path(arguments, environment) is not None:
         problem = (

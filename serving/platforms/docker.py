@@ -27,6 +27,7 @@ from serving.platforms.files import (
     matching_paths,
     read_bytes_as_text,
     read_text,
+    script_reader,
 )
 
 _HEREDOC = re.compile(r"\d*<<(-?)([\"']?)([\w.-]+)\2")
@@ -155,7 +156,11 @@ def read_dockerfile(path: Path) -> PlatformFiles:
     """
     stage = read_stage(read_text(path))
     words = stage.words()
-    found = find_command(words, stage.environment)
+    scripts = script_reader(
+        str(stage.work_folder),
+        lambda place: copied_file(stage, PurePosixPath(place), path.parent).text,
+    )
+    found = find_command(words, stage.environment, scripts)
     command = found or Command(())
     environment = {**stage.environment, **command.variables}
     place = PurePosixPath(config_place(found, environment, str(stage.work_folder)))

@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from serving.editing import edit_properties
 from serving.environment import is_secret, parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
-from serving.platforms.command import Command
+from serving.platforms.command import Command, ReadFile
 from serving.safe_yaml import load_documents
 
 #: Where the images pytorch/torchserve have their configuration.
@@ -136,6 +136,28 @@ def config_place(command: Command | None, environment: Mapping[str, str], folder
         name = config_path(command.options, environment) or "config.properties"
         changed = command.folder
     return posixpath.normpath(posixpath.join(folder, changed, name))
+
+
+#: Where a command without a folder is looked for, beside the working folder.
+_PROGRAM_FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin")
+
+
+def script_reader(folder: str, read: ReadFile) -> ReadFile:
+    """Return a function that returns the text of a script that a command names.
+
+    Args:
+        folder: the working folder.
+        read: returns the text of the file at an absolute path; None if there is none.
+    """
+
+    def read_script(name: str) -> str | None:
+        for place in (folder, *(() if "/" in name else _PROGRAM_FOLDERS)):
+            with suppress(ConfigError):  # A note says that the command is not known.
+                if (text := read(posixpath.normpath(posixpath.join(place, name)))) is not None:
+                    return text
+        return None
+
+    return read_script
 
 
 #: The ENTRYPOINT of the image pytorch/torchserve.

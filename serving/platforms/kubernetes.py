@@ -27,6 +27,7 @@ from serving.platforms.files import (
     read_documents,
     read_environment,
     read_limits,
+    script_reader,
 )
 
 #: Names of the file that Kustomize reads in a folder.
@@ -228,12 +229,15 @@ class Start:
         own, secrets, notes = _read_variables(container, maps)
         environment = {**defaults, **own}
         words = _words(container, environment)
-        found = find_command(words, environment)
+        folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
+        scripts = script_reader(
+            folder, lambda place: _mounted_file(volumes, container, maps, place)[0]
+        )
+        found = find_command(words, environment, scripts)
         if found is None and has_options and not container.get("command"):
             found = Command(tuple(words))
         command = found or Command(())
         environment |= command.variables
-        folder = str(container.get("workingDir") or PurePosixPath(DEFAULT_CONFIG).parent)
         place = config_place(found, environment, folder)
         notes += command_notes(found, words, place)
         text, volume = _mounted_file(volumes, container, maps, place)

@@ -32,6 +32,7 @@ from serving.sagemaker import is_sagemaker
 _YAML_SUFFIXES = (".yaml", ".yml")
 #: What the readers raise for an entry of another type or form than its platform expects.
 _MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+_DOCKERFILES = ("Dockerfile", "Containerfile")
 #: The request comes first: it also names the kind of the endpoint.
 _SAGEMAKER_FILES = ("create_model.json", "environment.json")
 #: A file, its reader, and whether the file may run TorchServe.
@@ -84,7 +85,7 @@ def _read(path: Path) -> PlatformFiles | None:
         return read_compose(path)
     if path.suffix == ".service":
         return read_systemd(path)
-    if path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
+    if _is_dockerfile(path):
         return read_dockerfile(path)
     if _is_yaml(path):
         if is_compose(read_documents(path)):
@@ -143,9 +144,12 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
 
 
 def _read_files(folder: Path, files: Sequence[Path]) -> PlatformFiles | None:
+    images = _dockerfiles(folder)
+    if len(images) > 1 and _has_workload(files):
+        images = []  # Variants of an image: the manifests show what runs.
     candidates: list[_Candidate] = [
         *((path, read_compose, compose.may_run_torchserve) for path in _compose_files(folder)),
-        *((path, read_dockerfile, docker.may_run_torchserve) for path in _dockerfiles(folder)),
+        *((path, read_dockerfile, docker.may_run_torchserve) for path in images),
         *((p, read_systemd, systemd.may_run_torchserve) for p in sorted(folder.glob("*.service"))),
     ]
     if likely := [found for found in candidates if _is_likely(found)]:
@@ -184,7 +188,16 @@ def _compose_files(folder: Path) -> list[Path]:
 
 
 def _dockerfiles(folder: Path) -> list[Path]:
-    return [path for path in (folder / "Dockerfile",) if is_file(path)]
+    """Return the file that a build reads; without one, those that it reads with `--file`."""
+    names = [folder / name for name in _DOCKERFILES if is_file(folder / name)]
+    others = (path for path in sorted(folder.iterdir()) if _is_dockerfile(path))
+    return names[:1] or [path for path in others if is_file(path)]
+
+
+def _is_dockerfile(path: Path) -> bool:
+    stem, suffix = path.name.split(".")[0], path.suffix.lower()
+    is_named = stem in _DOCKERFILES or suffix in (".dockerfile", ".containerfile")
+    return is_named and suffix != ".dockerignore"
 
 
 def _holds(test: Callable[[Sequence[Mapping[str, Any]]], bool], paths: Sequence[Path]) -> bool:
@@ -194,6 +207,10 @@ def _holds(test: Callable[[Sequence[Mapping[str, Any]]], bool], paths: Sequence[
             if test(read_documents(path)):
                 return True
     return False
+
+
+def _has_workload(manifests: Sequence[Path]) -> bool:
+    return _holds(is_workload, manifests) or _holds(is_inference_service, manifests)
 
 
 def _is_likely(candidate: _Candidate) -> bool:
@@ -218,7 +235,7 @@ def _read_first(
     one(same, f"deployments of one kind ({names})", folder)
     platform = read(path)
     others = [found[0].name for found in candidates[1:] if found[0] not in platform.sources]
-    if _holds(is_workload, manifests) or _holds(is_inference_service, manifests):
+    if _has_workload(manifests):
         others.append("manifests")
     if not others:
         return platform

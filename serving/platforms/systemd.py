@@ -27,6 +27,7 @@ from serving.platforms.files import (
     passed_variables,
     read_bytes_as_text,
     read_text,
+    script_reader,
 )
 
 _CONTINUATION = re.compile(r"\\\r?\n")
@@ -52,11 +53,11 @@ def read_systemd(path: Path) -> PlatformFiles:
     files = [f for name in unit.values("EnvironmentFile") for f in unit.environment_files(name)]
     for file in files:
         environment |= unit.read_environment(file)
-    command = unit.command(environment)
+    folder = (unit.values("WorkingDirectory") or ["/"])[-1].removeprefix("-")
+    command = unit.command(environment, folder)
     if command is None:
         raise ConfigError(f"{path}: ExecStart does not run torchserve")
     environment, options = {**environment, **command.variables}, command.options
-    folder = (unit.values("WorkingDirectory") or ["/"])[-1].removeprefix("-")
     place = config_place(command, environment, folder)
     properties = next(iter(unit.find(place)), None)
     unit.notes += command_notes(command, [], place)
@@ -92,7 +93,7 @@ def may_run_torchserve(path: Path) -> bool:
     Raises:
         ConfigError: the unit cannot be read.
     """
-    return _Unit(path, _service_entries([path])).command({}) is not None
+    return _Unit(path, _service_entries([path])).command({}, "/") is not None
 
 
 @dataclass
@@ -166,7 +167,10 @@ class _Unit:
         with naming_file(path):
             return parse_environment("\n".join(line for line in lines if "=" in line))
 
-    def command(self, environment: Mapping[str, str]) -> Command | None:
+    def command(self, environment: Mapping[str, str], folder: str) -> Command | None:
+        scripts = script_reader(
+            folder, lambda place: next(map(read_bytes_as_text, self.find(place)), None)
+        )
         for line in self.entries.get("ExecStart", []):
             words: list[str] = []
             for word in self._filled_in("ExecStart", shlex.split(line)):
@@ -174,7 +178,7 @@ class _Unit:
                     words += environment.get(match[1], word).split()
                 else:
                     words.append(_with_variables(word, environment))
-            if (found := find_command(words, environment)) is not None:
+            if (found := find_command(words, environment, scripts)) is not None:
                 return found
         return None
 

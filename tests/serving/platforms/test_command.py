@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,96 @@ def test_read_platform_notes_a_command_without_torchserve(
     platform = read_platform(tmp_path)
     assert platform is not None
     assert any(note.startswith("the command /start.sh does not name") for note in platform.notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (["/start.sh"], {"/start.sh": "#!/bin/bash\nexec torchserve --start\n"}),
+        (["sh", "/start.sh"], {"/start.sh": "torchserve --start\n"}),
+        (["bash", "-e", "start.sh"], {"start.sh": "torchserve --start\n"}),
+        (["sh", "-c", "bash start.sh"], {"start.sh": "torchserve --start\n"}),
+        (["tini", "--", "/start.sh"], {"/start.sh": "#!/usr/bin/env bash\ntorchserve --start\n"}),
+        (
+            ["/start.sh", "serve"],
+            {
+                "/start.sh": "#!/bin/sh\nif [ $1 = serve ]; then shift; torchserve --start\n"
+                'else eval "$@"; fi\ntail -f /dev/null\n'
+            },
+        ),
+        (["/entry.sh", "torchserve", "--start"], {"/entry.sh": '#!/bin/sh\nexec "$@"\n'}),
+        (["/entry.sh", "--start"], {"/entry.sh": '#!/bin/sh\nexec torchserve "$@"\n'}),
+        (["/a.sh"], {"/a.sh": "#!/bin/sh\n/b.sh --start", "/b.sh": "#!/bin/sh\ntorchserve $1"}),
+    ],
+)
+def test_find_command_reads_a_script_that_is_started_by_path(
+    words: list[str], files: dict[str, str]
+) -> None:
+    assert find_command(words, {}, files.get) == Command(("--start",))
+
+
+def test_find_command_keeps_what_surrounds_the_start_of_a_script() -> None:
+    files = {
+        "/./start.sh": "export B=2\nsed -i s/a/b/ /c.properties\nC=3 /serve.sh\n",
+        "/serve.sh": "#!/bin/sh\ncd /app\nexport D=4\ntorchserve --ts-config c.properties\n",
+    }
+    found = find_command(["sh", "-c", "export A=1; cd / && . ./start.sh"], {}, files.get)
+    variables = {"A": "1", "B": "2", "C": "3", "D": "4"}
+    assert found == Command(("--ts-config", "c.properties"), variables, "/app")
+    assert found is not None
+    assert found.before == (("cd", "/"), ("sed", "-i", "s/a/b/", "/c.properties"), ("cd", "/app"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!/bin/sh\necho hello\n",
+        "#!/usr/bin/env python3\nimport os\nos.system('torchserve --start')\n",
+        "\x7fELF torchserve --start",
+        '#!/bin/sh\ntorchserve --start "',
+        "#!/bin/sh\nif a; then torchserve --ts-config /a; else torchserve --ts-config /b; fi\n",
+        "#!/bin/sh\nif a; then C=/a; fi\ntorchserve --ts-config $C\n",
+        "#!/bin/sh\n/start.sh\n",
+    ],
+)
+@pytest.mark.parametrize("words", [["/start.sh"], ["sh", "-c", "/start.sh; sleep 9"]])
+def test_find_command_knows_nothing_of_a_script_that_it_cannot_follow(
+    words: list[str], text: str
+) -> None:
+    assert find_command(words, {}, {"/start.sh": text}.get) is None
+
+
+START = "#!/bin/bash\nexport OMP_NUM_THREADS=2\ntorchserve --start --ts-config /cfg/c.properties\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "compose.yaml",
+            "services:\n  ts:\n    image: torchserve\n    volumes: ['.:/cfg']\n"
+            "    entrypoint: /cfg/start.sh\n",
+        ),
+        ("Dockerfile", 'FROM a\nCOPY . /cfg/\nCOPY start.sh /usr/bin/\nCMD ["start.sh"]\n'),
+        ("ts.service", "[Service]\nExecStart=/cfg/start.sh\n"),
+        (
+            "pod.yaml",
+            "kind: Pod\nspec:\n  containers:\n    - command: [/cfg/start.sh]\n"
+            "      image: torchserve\n      volumeMounts: [{name: c, mountPath: /cfg}]\n"
+            "  volumes: [{name: c, configMap: {name: c}}]\n---\nkind: ConfigMap\n"
+            "metadata: {name: c}\ndata:\n"
+            f"  c.properties: {json.dumps(PROPERTIES)}\n  start.sh: {json.dumps(START)}\n",
+        ),
+    ],
+)
+def test_read_platform_reads_a_script_of_the_deployment(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / "c.properties").write_text(PROPERTIES)
+    (tmp_path / "start.sh").write_text(START)
+    (tmp_path / name).write_text(text)
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.properties == PROPERTIES
+    assert platform.environment == {"OMP_NUM_THREADS": "2"}
+    assert platform.arguments == ("--start", "--ts-config", "/cfg/c.properties")
+    assert platform.notes == ()

@@ -17,13 +17,19 @@ FILES = {
     "k8s/pod.yaml": "kind: Pod\nspec: {containers: [{image: torchserve}]}\n",
     "prod.yml": "services: {ts: {image: torchserve}}\n",
 }
+FILES |= dict.fromkeys(
+    ("Dockerfile.gpu", "serving.Dockerfile", "Containerfile"), FILES["Dockerfile"]
+)
 OTHERS = {
     "compose.yaml": "services: {web: {image: nginx}, db: {image: db}}\n",
     "Dockerfile": 'FROM python:3.11\nCOPY app.py /\nCMD ["python", "app.py"]\n',
     "nginx.service": "[Service]\nExecStart=/usr/sbin/nginx\n",
     "values.yaml": "image: {{ .Values.image }}\n",
     "a.yaml": "batchSize: 4\n",
+    "Dockerfile.dockerignore": "*.torchserve\n",
+    **dict.fromkeys(("Dockerfile.cpu", "Dockerfile.gpu"), FILES["Dockerfile"]),
 }
+OTHERS["Dockerfile.web"] = OTHERS["Dockerfile"]
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -42,6 +48,11 @@ def write(folder: Path, files: dict[str, str]) -> Path:
         ("ts.service", ("compose.yaml", "Dockerfile", "nginx.service"), "systemd"),
         ("pod.yaml", ("compose.yaml", "Dockerfile", "nginx.service", "a.yaml"), "kubernetes"),
         ("prod.yml", ("Dockerfile", "nginx.service", "values.yaml"), "compose"),
+        ("Dockerfile.gpu", ("Dockerfile.web", "compose.yaml", "a.yaml"), "docker"),
+        ("serving.Dockerfile", ("nginx.service",), "docker"),
+        ("Containerfile", ("nginx.service",), "docker"),
+        ("Dockerfile", ("Dockerfile.web", "Dockerfile.dockerignore"), "docker"),
+        ("k8s/pod.yaml", ("Dockerfile.cpu", "Dockerfile.gpu"), "kubernetes"),
     ],
 )
 def test_read_platform_reads_the_deployment_of_torchserve(
