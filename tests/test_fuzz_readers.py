@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import RunError
+from search.export.drift import detect_drift
 from search.export.exported_files import ExportedFiles
+from search.export.recheck import read_history
 from search.formats import TRIALS_VERSION
 from search.study.run_folder import Run
 from servetune.errors import ServetuneError
@@ -25,6 +27,7 @@ from serving.archive import Archive
 from serving.deployment import Deployment
 from serving.environment import parse_environment
 from serving.errors import ConfigError
+from serving.platforms.command import find_command
 from serving.platforms.reading import read_platform
 from tests.fuzzing import TIMEOUT_S, fuzz
 from tests.results import trial_result
@@ -280,3 +283,42 @@ def test_exported_files_read_or_refuse_a_claim(folder: Path, text: bytes) -> Non
         assert_read_or_refused(lambda: ExportedFiles.read(folder, None, folder), ServetuneError)
     finally:
         (folder / "trial.json").unlink()
+
+
+@fuzz
+@given(
+    lines=st.lists(
+        st.one_of(
+            texts,
+            values.map(lambda value: json.dumps(value, default=str).encode()),
+            st.floats().map(lambda rate: json.dumps({"estimate_rps": rate}).encode()),
+        ),
+        max_size=8,
+    )
+)
+def test_read_history_reads_or_refuses(folder: Path, lines: list[bytes]) -> None:
+    history = folder / "recheck.jsonl"
+    history.write_bytes(b"\n".join(lines))
+    assert_read_or_refused(lambda: detect_drift(100.0, read_history(history)), RunError)
+
+
+SCRIPT = [
+    *("#!/bin/bash", "torchserve --start", "torchserve --ts-config $1 \\", 'exec "$@"', "shift"),
+    *(
+        "/start.sh",
+        "cd /a && ./start.sh",
+        "if [ a ]; then",
+        "fi",
+        "sh -c 'torchserve",
+        "export A=1",
+    ),
+    *("cat <<EOF >/config.properties", "EOF", "A=$(", "`", "case $1 in a)", "esac", "# it's"),
+]
+
+
+@fuzz
+@given(lines=st.lists(st.one_of(st.sampled_from(SCRIPT), st.text(max_size=20)), max_size=12))
+def test_find_command_follows_a_script_or_not(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    found = find_command(["bash", "/start.sh", "serve"], {}, lambda path: text)
+    assert found is None or all("$(…)" not in word for word in found.options)

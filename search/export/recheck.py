@@ -74,7 +74,7 @@ async def recheck(
         GeneratorLostError: a load generator process was lost twice.
     """
     history = history or folder / HISTORY_FILE
-    rates = _read(history)
+    rates = read_history(history)
     earlier = len(rates)
     with tempfile.TemporaryDirectory(prefix="servetune-recheck-") as temporary:
         files, spec = read_exported(folder, run, model_store, Path(temporary))
@@ -111,7 +111,7 @@ async def _measure(
     return found.estimate.rps if found.estimate else 0.0
 
 
-def _read(history: Path) -> list[float]:
+def read_history(history: Path) -> list[float]:
     """Return the rates of a history; a line that a full disk cut off is left out.
 
     Raises:
