@@ -13,6 +13,8 @@ import json
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,8 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from benchmarks.law import Law
+from benchmarks.stub import running_stub
 from benchmarks.surfaces import SURFACE_SETTINGS
 from loadgen.errors import GeneratorLostError
 from loadgen.fleet import Fleet
@@ -44,6 +48,8 @@ GRID = {
     "max_batch_delay_ms": (10, 100),
     "mkl_threads": (1, 2),
 }
+#: What the handler `calls` calls: 60 ms for each call, 24 at once.
+SERVICE = Law(workers=24, service_s=0.06)
 WARMUP_S, WINDOW_S = 3.0, 4.0
 TIMEOUT_S = 20.0
 COLUMNS = ("pass", *SURFACE_SETTINGS, "ready_s", "closed_rps", "p50_s", "p99_s", "failures")
@@ -55,6 +61,16 @@ def pack_handler(handler: str, folder: Path) -> Archive:
     content.mkdir()
     shutil.copy(HANDLERS / f"{handler}.py", content)
     return Archive.read(pack_archive(handler, f"{handler}.py:handle", content, folder))
+
+
+@contextmanager
+def service_of(handler: str) -> Iterator[dict[str, str]]:
+    """Run the service that a handler calls, if any; yield the variables of its servers."""
+    if handler != "calls":
+        yield {}
+        return
+    with running_stub(SERVICE) as stub:
+        yield {"SERVICE_URL": stub.url}
 
 
 def write_requests(handler: str, folder: Path) -> Path:
@@ -103,7 +119,11 @@ async def record(config: ServerConfig, site: Site, fleet: Fleet, folder: Path) -
 
 async def _record_all(handler: str, path: Path, passes: int, console: Console) -> None:
     shuffler = random.Random(0)
-    with exclusive_host(), tempfile.TemporaryDirectory(prefix="servetune-record-") as temporary:
+    with (
+        exclusive_host(),
+        tempfile.TemporaryDirectory(prefix="servetune-record-") as temporary,
+        service_of(handler) as environment,
+    ):
         folder = Path(temporary)
         site = Site(pack_handler(handler, folder), find_installation())
         fleet = Fleet(local_processes(read_payloads(write_requests(handler, folder))))
@@ -120,6 +140,7 @@ async def _record_all(handler: str, path: Path, passes: int, console: Console) -
                             netty_threads=2,
                             netty_client_threads=2,
                             job_queue_size=1000,
+                            environment=environment,
                             **values,
                         )
                         measured = await record(config, site, fleet, folder / "server")
@@ -131,7 +152,9 @@ async def _record_all(handler: str, path: Path, passes: int, console: Console) -
 
 
 def main(
-    handler: Annotated[str, typer.Argument(help="One of classifier, fixed, memory and waits.")],
+    handler: Annotated[
+        str, typer.Argument(help="One of calls, classifier, fixed, memory and waits.")
+    ],
     path: Annotated[Path, typer.Argument(help="CSV file to write.")],
     passes: Annotated[int, typer.Option(min=1, help="Passes over the grid.")] = 2,
 ) -> None:
