@@ -18,7 +18,7 @@ class Confirmed:
         number: of its trial in the confirmation's plan.
         is_winner: whether the confirmation chose it.
         sustained: its sustained rate in one more measurement, requests/s, with the 95 % interval;
-            None if it was not verified, failed in a visit, or too few visits were made.
+            None if it failed in a visit, too few visits were made, or it won and was not verified.
         closed_loop: the throughput of one more closed loop, likewise.
         verified: the verification of its sustained rate; None without one that passed.
         servers: every measurement, each in a fresh server.

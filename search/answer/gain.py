@@ -77,12 +77,12 @@ def search_gain(chosen: TrialResult | None, reference: TrialResult | None) -> Ga
 
 
 def confirmed_rps(confirmation: Confirmation, index: int) -> float | None:
-    """Return the rate that a configuration sustains, requests/s; that of the search if unverified.
+    """Return the rate that a configuration sustains, requests/s; that of the search if unknown.
 
     Args:
         index: of the configuration in the confirmation's plan.
     """
-    mean_rps, share = confirmation.mean_rps(index), confirmation.sustained_share(index)
+    mean_rps, share = confirmation.mean_rps(index), confirmation.expected_share(index)
     return mean_rps * share if mean_rps and share else confirmation.plan.requests[index].known_rps
 
 

@@ -86,7 +86,10 @@ def _row(name: str, unit: str, quantity: Quantity | None) -> tuple[str, str, str
 
 def front_note(points: Sequence[OperatingPoint]) -> str:
     """Return what the marks of the table mean, and that without a knee there is none."""
-    text = "● no other configuration is better in one value without being worse in another"
+    text = (
+        "● no other configuration is better in one value without being worse in another; ○ the "
+        "same, if the prediction holds"
+    )
     if not any(Role.KNEE in point.roles for point in points):
         text += "; the front has no knee"
     shares = ", ".join(format_percent(share) for share in _SHARES)
@@ -98,9 +101,9 @@ def predicted_note(predicted: PredictedPoints) -> str:
     sentences = []
     if predicted.points:
         sentences.append(
-            "Predicted rows are not measured: the run's trials predict them, with 90 % intervals. "
-            "Letters are configurations that were not tried; ○ marks those that no measured "
-            "configuration beats if the prediction holds"
+            "The rates of predicted rows are not measured: the run's trials predict them, with "
+            "90 % intervals. Numbers are trials that were stopped early, letters configurations "
+            "that were not tried"
         )
     sentences += map(capitalized, predicted.unknown)
     return " ".join(f"{sentence}." for sentence in sentences)

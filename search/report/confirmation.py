@@ -17,6 +17,8 @@ from search.study.estimates import REFERENCE
 from search.study.intervals import Interval
 from search.study.visits import visit_rps
 
+#: The deviation of the reference is stated if it is this many times the finalists'.
+_NOISIER = 1.2
 #: What the ratio of two finalists compares; the higher the better.
 _SCORES = {"rate": "rate", "latency": "inverse p99 latency", "footprint": "inverse memory"}
 
@@ -178,6 +180,7 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
     """Return what is known of another finalist, in a sentence."""
     subject, ratio = _trial(confirmation, compared.index), compared.ratio
     name = _SCORES[confirmation.plan.objective.kind]
+    winner = _trial(confirmation, confirmation.winner).lower()
     times = f"an unknown {name}"
     if ratio is not None:
         times = f"{format_ratio(ratio.mean)} times the winner's {name}"
@@ -186,12 +189,12 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
         visits = len(confirmation.visits(compared.index))
         return f"{subject} {_failed_in(confirmation)} {compared.failed} of {visits} visits"
     if ratio is None and compared.drop is None:
-        return f"{subject} cannot be compared with it: too few visits show how much rates vary"
+        return f"{subject} cannot be compared with {winner}: too few visits show how rates vary"
     if compared.is_indistinguishable:
         latencies = _latencies(confirmation, compared.index)
-        return f"{subject} is statistically indistinguishable from it: {times}{latencies}"
+        return f"{subject} is statistically indistinguishable from {winner}: {times}{latencies}"
     if compared.drop is None:
-        return f"{subject} differs from it: {times}"
+        return f"{subject} differs from {winner}: {times}"
     worse = "slower" if confirmation.plan.objective.kind != "footprint" else "larger"
     result = f"is shown to be {worse}" if compared.differs else "was dropped"
     return f"{subject} {result} after {compared.drop.rounds} rounds: {times}"
@@ -235,6 +238,9 @@ def _noise(confirmation: Confirmation) -> str:
     sd = race.estimates.variance.value**0.5
     text = f"The standard deviation of a visit is {format_percent(sd, 1)}, "
     text += f"by {confirmation.visit_count} visits"
+    own_sd = race.estimates.reference_variance.value**0.5
+    if confirmation.plan.finalists and own_sd > _NOISIER * sd:
+        text += f" (of the reference {format_percent(own_sd, 1)}: its speed varies within a visit)"
     if prior is not None:
         text += (
             f" and by earlier runs on this host, which had {format_percent(prior.value**0.5, 1)}"

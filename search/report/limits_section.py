@@ -22,7 +22,9 @@ def limits_section(outcome: Outcome) -> list[str]:
             parts.append(f"What would help next: {'; '.join(found.remedies)}.")
     if memory := _memory_sentence(outcome):
         parts.append(memory)
-    return ["## What limits the rate", *parts] if parts else []
+    if not parts:
+        return []
+    return ["## What limits the rate", "Measured when the server is saturated.", *parts]
 
 
 def limit_sentences(outcome: Outcome) -> list[str]:

@@ -45,7 +45,7 @@ _ROLE_NAMES = {
     Role.REFERENCE: "today",
     Role.DEFAULT: "default",
     Role.KNEE: "knee",
-    Role.MAX: "highest rate",
+    Role.MAX: "highest measured rate",
 }
 #: How to make the change, and what the terms of the costs mean.
 _APPLY = (
@@ -53,9 +53,10 @@ _APPLY = (
     "variables, a start script and a README."
 )
 _TERMS = (
-    "The sustained rate is the highest rate at which each request is answered correctly and in "
-    "time, without a growing backlog. 99 % of the requests are answered within the p99 latency. "
-    "Peak memory is that of the server and its workers."
+    "The sustained rate is the highest rate at which each request is answered correctly within "
+    "{timeout:g} s, without a growing backlog; with an interval, it is that of one more "
+    "measurement. 99 % of the requests are answered within the p99 latency. Peak memory is that of "
+    "the server and its workers, the highest of all measurements."
 )
 
 
@@ -107,9 +108,7 @@ def _search_parts(outcome: Outcome) -> list[Part]:
         *model_section(outcome),
         *_trial_parts(outcome),
         *probe_section(results),
-        *_bullet_section(
-            "## Why trials are slow or fast", [(r.number, r.explanations) for r in results]
-        ),
+        *_explanations(results),
         *_bullet_section("## Warnings", [(r.number, r.warnings) for r in results]),
         "## How the run ended",
         ending(outcome),
@@ -123,7 +122,11 @@ def _answer_parts(outcome: Outcome) -> list[Part]:
     if changes := change_table(outcome):
         parts += ["## What to change", changes, _APPLY.format(run=outcome.run.folder.name)]
     if costs := cost_table(outcome):
-        parts += ["## What it gains and costs", costs, _TERMS]
+        parts += [
+            "## What it gains and costs",
+            costs,
+            _TERMS.format(timeout=outcome.spec.load.timeout_s),
+        ]
     if sure := certainty(outcome):
         parts += ["## How sure this is", sure]
     return [*parts, *replicas_section(outcome)]
@@ -150,14 +153,15 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
             "" if p.workers is None else str(p.workers),
             format_settings(p.config),
         )
-        for p in sorted(shown, key=lambda p: -p.sustained_rps)
+        for p in sorted(shown, key=lambda p: (not p.is_measured, -p.sustained_rps))
     ]
     return [
         "## Rate against latency",
-        "Each configuration at the highest rate that it sustained. Right and down is better. Rates "
-        "with an interval are confirmed, the others were measured in the search. The "
-        "table has the front: no other configuration is better in rate, p99 latency, memory and "
-        "workers at once. The knee is the point after which more rate costs the most latency.",
+        "Each configuration at the highest rate that it sustained. Right and down is better. "
+        "Measured rates with an interval are confirmed, the others are of one trial; rates whose "
+        "intervals overlap may be equal. The table has the front: no other configuration is known "
+        "to be better in rate, p99 latency, memory and workers at once. The knee is the point "
+        "after which more rate costs the most latency.",
         Plot("pareto"),
         markdown_table(header, rows),
         *([note] if (note := predicted_note(predicted)) else []),
@@ -170,7 +174,7 @@ def _curve_parts(outcome: Outcome) -> list[Part]:
     return [
         "## Latency against offered load",
         "Time from the due time of a request to its answer, in an open loop: the load does not "
-        "wait for the server. The last point of each line is the rate that is sustained.",
+        "wait for the server. The last point of each line is the highest rate that passed.",
         Plot("latency_curve"),
         *([text] if (text := missing_curves(outcome.confirmation)) else []),
     ]
@@ -239,6 +243,15 @@ def _sweep_parts(outcome: Outcome) -> list[Part]:
 
 def _load_warnings(result: TrialResult) -> list[str]:
     return [f"{load.load}: {warning}" for load in result.loads for warning in load.warnings]
+
+
+def _explanations(results: Sequence[TrialResult]) -> list[Part]:
+    title = "## Why trials are slow or fast"
+    section = _bullet_section(title, [(r.number, r.explanations) for r in results])
+    if not section:
+        return []
+    note = "Measured at the sustained rate of each trial, else when its server was saturated."
+    return [section[0], note, *section[1:]]
 
 
 def _bullet_section(title: str, sentences: Sequence[tuple[int, Sequence[str]]]) -> list[Part]:

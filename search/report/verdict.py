@@ -100,6 +100,7 @@ def certainty(outcome: Outcome) -> str:
         sentences.append(f"{kind} its rate is between {interval} times today's")
         if gain.is_confirmed:
             sentences.append(_closed_loop_sentence(outcome, today_point(outcome)))
+    sentences += _alternatives(outcome)
     if _is_undecided(outcome):
         sentences.append("The two are statistically indistinguishable")
     if gain is not None and outcome.objective.maximizes_rate:
@@ -148,7 +149,7 @@ def cost_table(outcome: Outcome) -> str:
     header = ("", *(f"{t} ({p.name})" for t, p in zip(titles, columns, strict=True)))
     rows = [
         ("sustained rate, requests/s", *(format_rate(p) for p in columns)),
-        ("p99 latency at that rate, s", *(format_number(p.p99_s) for p in columns)),
+        ("p99 latency, s", *("" if p.p99_s is None else _p99_cell(p) for p in columns)),
         ("p99 latency at about half of it, s", *(_half_load_cell(p) for p in columns)),
         ("workers", *("" if p.workers is None else str(p.workers) for p in columns)),
         ("peak memory", *(format_memory(p.memory_mb) for p in columns)),
@@ -216,8 +217,12 @@ def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
 
 def _p99_text(point: OperatingPoint) -> str:
     """Return the p99 latency with the rate at which it was measured."""
+    return _p99_cell(point).replace(" at ", " s at ", 1)
+
+
+def _p99_cell(point: OperatingPoint) -> str:
     rate_rps = next((p.rate_rps for p in point.latency if p.share >= 1), point.sustained_rps)
-    return f"{format_number(point.p99_s)} s at {format_number(rate_rps)} requests/s"
+    return f"{format_number(point.p99_s)} at {format_number(rate_rps)} requests/s"
 
 
 def _own_costs(point: OperatingPoint) -> str:
@@ -252,20 +257,39 @@ def _visits_text(confirmation: Confirmation, recommended: OperatingPoint) -> str
 
 
 def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str:
-    """Return what the confirmed ratio compares, if it is not that of the two sustained rates."""
+    """Return what the confirmed ratio compares; empty if it compares sustained rates."""
     confirmation = outcome.confirmation
-    if confirmation is None or today is None or today.rate is not None:
+    if confirmation is None or today is None:
         return ""
     ours, todays = (
         format_number(confirmation.mean_rps(index)) for index in (confirmation.winner, REFERENCE)
     )
-    if not ours or not todays or confirmation.winner == REFERENCE:
+    is_closed_loop = confirmation.plan.objective.compares_capacities
+    if not ours or not todays or confirmation.winner == REFERENCE or not is_closed_loop:
         return ""
-    return (
-        f"This ratio compares the throughput at full load: {ours} and {todays} requests/s. "
-        f"Today's sustained rate of {format_number(today.sustained_rps)} requests/s is that of the "
-        "search"
-    )
+    sentence = f"This ratio compares the throughput at full load: {ours} and {todays} requests/s"
+    if today.rate is None:
+        todays = format_number(today.sustained_rps)
+        sentence += f". Today's sustained rate of {todays} requests/s is that of the search"
+    return sentence
+
+
+def _alternatives(outcome: Outcome) -> list[str]:
+    """Return the other finalists that may be as good, with their costs."""
+    confirmation = outcome.confirmation
+    if confirmation is None:
+        return []
+    points = {point.config.digest: point for point in measured_points(outcome)}
+    found = [
+        points.get(confirmation.plan.requests[c.index].config.digest)
+        for c in confirmation.comparisons
+        if c.is_indistinguishable
+    ]
+    return [
+        f"{point.name.capitalize()} is statistically indistinguishable from it{_own_costs(point)}"
+        for point in found
+        if point is not None
+    ]
 
 
 def _half_load_cell(point: OperatingPoint) -> str:

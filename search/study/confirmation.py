@@ -11,7 +11,7 @@ from search.study.estimates import REFERENCE, Estimates
 from search.study.intervals import Interval
 from search.study.noise import Variance
 from search.study.race import Drop, Race, RaceRules
-from search.study.visits import StoredVisits, visit_rps, visit_score
+from search.study.visits import StoredVisits, visit_errors, visit_rps, visit_score
 from search.trial.objective import workers_of
 from search.trial.result import TrialResult
 
@@ -97,7 +97,8 @@ class Confirmation:
                 break
             rounds.append({index: measured[digests[index]] for index in sorted(due)})
             race.record(
-                {index: visit_score(result, objective) for index, result in rounds[-1].items()}
+                {index: visit_score(result, objective) for index, result in rounds[-1].items()},
+                visit_errors(rounds[-1]) if objective.compares_capacities else {},
             )
             if not objective.maximizes_rate:
                 rates.add_round(
@@ -260,6 +261,19 @@ class Confirmation:
             return None
         return result.sustained_rps / estimate
 
+    def expected_share(self, index: int) -> float | None:
+        """Return the share of a closed loop that is sustained; None if unknown.
+
+        That of the verification. The winner's must be verified; that of the others may be known
+        from the search.
+        """
+        share = self.sustained_share(index)
+        if share is None and index != self.winner and index not in self.verified:
+            # Within limits of the latency, the rates of the visits are sustained ones.
+            is_sustained = self.plan.objective.limits_latency
+            share = 1.0 if is_sustained else self.plan.requests[index].known_share
+        return share
+
     def prediction(self, index: int) -> Interval | None:
         """Return the interval of the rate of one more visit to a fresh server, requests/s."""
         if self.plan.objective.maximizes_rate:
@@ -269,9 +283,9 @@ class Confirmation:
     def sustained(self, index: int) -> Interval | None:
         """Return the sustained rate in one more measurement, requests/s, with its interval.
 
-        The closed loops vary; the share of them that is sustained is that of the verification.
+        The closed loops vary; see `expected_share` for the share of them that is sustained.
         """
-        prediction, share = self.prediction(index), self.sustained_share(index)
+        prediction, share = self.prediction(index), self.expected_share(index)
         return prediction.scaled(share) if prediction and share else None
 
     def rates(self, index: int) -> list[float]:

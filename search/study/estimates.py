@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from search.study.intervals import Interval, log_interval, t_quantile
 from search.study.noise import (
@@ -23,8 +25,8 @@ class Estimates:
     """The visits to a reference, with index 0, and to the finalists, from 1.
 
     The finalists have a common variance, with the prior. That of the reference may differ: the
-    common one counts a little for it. If the rates of a round change together, ratios are formed
-    within rounds, otherwise from means.
+    common one counts a little for it, and it is at least what its visits show by themselves. If the
+    rates of a round change together, ratios are formed within rounds, otherwise from means.
 
     Args:
         count: number of configurations with the reference.
@@ -34,6 +36,7 @@ class Estimates:
         failures: visits in which the server failed, by index.
         own_variance: of the finalists, without the prior.
         variance: the same with the prior.
+        reference_variance: of the reference.
     """
 
     def __init__(self, count: int, prior: Variance | None = None):
@@ -41,15 +44,24 @@ class Estimates:
         self.failures: dict[int, int] = {}
         self._visits: list[Visit] = []
         self._logs: dict[int, list[tuple[int, float]]] = {index: [] for index in range(count)}
+        self._reference_errors: list[float] = []
         self._fit_variances()
 
-    def add_round(self, number: int, rates: Mapping[int, float | None]) -> None:
+    def add_round(
+        self,
+        number: int,
+        rates: Mapping[int, float | None],
+        errors: Mapping[int, float] = MappingProxyType({}),
+    ) -> None:
         """Add the visits of a round.
 
         Args:
             rates: requests/s by index; 0 for a failure, None for a visit that shows nothing
                 about its configuration.
+            errors: standard errors of the rates' logarithms within a visit, as far as known.
         """
+        if REFERENCE in errors:
+            self._reference_errors.append(errors[REFERENCE])
         for index, rate in sorted(rates.items()):
             if rate:
                 self._visits.append(Visit(index, number, math.log(rate)))
@@ -64,9 +76,13 @@ class Estimates:
         self._fit = fit_of_correlated(self._visits)
         self.own_variance = variance_within(finalists)
         self.variance = self.own_variance.pooled(self._prior)
-        self._reference_variance = self.variance
+        self.reference_variance = self.variance
         if self.count > 1:
-            self._reference_variance = moderated(variance_within(reference), self.variance)
+            variance = moderated(variance_within(reference), self.variance)
+            if errors := self._reference_errors:
+                within = sum(error**2 for error in errors) / len(errors)
+                variance = replace(variance, value=max(variance.value, within))
+            self.reference_variance = variance
 
     @property
     def is_paired(self) -> bool:
@@ -114,7 +130,7 @@ class Estimates:
         return difference, error, error**4 / squares if squares else 0.0
 
     def _variance_of(self, index: int) -> Variance:
-        return self._reference_variance if index == REFERENCE else self.variance
+        return self.reference_variance if index == REFERENCE else self.variance
 
     def ratio(self, index: int, other: int, first_round: int = 0) -> Interval | None:
         """Return the ratio of two rates with its 95 % interval; None if unknown.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from scipy import special
 
@@ -113,9 +114,13 @@ class Race:
         visited = [REFERENCE] * self._is_reference_due() + self.alive
         return measurement_order(self.rounds, visited)
 
-    def record(self, rates: Mapping[int, float | None]) -> None:
+    def record(
+        self,
+        rates: Mapping[int, float | None],
+        errors: Mapping[int, float] = MappingProxyType({}),
+    ) -> None:
         """Add a complete round; see `Estimates.add_round`."""
-        self.estimates.add_round(self.rounds, rates)
+        self.estimates.add_round(self.rounds, rates, errors)
         self.rounds += 1
         self._drop_failing()
         if self.leader is None:

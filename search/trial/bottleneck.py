@@ -159,7 +159,8 @@ def _evidence(
         f"handler: {_time(loaded.seconds)} for a batch of {_figure(loaded.batch_fill)}, "
         f"{_time(loaded.seconds / loaded.batch_fill)} for each request",
         f"workers: {_figure(busy)} of {workers} busy when the server is saturated",
-        f"batches: {_figure(loaded.batch_fill)} of {batch_size} requests on average",
+        f"batches: {_figure(loaded.batch_fill)} of {batch_size} requests when the server is "
+        "saturated",
     ]
     if server.queue_s is not None and server.inference_s is not None:
         lines.append(
@@ -175,7 +176,7 @@ def _evidence(
             if total_mb
             else ""
         )
-        lines.append(f"memory: {server.peak_memory_mb:,} MiB at its peak{share}")
+        lines.append(f"memory: {server.peak_memory_mb:,} MiB at its peak in this server{share}")
     if other := _other_cpu(result):
         lines.append(f"CPU: other processes and the hypervisor took {format_percent(other, 1)}")
     return tuple(lines)
@@ -211,8 +212,8 @@ def _batch_remedies(result: TrialResult, loaded: HandlerTime, batch_size: int) -
     if share < 0.05:
         return ("larger batches would gain less than 5 %: the time is proportional to their size",)
     return (
-        f"larger batches (now {batch_size}) would gain at most {format_percent(share)}: that share "
-        f"of a batch of {_figure(loaded.batch_fill)} does not depend on its size",
+        f"larger batches (now {batch_size}) would gain at most {format_percent(share)}: only that "
+        f"share of the time of a batch of {_figure(loaded.batch_fill)} is the same for any size",
     )
 
 
@@ -255,4 +256,4 @@ def _figure(number: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

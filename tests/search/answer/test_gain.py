@@ -74,7 +74,7 @@ def test_gain_of_run_without_a_rate_is_unknown(outcome: Outcome) -> None:
     assert search_gain(outcome.best, None) is None
 
 
-def test_confirmed_rps_is_the_searchs_without_verification(confirmed: Outcome) -> None:
+def test_confirmed_rps_has_the_share_of_the_search_without_verification(confirmed: Outcome) -> None:
     assert confirmed.confirmation is not None
-    assert confirmed_rps(confirmed.confirmation, 0) == 5.0
+    assert confirmed_rps(confirmed.confirmation, 0) == pytest.approx(5.5)
     assert confirmed_rps(confirmed.confirmation, 1) == pytest.approx(240 * 0.97, rel=0.01)

@@ -57,7 +57,7 @@ def test_confirmation_text_reports_verified_rate_after_one_round() -> None:
     found = confirmation_of({0: [5.0], 2: [120.0], 4: [119.0]}, {2: (114.0, 0.9)})
     text = confirmation_text(found)
     assert "visited in one round, and sustained 114 rps; the search measured 120 rps" in text
-    assert "Trial 4 cannot be compared with it: too few visits show how much rates vary" in text
+    assert "Trial 4 cannot be compared with trial 2: too few visits show how rates vary" in text
     assert unknown_rate(found).startswith("It sustained its rate at the end, but")
 
 
@@ -70,7 +70,8 @@ def test_confirmation_text_reports_rate_reference_and_ties() -> None:
     assert "the search measured 110 rps" in text
     assert "Trial 4 is 23.6 times as fast as the reference, trial 0 (95 % interval: 23." in text
     assert (
-        "Trial 2 is statistically indistinguishable from it: 1.00 times the winner's rate (" in text
+        "Trial 2 is statistically indistinguishable from trial 4: 1.00 times the winner's rate ("
+        in text
     )
     assert "and a p99 of 0.9 s against 0.6 s at 88 rps" in text
 

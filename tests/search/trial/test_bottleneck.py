@@ -53,9 +53,9 @@ def test_bottleneck_of_shows_the_evidence() -> None:
     assert evidence == (
         "handler: 1.2 s for a batch of 63, 19 ms for each request",
         "workers: 1.9 of 2 busy when the server is saturated",
-        "batches: 63 of 64 requests on average",
+        "batches: 63 of 64 requests when the server is saturated",
         "queue: 100 ms of the 400 ms that a request spends in the server at the sustained rate",
-        "memory: 3,600 MiB at its peak, 90 % of the host's",
+        "memory: 3,600 MiB at its peak in this server, 90 % of the host's",
     )
 
 
