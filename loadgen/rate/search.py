@@ -261,12 +261,12 @@ class RateSearch:
         """Lower a rate that passed until Poisson arrivals meet the limits of the latency."""
         served = [p for p in self._probes if p.rate_rps == rate and p.verdict is Verdict.PASS]
         excesses = [latency_excess(probe.measurement, self.goal) or 0.0 for probe in served]
-        self._lower = None
+        self._lower, started_s = None, self._windows.spent_s
         # Poisson arrivals wait longer than constant ones.
         if max(excesses, default=0.0) <= 0 and await self._meets_limits(rate):
             self._lower = rate
             return StopReason.MAX_RATE if rate >= self.goal.max_rate_rps else StopReason.VERIFIED
-        return await self._bracket_below(rate, self.goal.width, is_limited=True)
+        return await self._bracket_below(rate, self.goal.width, started_s, is_limited=True)
 
     async def _meets_limits(self, rate: float) -> bool:
         """Return whether a rate meets the limits, at full depth in two windows.
@@ -298,15 +298,17 @@ class RateSearch:
         )
 
     async def _bracket_below(
-        self, rate: float, width: float, is_limited: bool = False
+        self, rate: float, width: float, started_s: float | None = None, is_limited: bool = False
     ) -> StopReason:
         """Search between a rate that did not pass and a lower one that does.
 
         Args:
             width: relative distance of the two bounds.
+            started_s: from when the time limit counts, on the clock of the windows; now if None.
             is_limited: whether the limits of the latency must be met.
         """
-        limits, started_s = self.thresholds, self._windows.spent_s
+        limits = self.thresholds
+        started_s = self._windows.spent_s if started_s is None else started_s
         lowest = limits.lowest * self._capacity
         bracket = Bracket(rate, width, lowest, limits.bracket_step)
         if self._is_screen and is_limited:

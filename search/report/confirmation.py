@@ -149,12 +149,12 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
     reference = f"the reference, trial {confirmation.plan.requests[REFERENCE].number}"
     race, winner = confirmation.race, confirmation.winner
     sentences = []
-    if not confirmation.rate_estimates.visit_count(REFERENCE):
-        sentences.append(f"{reference}, answered no request".capitalize())
-    elif failed := race.estimates.failures.get(REFERENCE):
+    if failed := race.estimates.failures.get(REFERENCE):
         visits = len(confirmation.visits(REFERENCE))
         failed_in = _failed_in(confirmation)
         sentences.append(f"{reference}, {failed_in} {failed} of {visits} visits".capitalize())
+    elif not confirmation.rate_estimates.visit_count(REFERENCE):
+        sentences.append(f"{reference}, has no visit that shows its rate".capitalize())
     if (ratio := confirmation.ratio) is not None:
         subject = winner if winner != REFERENCE else race.best()
         significance = "" if ratio.excludes_one else "; they are statistically indistinguishable"
