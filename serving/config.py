@@ -165,6 +165,16 @@ class ServerConfig:
             for flag, text in self.jvm.items()
         ]
 
+    @property
+    def threads(self) -> int | None:
+        """Threads that torch starts in each worker; None if they are not set to a number.
+
+        By mkl_threads or the variables, of which MKL_NUM_THREADS takes precedence.
+        """
+        variables = self.environment_variables()
+        texts = [variables[name] for name in THREAD_VARIABLES if name in variables]
+        return int(texts[0]) if texts and texts[0].isdecimal() else None
+
     def environment_variables(self) -> dict[str, str]:
         """Return all variables that this configuration sets, those of mkl_threads included."""
         threads = {}

@@ -24,7 +24,10 @@ ExportedFolder = Annotated[
 RunOfFiles = Annotated[
     Path | None,
     typer.Option(
-        "--against", metavar="RUN", help="path of the run's folder that the files come from"
+        "--against",
+        metavar="RUN",
+        help="path of the run's folder that the files come from; by default the one that FILES is "
+        "in, if any",
     ),
 ]
 RequestsOfFiles = Annotated[
@@ -224,7 +227,7 @@ def verify(
 
     console = create_console()
     on_phase = _phase_printer(console)
-    run = Run.open(against) if against else None
+    run = Run.open(against) if against else Run.around(files)
     checks = run_coroutine(check_files(files, run, requests, model_store, windows, on_phase))
     table = Table("", "check", "found")
     for check in checks:
@@ -264,7 +267,7 @@ def recheck(
 
     console = create_console(stderr=as_json)
     on_phase = _phase_printer(console)
-    run = Run.open(against) if against else None
+    run = Run.open(against) if against else Run.around(files)
     found = run_coroutine(measure_again(files, run, requests, model_store, url, history, on_phase))
     if as_json:
         print(
@@ -275,6 +278,7 @@ def recheck(
                     "measured": found.measured,
                     "has_drifted": found.drift.is_drift,
                     "ratio": found.drift.ratio,
+                    "problem": found.problem or None,
                 }
             )
         )
@@ -283,7 +287,9 @@ def recheck(
             f"{found.history_rps[-1]:.1f} rps; {found.expected_rps:.1f} rps expected, "
             f"{len(found.history_rps)} measurements in all"
         )
-        if found.drift.is_drift:
+        if found.problem:
+            console.print(f"FAIL: {found.problem}")
+        elif found.drift.is_drift:
             change = format_percent(1 - found.drift.ratio)
             console.print(f"FAIL: the rate has fallen by about {change}")
         else:

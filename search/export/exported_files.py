@@ -81,7 +81,8 @@ class ExportedFiles:
             stores: paths of archives elsewhere, by model.
 
         Raises:
-            RunError: the folder has no valid trial.json, or one of another version.
+            RunError: the folder has no valid trial.json, or one of another version, or no archive
+                although no other folder is given.
             ArchiveError: the archive is missing.
         """
         path = folder / CLAIM_FILE
@@ -109,6 +110,11 @@ class ExportedFiles:
         for name, file in names.items():
             exported = exported_archive(folder, file)
             given = stores.get(name) or (model_store or folder) / file
+            if model_store is None and not (exported.exists() or given.exists()):
+                raise RunError(
+                    f"{folder} does not contain the archive {file}; pass --against RUN or "
+                    "--model-store FOLDER"
+                )
             archive = Archive.read(exported if exported.exists() else given)
             archives.append(archive.registered_as(name))
         archive, *others = archives

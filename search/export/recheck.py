@@ -14,6 +14,7 @@ from typing import Any
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
 from loadgen.rate.goal import Depth
+from loadgen.rate.result import StopReason, SustainedRate
 from search.errors import RunError
 from search.export.drift import MAX_REPEATS, Drift, detect_drift
 from search.export.exported_files import ExportedFiles
@@ -39,12 +40,14 @@ class Recheck:
         expected_rps: the rate that the run expects of one measurement.
         history_rps: all measurements, oldest first; 0 for one without an answer.
         measured: the number of measurements that were added now.
+        problem: why the last measurement has no answer; empty if it has one.
     """
 
     expected_rps: float
     history_rps: tuple[float, ...]
     measured: int
     drift: Drift
+    problem: str = ""
 
 
 async def recheck(
@@ -82,33 +85,33 @@ async def recheck(
         expected_rps = float(files.claim["expected_rps"])
         with exclusive_host():
             for _ in range(MAX_REPEATS):
-                rate_rps = await _measure(files, load, url, on_phase, Path(temporary))
+                found = await _measure(files, load, url, on_phase, Path(temporary))
+                is_served = found.stop_reason is not StopReason.NOT_SERVED
+                rate_rps = found.capacity_rps if is_served else 0.0
                 rates.append(rate_rps)
                 _append(history, {"time_s": round(time.time(), 1), "estimate_rps": rate_rps})
                 drift = detect_drift(expected_rps, rates)
                 if not drift.is_uncertain:
                     break
-    return Recheck(expected_rps, tuple(rates), len(rates) - earlier, drift)
+    problem = "" if is_served else found.reason
+    return Recheck(expected_rps, tuple(rates), len(rates) - earlier, drift, problem)
 
 
 async def _measure(
     files: ExportedFiles, load: ExportedLoad, url: str | None, on_phase: OnPhase, scratch: Path
-) -> float:
-    """Return the throughput of a closed loop, requests/s; 0 without an answer."""
+) -> SustainedRate:
+    """Run a closed loop."""
     if url is None:
         async with loaded_server(files, load, scratch) as loaded:
             search = loaded.rate_search(load.goal, on_phase, Depth.ESTIMATE)
-            found = await loaded.server.guard(search.find())
-    else:
-        fleet = Fleet(local_processes(load.payloads), max_processes=MAX_PROCESSES)
-        try:
-            await fleet.set_target(url)
-            capacity = int(files.claim["batch_capacity"])
-            search = rate_search(fleet, capacity, load.goal, on_phase, Depth.ESTIMATE)
-            found = await search.find()
-        finally:
-            fleet.close()
-    return found.estimate.rps if found.estimate else 0.0
+            return await loaded.server.guard(search.find())
+    fleet = Fleet(local_processes(load.payloads), max_processes=MAX_PROCESSES)
+    try:
+        await fleet.set_target(url)
+        capacity = int(files.claim["batch_capacity"])
+        return await rate_search(fleet, capacity, load.goal, on_phase, Depth.ESTIMATE).find()
+    finally:
+        fleet.close()
 
 
 def read_history(history: Path) -> list[float]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from search.spec.dimension import GROUPS, Dimension, model_dimension, setting_of, split_model
-from serving.config import MAX_SETTING, MODEL_KEYS, SETTINGS, ServerConfig
+from serving.config import MAX_SETTING, MODEL_KEYS, SETTINGS, THREAD_VARIABLES, ServerConfig
 from serving.defaults import torchserve_defaults
 
 
@@ -78,7 +78,7 @@ class Space:
         group, dot, key = name.partition(".")
         if dot:
             return getattr(config, group).get(key)
-        value = getattr(config, name)
+        value = config.threads if name == "mkl_threads" else getattr(config, name)
         return self.defaults.get(name) if value is None else value
 
     def _with_sized_queue(self, config: ServerConfig) -> ServerConfig:
@@ -152,6 +152,8 @@ class Space:
         """Return a digest that is equal for configurations that result in the same server."""
         defaults = self.defaults
         unset: dict[str, Any] = {n: v for n, v in defaults.items() if getattr(config, n) is None}
+        if config.environment.keys() & {*THREAD_VARIABLES}:
+            unset.pop("mkl_threads", None)  # The variables set the same.
         models = {name: dict(settings) for name, settings in config.models.items()}
         for name in self.tuned_models:
             given = models.get(name, {})

@@ -92,6 +92,13 @@ class Run:
             raise RunError(f"{folder} is a job folder: its run is in {folder / 'runs'}")
         return cls(folder.resolve())
 
+    @classmethod
+    def around(cls, folder: Path) -> Run | None:
+        """Return the run that a folder is in; None if it is in none."""
+        parent = folder.resolve().parent
+        is_run = all((parent / name).is_file() for name in ("spec.yaml", "trials.jsonl"))
+        return cls(parent) if is_run else None
+
     @property
     def name(self) -> str:
         """The name at the run's creation: of its folder, which may be renamed, and its study."""

@@ -108,12 +108,9 @@ def _explain_idle_workers(busy: float | None, workers: int) -> str | None:
 
 
 def _threads_per_worker(config: ServerConfig, default: int) -> int | None:
-    """Return the threads of a worker, None if unknown; MKL_NUM_THREADS takes precedence."""
-    variables = config.environment_variables()
-    values = [variables[name] for name in THREAD_VARIABLES if name in variables]
-    if not values:
-        return default
-    return int(values[0]) if values[0].isdigit() else None
+    """Return the threads of a worker, None if unknown."""
+    is_set = bool(config.environment_variables().keys() & {*THREAD_VARIABLES})
+    return config.threads if is_set else default
 
 
 def _count(number: int, noun: str) -> str:

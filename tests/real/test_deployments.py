@@ -76,7 +76,7 @@ CASES = {
     "environment": Case(
         "enable_envvars_config=true\nnumber_of_netty_threads=$$THREADS$$\n",
         environment="TS_INFERENCE_ADDRESS=http://127.0.0.1:38085\nTS_DEFAULT_RESPONSE_TIMEOUT=9\n"
-        "THREADS=2\nHF_TOKEN=hf_do_not_print_me\n",
+        "THREADS=2\nOMP_NUM_THREADS=1\nHF_TOKEN=hf_do_not_print_me\n",
         settings={"netty_threads": 2, "properties": {"default_response_timeout": "9"}},
     ),
     "one CPU": Case(sections={"serving": {"limits": {"cpus": 1, "memory_mb": 3000}}}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -27,15 +28,16 @@ def folder(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> Path:
     return export_best(outcome, ExportFormat.PROPERTIES).folder
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, service_s: float) -> None:
+def serve(monkeypatch: pytest.MonkeyPatch, service_s: float, fail_every: int = 0) -> None:
     server = MagicMock(url="http://simulated/", headers={}, models={}, batch_capacity=1)
     server.guard = lambda work: work
     exported_server = MagicMock()
     exported_server.return_value.__aenter__.return_value = server
     module = "search.export.loaded_server"
     monkeypatch.setattr(f"{module}.ExportedServer", exported_server)
-    monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: SimulatedFleet(service_s))
-    monkeypatch.setattr("search.export.recheck.Fleet", lambda *_, **__: SimulatedFleet(service_s))
+    fleet = partial(SimulatedFleet, service_s, fail_every=fail_every)
+    monkeypatch.setattr(f"{module}.Fleet", lambda *_, **__: fleet())
+    monkeypatch.setattr("search.export.recheck.Fleet", lambda *_, **__: fleet())
     monkeypatch.setattr("search.export.recheck.exclusive_host", nullcontext)
     monkeypatch.setattr("search.spec.schema.StudySpec.installation", lambda self: None)
 
@@ -78,6 +80,19 @@ def test_recheck_command_fails_at_drift(
     assert run_command(command) == ExitStatus.FAILED
     data = json.loads(capsys.readouterr().out)
     assert data["has_drifted"] and data["ratio"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_recheck_command_names_why_nothing_is_answered(
+    folder: Path,
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    serve(monkeypatch, 1 / 250, fail_every=1)
+    command = ["recheck", str(folder), "--against", str(outcome.run.folder)]
+    assert run_command(command) == ExitStatus.FAILED
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "FAIL: no request succeeded: " in printed and "status 500" in printed
 
 
 def test_recheck_leaves_out_damaged_lines_and_refuses_unreadable_files(

@@ -86,7 +86,7 @@ def test_confirmation_text_reports_finalist_that_is_slower() -> None:
 def test_confirmation_text_reports_reference_that_fails() -> None:
     rates = {**STEADY, 0: [None] * 6}
     text = confirmation_text(confirmation_of(rates, {2: (114.0, None), 4: (None, None)}))
-    assert "The reference, trial 0, failed in 6 of 6 visits" in text
+    assert "The reference, trial 0, failed in 1 of 1 visits" in text
     rates = {**STEADY, 0: [5.0, 5.0, None, None, None, None]}
     text = confirmation_text(confirmation_of(rates))
     assert "The reference, trial 0, failed in 1 of 2 visits" in text

@@ -120,6 +120,27 @@ def test_config_has_settings_of_other_models() -> None:
     assert TWO.nearest_config(config) == config
 
 
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"MKL_NUM_THREADS": "3"}, 3),
+        ({"MKL_NUM_THREADS": "3", "OMP_NUM_THREADS": "1"}, 3),
+        ({"OMP_NUM_THREADS": "many"}, 4),
+        ({"A": "1"}, 4),
+    ],
+)
+def test_space_reads_the_threads_of_a_configuration_in_use(
+    variables: dict[str, str], threads: int
+) -> None:
+    space, config = build_space({}, 4), ServerConfig(environment=variables)
+    values = space.values(config)
+    assert values is not None and values["mkl_threads"] == threads
+    nearest = space.nearest_config(config)
+    assert nearest is not None and nearest.mkl_threads == threads
+    assert space.identity(config) != space.identity(ServerConfig(workers=2))
+
+
 def test_identity_is_equal_for_defaults_of_another_model() -> None:
     defaults = {"zoo.v2": {"workers": 4, "batch_size": 1, "max_batch_delay_ms": 100}}
     assert TWO.identity(ServerConfig(models=defaults)) == TWO.identity(ServerConfig())

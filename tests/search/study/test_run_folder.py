@@ -153,3 +153,15 @@ def test_run_results_recovers_a_trial_that_follows_a_partial_line(tmp_path: Path
     assert run.results() == [first, second]
     path.write_bytes(text + path.read_bytes()[len(line) :])
     assert run.results() == [first, second]
+
+
+def test_run_around_a_folder_is_the_run_that_it_is_in(tmp_path: Path) -> None:
+    files = tmp_path / "best"
+    files.mkdir()
+    assert Run.around(files) is None
+    (tmp_path / "spec.yaml").write_text("name: a\n")
+    assert Run.around(files) is None, "a study is no run"
+    (tmp_path / "trials.jsonl").write_text("")
+    assert Run.around(files) == Run(tmp_path.resolve())
+    (tmp_path / "link").symlink_to(files)
+    assert Run.around(tmp_path / "link") == Run(tmp_path.resolve())
