@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from serving.archive import MANIFEST, Archive
@@ -11,6 +12,7 @@ from serving.archive_files import open_archive
 
 _SUPPORTED = "servetune measures whole answers to HTTP requests"
 _STREAMING = b"send_intermediate_predict_response"
+_IMPORT = re.compile(rb"^[ \t]*(?:from|import)[ \t]+([A-Za-z_][\w.]*)", re.MULTILINE)
 
 
 def find_streaming_handler(archive: Archive) -> str | None:
@@ -21,17 +23,27 @@ def find_streaming_handler(archive: Archive) -> str | None:
     with open_archive(archive.path) as read:
         manifest: Any = json.loads(read(MANIFEST))
         handler = str(manifest["model"]["handler"]).partition(":")[0]
-        try:
-            source = read(handler)
-        except KeyError:  # A handler of TorchServe's, such as image_classifier.
-            return None
-    code = b"\n".join(line.partition(b"#")[0] for line in source.splitlines())
-    if _STREAMING not in code:
+        file = next((file for file, code in _modules(handler, read) if _STREAMING in code), None)
+    if file is None:
         return None
     return (
-        f"{handler} streams its answers ({_STREAMING.decode()}), which is not supported: "
-        f"{_SUPPORTED}"
+        f"{file} streams its answers ({_STREAMING.decode()}), which is not supported: {_SUPPORTED}"
     )
+
+
+def _modules(handler: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the handler's file and those that it imports from the archive, without comments."""
+    files = [handler]
+    for file in files:
+        try:
+            source = read(file)
+        except KeyError:  # A handler of TorchServe's, such as image_classifier, or a library.
+            continue
+        code = b"\n".join(line.partition(b"#")[0] for line in source.splitlines())
+        yield file, code
+        imported = [name.decode().replace(".", "/") for name in _IMPORT.findall(code)]
+        found = [f"{name}{end}" for name in imported for end in (".py", "/__init__.py")]
+        files += [each for each in dict.fromkeys(found) if each not in files]
 
 
 def find_grpc_only(environment: Mapping[str, str]) -> str | None:

@@ -50,8 +50,10 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
     race, winner = confirmation.race, confirmation.winner
     header = (
         *("trial", "sustained rps in the search", "closed loop rps by round", "mean"),
-        *("÷ reference", "÷ winner", "result", "verified rps", "p99 s at the comparison rate"),
+        *("÷ reference", "÷ winner", "result", "verified rps"),
     )
+    has_latencies = any(r.latency.comparison_p99_s for r in confirmation.verified.values())
+    header += ("p99 s at the comparison rate",) * has_latencies
     comparisons = {c.index: c for c in confirmation.comparisons}
     rows = []
     for index, request in enumerate(confirmation.plan.requests):
@@ -68,10 +70,13 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
                 _ratio_cell(compared.ratio if compared else None),
                 "winner" if index == winner else _result(compared) if compared else "",
                 format_number(verified.sustained_rps) if verified else "",
-                format_number(verified.latency.comparison_p99_s) if verified else "",
+                *(
+                    [format_number(verified.latency.comparison_p99_s) if verified else ""]
+                    * has_latencies
+                ),
             )
         )
-    note = [_noise(confirmation), *_conditions(confirmation)]
+    note = [_noise(confirmation), *_conditions(confirmation, has_latencies)]
     return [
         "## Confirmation",
         confirmation_text(confirmation),
@@ -265,16 +270,23 @@ def _noise(confirmation: Confirmation) -> str:
     return " ".join(part for part in (f"{text}.", method, separate) if part)
 
 
-def _conditions(confirmation: Confirmation) -> list[str]:
+def _conditions(confirmation: Confirmation, has_latencies: bool) -> list[str]:
+    """Return under which conditions the visits were made, in sentences."""
     comparison_rps = next(
         (r.comparison_rps for r in confirmation.plan.requests if r.comparison_rps), None
     )
     hosts = [r.host for visits in confirmation.rounds for r in visits.values()]
+    sentences = []
+    if has_latencies:
+        rate = format_number(comparison_rps)
+        sentences.append(f"The comparison rate is {rate} rps, with Poisson arrivals.")
+    elif (for_rps := confirmation.plan.objective.for_rps) is not None:
+        rate = format_number(for_rps)
+        sentences.append(f"Each visit had a window at {rate} rps with Poisson arrivals.")
+    if any(len(visits) < len(confirmation.plan.requests) for visits in confirmation.rounds):
+        sentences.append("–: not visited in this round.")
     return [
-        f"The comparison rate is {format_number(comparison_rps)} rps, with Poisson arrivals."
-        if comparison_rps
-        else f"Each visit had a window at {format_number(confirmation.plan.objective.for_rps)} rps "
-        "with Poisson arrivals.",
+        *sentences,
         f"The hypervisor took at most {_maximum(h.steal for h in hosts)} of the CPU time.",
         f"Other processes used at most {_maximum(h.other_cpu for h in hosts)}.",
     ]

@@ -32,16 +32,19 @@ def prediction_section(results: Sequence[TrialResult]) -> list[str]:
         if predicted is None or predicted.median_rps is None or not rate:
             continue
         is_inside = (predicted.low_rps or 0.0) <= rate <= (predicted.high_rps or 0.0)
-        inside.append(is_inside)
-        errors.append(abs(predicted.median_rps / rate - 1))
+        if predicted.is_known:
+            inside.append(is_inside)
+            errors.append(abs(predicted.median_rps / rate - 1))
         cells = str(result.number), format_prediction(predicted), format_number(rate)
         rows.append((*cells, "yes" if is_inside else "no"))
     if not rows:
         return []
-    summary = (
-        f"Median error {format_percent(median(errors))}; {sum(inside)} of {len(rows)} measured "
-        "rates are in the 90 % interval of the true rate. Trials that were pruned or failed have "
-        "no measured rate."
-    )
+    summary = "Trials that were pruned or failed have no measured rate."
+    if errors:
+        summary = (
+            f"Median error of the known predictions {format_percent(median(errors))}; "
+            f"{sum(inside)} of {len(errors)} measured rates are in the 90 % interval of the true "
+            f"rate. {summary}"
+        )
     header = ("trial", "predicted before it, rps (90 % interval)", "measured rps", "in interval")
     return ["## Predicted and measured rates", summary, markdown_table(header, rows)]

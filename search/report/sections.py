@@ -96,6 +96,7 @@ def _search_parts(outcome: Outcome) -> list[Part]:
     results = outcome.results
     return [
         f"# {outcome.run.folder.name}",
+        _subject(outcome),
         f"**{verdict(outcome)}**",
         *objective_sentences(outcome),
         *([] if outcome.reason and not outcome.restored else [ending(outcome)]),
@@ -114,6 +115,21 @@ def _search_parts(outcome: Outcome) -> list[Part]:
         ending(outcome),
         *_environment_section(outcome.run),
     ]
+
+
+def _subject(outcome: Outcome) -> str:
+    """Return what was measured, on which host and when, as far as it is recorded."""
+    recorded = outcome.run.recorded()
+    host, versions = recorded.get("host", {}), recorded.get("versions", {})
+    parts = [f"Model {outcome.spec.model.archive.name}"]
+    if version := versions.get("torchserve"):
+        parts.append(f"TorchServe {version}")
+    if cores := host.get("cores"):
+        memory = f" and {host['memory_mb']:,} MiB of memory" if host.get("memory_mb") else ""
+        parts.append(f"a host with {cores} cores{memory}")
+    if created := recorded.get("created"):
+        parts.append(str(created)[:10])
+    return f"{', '.join(parts)}."
 
 
 def _answer_parts(outcome: Outcome) -> list[Part]:
@@ -192,8 +208,12 @@ def _trial_parts(outcome: Outcome) -> list[Part]:
     importance = [(name, format_percent(share)) for name, share in outcome.importance.items()]
     return [
         "## Trials",
-        "Each trial is a single measurement. The highest of many noisy rates is on average too "
-        "high.",
+        "Each trial is a single measurement in a fresh server. The highest of many noisy rates is "
+        "on average too high. Origin: why a configuration was tried; recommended is a starting "
+        "point of TorchServe's performance guide, sampled a choice of the search. Pruned: stopped "
+        "early, since it was slower than the best so far. Capacity: the throughput of a saturated "
+        "server. Width: an overload of half of this share of the rate would have been seen. "
+        "Success by batch: at least this share of the batches succeeds, with 95 % confidence.",
         Plot("trials"),
         markdown_table(header, rows),
         lost_time(outcome.results),

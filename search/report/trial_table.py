@@ -39,7 +39,7 @@ def trial_table(results: list[TrialResult]) -> tuple[tuple[str, ...], list[tuple
         *("sustained rps", "lowest rps not sustained", "width", "capacity rps", "p99 s"),
         *("success by batch ≥", "seconds", PHASES_TITLE),
         *(("host",) if has_hosts else ()),
-        "cause",
+        "why it ended",
     )
     rows = []
     for result in results:

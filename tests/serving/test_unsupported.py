@@ -29,6 +29,27 @@ def test_find_streaming_handler_names_the_handler(
     assert "whole answers to HTTP requests" in problem
 
 
+@pytest.mark.parametrize(
+    ("source", "files", "named"),
+    [
+        ("from answers import stream\n", {"answers.py": STREAMING}, "answers.py"),
+        ("import lib.answers\n", {"lib/answers.py": STREAMING}, "lib/answers.py"),
+        ("def f():\n    import lib\n", {"lib/__init__.py": STREAMING}, "lib/__init__.py"),
+        ("import a\n", {"a.py": "import b\n", "b.py": f"import a\n{STREAMING}"}, "b.py"),
+        ("import a\n", {"a.py": "", "unused.py": STREAMING}, None),
+    ],
+)
+def test_find_streaming_handler_follows_imports(
+    tmp_path: Path, source: str, files: dict[str, str], named: str | None
+) -> None:
+    folder = as_folder(make_archive(tmp_path, source))
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    problem = find_streaming_handler(Archive.read(folder))
+    assert (problem or "").partition(" streams")[0] == (named or "")
+
+
 @pytest.mark.parametrize("source", [ECHO, f"# not send_intermediate_predict_response\n{ECHO}"])
 def test_find_streaming_handler_accepts_whole_answers(tmp_path: Path, source: str) -> None:
     assert find_streaming_handler(Archive.read(make_archive(tmp_path, source))) is None
