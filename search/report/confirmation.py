@@ -48,12 +48,12 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
     if confirmation is None:
         return []
     race, winner = confirmation.race, confirmation.winner
+    has_latencies = any(r.latency.comparison_p99_s for r in confirmation.verified.values())
     header = (
         *("trial", "sustained rps in the search", "closed loop rps by round", "mean"),
         *("÷ reference", "÷ winner", "result", "verified rps"),
+        *(["p99 s at the comparison rate"] if has_latencies else []),
     )
-    has_latencies = any(r.latency.comparison_p99_s for r in confirmation.verified.values())
-    header += ("p99 s at the comparison rate",) * has_latencies
     comparisons = {c.index: c for c in confirmation.comparisons}
     rows = []
     for index, request in enumerate(confirmation.plan.requests):

@@ -101,7 +101,7 @@ def find_command(
         return None
     is_named = any("torchserve" in text for text in (*words, *environment.values()))
     try:
-        found = _chosen(list(_starts(script, environment, files)))
+        found = _chosen(list(_Shell(environment, files).starts(script)))
     except (ConfigError, ValueError):
         if is_named:
             raise
@@ -142,11 +142,12 @@ class _ScriptFiles:
         return None
 
 
-def _chosen(found: list[tuple[Command, bool]]) -> Command | None:
-    """Return the start of TorchServe that a script makes.
+#: A start of TorchServe, and whether it depends on a condition.
+_Start = tuple[Command, bool]
 
-    Args:
-        found: see `_starts`.
+
+def _chosen(found: list[_Start]) -> Command | None:
+    """Return the start of TorchServe that a script makes.
 
     Raises:
         ConfigError: conditions decide on its options.
@@ -163,70 +164,108 @@ def _chosen(found: list[tuple[Command, bool]]) -> Command | None:
     return _known(possible[0]) if possible else None
 
 
-def _starts(
-    script: _Script, environment: Mapping[str, str], files: _ScriptFiles, folder: str = ""
-) -> Iterator[tuple[Command, bool]]:
-    """Yield each start of TorchServe in a script, and whether it depends on a condition.
+@dataclass
+class _Shell:
+    """A shell, as far as the effects of its commands are known without running them.
 
-    Args:
+    Attributes:
+        environment: the variables that it begins with.
         folder: the one that it is in, if that is not the working folder.
+        variables: those with their newest values.
+        exported: the variables that it adds or changes for its commands.
+        before: the commands that were run.
     """
-    exported, variables = dict[str, str](), dict(environment)
-    before: list[tuple[str, ...]] = []
-    arguments = script.arguments
-    for raw, is_conditional in _simple_commands(script.text):
-        command = expand_words(raw, variables | _positional(arguments))
-        if command[:1] == ["shift"]:
-            arguments = arguments[1:]
-        is_export = command[:1] == ["export"]
-        # The words of `export` may also be names alone.
-        words = [word for word in command[1:] if "=" in word] if is_export else command
-        given = dict(_assignments(words))
-        if is_conditional and (is_export or len(given) == len(command)):
-            given = dict.fromkeys(given, _UNKNOWN)
-        variables |= given
-        if command[:1] == ["cd"]:
+
+    environment: Mapping[str, str]
+    files: _ScriptFiles
+    folder: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    exported: dict[str, str] = field(default_factory=dict)
+    before: list[tuple[str, ...]] = field(default_factory=list)
+
+    def starts(self, script: _Script, is_unsure: bool = False) -> Iterator[_Start]:
+        """Yield each start of TorchServe in a script.
+
+        Args:
+            is_unsure: whether a condition decides if the script is run.
+
+        Raises:
+            ValueError: it has a quote without an end.
+        """
+        arguments = script.arguments
+        for raw, is_conditional in _simple_commands(script.text):
+            variables = {**self.environment, **self.variables, **_positional(arguments)}
+            command = expand_words(raw, variables)
+            if command[:1] == ["shift"]:
+                arguments = arguments[1:]
+            elif command:
+                yield from self._run(command, is_conditional or is_unsure)
+
+    def _run(self, command: list[str], is_conditional: bool) -> Iterator[_Start]:
+        if command[0] == "export":
+            self._export(command[1:], is_conditional)
+            return
+        given = dict(_assignments(command))
+        if len(given) == len(command):
+            self._assign(given, is_conditional)
+            return
+        if command[0] == "cd":
             target = _UNKNOWN if is_conditional else (command[1:] or ["~"])[-1]
-            folder = posixpath.join(folder, target)
-        if is_export:
-            names = [word.partition("=")[0] for word in command[1:]]
-            exported |= {name: variables[name] for name in names if name in variables}
+            self.folder = posixpath.join(self.folder, target)
+        if (found := _simple_command(command, self.exported)) is not None:
+            if not _OTHER_OPTIONS & {*found.options}:
+                found = replace(found, folder=self.folder, before=tuple(self.before))
+                yield found, is_conditional
+                return
+        elif inner := self._inner_starts(command, given, is_conditional):
+            yield from inner
+            return
+        if command[0] not in _TESTS:
+            self.before.append(tuple(map(_shown, command)))
+
+    def _assign(self, given: Mapping[str, str], is_conditional: bool) -> None:
+        values = dict.fromkeys(given, _UNKNOWN) if is_conditional else given
+        self.variables |= values
         # An exported variable that gets another value stays exported.
-        exported |= {
-            name: variables[name]
-            for name in exported.keys() | environment.keys()
-            if variables[name] != environment.get(name)
-        }
-        found = _simple_command(command, exported)
-        inherited = {**exported, **given}
-        inner = (
-            _inner_starts(command, {**environment, **inherited}, files, folder)
-            if found is None
-            else []
+        is_exported = {*self.exported, *self.environment}
+        self.exported |= {name: text for name, text in values.items() if name in is_exported}
+
+    def _export(self, words: Sequence[str], is_conditional: bool) -> None:
+        self._assign(dict(_assignments([word for word in words if "=" in word])), is_conditional)
+        for name in (word.partition("=")[0] for word in words):
+            if name in self.variables:
+                self.exported[name] = self.variables[name]
+
+    def _inner_starts(
+        self, command: Sequence[str], given: Mapping[str, str], is_conditional: bool
+    ) -> list[_Start]:
+        """Return the starts in the script that a command runs, in this shell or in another."""
+        if (script := _script(command) or self.files.script(command, self.folder)) is None:
+            return []
+        is_sourced = command[0] in (".", "source")
+        inherited = {**self.exported, **given}
+        shell = (
+            self
+            if is_sourced
+            else _Shell({**self.environment, **inherited}, self.files, self.folder)
         )
-        for start, is_inner_conditional in inner:
-            variables_of_start = {**inherited, **start.variables}
-            commands = (*before, *start.before)
-            start = replace(start, variables=variables_of_start, before=commands)
-            yield start, is_conditional or is_inner_conditional
-        if found is not None and not _OTHER_OPTIONS & {*found.options}:
-            yield replace(found, folder=folder, before=tuple(before)), is_conditional
-        elif inner or len(given) == len(command) or is_export or command[0] in _TESTS:
-            continue
-        else:
-            before.append(tuple(map(_shown, command)))
-
-
-def _inner_starts(
-    command: Sequence[str], variables: Mapping[str, str], files: _ScriptFiles, folder: str
-) -> list[tuple[Command, bool]]:
-    """Return the starts of TorchServe in the script that a command runs; none without one."""
-    if (script := _script(command) or files.script(command, folder)) is None:
-        return []
-    try:
-        return list(_starts(script, variables, files, folder))
-    except ValueError:
-        return []  # Another program's script need not be readable.
+        try:
+            found = list(shell.starts(script, is_conditional))
+        except ValueError:
+            return []  # Another program's script need not be readable.
+        if is_sourced:
+            return found
+        return [
+            (
+                replace(
+                    start,
+                    variables={**inherited, **start.variables},
+                    before=(*self.before, *start.before),
+                ),
+                is_unsure,
+            )
+            for start, is_unsure in found
+        ]
 
 
 def _known(command: Command) -> Command:

@@ -292,6 +292,20 @@ def test_find_command_keeps_what_surrounds_the_start_of_a_script() -> None:
     assert found.before == (("cd", "/"), ("sed", "-i", "s/a/b/", "/c.properties"), ("cd", "/app"))
 
 
+def test_find_command_has_the_variables_of_a_sourced_script() -> None:
+    files = {"/a.env": "export A=1\nB=2\nOLD=3\n"}
+    script = "if b; then source /a.env; fi; torchserve --start --b $B"
+    unsure = find_command(["sh", "-c", script], {"OLD": "0"}, files.get)
+    assert unsure is not None and unsure.variables == {} and len(unsure.notes) == 3
+    found = find_command(
+        ["sh", "-c", script.replace("if b; then", "").replace("fi;", "")], {"OLD": "0"}, files.get
+    )
+    assert found == Command(("--start", "--b", "2"), {"A": "1", "OLD": "3"})
+    assert find_command(["sh", "-c", script.replace("source", "sh")], {}, files.get) == Command(
+        ("--start", "--b", "$B")
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
