@@ -29,7 +29,7 @@ from serving.errors import ServerError
 
 #: Parameters that apply to one of the two things to measure.
 _URL_ONLY = (
-    *("requests", "users", "batch_size", "arrivals", "timeout_s", "width", "p99_s"),
+    *("requests", "users", "batch_size", "arrivals", "timeout_s", "window_s", "width", "p99_s"),
     *("ca_file", "insecure"),
 )
 _SPEC_ONLY = ("config", "rounds", "side_by_side", "keep")
@@ -94,6 +94,14 @@ def measure(
             min=0.01, max=MAX_TIMEOUT_S, help="timeout of a request, seconds; with --url only"
         ),
     ] = Goal.timeout_s,
+    window_s: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            max=600,
+            help="least duration of a window, seconds, as goal.window_s; with --url only",
+        ),
+    ] = None,
     width: Annotated[
         float | None,
         typer.Option(
@@ -136,6 +144,9 @@ def measure(
     if url is not None:
         given: dict[str, Any] = {"width": width, "p99_s": p99_s}
         goal = {name: value for name, value in given.items() if value is not None}
+        if window_s is not None:
+            longest_s = max(Goal.window_limit_s, 2 * window_s)
+            goal |= {"window_s": window_s, "window_limit_s": longest_s}
         if arrivals not in ("constant", "poisson"):
             raise CommandError(f"--arrivals must be constant or poisson (got {arrivals!r})")
         if p99_s is not None and p99_s >= timeout_s:

@@ -76,7 +76,7 @@ def requests(tmp_path: Path) -> str:
 def test_measure_passes_the_goal_to_the_search(
     fleet: SimulatedFleet, requests: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--width", "0.2", "--p99-s", "3", "--timeout-s", "30"]
+    options = ["--width", "0.2", "--p99-s", "3", "--timeout-s", "30", "--window-s", "25"]
     arguments = ["measure", "--url", "http://simulated/", "--requests", requests, *options]
     arguments += ["--batch-size", "8"]
     assert run_command([*arguments, "--json"]) == 0
@@ -84,6 +84,7 @@ def test_measure_passes_the_goal_to_the_search(
     data = json.loads(captured.out)
     assert data["width"] >= 0.2 and "users: 16," in captured.err
     assert {window["timeout_s"] for window in data["windows"]} == {30.0}
+    assert data["windows"][0]["span_s"] >= 25
     assert data["p99_s"] <= 3
 
 
@@ -120,6 +121,8 @@ def test_measure_refuses_latencies_above_the_limit(
         (["--url", "https://"], "the URL 'https://' is not valid: it has no host"),
         (["spec.yaml", "--users", "8"], "--users is for --url; the specification has its own"),
         (["spec.yaml", "--p99-s", "1"], "--p99-s is for --url"),
+        (["spec.yaml", "--window-s", "9"], "--window-s is for --url"),
+        (["--url", "http://h/", "--window-s", "0"], "Invalid value for '--window-s'"),
         (["spec.yaml", "--insecure"], "--insecure is for --url"),
         (["spec.yaml", "--arrivals", "poisson"], "--arrivals is for --url"),
         (["spec.yaml", "--timeout-s", "10"], "--timeout-s is for --url"),
