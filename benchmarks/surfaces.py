@@ -377,6 +377,9 @@ def draw_other_kinds(seed: int, per_kind: int, kinds: Sequence[str]) -> list[Sim
 
 #: A machine for each recorded surface, with parameters fitted by hand.
 FITTED_MACHINES: Mapping[str, Machine] = {
+    "calls-2core": Machine(
+        "calls", 2, 0.05, 0.0068, parallel=0.35, waits=0.99, netty_s=1.4e-3, client_s=7e-4
+    ),
     "classifier-2core": Machine(
         "classifier", 2, 4e-3, 5.2e-3, parallel=0.054, spin=0.13, waits=0.1, netty_s=7e-4
     ),
