@@ -37,3 +37,7 @@ class ServerError(ServetuneError):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+class PathRefused(Exception):
+    """A path that a reader of a deployment's files must not use, in one sentence."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from serving.archive import MANIFEST, Archive
@@ -12,7 +13,6 @@ from serving.archive_files import open_archive
 
 _SUPPORTED = "servetune measures whole answers to HTTP requests"
 _STREAMING = b"send_intermediate_predict_response"
-_IMPORT = re.compile(rb"^[ \t]*(?:from|import)[ \t]+([A-Za-z_][\w.]*)", re.MULTILINE)
 
 
 def find_streaming_handler(archive: Archive) -> str | None:
@@ -41,9 +41,26 @@ def _modules(handler: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, 
             continue
         code = b"\n".join(line.partition(b"#")[0] for line in source.splitlines())
         yield file, code
-        imported = [name.decode().replace(".", "/") for name in _IMPORT.findall(code)]
+        imported = [name.replace(".", "/") for name in _imported(source, file)]
         found = [f"{name}{end}" for name in imported for end in (".py", "/__init__.py")]
         files += [each for each in dict.fromkeys(found) if each not in files]
+
+
+def _imported(source: bytes, file: str) -> Iterator[str]:
+    """Yield the names of modules that a file may import; none if it is not valid Python."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            folders = PurePosixPath(file).parts[: -node.level] if node.level else ()
+            module = ".".join((*folders, *([node.module] if node.module else [])))
+            yield from (f"{module}.{alias.name}".lstrip(".") for alias in node.names)
+            if module:
+                yield module
 
 
 def find_grpc_only(environment: Mapping[str, str]) -> str | None:

@@ -33,12 +33,14 @@ class Estimate:
         low_rps, high_rps: two-sided 95 % interval from the variation within the windows. The
             server's speed between measurements varies more.
         seconds: the time that the estimate is based on.
+        standard_error: from the same variation, ÷ rps; 0 if it is not known.
     """
 
     rps: float
     low_rps: float
     high_rps: float
     seconds: float
+    standard_error: float = 0.0
 
     @property
     def relative_error(self) -> float:
@@ -69,7 +71,8 @@ def estimate_of(window: Measurement) -> Estimate | None:
     error = _relative_error(times, cycle)
     # Two answers in the same bin may be a bin apart.
     error = math.hypot(error, BIN_S / elapsed_s)
-    return Estimate(rps, rps * max(1 - error, 0.0), rps * (1 + error), elapsed_s)
+    low_rps, high_rps = rps * max(1 - error, 0.0), rps * (1 + error)
+    return Estimate(rps, low_rps, high_rps, elapsed_s, standard_error_of(window))
 
 
 def pooled(estimates: Iterable[Estimate]) -> Estimate:
@@ -90,7 +93,8 @@ def pooled(estimates: Iterable[Estimate]) -> Estimate:
         spread / (len(parts) - 1)
     )
     error = min(max(within, float(between)), rps)
-    return Estimate(rps, rps - error, rps + error, seconds)
+    errors = (w * p.rps * p.standard_error for w, p in zip(weights, parts, strict=True))
+    return Estimate(rps, rps - error, rps + error, seconds, math.hypot(*errors) / rps)
 
 
 def answer_times(window: Measurement) -> npt.NDArray[np.float64]:

@@ -261,7 +261,9 @@ class RateSearch:
         """Lower a rate that passed until Poisson arrivals meet the limits of the latency."""
         served = [p for p in self._probes if p.rate_rps == rate and p.verdict is Verdict.PASS]
         excesses = [latency_excess(probe.measurement, self.goal) or 0.0 for probe in served]
-        self._lower, started_s = None, self._windows.spent_s
+        # What begins with a known rate needs few windows.
+        started_s = None if self._known_rps is None else self._windows.spent_s
+        self._lower = None
         # Poisson arrivals wait longer than constant ones.
         if max(excesses, default=0.0) <= 0 and await self._meets_limits(rate):
             self._lower = rate
@@ -308,18 +310,21 @@ class RateSearch:
             is_limited: whether the limits of the latency must be met.
         """
         limits = self.thresholds
-        started_s = self._windows.spent_s if started_s is None else started_s
+        begun_s = self._windows.spent_s
+        started_s = begun_s if started_s is None else started_s
         lowest = limits.lowest * self._capacity
         bracket = Bracket(rate, width, lowest, limits.bracket_step)
         if self._is_screen and is_limited:
-            windows_s = limits.screen_windows * self._pace.judged_s(rate)
+            limit_s = limits.screen_windows * self._pace.judged_s(rate)
         else:
+            shorter_or_longer = min if self._is_screen else max
             windows_s = limits.least_windows * self._pace.window_s(rate)
-        shorter_or_longer = min if self._is_screen else max
-        limit_s = shorter_or_longer(self.goal.search_limit_s, windows_s)
+            limit_s = shorter_or_longer(self.goal.search_limit_s, windows_s)
         while True:
             following, passed = bracket.next_rps(), bracket.passed_rps
-            is_late = self._windows.spent_s - started_s > limit_s
+            spent_s = self._windows.spent_s
+            # A lower rate is offered in any case.
+            is_late = spent_s > begun_s and spent_s - started_s > limit_s
             if following is not None and not is_late:
                 if is_limited:
                     has_passed = await self._meets_limits(following)

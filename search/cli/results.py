@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from search.cli.options import JsonOption, PickOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError, RunError
 from servetune.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from search.study.run_folder import Run
 
 ExportedFolder = Annotated[
     Path, typer.Argument(metavar="FILES", help="path of a folder that servetune export wrote")
@@ -222,12 +225,11 @@ def verify(
     from search.export.not_checked import not_checked
     from search.export.schema_check import check_schemas
     from search.export.verify import verify as check_files
-    from search.study.run_folder import Run
     from serving.platforms.reading import read_platform
 
     console = create_console()
     on_phase = _phase_printer(console)
-    run = Run.open(against) if against else Run.around(files)
+    run = _run_of(files, against, requests, model_store)
     checks = run_coroutine(check_files(files, run, requests, model_store, windows, on_phase))
     table = Table("", "check", "found")
     for check in checks:
@@ -263,11 +265,10 @@ def recheck(
     For nightly jobs. The exit status is 1 if the history shows a lower rate.
     """
     from search.export.recheck import recheck as measure_again
-    from search.study.run_folder import Run
 
     console = create_console(stderr=as_json)
     on_phase = _phase_printer(console)
-    run = Run.open(against) if against else Run.around(files)
+    run = _run_of(files, against, requests, model_store)
     found = run_coroutine(measure_again(files, run, requests, model_store, url, history, on_phase))
     if as_json:
         print(
@@ -296,6 +297,17 @@ def recheck(
             console.print("PASS: no drift")
     if found.drift.is_drift:
         raise typer.Exit(ExitStatus.FAILED)
+
+
+def _run_of(
+    files: Path, against: Path | None, requests: Path | None, model_store: Path | None
+) -> Run | None:
+    """Return the run of exported files: without an option, the one that they are in."""
+    from search.study.run_folder import Run
+
+    if against is not None:
+        return Run.open(against)
+    return Run.around(files) if requests is None and model_store is None else None
 
 
 def _phase_printer(console: Console) -> Callable[[str, float], None]:

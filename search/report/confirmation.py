@@ -245,7 +245,9 @@ def _noise(confirmation: Confirmation) -> str:
     text += f"by {confirmation.visit_count} visits"
     own_sd = race.estimates.reference_variance.value**0.5
     if confirmation.plan.finalists and own_sd > _NOISIER * sd:
-        text += f" (of the reference {format_percent(own_sd, 1)}: its speed varies within a visit)"
+        text += f" (of the reference {format_percent(own_sd, 1)}"
+        why = ": its speed varies within a visit" if race.estimates.is_reference_unsteady else ""
+        text += f"{why})"
     if prior is not None:
         text += (
             f" and by earlier runs on this host, which had {format_percent(prior.value**0.5, 1)}"

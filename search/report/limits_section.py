@@ -22,9 +22,7 @@ def limits_section(outcome: Outcome) -> list[str]:
             parts.append(f"What would help next: {'; '.join(found.remedies)}.")
     if memory := _memory_sentence(outcome):
         parts.append(memory)
-    if not parts:
-        return []
-    return ["## What limits the rate", "Measured when the server is saturated.", *parts]
+    return ["## What limits the rate", *parts] if parts else []
 
 
 def limit_sentences(outcome: Outcome) -> list[str]:

@@ -174,7 +174,7 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
     return [
         "## Rate against latency",
         "Each configuration at the highest rate that it sustained. Right and down is better. "
-        "Measured rates with an interval are confirmed, the others are of one trial; rates whose "
+        "Measured rates with an interval are confirmed, the others are of the search; rates whose "
         "intervals overlap may be equal. The table has the front: no other configuration is known "
         "to be better in rate, p99 latency, memory and workers at once. The knee is the point "
         "after which more rate costs the most latency.",
@@ -211,8 +211,8 @@ def _trial_parts(outcome: Outcome) -> list[Part]:
         "Each trial is a single measurement in a fresh server. The highest of many noisy rates is "
         "on average too high. Origin: why a configuration was tried; recommended is a starting "
         "point of TorchServe's performance guide, sampled a choice of the search. Pruned: stopped "
-        "early, since it was slower than the best so far. Capacity: the throughput of a saturated "
-        "server. Width: an overload of half of this share of the rate would have been seen. "
+        "early, since it was too slow. Capacity: the throughput of a saturated server. "
+        "Width: an overload of half of this share of the rate would have been seen. "
         "Success by batch: at least this share of the batches succeeds, with 95 % confidence.",
         Plot("trials"),
         markdown_table(header, rows),

@@ -100,9 +100,9 @@ def certainty(outcome: Outcome) -> str:
         sentences.append(f"{kind} its rate is between {interval} times today's")
         if gain.is_confirmed:
             sentences.append(_closed_loop_sentence(outcome, today_point(outcome)))
-    sentences += _alternatives(outcome)
     if _is_undecided(outcome):
         sentences.append("The two are statistically indistinguishable")
+    sentences += _alternatives(outcome, recommended)
     if gain is not None and outcome.objective.maximizes_rate:
         sentences += [f"Note: {warning}" for warning in gain.warnings if gain.is_confirmed]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
@@ -274,7 +274,7 @@ def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str
     return sentence
 
 
-def _alternatives(outcome: Outcome) -> list[str]:
+def _alternatives(outcome: Outcome, recommended: OperatingPoint) -> list[str]:
     """Return the other finalists that may be as good, with their costs."""
     confirmation = outcome.confirmation
     if confirmation is None:
@@ -283,10 +283,11 @@ def _alternatives(outcome: Outcome) -> list[str]:
     found = [
         points.get(confirmation.plan.requests[c.index].config.digest)
         for c in confirmation.comparisons
-        if c.is_indistinguishable
+        if c.is_indistinguishable and c.ratio is not None
     ]
     return [
-        f"{point.name.capitalize()} is statistically indistinguishable from it{_own_costs(point)}"
+        f"{point.name.capitalize()} is statistically indistinguishable from {recommended.name}"
+        f"{_own_costs(point)}"
         for point in found
         if point is not None
     ]

@@ -26,6 +26,7 @@ from loadgen.errors import PayloadError
 from loadgen.payloads import referenced_files
 from search.service.zip_checks import zip_problem
 from serving.archive import MANIFEST
+from serving.errors import PathRefused
 from serving.safe_yaml import LimitError, check_yaml
 
 MAX_TEXT_BYTES = 1 << 20
@@ -38,7 +39,7 @@ _MAX_ENTRIES = 100_000
 OUTSIDE = "is outside the folders that the service may read"
 
 
-class FileProblem(Exception):
+class FileProblem(PathRefused):
     """A file that must not be used, with the reason as one sentence."""
 
 

@@ -270,7 +270,8 @@ class Confirmation:
         share = self.sustained_share(index)
         if share is None and index != self.winner and index not in self.verified:
             # Within limits of the latency, the rates of the visits are sustained ones.
-            is_sustained = self.plan.objective.limits_latency
+            objective = self.plan.objective
+            is_sustained = objective.maximizes_rate and objective.limits_latency
             share = 1.0 if is_sustained else self.plan.requests[index].known_share
         return share
 

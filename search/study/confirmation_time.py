@@ -96,7 +96,9 @@ class ConfirmationTime:
     def _expected_visit_s(self, trial: TrialResult) -> float:
         """Return the expected duration of a visit to the configuration of a trial, seconds."""
         restart_s = sum(trial.timing.phases_s.get(phase, 0.0) for phase in _RESTART)
-        pace = Pace(self._spec.rate_goal(), trial.server.batch_capacity or 1, Depth.SCREEN)
+        goal = self._spec.rate_goal()
+        depth = Depth.SCREEN if goal.lowers_rate else Depth.ESTIMATE
+        pace = Pace(goal, trial.server.batch_capacity or 1, depth)
         windows_s = pace.visit_s(trial.sustained_rps) if trial.sustained_rps else 0.0
         return restart_s + CLOSED_LOOP_S + _LONGER * windows_s
 

@@ -37,6 +37,7 @@ class Estimates:
         own_variance: of the finalists, without the prior.
         variance: the same with the prior.
         reference_variance: of the reference.
+        is_reference_unsteady: whether that is the variance within its visits.
     """
 
     def __init__(self, count: int, prior: Variance | None = None):
@@ -45,6 +46,7 @@ class Estimates:
         self._visits: list[Visit] = []
         self._logs: dict[int, list[tuple[int, float]]] = {index: [] for index in range(count)}
         self._reference_errors: list[float] = []
+        self.is_reference_unsteady = False
         self._fit_variances()
 
     def add_round(
@@ -60,7 +62,7 @@ class Estimates:
                 about its configuration.
             errors: standard errors of the rates' logarithms within a visit, as far as known.
         """
-        if REFERENCE in errors:
+        if REFERENCE in errors and rates.get(REFERENCE):
             self._reference_errors.append(errors[REFERENCE])
         for index, rate in sorted(rates.items()):
             if rate:
@@ -79,10 +81,16 @@ class Estimates:
         self.reference_variance = self.variance
         if self.count > 1:
             variance = moderated(variance_within(reference), self.variance)
-            if errors := self._reference_errors:
-                within = sum(error**2 for error in errors) / len(errors)
-                variance = replace(variance, value=max(variance.value, within))
+            self.is_reference_unsteady = self._within_reference > variance.value
+            if self.is_reference_unsteady:
+                variance = replace(variance, value=self._within_reference)
             self.reference_variance = variance
+
+    @property
+    def _within_reference(self) -> float:
+        """The variance within the reference's visits; 0 if it is not known."""
+        errors = self._reference_errors
+        return sum(error**2 for error in errors) / len(errors) if errors else 0.0
 
     @property
     def is_paired(self) -> bool:
@@ -117,7 +125,11 @@ class Estimates:
                     fit = TwoWayFit([v for v in self._visits if v.round >= first_round])
                 difference, factor = fit.difference(index, other)
                 variance = self._fit.variance
-                return difference, math.sqrt(factor * variance.value), variance.dof
+                squares = factor * variance.value
+                if REFERENCE in (index, other):
+                    excess = max(self._within_reference - variance.value, 0.0)
+                    squares += excess / self.visit_count(REFERENCE)
+                return difference, math.sqrt(squares), variance.dof
         difference = self.log_mean(index, first_round) - self.log_mean(other)
         variances = [self._variance_of(i) for i in (index, other)]
         counts = self.visit_count(index, first_round), self.visit_count(other)

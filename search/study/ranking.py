@@ -72,7 +72,7 @@ def rate_of(results: list[TrialResult], config: ServerConfig) -> float | None:
 
 def share_of(results: list[TrialResult], config: ServerConfig) -> float | None:
     """Return the median of rate ÷ capacity of a configuration; None if it was not measured."""
-    ratios = capacity_ratios([r for r in results if r.config == config])
+    ratios = capacity_ratios([r for r in results if r.config == config and not r.host_fault])
     return median(ratios) if ratios else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -11,8 +10,6 @@ from search.study.ranking import RATE
 from search.trial.objective import Figures, Objective
 from search.trial.result import TrialResult
 
-#: Half of a 95 % interval ÷ the standard error.
-_NORMAL = 1.96
 #: The results of a plan by stage, then by the configuration's digest.
 StoredVisits = Mapping[str, Mapping[str, TrialResult]]
 
@@ -64,8 +61,4 @@ def visit_score(result: TrialResult, objective: Objective) -> float | None:
 def visit_errors(visits: Mapping[int, TrialResult]) -> dict[int, float]:
     """Return the standard error of the logarithm of each closed loop's throughput, if known."""
     estimates = {index: result.estimate for index, result in visits.items()}
-    return {
-        index: estimate.relative_error / _NORMAL
-        for index, estimate in estimates.items()
-        if estimate is not None and math.isfinite(estimate.relative_error)
-    }
+    return {i: e.standard_error for i, e in estimates.items() if e and e.standard_error}

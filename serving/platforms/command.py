@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import shlex
@@ -12,9 +13,12 @@ from serving.errors import ConfigError
 
 _SHELLS = ("ash", "bash", "dash", "sh", "zsh")
 _REFERENCE = re.compile(
-    r"\$(?:(?P<plain>[A-Za-z_]\w*|[0-9@*])|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^{}]*))?\})"
+    r"\$(?:(?P<plain>[A-Za-z_]\w*|[0-9@*])"
+    r"|\{(?P<name>[A-Za-z_]\w*|[0-9]+|[@*])(?:(?P<colon>:?)[-=](?P<default>[^{}]*))?\})"
 )
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
+#: The mark of a here-document.
+_MARK = re.compile(r"(?<!<)<<(?!<)-?[ \t]*[\"']?([A-Za-z_]\w*)[\"']?")
 _REDIRECTION = re.compile(r"[0-9]*(?:<|>>?)(.*)", re.DOTALL)
 _OPERATORS = ";&|()\n"
 #: In place of what only a shell knows: the output of a command, or a value set under a condition.
@@ -33,12 +37,31 @@ _BLOCKS = {
     **dict.fromkeys(("case", "for", "if", "select", "until", "while"), 1),
     **dict.fromkeys(("done", "esac", "fi"), -1),
 }
-_LEADING_WORDS = {"!", "do", "elif", "else", "exec", "if", "nohup", "then", "until", "while", "{"}
+_LEADING_WORDS = {
+    *("!", "do", "elif", "else", "exec", "if", "nohup", "then", "until", "while", "{", "}"),
+}
 #: Programs and words before the command or the script that they run.
 _WRAPPERS = {*_SHELLS, ".", "dumb-init", "env", "exec", "nohup", "source", "tini"}
 _SHEBANG = re.compile(rf"#!.*\b(?:{'|'.join(_SHELLS)})\b")
 #: A command is looked for in no more scripts, and in none with more characters.
-_MAX_SCRIPTS, _MAX_SCRIPT_LENGTH = 10, 100_000
+_MAX_SCRIPTS, _MAX_FILES, _MAX_LENGTH = 20, 200, 100_000
+#: Options of `torchserve` with which it starts.
+_OPTIONS = {
+    *(
+        "--start",
+        "--ts-config",
+        "--ts-config-file",
+        "--model-store",
+        "--workflow-store",
+        "--models",
+    ),
+    *("--foreground", "--ncs", "--no-config-snapshots", "--log-config", "--cpp-log-config"),
+    *("--plugins-path", "--disable-token", "--disable-token-auth", "--enable-model-api"),
+}
+#: Commands that only set variables; those of the second export them with `-x`.
+_SETTERS, _DECLARATIONS = ("local", "readonly"), ("declare", "typeset")
+#: The name of the option `-a` of `set`.
+_ALL = "allexport"
 #: Options of `torchserve` that take no value.
 _FLAGS = {
     *("--disable-token", "--disable-token-auth", "--enable-model-api", "--foreground", "--ncs"),
@@ -50,10 +73,10 @@ _OTHER_OPTIONS = {"--stop", "--version", "-v", "--help", "-h"}
 
 @dataclass(frozen=True)
 class _Script:
-    """The text of a shell's script, and its arguments."""
+    """The text of a shell's script, and its arguments; None if they are not known."""
 
     text: str
-    arguments: Sequence[str] = ()
+    arguments: Sequence[str] | None = ()
 
 
 @dataclass(frozen=True)
@@ -96,18 +119,18 @@ def find_command(
     script = _script(words)
     if script is None and (command := _simple_command(words, {})) is not None:
         return command
-    files = _ScriptFiles(read)
-    if (script := script or files.script(words, "")) is None:
-        return None
-    is_named = any("torchserve" in text for text in (*words, *environment.values()))
+    # A script that is only named need not be readable.
+    is_named = script and any("torchserve" in text for text in (*words, *environment.values()))
+    shell = _Shell(environment, _ScriptFiles(read))
     try:
-        found = _chosen(list(_Shell(environment, files).starts(script)))
+        found = _chosen(list(shell.starts(script) if script else shell.starts_of(words)))
     except (ConfigError, ValueError):
         if is_named:
             raise
-        return None  # A script that is only named need not be readable.
-    is_unsure = found is not None and any(_shown(_UNKNOWN) in word for word in found.options)
-    return None if is_unsure and not is_named else found
+        return None
+    if found is None or not (is_named or _is_sure(found)):
+        return None
+    return _known(found)
 
 
 @dataclass
@@ -116,30 +139,37 @@ class _ScriptFiles:
 
     Attributes:
         read: returns the text of a file.
-        left: the number of scripts that may be read.
+        scripts, files: the number of scripts, and of files of any kind, that may be read.
     """
 
     read: ReadFile
-    left: int = _MAX_SCRIPTS
+    scripts: int = _MAX_SCRIPTS
+    files: int = _MAX_FILES
 
     def script(self, words: Sequence[str], folder: str) -> _Script | None:
         """Return the script that a command in a folder starts by path; None without one."""
-        is_shell = False
+        is_shell, previous = False, ""
         for index, word in enumerate(words):
             name = word.rsplit("/", 1)[-1]
             is_shell |= name in (*_SHELLS, ".", "source")
-            if word.startswith("-") or _ASSIGNMENT.fullmatch(word) or name in _WRAPPERS:
+            is_option = word.startswith("-") or (is_shell and previous in ("-o", "-O"))
+            previous = word
+            if is_option or _ASSIGNMENT.fullmatch(word) or name in _WRAPPERS:
                 continue
             is_path = is_shell or "/" in word or word.endswith(".sh")
-            place = posixpath.join(folder, word)
-            if not is_path or _UNKNOWN in place or not self.left:
+            text = self._text(posixpath.join(folder, word)) if is_path else None
+            is_script = text is not None and (is_shell or _SHEBANG.match(text))
+            if text is None or not is_script or not self.scripts:
                 return None
-            text = self.read(place)
-            if not text or not (is_shell or _SHEBANG.match(text)):
-                return None
-            self.left -= 1
-            return _Script(text, words[index + 1 :]) if len(text) <= _MAX_SCRIPT_LENGTH else None
+            self.scripts -= 1
+            return _Script(text, words[index + 1 :]) if len(text) <= _MAX_LENGTH else None
         return None
+
+    def _text(self, place: str) -> str | None:
+        if _UNKNOWN in place or not self.files:
+            return None
+        self.files -= 1
+        return self.read(place)
 
 
 #: A start of TorchServe, and whether it depends on a condition.
@@ -152,8 +182,6 @@ def _chosen(found: list[_Start]) -> Command | None:
     Raises:
         ConfigError: conditions decide on its options.
     """
-    # One without options may be the name of a folder, as in `mkdir /opt/torchserve`.
-    found = [pair for pair in found if any(o.startswith("-") for o in pair[0].options)] or found
     certain = next((i for i, (_, is_conditional) in enumerate(found) if not is_conditional), None)
     possible = [command for command, _ in found[: None if certain is None else certain + 1]]
     if any(c.options != possible[0].options for c in possible):
@@ -161,7 +189,20 @@ def _chosen(found: list[_Start]) -> Command | None:
             "the command starts torchserve with different options under conditions, which "
             "servetune does not evaluate; pass the config.properties in use"
         )
-    return _known(possible[0]) if possible else None
+    return possible[0] if possible else None
+
+
+def _is_sure(command: Command) -> bool:
+    """Return whether the path of the file is known, and no option may be missing."""
+    previous = ""
+    for word in command.options:
+        is_config = previous == "--ts-config" or word.startswith("--ts-config=")
+        is_value = previous.startswith("-") and previous not in _FLAGS and "=" not in previous
+        is_unknown = _UNKNOWN in word or _REFERENCE.search(word) is not None
+        if is_unknown and (is_config or not (is_value or word.startswith("-"))):
+            return False
+        previous = word
+    return True
 
 
 @dataclass
@@ -174,6 +215,8 @@ class _Shell:
         variables: those with their newest values.
         exported: the variables that it adds or changes for its commands.
         before: the commands that were run.
+        arguments: of the script; None if they are not known.
+        exports_all: whether each variable that is set is exported.
     """
 
     environment: Mapping[str, str]
@@ -182,6 +225,8 @@ class _Shell:
     variables: dict[str, str] = field(default_factory=dict)
     exported: dict[str, str] = field(default_factory=dict)
     before: list[tuple[str, ...]] = field(default_factory=list)
+    arguments: Sequence[str] | None = ()
+    exports_all: bool = False
 
     def starts(self, script: _Script, is_unsure: bool = False) -> Iterator[_Start]:
         """Yield each start of TorchServe in a script.
@@ -192,80 +237,100 @@ class _Shell:
         Raises:
             ValueError: it has a quote without an end.
         """
-        arguments = script.arguments
+        callers, self.arguments = self.arguments, script.arguments
         for raw, is_conditional in _simple_commands(script.text):
-            variables = {**self.environment, **self.variables, **_positional(arguments)}
-            command = expand_words(raw, variables)
-            if command[:1] == ["shift"]:
-                arguments = arguments[1:]
-            elif command:
+            variables = {**self.environment, **self.variables, **_positional(self.arguments)}
+            if command := expand_words(raw, variables):
                 yield from self._run(command, is_conditional or is_unsure)
+        self.arguments = callers
 
-    def _run(self, command: list[str], is_conditional: bool) -> Iterator[_Start]:
-        if command[0] == "export":
-            self._export(command[1:], is_conditional)
-            return
-        given = dict(_assignments(command))
-        if len(given) == len(command):
-            self._assign(given, is_conditional)
-            return
-        if command[0] == "cd":
-            target = _UNKNOWN if is_conditional else (command[1:] or ["~"])[-1]
-            self.folder = posixpath.join(self.folder, target)
-        if (found := _simple_command(command, self.exported)) is not None:
-            if not _OTHER_OPTIONS & {*found.options}:
-                found = replace(found, folder=self.folder, before=tuple(self.before))
-                yield found, is_conditional
-                return
-        elif inner := self._inner_starts(command, given, is_conditional):
-            yield from inner
-            return
-        if command[0] not in _TESTS:
-            self.before.append(tuple(map(_shown, command)))
-
-    def _assign(self, given: Mapping[str, str], is_conditional: bool) -> None:
-        values = dict.fromkeys(given, _UNKNOWN) if is_conditional else given
-        self.variables |= values
-        # An exported variable that gets another value stays exported.
-        is_exported = {*self.exported, *self.environment}
-        self.exported |= {name: text for name, text in values.items() if name in is_exported}
-
-    def _export(self, words: Sequence[str], is_conditional: bool) -> None:
-        self._assign(dict(_assignments([word for word in words if "=" in word])), is_conditional)
-        for name in (word.partition("=")[0] for word in words):
-            if name in self.variables:
-                self.exported[name] = self.variables[name]
-
-    def _inner_starts(
-        self, command: Sequence[str], given: Mapping[str, str], is_conditional: bool
-    ) -> list[_Start]:
+    def starts_of(self, command: Sequence[str], is_unsure: bool = False) -> list[_Start]:
         """Return the starts in the script that a command runs, in this shell or in another."""
         if (script := _script(command) or self.files.script(command, self.folder)) is None:
             return []
         is_sourced = command[0] in (".", "source")
-        inherited = {**self.exported, **given}
-        shell = (
-            self
-            if is_sourced
-            else _Shell({**self.environment, **inherited}, self.files, self.folder)
-        )
+        if is_sourced and not script.arguments:
+            script = replace(script, arguments=self.arguments)
+        inherited = {**self.exported, **self._given(command)}
+        variables = {**self.environment, **inherited}
+        shell = self if is_sourced else _Shell(variables, self.files, self.folder)
         try:
-            found = list(shell.starts(script, is_conditional))
+            found = list(shell.starts(script, is_unsure))
         except ValueError:
             return []  # Another program's script need not be readable.
         if is_sourced:
             return found
-        return [
-            (
-                replace(
-                    start,
-                    variables={**inherited, **start.variables},
-                    before=(*self.before, *start.before),
-                ),
-                is_unsure,
-            )
-            for start, is_unsure in found
-        ]
+        if not found:
+            self.before += shell.before
+        return [(self._around(start, inherited), is_unsure) for start, is_unsure in found]
+
+    def _around(self, start: Command, inherited: Mapping[str, str]) -> Command:
+        """Return a start in another shell with what this one gives to it."""
+        variables = {**inherited, **start.variables}
+        return replace(start, variables=variables, before=(*self.before, *start.before))
+
+    def _run(self, command: list[str], is_conditional: bool) -> Iterator[_Start]:
+        first = command[0]
+        if first in ("shift", "set"):
+            self._change(command, is_conditional)
+            return
+        if first in ("export", *_SETTERS, *_DECLARATIONS):
+            options = "".join(word for word in command[1:] if word.startswith("-"))
+            is_export = first == "export" or (first in _DECLARATIONS and "x" in options)
+            self._declare(command[1:], is_export, is_conditional)
+            return
+        given = self._given(command)
+        if all(map(_ASSIGNMENT.fullmatch, command)):
+            self._assign(given, is_conditional)
+            return
+        if first == "cd":
+            target = _UNKNOWN if is_conditional else (command[1:] or ["~"])[-1]
+            self.folder = posixpath.join(self.folder, target)
+        if (found := _simple_command(command, {**self.exported, **given})) is not None:
+            if not _OTHER_OPTIONS & {*found.options}:
+                yield replace(found, folder=self.folder, before=tuple(self.before)), is_conditional
+                return
+        elif inner := self.starts_of(command, is_conditional):
+            yield from inner
+            return
+        if first not in _TESTS:
+            self.before.append(tuple(map(_shown, command)))
+
+    def _change(self, command: Sequence[str], is_conditional: bool) -> None:
+        """Run `shift` or `set`."""
+        if command[0] == "shift":
+            count = int(command[1]) if command[1:] and command[1].isdecimal() else 1
+            is_known = self.arguments is not None and not is_conditional
+            self.arguments = self.arguments[count:] if self.arguments and is_known else None
+        for option, value in itertools.pairwise((*command, "")):
+            sign, letters = option[:1], option[1:]
+            is_all = sign in ("-", "+") and ("a" in letters or (letters == "o" and value == _ALL))
+            if command[0] == "set" and is_all:
+                self.exports_all = sign == "-"
+
+    def _given(self, command: Sequence[str]) -> dict[str, str]:
+        """Return the variables that a command begins with."""
+        known = {**self.environment, **self.variables}
+        return {
+            name: f"{known.get(name, '')}{text}" if is_added else text
+            for name, text, is_added in _assignments(command)
+        }
+
+    def _assign(self, given: Mapping[str, str], is_conditional: bool) -> None:
+        values = dict.fromkeys(given, _UNKNOWN) if is_conditional else given
+        if any(len(text) > _MAX_LENGTH for text in values.values()):
+            raise ValueError("a variable is too long")
+        self.variables |= values
+        # An exported variable that gets another value stays exported.
+        is_exported = {*self.exported, *self.environment}
+        is_exported |= values.keys() if self.exports_all else set()
+        self.exported |= {name: text for name, text in values.items() if name in is_exported}
+
+    def _declare(self, words: Sequence[str], is_export: bool, is_conditional: bool) -> None:
+        self._assign(self._given([word for word in words if "=" in word]), is_conditional)
+        for name in (word.partition("=")[0] for word in words if is_export):
+            if name in self.variables:
+                self.exported[name] = self.variables[name]
 
 
 def _known(command: Command) -> Command:
@@ -332,18 +397,22 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     """
 
     def value(found: re.Match[str]) -> str:
-        text = variables.get(found["plain"] or found["name"])
-        if text is None:
-            return found[0] if found["default"] is None else found["default"]
-        return text
+        text, default = variables.get(found["plain"] or found["name"]), found["default"]
+        if default is not None and (text is None or (found["colon"] and not text)):
+            return default
+        return found[0] if text is None else text
 
     return _REFERENCE.sub(value, text)
 
 
-def _positional(arguments: Sequence[str]) -> dict[str, str]:
-    """Return a script's variables for its arguments."""
-    all_words = " ".join(arguments)
-    return {"@": all_words, "*": all_words} | {str(n): a for n, a in enumerate(arguments[:9], 1)}
+def _positional(arguments: Sequence[str] | None) -> dict[str, str]:
+    """Return a script's variables for its arguments; those that are not given are empty."""
+    names = "123456789"
+    if arguments is None:
+        return dict.fromkeys((*names, "@", "*"), _UNKNOWN)
+    every = " ".join(arguments)
+    values = itertools.zip_longest(names, arguments[: len(names)], fillvalue="")
+    return {**dict(values), "@": every, "*": every}
 
 
 def _script(words: Sequence[str]) -> _Script | None:
@@ -363,24 +432,47 @@ def _script(words: Sequence[str]) -> _Script | None:
 
 def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
     """Yield the words of each command in a script, and whether it depends on a condition."""
-    text = _simplified(script.replace("\r\n", "\n")).replace("\\\n", " ")
+    script = _without_documents(script.replace("\r\n", "\n"))
+    text = _simplified(script).replace("\\\n", " ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars=_OPERATORS)
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     blocks, is_after_condition = 0, False
+    braces, is_function = 0, False
     words: list[str] = []
     for word in (*lexer, "\n"):
         if not set(word) <= set(_OPERATORS):
             words.append(word)
             continue
-        blocks = max(0, blocks + _BLOCKS.get(next(iter(words), ""), 0))
+        if word.startswith("()"):
+            words, is_function = [], True
+            continue
+        first = next(iter(words), "")
+        if first == "function" or (first == "{" and (is_function or braces)):
+            braces, is_function = braces + 1, False
+        braces -= first == "}" and braces > 0
+        blocks = max(0, blocks + _BLOCKS.get(first, 0))
         while words and words[0] in _LEADING_WORDS:
             words = words[1:]
-        yield words, blocks > 0 or is_after_condition
+        # It is not known which functions are called.
+        yield words, blocks > 0 or braces > 0 or is_after_condition
         if "||" in word or ("&&" in word and words[:1] and words[0] in _TESTS):
             is_after_condition = True
         elif "&&" not in word:
             is_after_condition = False
         words = []
+
+
+def _without_documents(script: str) -> str:
+    """Return a script without the lines of its here-documents, which are no commands."""
+    lines = iter(script.split("\n"))
+    kept = []
+    for line in lines:
+        kept.append(_MARK.sub(" ", line))
+        for mark in _MARK.findall(line):
+            for text in lines:
+                if text.strip() == mark:
+                    break
+    return "\n".join(kept)
 
 
 def _simplified(script: str) -> str:
@@ -414,21 +506,32 @@ def _end_of_parenthesis(script: str, position: int) -> int:
     return position
 
 
-def _assignments(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the leading words NAME=value."""
+def _assignments(words: Sequence[str]) -> Iterator[tuple[str, str, bool]]:
+    """Yield the name and the text of each leading NAME=TEXT, also after `env`.
+
+    The third value is whether the text is added to the value: NAME+=TEXT.
+    """
     for word in words:
-        if (match := _ASSIGNMENT.fullmatch(word)) is None:
+        if match := _ASSIGNMENT.fullmatch(word):
+            yield match[1], match[3], bool(match[2])
+        elif word.rsplit("/", 1)[-1] not in ("env", "exec", "nohup"):
             return
-        yield match[1], match[2]
 
 
 def _simple_command(words: Sequence[str], variables: Mapping[str, str]) -> Command | None:
+    """Return the command `torchserve` in the words of a command; None without one."""
     for index, word in enumerate(words):
         if word.rsplit("/", 1)[-1] == "torchserve":
             before = words[:index]
-            given = before[1:] if before and before[0].rsplit("/", 1)[-1] == "env" else before
             options = tuple(_without_redirections(words[index + 1 :]))
-            return Command(options, {**variables, **dict(_assignments(given))})
+            # Otherwise it is the argument of another command, as in `pip install torchserve`.
+            is_first = all(
+                w.startswith("-") or w.rsplit("/", 1)[-1] in _WRAPPERS or _ASSIGNMENT.fullmatch(w)
+                for w in before
+            )
+            if is_first or any(option.partition("=")[0] in _OPTIONS for option in options):
+                given = {name: text for name, text, _ in _assignments(before)}
+                return Command(options, {**variables, **given})
     return None
 
 

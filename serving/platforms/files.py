@@ -18,7 +18,7 @@ import yaml
 
 from serving.editing import edit_properties
 from serving.environment import is_secret, parse_environment
-from serving.errors import ConfigError
+from serving.errors import ConfigError, PathRefused
 from serving.limits import Limits
 from serving.platforms.command import Command, ReadFile
 from serving.safe_yaml import load_documents
@@ -44,7 +44,7 @@ def checking_paths(check: Callable[[Path], None]) -> Iterator[None]:
     """Check each path before a reader of a deployment's files opens it or looks for it.
 
     Args:
-        check: raises an error for a path that must not be used.
+        check: raises PathRefused for a path that must not be used.
     """
     token = _CHECK.set(check)
     try:
@@ -147,14 +147,16 @@ def script_reader(folder: str, read: ReadFile) -> ReadFile:
 
     Args:
         folder: the working folder.
-        read: returns the text of the file at an absolute path; None if there is none.
+        read: returns the text of the file at an absolute path, one character for each byte; None
+            if there is none.
     """
 
     def read_script(name: str) -> str | None:
         for place in (folder, *(() if "/" in name else _PROGRAM_FOLDERS)):
-            with suppress(ConfigError):  # A note says that the command is not known.
+            # A note says that the command is not known.
+            with suppress(ConfigError, PathRefused, OSError):
                 if (text := read(posixpath.normpath(posixpath.join(place, name)))) is not None:
-                    return text
+                    return text.encode("latin-1", "replace").decode(errors="replace")
         return None
 
     return read_script

@@ -144,9 +144,7 @@ def _read_folder(folder: Path) -> PlatformFiles | None:
 
 
 def _read_files(folder: Path, files: Sequence[Path]) -> PlatformFiles | None:
-    images = _dockerfiles(folder)
-    if len(images) > 1 and _has_workload(files):
-        images = []  # Variants of an image: the manifests show what runs.
+    images = _dockerfiles(folder, has_others=_has_workload(files) or _has_properties(folder))
     candidates: list[_Candidate] = [
         *((path, read_compose, compose.may_run_torchserve) for path in _compose_files(folder)),
         *((path, read_dockerfile, docker.may_run_torchserve) for path in images),
@@ -164,7 +162,7 @@ def _read_files(folder: Path, files: Sequence[Path]) -> PlatformFiles | None:
         if found := _read_sagemaker(path):
             return found
     properties = folder / "config.properties"
-    if not properties.is_file():
+    if not _has_properties(folder):
         if (folder / CONFIG_FILE).is_file():
             raise ConfigError(
                 f"{folder} has {CONFIG_FILE} but no InferenceService; put its YAML file beside it"
@@ -187,16 +185,29 @@ def _compose_files(folder: Path) -> list[Path]:
     return names[:1] or [path for path in others if _holds(is_compose, [path])]
 
 
-def _dockerfiles(folder: Path) -> list[Path]:
-    """Return the file that a build reads; without one, those that it reads with `--file`."""
+def _dockerfiles(folder: Path, has_others: bool) -> list[Path]:
+    """Return the file that a build reads; without one, those that it reads with `--file`.
+
+    Args:
+        has_others: whether other files show what runs. Then a variant counts only if no other one
+            runs TorchServe.
+    """
     names = [folder / name for name in _DOCKERFILES if is_file(folder / name)]
+    if names:
+        return names[:1]
     others = (path for path in sorted(folder.iterdir()) if _is_dockerfile(path))
-    return names[:1] or [path for path in others if is_file(path)]
+    variants = [path for path in others if is_file(path)]
+    likely = [p for p in variants if _is_likely((p, read_dockerfile, docker.may_run_torchserve))]
+    return (likely if len(likely) == 1 else []) if has_others else likely or variants
+
+
+def _has_properties(folder: Path) -> bool:
+    return (folder / "config.properties").is_file()
 
 
 def _is_dockerfile(path: Path) -> bool:
-    stem, suffix = path.name.split(".")[0], path.suffix.lower()
-    is_named = stem in _DOCKERFILES or suffix in (".dockerfile", ".containerfile")
+    suffix = path.suffix.lower()
+    is_named = path.name.startswith(_DOCKERFILES) or suffix in (".dockerfile", ".containerfile")
     return is_named and suffix != ".dockerignore"
 
 

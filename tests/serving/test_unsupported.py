@@ -37,6 +37,14 @@ def test_find_streaming_handler_names_the_handler(
         ("def f():\n    import lib\n", {"lib/__init__.py": STREAMING}, "lib/__init__.py"),
         ("import a\n", {"a.py": "import b\n", "b.py": f"import a\n{STREAMING}"}, "b.py"),
         ("import a\n", {"a.py": "", "unused.py": STREAMING}, None),
+        ("from lib import answers\n", {"lib/answers.py": STREAMING}, "lib/answers.py"),
+        (
+            "import json, lib\n",
+            {"lib/__init__.py": "from .answers import s\n", "lib/answers.py": STREAMING},
+            "lib/answers.py",
+        ),
+        ("import a.b\n", {"a/b.py": "from .. import c\n", "c.py": STREAMING}, "c.py"),
+        ("import (\n", {"a.py": STREAMING}, None),
     ],
 )
 def test_find_streaming_handler_follows_imports(

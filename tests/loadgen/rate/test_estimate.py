@@ -78,3 +78,9 @@ def test_pooled_weighs_by_seconds() -> None:
     found = pooled([Estimate(100, 99, 101, 30), Estimate(80, 79, 81, 10)])
     assert (found.rps, found.seconds) == (95, 40)
     assert found.low_rps < 85 and found.high_rps > 105, "they differ by more than they vary"
+
+
+def test_pooled_keeps_the_standard_error() -> None:
+    found = pooled([Estimate(100, 90, 110, 30, 0.03), Estimate(100, 90, 110, 30, 0.04)])
+    assert found.standard_error == pytest.approx(0.025)
+    assert pooled([Estimate(100, 90, 110, 30, 0.03)]).standard_error == 0.03

@@ -357,6 +357,12 @@ async def test_search_lowers_a_known_rate_that_misses_the_limit(
     assert found.limit_excess <= 0
 
 
+async def test_search_that_ranks_by_a_known_share_lowers_it_in_long_windows() -> None:
+    goal = {"p99_s": 0.03, "window_s": 60.0, "window_limit_s": 60.0}
+    found = await find(SimulatedServers(0.01), depth=Depth.SCREEN, known_share=0.75, **goal)
+    assert found.lower_rps is not None and found.lower_rps < 0.7 * found.capacity_rps
+
+
 @pytest.mark.parametrize(("service_s", "servers"), [(0.01, 1), (0.08, 16), (0.4, 128)])
 async def test_search_that_ranks_by_a_known_share_offers_one_window(
     service_s: float, servers: int

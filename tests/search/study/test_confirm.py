@@ -22,9 +22,11 @@ from search.study.noise import Variance
 from search.study.race import RaceRules
 from search.study.store import StudyStore
 from search.study.visits import visit_rps
+from search.trial.objective import Objective
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
 from servetune.errors import FailureKind
+from serving.config import ServerConfig
 from tests.results import result_for, trial_result, visit_for
 from tests.stores import measure
 
@@ -106,6 +108,28 @@ def test_plan_has_share_of_the_estimate_that_was_sustained(store: StudyStore) ->
     measure(store, 150.0, capacity_rps=600.0)
     request = plan_for(store).requests[1]
     assert (request.known_rps, request.known_share) == (150.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("objective", "share"),
+    [
+        pytest.param(Objective(), 0.5, id="closed loops"),
+        pytest.param(Objective(p99_s=1.0), 1.0, id="rates within a limit"),
+        pytest.param(Objective("footprint", 2.0, 2.0, p99_s=1.0), 0.5, id="footprint"),
+    ],
+)
+def test_confirmation_knows_the_share_of_a_reference_from_the_search(
+    objective: Objective, share: float
+) -> None:
+    searched = [
+        trial_result(0, 5.0, ServerConfig(), capacity_rps=10.0),
+        trial_result(1, 100.0, ServerConfig(workers=2), capacity_rps=110.0),
+    ]
+    searched = [replace(r, server=replace(r.server, peak_memory_mb=900)) for r in searched]
+    plan = replace(Plan.of(searched, searched[0], 1), objective=objective)
+    confirmation = Confirmation.read({}, plan, RULES)
+    assert confirmation.winner == 1 and confirmation.expected_share(1) is None
+    assert confirmation.expected_share(0) == share
 
 
 def test_plan_has_reference_among_finalists_once(store: StudyStore) -> None:

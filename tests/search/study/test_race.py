@@ -130,3 +130,30 @@ def test_race_repeats_its_decisions() -> None:
     first, again = (raced([90.0, 100.0, 100.0, 97.0], sd=0.05, seed=3) for _ in range(2))
     assert first[1] == again[1]
     assert first[0].dropped == again[0].dropped and first[0].leader == again[0].leader
+
+
+def record_pair(errors: dict[int, float], rounds: int = 6, swing: float = 0.0) -> Race:
+    """Run rounds of a reference and a finalist; `swing` changes both rates of a round."""
+    race = Race(2, RaceRules(rounds))
+    for number in range(rounds):
+        factor = math.exp(swing * (-1) ** number)
+        rates = {0: 100.0 * factor * (1 + 0.001 * (number % 2)), 1: 130.0 * factor}
+        race.record(rates, errors)
+    return race
+
+
+@pytest.mark.parametrize("swing", [0.0, 0.2], ids=["apart", "paired"])
+def test_race_counts_how_much_the_reference_varies_within_a_visit(swing: float) -> None:
+    steady, unsteady = record_pair({}, swing=swing), record_pair({0: 0.2}, swing=swing)
+    assert steady.estimates.is_paired is (swing > 0) and not steady.estimates.is_reference_unsteady
+    assert unsteady.estimates.is_reference_unsteady is (swing == 0)
+    narrow, wide = steady.ratio_to_reference(1), unsteady.ratio_to_reference(1)
+    assert narrow is not None and wide is not None
+    assert wide.high / wide.low > 1.25 > 1.02 > narrow.high / narrow.low
+
+
+def test_race_ignores_the_errors_of_visits_that_failed() -> None:
+    race = Race(2, RaceRules(4))
+    for rate in (0.0, None, 100.0, 101.0):
+        race.record({0: rate, 1: 130.0}, {} if rate else {0: 0.5})
+    assert not race.estimates.is_reference_unsteady

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import ConfigError
+from serving.errors import ConfigError, PathRefused
 from serving.platforms.command import Command, find_command
-from serving.platforms.files import command_notes
+from serving.platforms.files import checking_paths, command_notes
 from serving.platforms.reading import read_platform
 
 PROPERTIES = "load_models=pets.mar\njob_queue_size=7\n"
@@ -325,6 +325,98 @@ def test_find_command_knows_nothing_of_a_script_that_it_cannot_follow(
     assert find_command(words, {}, {"/start.sh": text}.get) is None
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "options"),
+    [
+        ("torchserve --ts-config ${1:-/c}", [], ["--ts-config", "/c"]),
+        ("torchserve --ts-config ${1:-/c}", ["/d"], ["--ts-config", "/d"]),
+        ("C=${2:=/c}; torchserve --ts-config ${C}", ["/d"], ["--ts-config", "/c"]),
+        ("torchserve --start $1 ${2}", [], ["--start"]),
+        ("A=$1; shift 2; torchserve --ts-config $1", ["/d", "/e", "/f"], ["--ts-config", "/f"]),
+        (
+            "torchserve --start ${@}",
+            ["--ncs", "--foreground"],
+            ["--start", "--ncs", "--foreground"],
+        ),
+        ("A=--start; A+=' --ncs'; torchserve $A", [], ["--start", "--ncs"]),
+        ("readonly C=/c; torchserve --ts-config $C", [], ["--ts-config", "/c"]),
+        (
+            "cat <<EOF >/x\nit's\ntorchserve --ts-config /a\nEOF\ntorchserve --ts-config /b",
+            [],
+            ["--ts-config", "/b"],
+        ),
+        ("cat <<'A' <<-B\nit's\nA\n\"\n\tB\ntorchserve --ncs", [], ["--ncs"]),
+        ("echo $((1<<2)); cat <<<A; torchserve --start", [], ["--start"]),
+        ("find /opt/torchserve -name '*.mar'; torchserve --start", [], ["--start"]),
+        ("pip install torchserve --upgrade\npkill -f torchserve -9\ntorchserve", [], []),
+        ("numactl -N 0 /opt/torchserve/bin/torchserve --start", [], ["--start"]),
+    ],
+)
+def test_find_command_runs_the_script_of_a_file_in_mind(
+    script: str, arguments: list[str], options: list[str]
+) -> None:
+    files = {"/s.sh": f"#!/bin/bash\n{script}\n"}
+    found = find_command(["/s.sh", *arguments], {}, files.get)
+    assert found is not None and list(found.options) == options
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "if [ $1 = x ]; then shift; fi; torchserve --ts-config $1",
+        "f() { torchserve --ts-config $C; }; C=/c; f",
+        "function f {\n torchserve --ts-config /a\n}\ntorchserve --ts-config /b",
+        "f() { torchserve --ts-config /a; }; torchserve --ts-config /b",
+        "A=--start; [ -n $X ] && A='--start --ncs'; torchserve $A",
+        "cp -r /opt/torchserve /x; python app.py",
+        "C=a; " + "C=$C$C; " * 40 + "torchserve --start",
+    ],
+)
+def test_find_command_is_not_sure_of_a_script(script: str) -> None:
+    files = {"/opt/torchserve/s.sh": f"#!/bin/bash\n{script}\n"}
+    environment = {"LOG_LOCATION": "/var/log/torchserve"}
+    assert find_command(["/opt/torchserve/s.sh", "/d"], environment, files.get) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (["sh", "-c", "set -a; . /e; set +a; B=2; torchserve"], {"A": "1"}),
+        (["sh", "-c", "set -o allexport; . /e; torchserve"], {"A": "1"}),
+        (["sh", "-c", "set -o pipefail; . /e; torchserve"], {}),
+        (["sh", "-c", "declare -x A=3; typeset B=4; torchserve"], {"A": "3"}),
+        (["env", "A=2", "/s"], {"A": "2"}),
+        (["sh", "-c", "env A=2 /s"], {"A": "2"}),
+        (["sh", "-c", "exec env A=2 bash -o pipefail /s"], {"A": "2"}),
+        (["/with", "x"], {"V": "x"}),
+    ],
+)
+def test_find_command_has_the_variables_of_a_start(
+    words: list[str], variables: dict[str, str]
+) -> None:
+    files = {
+        "/e": "A=1\n",
+        "/s": "#!/bin/sh\ntorchserve\n",
+        "/with": "#!/bin/sh\n. /v\ntorchserve\n",
+        "/v": "export V=$1\n",
+    }
+    assert find_command(words, {}, files.get) == Command((), variables)
+
+
+def test_find_command_lists_the_commands_of_other_scripts() -> None:
+    files = {"/prep.sh": "#!/bin/sh\nsed -i s/a/b/ /c.properties\n"}
+    found = find_command(["sh", "-c", "/prep.sh; torchserve"], {}, files.get)
+    assert found is not None and ("sed", "-i", "s/a/b/", "/c.properties") in found.before
+
+
+def test_find_command_reads_a_limited_number_of_files() -> None:
+    asked: list[str] = []
+    script = "/a/b\n" * 3000 + "torchserve --start\n"
+    read = {"/s": f"#!/bin/sh\n{script}"}.get
+    found = find_command(["/s"], {}, lambda path: asked.append(path) or read(path))  # type: ignore[func-returns-value]
+    assert found == Command(("--start",)) and len(asked) == 200
+
+
 START = "#!/bin/bash\nexport OMP_NUM_THREADS=2\ntorchserve --start --ts-config /cfg/c.properties\n"
 
 
@@ -359,3 +451,26 @@ def test_read_platform_reads_a_script_of_the_deployment(
     assert platform.environment == {"OMP_NUM_THREADS": "2"}
     assert platform.arguments == ("--start", "--ts-config", "/cfg/c.properties")
     assert platform.notes == ()
+
+
+@pytest.mark.parametrize("error", [PathRefused("outside"), PermissionError(13, "denied")])
+def test_read_platform_notes_a_script_that_it_may_not_read(
+    tmp_path: Path, error: Exception
+) -> None:
+    def check(path: Path) -> None:
+        if path.name == "wait-for":
+            raise error
+
+    volumes = f"volumes: ['{tmp_path}/tools:/tools']"
+    command = "command: sh -c '/tools/wait-for db && torchserve --start'"
+    (tmp_path / "compose.yaml").write_text(f"services: {{ts: {{{volumes}, {command}}}}}\n")
+    with checking_paths(check):
+        platform = read_platform(tmp_path)
+    assert platform is not None and platform.arguments == ("--start",)
+
+
+def test_read_platform_reads_scripts_as_utf8(tmp_path: Path) -> None:
+    (tmp_path / "start.sh").write_text("export N=café\ntorchserve --start\n")
+    (tmp_path / "Dockerfile").write_text("FROM a\nCOPY start.sh /\nCMD bash /start.sh\n")
+    platform = read_platform(tmp_path)
+    assert platform is not None and platform.environment == {"N": "café"}

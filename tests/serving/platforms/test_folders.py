@@ -16,9 +16,10 @@ FILES = {
     "pod.yaml": "kind: Pod\nspec: {containers: [{image: torchserve}]}\n",
     "k8s/pod.yaml": "kind: Pod\nspec: {containers: [{image: torchserve}]}\n",
     "prod.yml": "services: {ts: {image: torchserve}}\n",
+    "config.properties": "",
 }
 FILES |= dict.fromkeys(
-    ("Dockerfile.gpu", "serving.Dockerfile", "Containerfile"), FILES["Dockerfile"]
+    ("Dockerfile.gpu", "Dockerfile-gpu", "serving.Dockerfile", "Containerfile"), FILES["Dockerfile"]
 )
 OTHERS = {
     "compose.yaml": "services: {web: {image: nginx}, db: {image: db}}\n",
@@ -53,6 +54,9 @@ def write(folder: Path, files: dict[str, str]) -> Path:
         ("Containerfile", ("nginx.service",), "docker"),
         ("Dockerfile", ("Dockerfile.web", "Dockerfile.dockerignore"), "docker"),
         ("k8s/pod.yaml", ("Dockerfile.cpu", "Dockerfile.gpu"), "kubernetes"),
+        ("config.properties", ("Dockerfile.cpu", "Dockerfile.gpu"), "properties"),
+        ("config.properties", ("Dockerfile.web",), "properties"),
+        ("Dockerfile-gpu", ("Dockerfile.web", "nginx.service"), "docker"),
     ],
 )
 def test_read_platform_reads_the_deployment_of_torchserve(
