@@ -24,6 +24,10 @@ from serving.config import ServerConfig
 from serving.key_pair import KeyPair
 from serving.site import Site
 
+#: The closed loop of a server whose speed varies takes up to this long, unless the goal's limit is
+#: longer. Unlike a trial, a measurement is not compared with many others: it has to repeat.
+CLOSED_LOOP_S = 30.0
+
 
 async def measure_configs(
     spec: StudySpec,
@@ -46,6 +50,7 @@ async def measure_configs(
             specification's baseline if empty.
     """
     site, goal = spec.site(spec.installation()), spec.rate_goal()
+    goal = replace(goal, warmup_limit_s=max(goal.warmup_limit_s, CLOSED_LOOP_S))
     load, payloads, background_loads = spec.load, spec.payloads(), spec.background_loads()
     concurrent = len(configs) if side_by_side else 1
     default = spec.study_space().default_config
