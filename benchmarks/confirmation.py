@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.wander import Floats, ornstein_uhlenbeck
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.study.estimates import REFERENCE
 from search.study.noise import Variance, prior_of
 from search.study.race import Race, RaceRules

@@ -33,10 +33,10 @@ from rich.table import Table
 
 from benchmarks.bare import run_bare_closed_loop, run_bare_open_loop, timer_lateness
 from loadgen.client import Client
+from loadgen.formatting import format_percent
 from loadgen.histogram import Histogram
 from loadgen.measurement import Load
 from loadgen.payloads import Payload
-from loadgen.percent import format_percent
 from loadgen.schedule import Closed, Constant
 
 CONNECTIONS = 64

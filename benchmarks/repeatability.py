@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.measure.configs import measure_configs
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec

@@ -20,8 +20,8 @@ from benchmarks.law import Law
 from benchmarks.simulated import Floats, SimulatedStub
 from benchmarks.wander import Wander
 from loadgen.backlog import overload
+from loadgen.formatting import format_percent
 from loadgen.measurement import Load, Measurement
-from loadgen.percent import format_percent
 from loadgen.rate.goal import Depth, Goal
 from loadgen.rate.search import RateSearch
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 
 #: Each process has one core; set before NumPy is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

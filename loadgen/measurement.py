@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.backlog import SETTLING, UNKNOWN, Overload, overload
+from loadgen.formatting import format_percent
 from loadgen.histogram import Histogram
-from loadgen.percent import format_percent
 from loadgen.schedule import Burst, Closed, Constant, Poisson, Schedule
 
 Counts = npt.NDArray[np.int64]

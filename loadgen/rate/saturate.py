@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from loadgen.backlog import MIN_BLOCKS
+from loadgen.formatting import format_percent
 from loadgen.measurement import BIN_S, BUSY_CPU, Counts, Load, LoadGenerator, Measurement
-from loadgen.percent import format_percent
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import format_errors

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from loadgen.formatting import format_percent, format_rps
 from loadgen.measurement import BIN_S, LoadGenerator, Measurement
-from loadgen.percent import format_percent
 from loadgen.rate.bracket import Bracket
 from loadgen.rate.estimate import Estimate, estimate_of, pooled, standard_error_of
 from loadgen.rate.goal import Depth, Goal
@@ -97,17 +97,18 @@ class RateSearch:
             return self._result(warmup, StopReason.ESTIMATED)
         if best is not None and self.thresholds.capacity_margin * capacity < best:
             other = (
-                f"the incumbent's {best:.1f} rps"
+                f"the incumbent's {format_rps(best)}"
                 if self.goal.for_rps is None
-                else f"the {best:.1f} rps that the goal needs"
+                else f"the {format_rps(best)} that the goal needs"
             )
-            why = f"its capacity of about {capacity:.1f} rps is too far below {other}"
+            why = f"its capacity of about {format_rps(capacity)} is too far below {other}"
             return self._result(warmup, StopReason.PRUNED_BY_CAPACITY, pruned=why)
         self.announce(self._expected_s())
         stop = await self._find_rate()
         if stop is StopReason.PRUNED_BY_RATE:
             failed_rps = self._probes[-1].rate_rps
-            why = f"it did not sustain {failed_rps:.1f} rps, and the incumbent sustains {best:.1f}"
+            why = f"it did not sustain {format_rps(failed_rps)}"
+            why += f", and the incumbent sustains {format_rps(best or 0.0)}"
             return self._result(warmup, stop, pruned=why)
         await self._measure_target()
         return await self._with_latencies(self._result(warmup, stop))
@@ -252,8 +253,8 @@ class RateSearch:
             if probe.measurement.failed:
                 break
         self._windows.warn(
-            f"the rate was lowered: {rate:.1f} rps passed with constant arrivals, and Poisson "
-            f"arrivals at {share:.1f} rps did not: {probe.reason}"
+            f"the rate was lowered: {format_rps(rate)} passed with constant arrivals, and Poisson "
+            f"arrivals at {format_rps(share)} did not: {probe.reason}"
         )
         return probe
 
@@ -469,7 +470,7 @@ class RateSearch:
         limited = [p for p in self._probes if p.verdict is Verdict.GENERATOR_LIMITED]
         if limited and self._lower is not None:
             return (
-                f"the load generator could not offer {limited[-1].rate_rps:.1f} rps on time; "
+                f"the load generator could not offer {format_rps(limited[-1].rate_rps)} on time; "
                 "the server may sustain more"
             )
         return str(stop)
@@ -514,7 +515,7 @@ class RateSearch:
             ):
                 when = "later" if failed is later else "earlier"
                 self._windows.warn(
-                    f"drift: {passed.rate_rps:.1f} rps passed, and {when} "
-                    f"{failed.rate_rps:.1f} rps did not: {failed.reason}"
+                    f"drift: {format_rps(passed.rate_rps)} passed, and {when} "
+                    f"{format_rps(failed.rate_rps)} did not: {failed.reason}"
                 )
                 return

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from scipy import stats
 
 from loadgen.backlog import SETTLING
+from loadgen.formatting import format_percent
 from loadgen.measurement import Measurement
-from loadgen.percent import format_percent
 from loadgen.rate.goal import Goal
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 

@@ -14,6 +14,7 @@ import typer
 import yaml
 from rich.table import Table
 
+from loadgen.formatting import format_rps
 from search.cli.console import create_console
 from search.cli.serve import DEFAULT_FOLDER, DEFAULT_PORT
 from search.errors import CommandError, RequirementError, ServiceError
@@ -156,7 +157,7 @@ def watch(
     best_rps = (view["best"] or {}).get("sustained_rps") or 0.0
     if require_rps is not None and best_rps < require_rps:
         raise RequirementError(
-            f"the best rate, {best_rps:.1f} rps, is below --require-rps {require_rps:g}"
+            f"the best rate, {format_rps(best_rps)}, is below --require-rps {require_rps:g}"
         )
     if require_ratio is not None:
         _check_ratio(view, require_ratio)
@@ -215,7 +216,7 @@ def _event_line(kind: str, data: dict[str, Any]) -> str | None:
         return progress_text(Progress(""), Progress(**known)) or None
     if kind in ("result", "confirmed"):
         rate = data["sustained_rps"]
-        result = f"{rate:.1f} rps" if rate else f"{data['state'].lower()}: {data['cause']}"
+        result = format_rps(rate) if rate else f"{data['state'].lower()}: {data['cause']}"
         return f"trial {data['number']}: {result} ({data['duration_s']:.0f} s)"
     if kind == "state" and data["state"] not in ("finished", "stopped", "failed"):
         return f"{data['state']}{': ' + data['reason'] if data['reason'] else ''}"

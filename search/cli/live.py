@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent, format_rps
 from loadgen.rate.goal import Depth
 from search.answer.gain import search_gain
 from search.errors import first_line
@@ -166,7 +166,7 @@ class LiveView:
             text += "" if self._is_verification else f" of {self._rounds}"
         if self._is_stopping:
             return f"{text}: stopping"
-        rate = f" at {self._rate_rps:.1f} rps" if self._rate_rps else ""
+        rate = f" at {format_rps(self._rate_rps)}" if self._rate_rps else ""
         left = ""
         if self._trial_end_s is not None:
             left = f", about {max(self._trial_end_s - time.monotonic(), 0.0):.0f} s left"
@@ -191,7 +191,7 @@ class LiveView:
             return "none yet"
         target = best.latency.target
         at_target = f"{_target_text(target)}, " if target else ""
-        text = f"{at_target}{best.sustained_rps:.1f} rps (trial {best.number})"
+        text = f"{at_target}{format_rps(best.sustained_rps)} (trial {best.number})"
         if reference is not None and (gain := search_gain(best, reference)) is not None:
             text += (
                 f", {gain.ratio.mean:.1f} × the {reference.origin}'s {reference.sustained_rps:.1f}"
@@ -221,9 +221,9 @@ def _result_text(result: TrialResult) -> str:
         text = "; ".join(_load_text(load) for load in result.loads)
     elif result.state is TrialState.COMPLETE and result.sustained_rps is None:
         # A visit of the confirmation estimates the capacity, and verifies no rate.
-        text = f"capacity of about {result.capacity_rps or 0:.1f} rps"
+        text = f"capacity of about {format_rps(result.capacity_rps or 0)}"
     elif result.state is TrialState.COMPLETE:
-        text = f"{result.sustained_rps:.1f} rps sustained, p99 {result.p99_s or 0:.2f} s"
+        text = f"{format_rps(result.sustained_rps or 0.0)} sustained, p99 {result.p99_s or 0:.2f} s"
         if result.latency.target is not None:
             text += f"; {_target_text(result.latency.target)}"
     else:

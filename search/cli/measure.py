@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent, format_rps
 from loadgen.rate.goal import MAX_TIMEOUT_S, Goal
 from loadgen.rate.saturate import MAX_USERS
 from loadgen.tls import Tls
@@ -314,15 +314,18 @@ def _measure_url(
         print(json.dumps(rate_summary(rate)))
     elif rate.lower_rps:
         p99_s = rate.best.measurement.latency.quantile(0.99) if rate.best else None
-        upper = f"{rate.upper_rps:.1f} rps not sustained" if rate.upper_rps else "no rate failed"
+        upper = (
+            f"{format_rps(rate.upper_rps)} not sustained" if rate.upper_rps else "no rate failed"
+        )
         console.print(
-            f"sustained {rate.lower_rps:.1f} rps ({upper}), p99 {p99_s:.3f} s, "
+            f"sustained {format_rps(rate.lower_rps)} ({upper}), p99 {p99_s:.3f} s, "
             f"0 of {rate.requests_without_failure} failed; {rate.reason}",
         )
         if (found := rate.estimate) is not None:
             console.print(
-                f"estimated capacity {found.rps:.1f} rps "
-                f"(95 %: {found.low_rps:.1f} to {found.high_rps:.1f} within the measurement)"
+                f"estimated capacity {format_rps(found.rps)} "
+                f"(95 %: {format_rps(found.low_rps)} to {format_rps(found.high_rps)} within the "
+                "measurement)"
             )
     for warning in rate.warnings:
         console.print(f"warning: {warning}")

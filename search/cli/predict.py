@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.cli.console import create_console
 from search.cli.options import JsonOption, RunArgument
 from search.errors import CommandError, RunError

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent, format_rps
 from search.cli.console import create_console
 from search.cli.options import JsonOption, PickOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
@@ -285,7 +285,7 @@ def recheck(
         )
     else:
         console.print(
-            f"{found.history_rps[-1]:.1f} rps; {found.expected_rps:.1f} rps expected, "
+            f"{format_rps(found.history_rps[-1])}; {format_rps(found.expected_rps)} expected, "
             f"{len(found.history_rps)} measurements in all"
         )
         if found.problem:

@@ -7,12 +7,14 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from loadgen.formatting import format_rps
+
 T = TypeVar("T")
 
 
 def format_phase(name: str, rate_rps: float) -> str:
     """Return a phase and its rate, if it has one."""
-    return f"{name} at {rate_rps:.1f} rps" if rate_rps else name
+    return f"{name} at {format_rps(rate_rps)}" if rate_rps else name
 
 
 def run_coroutine(work: Coroutine[Any, Any, T]) -> T:

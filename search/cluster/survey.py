@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.cluster.folders import packed_archive
 from search.cluster.host_actor import HostActor
 from search.cluster.host_report import HostReport, find_problems, heterogeneous_hosts

@@ -18,7 +18,7 @@ from serving.archive_files import digest
 from serving.config import ServerConfig
 from serving.deployment import Deployment
 from serving.environment import REDACTED
-from serving.errors import ConfigError
+from serving.errors import ArchiveError, ConfigError
 from serving.limits import Limits
 from serving.platforms.files import PlatformFiles
 from serving.platforms.reading import read_platform
@@ -81,8 +81,7 @@ class ExportedFiles:
             stores: paths of archives elsewhere, by model.
 
         Raises:
-            RunError: the folder has no valid trial.json, or one of another version, or no archive
-                although no other folder is given.
+            RunError: the folder has no valid trial.json, or one of another version.
             ArchiveError: the archive is missing.
         """
         path = folder / CLAIM_FILE
@@ -111,7 +110,7 @@ class ExportedFiles:
             exported = exported_archive(folder, file)
             given = stores.get(name) or (model_store or folder) / file
             if model_store is None and not (exported.exists() or given.exists()):
-                raise RunError(
+                raise ArchiveError(
                     f"{folder} does not contain the archive {file}; pass --against RUN or "
                     "--model-store FOLDER"
                 )

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from loadgen.formatting import format_rps
 from loadgen.rate.verdict import Verdict
 from search.errors import RunError
 from search.export.exported_files import Check, ExportedFiles, compare_settings
@@ -78,7 +79,7 @@ async def _check_server(
         search = loaded.rate_search(load.goal, on_phase)
         probes = await server.guard(search.measure_at_rate(rate_rps, windows))
     passed = [probe for probe in probes if probe.verdict is Verdict.PASS]
-    found = f"{rate_rps:.1f} rps sustained in {len(passed)} of {windows} windows"
+    found = f"{format_rps(rate_rps)} sustained in {len(passed)} of {windows} windows"
     if reasons := "; ".join(probe.reason for probe in probes if probe not in passed):
         found += f": {reasons}"
     # As in a trial, no window with a failed request is outvoted by others.

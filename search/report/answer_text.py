@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.answer.operating_points import OperatingPoint, Role
 from search.answer.plan import CapacityPlan, Quantity, ReplicaLoad
 from search.answer.predicted import PredictedPoints

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.report.formatting import (
     format_interval,
     format_number,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 from typing import TypeVar
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.report.formatting import format_number, format_values, markdown_table
 from search.study.outcome import Outcome
 from search.trial.background import BackgroundRecord

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.report.formatting import format_number, format_settings
 from search.study.outcome import Outcome
 from search.trial.objective import Figures, Objective, workers_of

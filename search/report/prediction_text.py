@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.report.formatting import format_number, markdown_table
 from search.trial.prediction import PredictedRate
 from search.trial.result import TrialResult

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.answer.plan import CapacityPlan, Quantity, capacity_plan
 from search.errors import RunError
 from search.report.formatting import format_number, markdown_table

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.answer.operating_points import Role
 from search.answer.pareto import pareto_front, pareto_points
 from search.answer.predicted import predicted_points

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.errors import first_line
 from search.report.confirmation import confirmation_text
 from search.report.csv_export import trial_frame

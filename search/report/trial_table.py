@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from loadgen.rate.result import StopReason
 from search.errors import first_line
 from search.report.formatting import format_lower_bound, format_number

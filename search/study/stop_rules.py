@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent, format_rps
 from search.spec.schema import StudySpec
 from search.study.ranking import RATE
 from search.study.store import StudyStore
@@ -64,7 +64,7 @@ class StopRules:
         best = self._store.incumbent_rps or 0.0
         target, patience = self._search.target_rps, self._search.patience
         if target is not None and best >= target:
-            return f"the target of {target:g} rps was reached: {best:.1f} rps"
+            return f"the target of {target:g} rps was reached: {format_rps(best)}"
         since = trials_since_improvement(results, self._width, self._store.objective)
         if patience is not None and since >= patience:
             return f"no configuration was better, beyond the noise, in {patience} trials"

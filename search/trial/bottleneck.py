@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
 from serving.metrics import HandlerTime

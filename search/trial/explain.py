@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from serving.config import THREAD_VARIABLES, ServerConfig
 from serving.defaults import torchserve_defaults
 from serving.metrics import ServerWindow

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from loadgen.formatting import format_percent
 from loadgen.measurement import Measurement
-from loadgen.percent import format_percent
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.verdict import Verdict
 from search.spec.sweep_loads import SweepLoad

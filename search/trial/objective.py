@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from loadgen.percent import format_percent
+from loadgen.formatting import format_percent
 from search.spec.goal import GoalSection
 from search.trial.result import TrialResult, TrialState
 

@@ -182,7 +182,9 @@ def test_verify_refuses_missing_inputs(outcome: Outcome, tmp_path: Path) -> None
     folder = export_best(outcome, ExportFormat.PROPERTIES).folder
     with pytest.raises(ArchiveError, match="does not exist"):
         run_verify(folder, None, tmp_path / "nowhere")
-    with pytest.raises(RunError, match=r"the archive \w+.mar; pass --against RUN or --model-store"):
+    with pytest.raises(
+        ArchiveError, match=r"the archive \w+.mar; pass --against RUN or --model-store"
+    ):
         run_verify(folder, None)
     with pytest.raises(RunError, match="no requests to send: pass --against RUN or --requests"):
         run_verify(folder, None, outcome.spec.model.archive.parent)
