@@ -36,7 +36,7 @@ def claim_of(
         "claimed_by": claimed_by,
         "batch_capacity": result.server.batch_capacity or 1,
         "expected_rps": _expected_estimate(result, confirmed),
-        "p99_s": result.p99_s,
+        "p99_s": _claimed_p99_s(result, confirmed),
         "arrivals": load.arrivals,
         "timeout_s": load.timeout_s,
         "limits": {"cpus": limits.cpus, "memory_mb": limits.memory_mb},
@@ -50,6 +50,12 @@ def claimed_rate(result: TrialResult, confirmed: Confirmed | None) -> tuple[floa
     if confirmed is not None and (prediction := confirmed.sustained):
         return prediction.low, "the confirmation: the lower end of the 95 % prediction interval"
     return result.sustained_rps, "the search alone, which is on average too high"
+
+
+def _claimed_p99_s(result: TrialResult, confirmed: Confirmed | None) -> float | None:
+    """Return the p99 latency at a rate that is not below the claimed one, seconds."""
+    verified = confirmed.verified if confirmed else None
+    return (verified or result).p99_s
 
 
 def _expected_estimate(result: TrialResult, confirmed: Confirmed | None) -> float | None:

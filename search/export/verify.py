@@ -1,19 +1,26 @@
-"""Check exported files: their settings, their schemas, the running server, the claimed rate."""
+"""Check exported files: their settings, their schemas, the running server, rate and latency."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from loadgen.formatting import format_rps
+from loadgen.rate.result import Probe
 from loadgen.rate.verdict import Verdict
 from search.errors import RunError
 from search.export.exported_files import Check, ExportedFiles, compare_settings
 from search.export.loaded_server import ExportedLoad, OnPhase, loaded_server, read_exported
 from search.export.schema_check import check_schemas
+from search.report.formatting import format_number
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
+
+#: The p99 latency may be this many times the claimed one, and this much more: a platform's request
+#: path takes time, and the host's speed differs by 10 to 20 %.
+LATENCY_TOLERANCE, LATENCY_MARGIN_S = 1.5, 0.02
 
 
 async def verify(
@@ -88,4 +95,18 @@ async def _check_server(
         for probe in probes
     )
     is_sustained = 2 * len(passed) > windows and not has_failed
-    return [*checks, Check("claimed rate", is_sustained, found)]
+    checks.append(Check("claimed rate", is_sustained, found))
+    if is_sustained and (claimed_s := files.claim["p99_s"]) is not None:
+        checks.append(_check_latency(passed, claimed_s))
+    return checks
+
+
+def _check_latency(windows: Sequence[Probe], claimed_s: float) -> Check:
+    """Compare the p99 latency of the best window with the claim; the others may be disturbed."""
+    found_s = min(window.measurement.latency.quantile(0.99) or 0.0 for window in windows)
+    limit_s = LATENCY_TOLERANCE * claimed_s + LATENCY_MARGIN_S
+    is_met = found_s <= limit_s
+    found = f"{format_number(found_s)} s in the best window; {format_number(claimed_s)} s claimed"
+    if not is_met:
+        found += f", and {format_number(limit_s)} s allowed"
+    return Check("claimed p99", is_met, found)

@@ -162,10 +162,21 @@ def test_verify_offers_the_claimed_rate(
     checks = run_verify(folder, outcome, windows=3)
     site = exported_server.call_args.args[3]
     assert site.limits == Limits(1.0, 900 << 20), "the claim was measured under these limits"
-    rate = checks[-1]
-    assert (rate.what, rate.passed) == ("claimed rate", passes)
+    (rate,) = (check for check in checks if check.what == "claimed rate")
+    assert rate.passed == passes
     assert f"250.0 rps sustained in {3 if passes else 0} of 3 windows" in rate.found
-    assert failures(checks[:-1]) == {}
+    assert failures(checks).keys() == (set() if passes else {"claimed rate"})
+    assert (checks[-1].what == "claimed p99") is passes
+
+
+def test_verify_fails_if_the_latency_is_above_the_claim(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate_server(monkeypatch, SimulatedFleet(0.8, servers=300))
+    checks = run_verify(export_best(outcome, ExportFormat.PROPERTIES).folder, outcome, windows=3)
+    assert failures(checks) == {
+        "claimed p99": "0.8 s in the best window; 0.5 s claimed, and 0.77 s allowed"
+    }
 
 
 def test_verify_names_the_cause_if_no_request_succeeds(
