@@ -68,11 +68,11 @@ def estimate_of(window: Measurement) -> Estimate | None:
     if elapsed_s <= 0:
         return None
     rps = ahead / elapsed_s
-    error = _relative_error(times, cycle)
+    standard_error, blocks = _standard_error(times, cycle)
     # Two answers in the same bin may be a bin apart.
-    error = math.hypot(error, BIN_S / elapsed_s)
+    error = math.hypot(_half_width(standard_error, blocks), BIN_S / elapsed_s)
     low_rps, high_rps = rps * max(1 - error, 0.0), rps * (1 + error)
-    return Estimate(rps, low_rps, high_rps, elapsed_s, standard_error_of(window))
+    return Estimate(rps, low_rps, high_rps, elapsed_s, standard_error if blocks else 0.0)
 
 
 def pooled(estimates: Iterable[Estimate]) -> Estimate:
@@ -112,9 +112,12 @@ def standard_error_of(window: Measurement) -> float:
     return error if effective else 0.0
 
 
-def _relative_error(times: npt.NDArray[np.float64], cycle: int) -> float:
-    """Return half the width of the 95 % interval of a mean rate ÷ the rate."""
-    error, effective = _standard_error(times, cycle)
+def _half_width(error: float, effective: float) -> float:
+    """Return half the width of the 95 % interval of a mean rate ÷ the rate.
+
+    Args:
+        error, effective: see `_standard_error`.
+    """
     if not effective:
         return error
     quantile = float(stats.t.ppf((1 + _CONFIDENCE) / 2, effective - 1))

@@ -105,10 +105,10 @@ class RateSearch:
             return self._result(warmup, StopReason.PRUNED_BY_CAPACITY, pruned=why)
         self.announce(self._expected_s())
         stop = await self._find_rate()
-        if stop is StopReason.PRUNED_BY_RATE:
+        if stop is StopReason.PRUNED_BY_RATE and best is not None:
             failed_rps = self._probes[-1].rate_rps
             why = f"it did not sustain {format_rps(failed_rps)}"
-            why += f", and the incumbent sustains {format_rps(best or 0.0)}"
+            why += f", and the incumbent sustains {format_rps(best)}"
             return self._result(warmup, stop, pruned=why)
         await self._measure_target()
         return await self._with_latencies(self._result(warmup, stop))

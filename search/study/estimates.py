@@ -37,7 +37,6 @@ class Estimates:
         own_variance: of the finalists, without the prior.
         variance: the same with the prior.
         reference_variance: of the reference.
-        is_reference_unsteady: whether that is the variance within its visits.
     """
 
     def __init__(self, count: int, prior: Variance | None = None):
@@ -46,7 +45,6 @@ class Estimates:
         self._visits: list[Visit] = []
         self._logs: dict[int, list[tuple[int, float]]] = {index: [] for index in range(count)}
         self._reference_errors: list[float] = []
-        self.is_reference_unsteady = False
         self._fit_variances()
 
     def add_round(
@@ -81,10 +79,13 @@ class Estimates:
         self.reference_variance = self.variance
         if self.count > 1:
             variance = moderated(variance_within(reference), self.variance)
-            self.is_reference_unsteady = self._within_reference > variance.value
-            if self.is_reference_unsteady:
-                variance = replace(variance, value=self._within_reference)
-            self.reference_variance = variance
+            value = max(variance.value, self._within_reference)
+            self.reference_variance = replace(variance, value=value)
+
+    @property
+    def is_reference_unsteady(self) -> bool:
+        """Whether the reference's variance is that within its visits."""
+        return 0 < self.reference_variance.value <= self._within_reference
 
     @property
     def _within_reference(self) -> float:

@@ -45,27 +45,19 @@ _WRAPPERS = {*_SHELLS, ".", "dumb-init", "env", "exec", "nohup", "source", "tini
 _SHEBANG = re.compile(rf"#!.*\b(?:{'|'.join(_SHELLS)})\b")
 #: A command is looked for in no more scripts, and in none with more characters.
 _MAX_SCRIPTS, _MAX_FILES, _MAX_LENGTH = 20, 200, 100_000
-#: Options of `torchserve` with which it starts.
-_OPTIONS = {
-    *(
-        "--start",
-        "--ts-config",
-        "--ts-config-file",
-        "--model-store",
-        "--workflow-store",
-        "--models",
-    ),
-    *("--foreground", "--ncs", "--no-config-snapshots", "--log-config", "--cpp-log-config"),
-    *("--plugins-path", "--disable-token", "--disable-token-auth", "--enable-model-api"),
-}
 #: Commands that only set variables; those of the second export them with `-x`.
 _SETTERS, _DECLARATIONS = ("local", "readonly"), ("declare", "typeset")
 #: The name of the option `-a` of `set`.
 _ALL = "allexport"
 #: Options of `torchserve` that take no value.
 _FLAGS = {
-    *("--disable-token", "--disable-token-auth", "--enable-model-api", "--foreground", "--ncs"),
-    *("--no-config-snapshots", "--start"),
+    *("--disable-token", "--disable-token-auth", "--dt", "--enable-model-api", "--foreground"),
+    *("--ncs", "--no-config-snapshots", "--start"),
+}
+#: Options with which it starts.
+_OPTIONS = {
+    *("--ts-config", "--model-store", "--workflow-store", "--models", "--log-config"),
+    *("--cpp-log-config", "--plugins-path", "--ppath", *_FLAGS),
 }
 #: These end without a server.
 _OTHER_OPTIONS = {"--stop", "--version", "-v", "--help", "-h"}
