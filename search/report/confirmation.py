@@ -16,6 +16,7 @@ from search.study.confirmation import Comparison, Confirmation
 from search.study.estimates import REFERENCE
 from search.study.intervals import Interval
 from search.study.visits import visit_rps
+from search.trial.result import TrialResult
 
 #: The deviation of the reference is stated if it is this many times the finalists'.
 _NOISIER = 1.2
@@ -70,10 +71,7 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
                 _ratio_cell(compared.ratio if compared else None),
                 "winner" if index == winner else _result(compared) if compared else "",
                 format_number(verified.sustained_rps) if verified else "",
-                *(
-                    [format_number(verified.latency.comparison_p99_s) if verified else ""]
-                    * has_latencies
-                ),
+                *([_comparison_p99(verified)] if has_latencies else []),
             )
         )
     note = [_noise(confirmation), *_conditions(confirmation, has_latencies)]
@@ -83,6 +81,10 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
         markdown_table(header, rows),
         " ".join(note),
     ]
+
+
+def _comparison_p99(verified: TrialResult | None) -> str:
+    return format_number(verified.latency.comparison_p99_s) if verified else ""
 
 
 def missing_curves(confirmation: Confirmation | None) -> str:

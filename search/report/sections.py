@@ -54,7 +54,7 @@ _APPLY = (
 )
 _TERMS = (
     "The sustained rate is the highest rate at which each request is answered correctly within "
-    "{timeout:g} s, without a growing backlog; with an interval, it is that of one more "
+    "{timeout_s:g} s, without a growing backlog; with an interval, it is that of one more "
     "measurement. 99 % of the requests are answered within the p99 latency. Peak memory is that of "
     "the server and its workers, the highest of all measurements."
 )
@@ -141,7 +141,7 @@ def _answer_parts(outcome: Outcome) -> list[Part]:
         parts += [
             "## What it gains and costs",
             costs,
-            _TERMS.format(timeout=outcome.spec.load.timeout_s),
+            _TERMS.format(timeout_s=outcome.spec.load.timeout_s),
         ]
     if sure := certainty(outcome):
         parts += ["## How sure this is", sure]

@@ -149,7 +149,7 @@ def cost_table(outcome: Outcome) -> str:
     header = ("", *(f"{t} ({p.name})" for t, p in zip(titles, columns, strict=True)))
     rows = [
         ("sustained rate, requests/s", *(format_rate(p) for p in columns)),
-        ("p99 latency, s", *("" if p.p99_s is None else _p99_cell(p) for p in columns)),
+        ("p99 latency, s", *("" if p.p99_s is None else _p99_at(p) for p in columns)),
         ("p99 latency at about half of it, s", *(_half_load_cell(p) for p in columns)),
         ("workers", *("" if p.workers is None else str(p.workers) for p in columns)),
         ("peak memory", *(format_memory(p.memory_mb) for p in columns)),
@@ -206,7 +206,9 @@ def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
     """Return what the change costs in latency and memory, as a clause."""
     costs = []
     if recommended.p99_s is not None and today.p99_s is not None:
-        costs.append(f"a p99 latency of {_p99_text(recommended)} instead of {_p99_text(today)}")
+        costs.append(
+            f"a p99 latency of {_p99_at(recommended, ' s')} instead of {_p99_at(today, ' s')}"
+        )
     if recommended.memory_mb is not None and today.memory_mb is not None:
         costs.append(
             f"{format_memory(recommended.memory_mb)} of memory instead of "
@@ -215,20 +217,16 @@ def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
     return f", with {' and '.join(costs)}" if costs else ""
 
 
-def _p99_text(point: OperatingPoint) -> str:
-    """Return the p99 latency with the rate at which it was measured."""
-    return _p99_cell(point).replace(" at ", " s at ", 1)
-
-
-def _p99_cell(point: OperatingPoint) -> str:
+def _p99_at(point: OperatingPoint, unit: str = "") -> str:
+    """Return the p99 latency, in seconds, with the rate at which it was measured."""
     rate_rps = next((p.rate_rps for p in point.latency if p.share >= 1), point.sustained_rps)
-    return f"{format_number(point.p99_s)} at {format_number(rate_rps)} requests/s"
+    return f"{format_number(point.p99_s)}{unit} at {format_number(rate_rps)} requests/s"
 
 
 def _own_costs(point: OperatingPoint) -> str:
     costs = []
     if point.p99_s is not None:
-        costs.append(f"a p99 latency of {_p99_text(point)}")
+        costs.append(f"a p99 latency of {_p99_at(point, ' s')}")
     if point.memory_mb is not None:
         costs.append(f"{format_memory(point.memory_mb)} of memory")
     return f", with {' and '.join(costs)}" if costs else ""
