@@ -209,6 +209,7 @@ class _Shell:
         before: the commands that were run.
         arguments: of the script; None if they are not known.
         exports_all: whether each variable that is set is exported.
+        is_shifted_in_branch: whether the arguments hold only until the end of a branch.
     """
 
     environment: Mapping[str, str]
@@ -219,6 +220,7 @@ class _Shell:
     before: list[tuple[str, ...]] = field(default_factory=list)
     arguments: Sequence[str] | None = ()
     exports_all: bool = False
+    is_shifted_in_branch: bool = False
 
     def starts(self, script: _Script, is_unsure: bool = False) -> Iterator[_Start]:
         """Yield each start of TorchServe in a script.
@@ -230,7 +232,11 @@ class _Shell:
             ValueError: it has a quote without an end.
         """
         callers, self.arguments = self.arguments, script.arguments
-        for raw, is_conditional in _simple_commands(script.text):
+        branch = 0
+        for raw, is_conditional, branch_of_command in _simple_commands(script.text):
+            if self.is_shifted_in_branch and branch_of_command != branch:
+                self.arguments, self.is_shifted_in_branch = None, False
+            branch = branch_of_command
             variables = {**self.environment, **self.variables, **_positional(self.arguments)}
             if command := expand_words(raw, variables):
                 yield from self._run(command, is_conditional or is_unsure)
@@ -292,8 +298,9 @@ class _Shell:
         """Run `shift` or `set`."""
         if command[0] == "shift":
             count = int(command[1]) if command[1:] and command[1].isdecimal() else 1
-            is_known = self.arguments is not None and not is_conditional
-            self.arguments = self.arguments[count:] if self.arguments and is_known else None
+            if self.arguments is not None:
+                self.arguments = self.arguments[count:]
+            self.is_shifted_in_branch |= is_conditional
         for option, value in itertools.pairwise((*command, "")):
             sign, letters = option[:1], option[1:]
             is_all = sign in ("-", "+") and ("a" in letters or (letters == "o" and value == _ALL))
@@ -422,14 +429,16 @@ def _script(words: Sequence[str]) -> _Script | None:
     return None
 
 
-def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
-    """Yield the words of each command in a script, and whether it depends on a condition."""
+def _simple_commands(script: str) -> Iterator[tuple[list[str], bool, int]]:
+    """Yield the words of each command in a script, whether it depends on a condition, and the
+    number of its branch.
+    """
     script = _without_documents(script.replace("\r\n", "\n"))
     text = _simplified(script).replace("\\\n", " ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars=_OPERATORS)
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     blocks, is_after_condition = 0, False
-    braces, is_function = 0, False
+    braces, is_function, branch = 0, False, 0
     words: list[str] = []
     for word in (*lexer, "\n"):
         if not set(word) <= set(_OPERATORS):
@@ -443,10 +452,11 @@ def _simple_commands(script: str) -> Iterator[tuple[list[str], bool]]:
             braces, is_function = braces + 1, False
         braces -= first == "}" and braces > 0
         blocks = max(0, blocks + _BLOCKS.get(first, 0))
+        branch += first in (*_BLOCKS, "elif", "else")
         while words and words[0] in _LEADING_WORDS:
             words = words[1:]
         # It is not known which functions are called.
-        yield words, blocks > 0 or braces > 0 or is_after_condition
+        yield words, blocks > 0 or braces > 0 or is_after_condition, branch
         if "||" in word or ("&&" in word and words[:1] and words[0] in _TESTS):
             is_after_condition = True
         elif "&&" not in word:

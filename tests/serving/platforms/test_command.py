@@ -338,6 +338,11 @@ def test_find_command_knows_nothing_of_a_script_that_it_cannot_follow(
             ["--ncs", "--foreground"],
             ["--start", "--ncs", "--foreground"],
         ),
+        (
+            'if [[ $1 = serve ]]; then\n shift 1\n torchserve "$@"\nelse\n exec "$@"\nfi',
+            ["serve", "--ncs"],
+            ["--ncs"],
+        ),
         ("A=--start; A+=' --ncs'; torchserve $A", [], ["--start", "--ncs"]),
         ("readonly C=/c; torchserve --ts-config $C", [], ["--ts-config", "/c"]),
         (
@@ -364,6 +369,8 @@ def test_find_command_runs_the_script_of_a_file_in_mind(
     "script",
     [
         "if [ $1 = x ]; then shift; fi; torchserve --ts-config $1",
+        "if [ $1 = x ]; then shift; fi; if b; then torchserve --ts-config $1; fi",
+        "if [ $1 = x ]; then shift; else torchserve --ts-config $1; fi",
         "f() { torchserve --ts-config $C; }; C=/c; f",
         "function f {\n torchserve --ts-config /a\n}\ntorchserve --ts-config /b",
         "f() { torchserve --ts-config /a; }; torchserve --ts-config /b",
