@@ -76,9 +76,9 @@ class Dispatcher:
             elif not payload.accepts(body):
                 self.failed(post, "wrong body")
             else:
-                self._window.succeeded(due, sent, payload.group)
+                now = self._window.succeeded(due, sent, payload.group)
                 self._outstanding -= 1
-                self._continue()
+                self._continue(now)
         except Exception as error:
             self.broken(error)
 
@@ -110,7 +110,7 @@ class Dispatcher:
         """Send the first requests."""
         raise NotImplementedError
 
-    def _continue(self) -> None:
+    def _continue(self, now: float) -> None:
         """Go on after a success."""
         if self._ended:
             self._finish_if_idle()
@@ -201,18 +201,17 @@ class ClosedLoop(Dispatcher):
     def _begin(self) -> None:
         self._timer = self._loop.call_later(self._window.load.duration_s, self._call, self.stop)
         for _ in range(int(min(self._users, self._left))):
-            self._continue()
+            self._continue(self._window.now())
         if self._left <= 0 and not self._outstanding:
             self.stop()
 
-    def _continue(self) -> None:
+    def _continue(self, now: float) -> None:
         if self._ended:
             self._finish_if_idle()
         elif self._left <= 0:
             self.stop()
         else:
             self._left -= 1
-            now = self._window.now()
             self._send(now, now)
 
     def _pause(self) -> None:
@@ -223,4 +222,4 @@ class ClosedLoop(Dispatcher):
     def _resume(self) -> None:
         paused, self._paused = self._paused, 0
         for _ in range(paused):
-            self._continue()
+            self._continue(self._window.now())

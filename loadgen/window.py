@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from array import array
 from collections import defaultdict
 from pathlib import Path
 
@@ -32,8 +31,9 @@ class Window:
         self.load = load
         self._begun, self._done, self._good = (Bins(load.duration_s) for _ in range(3))
         self._latency, self._service, self._lateness = Histogram(), Histogram(), Histogram()
-        self._sends = array("d")
-        self._answers: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+        # Flat lists of times: arrays cost more to append to.
+        self._sends: list[float] = []
+        self._answers: defaultdict[str, list[float]] = defaultdict(list)
         self._groups: defaultdict[str, Group] = defaultdict(Group)
         self._sent = self._unsent = self._succeeded = 0
         self._errors: dict[str, int] = {}
@@ -64,13 +64,17 @@ class Window:
         self._done.add_one(self.now())
         self.unsent()
 
-    def succeeded(self, due: float, sent: float, group: str = "") -> None:
-        """Count a correct answer that arrives now; one after the timeout has failed."""
+    def succeeded(self, due: float, sent: float, group: str = "") -> float:
+        """Count a correct answer that arrives now, and return the time.
+
+        An answer after the timeout has failed.
+        """
         now = time.perf_counter() - self._start
         if now - due > self.load.timeout_s:
             self.failed(due, "timeout", group)
-            return
-        self._answers[group].extend((due, sent, now))
+        else:
+            self._answers[group].extend((due, sent, now))
+        return now
 
     def failed(self, due: float, cause: str, group: str = "") -> None:
         """Count a request that failed now."""
@@ -104,7 +108,7 @@ class Window:
             self._good.add(answered)
             if group:
                 self._groups[group].latency.record_all(answered - due)
-        self._sends = array("d")
+        self._sends.clear()
         self._answers.clear()
 
     def close(self) -> None:

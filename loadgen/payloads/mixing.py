@@ -18,7 +18,7 @@ def mix(
     seed: int = 0,
     weights: Sequence[float] | None = None,
 ) -> Iterator[Payload]:
-    """Yield an endless, seeded mix of the payloads, the same for every window.
+    """Return an endless, seeded mix of the payloads, the same for every window.
 
     In each stretch of the mix, a payload's count differs from its exact share by at most one: its
     n-th copy has a random place in the n-th interval of a length that is 1 ÷ its weight.
@@ -26,9 +26,14 @@ def mix(
     Args:
         weights: of the payloads; their own `weight` if None.
     """
-    weights = [payload.weight for payload in payloads] if weights is None else weights
     if len(payloads) == 1:
-        yield from repeat(payloads[0])
+        return repeat(payloads[0])
+    return _mix(payloads, share, seed, weights or [payload.weight for payload in payloads])
+
+
+def _mix(
+    payloads: Sequence[Payload], share: Share, seed: int, weights: Sequence[float]
+) -> Iterator[Payload]:
     generator = random.Random(f"{seed}/{share.index}/{share.count}")
     if len(set(weights)) == 1:
         while True:

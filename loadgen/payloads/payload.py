@@ -86,6 +86,8 @@ class Payload:
 
     def accepts(self, answer: bytes) -> bool:
         """Return whether this body is a correct answer."""
+        if self._accepts_any:
+            return True
         pattern, field_patterns = self._patterns
         if self.contains is not None or pattern is not None:
             text = answer.decode(errors="replace")
@@ -107,6 +109,10 @@ class Payload:
             if found is MISSING or field_pattern.search(_as_text(found)) is None:
                 return False
         return True
+
+    @cached_property
+    def _accepts_any(self) -> bool:
+        return not (self.contains or self.matches or self.fields or self.field_matches)
 
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str] | None, dict[str, re.Pattern[str]]]:
