@@ -40,6 +40,7 @@ async def test_watch_reports_why_it_cannot_continue(
     server = TorchServe(ServerConfig(), Site(archive, installation), tmp_path)
     server.models = {"pets": Mock(worker_pids=frozenset({1}))}
     server._failure = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr("serving.server._WATCH_S", 0.01)
     for name in ("check_workers", "check_memory", "check_gpu"):
         monkeypatch.setattr(server._health, name, lambda *_: None)
 

@@ -44,6 +44,7 @@ def imported(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     return dict(json.loads(capsys.readouterr().out))
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(300 if EXAMPLES <= 50 else 3600)
 @pytest.mark.parametrize("export_format", ExportFormat)
 def test_export_carries_every_configuration(
