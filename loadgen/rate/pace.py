@@ -9,8 +9,10 @@ from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 
 #: A window's drain, as rounds of batches.
 _DRAIN_CYCLES = 2
-#: Shares of the sustained rate at which a latency curve has a window.
+#: Shares of the sustained rate at which each latency curve has a window.
 CURVE_SHARES = (0.5, 0.7, 0.9)
+#: A rate is far below a curve if it is below this part of its lowest rate.
+_FAR_BELOW = 0.8
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,39 @@ class Pace:
             limits.completions / rate_rps,
         )
 
+    def curve_shares(self, sustained_rps: float, from_rps: float | None) -> tuple[float, ...]:
+        """Return the shares of the sustained rate at which a latency curve has a window, rising.
+
+        Args:
+            from_rps: a rate at which the latency is wanted too, if it is far below the others and
+                its window is not longer than others may be.
+        """
+        if from_rps is None or from_rps >= _FAR_BELOW * CURVE_SHARES[0] * sustained_rps:
+            return CURVE_SHARES
+        if self.thresholds.completions / from_rps > self.goal.window_limit_s:
+            return CURVE_SHARES
+        return (from_rps / sustained_rps, *CURVE_SHARES)
+
     def expected_s(
         self,
         rate_rps: float,
         latency_curve: bool = False,
         comparison_rps: float | None = None,
+        curve_from_rps: float | None = None,
     ) -> float:
         """Return how long the windows of a search take if the first rate passes, seconds.
 
         Args:
-            latency_curve: whether latency at `CURVE_SHARES` of the rate is measured.
+            latency_curve: whether latency at `curve_shares` of the rate is measured.
             comparison_rps: rate of one more window that samples latency, requests/s.
+            curve_from_rps: the rate at which the curve begins; see `curve_shares`.
         """
         goal, is_full = self.goal, self.depth is Depth.FULL
         jitter = is_full and goal.arrivals != "poisson" and not goal.lowers_rate
         judged_rps = self._judged_rps(rate_rps)
         # The curve's highest rate is that of the jitter window.
-        shares = CURVE_SHARES[: len(CURVE_SHARES) - jitter] if latency_curve else ()
+        shares = self.curve_shares(rate_rps, curve_from_rps) if latency_curve else ()
+        shares = shares[:-1] if jitter else shares
         sampled_rps = [share * rate_rps for share in shares]
         sampled_rps += [comparison_rps] if comparison_rps is not None else []
         return (

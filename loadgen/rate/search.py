@@ -15,7 +15,7 @@ from loadgen.measurement import BIN_S, LoadGenerator, Measurement
 from loadgen.rate.bracket import Bracket
 from loadgen.rate.estimate import Estimate, estimate_of, pooled, standard_error_of
 from loadgen.rate.goal import Depth, Goal
-from loadgen.rate.pace import CURVE_SHARES, Pace
+from loadgen.rate.pace import Pace
 from loadgen.rate.result import Probe, StopReason, SustainedRate
 from loadgen.rate.thresholds import DEFAULT_THRESHOLDS, Thresholds
 from loadgen.rate.verdict import Verdict, format_errors, is_growth_by_chance, latency_excess
@@ -45,7 +45,8 @@ class RateSearch:
         comparison_rps: if given, one more window of Poisson arrivals at this rate is measured
             for its latency.
         depth: how thoroughly the rate is verified.
-        latency_curve: whether latency at `CURVE_SHARES` of the sustained rate is measured.
+        latency_curve: whether latency at `Pace.curve_shares` of the sustained rate is measured.
+        curve_from_rps: the rate at which the curve begins; see `Pace.curve_shares`.
         progress: receives each phase and its rate as it begins.
         announce: receives the expected seconds until the end, once the capacity is estimated.
     """
@@ -59,6 +60,7 @@ class RateSearch:
     comparison_rps: float | None = None
     depth: Depth = Depth.FULL
     latency_curve: bool = False
+    curve_from_rps: float | None = None
     progress: RateProgress = lambda phase, rate: None
     announce: Callable[[float], None] = lambda seconds: None
     thresholds: Thresholds = DEFAULT_THRESHOLDS
@@ -145,7 +147,9 @@ class RateSearch:
 
     def _expected_s(self) -> float:
         rate = self.thresholds.offered * self._capacity
-        return self._pace.expected_s(rate, self.latency_curve, self.comparison_rps)
+        return self._pace.expected_s(
+            rate, self.latency_curve, self.comparison_rps, self.curve_from_rps
+        )
 
     # --- verification ----------------------------------------------------------------
 
@@ -440,7 +444,7 @@ class RateSearch:
             comparison = await self._windows.sample("latency", rate, seconds)
         curve = []
         if self.latency_curve and found.lower_rps is not None:
-            for share in CURVE_SHARES:
+            for share in self._pace.curve_shares(found.lower_rps, self.curve_from_rps):
                 curve.append((share, await self._latency_at(share * found.lower_rps)))
         return replace(found, comparison=comparison, curve=tuple(curve))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,8 @@ from serving.defaults import torchserve_defaults
 
 #: The latency below the sustained rate is shown at the share closest to this one.
 _HALF_LOAD = 0.5
+#: Two rates are about the same if their ratio is below this one.
+_ABOUT = 2.0
 _NO_RATE = "No configuration sustained any rate."
 _NOT_MET = "No configuration meets the goal."
 
@@ -151,6 +154,7 @@ def cost_table(outcome: Outcome) -> str:
         ("sustained rate, requests/s", *(format_rate(p) for p in columns)),
         ("p99 latency, s", *("" if p.p99_s is None else _p99_at(p) for p in columns)),
         ("p99 latency at about half of it, s", *(_half_load_cell(p) for p in columns)),
+        *([] if today is None or is_same else [_todays_load_row(today, recommended)]),
         ("workers", *("" if p.workers is None else str(p.workers) for p in columns)),
         ("peak memory", *(format_memory(p.memory_mb) for p in columns)),
         ("peak GPU memory", *(format_memory(p.gpu_memory_mb) for p in columns)),
@@ -206,8 +210,11 @@ def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
     """Return what the change costs in latency and memory, as a clause."""
     costs = []
     if recommended.p99_s is not None and today.p99_s is not None:
+        at_todays = _at_todays_load(recommended, today, " s")
+        lower = f" ({at_todays})" if at_todays else ""
         costs.append(
-            f"a p99 latency of {_p99_at(recommended, ' s')} instead of {_p99_at(today, ' s')}"
+            f"a p99 latency of {_p99_at(recommended, ' s')}{lower} instead of "
+            f"{_p99_at(today, ' s')}"
         )
     if recommended.memory_mb is not None and today.memory_mb is not None:
         costs.append(
@@ -289,6 +296,31 @@ def _alternatives(outcome: Outcome, recommended: OperatingPoint) -> list[str]:
         for point in found
         if point is not None
     ]
+
+
+def _todays_load_row(today: OperatingPoint, recommended: OperatingPoint) -> tuple[str, ...]:
+    at_todays = _at_todays_load(recommended, today)
+    return (
+        "p99 latency at about today's rate, s",
+        _p99_at(today) if at_todays and today.p99_s is not None else "",
+        f"{at_todays} requests/s" if at_todays else "",
+    )
+
+
+def _at_todays_load(recommended: OperatingPoint, today: OperatingPoint, unit: str = "") -> str:
+    """Return the recommended configuration's p99 latency below its rate, at about today's rate.
+
+    Empty if there was no window at such a rate.
+    """
+    rate_rps, below = today.sustained_rps, [p for p in recommended.latency if p.share < 1]
+
+    def distance(point: LatencyPoint) -> float:
+        return abs(math.log(point.rate_rps / rate_rps))
+
+    closest = min(below, key=distance, default=None)
+    if closest is None or distance(closest) > math.log(_ABOUT):
+        return ""
+    return f"{format_number(closest.p99_s)}{unit} at {format_number(closest.rate_rps)}"
 
 
 def _half_load_cell(point: OperatingPoint) -> str:

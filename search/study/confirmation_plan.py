@@ -108,9 +108,15 @@ class Plan:
 
         Args:
             is_compared: whether latencies are compared with those of other finalists.
-            has_curve: whether latencies below the rate are measured.
+            has_curve: whether latencies below the rate are measured, down to what today sustains.
         """
-        request = replace(self.requests[index], depth=Depth.FULL, latency_curve=has_curve)
+        todays_rps = self.requests[0].known_rps if self.objective.maximizes_rate else None
+        request = replace(
+            self.requests[index],
+            depth=Depth.FULL,
+            latency_curve=has_curve,
+            curve_from_rps=todays_rps if has_curve else None,
+        )
         return request if is_compared else replace(request, comparison_rps=None)
 
 

@@ -109,7 +109,7 @@ class ConfirmationTime:
             request: None for that of the best configuration.
             has_curve: whether that one has a latency curve.
         """
-        measured, compared_rps = self._store.best, None
+        measured, compared_rps, from_rps = self._store.best, None, None
         if request is not None:
             found = [
                 r
@@ -117,13 +117,13 @@ class ConfirmationTime:
                 if r.config == request.config and (r.capacity_rps or r.sustained_rps)
             ]
             measured, compared_rps = next(reversed(found), None), request.comparison_rps
-            has_curve = request.latency_curve
+            has_curve, from_rps = request.latency_curve, request.curve_from_rps
         rate_rps = (measured.capacity_rps or measured.sustained_rps or 0.0) if measured else 0.0
         cycle = (measured.server.batch_capacity or 1) if measured else 1
         if not rate_rps:
             return self.visit_s()
         pace = Pace(self._spec.rate_goal(), cycle)
-        return self.visit_s() + pace.expected_s(rate_rps, has_curve, compared_rps)
+        return self.visit_s() + pace.expected_s(rate_rps, has_curve, compared_rps, from_rps)
 
     def reserve_s(self) -> float:
         """Return the time to keep for the rest of the confirmation, seconds.

@@ -46,6 +46,7 @@ class TrialRequest:
         comparison_rps: the rate at which latencies are compared; None without a comparison.
         depth: how thoroughly the configuration is measured.
         latency_curve: whether the latency at fixed shares of the sustained rate is measured too.
+        curve_from_rps: a lower rate at which it is measured with them; None for none.
         server_probes: configurations to observe in the server after the trial's own windows.
     """
 
@@ -58,6 +59,7 @@ class TrialRequest:
     comparison_rps: float | None = None
     depth: Depth = Depth.FULL
     latency_curve: bool = False
+    curve_from_rps: float | None = None
     server_probes: tuple[ServerProbe, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -154,6 +154,7 @@ async def run_trial(
                 comparison_rps=request.comparison_rps,
                 depth=request.depth,
                 latency_curve=request.latency_curve,
+                curve_from_rps=request.curve_from_rps,
                 announce=lambda left_s: watch.announce(left_s + probes_s(request.server_probes)),
                 progress=lambda name, rate: watch.enter(Phase(name, rate)),
             )

@@ -22,6 +22,7 @@ async def find(
     comparison_rps: float | None = None,
     depth: Depth = Depth.FULL,
     latency_curve: bool = False,
+    curve_from_rps: float | None = None,
     known_share: float | None = None,
     **goal: float | str,
 ) -> SustainedRate:
@@ -34,6 +35,7 @@ async def find(
         comparison_rps=comparison_rps,
         depth=depth,
         latency_curve=latency_curve,
+        curve_from_rps=curve_from_rps,
         known_share=known_share,
     ).find()
 
@@ -309,6 +311,33 @@ async def test_search_measures_a_latency_curve() -> None:
     p99s = [window.latency.quantile(0.99) or 0.0 for _, window in found.curve]
     assert p99s == sorted(p99s) and p99s[0] < p99s[-1]
     assert found.curve[-1][1] is found.probes[-1].measurement, "the window of Poisson arrivals"
+
+
+@pytest.mark.parametrize(
+    ("from_rps", "count"), [(4.0, 4), (0.1, 3), (39.0, 3), (90.0, 3), (200.0, 3)]
+)
+async def test_search_begins_a_latency_curve_at_a_far_lower_rate(
+    from_rps: float, count: int
+) -> None:
+    announced: list[float] = []
+    search = RateSearch(
+        Goal(),
+        SimulatedServers(0.01),
+        users=4,
+        latency_curve=True,
+        curve_from_rps=from_rps,
+        announce=announced.append,
+    )
+    found = await search.find()
+    shares = [share for share, _ in found.curve]
+    assert shares[-3:] == [0.5, 0.7, 0.9] and len(shares) == count
+    if count == 4:
+        lowest = found.curve[0][1]
+        assert lowest.load.rate_rps == pytest.approx(from_rps) and lowest.succeeded >= 20
+        without = RateSearch(Goal(), SimulatedServers(0.01), users=4, latency_curve=True)
+        without.announce = announced.append
+        await without.find()
+        assert announced[0] > announced[1] + 5, "the window at the lower rate is announced"
 
 
 async def test_search_measures_latency_at_the_comparison_rate() -> None:

@@ -12,7 +12,7 @@ from search.study.outcome import Outcome
 from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
-from search.trial.result import TrialResult
+from search.trial.result import CurvePoint, TrialResult
 from tests.results import result_for, visit_for
 from tests.search.answer.test_gain import confirmation_with
 
@@ -120,3 +120,31 @@ def test_cost_table_compares_today_with_the_recommended(confirmed: Outcome) -> N
     assert rows[0] == "|  | today (trial 0) | recommended (trial 3) |"
     assert rows[2].startswith("| sustained rate, requests/s | 5 | 233 (")
     assert rows[3] == "| p99 latency, s | 0.5 at 5 requests/s | 0.4 at 233 requests/s |"
+
+
+def with_curve(outcome: Outcome, *points: CurvePoint) -> Outcome:
+    best = outcome.results[3]
+    best = replace(best, latency=replace(best.latency, curve=points))
+    return replace(outcome, results=[*outcome.results[:3], best, *outcome.results[4:]])
+
+
+def curve_point(rate_rps: float, p99_s: float) -> CurvePoint:
+    return CurvePoint(rate_rps / 250, rate_rps, 0.1, 0.1, p99_s, 0)
+
+
+def test_verdict_names_the_latency_at_todays_rate(outcome: Outcome) -> None:
+    curve = (curve_point(6, 0.2), curve_point(125, 0.3))
+    assert "0.5 s at 250 requests/s (0.2 s at 6) instead of 0.5 s at 5" in verdict(
+        with_curve(outcome, *curve)
+    )
+    (row,) = (
+        r for r in cost_table(with_curve(outcome, *curve)).splitlines() if "today's rate" in r
+    )
+    assert row == (
+        "| p99 latency at about today's rate, s | 0.5 at 5 requests/s | 0.2 at 6 requests/s |"
+    )
+
+
+def test_verdict_names_no_latency_of_another_rate_as_todays(outcome: Outcome) -> None:
+    higher = with_curve(outcome, curve_point(125, 0.3))
+    assert "(0." not in verdict(higher) and "today's rate" not in cost_table(higher)

@@ -151,6 +151,9 @@ def test_plan_visits_shortly_and_verifies_thoroughly(store: StudyStore) -> None:
     assert verification.depth is Depth.FULL and verification.latency_curve
     assert verification.comparison_rps == 80.0
     assert plan.verification(1, is_compared=False).comparison_rps is None
+    todays_rps = plan.requests[0].known_rps
+    assert todays_rps and verification.curve_from_rps == todays_rps
+    assert plan.verification(1, is_compared=True, has_curve=False).curve_from_rps is None
 
 
 def test_confirm_interleaves_visits_then_verifies_winner(store: StudyStore) -> None:
