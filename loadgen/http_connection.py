@@ -59,9 +59,10 @@ class HttpConnection(asyncio.Protocol):
         self._is_writing = False
         #: Data followed an answer; it belongs to no request.
         self._surplus = False
-        #: The beginning of an answer that arrives in parts, and whether it has the whole head.
-        self._beginning, self._has_head = b"", False
-        self._head_complete = False
+        #: Of an answer that arrives in parts: its beginning, then its head.
+        self._beginning = b""
+        self._head: _Head | None = None
+        self._has_begun = self._head_complete = False
         # Read by the parser when it is created; a method of this class would cost a call.
         self.on_body = self._chunks.append
         self._parser = _parser(self)
@@ -101,22 +102,35 @@ class HttpConnection(asyncio.Protocol):
         except HttpParserError:
             self.fail("malformed answer")
             return
-        if not self._has_head and (self._beginning or self._answer is None):
-            self._beginning += data
-            self._has_head = self._head_complete or self._answer is not None
-        if self._answer is not None:
-            self._hand_over(post, self._beginning or data, *self._answer)
+        if self._answer is None:
+            if self._head is None:
+                self._keep_beginning(data)
+            return
+        head, self._head = self._head, None
+        if head is None:
+            if self._beginning:
+                data, self._beginning = self._beginning + data, b""
+            # `find` costs half of `in`.
+            if len(data) > _SEARCHED_BYTES or data.lower().find(b"content-encoding") >= 0:
+                head = _Head(data)
+        self._hand_over(post, head, *self._answer)
+
+    def _keep_beginning(self, data: bytes) -> None:
+        """Keep the beginning of an answer until its head is whole, and then the head."""
+        if not self._has_begun:
+            self._beginning = b""  # Only 1xx came.
+            return
+        self._beginning += data
+        if self._head_complete:
+            self._head, self._beginning = _Head(self._beginning), b""
 
     def _hand_over(
-        self, post: Post, beginning: bytes, status: int, body: bytes, keep_alive: bool
+        self, post: Post, head: _Head | None, status: int, body: bytes, keep_alive: bool
     ) -> None:
         self._answer = None
-        if self._has_head:
-            self._beginning, self._has_head = b"", False
-        # `find` costs half of `in`.
-        if len(beginning) > _SEARCHED_BYTES or beginning.lower().find(b"content-encoding") >= 0:
+        if head is not None:
             try:
-                body = _decompressed(body, _Head(beginning).encoding)
+                body = _decompressed(body, head.encoding)
             except (zlib.error, ValueError):
                 self.fail("incomplete body")
                 return
@@ -162,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._head_complete:
             self._receiver.failed(post, "disconnected" if error is None else "reset")
             return
-        head = _Head(self._beginning)
+        head = self._head or _Head(self._beginning)
         try:
             if head.is_delimited or error is not None:
                 raise ValueError("truncated")
@@ -176,6 +190,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin an answer."""
+        self._has_begun = True
         if self._answer is not None:
             self._surplus = True
 
@@ -193,6 +208,8 @@ class HttpConnection(asyncio.Protocol):
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._answer = status, body, self._parser.should_keep_alive()
             chunks.clear()
+        else:
+            self._has_begun = False
         self._head_complete = False
 
 
@@ -227,6 +244,8 @@ class _Head:
 
     def on_headers_complete(self) -> None:
         """Forget the headers of an answer that announces another one."""
+        if self._is_final:
+            return  # Another answer, which nobody asked for.
         self._is_final = _is_final(self._parser.get_status_code())
         if not self._is_final:
             self.encoding, self.is_delimited = b"", False

@@ -28,7 +28,9 @@ def mix(
     """
     if len(payloads) == 1:
         return repeat(payloads[0])
-    return _mix(payloads, share, seed, weights or [payload.weight for payload in payloads])
+    if weights is None:
+        weights = [payload.weight for payload in payloads]
+    return _mix(payloads, share, seed, weights)
 
 
 def _mix(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -24,6 +25,7 @@ from yarl import URL
 
 from loadgen.connection import Connections, Sessions, connections_to, supported, target_url
 from loadgen.errors import PayloadError
+from loadgen.http_connection import HttpConnection
 from loadgen.payloads import Payload
 from loadgen.payloads.http_syntax import encode_target
 from loadgen.posting import Post, Poster
@@ -635,3 +637,66 @@ async def test_connections_to_uses_a_session_with_another_aiohttp(
     monkeypatch.setattr("aiohttp.TCPConnector", OtherConnector)
     async with connections_to("http://127.0.0.1:1/", [PAYLOAD], Results()) as poster:
         assert isinstance(poster, Sessions)
+
+
+class _Pool:
+    """Keeps the results of one connection without a network."""
+
+    def __init__(self) -> None:
+        self.receiver: Any = Results()
+
+    def freed(self, connection: HttpConnection) -> None:
+        pass
+
+    def lost(self, connection: HttpConnection) -> None:
+        pass
+
+
+def result_of(connection: HttpConnection, *reads: bytes) -> Outcome:
+    """Return the result of a post whose answer arrives in these reads."""
+    connection.send((PAYLOAD, 0.0, 0.0), ())
+    for read in reads:
+        connection.data_received(read)
+    return connection._receiver.queue.get_nowait()[1]
+
+
+GZIPPED = answer("200 OK", PACKED, "Content-Encoding: gzip")
+
+
+@pytest.mark.parametrize("first", [OK, GZIPPED, CHUNKED + b"2\r\nok\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("second", [OK, GZIPPED])
+@pytest.mark.parametrize("end", [15, -4, None])
+async def test_connection_forgets_the_head_of_the_answer_before(
+    first: bytes, second: bytes, end: int | None
+) -> None:
+    connection = HttpConnection(_Pool())
+    connection.connection_made(Mock())
+    reads = [first] if end is None else [first[:end], first[end:]]
+    assert result_of(connection, *reads) == (200, b"ok")
+    assert result_of(connection, second) == (200, b"ok")
+    assert connection.is_open
+
+
+async def test_connection_keeps_no_more_of_an_answer_than_its_body() -> None:
+    connection = HttpConnection(_Pool())
+    connection.connection_made(Mock())
+    connection.send((PAYLOAD, 0.0, 0.0), ())
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000))
+    for _ in range(10):
+        connection.data_received(bytes(1000))
+    assert connection._beginning == b"" and sum(map(len, connection._chunks)) == 11_000
+    informed = HttpConnection(_Pool())
+    informed.connection_made(Mock())
+    many = [b"HTTP/1.1 102 Processing\r\n\r\n"] * 1000
+    assert result_of(informed, *many, OK) == (200, b"ok")
+    informed.send((PAYLOAD, 0.0, 0.0), ())
+    for read in many:
+        informed.data_received(read)
+        assert informed._beginning == b""
+
+
+async def test_connection_reads_an_encoding_before_data_that_nobody_asked_for() -> None:
+    connection = HttpConnection(_Pool())
+    connection.connection_made(Mock())
+    assert result_of(connection, GZIPPED + b"HTTP/1.1 103 Early\r\n\r\n") == (200, b"ok")
+    assert not connection.is_open
