@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from loadgen.rate.pace import CURVE_SHARES
 from search.answer.operating_points import LatencyPoint
 
 _ROUNDING = 1e-9
@@ -25,8 +26,13 @@ class LatencyCurve:
 
     @classmethod
     def of(cls, points: Sequence[LatencyPoint]) -> LatencyCurve:
-        """Return the curve of these points; those without a p99 latency are left out."""
-        known = [point for point in points if point.p99_s is not None]
+        """Return the curve of these points.
+
+        Those without a p99 latency are left out, and those of far lower loads: a window there has
+        few requests, and between it and the others nothing is known.
+        """
+        lowest = min(CURVE_SHARES)
+        known = [p for p in points if p.p99_s is not None and p.share >= lowest - _ROUNDING]
         return cls(tuple(sorted(known, key=lambda point: point.share)))
 
     @property

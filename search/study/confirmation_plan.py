@@ -103,19 +103,26 @@ class Plan:
         depth = depth if self.objective.maximizes_rate else Depth.ESTIMATE
         return replace(self.requests[index], depth=depth, comparison_rps=None)
 
-    def verification(self, index: int, is_compared: bool, has_curve: bool = True) -> TrialRequest:
+    @property
+    def todays_rps(self) -> float | None:
+        """The rate of the reference, if rates are compared: the latency at it is of interest."""
+        return self.requests[0].known_rps if self.objective.maximizes_rate else None
+
+    def verification(
+        self, index: int, is_compared: bool, has_curve: bool = True, has_todays: bool = False
+    ) -> TrialRequest:
         """Return the request that verifies a sustained rate.
 
         Args:
             is_compared: whether latencies are compared with those of other finalists.
-            has_curve: whether latencies below the rate are measured, down to what today sustains.
+            has_curve: whether latencies below the rate are measured.
+            has_todays: whether that at the reference's rate is one of them.
         """
-        todays_rps = self.requests[0].known_rps if self.objective.maximizes_rate else None
         request = replace(
             self.requests[index],
             depth=Depth.FULL,
             latency_curve=has_curve,
-            curve_from_rps=todays_rps if has_curve else None,
+            curve_from_rps=self.todays_rps if has_curve and has_todays else None,
         )
         return request if is_compared else replace(request, comparison_rps=None)
 

@@ -43,7 +43,10 @@ def next_round(confirmation: Confirmation, stored: StoredVisits) -> Step | None:
 
 
 def next_verification(
-    confirmation: Confirmation, leader_only: bool = False, has_curve: bool = True
+    confirmation: Confirmation,
+    leader_only: bool = False,
+    has_curve: bool = True,
+    has_todays: bool = True,
 ) -> Step | None:
     """Return the verifications that are missing; None if there are none.
 
@@ -52,6 +55,7 @@ def next_verification(
     Args:
         leader_only: return that of the leader alone, if there is no time for the others.
         has_curve: whether latencies below the rate are measured, too.
+        has_todays: whether the leader's latency at the reference's rate is one of them.
     """
     if not confirmation.rounds:
         return None
@@ -61,7 +65,9 @@ def next_verification(
         leader_only = True  # Its latency cannot be compared any more.
     wanted = [leader] if leader_only else [leader, *confirmation.tied]
     missing = tuple(
-        confirmation.plan.verification(index, len(wanted) > 1, has_curve)
+        confirmation.plan.verification(
+            index, len(wanted) > 1, has_curve, has_todays and index == leader
+        )
         for index in wanted
         if index not in confirmation.verified
     )
@@ -86,11 +92,13 @@ def next_curves(confirmation: Confirmation) -> list[Step]:
 def verifications(confirmation: Confirmation) -> list[Step]:
     """Return the verifications that may come next, the longest first.
 
-    All that are missing, that of the leader, or that of the leader without its latency curve.
+    All that are missing, that of the leader, the same without its latency at the reference's
+    rate, or without its latency curve.
     """
     steps = (
         next_verification(confirmation),
         next_verification(confirmation, leader_only=True),
+        next_verification(confirmation, leader_only=True, has_todays=False),
         next_verification(confirmation, leader_only=True, has_curve=False),
     )
     return [step for step in steps if step is not None]

@@ -109,7 +109,9 @@ class ConfirmationTime:
             request: None for that of the best configuration.
             has_curve: whether that one has a latency curve.
         """
-        measured, compared_rps, from_rps = self._store.best, None, None
+        plan = self._plan()
+        measured, compared_rps = self._store.best, None
+        from_rps = plan.todays_rps if plan else None
         if request is not None:
             found = [
                 r

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from search.answer.operating_points import OperatingPoint, Role
-from search.answer.picking import pick
+from search.answer.picking import pick, rate_within
 from search.errors import CommandError, RunError
 from tests.search.answer.points import latencies, point
 
@@ -47,6 +49,14 @@ def test_pick_names_the_lowest_p99_if_none_holds_the_limit(points: list[Operatin
 def test_pick_refuses_other_texts(points: list[OperatingPoint], choice: str) -> None:
     with pytest.raises(CommandError, match="--pick must be"):
         pick(points, choice)
+
+
+def test_pick_ignores_the_latency_at_a_far_lower_rate(points: list[OperatingPoint]) -> None:
+    """A window there has few requests, and its p99 is that of the slowest."""
+    lower = latencies(180, {0.01: 5.0, 0.5: 0.2, 1.0: 0.5})
+    with_lower = replace(points[1], latency=lower)
+    assert pick([with_lower], "p99=0.5").number == 4
+    assert rate_within(with_lower, 0.5) == pytest.approx(180)
 
 
 def test_pick_refuses_what_is_not_there(points: list[OperatingPoint]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,6 +135,16 @@ def test_plan_notes_a_load_below_the_curve_and_uses_its_lowest_latency() -> None
     assert plan.load.p99_s and plan.load.p99_s.value == pytest.approx(0.1)
     assert any("below 50 rps" in note for note in plan.notes)
     assert any("nothing is served" in note for note in plan.notes)
+
+
+def test_plan_ignores_the_latency_at_a_far_lower_rate() -> None:
+    p99_by_share = {0.5: 0.2, 0.7: 0.3, 1.0: 0.6}
+    known = point(1, 100, 0.6, latency=latencies(100, p99_by_share))
+    lower = replace(known, latency=latencies(100, {0.01: 3.0, **p99_by_share}))
+    for rate_rps, p99_s in ((20.0, None), (65.0, 0.4)):
+        assert capacity_plan(lower, rate_rps, p99_s) == replace(
+            capacity_plan(known, rate_rps, p99_s), point=lower
+        )
 
 
 def test_plan_says_what_one_replica_less_means() -> None:

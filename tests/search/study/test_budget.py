@@ -71,7 +71,7 @@ def test_budget_counts_time_of_earlier_drivers(folder: Path) -> None:
     budget = Budget(spec, store)
     assert not budget.may_start_trial()
     assert budget.reason == (
-        "of the time budget of 600 s, 20 s are left, but another trial takes about 50 s"
+        "another trial of about 50 s no longer fits into the time budget: of 600 s, 20 s are left"
     )
     store.record_spent(600.0)
     budget = Budget(spec, store)
@@ -176,6 +176,24 @@ def test_budget_verifies_without_latency_curve_if_time_is_short(folder: Path) ->
         assert confirmation is not None
         step = next(s for s in verifications(confirmation) if budget.may_start_step(s))
         assert [request.latency_curve for request in step.requests] == [has_curve]
+
+
+def test_budget_leaves_out_the_latency_at_todays_rate_before_the_curve(folder: Path) -> None:
+    spec, store, plan = confirming_store(folder, slowest_rps=4.0, time_budget_s=600)
+    for number in range(2):
+        visit_round(store, plan, number, duration_s=5.0)
+    # As in the test above; 20 requests at 4 rps take 5 s more, with their drain.
+    for left_s, has_curve, from_rps in ((14.0, True, 4.0), (9.0, True, None), (7.5, False, None)):
+        store.record_spent(600 - left_s)
+        budget = Budget(spec, store)
+        confirmation = budget.confirmation()
+        assert confirmation is not None
+        step = next(s for s in verifications(confirmation) if budget.may_start_step(s))
+        (request,) = step.requests
+        assert (request.latency_curve, request.curve_from_rps) == (has_curve, from_rps)
+    assert budget.confirmation_time.verification_s() == pytest.approx(
+        budget.confirmation_time.verification_s(next(iter(verifications(confirmation))).requests[0])
+    ), "the time that is kept is that of the longest"
 
 
 def test_budget_starts_a_latency_curve_only_if_it_ends_in_time(folder: Path) -> None:

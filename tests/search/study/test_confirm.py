@@ -151,9 +151,11 @@ def test_plan_visits_shortly_and_verifies_thoroughly(store: StudyStore) -> None:
     assert verification.depth is Depth.FULL and verification.latency_curve
     assert verification.comparison_rps == 80.0
     assert plan.verification(1, is_compared=False).comparison_rps is None
-    todays_rps = plan.requests[0].known_rps
-    assert todays_rps and verification.curve_from_rps == todays_rps
-    assert plan.verification(1, is_compared=True, has_curve=False).curve_from_rps is None
+    assert verification.curve_from_rps is None
+    with_todays = plan.verification(1, is_compared=True, has_todays=True)
+    assert plan.todays_rps and with_todays.curve_from_rps == plan.todays_rps
+    shorter = plan.verification(1, is_compared=True, has_curve=False, has_todays=True)
+    assert shorter.curve_from_rps is None
 
 
 def test_confirm_interleaves_visits_then_verifies_winner(store: StudyStore) -> None:
