@@ -43,8 +43,12 @@ def goal_verdict(outcome: Outcome, recommended: OperatingPoint, today: str, unde
     return f"Deploy {recommended.name} instead of {today}: {gain}. {rate}."
 
 
-def goal_certainty(outcome: Outcome) -> str:
-    """Return the interval of what the run optimizes, ÷ today's; empty if it is not known."""
+def goal_certainty(outcome: Outcome, todays: str) -> str:
+    """Return the interval of what the run optimizes, ÷ today's; empty if it is not known.
+
+    Args:
+        todays: the possessive of what runs today.
+    """
     confirmation = outcome.confirmation
     ratio = confirmation.score_ratio if confirmation else None
     if ratio is None:
@@ -52,7 +56,7 @@ def goal_certainty(outcome: Outcome) -> str:
     name = "p99 latency" if outcome.objective.kind == "latency" else "memory"
     # The score is the inverse of what is optimized.
     bounds = f"{format_ratio(1 / ratio.high)} and {format_ratio(1 / ratio.low)}"
-    return f"With 95 % confidence its {name} is between {bounds} times today's"
+    return f"With 95 % confidence its {name} is between {bounds} times {todays}"
 
 
 def goal_figures(outcome: Outcome, config: ServerConfig) -> Figures:

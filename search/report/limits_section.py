@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from search.errors import first_line
+from search.report.formatting import capitalized
 from search.report.verdict import today_name
 from search.study.confirmation import Confirmation
 from search.study.outcome import Outcome
 from search.trial.bottleneck import Bottleneck, bottleneck_of
+from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
 
@@ -19,7 +21,7 @@ def limits_section(outcome: Outcome) -> list[str]:
         if found.evidence:
             parts.append("\n".join(f"- {line}" for line in found.evidence))
         if found.remedies:
-            parts.append(f"What would help next: {'; '.join(found.remedies)}.")
+            parts.append(f"What would help: {'; '.join(found.remedies)}.")
     if memory := _memory_sentence(outcome):
         parts.append(memory)
     return ["## What limits the rate", *parts] if parts else []
@@ -30,7 +32,7 @@ def limit_sentences(outcome: Outcome) -> list[str]:
     return [
         f"{title}: {found.sentence}"
         + (f" ({found.evidence[0]})" if found.evidence else "")
-        + (f". What would help next: {found.remedies[0]}" if found.remedies else "")
+        + (f". What would help: {found.remedies[0]}" if found.remedies else "")
         + "."
         for title, found in _shown(outcome)
     ]
@@ -42,7 +44,7 @@ def _shown(outcome: Outcome) -> list[tuple[str, Bottleneck]]:
     shown = []
     if reference is not None:
         name = today_name(reference)
-        title = f"Now, {name}"
+        title = f"Now, {name}" if reference.origin is TrialOrigin.BASELINE else capitalized(name)
         if chosen is not None and chosen.config == reference.config:
             return [(title, bottleneck_of(_measured(outcome.confirmation, chosen)))]
         shown.append((title, bottleneck_of(reference)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from loadgen.formatting import format_percent
-from search.answer.plan import CapacityPlan, Quantity, capacity_plan
+from search.answer.plan import CapacityPlan, Quantity, ReplicaLoad, capacity_plan
 from search.errors import RunError
-from search.report.formatting import format_number, markdown_table
+from search.report.formatting import format_memory, format_number, markdown_table
 from search.report.verdict import recommended_point
 from search.study.outcome import Outcome
 
@@ -18,13 +18,17 @@ def replicas_section(outcome: Outcome) -> list[str]:
     plans = [plan for rate_rps in _LOADS_RPS if (plan := _plan(outcome, rate_rps))]
     if not plans:
         return []
-    header = ("load, requests/s", "replicas", "load of each, requests/s", "p99 latency, s")
+    header = (
+        *("load, requests/s", "replicas", "load of each, requests/s", "p99 latency, s"),
+        "p99 latency with one replica down, s",
+    )
     rows = [
         (
             f"{plan.rate_rps:,.0f}",
             _cell(plan.replicas),
             format_number(plan.load.rps),
-            _cell(plan.load.p99_s) if plan.load.p99_s else "not measured",
+            _latency_cell(plan.load),
+            _latency_cell(plan.one_down) if plan.one_down else "–",
         )
         for plan in plans
     ]
@@ -36,9 +40,9 @@ def replicas_section(outcome: Outcome) -> list[str]:
     )
     return [
         "## How many replicas",
-        f"A replica of {plan.point.name} sustains {_cell(plan.replica_rps)} requests/s. "
-        f"{counted}, and {format_percent(plan.headroom)} of each replica's rate stays free for "
-        "peaks. "
+        f"A replica is one server of {plan.point.name}{_needs(outcome, plan)}, which sustains "
+        f"{_cell(plan.replica_rps)} requests/s. {counted}, and {format_percent(plan.headroom)} of "
+        "each replica's rate stays free for peaks. The latency is that of such a replica, too. "
         f"`servetune plan {outcome.run.folder.name} --rps RATE` computes it for any load, with a "
         "limit on the latency, the cost and the numbers for autoscaling.",
         markdown_table(header, rows),
@@ -65,6 +69,19 @@ def _plan(outcome: Outcome, rate_rps: float) -> CapacityPlan | None:
         return capacity_plan(point, rate_rps)
     except RunError:
         return None
+
+
+def _needs(outcome: Outcome, plan: CapacityPlan) -> str:
+    """Return the cores and the memory of a replica, as a clause."""
+    cores = outcome.run.recorded().get("host", {}).get("cores")
+    needs = [f"{cores} cores" if cores != 1 else "1 core"] if cores else []
+    if memory := format_memory(plan.point.memory_mb):
+        needs.append(f"{memory} of memory at its peak")
+    return f" on a host like the measured one ({', '.join(needs)})" if needs else ""
+
+
+def _latency_cell(load: ReplicaLoad) -> str:
+    return _cell(load.p99_s) if load.p99_s else "not measured"
 
 
 def _cell(quantity: Quantity) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadgen.formatting import format_percent
-from search.answer.operating_points import Role
+from search.answer.operating_points import OperatingPoint, Role
 from search.answer.pareto import pareto_front, pareto_points
 from search.answer.predicted import predicted_points
 from search.errors import first_line
@@ -35,7 +35,14 @@ from search.report.probe_text import probe_section
 from search.report.replicas import replicas_section
 from search.report.sweep_tables import fixed_settings, sweep_tables
 from search.report.trial_table import lost_time, trial_table
-from search.report.verdict import certainty, change_table, cost_table, format_rate, verdict
+from search.report.verdict import (
+    certainty,
+    change_table,
+    compromise,
+    cost_table,
+    format_rate,
+    verdict,
+)
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from search.trial.result import TrialResult, TrialState
@@ -54,10 +61,14 @@ _APPLY = (
 )
 _TERMS = (
     "The sustained rate is the highest rate at which each request is answered correctly within "
-    "{timeout_s:g} s, without a growing backlog; with an interval, it is that of one more "
-    "measurement. 99 % of the requests are answered within the p99 latency. Peak memory is that of "
-    "the server and its workers, the highest of all measurements."
+    "{timeout_s:g} s, without a growing backlog, in requests per second (rps); with an interval, "
+    "it is that of one more measurement. Each start of a server is a little faster or slower. 99 % "
+    "of the requests are answered within the p99 latency, counted from the time at which a request "
+    "was due; it was measured in one server, whose own rate is in parentheses if it differs. Peak "
+    "memory is that of the server and its workers, the highest of all measurements."
 )
+#: Predicted configurations that were not tried, in the table.
+_UNTRIED = 3
 
 
 @dataclass(frozen=True)
@@ -95,9 +106,10 @@ def ending(outcome: Outcome) -> str:
 def _search_parts(outcome: Outcome) -> list[Part]:
     results = outcome.results
     return [
-        f"# {outcome.run.folder.name}",
-        _subject(outcome),
+        f"# {outcome.spec.model.archive.name}: {outcome.run.folder.name}",
+        *([subject] if (subject := _subject(outcome)) else []),
         f"**{verdict(outcome)}**",
+        *([text] if (text := compromise(outcome)) else []),
         *objective_sentences(outcome),
         *([] if outcome.reason and not outcome.restored else [ending(outcome)]),
         *_answer_parts(outcome),
@@ -121,7 +133,7 @@ def _subject(outcome: Outcome) -> str:
     """Return what was measured, on which host and when, as far as it is recorded."""
     recorded = outcome.run.recorded()
     host, versions = recorded.get("host", {}), recorded.get("versions", {})
-    parts = [f"Model {outcome.spec.model.archive.name}"]
+    parts = []
     if version := versions.get("torchserve"):
         parts.append(f"TorchServe {version}")
     if cores := host.get("cores"):
@@ -129,7 +141,7 @@ def _subject(outcome: Outcome) -> str:
         parts.append(f"a host with {cores} cores{memory}")
     if created := recorded.get("created"):
         parts.append(str(created)[:10])
-    return f"{', '.join(parts)}."
+    return f"Measured with {', '.join(parts)}." if parts else ""
 
 
 def _answer_parts(outcome: Outcome) -> list[Part]:
@@ -155,14 +167,13 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
     if not shown:
         return []
     predicted = predicted_points(outcome)
-    shown += predicted.points
+    untried = [p for p in predicted.points if p.number is None][:_UNTRIED]
+    shown += [*untried, *(p for p in predicted.points if p.number is not None)]
     header = ("trial", "role", "sustained rps", "p99 s", "peak memory", "workers", "settings")
     rows = [
         (
             str(p.number) if p.number is not None else p.name,
-            ", ".join(name for role, name in _ROLE_NAMES.items() if role in p.roles)
-            if p.is_measured
-            else "predicted",
+            _roles(p) if p.is_measured else "predicted",
             format_rate(p),
             with_interval(format_number(p.p99_s) or "not known", p.p99),
             with_interval(format_memory(p.memory_mb) or "not known", p.memory),
@@ -175,13 +186,20 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
         "## Rate against latency",
         "Each configuration at the highest rate that it sustained. Right and down is better. "
         "Measured rates with an interval are confirmed, the others are of the search; rates whose "
-        "intervals overlap may be equal. The table has the front: no other configuration is known "
-        "to be better in rate, p99 latency, memory and workers at once. The knee is the point "
-        "after which more rate costs the most latency.",
+        "intervals overlap may be equal. Of the measured configurations, the table has the Pareto "
+        "front: those that no other one is known to beat in rate, p99 latency, memory and workers "
+        "at once. The knee is the point after which more rate costs the most latency.",
         Plot("pareto"),
         markdown_table(header, rows),
         *([note] if (note := predicted_note(predicted)) else []),
     ]
+
+
+def _roles(point: OperatingPoint) -> str:
+    roles = point.roles
+    if Role.DEFAULT in roles:
+        roles -= {Role.REFERENCE}
+    return ", ".join(name for role, name in _ROLE_NAMES.items() if role in roles)
 
 
 def _curve_parts(outcome: Outcome) -> list[Part]:
@@ -212,8 +230,9 @@ def _trial_parts(outcome: Outcome) -> list[Part]:
         "on average too high. Origin: why a configuration was tried; recommended is a starting "
         "point of TorchServe's performance guide, sampled a choice of the search. Pruned: stopped "
         "early, since it was too slow. Capacity: the throughput of a saturated server. "
-        "Width: an overload of half of this share of the rate would have been seen. "
-        "Success by batch: at least this share of the batches succeeds, with 95 % confidence.",
+        "Width: the verified rate is known to within ± half of this. "
+        "Success by batch: so many batches were seen, all without a failure, that with 95 % "
+        "confidence at least this share succeeds.",
         Plot("trials"),
         markdown_table(header, rows),
         lost_time(outcome.results),

@@ -20,7 +20,7 @@ from search.report.replicas import replicas_sentence
 from search.report.sections import ending, report_parts
 from search.report.sweep_tables import sweep_tables
 from search.report.trial_table import PHASES_TITLE, lost_time, terminal_table
-from search.report.verdict import certainty, changed_settings, verdict
+from search.report.verdict import certainty, changed_settings, compromise, verdict
 from search.study.outcome import Outcome
 from search.study.run_folder import write_atomically
 from search.trial.result import TrialResult, TrialState
@@ -93,6 +93,7 @@ def _answer_lines(outcome: Outcome) -> list[Text]:
     """Return the verdict, the changes, the certainty, the replicas and the limits."""
     changes = ", ".join(f"{name} {old} → {new}" for name, old, new in changed_settings(outcome))
     lines = [
+        compromise(outcome),
         *objective_sentences(outcome),
         f"What to change: {changes}." if changes else "",
         f"How sure this is: {sure}" if (sure := certainty(outcome)) else "",

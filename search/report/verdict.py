@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from loadgen.formatting import format_percent
 from search.answer.gain import Gain, gain_of
 from search.answer.operating_points import (
     LatencyPoint,
@@ -14,9 +15,11 @@ from search.answer.operating_points import (
     measured_points,
     point_with_role,
 )
+from search.answer.pareto import pareto_points
 from search.errors import first_line
 from search.report.confirmation import unknown_rate
 from search.report.formatting import (
+    capitalized,
     format_memory,
     format_number,
     format_ratio,
@@ -37,7 +40,9 @@ from serving.defaults import torchserve_defaults
 #: The latency below the sustained rate is shown at the share closest to this one.
 _HALF_LOAD = 0.5
 #: Two rates are about the same if their ratio is below this one.
-_ABOUT = 2.0
+_ABOUT = 1.3
+#: A compromise has at least this share of the rate, and at most this share of the p99 latency.
+_MUCH_OF_THE_RATE, _MUCH_LESS_LATENCY = 0.5, 0.7
 _NO_RATE = "No configuration sustained any rate."
 _NOT_MET = "No configuration meets the goal."
 
@@ -70,7 +75,7 @@ def verdict(outcome: Outcome) -> str:
         )
     sentence = (
         f"it sustains {rate} instead of {format_number(today.sustained_rps)}"
-        f"{_gain_text(gain_of(outcome), today)}{_costs_against(recommended, today)}"
+        f"{_gain_text(gain_of(outcome), today)}{_costs_against(outcome, recommended, today)}"
     )
     if _is_undecided(outcome):
         return (
@@ -79,6 +84,26 @@ def verdict(outcome: Outcome) -> str:
             f"The best candidate is {recommended.name}: {sentence}."
         )
     return f"Deploy {recommended.name} instead of {today_name(reference)}: {sentence}."
+
+
+def compromise(outcome: Outcome) -> str:
+    """Return which configuration gives up some of the rate for much less latency, in a sentence.
+
+    Empty if there is none, or if the rate is not what the run optimizes.
+    """
+    recommended, knee = recommended_point(outcome), knee_of(outcome)
+    if recommended is None or knee is None or not outcome.objective.maximizes_rate:
+        return ""
+    share = knee.sustained_rps / recommended.sustained_rps
+    if not knee.p99_s or not recommended.p99_s or not _MUCH_OF_THE_RATE <= share < 1:
+        return ""
+    if knee.p99_s > _MUCH_LESS_LATENCY * recommended.p99_s:
+        return ""
+    return (
+        f"A compromise is {knee.name}: {format_number(knee.sustained_rps)} requests/s "
+        f"({format_percent(share)}){_own_costs(knee)}. "
+        f"`servetune export {outcome.run.folder.name} --pick knee` writes it."
+    )
 
 
 def certainty(outcome: Outcome) -> str:
@@ -93,16 +118,20 @@ def certainty(outcome: Outcome) -> str:
             "rates is on average too high"
         )
     else:
-        sentences.append(_visits_text(confirmation, recommended))
+        sentences.append(_visits_text(outcome, confirmation, recommended))
         sentences.append(_reproduction(recommended, confirmation))
     if not outcome.objective.maximizes_rate:
-        sentences.append(goal_certainty(outcome))
+        sentences.append(goal_certainty(outcome, todays(outcome)))
     elif gain is not None and gain.ratio.low < gain.ratio.high:
         kind = "With 95 % confidence" if gain.is_confirmed else "By the search alone"
         interval = f"{format_ratio(gain.ratio.low)} and {format_ratio(gain.ratio.high)}"
-        sentences.append(f"{kind} its rate is between {interval} times today's")
+        sentences.append(f"{kind} its rate is between {interval} times {todays(outcome)}")
         if gain.is_confirmed:
             sentences.append(_closed_loop_sentence(outcome, today_point(outcome)))
+    if shares_host(outcome):
+        sentences.append(
+            "The load generator used the server's cores too; a server of its own is rather faster"
+        )
     if _is_undecided(outcome):
         sentences.append("The two are statistically indistinguishable")
     sentences += _alternatives(outcome, recommended)
@@ -114,7 +143,8 @@ def certainty(outcome: Outcome) -> str:
 def change_table(outcome: Outcome) -> str:
     """Return the settings to change as a Markdown table; empty if there are none."""
     rows = changed_settings(outcome)
-    return markdown_table(("setting", "today", "recommended"), rows, False) if rows else ""
+    header = ("setting", today_title(outcome.reference), "recommended")
+    return markdown_table(header, rows, False) if rows else ""
 
 
 def changed_settings(outcome: Outcome) -> list[tuple[str, str, str]]:
@@ -148,13 +178,14 @@ def cost_table(outcome: Outcome) -> str:
         return ""
     is_same = today is not None and today.config == recommended.config
     columns = [recommended] if today is None or is_same else [today, recommended]
-    titles = ["recommended"] if len(columns) == 1 else ["today", "recommended"]
+    today_column = today_title(outcome.reference)
+    titles = ["recommended"] if len(columns) == 1 else [today_column, "recommended"]
     header = ("", *(f"{t} ({p.name})" for t, p in zip(titles, columns, strict=True)))
     rows = [
         ("sustained rate, requests/s", *(format_rate(p) for p in columns)),
-        ("p99 latency, s", *("" if p.p99_s is None else _p99_at(p) for p in columns)),
-        ("p99 latency at about half of it, s", *(_half_load_cell(p) for p in columns)),
-        *([] if today is None or is_same else [_todays_load_row(today, recommended)]),
+        ("p99 latency at this rate, s", *(_p99_cell(p) for p in columns)),
+        ("p99 latency at about half of this rate, s", *(_half_load_cell(p) for p in columns)),
+        *([] if today is None or is_same else [_todays_load_row(outcome, today, recommended)]),
         ("workers", *("" if p.workers is None else str(p.workers) for p in columns)),
         ("peak memory", *(format_memory(p.memory_mb) for p in columns)),
         ("peak GPU memory", *(format_memory(p.gpu_memory_mb) for p in columns)),
@@ -167,6 +198,11 @@ def recommended_point(outcome: Outcome) -> OperatingPoint | None:
     return point_with_role(measured_points(outcome), Role.RECOMMENDED)
 
 
+def knee_of(outcome: Outcome) -> OperatingPoint | None:
+    """Return the knee of the Pareto front; None without one."""
+    return point_with_role(pareto_points(outcome), Role.KNEE)
+
+
 def today_point(outcome: Outcome) -> OperatingPoint | None:
     """Return what runs today; None if it sustained no rate."""
     return point_with_role(measured_points(outcome), Role.REFERENCE)
@@ -177,6 +213,23 @@ def today_name(reference: TrialResult) -> str:
     if reference.origin is TrialOrigin.BASELINE:
         return f"what runs today (trial {reference.number})"
     return f"TorchServe's {reference.origin} (trial {reference.number})"
+
+
+def today_title(reference: TrialResult | None) -> str:
+    """Return what the reference is, in a word: TorchServe's default if nothing runs today."""
+    is_default = reference is not None and reference.origin is TrialOrigin.DEFAULT
+    return "default" if is_default else "today"
+
+
+def todays(outcome: Outcome) -> str:
+    """Return the possessive of what the reference is."""
+    return "the default's" if today_title(outcome.reference) == "default" else "today's"
+
+
+def shares_host(outcome: Outcome) -> bool:
+    """Return whether the load came from the server's own host."""
+    load = outcome.run.recorded().get("placement", {}).get("load", "")
+    return "on the server's host" in str(load)
 
 
 def format_rate(point: OperatingPoint) -> str:
@@ -200,21 +253,21 @@ def _gain_text(gain: Gain | None, today: OperatingPoint) -> str:
     if today.rate is None:
         # The ratio is not that of the two rates: only one of them is the confirmation's.
         return (
-            f" in the search, and in interleaved measurements {ratio} times as many as today "
+            f" in the search, and in interleaved measurements {ratio} times as many "
             f"(95 % interval {interval})"
         )
     return f", {ratio} times as many (95 % interval {interval})"
 
 
-def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
+def _costs_against(outcome: Outcome, recommended: OperatingPoint, today: OperatingPoint) -> str:
     """Return what the change costs in latency and memory, as a clause."""
     costs = []
     if recommended.p99_s is not None and today.p99_s is not None:
-        at_todays = _at_todays_load(recommended, today, " s")
-        lower = f" ({at_todays})" if at_todays else ""
+        lower = _at_todays_load(recommended, today)
+        lower_text = f" ({format_number(lower.p99_s)} s at {todays(outcome)})" if lower else ""
         costs.append(
-            f"a p99 latency of {_p99_at(recommended, ' s')}{lower} instead of "
-            f"{_p99_at(today, ' s')}"
+            f"a p99 latency of {format_number(recommended.p99_s)} s at its rate{lower_text} "
+            f"instead of {format_number(today.p99_s)} s"
         )
     if recommended.memory_mb is not None and today.memory_mb is not None:
         costs.append(
@@ -224,16 +277,19 @@ def _costs_against(recommended: OperatingPoint, today: OperatingPoint) -> str:
     return f", with {' and '.join(costs)}" if costs else ""
 
 
-def _p99_at(point: OperatingPoint, unit: str = "") -> str:
-    """Return the p99 latency, in seconds, with the rate at which it was measured."""
+def _p99_cell(point: OperatingPoint) -> str:
+    """Return the p99 latency, with the measured server's own rate if it differs."""
+    if point.p99_s is None:
+        return ""
     rate_rps = next((p.rate_rps for p in point.latency if p.share >= 1), point.sustained_rps)
-    return f"{format_number(point.p99_s)}{unit} at {format_number(rate_rps)} requests/s"
+    p99, rate = format_number(point.p99_s), format_number(rate_rps)
+    return p99 if rate == format_number(point.sustained_rps) else f"{p99} (at {rate} requests/s)"
 
 
 def _own_costs(point: OperatingPoint) -> str:
     costs = []
     if point.p99_s is not None:
-        costs.append(f"a p99 latency of {_p99_at(point, ' s')}")
+        costs.append(f"a p99 latency of {format_number(point.p99_s)} s at this rate")
     if point.memory_mb is not None:
         costs.append(f"{format_memory(point.memory_mb)} of memory")
     return f", with {' and '.join(costs)}" if costs else ""
@@ -249,15 +305,17 @@ def _reproduction(recommended: OperatingPoint, confirmation: Confirmation) -> st
     )
 
 
-def _visits_text(confirmation: Confirmation, recommended: OperatingPoint) -> str:
+def _visits_text(outcome: Outcome, confirmation: Confirmation, recommended: OperatingPoint) -> str:
     """Return how often the confirmation measured the recommended configuration and today's."""
-    ours, todays = (len(confirmation.visits(index)) for index in (confirmation.winner, REFERENCE))
+    ours, theirs = (len(confirmation.visits(index)) for index in (confirmation.winner, REFERENCE))
     rounds = "1 round" if ours == 1 else f"{ours} rounds"
+    is_default = today_title(outcome.reference) == "default"
+    reference = "the default" if is_default else "today's configuration"
     if confirmation.winner == REFERENCE:
         return f"The confirmation measured it in {rounds}, each time in a fresh server"
     return (
-        f"The confirmation measured {recommended.name} in {rounds} and today's configuration in "
-        f"{todays}, interleaved, each time in a fresh server"
+        f"The confirmation measured {recommended.name} in {rounds} and {reference} in "
+        f"{theirs}, interleaved, each time in a fresh server"
     )
 
 
@@ -266,16 +324,16 @@ def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str
     confirmation = outcome.confirmation
     if confirmation is None or today is None:
         return ""
-    ours, todays = (
+    ours, theirs = (
         format_number(confirmation.mean_rps(index)) for index in (confirmation.winner, REFERENCE)
     )
     is_closed_loop = confirmation.plan.objective.compares_capacities
-    if not ours or not todays or confirmation.winner == REFERENCE or not is_closed_loop:
+    if not ours or not theirs or confirmation.winner == REFERENCE or not is_closed_loop:
         return ""
-    sentence = f"This ratio compares the throughput at full load: {ours} and {todays} requests/s"
+    sentence = f"This ratio compares the throughput at full load: {ours} and {theirs} requests/s"
     if today.rate is None:
-        todays = format_number(today.sustained_rps)
-        sentence += f". Today's sustained rate of {todays} requests/s is that of the search"
+        rate, whose = format_number(today.sustained_rps), capitalized(todays(outcome))
+        sentence += f". {whose} sustained rate of {rate} requests/s is that of the search"
     return sentence
 
 
@@ -298,34 +356,40 @@ def _alternatives(outcome: Outcome, recommended: OperatingPoint) -> list[str]:
     ]
 
 
-def _todays_load_row(today: OperatingPoint, recommended: OperatingPoint) -> tuple[str, ...]:
-    at_todays = _at_todays_load(recommended, today)
+def _todays_load_row(
+    outcome: Outcome, today: OperatingPoint, recommended: OperatingPoint
+) -> tuple[str, ...]:
+    lower = _at_todays_load(recommended, today)
     return (
-        "p99 latency at about today's rate, s",
-        _p99_at(today) if at_todays and today.p99_s is not None else "",
-        f"{at_todays} requests/s" if at_todays else "",
+        f"p99 latency at about {todays(outcome)} rate, s",
+        _p99_cell(today) if lower else "",
+        _point_cell(lower) if lower else "",
     )
 
 
-def _at_todays_load(recommended: OperatingPoint, today: OperatingPoint, unit: str = "") -> str:
-    """Return the recommended configuration's p99 latency below its rate, at about today's rate.
+def _at_todays_load(recommended: OperatingPoint, today: OperatingPoint) -> LatencyPoint | None:
+    """Return the latency of the recommended configuration at about today's rate.
 
-    Empty if there was no window at such a rate.
+    None if there was no window at such a rate, or if today's rate is about its own.
     """
-    rate_rps, below = today.sustained_rps, [p for p in recommended.latency if p.share < 1]
+    # The search and the confirmation measured today's rate.
+    rates_rps = [today.sustained_rps, *(p.rate_rps for p in today.latency if p.share >= 1)]
 
     def distance(point: LatencyPoint) -> float:
-        return abs(math.log(point.rate_rps / rate_rps))
+        return min(abs(math.log(point.rate_rps / rate_rps)) for rate_rps in rates_rps)
 
-    closest = min(below, key=distance, default=None)
-    if closest is None or distance(closest) > math.log(_ABOUT):
-        return ""
-    return f"{format_number(closest.p99_s)}{unit} at {format_number(closest.rate_rps)}"
+    closest = min(recommended.latency, key=distance, default=None)
+    if closest is None or closest.share >= 1 or distance(closest) > math.log(_ABOUT):
+        return None
+    return closest
 
 
 def _half_load_cell(point: OperatingPoint) -> str:
     below: list[LatencyPoint] = [each for each in point.latency if each.share < 1]
     if not below:
         return "not measured"
-    closest = min(below, key=lambda each: abs(each.share - _HALF_LOAD))
-    return f"{format_number(closest.p99_s)} at {format_number(closest.rate_rps)} requests/s"
+    return _point_cell(min(below, key=lambda each: abs(each.share - _HALF_LOAD)))
+
+
+def _point_cell(point: LatencyPoint) -> str:
+    return f"{format_number(point.p99_s)} (at {format_number(point.rate_rps)} requests/s)"

@@ -192,8 +192,12 @@ class Budget:
         left_s, reserve_s = max(self._remaining_s, 0.0), self.confirmation_time.reserve_s()
         if left_s < 1.0:
             return f"the time budget of {budget_s:.0f} s is spent"
-        kept = f", and {reserve_s:.0f} s are kept for the confirmation" if reserve_s >= 1.0 else ""
+        kept = (
+            f", of which {reserve_s:.0f} s are kept for the confirmation"
+            if reserve_s >= 1.0
+            else ""
+        )
         return (
-            f"of the time budget of {budget_s:.0f} s, {left_s:.0f} s are left, but another trial "
-            f"takes about {trial_s:.0f} s{kept}"
+            f"another trial of about {trial_s:.0f} s no longer fits into the time budget: of "
+            f"{budget_s:.0f} s, {left_s:.0f} s are left{kept}"
         )

@@ -5,13 +5,21 @@ from dataclasses import replace
 
 import pytest
 
-from search.report.verdict import certainty, change_table, changed_settings, cost_table, verdict
+from search.report.verdict import (
+    certainty,
+    change_table,
+    changed_settings,
+    compromise,
+    cost_table,
+    verdict,
+)
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import Plan
 from search.study.outcome import Outcome
 from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
+from search.trial.request import TrialOrigin
 from search.trial.result import CurvePoint, TrialResult
 from tests.results import result_for, visit_for
 from tests.search.answer.test_gain import confirmation_with
@@ -28,8 +36,7 @@ def test_verdict_names_rate_latency_and_memory_before_and_after(outcome: Outcome
     assert verdict(measured) == (
         "Deploy trial 3 instead of TorchServe's default (trial 0): it sustains 250 requests/s at "
         "100 % success instead of 5, 50 times as many (not confirmed), with a p99 latency of "
-        "0.5 s at 250 requests/s instead of 0.5 s at 5 requests/s and 2,500 MiB of memory instead of "
-        "1,000 MiB."
+        "0.5 s at its rate instead of 0.5 s and 2,500 MiB of memory instead of 1,000 MiB."
     )
 
 
@@ -79,12 +86,12 @@ def test_changed_settings_shows_the_default_of_what_is_unset(outcome: Outcome) -
 def test_certainty_of_unconfirmed_run_warns(outcome: Outcome) -> None:
     text = certainty(outcome)
     assert text.startswith("Not confirmed: each configuration was measured once")
-    assert "By the search alone its rate is between 48.1 and 52 times today's" in text
+    assert "By the search alone its rate is between 48.1 and 52 times the default's" in text
 
 
 def test_certainty_of_confirmed_run_names_rounds_and_intervals(confirmed: Outcome) -> None:
     text = certainty(confirmed)
-    assert "measured trial 3 in 2 rounds and today's configuration in 2, interleaved" in text
+    assert "measured trial 3 in 2 rounds and the default in 2, interleaved" in text
     assert "One more measurement of trial 3 is expected at 233 requests/s" in text
     assert "Note: the reference failed in 1 of 2 visits" in text
 
@@ -95,7 +102,7 @@ def test_verdict_does_not_mix_the_rate_of_the_search_with_the_ratio(confirmed: O
     )
     text = certainty(confirmed)
     assert "This ratio compares the throughput at full load: 240 and 5.5 requests/s." in text
-    assert "Today's sustained rate of 5 requests/s is that of the search." in text
+    assert "The default's sustained rate of 5 requests/s is that of the search." in text
 
 
 def test_certainty_counts_the_visits_of_each_configuration(outcome: Outcome) -> None:
@@ -112,14 +119,14 @@ def test_certainty_counts_the_visits_of_each_configuration(outcome: Outcome) -> 
     }
     confirmation = Confirmation.read(stored, plan, RaceRules(rounds=3))
     text = certainty(replace(outcome, confirmation=confirmation))
-    assert "measured trial 3 in 3 rounds and today's configuration in 2, interleaved" in text
+    assert "measured trial 3 in 3 rounds and the default in 2, interleaved" in text
 
 
 def test_cost_table_compares_today_with_the_recommended(confirmed: Outcome) -> None:
     rows = cost_table(confirmed).splitlines()
-    assert rows[0] == "|  | today (trial 0) | recommended (trial 3) |"
+    assert rows[0] == "|  | default (trial 0) | recommended (trial 3) |"
     assert rows[2].startswith("| sustained rate, requests/s | 5 | 233 (")
-    assert rows[3] == "| p99 latency, s | 0.5 at 5 requests/s | 0.4 at 233 requests/s |"
+    assert rows[3] == "| p99 latency at this rate, s | 0.5 | 0.4 |"
 
 
 def with_curve(outcome: Outcome, *points: CurvePoint) -> Outcome:
@@ -134,17 +141,72 @@ def curve_point(rate_rps: float, p99_s: float) -> CurvePoint:
 
 def test_verdict_names_the_latency_at_todays_rate(outcome: Outcome) -> None:
     curve = (curve_point(6, 0.2), curve_point(125, 0.3))
-    assert "0.5 s at 250 requests/s (0.2 s at 6) instead of 0.5 s at 5" in verdict(
+    assert "0.5 s at its rate (0.2 s at the default's) instead of 0.5 s" in verdict(
         with_curve(outcome, *curve)
     )
-    (row,) = (
-        r for r in cost_table(with_curve(outcome, *curve)).splitlines() if "today's rate" in r
-    )
-    assert row == (
-        "| p99 latency at about today's rate, s | 0.5 at 5 requests/s | 0.2 at 6 requests/s |"
-    )
+    rows = cost_table(with_curve(outcome, *curve)).splitlines()
+    assert "| p99 latency at about the default's rate, s | 0.5 | 0.2 (at 6 requests/s) |" in rows
 
 
 def test_verdict_names_no_latency_of_another_rate_as_todays(outcome: Outcome) -> None:
     higher = with_curve(outcome, curve_point(125, 0.3))
-    assert "(0." not in verdict(higher) and "today's rate" not in cost_table(higher)
+    assert "(0." not in verdict(higher) and "default's rate" not in cost_table(higher)
+
+
+@pytest.mark.parametrize(
+    ("todays_rps", "points"),
+    [
+        (249.0, [(125.0, 0.3), (225.0, 0.4)]),  # About the rate of the recommended one.
+        (400.0, [(125.0, 0.3), (225.0, 0.4)]),
+        (70.0, [(125.0, 0.3)]),
+    ],
+)
+def test_verdict_names_no_latency_as_todays_unless_it_was_measured_there(
+    outcome: Outcome, todays_rps: float, points: list[tuple[float, float]]
+) -> None:
+    known = with_curve(outcome, *(curve_point(*figures) for figures in points))
+    default = known.results[0]
+    default = replace(default, rate=replace(default.rate, sustained_rps=todays_rps))
+    changed = replace(known, results=[default, *known.results[1:]], reference=default)
+    assert "default's rate" not in cost_table(changed)
+
+
+def test_verdict_speaks_of_today_if_there_is_a_baseline(confirmed: Outcome) -> None:
+    reference = replace(confirmed.results[0], origin=TrialOrigin.BASELINE)
+    with_baseline = replace(confirmed, reference=reference)
+    assert "instead of what runs today (trial 0)" in verdict(with_baseline)
+    assert "and today's configuration in 2, interleaved" in certainty(with_baseline)
+    assert cost_table(with_baseline).startswith("|  | today (trial 0) |")
+    assert change_table(with_baseline).startswith("| setting | today |")
+
+
+def with_rates(outcome: Outcome, *figures: tuple[float, float]) -> Outcome:
+    """Replace the rates and p99 latencies of trials 0, 1 and 3."""
+    results = list(outcome.results)
+    for number, (rps, p99_s) in zip((0, 1, 3), figures, strict=True):
+        rate = replace(results[number].rate, sustained_rps=rps)
+        latency = replace(results[number].latency, p99_s=p99_s)
+        results[number] = replace(results[number], rate=rate, latency=latency)
+    return replace(outcome, results=results)
+
+
+def test_compromise_gives_up_little_rate_for_much_latency(outcome: Outcome) -> None:
+    found = compromise(with_rates(outcome, (5.0, 0.3), (200.0, 0.6), (250.0, 2.0)))
+    assert found.startswith(
+        "A compromise is trial 1: 200 requests/s (80 %), with a p99 latency of 0.6 s at this rate"
+    )
+    assert found.endswith("--pick knee` writes it.")
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        ((5.0, 0.3), (100.0, 0.4), (250.0, 2.0)),  # Too slow.
+        ((5.0, 0.3), (200.0, 1.5), (250.0, 2.0)),  # Not much less latency.
+        ((5.0, 0.3), (200.0, 2.5), (250.0, 2.0)),  # No knee.
+    ],
+)
+def test_compromise_needs_much_rate_and_much_less_latency(
+    outcome: Outcome, figures: tuple[tuple[float, float], ...]
+) -> None:
+    assert compromise(with_rates(outcome, *figures)) == ""
