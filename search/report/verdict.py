@@ -130,7 +130,7 @@ def certainty(outcome: Outcome) -> str:
             sentences.append(_closed_loop_sentence(outcome, today_point(outcome)))
     if shares_host(outcome):
         sentences.append(
-            "The load generator used the server's cores too; a server of its own is rather faster"
+            "The load generator used the server's cores too; a dedicated server is rather faster"
         )
     if _is_undecided(outcome):
         sentences.append("The two are statistically indistinguishable")
