@@ -92,6 +92,8 @@ class ConfirmationHost:
             self._actor = ray.remote(ReportingTrialActor).options(**options).remote(self._setup)
         reference = self._actor.measure.remote(request, str(folder))
         measurement = asyncio.wrap_future(reference.future())
+        # The loss of the actor may be noticed by another call first: nobody waits for this one.
+        measurement.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             while not measurement.done():
                 await asyncio.wait({measurement}, timeout=HEARTBEAT_S)

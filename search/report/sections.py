@@ -231,8 +231,8 @@ def _trial_parts(outcome: Outcome) -> list[Part]:
         "point of TorchServe's performance guide, sampled a choice of the search. Pruned: stopped "
         "early, since it was too slow. Capacity: the throughput of a saturated server. "
         "Width: the verified rate is known to within ± half of this. "
-        "Success by batch: no batch failed, and by their number, with 95 % confidence, at least this "
-        "share succeeds.",
+        "Success by batch: no batch failed; with 95 % confidence, at least this share succeeds; "
+        "more batches would show a higher one.",
         Plot("trials"),
         markdown_table(header, rows),
         lost_time(outcome.results),
