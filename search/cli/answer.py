@@ -21,8 +21,8 @@ def pareto(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print rate, p99 latency, memory and workers of a run's configurations.
 
     Those that the run did not measure are predicted from its trials. Marked are those of the Pareto
-    front, the recommended one, and the knee: the point after which more rate costs the most
-    latency.
+    front, the recommended one, and the knee: the point beyond which latency rises fastest
+    with the rate.
     """
     from search.answer.pareto import pareto_front, pareto_points
     from search.answer.predicted import predicted_points
@@ -102,7 +102,7 @@ def _outcome(folder: Path) -> Outcome:
 
     outcome = read_outcome(Run.open(folder))
     if outcome.spec.sweep is not None:
-        raise RunError(f"{folder} is a sweep, which searches no best configuration")
+        raise RunError(f"{folder} is a sweep: it has no recommended configuration")
     if not any(result.sustained_rps for result in outcome.results):
         raise RunError(f"no trial of {folder} sustained any rate")
     return outcome

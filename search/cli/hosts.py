@@ -28,8 +28,8 @@ def doctor(
     deployment: Annotated[
         Path | None,
         typer.Option(
-            help="path of a deployment's files or folder, which are checked instead of this host "
-            "for settings that something overrides"
+            help="path of a deployment's files or folder; check these, not this host, for settings "
+            "that are overridden elsewhere"
         ),
     ] = None,
     archive: Annotated[

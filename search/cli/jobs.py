@@ -128,7 +128,7 @@ def jobs(
     table = Table()
     # Other commands need the whole id.
     table.add_column("job", no_wrap=True, min_width=max((len(j["id"]) for j in listed), default=0))
-    for title in ("name", "state", "trials", "best (rps)", "÷ reference", "reason"):
+    for title in ("name", "state", "trials", "best (rps)", "ratio to its reference", "reason"):
         table.add_column(title)
     for job in listed:
         best, ratio = job["best"], job["ratio"]

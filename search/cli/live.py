@@ -141,7 +141,7 @@ class LiveView:
         if self._progress.trying:
             table.add_row("why", self._progress.trying)
         if (chance := self._progress.improvement_probability) is not None:
-            table.add_row("chance", f"{format_percent(chance)} that something is over 3 % faster")
+            table.add_row("chance", f"{format_percent(chance)} of a better configuration")
         table.add_row("best", self._best_text())
         elapsed_s = now - self._start
         table.add_row("time", f"{elapsed_s / 60:.1f} min{self._time_left_text(elapsed_s)}")
@@ -206,7 +206,7 @@ def progress_text(before: Progress, now: Progress) -> str:
         parts.append(f"so far: {now.so_far}")
     if now.improvement_probability is not None:
         chance = format_percent(now.improvement_probability)
-        parts.append(f"{chance} chance of a configuration that is over 3 % faster")
+        parts.append(f"probability of a better configuration: {chance}")
     if now.left_s is not None:
         parts.append(f"about {_duration(now.left_s)} left")
     return "; ".join(parts)

@@ -245,11 +245,11 @@ def _measure_spec(
         table = Table(
             "configuration",
             "rps by round",
-            "÷ first",
-            "median of ÷",
-            "mean of ÷, 95 % interval",
-            "CV of ÷",
-            "CPU steal, others",
+            "ratio to the first",
+            "median ratio",
+            "mean ratio (95 % interval)",
+            "variation of the ratio (CV)",
+            "CPU taken by the hypervisor, by other processes",
         )
         for index, (name, results) in enumerate(zip(names, measured.results, strict=True)):
             ratios = measured.ratios(index)
@@ -261,7 +261,7 @@ def _measure_spec(
                 format_interval(mean_interval(ratios), ".3f") if index else "",
                 _variation(ratios),
                 ", ".join(
-                    f"{format_percent(r.host.steal or 0)} {format_percent(r.host.other_cpu or 0)}"
+                    f"{format_percent(r.host.steal or 0)} + {format_percent(r.host.other_cpu or 0)}"
                     for r in results
                 ),
             )

@@ -157,12 +157,12 @@ def export(
     target = DeploymentTarget(text, {name: value for name, _, value in pairs}, variables)
     outcome = _read_outcome(run)
     if trial is not None and pick is not None:
-        raise CommandError("give --trial or --pick, not both")
+        raise CommandError("pass either --trial or --pick")
     results = {result.number: result for result in outcome.results}
     if trial is not None and trial not in results:
         raise RunError(f"{run} has no trial {trial}")
     if outcome.spec.sweep:
-        raise RunError(f"{run} is a sweep, which chooses no configuration; run servetune tune")
+        raise RunError(f"{run} is a sweep: it has no recommended configuration; run servetune tune")
     if pick is not None:
         # Its own number is that of the measurement whose rate is claimed.
         trial = pick_point(pareto_points(outcome), pick).number
@@ -262,7 +262,7 @@ def recheck(
 ) -> None:
     """Measure exported files again, and fail if their rate has fallen since earlier measurements.
 
-    For nightly jobs. The exit status is 1 if the history shows a lower rate.
+    Use it in nightly jobs. The exit status is 1 if the history shows a lower rate.
     """
     from search.export.recheck import recheck as measure_again
 

@@ -180,7 +180,8 @@ def latency_by_rate(
 
 
 def _main_role(point: OperatingPoint) -> Role | None:
-    return next((role for role in _ROLES if role in point.roles), None)
+    roles = point.roles - {Role.REFERENCE} if Role.DEFAULT in point.roles else point.roles
+    return next((role for role in _ROLES if role in roles), None)
 
 
 def _add_points(

@@ -53,10 +53,10 @@ def plan_rows(plan: CapacityPlan) -> Iterator[tuple[str, str, str]]:
     if plan.cost_per_million is not None:
         yield _row("cost of a million requests", "", plan.cost_per_million)
     if plan.one_down is not None:
-        yield from _load_rows("one down: load of each", plan.one_down)
+        yield from _load_rows("with one replica down: load of each", plan.one_down)
     kept = f"{format_percent(plan.headroom)} kept free"
     yield _row(f"scale out at ({kept})", "rps per replica", plan.target_rps)
-    yield _row("or at concurrency", "in flight per replica", plan.concurrency)
+    yield _row("or at a concurrency of", "in flight per replica", plan.concurrency)
     yield _row("or on SageMaker at", "invocations/min", plan.invocations_per_minute)
     metric = plan.scaling.pod_target["pods"]
     target = f"{metric['metric']['name']}: {metric['target']['averageValue']}"
@@ -102,8 +102,8 @@ def predicted_note(predicted: PredictedPoints) -> str:
     if predicted.points:
         sentences.append(
             "The rates of predicted rows are not measured: the run's trials predict them, with "
-            "90 % intervals. Numbers are trials that were stopped early, letters configurations "
-            "that were not tried"
+            "90 % intervals. A number is a pruned trial, a letter a configuration that was not "
+            "tried"
         )
     sentences += map(capitalized, predicted.unknown)
     return " ".join(f"{sentence}." for sentence in sentences)

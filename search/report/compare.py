@@ -48,9 +48,9 @@ def _search_table(outcomes: Sequence[Outcome]) -> str:
         "trial",
         "settings",
         "rps",
-        "÷ the first run",
+        "ratio to the first run",
         "95 % interval",
-        "÷ its reference",
+        "ratio to its reference",
     )
     rows = []
     first = outcomes[0]

@@ -20,8 +20,8 @@ from search.trial.result import TrialResult
 
 #: The deviation of the reference is stated if it is this many times the finalists'.
 _NOISIER = 1.2
-#: What the ratio of two finalists compares; the higher the better.
-_SCORES = {"rate": "rate", "latency": "inverse p99 latency", "footprint": "inverse memory"}
+#: What a run optimizes.
+_FIGURES = {"rate": "rate", "latency": "p99 latency", "footprint": "memory"}
 
 
 def confirmation_text(confirmation: Confirmation) -> str:
@@ -49,10 +49,11 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
     if confirmation is None:
         return []
     race, winner = confirmation.race, confirmation.winner
+    figure = _FIGURES[confirmation.plan.objective.kind]
     has_latencies = any(r.latency.comparison_p99_s for r in confirmation.verified.values())
     header = (
         *("trial", "sustained rps in the search", "closed loop rps by round", "mean"),
-        *("÷ reference", "÷ winner", "result", "verified rps"),
+        *(f"{figure} ÷ reference's", f"{figure} ÷ winner's", "result", "verified rps"),
         *(["p99 s at the comparison rate"] if has_latencies else []),
     )
     comparisons = {c.index: c for c in confirmation.comparisons}
@@ -67,9 +68,9 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
                 format_number(request.known_rps),
                 _rates_by_round(confirmation, index),
                 format_number(confirmation.mean_rps(index)),
-                _ratio_cell(ratio),
-                _ratio_cell(compared.ratio if compared else None),
-                "winner" if index == winner else _result(compared) if compared else "",
+                _ratio_cell(confirmation, ratio),
+                _ratio_cell(confirmation, compared.ratio if compared else None),
+                "winner" if index == winner else _result(confirmation, compared),
                 format_number(verified.sustained_rps) if verified else "",
                 *([_comparison_p99(verified)] if has_latencies else []),
             )
@@ -103,8 +104,11 @@ def missing_curves(confirmation: Confirmation | None) -> str:
     )
 
 
-def _ratio_cell(ratio: Interval | None) -> str:
-    return f"{format_ratio(ratio.mean)} ({format_ratio_interval(ratio)})" if ratio else ""
+def _ratio_cell(confirmation: Confirmation, ratio: Interval | None) -> str:
+    if ratio is None:
+        return ""
+    ratio = _of_figure(confirmation, ratio)
+    return f"{format_ratio(ratio.mean)} ({format_ratio_interval(ratio)})"
 
 
 def _trial(confirmation: Confirmation, index: int) -> str:
@@ -171,10 +175,10 @@ def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
         )
     kind, score = confirmation.plan.objective.kind, confirmation.score_ratio
     if kind != "rate" and score is not None:
-        name = "p99 latency" if kind == "latency" else "memory"
-        times = f"{format_ratio(1 / score.mean)} times that of {reference}"
-        bounds = f"{format_ratio(1 / score.high)} to {format_ratio(1 / score.low)}"
-        sentences.append(f"Its {name} is {times} (95 % interval: {bounds})")
+        figure = score.inverse
+        times = f"{format_ratio(figure.mean)} times that of {reference}"
+        bounds = format_ratio_interval(figure)
+        sentences.append(f"Its {_FIGURES[kind]} is {times} (95 % interval: {bounds})")
     return sentences
 
 
@@ -186,10 +190,11 @@ def _failed_in(confirmation: Confirmation) -> str:
 def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) -> str:
     """Return what is known of another finalist, in a sentence."""
     subject, ratio = _trial(confirmation, compared.index), compared.ratio
-    name = _SCORES[confirmation.plan.objective.kind]
+    name = _FIGURES[confirmation.plan.objective.kind]
     winner = _trial(confirmation, confirmation.winner).lower()
     times = f"an unknown {name}"
     if ratio is not None:
+        ratio = _of_figure(confirmation, ratio)
         times = f"{format_ratio(ratio.mean)} times the winner's {name}"
         times += f" (95 % interval: {format_ratio_interval(ratio)})"
     if compared.failed:
@@ -202,9 +207,13 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
         return f"{subject} is statistically indistinguishable from {winner}: {times}{latencies}"
     if compared.drop is None:
         return f"{subject} differs from {winner}: {times}"
-    worse = "slower" if confirmation.plan.objective.kind != "footprint" else "larger"
-    result = f"is shown to be {worse}" if compared.differs else "was dropped"
+    result = f"is shown to be {_worse(confirmation)}" if compared.differs else "was dropped"
     return f"{subject} {result} after {compared.drop.rounds} rounds: {times}"
+
+
+def _of_figure(confirmation: Confirmation, ratio: Interval) -> Interval:
+    """Return a ratio of scores as that of what the run optimizes: the score of a cost is 1 ÷ it."""
+    return ratio if confirmation.plan.objective.maximizes_rate else ratio.inverse
 
 
 def _latencies(confirmation: Confirmation, index: int) -> str:
@@ -218,11 +227,18 @@ def _latencies(confirmation: Confirmation, index: int) -> str:
     return f", and a p99 of {ours} s against {theirs} s at {rate} rps"
 
 
-def _result(compared: Comparison) -> str:
+def _worse(confirmation: Confirmation) -> str:
+    return "slower" if confirmation.plan.objective.maximizes_rate else "worse"
+
+
+def _result(confirmation: Confirmation, compared: Comparison | None) -> str:
+    if compared is None:
+        return ""
     if compared.failed:
         return f"failed in {compared.failed} visits"
     if compared.drop is not None:
-        return f"{'slower' if compared.differs else 'dropped'}, after {compared.drop.rounds} rounds"
+        result = _worse(confirmation) if compared.differs else "dropped"
+        return f"{result}, after {compared.drop.rounds} rounds"
     if compared.ratio is None:
         return "not comparable"
     return "indistinguishable" if compared.is_indistinguishable else "differs"
@@ -243,21 +259,22 @@ def _noise(confirmation: Confirmation) -> str:
     """Return how the figures were computed, in sentences."""
     race, prior = confirmation.race, confirmation.prior
     sd = race.estimates.variance.value**0.5
-    text = f"The standard deviation of a visit is {format_percent(sd, 1)}, "
-    text += f"by {confirmation.visit_count} visits"
+    text = (
+        f"Visits to one configuration vary with a standard deviation of {format_percent(sd, 1)}, "
+        f"estimated from {confirmation.visit_count} visits"
+    )
+    if prior is not None:
+        earlier = format_percent(prior.value**0.5, 1)
+        text += f" and from earlier runs on this host ({earlier})"
     own_sd = race.estimates.reference_variance.value**0.5
     if confirmation.plan.finalists and own_sd > _NOISIER * sd:
-        text += f" (of the reference {format_percent(own_sd, 1)}"
-        why = ": its speed varies within a visit" if race.estimates.is_reference_unsteady else ""
-        text += f"{why})"
-    if prior is not None:
-        text += (
-            f" and by earlier runs on this host, which had {format_percent(prior.value**0.5, 1)}"
-        )
+        text += f". For the reference it is {format_percent(own_sd, 1)}"
+        if race.estimates.is_reference_unsteady:
+            text += ", because its speed varies within a visit"
     method = (
-        "The rates of a round change together, so that ratios are formed within rounds."
+        "The rates of a round change together, so ratios are formed within rounds."
         if race.estimates.is_paired
-        else "The rates of a round do not change together, so that means are compared (Welch)."
+        else "The rates of a round do not change together, so means are compared (Welch)."
     )
     if race.is_selection_separate:
         first = race.first_round(confirmation.winner)

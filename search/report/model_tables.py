@@ -23,7 +23,7 @@ def model_sentences(outcome: Outcome) -> list[str]:
     if not shown:
         return []
     names = ", ".join(_described(outcome, name) for name in shown[-1].server.other_models)
-    sentences = [f"The server also had {names}."]
+    sentences = [f"The server also served {names}."]
     for row in _background_rows(outcome):
         model, name, _, requests, failed, p50, p99 = row
         sentences.append(
@@ -53,7 +53,7 @@ def model_section(outcome: Outcome) -> list[str]:
         )
         for name in shown[-1].server.other_models
     ]
-    parts = ["## Models beside the tuned one", markdown_table(header, rows)]
+    parts = ["## Other models in the server", markdown_table(header, rows)]
     if background := _background_rows(outcome):
         parts += [
             "The background's own requests at the sustained rate of each configuration:",

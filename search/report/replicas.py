@@ -43,7 +43,7 @@ def replicas_section(outcome: Outcome) -> list[str]:
         f"A replica is one server of {plan.point.name}{_needs(outcome, plan)}, which sustains "
         f"{_cell(plan.replica_rps)} requests/s. {counted}, and {format_percent(plan.headroom)} of "
         "each replica's rate stays free for peaks. The latency is that of such a replica, too. "
-        f"`servetune plan {outcome.run.folder.name} --rps RATE` computes it for any load, with a "
+        f"`servetune plan {outcome.run.argument} --rps RATE` computes it for any load, with a "
         "limit on the latency, the cost and the numbers for autoscaling.",
         markdown_table(header, rows),
     ]
@@ -54,10 +54,11 @@ def replicas_sentence(outcome: Outcome, rate_rps: float = 1000.0) -> str:
     plan = _plan(outcome, rate_rps)
     if plan is None:
         return ""
-    replicas = "1 replica" if plan.count == 1 else f"{plan.count} replicas"
+    replicas = "1 replica. It" if plan.count == 1 else f"{plan.count} replicas. Each"
     return (
-        f"{rate_rps:,.0f} requests/s need {replicas} of {_cell(plan.replica_rps)} requests/s each, "
-        f"of which {format_percent(plan.headroom)} stay free."
+        f"A load of {rate_rps:,.0f} requests/s needs {replicas} sustains "
+        f"{_cell(plan.replica_rps)} requests/s, and {format_percent(plan.headroom)} of its rate "
+        "stays free."
     )
 
 

@@ -61,11 +61,11 @@ _APPLY = (
 )
 _TERMS = (
     "The sustained rate is the highest rate at which each request is answered correctly within "
-    "{timeout_s:g} s, without a growing backlog, in requests per second (rps); with an interval, "
-    "it is that of one more measurement. Each start of a server is a little faster or slower. 99 % "
-    "of the requests are answered within the p99 latency, counted from the time at which a request "
-    "was due; it was measured in one server, whose own rate is in parentheses if it differs. Peak "
-    "memory is that of the server and its workers, the highest of all measurements."
+    "{timeout_s:g} s, without a growing backlog, in requests per second (rps). An interval is that "
+    "of one more measurement: the speed of a server varies a little from start to start. The p99 "
+    "latency is the time within which 99 % of the requests are answered, counted from their due "
+    "time. It was measured in one server, whose rate is in parentheses if it differs. Peak memory "
+    "is that of the server and its workers, the highest of all measurements."
 )
 #: Predicted configurations that were not tried, in the table.
 _UNTRIED = 3
@@ -148,7 +148,7 @@ def _answer_parts(outcome: Outcome) -> list[Part]:
     """Return what to change, the costs, the certainty and the number of replicas."""
     parts: list[Part] = []
     if changes := change_table(outcome):
-        parts += ["## What to change", changes, _APPLY.format(run=outcome.run.folder.name)]
+        parts += ["## What to change", changes, _APPLY.format(run=outcome.run.argument)]
     if costs := cost_table(outcome):
         parts += [
             "## What it gains and costs",
@@ -188,7 +188,7 @@ def _pareto_parts(outcome: Outcome) -> list[Part]:
         "Measured rates with an interval are confirmed, the others are of the search; rates whose "
         "intervals overlap may be equal. Of the measured configurations, the table has the Pareto "
         "front: those that no other one is known to beat in rate, p99 latency, memory and workers "
-        "at once. The knee is the point after which more rate costs the most latency.",
+        "at once. The knee is the point beyond which latency rises fastest with the rate.",
         Plot("pareto"),
         markdown_table(header, rows),
         *([note] if (note := predicted_note(predicted)) else []),
@@ -227,7 +227,7 @@ def _trial_parts(outcome: Outcome) -> list[Part]:
     return [
         "## Trials",
         "Each trial is a single measurement in a fresh server. The highest of many noisy rates is "
-        "on average too high. Origin: why a configuration was tried; recommended is a starting "
+        "on average too high. Origin: why a configuration was tried; guide is a starting "
         "point of TorchServe's performance guide, sampled a choice of the search. Pruned: stopped "
         "early, since it was too slow. Capacity: the throughput of a saturated server. "
         "Width: the verified rate is known to within ± half of this. "

@@ -20,6 +20,7 @@ from search.errors import first_line
 from search.report.confirmation import unknown_rate
 from search.report.formatting import (
     capitalized,
+    format_interval,
     format_memory,
     format_number,
     format_ratio,
@@ -71,7 +72,8 @@ def verdict(outcome: Outcome) -> str:
     if today is None:
         return (
             f"Deploy {recommended.name} instead of {today_name(reference)}: it sustains {rate}"
-            f"{_own_costs(recommended)}. What runs today failed: {first_line(reference.cause)}."
+            f"{_own_costs(recommended)}. {capitalized(today_name(reference))} failed: "
+            f"{first_line(reference.cause)}."
         )
     sentence = (
         f"it sustains {rate} instead of {format_number(today.sustained_rps)}"
@@ -102,7 +104,7 @@ def compromise(outcome: Outcome) -> str:
     return (
         f"A compromise is {knee.name}: {format_number(knee.sustained_rps)} requests/s "
         f"({format_percent(share)}){_own_costs(knee)}. "
-        f"`servetune export {outcome.run.folder.name} --pick knee` writes it."
+        f"`servetune export {outcome.run.argument} --pick knee` writes it."
     )
 
 
@@ -130,10 +132,12 @@ def certainty(outcome: Outcome) -> str:
             sentences.append(_closed_loop_sentence(outcome, today_point(outcome)))
     if shares_host(outcome):
         sentences.append(
-            "The load generator used the server's cores too; a dedicated server is rather faster"
+            "The load generator shared the server's cores: a dedicated server is likely to be "
+            "faster"
         )
     if _is_undecided(outcome):
-        sentences.append("The two are statistically indistinguishable")
+        names = f"{recommended.name.capitalize()} and {_reference_word(outcome)}"
+        sentences.append(f"{names} are statistically indistinguishable")
     sentences += _alternatives(outcome, recommended)
     if gain is not None and outcome.objective.maximizes_rate:
         sentences += [f"Note: {warning}" for warning in gain.warnings if gain.is_confirmed]
@@ -264,9 +268,9 @@ def _costs_against(outcome: Outcome, recommended: OperatingPoint, today: Operati
     costs = []
     if recommended.p99_s is not None and today.p99_s is not None:
         lower = _at_todays_load(recommended, today)
-        lower_text = f" ({format_number(lower.p99_s)} s at {todays(outcome)})" if lower else ""
+        at_todays = f" ({format_number(lower.p99_s)} s at {todays(outcome)} rate)" if lower else ""
         costs.append(
-            f"a p99 latency of {format_number(recommended.p99_s)} s at its rate{lower_text} "
+            f"a p99 latency of {format_number(recommended.p99_s)} s at its own rate{at_todays} "
             f"instead of {format_number(today.p99_s)} s"
         )
     if recommended.memory_mb is not None and today.memory_mb is not None:
@@ -299,18 +303,21 @@ def _reproduction(recommended: OperatingPoint, confirmation: Confirmation) -> st
     if recommended.rate is None:
         return unknown_rate(confirmation)
     return (
-        f"One more measurement of {recommended.name} is expected at "
-        f"{format_number(recommended.rate.mean)} requests/s, and with 95 % probability between "
-        f"{format_number(recommended.rate.low)} and {format_number(recommended.rate.high)}"
+        f"Another measurement of {recommended.name} is expected to give "
+        f"{format_number(recommended.rate.mean)} requests/s (95 % prediction interval: "
+        f"{format_interval(recommended.rate)})"
     )
+
+
+def _reference_word(outcome: Outcome) -> str:
+    return "the default" if today_title(outcome.reference) == "default" else "today's configuration"
 
 
 def _visits_text(outcome: Outcome, confirmation: Confirmation, recommended: OperatingPoint) -> str:
     """Return how often the confirmation measured the recommended configuration and today's."""
     ours, theirs = (len(confirmation.visits(index)) for index in (confirmation.winner, REFERENCE))
     rounds = "1 round" if ours == 1 else f"{ours} rounds"
-    is_default = today_title(outcome.reference) == "default"
-    reference = "the default" if is_default else "today's configuration"
+    reference = _reference_word(outcome)
     if confirmation.winner == REFERENCE:
         return f"The confirmation measured it in {rounds}, each time in a fresh server"
     return (

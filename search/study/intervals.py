@@ -29,6 +29,11 @@ class Interval:
         """Half of the interval's width, relative to the mean."""
         return (self.high - self.low) / (2 * self.mean)
 
+    @property
+    def inverse(self) -> Interval:
+        """The interval of 1 ÷ the quantity."""
+        return Interval(1 / self.mean, 1 / self.high, 1 / self.low)
+
     def scaled(self, factor: float) -> Interval:
         """Return the interval of a quantity that is `factor` times as large."""
         return Interval(factor * self.mean, factor * self.low, factor * self.high)

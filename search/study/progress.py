@@ -27,9 +27,9 @@ _NOUNS = {
 _FRONT_END = {"netty_threads", "netty_client_threads"}
 _REASONS = {
     TrialOrigin.DEFAULT: "measuring TorchServe's default, with which the others are compared",
-    TrialOrigin.BASELINE: "measuring the configuration in use, with which the others are compared",
+    TrialOrigin.BASELINE: "measuring the baseline, with which the others are compared",
     TrialOrigin.WARM_START: "trying one of the best configurations of an earlier run",
-    TrialOrigin.RECOMMENDED: "trying a starting point of TorchServe's performance guide",
+    TrialOrigin.GUIDE: "trying a starting point of TorchServe's performance guide",
     TrialOrigin.INCUMBENT: "measuring the best configuration again, to check its rate",
     TrialOrigin.CONFIRMATION: "measuring the best configurations again, in fresh servers",
     TrialOrigin.SWEEP: "measuring a point of the sweep",
@@ -44,8 +44,9 @@ class Progress:
         trying: what is measured, and why.
         so_far: the best rate so far, compared with the reference; None without one.
         left_s: seconds until the expected end of the run; None if unknown.
-        improvement_probability: that an untried configuration is more than 3 % faster; None as long
-            as starting points remain, in a sweep, and in the confirmation.
+        improvement_probability: that an untried configuration is better, by more than
+            `WORTHWHILE` of the objective; None as long as starting points remain, in a sweep, and
+            in the confirmation.
     """
 
     trying: str
@@ -68,7 +69,7 @@ def so_far(results: list[TrialResult]) -> str | None:
     if reference is None or not reference.sustained_rps or best.config == reference.config:
         return text
     ratio = rate / reference.sustained_rps
-    name = "default" if reference.origin is TrialOrigin.DEFAULT else "configuration in use"
+    name = "default" if reference.origin is TrialOrigin.DEFAULT else "baseline"
     return f"{text}, {_figure(ratio)} times the {name}"
 
 
@@ -129,7 +130,7 @@ def _limit_of(best: TrialResult, changed: set[str]) -> str | None:
         return "the front end looks like the limit"
     if "max_batch_delay_ms" in changed:
         return "workers wait for their batches"
-    return "workers are idle although requests wait"
+    return "the workers of the best configuration are not always busy"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,13 @@ class Run:
     """The folder of a run."""
 
     folder: Path
+
+    @property
+    def argument(self) -> str:
+        """The folder as an argument of a command: relative if it is in the current folder."""
+        folder = self.folder.absolute()
+        below = folder.is_relative_to(Path.cwd())
+        return shlex.quote(str(folder.relative_to(Path.cwd()) if below else folder))
 
     @classmethod
     def create(cls, spec: StudySpec, recorded: dict[str, Any]) -> Run:

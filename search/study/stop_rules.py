@@ -81,11 +81,11 @@ class StopRules:
             return f"a configuration that meets the limits is unlikely (probability below {share})"
         least = format_percent(WORTHWHILE[objective.kind])
         better = {
-            "rate": f"more than {least} faster",
-            "latency": f"better by more than {least} of the latency",
-            "footprint": f"smaller by more than {least}",
+            "rate": f"is more than {least} faster",
+            "latency": f"lowers the p99 latency by more than {least}",
+            "footprint": f"needs more than {least} less memory",
         }[objective.kind]
-        return f"another configuration is unlikely to be {better} (probability below {share})"
+        return f"it is unlikely that another configuration {better} (probability below {share})"
 
 
 def trials_since_improvement(
@@ -93,7 +93,7 @@ def trials_since_improvement(
 ) -> int:
     """Return the number of trials since one exceeded the best before it by more than `width`.
 
-    Only trials that try a new configuration count: warm starts, recommended starting points and
+    Only trials that try a new configuration count: warm starts, starting points of the guide and
     sampled ones.
 
     Args:
@@ -109,7 +109,7 @@ def trials_since_improvement(
             since, best = 0, score
         elif result.origin in (
             TrialOrigin.WARM_START,
-            TrialOrigin.RECOMMENDED,
+            TrialOrigin.GUIDE,
             TrialOrigin.SAMPLED,
         ):
             since += 1

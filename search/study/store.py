@@ -178,7 +178,7 @@ class StudyStore(RunState):
                 yield TrialOrigin.WARM_START, nearest
         few_workers = self.objective.kind == "footprint"
         for point in self.space.recommended_points(few_workers):
-            yield TrialOrigin.RECOMMENDED, self.space.config(point)
+            yield TrialOrigin.GUIDE, self.space.config(point)
 
     @property
     def space(self) -> Space:
@@ -279,7 +279,7 @@ class StudyStore(RunState):
                 is_tried = config.digest in tried_digests
             else:
                 is_tried = self._identity(config) in tried_identities
-            lacks_memory = origin is TrialOrigin.RECOMMENDED and self._is_too_large(config)
+            lacks_memory = origin is TrialOrigin.GUIDE and self._is_too_large(config)
             if (is_tried and not may_repeat) or lacks_memory:
                 self._study.tell(trial, state=OptunaTrialState.FAIL)
                 continue

@@ -20,11 +20,16 @@ class TrialOrigin(enum.StrEnum):
     DEFAULT = "default"
     BASELINE = "baseline"
     WARM_START = "warm start"
-    RECOMMENDED = "recommended"
+    GUIDE = "guide"
     SAMPLED = "sampled"
     INCUMBENT = "incumbent"
     CONFIRMATION = "confirmation"
     SWEEP = "sweep"
+
+    @classmethod
+    def _missing_(cls, value: object) -> TrialOrigin | None:
+        """Read the name of an origin in the records of earlier versions."""
+        return cls.GUIDE if value == "recommended" else None
 
     @property
     def is_reference(self) -> bool:

@@ -33,7 +33,7 @@ def test_example_tunes_from_python(study: Callable[..., Path], tmp_path: Path) -
         "tune_from_python.py", study(search={"trials": 2}), cwd=tmp_path
     ).splitlines()
     assert output[0].startswith("trial 0 (default): ")
-    assert output[1].startswith("trial 1 (recommended): ")
+    assert output[1].startswith("trial 1 (guide): ")
     assert output[2].startswith("best: {")
     assert output[3].startswith(f"servetune export {tmp_path / 'runs' / 'small-'}")
     assert len(output) == 4

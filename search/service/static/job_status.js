@@ -38,6 +38,6 @@ export function describeWait(job) {
 export function describeFindings({ progress: { so_far: soFar, improvement_probability: chance } }) {
   return [
     soFar && `so far ${soFar}`,
-    chance == null ? null : `${Math.round(100 * chance)} % chance of a configuration over 3 % faster`,
+    chance == null ? null : `probability of a better configuration: ${Math.round(100 * chance)} %`,
   ].filter(Boolean).join("; ");
 }

@@ -77,7 +77,7 @@ def test_plan_and_export_pick_the_same_configuration(
     [
         (["plan", "RUN", "--rps", "9", "--p99", "0.0001"], "does not hold a p99 of 0.0001 s"),
         (["plan", "RUN", "--rps", "9", "--pick", "fast"], "--pick must be"),
-        (["export", "RUN", "--pick", "max", "--trial", "3"], "not both"),
+        (["export", "RUN", "--pick", "max", "--trial", "3"], "either --trial or --pick"),
         (["export", "RUN", "--pick", "p99=0.0001"], "no configuration holds a p99"),
     ],
 )

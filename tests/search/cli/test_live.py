@@ -18,7 +18,7 @@ def test_live_view_prints_lines_without_terminal() -> None:
     out = io.StringIO()
     with LiveView(Console(file=out, width=60), 3, 60.0, plain=True) as view:
         for number, (origin, rps) in enumerate(
-            [(TrialOrigin.DEFAULT, 5.0), (TrialOrigin.RECOMMENDED, 60.0)]
+            [(TrialOrigin.DEFAULT, 5.0), (TrialOrigin.GUIDE, 60.0)]
         ):
             request = TrialRequest(number, origin, ServerConfig(workers=number + 1))
             view.started(request)
@@ -65,14 +65,14 @@ def test_live_view_says_what_is_tried_and_what_is_known() -> None:
         view.progress(replace(progress, left_s=240.0, improvement_probability=None))
     assert out.getvalue().splitlines() == [
         "trying larger batches (32 → 64); so far: 150 rps, 40 times the default; "
-        "40 % chance of a configuration that is over 3 % faster; about 90 s left",
+        "probability of a better configuration: 40 %; about 90 s left",
         "about 4 min left",
     ]
     console = Console(file=out, width=100, force_terminal=True)
     with LiveView(console, 3, 60.0, plain=False) as view:
         view.progress(progress)
         console.print(view._render())
-    for part in ("trying larger batches", "40 % that something", "about 90 s left"):
+    for part in ("trying larger batches", "40 % of a better configuration", "about 90 s left"):
         assert part in out.getvalue().split("4 min left")[1]
 
 

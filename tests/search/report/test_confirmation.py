@@ -1,6 +1,10 @@
 """The result of a confirmation in a few sentences and a table."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
 
 from search.report.confirmation import (
     confirmation_section,
@@ -12,6 +16,7 @@ from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.noise import Variance
 from search.study.race import RaceRules
+from search.trial.objective import Objective
 from search.trial.result import TrialResult
 from serving.config import ServerConfig
 from tests.results import result_for, trial_result, visit_for
@@ -120,11 +125,23 @@ def test_confirmation_section_shows_visits_and_method() -> None:
     assert rows[0].startswith("| 0 (reference) | 5 | 5, –, 5.1, –, –, – | 5.05 |")
     assert "| winner | 114 | 0.5 |" in rows[1]
     assert "| indistinguishable | 114 | 0.6 |" in rows[2]
-    assert "The standard deviation of a visit is 1." in note
-    assert "and by earlier runs on this host, which had 2.0 %" in note
+    assert "vary with a standard deviation of 1." in note
+    assert "and from earlier runs on this host (2.0 %)" in note
     assert "means are compared (Welch)" in note
     assert "The first 3 rounds chose among the finalists" in note
     assert confirmation_section(None) == []
+
+
+def test_confirmation_text_compares_what_the_run_optimizes() -> None:
+    found = confirmation_of(STEADY, {2: (114.0, 0.5), 4: (114.0, 0.6)})
+    plan = replace(found.plan, objective=Objective("latency", for_rps=10.0))
+    text = confirmation_text(replace(found, plan=plan))
+    pattern = r"times the winner's (.*) \(95 % interval: ([0-9.]+) to ([0-9.]+)\)"
+    ((name, low, high),) = re.findall(pattern, text)
+    ((_, rate_low, rate_high),) = re.findall(pattern, confirmation_text(found))
+    assert name == "p99 latency"
+    assert float(low) == pytest.approx(1 / float(rate_high), abs=0.01)
+    assert float(high) == pytest.approx(1 / float(rate_low), abs=0.01)
 
 
 def test_confirmation_section_says_that_ratios_are_formed_within_rounds() -> None:

@@ -47,7 +47,7 @@ def test_model_section_compares_the_background_before_and_after(outcome: Outcome
 
 def test_model_sentences_name_what_shared_the_host(outcome: Outcome) -> None:
     first, *others = model_sentences(with_background(outcome))
-    assert first == "The server also had zoo (8 rps in the background), ape (no load)."
+    assert first == "The server also served zoo (8 rps in the background), ape (no load)."
     assert others[0] == ("Background zoo, trial 0 (default): p50 0.1 s, p99 0.2 s, 0 of 40 failed.")
     assert model_sentences(outcome) == [] and model_section(outcome) == []
 

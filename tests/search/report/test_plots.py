@@ -38,7 +38,7 @@ def test_figures_have_neither_background_nor_color_of_text(outcome: Outcome) -> 
 
 def test_figures_name_todays_and_the_recommended_configuration(confirmed: Outcome) -> None:
     traces = {trace.name: trace for trace in figures(confirmed)["pareto"].data}
-    assert traces["recommended"].text == ("trial 3",) and traces["today"].x == (5.0,)
+    assert traces["recommended"].text == ("trial 3",) and traces["TorchServe's default"].x == (5.0,)
     (rate,) = traces["recommended"].x
     error = traces["recommended"].error_x
     assert rate == pytest.approx(233, abs=1) and error.array[0] > 0 and error.arrayminus[0] > 0

@@ -36,7 +36,7 @@ def test_verdict_names_rate_latency_and_memory_before_and_after(outcome: Outcome
     assert verdict(measured) == (
         "Deploy trial 3 instead of TorchServe's default (trial 0): it sustains 250 requests/s at "
         "100 % success instead of 5, 50 times as many (not confirmed), with a p99 latency of "
-        "0.5 s at its rate instead of 0.5 s and 2,500 MiB of memory instead of 1,000 MiB."
+        "0.5 s at its own rate instead of 0.5 s and 2,500 MiB of memory instead of 1,000 MiB."
     )
 
 
@@ -60,9 +60,13 @@ def test_verdict_reports_that_nothing_is_faster(outcome: Outcome) -> None:
 
 
 def test_verdict_reports_a_failed_reference(outcome: Outcome) -> None:
-    failed = outcome.results[4]
-    text = verdict(replace(outcome, reference=failed))
-    assert text.endswith("What runs today failed: worker died: worker 7 ended.")
+    for origin, name in (
+        (TrialOrigin.DEFAULT, "TorchServe's default"),
+        (TrialOrigin.BASELINE, "What runs today"),
+    ):
+        failed = replace(outcome.results[4], origin=origin)
+        text = verdict(replace(outcome, reference=failed))
+        assert text.endswith(f"{name} (trial 4) failed: worker died: worker 7 ended.")
 
 
 def test_verdict_reports_run_without_rate(run: Run) -> None:
@@ -92,7 +96,10 @@ def test_certainty_of_unconfirmed_run_warns(outcome: Outcome) -> None:
 def test_certainty_of_confirmed_run_names_rounds_and_intervals(confirmed: Outcome) -> None:
     text = certainty(confirmed)
     assert "measured trial 3 in 2 rounds and the default in 2, interleaved" in text
-    assert "One more measurement of trial 3 is expected at 233 requests/s" in text
+    assert (
+        "Another measurement of trial 3 is expected to give 233 requests/s (95 % prediction interval: "
+        in text
+    )
     assert "Note: the reference failed in 1 of 2 visits" in text
 
 
@@ -141,7 +148,7 @@ def curve_point(rate_rps: float, p99_s: float) -> CurvePoint:
 
 def test_verdict_names_the_latency_at_todays_rate(outcome: Outcome) -> None:
     curve = (curve_point(6, 0.2), curve_point(125, 0.3))
-    assert "0.5 s at its rate (0.2 s at the default's) instead of 0.5 s" in verdict(
+    assert "0.5 s at its own rate (0.2 s at the default's rate) instead of 0.5 s" in verdict(
         with_curve(outcome, *curve)
     )
     rows = cost_table(with_curve(outcome, *curve)).splitlines()

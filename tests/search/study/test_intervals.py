@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from search.study.intervals import mean_interval, prediction_interval, ratio_interval
+from search.study.intervals import Interval, mean_interval, prediction_interval, ratio_interval
 
 
 def test_intervals_cover_in_95_percent_of_samples() -> None:
@@ -35,3 +35,7 @@ def test_ratio_interval_covers_the_ratio_in_95_percent_of_unpaired_samples() -> 
         covered += interval.low <= np.exp(0.5) <= interval.high
     assert covered / 500 == pytest.approx(0.95, abs=0.03)
     assert ratio_interval([1.0], [2.0, 2.1]) is None
+
+
+def test_interval_inverse_is_that_of_one_divided_by_the_quantity() -> None:
+    assert Interval(0.5, 0.25, 0.8).inverse == Interval(2.0, 1.25, 4.0)

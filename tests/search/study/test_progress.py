@@ -44,7 +44,7 @@ def best_with(busy_workers: float) -> list[TrialResult]:
         (
             1.0,
             {"workers": 1},
-            "workers are idle although requests wait: trying fewer workers (2 → 1)",
+            "the workers of the best configuration are not always busy: trying fewer workers (2 → 1)",
         ),
         (2.0, {"workers": 3}, "are busy all the time: trying more workers (2 → 3)"),
         (2.0, {}, "trying other settings of other models"),
@@ -74,4 +74,4 @@ def test_so_far_compares_the_best_with_the_reference() -> None:
     assert so_far([default, trial_result(1, 150.0, BEST)]) == "150 rps, 40 times the default"
     baseline = trial_result(2, 100.0, ServerConfig(workers=1), origin=TrialOrigin.BASELINE)
     text = so_far([default, baseline, trial_result(1, 150.0, BEST)])
-    assert text == "150 rps, 1.5 times the configuration in use"
+    assert text == "150 rps, 1.5 times the baseline"

@@ -77,7 +77,7 @@ def test_run_loses_no_result_if_driver_is_killed(tmp_path: Path) -> None:
     digests = [r.config.digest for r in results if r.origin is not TrialOrigin.INCUMBENT]
     assert len(set(digests)) == len(digests), "nothing is measured twice"
     assert [r.origin for r in results].count(TrialOrigin.DEFAULT) == 1
-    assert [r.origin for r in results].count(TrialOrigin.RECOMMENDED) == 4
+    assert [r.origin for r in results].count(TrialOrigin.GUIDE) == 4
     states = [t.state.name for t in store._study.get_trials()]
     assert "RUNNING" not in states and "WAITING" not in states
 
@@ -165,3 +165,13 @@ def test_run_around_a_folder_is_the_run_that_it_is_in(tmp_path: Path) -> None:
     assert Run.around(files) == Run(tmp_path.resolve())
     (tmp_path / "link").symlink_to(files)
     assert Run.around(tmp_path / "link") == Run(tmp_path.resolve())
+
+
+def test_run_argument_is_what_a_command_understands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "runs" / "my run")
+    assert run.argument == f"'{tmp_path}/runs/my run'"
+    monkeypatch.chdir(tmp_path)
+    assert run.argument == "'runs/my run'"
+    assert Run(Path("runs/a")).argument == "runs/a"

@@ -33,7 +33,7 @@ def test_store_proposes_default_baseline_and_recommended_points_first(tmp_path: 
     assert [request.origin for request in requests] == [
         TrialOrigin.DEFAULT,
         TrialOrigin.BASELINE,
-        *[TrialOrigin.RECOMMENDED] * 4,
+        *[TrialOrigin.GUIDE] * 4,
         TrialOrigin.SAMPLED,
     ]
     assert requests[0].config == ServerConfig()
@@ -117,7 +117,7 @@ def test_store_excludes_recommended_point_that_lacks_memory(tmp_path: Path) -> N
     # The default has 4 workers, so recommended points with as many are too large; one has 1.
     assert [(request.origin, request.config.batch_size) for request in requests[:2]] == [
         (TrialOrigin.DEFAULT, None),
-        (TrialOrigin.RECOMMENDED, 32),
+        (TrialOrigin.GUIDE, 32),
     ]
     assert [request.origin for request in requests[2:]] == [TrialOrigin.SAMPLED] * 2
 
@@ -127,7 +127,7 @@ def test_store_keeps_recommended_points_if_another_model_lacked_memory(tmp_path:
     request = measure(store, state=TrialState.FAILED, failure=FailureKind.MEMORY_BUDGET)
     assert request.origin is TrialOrigin.DEFAULT
     # The default has 4 workers of the other model; the recommended points have 2 or 1.
-    assert [measure(store, 5.0).origin for _ in range(4)] == [TrialOrigin.RECOMMENDED] * 4
+    assert [measure(store, 5.0).origin for _ in range(4)] == [TrialOrigin.GUIDE] * 4
 
 
 def test_store_tell_passes_latency_excess_to_sampler(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_store_begin_puts_warm_start_before_recommended_points(tmp_path: Path) -
         TrialOrigin.DEFAULT,
         TrialOrigin.WARM_START,
         TrialOrigin.WARM_START,
-        TrialOrigin.RECOMMENDED,
+        TrialOrigin.GUIDE,
     ]
     best = finalists(store.results, 2)
     assert best == [SPACE.nearest_config(warm_start[1]), store.results[3].config]
@@ -200,7 +200,7 @@ def test_store_begin_moves_warm_start_into_space(tmp_path: Path) -> None:
     config = request.config
     assert (config.workers, config.batch_size, config.netty_threads) == (2, 8, 2)
     assert config.properties == {}
-    assert measure(store, 10.0).origin is TrialOrigin.RECOMMENDED, "4 is not one of the choices"
+    assert measure(store, 10.0).origin is TrialOrigin.GUIDE, "4 is not one of the choices"
 
 
 def test_store_begin_enqueues_each_starting_point_once_after_kill(
@@ -311,7 +311,7 @@ def test_ask_skips_any_number_of_points_that_were_enqueued_twice(tmp_path: Path)
     store = begun_store(tmp_path)
     first = measure(store, 10.0)
     for _ in range(30):
-        store._queue.enqueue(TrialOrigin.RECOMMENDED, first.config, SPACE)
+        store._queue.enqueue(TrialOrigin.GUIDE, first.config, SPACE)
     requests = [measure(store, 10.0) for _ in range(6)]
     assert [request.number for request in requests] == [1, 2, 3, 4, 5, 6]
     assert requests[-1].origin is TrialOrigin.SAMPLED

@@ -34,7 +34,7 @@ def measure(store: StudyStore, rps: float, *probes: ServerProbeRecord) -> TrialR
 def propose(store: StudyStore, workers: int) -> None:
     """Let the store propose batches of 8 on this number of workers next."""
     values = {**SPACE.nearest_point(), "workers": workers, "batch_size": 8, "mkl_threads": 2}
-    store._queue.enqueue(TrialOrigin.RECOMMENDED, SPACE.config(values), SPACE)
+    store._queue.enqueue(TrialOrigin.GUIDE, SPACE.config(values), SPACE)
 
 
 def test_store_plans_probes_once_the_starting_points_were_measured(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_store_notes_probes_that_fresh_servers_contradict(tmp_path: Path) -> Non
     values = SPACE.values(first.config)
     assert values is not None
     config = SPACE.config({**values, "workers": 2})
-    store._queue.enqueue(TrialOrigin.RECOMMENDED, config, SPACE)
+    store._queue.enqueue(TrialOrigin.GUIDE, config, SPACE)
     requests = [measure(store, 20.0) for _ in range(5)]
     assert config.digest in {request.config.digest for request in requests}
     (note,) = [note for note in store.notes if "probes" in note]

@@ -57,14 +57,10 @@ def test_searcher_asks_for_probes_if_there_is_time_for_them(tmp_path: Path) -> N
         str,
         lambda running: next(has_time),
     )
-    store._queue.enqueue(
-        TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=8), store.space
-    )
+    store._queue.enqueue(TrialOrigin.GUIDE, ServerConfig(workers=4, batch_size=8), store.space)
     with_probes = TrialRequest.from_dict(searcher.suggest("a"))
     assert [(p.workers, p.batch_size) for p in with_probes.server_probes] == [(2, 8), (1, 8)]
-    store._queue.enqueue(
-        TrialOrigin.RECOMMENDED, ServerConfig(workers=4, batch_size=16), store.space
-    )
+    store._queue.enqueue(TrialOrigin.GUIDE, ServerConfig(workers=4, batch_size=16), store.space)
     assert not TrialRequest.from_dict(searcher.suggest("b")).server_probes
 
 

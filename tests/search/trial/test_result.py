@@ -12,7 +12,7 @@ from serving.metrics import HandlerTime
 from tests.results import result_for
 
 CONFIG = ServerConfig(workers=2, environment={"A": "1"})
-REQUEST = TrialRequest(3, TrialOrigin.RECOMMENDED, CONFIG, 8.0)
+REQUEST = TrialRequest(3, TrialOrigin.GUIDE, CONFIG, 8.0)
 
 
 def test_trial_request_reads_its_own_data_and_ignores_other_keys() -> None:
@@ -58,3 +58,9 @@ def test_trial_result_explanations_are_not_stored() -> None:
     assert TrialResult.from_dict(result.to_dict()).explanations == result.explanations
     never_served = result_for(request, state=TrialState.FAILED, facts={"cores": 2})
     assert never_served.explanations == ()
+
+
+def test_origin_has_its_present_name_in_records_of_earlier_versions() -> None:
+    data = result_for(REQUEST, 8.0).to_dict()
+    assert data["origin"] == "guide"
+    assert TrialResult.from_dict({**data, "origin": "recommended"}).origin is TrialOrigin.GUIDE
