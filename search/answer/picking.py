@@ -45,6 +45,12 @@ def pick(points: Sequence[OperatingPoint], choice: str) -> OperatingPoint:
     raise CommandError(f"--pick must be {_FORMS} (got {choice!r})")
 
 
+#: Why there is no recommended configuration although rates were sustained.
+NOT_RECOMMENDED = (
+    "no configuration meets the goal; use --pick max, knee, p99=SECONDS or trial=NUMBER"
+)
+
+
 def pick_or_recommended(points: Sequence[OperatingPoint], choice: str | None) -> OperatingPoint:
     """Return what `pick` chooses, else the recommended point.
 
@@ -55,7 +61,7 @@ def pick_or_recommended(points: Sequence[OperatingPoint], choice: str | None) ->
         return pick(points, choice)
     recommended = point_with_role(points, Role.RECOMMENDED)
     if recommended is None:
-        raise RunError("no configuration is recommended: no trial sustained any rate")
+        raise RunError(NOT_RECOMMENDED if points else "no trial sustained any rate")
     return recommended
 
 

@@ -139,6 +139,7 @@ def export(
 ) -> None:
     """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
     from search.answer.pareto import pareto_points
+    from search.answer.picking import NOT_RECOMMENDED
     from search.answer.picking import pick as pick_point
     from search.export.common import ExportFormat
     from search.export.files import export as write_files
@@ -168,7 +169,9 @@ def export(
         trial = pick_point(pareto_points(outcome), pick).number
     chosen = outcome.chosen if trial is None else results[trial]
     if chosen is None:
-        raise RunError(f"no trial of {run} sustained any rate")
+        is_served = any(result.sustained_rps for result in outcome.results)
+        why = NOT_RECOMMENDED if is_served else "no trial sustained any rate"
+        raise RunError(f"{run}: {why}")
     archive = outcome.spec.archive()
     written = write_files(
         outcome.run,

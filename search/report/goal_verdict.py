@@ -10,16 +10,22 @@ from search.trial.objective import Figures, Objective
 from serving.config import ServerConfig
 
 
-def goal_verdict(outcome: Outcome, recommended: OperatingPoint, today: str, undecided: bool) -> str:
+def goal_verdict(
+    outcome: Outcome, recommended: OperatingPoint, today: str, undecided: bool, missed_goal: str
+) -> str:
     """Return what to change and what it gains by the objective, in one or two sentences.
 
     Args:
         today: names what runs today.
         undecided: whether the confirmation cannot tell the recommended from it.
+        missed_goal: that the recommended one missed the goal at the end, as a sentence; else empty.
     """
     objective, reference = outcome.objective, outcome.reference
     ours = goal_figures(outcome, recommended.config)
     rate = f"It sustains {format_number(recommended.sustained_rps)} requests/s"
+    if missed_goal:
+        gain = _gain(objective, ours, None)
+        return f"{missed_goal} The best candidate is {recommended.name}: {gain}. {rate}."
     if reference is None:
         return f"Deploy {recommended.name}: {_gain(objective, ours, None)}. {rate}."
     if reference.config == recommended.config:

@@ -36,7 +36,8 @@ def closest_sentences(outcome: Outcome) -> list[str]:
     """Return the configurations that miss the limits by least, and what they miss."""
     return [
         f"Closest: trial {result.number} ({format_settings(result.config)}) misses the goal: "
-        f"{'; '.join(str(shortfall) for shortfall in missed)}."
+        f"{'; '.join(str(shortfall) for shortfall in missed)}. "
+        f"It has {_figures(result, outcome.objective)}."
         for result, missed in outcome.closest
     ]
 

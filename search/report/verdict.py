@@ -58,13 +58,20 @@ def verdict(outcome: Outcome) -> str:
         return _NOT_MET if is_limited and outcome.closest else _NO_RATE
     if not outcome.objective.maximizes_rate:
         name = today_name(outcome.reference) if outcome.reference else ""
-        return goal_verdict(outcome, recommended, name, _is_undecided(outcome))
+        return goal_verdict(
+            outcome, recommended, name, _is_undecided(outcome), missed_goal(outcome)
+        )
     mix = f" ({text})" if (text := mix_text(outcome)) else ""
     rate = f"{format_number(recommended.sustained_rps)} requests/s{mix} at 100 % success"
     reference = outcome.reference
     if reference is None:
         return f"Deploy {recommended.name}: it sustains {rate}{_own_costs(recommended)}."
     if recommended.config == reference.config:
+        if not is_anything_else_measured(outcome):
+            return (
+                f"Nothing but {today_name(reference)} was measured. It sustains {rate}"
+                f"{_own_costs(recommended)}."
+            )
         return (
             f"Change nothing: no configuration was {'better' if is_limited else 'faster'} than "
             f"{today_name(reference)}, which sustains {rate}{_own_costs(recommended)}."
@@ -79,6 +86,8 @@ def verdict(outcome: Outcome) -> str:
         f"it sustains {rate} instead of {format_number(today.sustained_rps)}"
         f"{_gain_text(gain_of(outcome), today)}{_costs_against(outcome, recommended, today)}"
     )
+    if missed := missed_goal(outcome):
+        return f"{missed} The best candidate is {recommended.name}: {sentence}."
     if _is_undecided(outcome):
         return (
             f"No configuration is {'better' if is_limited else 'faster'} than "
@@ -86,6 +95,22 @@ def verdict(outcome: Outcome) -> str:
             f"The best candidate is {recommended.name}: {sentence}."
         )
     return f"Deploy {recommended.name} instead of {today_name(reference)}: {sentence}."
+
+
+def is_anything_else_measured(outcome: Outcome) -> bool:
+    """Return whether a configuration other than the reference was tried."""
+    reference = outcome.reference
+    return any(r.config != reference.config for r in outcome.results if reference is not None)
+
+
+def missed_goal(outcome: Outcome) -> str:
+    """Return that the recommended configuration missed the goal at the end; empty if it did not."""
+    confirmation = outcome.confirmation
+    missed = confirmation.shortfalls(confirmation.winner) if confirmation else ()
+    if not missed:
+        return ""
+    reasons = "; ".join(str(shortfall) for shortfall in missed)
+    return f"No configuration was verified to meet the goal ({reasons})."
 
 
 def compromise(outcome: Outcome) -> str:

@@ -12,7 +12,7 @@ from search.study.intervals import Interval
 from search.study.noise import Variance
 from search.study.race import Drop, Race, RaceRules
 from search.study.visits import StoredVisits, visit_errors, visit_rps, visit_score
-from search.trial.objective import workers_of
+from search.trial.objective import Figures, Shortfall, workers_of
 from search.trial.result import TrialResult
 
 #: A configuration with a lower latency wins only with at least this share of the leader's rate.
@@ -137,8 +137,13 @@ class Confirmation:
 
     @property
     def leader(self) -> int:
-        """The finalist with the highest rate, or the reference if none is faster."""
+        """The finalist with the highest rate, or the reference if none is faster.
+
+        A finalist whose verification sustained no rate or missed the goal leads only if all did.
+        """
         leader, estimates = self.race.best(), self.race.estimates
+        if self.is_disproved(leader):
+            leader = next((i for i in self.race.order() if not self.is_disproved(i)), leader)
         ratio = self.race.ratio_to_reference(leader)
         if not estimates.visit_count(REFERENCE) or estimates.failures.get(REFERENCE):
             return leader
@@ -156,7 +161,8 @@ class Confirmation:
             comparison = self._comparison(other, leader)
             # With few rounds the interval is wide: the mean ratio must be close to 1 as well.
             is_close = comparison.ratio is None or comparison.ratio.mean >= MIN_SHARE_OF_LEADER
-            if other != leader and comparison.is_indistinguishable and is_close:
+            is_tied = comparison.is_indistinguishable and is_close
+            if other != leader and is_tied and not self.is_disproved(other):
                 tied.append(other)
         return tied
 
@@ -164,8 +170,8 @@ class Confirmation:
     def winner(self) -> int:
         """Index of the configuration to deploy.
 
-        Of the leader and those tied with it that sustain a rate: for the highest rate, the one
-        with the lowest p99 latency at the comparison rate, then with the least memory; for the
+        Of the leader and those tied with it whose verification passed: for the highest rate, the
+        one with the lowest p99 latency at the comparison rate, then with the least memory; for the
         lowest latency, with the least memory; for the least memory, with the fewest workers, then
         with the lowest p99 latency.
         """
@@ -174,7 +180,7 @@ class Confirmation:
             index: preference
             for index in (leader, *self.tied)
             if (result := self.verified.get(index))
-            and result.sustained_rps
+            and not self.is_disproved(index)
             and (preference := self._preference(result)) is not None
         }
         # The leader's figures must be known: otherwise nothing is compared.
@@ -204,6 +210,20 @@ class Confirmation:
         """Return whether a configuration sustains a rate, or was not verified."""
         result = self.verified.get(index)
         return result is None or bool(result.sustained_rps)
+
+    def shortfalls(self, index: int) -> tuple[Shortfall, ...]:
+        """Return the limits that a configuration missed in its verification; empty without one."""
+        result = self.verified.get(index)
+        if result is None or result.is_inconclusive:
+            return ()
+        return self.plan.objective.shortfalls(Figures.of([result]))
+
+    def is_disproved(self, index: int) -> bool:
+        """Return whether the verification of a finalist sustained no rate or missed the goal."""
+        result = self.verified.get(index)
+        if index == REFERENCE or result is None or result.is_inconclusive:
+            return False
+        return not result.sustained_rps or bool(self.shortfalls(index))
 
     def _comparison(self, index: int, winner: int) -> Comparison:
         return Comparison(

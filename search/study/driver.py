@@ -264,7 +264,11 @@ async def _confirm(
 
         observer.confirming(step.round_number, request)
         observer.progress(
-            Progress(confirming(step), so_far(store.results), budget.confirmation_end_s(step))
+            Progress(
+                confirming(step),
+                so_far(store.results, store.objective),
+                budget.confirmation_end_s(step),
+            )
         )
         result = await host.measure(request, run.folder / folder, report)
         store.record_spent(budget.spent_s)

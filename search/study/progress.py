@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.spec.space import Space
-from search.study.ranking import best_of, rate_of, reference_of
+from search.study.ranking import RATE, best_of, rate_of, reference_of
+from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 
@@ -55,13 +56,13 @@ class Progress:
     improvement_probability: float | None = None
 
 
-def so_far(results: list[TrialResult]) -> str | None:
-    """Return the best rate so far beside that of the reference; None without a rate.
+def so_far(results: list[TrialResult], objective: Objective = RATE) -> str | None:
+    """Return the best configuration's rate so far beside the reference's; None without a rate.
 
     >>> so_far([]) is None
     True
     """
-    best, reference = best_of(results), reference_of(results)
+    best, reference = best_of(results, objective), reference_of(results)
     rate = rate_of(results, best.config) if best else None
     if best is None or not rate:
         return None
@@ -73,14 +74,19 @@ def so_far(results: list[TrialResult]) -> str | None:
     return f"{text}, {_figure(ratio)} times the {name}"
 
 
-def trying(request: TrialRequest, results: Sequence[TrialResult], space: Space) -> str:
+def trying(
+    request: TrialRequest,
+    results: Sequence[TrialResult],
+    space: Space,
+    objective: Objective = RATE,
+) -> str:
     """Return what a trial tries, and why.
 
     A sampled configuration is compared with the best so far.
     """
     if request.origin is not TrialOrigin.SAMPLED:
         return _REASONS[request.origin]
-    best = best_of(list(results))
+    best = best_of(list(results), objective)
     if best is None:
         return "trying another configuration, since none has served so far"
     before = {**space.defaults, **best.config.to_dict()}

@@ -171,6 +171,12 @@ class Race:
         first = self.alive[0]
         return max(self.alive, key=lambda i: (-failures.get(i, 0), self._position(i, first)))
 
+    def order(self) -> list[int]:
+        """Return the visited finalists, best first: by failures, then by rate."""
+        visited = [i for i in self.finalists if self.estimates.visit_count(i)]
+        failures, origin = self.estimates.failures, next(iter(visited), REFERENCE)
+        return sorted(visited, key=lambda i: (failures.get(i, 0), -self._position(i, origin)))
+
     def _position(self, index: int, origin: int) -> float:
         """Return a log rate relative to that of `origin`; −∞ without a visit."""
         estimates = self.estimates

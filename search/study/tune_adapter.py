@@ -188,8 +188,8 @@ def tune_trials(
         observer.started(request)
         observer.progress(
             Progress(
-                trying(request, store.results, store.space),
-                so_far(store.results),
+                trying(request, store.results, store.space, store.objective),
+                so_far(store.results, store.objective),
                 budget.left_s(),
                 store.improvement_probability() if may_stop_by_value else None,
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from loadgen.rate.thresholds import DEFAULT_THRESHOLDS
 from search.study.ranking import RATE
 from search.trial.objective import Figures, Objective
 from search.trial.result import TrialResult
@@ -51,8 +52,9 @@ def visit_score(result: TrialResult, objective: Objective) -> float | None:
     target = result.latency.target
     if target is not None and target.p99_s is None:
         return None
-    # A visit verifies no rate: its closed loop must reach the needed one.
-    figures = replace(Figures.of([result]), sustained_rps=result.capacity_rps)
+    # A visit verifies no rate: what is verified at the end is a little below the closed loop's.
+    expected_rps = DEFAULT_THRESHOLDS.offered * (result.capacity_rps or 0.0)
+    figures = replace(Figures.of([result]), sustained_rps=expected_rps)
     if target is None or objective.shortfalls(figures):
         return 0.0
     return objective.score(figures)

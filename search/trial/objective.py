@@ -49,13 +49,13 @@ class Shortfall:
 
     def __str__(self) -> str:
         name, unit = _NAMES[self.limit], _UNITS[self.limit]
-        bound = f"{self.bound:.3g} {unit}".rstrip()
+        bound = f"{_figure(self.bound)} {unit}".rstrip()
         if self.reason or not self.value:
             return f"{name}: {self.reason or 'unknown'} (limit {bound})"
         share = format_percent(abs(self.value / self.bound - 1))
         side = "below" if self.limit == "sustained_rps" else "above"
         needed = "the needed" if self.limit == "sustained_rps" else "the limit of"
-        found = f"{self.value:.3g} {unit}".rstrip()
+        found = f"{_figure(self.value)} {unit}".rstrip()
         return f"{name} {found}, {share} {side} {needed} {bound}"
 
 
@@ -177,8 +177,12 @@ class Objective:
             if self.limits_latency and not figures.sustained_rps:
                 name = "p95_s" if self.p99_s is None else "p99_s"
                 bound = getattr(self, name)
-                value = bound * (1 + figures.limit_excess) if figures.unlimited_rps else None
+                excess = figures.limit_excess
+                value = bound * (1 + excess) if figures.unlimited_rps and excess > 0 else None
                 reason = "" if value else "no rate was sustained"
+                if value and self.p99_s is not None and self.p95_s is not None:
+                    # The record does not name the limit that is exceeded most.
+                    reason = f"it or p95 is {format_percent(excess)} above its limit"
                 yield Shortfall(name, value, bound, reason)
             return
         rps = figures.capacity_rps if figures.sustained_rps is None else figures.sustained_rps
@@ -198,6 +202,10 @@ class Objective:
             yield Shortfall("memory_mb", memory_mb, self.memory_mb)
         if self.workers is not None and workers > self.workers:
             yield Shortfall("workers", workers, self.workers)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def workers_of(result: TrialResult) -> int:

@@ -9,7 +9,7 @@ from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import Plan
 from search.study.outcome import Outcome
 from search.study.race import RaceRules
-from tests.results import visit_for
+from tests.results import result_for, visit_for
 
 
 def confirmation_with(outcome: Outcome, rates: dict[int, list[float | None]]) -> Confirmation:
@@ -78,3 +78,16 @@ def test_confirmed_rps_has_the_share_of_the_search_without_verification(confirme
     assert confirmed.confirmation is not None
     assert confirmed_rps(confirmed.confirmation, 0) == pytest.approx(5.5)
     assert confirmed_rps(confirmed.confirmation, 1) == pytest.approx(240 * 0.97, rel=0.01)
+
+
+def test_gain_names_what_makes_a_confirmation_inconclusive(outcome: Outcome) -> None:
+    rates: dict[int, list[float | None]] = {0: [5.0, 5.1], 3: [20.0, 20.4], 1: [9.0, 9.1]}
+    unverified = confirmation_with(outcome, rates)
+    gain = gain_of(replace(outcome, confirmation=unverified))
+    assert gain is not None and gain.is_confirmed
+    assert gain.warnings[-1] == "the winner's sustained rate was not verified at the end"
+    index = unverified.winner
+    failed = result_for(unverified.plan.requests[index], None, cause="no rate: overload")
+    gain = gain_of(replace(outcome, confirmation=replace(unverified, verified={index: failed})))
+    assert gain is not None and not gain.is_confirmed
+    assert gain.warnings[-1] == "the winner sustained no rate in its verification at the end"

@@ -14,8 +14,10 @@ from search.report.confirmation import (
 )
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import VERIFICATION, Plan
+from search.study.confirmation_steps import next_verification
 from search.study.noise import Variance
 from search.study.race import RaceRules
+from search.study.ranking import RATE
 from search.trial.objective import Objective
 from search.trial.result import TrialResult
 from serving.config import ServerConfig
@@ -34,6 +36,8 @@ def confirmation_of(
     verified: dict[int, tuple[float | None, float | None]] | None = None,
     rounds: int | None = None,
     prior: Variance | None = None,
+    objective: Objective = RATE,
+    memory_mb: dict[int, int] | None = None,
 ) -> Confirmation:
     """Return a confirmation of trials 0 (the reference), 2 and 4.
 
@@ -41,9 +45,10 @@ def confirmation_of(
         rates: closed-loop rates by trial; None for a failure.
         verified: sustained rate and p99 in seconds, by trial.
         rounds: the maximum number; all that there are rates for if None.
+        memory_mb: peak memory in the verifications, by trial.
     """
     searched = [trial_result(n, rps, ServerConfig(workers=n + 1)) for n, rps in SEARCHED.items()]
-    plan = Plan.of(searched, searched[0], 2)
+    plan = Plan.of(searched, searched[0], 2, objective=objective)
     rounds = rounds or max(len(column) for column in rates.values())
     stored: dict[str, dict[str, TrialResult]] = {}
     for request in plan.requests:
@@ -53,7 +58,11 @@ def confirmation_of(
         if verified and request.number in verified:
             sustained_rps, p99_s = verified[request.number]
             stored.setdefault(VERIFICATION, {})[request.config.digest] = result_for(
-                request, sustained_rps, capacity_rps=120.0, comparison_p99_s=p99_s
+                request,
+                sustained_rps,
+                capacity_rps=120.0,
+                comparison_p99_s=p99_s,
+                peak_memory_mb=(memory_mb or {}).get(request.number),
             )
     return Confirmation.read(stored, plan, RaceRules(rounds), lambda visit: prior)
 
@@ -162,3 +171,31 @@ def test_missing_curves_names_whose_latency_is_not_measured() -> None:
     assert "the latency of trial 0 (the reference) and of trial 4 at 50, 70 and 90 %" in text
     measured = {0: (4.8, None), 2: (114.0, None), 4: (116.4, None)}
     assert missing_curves(confirmation_of(STEADY, measured)) == missing_curves(None) == ""
+
+
+SMALL = Objective(memory_mb=1000)
+
+
+def test_confirmation_verifies_the_next_finalist_if_the_best_misses_the_goal() -> None:
+    best = {2: (114.0, 0.5)}
+    found = confirmation_of(STEADY, best, objective=SMALL, memory_mb={2: 1100})
+    assert found.plan.requests[found.leader].number == 4
+    step = next_verification(found)
+    assert step is not None and [request.number for request in step.requests] == [4]
+    both = {**best, 4: (110.0, 0.6)}
+    found = confirmation_of(STEADY, both, objective=SMALL, memory_mb={2: 1100, 4: 900})
+    assert found.plan.requests[found.winner].number == 4 and found.shortfalls(found.winner) == ()
+    assert next_verification(found) is None
+
+
+def test_confirmation_chooses_the_best_if_every_finalist_misses_the_goal() -> None:
+    both = {2: (114.0, 0.5), 4: (110.0, 0.6)}
+    found = confirmation_of(STEADY, both, objective=SMALL, memory_mb={2: 1100, 4: 1200})
+    assert found.plan.requests[found.winner].number == 2
+    (shortfall,) = found.shortfalls(found.winner)
+    assert str(shortfall) == "peak memory 1,100 MiB, 10 % above the limit of 1,000 MiB"
+
+
+def test_confirmation_verifies_the_next_finalist_if_the_best_sustains_no_rate() -> None:
+    found = confirmation_of(STEADY, {2: (None, None), 4: (110.0, 0.6)})
+    assert found.plan.requests[found.winner].number == 4 and found.is_conclusive

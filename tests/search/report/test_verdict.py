@@ -19,6 +19,7 @@ from search.study.outcome import Outcome
 from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
+from search.trial.objective import Objective
 from search.trial.request import TrialOrigin
 from search.trial.result import CurvePoint, TrialResult
 from tests.results import result_for, visit_for
@@ -217,3 +218,20 @@ def test_compromise_needs_much_rate_and_much_less_latency(
     outcome: Outcome, figures: tuple[tuple[float, float], ...]
 ) -> None:
     assert compromise(with_rates(outcome, *figures)) == ""
+
+
+def test_verdict_of_a_run_with_one_configuration_claims_no_comparison(outcome: Outcome) -> None:
+    only = outcome.results[:1]
+    single = replace(outcome, results=only, best=only[0], reference=only[0])
+    assert verdict(single).startswith("Nothing but TorchServe's default (trial 0) was measured. It")
+
+
+def test_verdict_says_that_the_best_candidate_missed_the_goal(outcome: Outcome) -> None:
+    rates: dict[int, list[float | None]] = {0: [5.0, 5.1], 3: [20.0, 20.4], 1: [9.0, 9.1]}
+    found = confirmation_with(outcome, rates)
+    plan = replace(found.plan, objective=Objective(memory_mb=1000))
+    large = result_for(plan.requests[found.winner], 19.0, peak_memory_mb=1500)
+    missed = replace(found, plan=plan, verified={found.winner: large})
+    text = verdict(replace(outcome, confirmation=missed))
+    assert text.startswith("No configuration was verified to meet the goal (peak memory 1,500 MiB")
+    assert "The best candidate is trial 3" in text

@@ -1,14 +1,20 @@
 """Predicted rates of configurations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.machine import Machine
 from benchmarks.prediction import PredictionQuality, prediction_quality
 from benchmarks.surfaces import Simulated
+from search.spec.dimension import Dimension
 from search.spec.space_building import build_space
 from search.study.observations import Observation
 from search.study.prediction import predict_rates
+from search.study.what_if import predict_configs
+from search.trial.prediction import PredictedRate
+from tests.results import trial_result
 
 #: Machines that follow the formula: bound by cores, by waiting, and by an accelerator.
 MACHINES = (
@@ -60,3 +66,26 @@ def test_prediction_of_a_measured_point_is_near_its_rate() -> None:
         assert predicted.low_rps is not None and predicted.high_rps is not None
         assert 0.8 * predicted.low_rps <= observation.rate_rps <= 1.25 * predicted.high_rps
         assert predicted.serves is not None and predicted.serves > 0.5
+
+
+def test_predict_configs_knows_nothing_outside_of_the_widest_ranges() -> None:
+    space = build_space({"workers": Dimension("", 2, 4)}, 4, sizes_queue=True)
+    inside = space.config({**space.nearest_point(), "workers": 3, "batch_size": 8})
+    results = [
+        trial_result(
+            n, 100.0 + n, space.config({**space.nearest_point(), "workers": 2, "batch_size": 2**n})
+        )
+        for n in range(4)
+    ]
+    widest = next(d.widen_to for d in space.dimensions if d.name == "batch_size")
+    assert widest is not None
+    wider = replace(inside, batch_size=widest)
+    outside = [
+        replace(inside, workers=1),
+        replace(inside, workers=5),
+        replace(inside, batch_size=2 * widest),
+        replace(inside, netty_threads=10**5),
+    ]
+    known, at_edge, *unknown = predict_configs(space, results, [inside, wider, *outside])
+    assert known.median_rps and at_edge.median_rps
+    assert unknown == [PredictedRate()] * 4

@@ -3,6 +3,7 @@
 import pytest
 
 from search.study.progress import so_far, trying
+from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 from serving.config import ServerConfig
@@ -75,3 +76,15 @@ def test_so_far_compares_the_best_with_the_reference() -> None:
     baseline = trial_result(2, 100.0, ServerConfig(workers=1), origin=TrialOrigin.BASELINE)
     text = so_far([default, baseline, trial_result(1, 150.0, BEST)])
     assert text == "150 rps, 1.5 times the baseline"
+
+
+def test_progress_speaks_of_the_best_by_the_objective() -> None:
+    small = Objective("footprint", for_rps=50.0, required_rps=70.0)
+    results = [
+        trial_result(0, 60.0, ServerConfig(), TrialOrigin.DEFAULT, peak_memory_mb=900),
+        trial_result(1, 300.0, ServerConfig(workers=4, batch_size=32), peak_memory_mb=3000),
+        trial_result(2, 90.0, BEST, peak_memory_mb=600, workers_ready=2),
+    ]
+    assert so_far(results) == "300 rps, 5 times the default"
+    assert so_far(results, small) == "90 rps, 1.5 times the default"
+    assert "(2 → 3)" in trying(sampled(workers=3), results, SPACE, small)
