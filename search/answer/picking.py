@@ -65,6 +65,18 @@ def pick_or_recommended(points: Sequence[OperatingPoint], choice: str | None) ->
     return recommended
 
 
+def limit_notes(point: OperatingPoint | None, choice: str | None) -> list[str]:
+    """Return up to which rate the limit holds with which `--pick p99=…` chose a point."""
+    name, _, value = (choice or "").partition("=")
+    limit_s = _number(value) if name == "p99" else None
+    if point is None or limit_s is None or (rate_rps := rate_within(point, limit_s)) is None:
+        return []
+    return [
+        f"{point.name} sustains {point.sustained_rps:.3g} rps, and its p99 latency is within "
+        f"{limit_s:g} s up to {rate_rps:.3g} rps: servetune plan --p99 {limit_s:g} counts with that"
+    ]
+
+
 def _number(text: str) -> float | None:
     """Return a positive finite number; None for other texts."""
     try:

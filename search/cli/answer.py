@@ -39,9 +39,10 @@ def pareto(run: RunArgument, as_json: JsonOption = False) -> None:
         return
     promising = [p for p in pareto_front([*points, *predicted.points]) if not p.is_measured]
     console = create_console()
-    table = Table(box=None)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in POINT_HEADER:
-        table.add_column(name, no_wrap=True)
+        # On a narrow terminal, the latencies take two lines.
+        table.add_column(name, no_wrap="p99" not in name)
     shown = sorted([*points, *predicted.points], key=lambda p: p.sustained_rps)
     for point in shown:
         table.add_row(*point_row(point, point in front or point in promising))

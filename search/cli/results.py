@@ -139,7 +139,7 @@ def export(
 ) -> None:
     """Write a trial's configuration as files for production to RUN/best or RUN/best-FORMAT."""
     from search.answer.pareto import pareto_points
-    from search.answer.picking import NOT_RECOMMENDED
+    from search.answer.picking import NOT_RECOMMENDED, limit_notes
     from search.answer.picking import pick as pick_point
     from search.export.common import ExportFormat
     from search.export.files import export as write_files
@@ -164,9 +164,11 @@ def export(
         raise RunError(f"{run} has no trial {trial}")
     if outcome.spec.sweep:
         raise RunError(f"{run} is a sweep: it has no recommended configuration; run servetune tune")
+    picked = None
     if pick is not None:
         # Its own number is that of the measurement whose rate is claimed.
-        trial = pick_point(pareto_points(outcome), pick).number
+        picked = pick_point(pareto_points(outcome), pick)
+        trial = picked.number
     chosen = outcome.chosen if trial is None else results[trial]
     if chosen is None:
         is_served = any(result.sustained_rps for result in outcome.results)
@@ -186,7 +188,7 @@ def export(
     )
     console = create_console(soft_wrap=True)
     console.print(written.diff, end="")
-    for note in written.notes:
+    for note in (*written.notes, *limit_notes(picked, pick)):
         console.print(f"note: {note}")
     console.print(f"trial {chosen.number} → {written.folder}")
     if pr_body is not None:

@@ -81,19 +81,16 @@ class JobViews:
     def _build_job(self, job: Job, record: JobRecord, run: Run | None) -> JobView:
         results = self._results.read(run)
         spec: Mapping[str, Any] = {}
-        confirmed = None
         if run is not None:
             spec = self._parse("spec", run.folder / "spec.yaml", run.specified) or {}
-            has_rounds = bool((spec.get("confirm") or {}).get("rounds"))
-            if record.state.is_over and has_rounds and not spec.get("sweep"):
-                confirmed = confirmed_rates(run)
-        if confirmed is None:
+        is_confirmed = False
+        if run is not None and record.state.is_over and not spec.get("sweep"):
+            best, baseline, gain, is_confirmed = ended_rates(run)
+        else:
             chosen = best_of(results, Objective.from_spec(spec))
             reference = reference_of(results)
             best, baseline = _rate(chosen), _rate(reference)
             gain = None if spec.get("sweep") else search_gain(chosen, reference)
-        else:
-            best, baseline, gain = confirmed
         current: dict[str, Any] = {}
         events_from = 0
         if not record.state.is_over:
@@ -116,7 +113,7 @@ class JobViews:
             ratio_low=gain.ratio.low if gain else None,
             ratio_high=gain.ratio.high if gain else None,
             ratio_warnings=list(gain.warnings) if gain else [],
-            confirmed=confirmed is not None,
+            confirmed=is_confirmed,
             events_from=events_from,
             links={},
         )
@@ -187,15 +184,16 @@ def _progress(
     )
 
 
-def confirmed_rates(run: Run) -> tuple[RateView, RateView | None, Gain | None] | None:
-    """Return the confirmation's winner and reference, and the gain; None if unconfirmed.
+def ended_rates(run: Run) -> tuple[RateView | None, RateView | None, Gain | None, bool]:
+    """Return the recommended configuration, the reference, the gain, and whether it is confirmed.
 
-    The rate of a configuration that the confirmation did not verify is that of the search.
+    They are those of the report. The rate of a configuration that the confirmation did not verify
+    is that of the search.
     """
     outcome = read_outcome(run)
-    confirmation = outcome.confirmation
+    confirmation, gain = outcome.confirmation, gain_of(outcome)
     if confirmation is None or outcome.chosen is None:
-        return None
+        return _rate(outcome.chosen), _rate(outcome.reference), gain, False
 
     def view(index: int) -> RateView:
         request = confirmation.plan.requests[index]
@@ -206,7 +204,7 @@ def confirmed_rates(run: Run) -> tuple[RateView, RateView | None, Gain | None] |
             settings=request.config.to_dict(),
         )
 
-    return view(confirmation.winner), view(REFERENCE), gain_of(outcome)
+    return view(confirmation.winner), view(REFERENCE), gain, True
 
 
 def links_of(run: Run) -> dict[str, str]:

@@ -43,14 +43,16 @@ class GoalLimitsSection(Section):
         default=None, ge=1, description="Worker processes of all models together."
     )
 
-    @model_validator(mode="after")
-    def _quantiles_are_ordered(self) -> Self:
-        if self.p95_s is not None and self.p99_s is not None and self.p95_s > self.p99_s:
+    @field_validator("p95_s")
+    @classmethod
+    def _quantiles_are_ordered(cls, p95_s: float | None, info: ValidationInfo) -> float | None:
+        p99_s = info.data.get("p99_s")
+        if p95_s is not None and p99_s is not None and p95_s > p99_s:
             raise ValueError(
-                f"p95_s ({self.p95_s:g}) is above p99_s ({self.p99_s:g}), so that it limits "
-                "nothing; lower it or remove it"
+                f"{p95_s:g} is above p99_s ({p99_s:g}), so that it limits nothing; lower it or "
+                "remove it"
             )
-        return self
+        return p95_s
 
     @property
     def has_latency(self) -> bool:

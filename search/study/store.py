@@ -281,6 +281,8 @@ class StudyStore(RunState):
                 is_tried = self._identity(config) in tried_identities
             lacks_memory = origin is TrialOrigin.GUIDE and self._is_too_large(config)
             if (is_tried and not may_repeat) or lacks_memory:
+                why = "lacks memory" if lacks_memory else "proposed again"
+                trial.set_user_attr("reason", f"not measured: {why}")
                 self._study.tell(trial, state=OptunaTrialState.FAIL)
                 continue
             number = self._next_number

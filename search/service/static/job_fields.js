@@ -3,7 +3,7 @@
 export const FIELDS = [
   { path: "name", label: "Name" },
   { path: "goal.objective", label: "Objective", group: "Objective and limits",
-    choices: [["", "highest rate"], ["latency", "lowest latency at a rate"], ["footprint", "least memory and workers at a rate"]] },
+    choices: [["rate", "highest rate"], ["latency", "lowest latency at a rate"], ["footprint", "least memory and workers at a rate"]] },
   { path: "goal.for_rps", label: "Rate to serve (rps)", number: true, group: "Objective and limits",
     hint: "For the objectives “latency” and “footprint”." },
   { path: "goal.headroom", label: "Headroom (share)", number: true, group: "Objective and limits" },

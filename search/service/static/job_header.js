@@ -38,7 +38,8 @@ export function jobHeader(path, id, refresh) {
   function draw(job) {
     const { best, baseline } = job;
     const ended = hasEnded(job);
-    const focused = [...content.querySelectorAll("button")].indexOf(document.activeElement);
+    const focusable = () => [...content.querySelectorAll("button, a")];
+    const focused = focusable().indexOf(document.activeElement);
     drawActivity(job);
     replaceContent(content,
       el("h1", {}, job.name, " ", stateBadge(job.state)),
@@ -61,8 +62,8 @@ export function jobHeader(path, id, refresh) {
         button("Download files for production", () => download(`${path}/best.tar.gz`, `${id}-best.tar.gz`),
           { disabled: !ended || !best })),
       el("p", {}, Object.entries(job.links).map(([name, url]) => [el("a", { href: url, rel: "noreferrer" }, name), " "])));
-    // Redrawing replaces the buttons; keyboard focus stays on the same one.
-    if (focused >= 0) content.querySelectorAll("button")[focused].focus();
+    // Redrawing replaces buttons and links; keyboard focus stays on the same one.
+    if (focused >= 0) focusable()[focused]?.focus();
   }
 
   return { node, draw, drawActivity };

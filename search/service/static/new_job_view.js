@@ -72,10 +72,11 @@ export async function showNewJob(signal) {
 
   // Show the specification's values in the form, except in the field that is being edited.
   function changed(edited = null) {
-    for (const { path } of fields) {
+    for (const { path, choices } of fields) {
       const input = inputs.get(path);
       const value = valueAt(spec.value, path);
-      if (path !== edited) input.value = value == null || typeof value === "object" ? "" : String(value);
+      const absent = choices ? choices[0][0] : "";
+      if (path !== edited) input.value = value == null || typeof value === "object" ? absent : String(value);
     }
     checkSoon();
   }

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from search.answer.operating_points import OperatingPoint, Role
-from search.answer.picking import pick, rate_within
+from search.answer.picking import limit_notes, pick, pick_or_recommended, rate_within
 from search.errors import CommandError, RunError
 from tests.search.answer.points import latencies, point
 
@@ -67,3 +67,21 @@ def test_pick_refuses_what_is_not_there(points: list[OperatingPoint]) -> None:
         pick(points[:1], "knee")
     with pytest.raises(RunError, match="no trial sustained any rate"):
         pick([], "max")
+
+
+def test_limit_notes_name_the_rate_up_to_which_the_limit_holds(
+    points: list[OperatingPoint],
+) -> None:
+    (note,) = limit_notes(points[2], "p99=0.9")
+    assert note == (
+        "trial 6 sustains 200 rps, and its p99 latency is within 0.9 s up to 180 rps: servetune "
+        "plan --p99 0.9 counts with that"
+    )
+    assert limit_notes(points[2], "max") == limit_notes(None, None) == []
+
+
+def test_pick_or_recommended_says_that_nothing_meets_the_goal(points: list[OperatingPoint]) -> None:
+    with pytest.raises(RunError, match="no configuration meets the goal; use --pick max"):
+        pick_or_recommended(points, None)
+    with pytest.raises(RunError, match="no trial sustained any rate"):
+        pick_or_recommended([], None)

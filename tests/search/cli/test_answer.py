@@ -28,6 +28,14 @@ def test_pareto_lists_every_measured_configuration(
     assert "recommended" in capsys.readouterr().out
 
 
+def test_pareto_cuts_nothing_at_80_columns(
+    confirmed: Outcome, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_command(["pareto", str(confirmed.run.folder)]) == 0
+    assert "…" not in capsys.readouterr().out
+
+
 def test_pareto_shows_predicted_configurations_apart_from_measured_ones(
     outcome: Outcome, capsys: pytest.CaptureFixture[str]
 ) -> None:

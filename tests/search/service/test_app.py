@@ -164,7 +164,9 @@ async def test_api_returns_trials_report_and_files_of_a_job(
     assert detail["record"]["number"] == 1 and "inference" not in detail["default_properties"]
     assert (await client.get(f"{url}/trials/9")).status == 404
     assert "<html" in await (await client.get(f"{url}/report")).text()
-    assert (await (await client.get(f"{url}/report?format=md")).text()).startswith("# small-")
+    assert (await (await client.get(f"{url}/report?format=md")).text()).startswith(
+        "# echo.mar: small-"
+    )
     assert (await client.get(f"{url}/report?format=pdf")).status == 400
     assert (await client.get(f"{url}/best.tar.gz")).status == 404
     export(run, run.results()[1], run.spec().archive())

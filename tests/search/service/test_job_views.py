@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from search.answer.gain import gain_of
+from search.service import job_views
 from search.service.job_views import JobViews, links_of
 from search.service.jobs import JobState, JobStore
 from search.service.run_results import RunResults
+from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from serving.identity import process_identity
 from tests.search.service.conftest import (
@@ -44,6 +48,17 @@ async def test_list_shows_other_jobs_beside_one_with_a_damaged_file(
             assert "format_version 99" in view["reason"]
         assert view["state"] == ("finished" if end else "running")
         assert (view["ended_s"] is not None) is bool(end)
+
+
+def test_view_of_an_ended_job_recommends_what_its_report_recommends(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search nominates by expectation; the highest single measurement may be another one."""
+    nominated = replace(outcome, best=outcome.results[1])
+    monkeypatch.setattr(job_views, "read_outcome", lambda run: nominated)
+    best, baseline, gain, is_confirmed = job_views.ended_rates(outcome.run)
+    assert best is not None and best.number == 1 and baseline is not None and baseline.number == 0
+    assert gain == gain_of(nominated) and not is_confirmed
 
 
 def test_links_of_trusts_no_process_id_without_its_start(store: JobStore) -> None:

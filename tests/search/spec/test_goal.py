@@ -30,7 +30,10 @@ def spec_of(folder: Path, **sections: Any) -> StudySpec:
             {"goal": {"objective": "latency", "for_rps": 90, "headroom": 0.5, "max_rate_rps": 100}},
             "goal.for_rps: needs a sustained rate of 180 rps",
         ),
-        ({"goal": {"limits": {"p99_s": 0.5, "p95_s": 0.6}}}, "goal.limits: p95_s .0.6. is above"),
+        (
+            {"goal": {"limits": {"p99_s": 0.5, "p95_s": 0.6}}},
+            "goal.limits.p95_s: 0.6 is above p99_s .0.5.",
+        ),
         (
             {"goal": {"limits": {"p99_s": 12.0}}},
             "goal.limits.p99_s: must be below load.timeout_s, which is 10",
