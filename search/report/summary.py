@@ -79,7 +79,10 @@ def render(outcome: Outcome, explained: Sequence[TrialResult] | None = None) -> 
             *{r.number: r for r in (outcome.reference, outcome.chosen) if r}.values(),
         ]
     return Group(
-        *_answer_lines(outcome),
+        *(
+            Text(line, style="" if number else "bold")
+            for number, line in enumerate(answer_sentences(outcome))
+        ),
         Text(),
         terminal_table(outcome),
         Text(f"seconds: {PHASES_TITLE}", style="dim"),
@@ -89,10 +92,11 @@ def render(outcome: Outcome, explained: Sequence[TrialResult] | None = None) -> 
     )
 
 
-def _answer_lines(outcome: Outcome) -> list[Text]:
+def answer_sentences(outcome: Outcome) -> list[str]:
     """Return the verdict, the changes, the certainty, the replicas and the limits."""
     changes = ", ".join(f"{name} {old} → {new}" for name, old, new in changed_settings(outcome))
     lines = [
+        verdict(outcome),
         compromise(outcome),
         *objective_sentences(outcome),
         f"What to change: {changes}." if changes else "",
@@ -100,7 +104,7 @@ def _answer_lines(outcome: Outcome) -> list[Text]:
         replicas_sentence(outcome),
         *limit_sentences(outcome),
     ]
-    return [Text(verdict(outcome), style="bold"), *(Text(line) for line in lines if line)]
+    return [line for line in lines if line]
 
 
 def _detail_lines(outcome: Outcome, explained: Sequence[TrialResult]) -> list[str]:

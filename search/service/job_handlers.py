@@ -66,7 +66,8 @@ class JobHandlers:
         def build() -> JobsView:
             newest_first = list(reversed(self._store.all()))
             line = self._queue.line()
-            return JobsView(jobs=[self._job_view(job, line) for job in newest_first])
+            views = [self._job_view(job, line) for job in newest_first]
+            return JobsView(jobs=[view.model_copy(update={"answer": []}) for view in views])
 
         return json_response(await self._reader.call(build))
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from search.answer.gain import Gain, confirmed_rps, gain_of, search_gain
+from search.report.summary import answer_sentences
 from search.service.bounded_cache import BoundedCache
 from search.service.jobs import Job, JobRecord, JobState
 from search.service.run_results import RunResults
 from search.service.views import JobView, ProgressView, RateView
 from search.study.estimates import REFERENCE
+from search.study.outcome import Outcome
 from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
 from search.study.run_folder import Run
@@ -83,9 +85,11 @@ class JobViews:
         spec: Mapping[str, Any] = {}
         if run is not None:
             spec = self._parse("spec", run.folder / "spec.yaml", run.specified) or {}
-        is_confirmed = False
+        is_confirmed, answer = False, list[str]()
         if run is not None and record.state.is_over and not spec.get("sweep"):
-            best, baseline, gain, is_confirmed = ended_rates(run)
+            outcome = read_outcome(run)
+            best, baseline, gain, is_confirmed = ended_rates(outcome)
+            answer = answer_sentences(outcome)
         else:
             chosen = best_of(results, Objective.from_spec(spec))
             reference = reference_of(results)
@@ -113,6 +117,7 @@ class JobViews:
             ratio_low=gain.ratio.low if gain else None,
             ratio_high=gain.ratio.high if gain else None,
             ratio_warnings=list(gain.warnings) if gain else [],
+            answer=answer,
             confirmed=is_confirmed,
             events_from=events_from,
             links={},
@@ -184,13 +189,12 @@ def _progress(
     )
 
 
-def ended_rates(run: Run) -> tuple[RateView | None, RateView | None, Gain | None, bool]:
+def ended_rates(outcome: Outcome) -> tuple[RateView | None, RateView | None, Gain | None, bool]:
     """Return the recommended configuration, the reference, the gain, and whether it is confirmed.
 
     They are those of the report. The rate of a configuration that the confirmation did not verify
     is that of the search.
     """
-    outcome = read_outcome(run)
     confirmation, gain = outcome.confirmation, gain_of(outcome)
     if confirmation is None or outcome.chosen is None:
         return _rate(outcome.chosen), _rate(outcome.reference), gain, False

@@ -105,6 +105,8 @@ class JobView(BaseModel):
             search's with a warning.
         ratio_low, ratio_high: its interval; see `search.answer.gain`.
         ratio_warnings: why the ratio is less certain than its interval shows.
+        answer: the verdict of a job that is over, what to change, how certain that is, how many
+            replicas a load needs and what limits the rate; empty in the list of jobs.
         events_from: id of the event after which the running trial's events start.
         links: addresses of related pages by name.
     """
@@ -127,6 +129,7 @@ class JobView(BaseModel):
     ratio_low: float | None = None
     ratio_high: float | None = None
     ratio_warnings: list[str] = []
+    answer: list[str] = []
     confirmed: bool
     events_from: int
     links: dict[str, str]

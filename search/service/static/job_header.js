@@ -44,6 +44,7 @@ export function jobHeader(path, id, refresh) {
     replaceContent(content,
       el("h1", {}, job.name, " ", stateBadge(job.state)),
       activity, trying,
+      job.answer.length ? el("section", { class: "answer" }, job.answer.map((text, number) => el("p", { class: number ? "" : "verdict" }, text))) : null,
       job.ratio_warnings.length ? el("ul", { class: "muted" }, job.ratio_warnings.map((text) => el("li", {}, `Best ÷ reference: ${text}.`))) : null,
       el("div", { class: "key-figures" },
         keyFigure("trials", trialsDone(job, "of at most")),

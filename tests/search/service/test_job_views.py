@@ -51,14 +51,29 @@ async def test_list_shows_other_jobs_beside_one_with_a_damaged_file(
 
 
 def test_view_of_an_ended_job_recommends_what_its_report_recommends(
-    outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+    outcome: Outcome,
 ) -> None:
     """The search nominates by expectation; the highest single measurement may be another one."""
     nominated = replace(outcome, best=outcome.results[1])
-    monkeypatch.setattr(job_views, "read_outcome", lambda run: nominated)
-    best, baseline, gain, is_confirmed = job_views.ended_rates(outcome.run)
+    best, baseline, gain, is_confirmed = job_views.ended_rates(nominated)
     assert best is not None and best.number == 1 and baseline is not None and baseline.number == 0
     assert gain == gain_of(nominated) and not is_confirmed
+
+
+async def test_view_of_an_ended_job_begins_with_the_verdict(
+    client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
+) -> None:
+    job = await submit(client, store, {**spec, "confirm": {"rounds": 0}})
+    await wait_until_running(job, runner)
+    write_run(job)
+    assert (await (await client.get(f"/v1/jobs/{job.id}")).json())["answer"] == []
+    runner.end(job)
+    await wait_for_state(job, JobState.FINISHED)
+    answer = (await (await client.get(f"/v1/jobs/{job.id}")).json())["answer"]
+    assert answer[0].startswith("Deploy trial 1 instead of TorchServe's default (trial 0)")
+    assert any(line.startswith("How sure this is: ") for line in answer)
+    (listed,) = (await (await client.get("/v1/jobs")).json())["jobs"]
+    assert listed["answer"] == []
 
 
 def test_links_of_trusts_no_process_id_without_its_start(store: JobStore) -> None:
