@@ -663,8 +663,10 @@ def result_of(connection: HttpConnection, *reads: bytes) -> Outcome:
 GZIPPED = answer("200 OK", PACKED, "Content-Encoding: gzip")
 
 
-@pytest.mark.parametrize("first", [OK, GZIPPED, CHUNKED + b"2\r\nok\r\n0\r\n\r\n"])
-@pytest.mark.parametrize("second", [OK, GZIPPED])
+@pytest.mark.parametrize(
+    "first", [OK, GZIPPED, CHUNKED + b"2\r\nok\r\n0\r\n\r\n"], ids=["plain", "gzip", "chunked"]
+)
+@pytest.mark.parametrize("second", [OK, GZIPPED], ids=["plain", "gzip"])
 @pytest.mark.parametrize("end", [15, -4, None])
 async def test_connection_forgets_the_head_of_the_answer_before(
     first: bytes, second: bytes, end: int | None
