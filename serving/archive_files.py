@@ -16,7 +16,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from serving.errors import ArchiveError
 
@@ -25,7 +25,7 @@ from serving.errors import ArchiveError
 def open_archive(path: Path) -> Iterator[Callable[[str], bytes]]:
     """Yield a function that returns the content of the file with a given name.
 
-    The function raises KeyError if there is no such file.
+    The function raises KeyError if there is no such file in the archive.
 
     Raises:
         OSError, zipfile.BadZipFile, tarfile.TarError: the archive cannot be read.
@@ -35,9 +35,12 @@ def open_archive(path: Path) -> Iterator[Callable[[str], bytes]]:
 
         def read_from_folder(name: str) -> bytes:
             try:
-                return (root / name).read_bytes()
+                # A manifest may name any file of the host, or one without an end.
+                if is_inner(name) and (root / name).is_file():
+                    return (root / name).read_bytes()
             except OSError:
-                raise KeyError(f"there is no file {name} in it") from None
+                pass
+            raise KeyError(f"there is no file {name} in it")
 
         yield read_from_folder
     elif _is_tar(path):
@@ -54,6 +57,12 @@ def open_archive(path: Path) -> Iterator[Callable[[str], bytes]]:
     else:
         with zipfile.ZipFile(path) as mar:
             yield mar.read
+
+
+def is_inner(name: str) -> bool:
+    """Return whether the name of a file in an archive stays inside of the archive."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def folder_root(path: Path) -> Path:

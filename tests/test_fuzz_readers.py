@@ -16,11 +16,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.answer.operating_points import OperatingPoint
 from search.errors import RunError
 from search.export.drift import detect_drift
 from search.export.exported_files import ExportedFiles
 from search.export.recheck import read_history
-from search.formats import TRIALS_VERSION
+from search.formats import MEASUREMENTS_VERSION, TRIALS_VERSION
+from search.report.answer_plots import latency_by_rate
+from search.service.trial_views import trial_detail_view
 from search.study.run_folder import Run
 from servetune.errors import ServetuneError
 from serving.archive import Archive
@@ -142,6 +145,22 @@ LINES = {
 }
 #: The record of a trial in trials.jsonl.
 RECORD = {"format_version": TRIALS_VERSION, **trial_result(3, 100.0).to_dict()}
+MEASUREMENTS = {
+    "format_version": MEASUREMENTS_VERSION,
+    "result": trial_result(3, 100.0).to_dict(),
+    "probes": [{"rate_rps": 40.0, "verdict": "sustained", "reason": ""}],
+    "windows": [
+        {
+            "schedule": {"kind": "uniform", "rate_rps": 40.0, "duration_s": 10.0},
+            "goodput_rps": 39.5,
+            "scheduled": 400,
+            "succeeded": 398,
+            "errors": {"timeout": 2},
+            "latency_s": {"p50": 0.1, "p99": 0.4},
+            "server": {"queue_s": 0.02, "inference_s": 0.08},
+        }
+    ],
+}
 texts = st.one_of(st.binary(max_size=100), st.text(max_size=80).map(str.encode))
 
 
@@ -196,6 +215,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "MAR-INF").mkdir(parents=True)
     (folder / "handler.py").write_text("")
     return folder
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with one trial; the test writes its measurements."""
+    run = Run(tmp_path_factory.mktemp("measured"))
+    run.append(trial_result(3, 100.0))
+    return run
 
 
 @fuzz
@@ -273,6 +300,26 @@ def test_results_read_or_refuse_a_record(folder: Path, data: dict[str, Any]) -> 
     line = json.dumps(data, default=str)
     (folder / "trials.jsonl").write_text(f"{line}\n", errors="surrogatepass")
     assert_read_or_refused(Run(folder).results, RunError)
+
+
+@fuzz
+@given(
+    text=st.one_of(
+        texts,
+        mutated(MEASUREMENTS).map(lambda data: json.dumps(data, default=str).encode()),
+        st.integers(0, 800).map(lambda end: json.dumps(MEASUREMENTS).encode()[:end]),
+    )
+)
+def test_measurements_are_read_or_refused(measured: Run, text: bytes) -> None:
+    (result,) = measured.results()
+    for folder in (measured.trial_folder(3), measured.folder / "confirm" / "plan" / "0-3"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "measurements.json").write_bytes(text)
+    assert_read_or_refused(lambda: measured.dataframe("windows"), RunError)
+    assert_read_or_refused(lambda: trial_detail_view(measured, result), RunError)
+    assert len(list(measured.confirmation_visits())) <= 1
+    point = OperatingPoint(3, result.config, 100.0)
+    assert len(latency_by_rate(point, measured)) <= 1
 
 
 @fuzz

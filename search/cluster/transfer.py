@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from search.trial.atomic_files import write_atomically
+
 #: An archive is sent in chunks of this size.
 CHUNK_BYTES = 32 << 20
 
@@ -31,7 +33,7 @@ class Inbox:
             if not path.is_relative_to(self._root):
                 raise ValueError(f"{path} is not in {self._root}")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            write_atomically(path, content)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -46,15 +46,15 @@ async def measure_configs(
             Disturbances of the host then affect all of them, so that their ratios vary less.
         keep: receives the files of each measurement, with every window, in a folder
             `ROUND-CONFIGURATION`, both counted from 0; None keeps no files.
-        key_pairs: of each configuration, with which it serves over https; those of the
-            specification's baseline if empty.
+        key_pairs: of each configuration's file, with which it serves over https; empty if the
+            configurations are not from files: they serve with those of the specification's
+            baseline.
     """
     site, goal = spec.site(spec.installation()), spec.rate_goal()
     goal = replace(goal, warmup_limit_s=max(goal.warmup_limit_s, CLOSED_LOOP_S))
     load, payloads, background_loads = spec.load, spec.payloads(), spec.background_loads()
     concurrent = len(configs) if side_by_side else 1
-    default = spec.study_space().default_config
-    origins = [TrialOrigin.DEFAULT if c == default else TrialOrigin.BASELINE for c in configs]
+    origins = origins_of(configs, spec.study_space().default_config, bool(key_pairs))
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive_host())
         archive, *others = (stack.enter_context(unpacked_archive(a)) for a in site.archives)
@@ -104,6 +104,16 @@ async def measure_configs(
                 fleet.close()
                 background.close()
     return Rounds(tuple(tuple(row[i] for row in results) for i in range(len(configs))))
+
+
+def origins_of(
+    configs: Sequence[ServerConfig], default: ServerConfig, are_files: bool
+) -> list[TrialOrigin]:
+    """Return the origin of each configuration: a file is in use, even if it changes nothing."""
+    return [
+        TrialOrigin.DEFAULT if config == default and not are_files else TrialOrigin.BASELINE
+        for config in configs
+    ]
 
 
 def _with_key_pair(site: Site, key_pair: KeyPair | None) -> Site:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
+from typing import Any
 
 import plotly.graph_objects as go
 
 from search.answer.operating_points import OperatingPoint, Role
 from search.answer.pareto import pareto_front, pareto_points
 from search.answer.predicted import predicted_points
+from search.errors import RunError
 from search.report.plot_style import (
     ACCENT,
     DEFAULT,
@@ -162,12 +164,12 @@ def latency_by_rate(
     """Return offered rates, requests/s, with the p50 and p99 latency in seconds, by rate.
 
     The latencies of its curve; without a curve, the medians of the windows of its trial at rates
-    up to the sustained one.
+    up to the sustained one, if its file can be read.
     """
     if len(point.latency) > 1 or point.number is None:
         return [(each.rate_rps, each.p50_s, each.p99_s) for each in point.latency]
     windows: dict[float, list[tuple[float, float]]] = {}
-    for window in run.windows(point.number):
+    for window in _readable_windows(run, point.number):
         rate, latency = window["schedule"].get("rate_rps"), window["latency_s"]
         quantiles = latency.get("p50"), latency.get("p99")
         is_complete = window["scheduled"] == window["succeeded"]
@@ -177,6 +179,14 @@ def latency_by_rate(
     if rows:
         return [(rate, p50_s, p99_s) for rate, p50_s, p99_s in rows]
     return [(each.rate_rps, each.p50_s, each.p99_s) for each in point.latency]
+
+
+def _readable_windows(run: Run, number: int) -> list[dict[str, Any]]:
+    """Return the windows of a trial; none if their file is damaged: the plot is left out."""
+    try:
+        return run.windows(number)
+    except RunError:
+        return []
 
 
 def _main_role(point: OperatingPoint) -> Role | None:

@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +26,7 @@ from loadgen.errors import PayloadError
 from loadgen.payloads import referenced_files
 from search.service.zip_checks import zip_problem
 from serving.archive import MANIFEST
+from serving.archive_files import folder_root, is_inner
 from serving.errors import PathRefused
 from serving.safe_yaml import LimitError, check_yaml
 
@@ -106,10 +107,10 @@ class FileChecks:
                 if not path.is_file():
                     return
                 texts = _check_zip(path) if path.name.endswith(".mar") else _check_tar(path)
-        except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
-            # Its reader reports a file that is no archive at all.
-            if isinstance(error, gzip.BadGzipFile | tarfile.ReadError | zipfile.BadZipFile):
-                return
+        except (gzip.BadGzipFile, tarfile.ReadError, zipfile.BadZipFile) as error:
+            # Its reader may find a valid manifest before the damaged part.
+            raise FileProblem(f"{path} is not a model archive: {error}") from None
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise FileProblem(f"{path} cannot be read: {type(error).__name__}") from None
         except (RuntimeError, NotImplementedError, ValueError) as error:
             raise FileProblem(f"{path} cannot be read: {error}") from None
@@ -127,10 +128,11 @@ class FileChecks:
 
     def _check_folder(self, folder: Path) -> Mapping[str, bytes]:
         self._check_entries_of(folder)
+        root = folder_root(folder)
         texts = {}
-        for name in (MANIFEST, _config_name(_read_small(folder / MANIFEST))):
-            if name and _is_inner(name) and (folder / name).is_file():
-                texts[name] = _read_small(folder / name)
+        for name in (MANIFEST, _config_name(_read_small(root / MANIFEST))):
+            if name and is_inner(name) and (root / name).is_file():
+                texts[name] = _read_small(root / name)
         return texts
 
     def check_requests(self, path: Path, allowed: FileChecks) -> None:
@@ -163,9 +165,18 @@ class FileChecks:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield every entry below a folder; symbolic links are not followed."""
-    for parent, folders, files in os.walk(folder):
-        yield from (Path(parent, name) for name in (*folders, *files))
+    """Yield every entry below a folder, each before it is listed; a linked folder once."""
+    seen, waiting = set[Path](), [folder]
+    while waiting:
+        start = waiting.pop()
+        if (real := start.resolve()) in seen:
+            continue
+        seen.add(real)
+        for parent, folders, files in os.walk(start):
+            for name in (*folders, *files):
+                yield (entry := Path(parent, name))
+                if entry.is_symlink() and entry.is_dir():
+                    waiting.append(entry)
 
 
 def _read_small(path: Path) -> bytes:
@@ -176,24 +187,19 @@ def _read_small(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _is_inner(name: str) -> bool:
-    """Return whether the name of a file in an archive stays inside of the archive."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
-
-
 def _config_name(manifest: bytes) -> str | None:
     """Return the name of the archive's model-config.yaml in its manifest."""
     try:
         name = json.loads(manifest)["model"]["configFile"]
+        # As `Archive.read` takes it.
+        return str(name) if name else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return name if isinstance(name, str) else None
 
 
 def _check_manifest(path: Path, texts: Mapping[str, bytes]) -> None:
     name = _config_name(texts.get(MANIFEST, b""))
-    if name is not None and not _is_inner(name):
+    if name is not None and not is_inner(name):
         raise FileProblem(f"{path}: the configFile {name!r} of its manifest is outside of it")
     for text_name, text in texts.items():
         try:
@@ -214,7 +220,7 @@ def _check_entries(path: Path, entries: Sequence[tuple[str, int]]) -> None:
     if len(entries) > _MAX_ENTRIES:
         raise FileProblem(f"{path} has more than {_MAX_ENTRIES} files")
     for name, _ in entries:
-        if not _is_inner(name):
+        if not is_inner(name):
             raise FileProblem(f"the file {name[:100]!r} of {path} would be outside of the archive")
     if sum(size for _, size in entries) > (limit := _max_unpacked(path)):
         raise FileProblem(f"{path} has more than {limit} bytes when it is unpacked")
@@ -233,14 +239,16 @@ def _check_zip(path: Path) -> dict[str, bytes]:
         for info in infos:
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise FileProblem(f"the file {info.filename!r} of {path} is a symbolic link")
+        # Before an entry is read, which may unpack to more than its stated size.
+        if (problem := zip_problem(mar)) is not None:
+            raise FileProblem(f"{path}: {problem}; pack it again")
         for text_name in (MANIFEST, None):
             name = text_name or _config_name(texts.get(MANIFEST, b""))
             if name is not None and name in sizes:
                 if sizes[name] > MAX_TEXT_BYTES:
                     raise FileProblem(f"{name} of {path} is larger than {MAX_TEXT_BYTES} bytes")
-                texts[name] = mar.read(name)
-        if (problem := zip_problem(mar)) is not None:
-            raise FileProblem(f"{path}: {problem}; pack it again")
+                with mar.open(name) as file:
+                    texts[name] = file.read(MAX_TEXT_BYTES + 1)
     return texts
 
 

@@ -18,10 +18,9 @@ from search.service.reader_thread import ReaderThread
 from search.service.requested import requested_job
 from search.service.responses import json_response
 from search.service.slots import Slots
-from search.service.submission import accept, parse
+from search.service.submission import accept, check_fields, parse
 from search.service.uploads import read_submission, read_text
 from search.service.views import CheckView, DemoView, JobsView, JobView, WaitView
-from search.spec.loading import parse_spec
 from serving.errors import DemoError
 
 #: Number of submissions, and of checks, that are read at the same time.
@@ -104,12 +103,13 @@ class JobHandlers:
 
         def check(text: bytes) -> list[SpecProblem]:
             try:
-                parse_spec({"name": "job", **parse(text)}, self._options.roots[0])
+                return check_fields(parse(text), self._options.roots[0])
             except SpecError as error:
                 return error.records
             except (RecursionError, OverflowError) as error:
                 return [SpecProblem("", f"a value is nested too deeply or too large: {error}")]
-            return []
+            except (RuntimeError, OSError):  # Its text may tell what is on this host.
+                return [SpecProblem("", "a path cannot be used on this host")]
 
         with self._checks.take():
             problems = await asyncio.to_thread(check, await read_text(request))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from search.errors import SpecError, SpecProblem
 from search.service.file_checks import (
@@ -19,12 +20,14 @@ from search.service.file_checks import (
 )
 from search.sinks.hosts import is_allowed
 from search.spec.config_file import ENVIRONMENT, key_folders
-from search.spec.loading import parse_spec
+from search.spec.loading import parse_spec, problems_of
+from search.spec.other_models import ModelRefused
 from search.spec.preflight import preflight
 from search.spec.schema import StudySpec
 from search.spec.serving_section import BaselineSection
 from search.spec.yaml_text import parse_yaml
 from servetune.errors import InputError
+from serving.errors import PathRefused
 from serving.platforms.files import checking_paths
 from serving.safe_yaml import LimitError
 
@@ -111,6 +114,31 @@ def accept(
     return accepted, spec
 
 
+def check_fields(data: Mapping[str, Any], root: Path) -> list[SpecProblem]:
+    """Return the problems of a submitted specification's fields; no path is looked for.
+
+    Args:
+        root: the folder that relative paths start at.
+    """
+    checked: dict[str, Any] = {"name": "job", **data}
+    for keys, file in [*named_files(checked), *_output_folder(checked)]:
+        # Not at its start, `~` names no user, whose existence an answer would reveal.
+        checked = with_value(checked, keys, str(root / file))
+    try:
+        StudySpec.model_validate(checked)
+    except ValidationError as error:
+        return problems_of(error)
+    except SpecError as error:
+        return error.records
+    return []
+
+
+def _output_folder(data: Mapping[str, Any]) -> list[tuple[Keys, str]]:
+    keys = ("output", "folder")
+    folder = value_at(data, keys)
+    return [(keys, folder)] if isinstance(folder, str) else []
+
+
 def _with_uploads(data: Mapping[str, Any], uploads: Mapping[str, Path]) -> dict[str, Any]:
     if not uploads:
         return dict(data)
@@ -192,13 +220,21 @@ def _file_problems(
         for index, each in enumerate(spec.load.background):
             path = f"load.background.{index}.requests"
             checks.check_requests(each.requests, checks)
-        # Also those in the model store that the baseline names; an upload is beside the archive.
-        in_reach = FileChecks((*checks.roots, spec.model.archive.parent))
-        with suppress(InputError):  # Preflight reports it.
-            for archive in spec.in_use().beside:
-                path = f"serving.models.{archive.name}"
-                in_reach.check_archive(archive.path, _MAX_ARCHIVE_BYTES)
-    except FileProblem as problem:
+        path = "serving.baseline"
+        # Only an upload may be outside of the folders; other models may be beside it.
+        uploaded = [spec.model.archive.parent] if "archive" in uploads else []
+        in_reach = FileChecks((*checks.roots, *uploaded))
+        with (
+            suppress(InputError),  # Preflight reports it.
+            checking_paths(
+                lambda file: in_reach.check_file(file, MAX_TEXT_BYTES),
+                lambda file: in_reach.check_archive(file, _MAX_ARCHIVE_BYTES),
+            ),
+        ):
+            spec.in_use()
+    except ModelRefused as problem:
+        yield SpecProblem(problem.field, str(problem))
+    except PathRefused as problem:
         yield SpecProblem(path, str(problem))
 
 

@@ -10,13 +10,15 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 _HEADER = struct.Struct("<4s5H3L2H")
 _SIGNATURE = b"PK\x03\x04"
 _CHUNK_BYTES = 1 << 20
 _HAS_DESCRIPTOR, _IS_UTF8 = 1 << 3, 1 << 11
+#: A field of a local header with 4 bytes that refers to the extra field of this number.
+_IN_ZIP64, _ZIP64 = 0xFFFFFFFF, 1
 #: Sizes of the descriptor behind an entry: with 4 or 8 bytes per size, and a signature or none.
 _DESCRIPTOR_BYTES = (12, 16, 20, 24)
 
@@ -45,21 +47,49 @@ def zip_problem(archive: zipfile.ZipFile) -> str | None:
         header = file.read(_HEADER.size)
         if len(header) < _HEADER.size or not header.startswith(_SIGNATURE):
             return f"{shown} is not at the position that the directory of the zip file states"
-        _, _, flags, method, *_, name_bytes, extra_bytes = _HEADER.unpack(header)
+        _, _, flags, method, _, _, _, *sizes, name_bytes, extra_bytes = _HEADER.unpack(header)
         encoding = "utf-8" if flags & _IS_UTF8 else "cp437"
         if file.read(name_bytes).decode(encoding, "replace") != info.orig_filename:
             return f"{shown} has a different name in the directory of the zip file"
         start = info.header_offset + _HEADER.size + name_bytes + extra_bytes
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or method != info.compress_type:
             return f"{shown} is compressed in a form that TorchServe does not read"
+        has_descriptor = bool(flags & _HAS_DESCRIPTOR)
+        if has_descriptor and method == zipfile.ZIP_STORED:
+            return f"{shown} is not compressed and states its size behind it, which Java refuses"
+        extra = file.read(extra_bytes)
+        is_alike = has_descriptor or _local_sizes(sizes, extra) == {
+            (info.compress_size, info.file_size)
+        }
         file.seek(start)
-        if not _has_listed_size(file, info):
+        if not is_alike or not _has_listed_size(file, info):
             return f"{shown} has a different size in the directory of the zip file"
         end = start + info.compress_size
-        ends = {end + size for size in _DESCRIPTOR_BYTES} if flags & _HAS_DESCRIPTOR else {end}
+        ends = {end + size for size in _DESCRIPTOR_BYTES} if has_descriptor else {end}
     if archive.start_dir not in ends:
         return "there are bytes before the directory of the zip file that it does not list"
     return None
+
+
+def _local_sizes(sizes: Sequence[int], extra: bytes) -> set[tuple[int, ...]]:
+    """Return each pair of packed and unpacked size that a local header states.
+
+    Java takes the sizes of a zip64 field even if the header does not refer to it.
+    """
+    found = set[tuple[int, ...]]()
+    while len(extra) >= 4:
+        number, length = struct.unpack_from("<2H", extra)
+        if number == _ZIP64 and length >= 16 and len(extra) >= 20:
+            unpacked, packed = struct.unpack_from("<2Q", extra, 4)
+            found.add((packed, unpacked))
+        extra = extra[4 + length :]
+    found = found or {(sizes[0], sizes[1])}
+    # A size that does not refer to the zip64 field must agree with it.
+    referred = {
+        tuple(inner if size == _IN_ZIP64 else size for size, inner in zip(sizes, pair, strict=True))
+        for pair in found
+    }
+    return {*found, *referred}
 
 
 def _has_listed_size(file: IO[bytes], info: zipfile.ZipInfo) -> bool:

@@ -9,10 +9,23 @@ from pathlib import Path
 from search.errors import SpecError, SpecProblem
 from serving.archive import Archive
 from serving.deployment import Deployment
-from serving.errors import ArchiveError
+from serving.errors import ArchiveError, PathRefused
 from serving.models import OtherModel
+from serving.platforms.files import check_archive, is_folder, list_folder
 
 _SUFFIXES = (".mar", ".tar.gz", ".tgz")
+
+
+class ModelRefused(PathRefused):
+    """A model store or an archive that must not be read.
+
+    Attributes:
+        field: the path of the field of the specification that leads to it.
+    """
+
+    def __init__(self, field: str, message: str):
+        super().__init__(message)
+        self.field = field
 
 
 def add_models(
@@ -27,18 +40,19 @@ def add_models(
 
     Raises:
         SpecError: a model is not found, or cannot be served beside the others.
-        ConfigError: TorchServe would not start with an entry.
+        ConfigError: TorchServe would not start with an entry, or a folder cannot be read.
+        ModelRefused: a store or an archive must not be read; see `checking_paths`.
     """
     problems: list[SpecProblem] = []
     named_store = stores[0] / deployment.model_store if deployment.model_store else None
-    folders = [each for each in (named_store, *stores[1:]) if each is not None and each.is_dir()]
     others = list(deployment.others)
-    if deployment.loads_all and named_store in folders:
+    if deployment.loads_all and named_store and _is_here(named_store, "serving.baseline"):
         others += _unnamed(deployment, named_store)
     elif deployment.loads_all:
         place = deployment.model_store or "its model store"
         note = f"load_models=all: models of {place} that have no entry are not known here"
         deployment = replace(deployment, notes=(*deployment.notes, note))
+    possible = [each for each in (named_store, *stores[1:]) if each is not None]
     found: dict[str, Archive] = {}
     left_out = []
     given_files = {path.name for path in given.values() if path is not None}
@@ -52,14 +66,18 @@ def add_models(
             continue
         if not model.is_certain and model.file in given_files:
             continue
-        path = next((f / model.file for f in folders if (f / model.file).exists()), None)
+        # Looked for only where a model needs them: the store of another host may be anywhere.
+        field = f"serving.models.{model.name}"
+        folders = [folder for folder in possible if _is_here(folder, field)]
+        paths = (folder / model.file for folder in folders)
+        path = next((path for path in paths if _exists(path, field)), None)
         if path is None:
-            problems.append(SpecProblem(f"serving.models.{model.name}", _missing(model, folders)))
+            problems.append(SpecProblem(field, _missing(model, folders)))
             continue
         try:
             archive = Archive.read(path)
         except ArchiveError as error:
-            problems.append(SpecProblem(f"serving.models.{model.name}", str(error)))
+            problems.append(SpecProblem(field, str(error)))
             continue
         # Without an entry or an alias, TorchServe takes the name in the manifest.
         name = model.name if model.is_certain else archive.name
@@ -69,6 +87,7 @@ def add_models(
         if name == deployment.archive.name:
             problems.append(SpecProblem(field, f"{name} is the model of model.archive; remove it"))
         elif path is not None:
+            _check(path, field)
             try:
                 found[name] = Archive.read(path).registered_as(name)
             except ArchiveError as error:
@@ -84,11 +103,44 @@ def add_models(
     return deployment.with_models(list(found.values()), left_out)
 
 
+def _is_here(folder: Path, field: str) -> bool:
+    """Return whether a model store, or a folder in it, is here.
+
+    Raises:
+        ModelRefused: it must not be listed.
+    """
+    try:
+        return is_folder(folder)
+    except PathRefused:
+        message = (
+            f"its model store {str(folder)!r} is outside the folders that the service may read: "
+            "give the models in serving.models, or change model_store and load_models"
+        )
+        raise ModelRefused(field, message) from None
+    except OSError:
+        return False
+
+
+def _check(path: Path, field: str) -> None:
+    try:
+        check_archive(path)
+    except PathRefused as error:
+        raise ModelRefused(field, str(error)) from None
+
+
+def _exists(path: Path, field: str) -> bool:
+    _check(path, field)
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _unnamed(deployment: Deployment, folder: Path) -> Iterator[OtherModel]:
     """Yield the archives in the model store that no line of the deployment names."""
     named = {model.file for model in deployment.others} | {deployment.archive.path.name}
-    for path in sorted(folder.iterdir()):
-        is_archive = path.name.endswith(_SUFFIXES) or (path / "MAR-INF").is_dir()
+    for path in list_folder(folder):
+        is_archive = path.name.endswith(_SUFFIXES) or _is_here(path / "MAR-INF", "serving.baseline")
         if is_archive and path.name not in named:
             yield OtherModel(path.name.partition(".")[0], "", path.name, is_certain=False)
 

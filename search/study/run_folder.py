@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from search.errors import RunError, SpecError, first_line
-from search.formats import (
-    MEASUREMENTS_VERSION,
-    SPEC_VERSION,
-    TRIALS_VERSION,
-    check_version,
-)
+from search.formats import SPEC_VERSION, TRIALS_VERSION, check_version
 from search.spec.loading import parse_spec
 from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
 from search.study.json_lines import append_line, complete_lines, format_line
+from search.study.measurements_file import read_measurements
+from search.trial.atomic_files import sync_folder as sync_folder
+from search.trial.atomic_files import write_atomically as write_atomically
 from search.trial.result import TrialResult
 from serving.safe_yaml import load_yaml
 
@@ -125,9 +123,20 @@ class Run:
             raise RunError(f"{self.folder / 'spec.yaml'}: {error}") from None
 
     def specified(self) -> dict[str, Any]:
-        """Return the specification as plain data, as it is in spec.yaml."""
+        """Return the specification as plain data, as it is in spec.yaml.
+
+        Raises:
+            RunError: spec.yaml cannot be read, or a section is no mapping.
+        """
         data = self._read()
         data.pop("recorded", None)
+        sections = ("model", "serving", "space", "load", "goal", "search", "confirm", "sweep")
+        for name in (*sections, "cluster", "output"):
+            if not isinstance(data.get(name), dict | None):
+                raise RunError(
+                    f"{self.folder / 'spec.yaml'} is damaged: {name} is not a mapping; "
+                    "restore the file"
+                )
         return data
 
     def extend(self, rounds: int | None = None, **search: float | None) -> None:
@@ -177,31 +186,26 @@ class Run:
         """Return the windows of a trial as plain data; empty if its files are missing.
 
         Raises:
-            RunError: measurements.json has another format version.
+            RunError: measurements.json is damaged, or has another format version.
         """
-        windows: list[dict[str, Any]] = self._measurement(self.trial_folder(number), "windows")
+        windows: list[dict[str, Any]] = read_measurements(self.trial_folder(number), "windows")
         return windows
 
     def probes(self, number: int) -> list[dict[str, Any]]:
-        """Return the verdicts on a trial's offered rates; empty if its files are missing."""
-        probes: list[dict[str, Any]] = self._measurement(self.trial_folder(number), "probes")
-        return probes
+        """Return the verdicts on a trial's offered rates; empty if its files are missing.
 
-    @staticmethod
-    def _measurement(folder: Path, key: str) -> Any:
-        path = folder / "measurements.json"
-        if not path.is_file():
-            return []
-        data = json.loads(path.read_text())
-        check_version(data, MEASUREMENTS_VERSION, path)
-        return data[key]
+        Raises:
+            RunError: measurements.json is damaged, or has another format version.
+        """
+        probes: list[dict[str, Any]] = read_measurements(self.trial_folder(number), "probes")
+        return probes
 
     def confirmation_visits(self) -> Iterator[tuple[str, str, TrialResult]]:
         """Yield the plan, the stage and the result of each measurement of a confirmation."""
         for folder in sorted(self.folder.glob("confirm/*/*-*")):
             # A file that another version wrote, or that a killed driver left, is left out.
-            with contextlib.suppress(ValueError, KeyError, TypeError, RunError):
-                record = self._measurement(folder, "result")
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RunError):
+                record = read_measurements(folder, "result")
                 if record:
                     stage = folder.name.rpartition("-")[0]
                     yield folder.parent.name, stage, TrialResult.from_dict(record)
@@ -319,33 +323,3 @@ class ResultReader:
                 f"{self._path}: line {len(self._results) + 1} is damaged: {first_line(error)}; "
                 "restore or remove the line"
             ) from None
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
-    """Write a file completely or not at all, and sync it to disk.
-
-    Args:
-        mode: the permissions, which the process's umask restricts.
-    """
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync the names of the files in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

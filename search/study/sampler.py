@@ -185,9 +185,14 @@ class CapacitySampler(BaseSampler):
             return float(probability.max())
         drawn, weights = targets.drawn_gains(candidates, _DRAWS)
         serves = self._random.random(drawn.shape) < probability
+        # A draw without a factor of its covariance is NaN and shows nothing.
+        is_known = ~np.isnan(drawn).any(axis=1)
+        known_weight = float(weights @ is_known)
+        if known_weight <= 0:
+            return 1.0
         gains = np.where(serves, drawn, -math.inf).max(axis=1)
-        is_better = gains > math.log1p(WORTHWHILE[self._objective.kind])
-        return float(weights @ is_better)
+        is_better = is_known & (gains > math.log1p(WORTHWHILE[self._objective.kind]))
+        return float(weights @ is_better) / known_weight
 
     def predict(
         self, observations: Sequence[Observation], points: Sequence[Point]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from search.environment import log_level
@@ -41,10 +43,16 @@ def check_storage(url: str) -> None:
 
 
 def storage_problem(url: str, error: Exception) -> str:
-    """Return why a storage cannot be used, and what to do, without the password in its URL."""
+    """Return why a storage cannot be used, and what to do, without the secrets in its URL.
+
+    Shows its driver, host and database: a user, a password or the query may be secret.
+    """
     try:
         parsed = make_url(url)
-        shown = parsed.render_as_string(hide_password=True)
+        place = URL.create(
+            parsed.drivername, host=parsed.host, port=parsed.port, database=parsed.database
+        )
+        shown = place.render_as_string()
     except (ArgumentError, ValueError):
         return (
             "is not an SQLAlchemy URL; use postgresql://USER@HOST/DATABASE, or remove it for a "
@@ -59,9 +67,22 @@ def storage_problem(url: str, error: Exception) -> str:
     elif isinstance(cause, ImportError):
         remedy = "install the driver, such as pip install 'psycopg[binary]' for postgresql+psycopg"
     reason = " ".join(first_line(str(cause).strip()).split()) or type(cause).__name__
-    if parsed.password:
-        reason = reason.replace(str(parsed.password), "***")
-    return f"{shown} cannot be used: {reason}; {remedy}"
+    return f"{shown} cannot be used: {_redacted(reason, parsed)}; {remedy}"
+
+
+def _redacted(text: str, url: URL) -> str:
+    """Return a text without the password of a URL and the values of its query."""
+    secrets = {str(url.password)} if url.password else set()
+    for value in (v for values in url.normalized_query.values() for v in values):
+        # A value may be a list of settings itself, as that of odbc_connect.
+        parts = (part.partition("=")[2].strip(" {}") for part in value.split(";"))
+        secrets |= {value, *parts}
+    secrets |= {quoted(secret) for secret in secrets for quoted in (quote, quote_plus)}
+    for secret in sorted(secrets - {""}, key=len, reverse=True):
+        # A short value, such as that of a timeout, may be a part of other words.
+        whole = rf"(?<!\w){re.escape(secret)}(?!\w)" if secret.isalnum() else re.escape(secret)
+        text = re.sub(whole, "***", text)
+    return text
 
 
 def stored_name(path: Path) -> str | None:

@@ -56,7 +56,8 @@ class StudyStore(RunState):
         storage: an SQLAlchemy URL, the path of an SQLite file, or an Optuna storage.
         name: the study's name in the storage.
         seed: of the sampler.
-        baseline: the configuration in use today; measured right after TorchServe's default.
+        baseline: the configuration in use today; measured right after TorchServe's default,
+            or instead of it if both are equal.
         incumbent_every: number of trials after which the best configuration is measured again.
         points: of a sweep: only these are measured, in this order, repetitions included.
         objective: what is optimized, under which limits.
@@ -170,7 +171,10 @@ class StudyStore(RunState):
         if self._points is not None:
             yield from ((TrialOrigin.SWEEP, config) for config in self._points)
             return
-        yield TrialOrigin.DEFAULT, self.space.default_config
+        default = self.space.default_config
+        # One trial is enough for a file that changes nothing: what is in use is the reference.
+        if self._baseline is None or self._baseline.digest != default.digest:
+            yield TrialOrigin.DEFAULT, default
         if self._baseline is not None:
             yield TrialOrigin.BASELINE, self._baseline
         for config in warm_start:

@@ -23,6 +23,7 @@ from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.sweep_loads import SweepLoad
+from search.trial.atomic_files import write_atomically
 from search.trial.host_info import describe_host, describe_versions
 from search.trial.judging import judge_load, judge_sweep, judge_trial, probe_record
 from search.trial.load_result import LoadResult
@@ -335,4 +336,4 @@ def _write_measurements(
     # The caller has the result anyway, and the driver reports a full disk.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, indent=1))
+        write_atomically(path, json.dumps(data, indent=1))

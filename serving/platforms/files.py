@@ -37,20 +37,37 @@ _MAX_CPU = 1 << 16
 _WILDCARD = re.compile(r"[*?\[]")
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)")
 _CHECK: ContextVar[Callable[[Path], None] | None] = ContextVar("check of a path", default=None)
+_ARCHIVE_CHECK: ContextVar[Callable[[Path], None] | None] = ContextVar(
+    "check of an archive", default=None
+)
 
 
 @contextmanager
-def checking_paths(check: Callable[[Path], None]) -> Iterator[None]:
+def checking_paths(
+    check: Callable[[Path], None], check_archive: Callable[[Path], None] | None = None
+) -> Iterator[None]:
     """Check each path before a reader of a deployment's files opens it or looks for it.
 
     Args:
         check: raises PathRefused for a path that must not be used.
+        check_archive: the same for the path of a model archive; `check` if None.
     """
-    token = _CHECK.set(check)
+    token, archive_token = _CHECK.set(check), _ARCHIVE_CHECK.set(check_archive or check)
     try:
         yield
     finally:
         _CHECK.reset(token)
+        _ARCHIVE_CHECK.reset(archive_token)
+
+
+def check_archive(path: Path) -> None:
+    """Check the path of a model archive before it is opened or looked for.
+
+    Raises:
+        PathRefused: it must not be used.
+    """
+    if (check := _ARCHIVE_CHECK.get()) is not None:
+        check(path)
 
 
 def _check(path: Path) -> None:
@@ -306,6 +323,16 @@ def matching_paths(folder: Path, pattern: str) -> list[Path]:
         else:
             found = [path / part for path in found]
     return [path for path in found if is_folder(path) or is_file(path)]
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Return the paths in a folder of a deployment, sorted; they are not checked.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    _check(folder / ".servetune")
+    return [folder / name for name in _names(folder)]
 
 
 def _names(folder: Path) -> list[str]:

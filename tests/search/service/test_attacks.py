@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -527,3 +528,35 @@ async def test_no_file_of_a_run_contains_a_secret(secret_job: Job) -> None:
 def test_job_with_any_id_stays_in_its_folder(store: JobStore) -> None:
     for name in ("..", ".", "", "/etc", "a/b", "20260101-000000-abcde\n", "20260101-000000-abcdeg"):
         assert store.get(name) is None
+
+
+@pytest.mark.parametrize(
+    "field", ["model.archive", "output.folder", "serving.baseline.properties", "serving.models.x"]
+)
+async def test_check_does_not_reveal_users_and_links(
+    client: Client, spec: dict[str, Any], root: Path, field: str
+) -> None:
+    (root.parent / "loop").symlink_to("loop")
+    (root / "loop").symlink_to("loop")
+    answers = set()
+    for name in ("~no-such-user/x", "~root/x", str(root.parent / "loop"), "loop", "none"):
+        value: Any = name
+        first, *rest = field.split(".")
+        for key in reversed(rest):
+            value = {key: value}
+        section = {**spec[first], **value} if first == "model" else value
+        answer = await client.post("/v1/check", data=yaml.safe_dump({**spec, first: section}))
+        answers.add((answer.status, await answer.text()))
+    assert len(answers) == 1
+    assert next(iter(answers))[0] == 200
+
+
+async def test_check_answers_in_one_sentence_if_a_path_cannot_be_used(
+    client: Client, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (RuntimeError("Symlink loop from '/secret'"), OSError("/secret")):
+        monkeypatch.setattr(job_handlers, "check_fields", Mock(side_effect=error))
+        answer = await client.post("/v1/check", data=yaml.safe_dump(spec))
+        text = await answer.text()
+        assert answer.status == 422 and "a path cannot be used on this host" in text
+        assert "secret" not in text

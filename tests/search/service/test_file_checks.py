@@ -6,7 +6,9 @@ import gzip
 import io
 import json
 import os
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from search.service.file_checks import FileChecks, FileProblem
 from search.service.submission import accept
 from search.spec import section
 from search.spec.schema import StudySpec
+from serving.archive_files import open_archive
 from tests.archives import as_folder, as_tar, make_archive
 
 MANIFEST = json.dumps({"model": {"modelName": "a", "handler": "h.py", "configFile": "c.yaml"}})
@@ -243,14 +246,14 @@ def test_check_archive_unpacks_no_more_of_a_bomb_than_the_limit(
 def test_check_archive_refuses_a_nested_or_huge_manifest(tmp_path: Path) -> None:
     aliases = b"a: &a [1]\nb: &b [*a, *a]\n"
     deep = b'{"model": ' + b"[" * 200_000
-    cases = (
+    cases: tuple[tuple[dict[str, bytes], bytes, str], ...] = (
         ({"c.yaml": aliases}, MANIFEST.encode(), "aliases"),
         ({}, deep, "nested too deeply"),
         ({}, b" " * (2 << 20), "is larger than"),
         ({"c.yaml": b"#" * (2 << 20)}, MANIFEST.encode(), "is larger than"),
     )
     for number, (files, manifest, message) in enumerate(cases):
-        texts = {"MAR-INF/MANIFEST.json": manifest, **files}
+        texts = {"MAR-INF/MANIFEST.json": manifest, "h.py": b"", **files}
         mar = write_zip(tmp_path / f"{number}.mar", texts)
         members = [(member(f"a/{name}"), text) for name, text in texts.items()]
         tar = write_tar(tmp_path / f"{number}.tar.gz", members)
@@ -596,3 +599,148 @@ def test_accept_ignores_the_environment_beside_the_folder_of_a_deployment(
     (root / "deploy" / "config.properties").write_text("job_queue_size=7\n")
     (root / "environment").symlink_to(root.parent / "secret")
     accept({**spec, "serving": {"baseline": "deploy"}}, {}, [root])
+
+
+def test_check_archive_unpacks_no_manifest_beyond_its_stated_size(tmp_path: Path) -> None:
+    size = 64_123_457
+    path = write_zip(tmp_path / "a.mar", {"MAR-INF/MANIFEST.json": b" " * size, "h.py": b""})
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<L", size), struct.pack("<L", 100)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileProblem, match=r"'MAR-INF/MANIFEST.json' has a different size"):
+            FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_check_archive_refuses_damaged_archives(tmp_path: Path) -> None:
+    """A reader may stop before the damage, and so read what was not checked."""
+    (tmp_path / "a.mar").write_bytes(b"no zip")
+    damaged = write_zip(tmp_path / "b.mar", {"MAR-INF/MANIFEST.json": MANIFEST.encode()})
+    with zipfile.ZipFile(damaged) as archive:
+        checksum = struct.pack("<L", archive.infolist()[0].CRC)
+    damaged.write_bytes(damaged.read_bytes().replace(checksum, b"abcd"))
+    (tmp_path / "c.tar.gz").write_bytes(b"no gzip")
+    unpacked = io.BytesIO()
+    with tarfile.open(fileobj=unpacked, mode="w") as tar:
+        tar.addfile(member("a/link", type=tarfile.SYMTYPE, linkname="/etc/passwd"))
+    packed = gzip.compress(unpacked.getvalue()[:1536]) + b"garbage"
+    (tmp_path / "d.tar.gz").write_bytes(packed)
+    for name in ("a.mar", "b.mar", "c.tar.gz", "d.tar.gz"):
+        with pytest.raises(FileProblem, match=f"{name} is not a model archive"):
+            FileChecks((tmp_path,)).check_archive(tmp_path / name, 1 << 20)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/etc/passwd", "../../../secret.yaml"])
+def test_accept_reads_no_file_outside_of_an_only_subfolder(
+    spec: dict[str, Any], root: Path, name: str
+) -> None:
+    inner = root / "m" / "inner"
+    (inner / "MAR-INF").mkdir(parents=True)
+    manifest = {"model": {"modelName": "a", "handler": "h.py", "configFile": name}}
+    (inner / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+    (root.parent / "secret.yaml").write_text("password: 1")
+    (problem,) = problems_of(spec, root, model={**spec["model"], "archive": "m"})
+    assert problem.endswith(f"m: the configFile {name!r} of its manifest is outside of it")
+
+
+def test_open_archive_reads_only_regular_files_inside_of_a_folder(tmp_path: Path) -> None:
+    folder = as_folder(make_archive(tmp_path))
+    (tmp_path / "secret.yaml").write_text("a: 1")
+    os.mkfifo(folder / "pipe")
+    with open_archive(folder) as read:
+        assert read("handler.py")
+        for name in (str(tmp_path / "secret.yaml"), "../secret.yaml", "/dev/zero", "pipe", "\0"):
+            with pytest.raises(KeyError, match="there is no file"):
+                read(name)
+
+
+def test_check_archive_looks_into_linked_folders(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    other = root / "other"
+    other.mkdir(parents=True)
+    (other / "loop").symlink_to(root)
+    (root / "m").mkdir()
+    (root / "m" / "inner").symlink_to(other)
+    FileChecks((root,)).check_archive(root / "m", 1 << 20)
+    (other / "MAR-INF").mkdir()
+    (other / "MAR-INF" / "MANIFEST.json").symlink_to("/etc/passwd")
+    with pytest.raises(FileProblem, match="is outside the folders"):
+        FileChecks((root,)).check_archive(root / "m", 1 << 20)
+
+
+@pytest.mark.parametrize("load_models", ["echo.mar,other.mar", "all"])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_accept_answers_alike_whatever_is_in_a_model_store_outside(
+    spec: dict[str, Any], root: Path, load_models: str, is_linked: bool
+) -> None:
+    store = root.parent / "store"
+    (root / "store").symlink_to(store)
+    named = "store" if is_linked else str(store)
+    text = f"model_store={named}\nload_models={load_models}\n"
+    (root / "config.properties").write_text(text)
+    answers = [problems_of(spec, root, serving={"baseline": "config.properties"})]
+    for content in (None, b"no zip", make_archive(root.parent, name="x").read_bytes()):
+        store.mkdir(exist_ok=True)
+        if content is not None:
+            (store / "other.mar").write_bytes(content)
+        answers.append(problems_of(spec, root, serving={"baseline": "config.properties"}))
+    assert answers == [answers[0]] * 4
+    (problem,) = answers[0]
+    assert problem.startswith("serving.") and "folders that the service may read" in problem
+
+
+def test_accept_ignores_a_model_store_that_no_model_needs(spec: dict[str, Any], root: Path) -> None:
+    text = "model_store=/home/model-server/model-store\nload_models=echo.mar\n"
+    (root / "config.properties").write_text(text)
+    accept({**spec, "serving": {"baseline": "config.properties"}}, {}, [root])
+
+
+@pytest.mark.parametrize("load_models", ["echo.mar,other.mar", "all", "given"])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_accept_opens_only_regular_files_inside_of_a_model_store(
+    spec: dict[str, Any], root: Path, load_models: str, kind: str
+) -> None:
+    store = root / "store"
+    store.mkdir()
+    outside = make_archive(root.parent / "secret", name="other")
+    if kind == "pipe":
+        os.mkfifo(store / "other.mar")
+    else:
+        (store / "other.mar").symlink_to(outside)
+    serving: dict[str, Any] = {"baseline": "config.properties"}
+    if load_models == "given":
+        serving["models"] = {"other": "store/other.mar"}
+        load_models = "echo.mar"
+    text = f"model_store=store\nload_models={load_models}\n"
+    (root / "config.properties").write_text(text)
+    (problem,) = problems_of(spec, root, serving=serving)
+    expected = "is not a regular file" if kind == "pipe" else "is outside the folders"
+    assert problem.startswith("serving.models.other: ") and expected in problem
+
+
+def test_accept_lists_no_linked_folder_of_a_model_store(spec: dict[str, Any], root: Path) -> None:
+    outside = root.parent / "secret"
+    (root / "store").mkdir()
+    (root / "store" / "link").symlink_to(outside)
+    (root / "config.properties").write_text("model_store=store\nload_models=all\n")
+    answers = [problems_of(spec, root, serving={"baseline": "config.properties"})]
+    (outside / "MAR-INF").mkdir(parents=True)
+    answers.append(problems_of(spec, root, serving={"baseline": "config.properties"}))
+    assert answers[0] == answers[1] and "is outside the folders" in answers[0][0]
+
+
+def test_accept_looks_for_no_model_beside_an_archive_that_is_a_root(
+    spec: dict[str, Any], root: Path
+) -> None:
+    folder = as_folder(make_archive(root / "models"))
+    make_archive(root / "models", name="other")
+    (folder / "requests.jsonl").write_text('{"body": "a"}\n')
+    (folder / "config.properties").write_text("load_models=echo.mar,other.mar\n")
+    serving = {"baseline": "config.properties"}
+    (problem,) = problems_of(
+        {**spec, "model": {"archive": ".", "requests": "requests.jsonl"}}, folder, serving=serving
+    )
+    assert "is outside the folders" in problem

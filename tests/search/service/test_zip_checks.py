@@ -33,7 +33,7 @@ def with_listed_size(data: bytes, old: int, new: int) -> bytes:
     return data.replace(struct.pack("<L", old), struct.pack("<L", new))
 
 
-def streamed() -> bytes:
+def streamed(method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Return a file written without seeking: the sizes follow each entry."""
 
     class Pipe(io.BytesIO):
@@ -47,10 +47,18 @@ def streamed() -> bytes:
             raise OSError
 
     pipe = Pipe()
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(pipe, "w", method) as archive:
         archive.writestr("a", b"a" * 999)
         archive.writestr("b", b"")
     return pipe.getvalue()
+
+
+def zip64(content: bytes = b"abc") -> bytes:
+    """Return a file whose local header has its sizes in a zip64 field."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive, archive.open("a", "w", force_zip64=True) as file:
+        file.write(content)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -60,8 +68,9 @@ def streamed() -> bytes:
         lambda: packed(("a/", b""), ("a/ü.py", b"x" * 4_000_000), ("b", b"")),
         lambda: packed(("a", b"x" * 99), method=zipfile.ZIP_STORED),
         streamed,
+        zip64,
     ],
-    ids=["empty", "deflated", "stored", "streamed"],
+    ids=["empty", "deflated", "stored", "streamed", "zip64"],
 )
 def test_zip_problem_accepts_ordinary_files(make: Callable[[], bytes]) -> None:
     assert problem_of(make()) is None
@@ -126,3 +135,24 @@ def test_check_archive_refuses_a_bomb_with_a_small_listed_size(tmp_path: Path) -
     path.write_bytes(with_listed_size(data, 7_654_321, 10))
     with pytest.raises(FileProblem, match="'weights' has a different size"):
         FileChecks((tmp_path,)).check_archive(path, 1 << 20)
+
+
+def test_zip_problem_finds_an_entry_in_the_content_of_another() -> None:
+    """Java skips as many bytes as the local header states, and then finds the next header."""
+    hidden = packed(("../../../evil", b"x"), method=zipfile.ZIP_STORED)
+    content = b"abc" + hidden[: hidden.index(b"PK\x01\x02")]
+    short = bytearray(packed(("a", content), method=zipfile.ZIP_STORED))
+    struct.pack_into("<2L", short, 18, 3, 3)
+    in_field = bytearray(zip64(content))
+    start = in_field.index(struct.pack("<2Q", len(content), len(content)))
+    struct.pack_into("<2Q", in_field, start, 3, 3)
+    unused_field = bytearray(in_field)
+    struct.pack_into("<2L", unused_field, 18, len(content), len(content))
+    for data in (short, in_field, unused_field):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            assert archive.read("a") == content
+        assert "'a' has a different size" in (problem_of(bytes(data)) or "")
+
+
+def test_zip_problem_finds_stored_entries_whose_sizes_follow() -> None:
+    assert "which Java refuses" in (problem_of(streamed(zipfile.ZIP_STORED)) or "")

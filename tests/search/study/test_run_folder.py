@@ -1,6 +1,7 @@
 """The files of a run's folder, and a driver that is killed while it writes them."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import random
@@ -13,15 +14,26 @@ from pathlib import Path
 import pytest
 
 from search.errors import RunError
+from search.report.summary import write_report
 from search.spec.space_building import build_space
 from search.study.outcome import Outcome
-from search.study.run_folder import ResultReader, Run
+from search.study.run_folder import ResultReader, Run, write_atomically
 from search.study.tune_adapter import StudySearcher
 from search.trial.request import TrialOrigin, TrialRequest
 from tests.results import result_for, trial_result
 from tests.stores import open_store
 
 TRIALS, KILLS = 14, 10
+#: A window of a trial, as far as it is read.
+WINDOW = {
+    "schedule": {"rate_rps": 40.0},
+    "goodput_rps": 39.5,
+    "scheduled": 400,
+    "succeeded": 398,
+    "errors": {"timeout": 2},
+    "latency_s": {"p50": 0.1, "p99": None},
+    "server": None,
+}
 #: Forks of one process that has imported everything.
 PROCESSES = multiprocessing.get_context("forkserver")
 
@@ -134,11 +146,67 @@ def test_run_windows_refuses_measurements_of_other_version(outcome: Outcome) -> 
     folder = outcome.run.trial_folder(3)
     folder.mkdir(parents=True)
     path = folder / "measurements.json"
-    path.write_text('{"format_version": 6, "windows": [{}], "probes": []}')
-    assert outcome.run.windows(3) == [{}] and outcome.run.probes(3) == []
+    path.write_text(json.dumps({"format_version": 6, "windows": [WINDOW], "probes": []}))
+    assert outcome.run.windows(3) == [WINDOW] and outcome.run.probes(3) == []
     path.write_text('{"windows": [], "probes": []}')
     with pytest.raises(RunError, match=r"measurements.json has format_version 1, .* reads 6"):
         outcome.run.windows(3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param('{"format_version": 6, "windows": [{"sch', id="cut off"),
+        pytest.param("[]", id="a list"),
+        pytest.param("[" * 100_000, id="nested"),
+        pytest.param("\xff", id="binary"),
+        pytest.param('{"format_version": 6}', id="no windows"),
+        pytest.param('{"format_version": 6, "windows": [{}]}', id="an empty window"),
+        pytest.param('{"format_version": 6, "windows": {}, "probes": {}}', id="no lists"),
+    ],
+)
+def test_run_without_readable_windows_is_reported(outcome: Outcome, text: str) -> None:
+    assert outcome.best is not None
+    folder = outcome.run.trial_folder(outcome.best.number)
+    folder.mkdir(parents=True)
+    (folder / "measurements.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(
+        RunError, match=r"^\S+/measurements\.json is damaged \(.+\); restore"
+    ) as caught:
+        outcome.run.windows(outcome.best.number)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RunError, match="is damaged"):
+        outcome.run.dataframe("windows")
+    write_report(outcome)
+    assert (outcome.run.folder / "report.html").is_file()
+
+
+def test_read_outcome_leaves_out_a_confirmation_that_is_no_result(outcome: Outcome) -> None:
+    folder = outcome.run.folder / "confirm" / "plan" / "0-1"
+    folder.mkdir(parents=True)
+    for result in ([1], {"number": 1, "config": []}, None):
+        data = {"format_version": 6, "result": result}
+        (folder / "measurements.json").write_text(json.dumps(data))
+        assert list(outcome.run.confirmation_visits()) == []
+
+
+def test_write_atomically_keeps_the_old_file_if_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, "ä")
+    write_atomically(path, path.read_bytes() + b"\xff")
+    assert path.read_bytes() == "ä".encode() + b"\xff"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, "b")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert path.read_bytes() == "ä".encode() + b"\xff"
 
 
 def test_run_results_recovers_a_trial_that_follows_a_partial_line(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from search.spec.dimension import Dimension
 from search.spec.space import Space
 from search.spec.space_building import build_space
 from search.study.feasibility import Feasibility
+from search.study.features import Floats
 from search.study.observations import Observation
 from search.study.sampler import CapacitySampler
+from search.study.surrogate import Prediction
+from search.study.targets import Targets
 from serving.config import ServerConfig
 
 SPACE = build_space({}, 4)
@@ -122,7 +125,19 @@ def test_feasibility_does_not_blame_memory_if_larger_points_served() -> None:
     assert at_failure < 0.5 < at_success
 
 
-def test_sampler_survives_zeros_equal_points_and_rates_that_are_not_finite() -> None:
+def test_sampler_survives_zeros_equal_points_and_rates_that_are_not_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected_improvement = Prediction.expected_improvement
+    improvements: list[float] = []
+
+    def recorded(prediction: Prediction) -> Floats:
+        found = expected_improvement(prediction)
+        improvements.extend(found.tolist())
+        return found
+
+    # What is not a number is replaced before the sampler ranks the points.
+    monkeypatch.setattr(Prediction, "expected_improvement", recorded)
     dimensions = (
         Dimension("workers", 0, 4),
         Dimension("batch_size", 1, 64, log=True),
@@ -140,6 +155,33 @@ def test_sampler_survives_zeros_equal_points_and_rates_that_are_not_finite() -> 
     assert all(0 <= p["workers"] <= 4 and 1 <= p["batch_size"] <= 64 for p in points)
     observations = [Observation(p, 10.0) for p in points]
     assert 0 <= sampler.improvement_probability(observations) <= 1
+    assert improvements and all(map(math.isfinite, improvements))
+
+
+@pytest.mark.parametrize(
+    ("unknown", "probability"),
+    [
+        pytest.param([], 0.5, id="all draws are known"),
+        pytest.param([0], 1 / 3, id="an improvement is unknown"),
+        pytest.param([1, 3], 1.0, id="only improvements are known"),
+        pytest.param([0, 1, 2, 3], 1.0, id="nothing is known"),
+        pytest.param([0, 1, 2], 0.0, id="only a draw without an improvement is known"),
+    ],
+)
+def test_improvement_probability_leaves_out_draws_without_a_factor(
+    monkeypatch: pytest.MonkeyPatch, unknown: list[int], probability: float
+) -> None:
+    def drawn_gains(targets: Targets, points: list[Point], draws: int) -> tuple[Floats, Floats]:
+        gains = np.full((4, len(points)), -1.0)
+        gains[[0, 2]] = 1.0
+        gains[unknown] = math.nan
+        return gains, np.full(4, 0.25)
+
+    monkeypatch.setattr(Targets, "drawn_gains", drawn_gains)
+    monkeypatch.setattr(Feasibility, "probability", lambda self, points: np.ones(len(points)))
+    observations = [Observation(settings_point(w, 8, 1), 10.0 * w) for w in (1, 2)]
+    found = CapacitySampler(SPACE, 0).improvement_probability(observations)
+    assert found == pytest.approx(probability)
 
 
 def test_improvement_probability_falls_once_the_space_is_known() -> None:

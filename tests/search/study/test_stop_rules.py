@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from search.study.stop_rules import trials_since_improvement
+from search.spec.loading import load_spec
+from search.study.stop_rules import StopRules, trials_since_improvement
 from search.trial.request import TrialOrigin
 from serving.config import ServerConfig
 from tests.results import trial_result
+from tests.specifications import make_model_files, write_spec
+from tests.stores import begun_store, measure
+
+
+@pytest.mark.parametrize("text", ["", "# all as TorchServe does\n"], ids=["empty", "comment"])
+def test_search_ends_if_a_baseline_that_equals_the_default_cannot_serve(
+    tmp_path: Path, text: str
+) -> None:
+    make_model_files(tmp_path)
+    (tmp_path / "config.properties").write_text(text)
+    spec = load_spec(write_spec(tmp_path, serving={"baseline": "config.properties"}))
+    store = begun_store(tmp_path, spec.build_space(2), baseline=spec.baseline())
+    rules = StopRules(spec, store)
+    assert rules.failed_reference(store.results) is None
+    measure(store, cause="model does not load")
+    failed = rules.failed_reference(store.results)
+    assert failed is not None and failed.cause == "model does not load"
+    assert failed.origin is TrialOrigin.BASELINE
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from search.spec.loading import load_spec
 from search.study.driver import create_run
 from search.study.reading import open_store, read_outcome
 from search.study.run_folder import Run
-from search.study.storage import check_storage
+from search.study.storage import check_storage, storage_problem
 from tests.specifications import make_model_files, write_spec
 from tests.stores import measure
 
@@ -39,6 +39,7 @@ BAD_STORAGES = [
     pytest.param("postgresql://u:hidden@h:port/d", "is not an SQLAlchemy URL", id="bad port"),
     pytest.param("nosql://u:hidden@127.0.0.1/d", "use sqlite, postgresql or mysql", id="dialect"),
     pytest.param("oracle+oracledb://u:hidden@127.0.0.1/d", "install the driver", id="driver"),
+    pytest.param("nosql://u@127.0.0.1/d?password=hidden", "use sqlite", id="secret in the query"),
     pytest.param("sqlite:////none/at/all/study.db", "unable to open database", id="no folder"),
     pytest.param("sqlite:////dev/null", "cannot be used", id="no database"),
 ]
@@ -71,7 +72,49 @@ def test_check_storage_names_a_server_that_is_away() -> None:
         check_storage(url)
     (problem,) = caught.value.problems
     assert "cannot be used" in problem and "refused" in problem.lower()
-    assert "user:***@127.0.0.1" in problem and "hidden" not in problem and "\n" not in problem
+    assert (
+        "postgresql+psycopg://127.0.0.1:" in problem
+        and "hidden" not in problem
+        and "\n" not in problem
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "reason", "message"),
+    [
+        pytest.param(
+            "postgresql+psycopg://u@127.0.0.1:1/d?password=hidden&connect_timeout=1",
+            "connection to 127.0.0.1, port 1100, as hidden failed",
+            "postgresql+psycopg://127.0.0.1:1/d cannot be used: connection to 127.0.0.***, port 1100, as *** failed;",
+            id="a password in the query",
+        ),
+        pytest.param(
+            "mssql+pyodbc:///?odbc_connect=UID%3Du%3BPWD%3D%7Bhid%20den%7D",
+            "UID=u;PWD={hid den} and hid den and PWD%3D%7Bhid%20den%7D",
+            "mssql+pyodbc:/// cannot be used: *** and *** and PWD%3D%7B***%7D;",
+            id="an ODBC connection",
+        ),
+        pytest.param(
+            "mssql+pyodbc:///?odbc_connect=PWD%3Dhidden",
+            "login failed: mssql+pyodbc:///?odbc_connect=PWD%3Dhidden",
+            "mssql+pyodbc:/// cannot be used: login failed: mssql+pyodbc:///?odbc_connect=***;",
+            id="the URL in the reason",
+        ),
+        pytest.param(
+            "postgresql://hidden-user:hid%2Fden@h:5432/d?sslpassword=hidden1&sslpassword=hidden2",
+            "no hid/den, hid%2Fden, hidden1, hidden2",
+            "postgresql://h:5432/d cannot be used: no ***, ***, ***, ***;",
+            id="repeated keys",
+        ),
+        pytest.param(
+            "sqlite:////a/b.db", "no such file", "sqlite:////a/b.db cannot be used:", id="a file"
+        ),
+    ],
+)
+def test_storage_problem_shows_no_secret(url: str, reason: str, message: str) -> None:
+    problem = storage_problem(url, OSError(reason))
+    assert problem.startswith(message)
+    assert "hidden" not in problem and "hid/den" not in problem and "hid den" not in problem
 
 
 def test_run_with_a_password_in_its_storage_is_private(tmp_path: Path) -> None:

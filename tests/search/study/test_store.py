@@ -15,7 +15,7 @@ from optuna.trial import TrialState as OptunaTrialState
 from loadgen.rate.goal import Depth
 from search.spec.dimension import Dimension
 from search.spec.space_building import build_space
-from search.study.ranking import finalists, rate_of
+from search.study.ranking import finalists, rate_of, reference_of
 from search.study.store import StudyStore
 from search.trial.objective import Objective
 from search.trial.request import TrialOrigin
@@ -41,6 +41,17 @@ def test_store_proposes_default_baseline_and_recommended_points_first(tmp_path: 
     rates_to_beat = [request.incumbent_rps for request in requests]
     assert rates_to_beat == [None, None, 20.0, 60.0, *[110.0] * 3]
     assert [request.number for request in requests] == list(range(7))
+
+
+def test_store_measures_a_baseline_that_equals_the_default_once_as_baseline(
+    tmp_path: Path,
+) -> None:
+    store = begun_store(tmp_path, baseline=ServerConfig())
+    first, second = (measure(store, rps) for rps in (20.0, 60.0))
+    assert (first.origin, first.config) == (TrialOrigin.BASELINE, ServerConfig())
+    assert second.origin is TrialOrigin.GUIDE
+    reference = reference_of(store.results)
+    assert reference is not None and reference.origin is TrialOrigin.BASELINE
 
 
 def test_store_samples_within_choices_if_default_is_outside(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from loadgen.fleet import Fleet
 from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
+from search.cluster.transfer import Inbox
 from search.spec.sweep_loads import SweepLoad
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import PHASES, TrialState
@@ -64,6 +66,31 @@ async def test_run_trial_reports_how_limits_are_applied(
     assert result.cause.startswith("no start: /no/java did not start")
     assert result.host.facts["limits"] == "cgroup"
     assert result.warnings == ("the host is small",)
+
+
+async def test_files_of_a_trial_are_whole_if_the_writer_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file replaces the old one only once it is complete."""
+    site = Site(Archive.read(make_archive(tmp_path)), find_installation())
+    config = ServerConfig(properties={"async_logging": "true"})
+    request = TrialRequest(0, TrialOrigin.SAMPLED, config)
+    fleet = Fleet(lambda index: pytest.fail("a load generator process was started"))
+    path = tmp_path / "trial" / "measurements.json"
+    await run_trial(request, site, Goal(), fleet, path.parent)
+    before = path.read_bytes()
+    assert json.loads(before)["windows"] == []
+
+    def killed(descriptor: int) -> None:
+        assert path.read_bytes() == before
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        await run_trial(request, site, Goal(), fleet, path.parent)
+    with pytest.raises(KeyboardInterrupt):
+        Inbox(str(tmp_path)).deliver(str(path.parent), {path.name: b"{"})
+    assert path.read_bytes() == before
 
 
 async def test_offer_loads_reports_each_load_as_such() -> None:
