@@ -69,7 +69,7 @@ def test_tune_writes_report_and_files_that_serve(study: WriteStudy, tmp_path: Pa
         assert names == {"config.properties", "environment", "torchserve.log", "measurements.json"}
     table = pd.read_csv(folder / "trials.csv")
     assert list(table["number"]) == [0, 1, 2, 3]
-    assert (folder / "report.md").read_text().startswith("# small-")
+    assert (folder / "report.md").read_text().startswith("# echo.mar: small-")
     assert list((folder / "tune").glob("*/events.out.tfevents.*"))
 
     exported = folder / "best"
