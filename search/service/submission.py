@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,9 @@ def accept(
         # Nothing is read before it is checked.
         if problems := [*_file_problems(spec, uploads, checks), *_host_problems(spec, hosts)]:
             raise SpecError(problems)
-        preflight(spec, allow_fixed_space="sweep" in accepted)
+        # A model store that is not in reach is absent for it too.
+        with _in_reach(spec, uploads, checks):
+            preflight(spec, allow_fixed_space="sweep" in accepted)
     except (RecursionError, OverflowError) as error:
         raise SpecError([f"a value is nested too deeply or too large: {error}"]) from None
     return accepted, spec
@@ -221,21 +223,25 @@ def _file_problems(
             path = f"load.background.{index}.requests"
             checks.check_requests(each.requests, checks)
         path = "serving.baseline"
-        # Only an upload may be outside of the folders; other models may be beside it.
-        uploaded = [spec.model.archive.parent] if "archive" in uploads else []
-        in_reach = FileChecks((*checks.roots, *uploaded))
-        with (
-            suppress(InputError),  # Preflight reports it.
-            checking_paths(
-                lambda file: in_reach.check_file(file, MAX_TEXT_BYTES),
-                lambda file: in_reach.check_archive(file, _MAX_ARCHIVE_BYTES),
-            ),
-        ):
+        with suppress(InputError), _in_reach(spec, uploads, checks):  # Preflight reports it.
             spec.in_use()
     except ModelRefused as problem:
         yield SpecProblem(problem.field, str(problem))
     except PathRefused as problem:
         yield SpecProblem(path, str(problem))
+
+
+def _in_reach(
+    spec: StudySpec, uploads: Mapping[str, Path], checks: FileChecks
+) -> AbstractContextManager[None]:
+    """Check each path of a deployment, and of its models, before it is looked for."""
+    # Only an upload may be outside of the folders; other models may be beside it.
+    uploaded = [spec.model.archive.parent] if "archive" in uploads else []
+    reach = FileChecks((*checks.roots, *uploaded))
+    return checking_paths(
+        lambda file: reach.check_file(file, MAX_TEXT_BYTES),
+        lambda file: reach.check_archive(file, _MAX_ARCHIVE_BYTES),
+    )
 
 
 def _check_baseline(spec: StudySpec, baseline: BaselineSection, checks: FileChecks) -> None:

@@ -17,7 +17,7 @@ _SUFFIXES = (".mar", ".tar.gz", ".tgz")
 
 
 class ModelRefused(PathRefused):
-    """A model store or an archive that must not be read.
+    """An archive that must not be read.
 
     Attributes:
         field: the path of the field of the specification that leads to it.
@@ -41,18 +41,18 @@ def add_models(
     Raises:
         SpecError: a model is not found, or cannot be served beside the others.
         ConfigError: TorchServe would not start with an entry, or a folder cannot be read.
-        ModelRefused: a store or an archive must not be read; see `checking_paths`.
+        ModelRefused: an archive must not be read; see `checking_paths`.
     """
     problems: list[SpecProblem] = []
     named_store = stores[0] / deployment.model_store if deployment.model_store else None
     others = list(deployment.others)
-    if deployment.loads_all and named_store and _is_here(named_store, "serving.baseline"):
+    if deployment.loads_all and named_store and _is_here(named_store):
         others += _unnamed(deployment, named_store)
     elif deployment.loads_all:
         place = deployment.model_store or "its model store"
         note = f"load_models=all: models of {place} that have no entry are not known here"
         deployment = replace(deployment, notes=(*deployment.notes, note))
-    possible = [each for each in (named_store, *stores[1:]) if each is not None]
+    folders = [each for each in (named_store, *stores[1:]) if each is not None and _is_here(each)]
     found: dict[str, Archive] = {}
     left_out = []
     given_files = {path.name for path in given.values() if path is not None}
@@ -66,9 +66,7 @@ def add_models(
             continue
         if not model.is_certain and model.file in given_files:
             continue
-        # Looked for only where a model needs them: the store of another host may be anywhere.
         field = f"serving.models.{model.name}"
-        folders = [folder for folder in possible if _is_here(folder, field)]
         paths = (folder / model.file for folder in folders)
         path = next((path for path in paths if _exists(path, field)), None)
         if path is None:
@@ -103,21 +101,14 @@ def add_models(
     return deployment.with_models(list(found.values()), left_out)
 
 
-def _is_here(folder: Path, field: str) -> bool:
+def _is_here(folder: Path) -> bool:
     """Return whether a model store, or a folder in it, is here.
 
-    Raises:
-        ModelRefused: it must not be listed.
+    The store of another host may be anywhere; one that must not be read is as good as absent.
     """
     try:
         return is_folder(folder)
-    except PathRefused:
-        message = (
-            f"its model store {str(folder)!r} is outside the folders that the service may read: "
-            "give the models in serving.models, or change model_store and load_models"
-        )
-        raise ModelRefused(field, message) from None
-    except OSError:
+    except (PathRefused, OSError):
         return False
 
 
@@ -140,7 +131,7 @@ def _unnamed(deployment: Deployment, folder: Path) -> Iterator[OtherModel]:
     """Yield the archives in the model store that no line of the deployment names."""
     named = {model.file for model in deployment.others} | {deployment.archive.path.name}
     for path in list_folder(folder):
-        is_archive = path.name.endswith(_SUFFIXES) or _is_here(path / "MAR-INF", "serving.baseline")
+        is_archive = path.name.endswith(_SUFFIXES) or _is_here(path / "MAR-INF")
         if is_archive and path.name not in named:
             yield OtherModel(path.name.partition(".")[0], "", path.name, is_certain=False)
 

@@ -681,15 +681,25 @@ def test_accept_answers_alike_whatever_is_in_a_model_store_outside(
     named = "store" if is_linked else str(store)
     text = f"model_store={named}\nload_models={load_models}\n"
     (root / "config.properties").write_text(text)
-    answers = [problems_of(spec, root, serving={"baseline": "config.properties"})]
+
+    def answer() -> list[str] | None:
+        try:
+            accept({**spec, "serving": {"baseline": "config.properties"}}, {}, [root])
+        except SpecError as error:
+            return error.problems
+        return None
+
+    answers = [answer()]
     for content in (None, b"no zip", make_archive(root.parent, name="x").read_bytes()):
         store.mkdir(exist_ok=True)
         if content is not None:
             (store / "other.mar").write_bytes(content)
-        answers.append(problems_of(spec, root, serving={"baseline": "config.properties"}))
+        answers.append(answer())
     assert answers == [answers[0]] * 4
-    (problem,) = answers[0]
-    assert problem.startswith("serving.") and "folders that the service may read" in problem
+    if load_models == "all":
+        assert answers[0] is None, "the store of an image is not here"
+    else:
+        assert answers[0] is not None and answers[0][0].startswith("serving.models.other: ")
 
 
 def test_accept_ignores_a_model_store_that_no_model_needs(spec: dict[str, Any], root: Path) -> None:
@@ -726,10 +736,11 @@ def test_accept_lists_no_linked_folder_of_a_model_store(spec: dict[str, Any], ro
     (root / "store").mkdir()
     (root / "store" / "link").symlink_to(outside)
     (root / "config.properties").write_text("model_store=store\nload_models=all\n")
-    answers = [problems_of(spec, root, serving={"baseline": "config.properties"})]
+    serving = {"baseline": "config.properties"}
+    accept({**spec, "serving": serving}, {}, [root])
+    make_archive(outside, name="other")
     (outside / "MAR-INF").mkdir(parents=True)
-    answers.append(problems_of(spec, root, serving={"baseline": "config.properties"}))
-    assert answers[0] == answers[1] and "is outside the folders" in answers[0][0]
+    accept({**spec, "serving": serving}, {}, [root])
 
 
 def test_accept_looks_for_no_model_beside_an_archive_that_is_a_root(
@@ -743,4 +754,8 @@ def test_accept_looks_for_no_model_beside_an_archive_that_is_a_root(
     (problem,) = problems_of(
         {**spec, "model": {"archive": ".", "requests": "requests.jsonl"}}, folder, serving=serving
     )
-    assert "is outside the folders" in problem
+    assert problem.startswith("serving.models.other: ")
+    (root / "models" / "other.mar").unlink()
+    assert problem in problems_of(
+        {**spec, "model": {"archive": ".", "requests": "requests.jsonl"}}, folder, serving=serving
+    ), "the same answer without it"
