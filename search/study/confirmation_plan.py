@@ -104,25 +104,25 @@ class Plan:
         return replace(self.requests[index], depth=depth, comparison_rps=None)
 
     @property
-    def todays_rps(self) -> float | None:
+    def reference_rps(self) -> float | None:
         """The rate of the reference, if rates are compared: the latency at it is of interest."""
         return self.requests[0].known_rps if self.objective.maximizes_rate else None
 
     def verification(
-        self, index: int, is_compared: bool, has_curve: bool = True, has_todays: bool = False
+        self, index: int, is_compared: bool, has_curve: bool = True, at_reference_rate: bool = False
     ) -> TrialRequest:
         """Return the request that verifies a sustained rate.
 
         Args:
             is_compared: whether latencies are compared with those of other finalists.
             has_curve: whether latencies below the rate are measured.
-            has_todays: whether that at the reference's rate is one of them.
+            at_reference_rate: whether that at the reference's rate is one of them.
         """
         request = replace(
             self.requests[index],
             depth=Depth.FULL,
             latency_curve=has_curve,
-            curve_from_rps=self.todays_rps if has_curve and has_todays else None,
+            curve_from_rps=self.reference_rps if has_curve and at_reference_rate else None,
         )
         return request if is_compared else replace(request, comparison_rps=None)
 

@@ -46,7 +46,7 @@ def next_verification(
     confirmation: Confirmation,
     leader_only: bool = False,
     has_curve: bool = True,
-    has_todays: bool = True,
+    at_reference_rate: bool = True,
 ) -> Step | None:
     """Return the verifications that are missing; None if there are none.
 
@@ -55,7 +55,7 @@ def next_verification(
     Args:
         leader_only: return that of the leader alone, if there is no time for the others.
         has_curve: whether latencies below the rate are measured, too.
-        has_todays: whether the leader's latency at the reference's rate is one of them.
+        at_reference_rate: whether the leader's latency at the reference's rate is one of them.
     """
     if not confirmation.rounds:
         return None
@@ -66,7 +66,7 @@ def next_verification(
     wanted = [leader] if leader_only else [leader, *confirmation.tied]
     missing = tuple(
         confirmation.plan.verification(
-            index, len(wanted) > 1, has_curve, has_todays and index == leader
+            index, len(wanted) > 1, has_curve, at_reference_rate and index == leader
         )
         for index in wanted
         if index not in confirmation.verified
@@ -98,7 +98,7 @@ def verifications(confirmation: Confirmation) -> list[Step]:
     steps = (
         next_verification(confirmation),
         next_verification(confirmation, leader_only=True),
-        next_verification(confirmation, leader_only=True, has_todays=False),
+        next_verification(confirmation, leader_only=True, at_reference_rate=False),
         next_verification(confirmation, leader_only=True, has_curve=False),
     )
     return [step for step in steps if step is not None]

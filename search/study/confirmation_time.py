@@ -111,7 +111,7 @@ class ConfirmationTime:
         """
         plan = self._plan()
         measured, compared_rps = self._store.best, None
-        from_rps = plan.todays_rps if plan else None
+        from_rps = plan.reference_rps if plan else None
         if request is not None:
             found = [
                 r
