@@ -116,20 +116,9 @@ def _confirmed_gain(confirmation: Confirmation) -> Gain | None:
             "the rounds that chose the winner also estimate its rate, which is therefore on "
             "average too high"
         )
-    if not confirmation.is_conclusive:
-        warnings.append(_why_inconclusive(confirmation))
+    if why := confirmation.why_inconclusive:
+        warnings.append(why)
     return Gain(ratio, confirmation.sustains(confirmation.winner), tuple(warnings))
-
-
-def _why_inconclusive(confirmation: Confirmation) -> str:
-    winner = confirmation.winner
-    if failed := confirmation.race.estimates.failures.get(winner):
-        return f"the winner failed in {failed} of {len(confirmation.visits(winner))} visits"
-    if not confirmation.sustains(winner):
-        return "the winner sustained no rate in its verification at the end"
-    if winner not in confirmation.verified:
-        return "the winner's sustained rate was not verified at the end"
-    return "the winner has too few successful visits to know how much its rate varies"
 
 
 def _upper_rps(result: TrialResult) -> float:

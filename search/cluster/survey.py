@@ -18,6 +18,7 @@ from search.cluster.host_report import HostReport, find_problems, heterogeneous_
 from search.cluster.placement import HostPlacement, Node, Placement, live_nodes, loadgen_nodes
 from search.cluster.transfer import CHUNK_BYTES, Inbox
 from search.errors import RunError, first_line
+from search.trial.host_info import BESIDE_SERVER
 from serving.archive import Archive
 from serving.archive_files import digest
 from serving.ports import LOOPBACK
@@ -86,7 +87,7 @@ class Survey:
         """
         hosts = {str(report.node): dict(report.host) for report in self.serving}
         load = [str(node) for node in self._loadgen_nodes(processes)]
-        location = "on the server's host" if set(load) == set(hosts) else f"on {', '.join(load)}"
+        location = BESIDE_SERVER if set(load) == set(hosts) else f"on {', '.join(load)}"
         return {
             "host": dict(self.serving[0].host),
             "hosts": hosts,

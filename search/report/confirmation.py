@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from loadgen.formatting import format_percent
 from search.report.formatting import (
+    capitalized,
     format_interval,
     format_number,
     format_ratio,
@@ -49,7 +50,7 @@ def confirmation_section(confirmation: Confirmation | None) -> list[str]:
     if confirmation is None:
         return []
     race, winner = confirmation.race, confirmation.winner
-    figure = _FIGURES[confirmation.plan.objective.kind]
+    figure = _compared_figure(confirmation)
     has_latencies = any(r.latency.comparison_p99_s for r in confirmation.verified.values())
     header = (
         *("trial", "sustained rps in the search", "closed loop rps by round", "mean"),
@@ -132,7 +133,8 @@ def _rate_of_winner(confirmation: Confirmation) -> str:
         return (
             f"{subject} answers {format_number(prediction.mean)} rps in a closed loop, visited in "
             f"{rounds} (95 % prediction interval for one more visit: "
-            f"{format_interval(prediction)} rps{searched}). {unknown_rate(confirmation)}"
+            f"{format_interval(prediction)} rps{searched}). "
+            f"{capitalized(confirmation.why_inconclusive)}"
         )
     mean_rps = confirmation.mean_rps(winner)
     rate = f"{format_number(mean_rps)} rps in a closed loop" if mean_rps else "no request"
@@ -140,19 +142,6 @@ def _rate_of_winner(confirmation: Confirmation) -> str:
     if verified and verified.sustained_rps:
         searched = f", and sustained {format_number(verified.sustained_rps)} rps{searched}"
     return f"{subject} answers {rate}, visited in {rounds}{searched}"
-
-
-def unknown_rate(confirmation: Confirmation) -> str:
-    """Return why the winner's rate in one more measurement is not known, as a sentence."""
-    verified = confirmation.verified.get(confirmation.winner)
-    if verified is None:
-        return "Its sustained rate was not verified at the end"
-    if not verified.sustained_rps:
-        return "Its verification at the end found no sustained rate"
-    return (
-        "It sustained its rate at the end, but there were too few successful visits to know how "
-        "much the rate varies"
-    )
 
 
 def _comparison_with_reference(confirmation: Confirmation) -> list[str]:
@@ -190,7 +179,7 @@ def _failed_in(confirmation: Confirmation) -> str:
 def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) -> str:
     """Return what is known of another finalist, in a sentence."""
     subject, ratio = _trial(confirmation, compared.index), compared.ratio
-    name = _FIGURES[confirmation.plan.objective.kind]
+    name = _compared_figure(confirmation)
     winner = _trial(confirmation, confirmation.winner).lower()
     times = f"an unknown {name}"
     if ratio is not None:
@@ -209,6 +198,12 @@ def _comparison_with_winner(confirmation: Confirmation, compared: Comparison) ->
         return f"{subject} differs from {winner}: {times}"
     result = f"is shown to be {_worse(confirmation)}" if compared.differs else "was dropped"
     return f"{subject} {result} after {compared.drop.rounds} rounds: {times}"
+
+
+def _compared_figure(confirmation: Confirmation) -> str:
+    """Return what the visits compare: the closed loops if no latency counts."""
+    objective = confirmation.plan.objective
+    return "throughput at full load" if objective.compares_capacities else _FIGURES[objective.kind]
 
 
 def _of_figure(confirmation: Confirmation, ratio: Interval) -> Interval:

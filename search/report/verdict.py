@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from loadgen.formatting import format_percent
 from search.answer.gain import Gain, gain_of
@@ -17,7 +17,6 @@ from search.answer.operating_points import (
 )
 from search.answer.pareto import pareto_points
 from search.errors import first_line
-from search.report.confirmation import unknown_rate
 from search.report.formatting import (
     capitalized,
     format_interval,
@@ -34,6 +33,7 @@ from search.study.confirmation import Confirmation
 from search.study.diff import flat
 from search.study.estimates import REFERENCE
 from search.study.outcome import Outcome
+from search.trial.host_info import BESIDE_SERVER
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult
 from serving.defaults import torchserve_defaults
@@ -67,7 +67,7 @@ def verdict(outcome: Outcome) -> str:
     if reference is None:
         return f"Deploy {recommended.name}: it sustains {rate}{_own_costs(recommended)}."
     if recommended.config == reference.config:
-        if not is_anything_else_measured(outcome):
+        if all(result.config == reference.config for result in outcome.results):
             return (
                 f"Nothing but {today_name(reference)} was measured. It sustains {rate}"
                 f"{_own_costs(recommended)}."
@@ -97,12 +97,6 @@ def verdict(outcome: Outcome) -> str:
     return f"Deploy {recommended.name} instead of {today_name(reference)}: {sentence}."
 
 
-def is_anything_else_measured(outcome: Outcome) -> bool:
-    """Return whether a configuration other than the reference was tried."""
-    reference = outcome.reference
-    return any(r.config != reference.config for r in outcome.results if reference is not None)
-
-
 def missed_goal(outcome: Outcome) -> str:
     """Return that the recommended configuration missed the goal at the end; empty if it did not."""
     confirmation = outcome.confirmation
@@ -118,7 +112,8 @@ def compromise(outcome: Outcome) -> str:
 
     Empty if there is none, or if the rate is not what the run optimizes.
     """
-    recommended, knee = recommended_point(outcome), knee_of(outcome)
+    recommended = recommended_point(outcome)
+    knee = point_with_role(pareto_points(outcome), Role.KNEE)
     if recommended is None or knee is None or not outcome.objective.maximizes_rate:
         return ""
     share = knee.sustained_rps / recommended.sustained_rps
@@ -138,7 +133,10 @@ def certainty(outcome: Outcome) -> str:
     recommended, gain = recommended_point(outcome), gain_of(outcome)
     if recommended is None:
         return ""
+    words = reference_words(outcome.reference)
     confirmation, sentences = outcome.confirmation, []
+    # Whether the gain is that of the search.
+    is_searched = confirmation is None or confirmation.ratio is None
     if confirmation is None:
         sentences.append(
             "Not confirmed: each configuration was measured once, and the highest of many noisy "
@@ -146,33 +144,36 @@ def certainty(outcome: Outcome) -> str:
         )
     else:
         sentences.append(_visits_text(outcome, confirmation, recommended))
-        sentences.append(_reproduction(recommended, confirmation))
+        sentences.append(_reproduction(recommended))
     if not outcome.objective.maximizes_rate:
-        sentences.append(goal_certainty(outcome, todays(outcome)))
+        sentences.append(goal_certainty(outcome, words.possessive))
     elif gain is not None and gain.ratio.low < gain.ratio.high:
-        kind = "With 95 % confidence" if gain.is_confirmed else "By the search alone"
+        kind = "By the search alone" if is_searched else "With 95 % confidence"
         interval = f"{format_ratio(gain.ratio.low)} and {format_ratio(gain.ratio.high)}"
-        sentences.append(f"{kind} its rate is between {interval} times {todays(outcome)}")
+        sentences.append(f"{kind} its rate is between {interval} times {words.possessive}")
         if gain.is_confirmed:
             sentences.append(_closed_loop_sentence(outcome, today_point(outcome)))
-    if shares_host(outcome):
+    if outcome.run.recorded().get("placement", {}).get("load") == BESIDE_SERVER:
         sentences.append(
             "The load generator shared the server's cores: a dedicated server is likely to be "
             "faster"
         )
     if _is_undecided(outcome):
-        names = f"{recommended.name.capitalize()} and {_reference_word(outcome)}"
+        names = f"{recommended.name.capitalize()} and {words.noun}"
         sentences.append(f"{names} are statistically indistinguishable")
     sentences += _alternatives(outcome, recommended)
-    if gain is not None and outcome.objective.maximizes_rate:
-        sentences += [f"Note: {warning}" for warning in gain.warnings if gain.is_confirmed]
+    if confirmation is not None:
+        has_notes = outcome.objective.maximizes_rate and not is_searched
+        notes = gain.warnings if gain is not None and has_notes else ()
+        why = confirmation.why_inconclusive
+        sentences += [f"Note: {note}" for note in dict.fromkeys((*notes, why)) if note]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
 def change_table(outcome: Outcome) -> str:
     """Return the settings to change as a Markdown table; empty if there are none."""
     rows = changed_settings(outcome)
-    header = ("setting", today_title(outcome.reference), "recommended")
+    header = ("setting", reference_words(outcome.reference).title, "recommended")
     return markdown_table(header, rows, False) if rows else ""
 
 
@@ -207,7 +208,7 @@ def cost_table(outcome: Outcome) -> str:
         return ""
     is_same = today is not None and today.config == recommended.config
     columns = [recommended] if today is None or is_same else [today, recommended]
-    today_column = today_title(outcome.reference)
+    today_column = reference_words(outcome.reference).title
     titles = ["recommended"] if len(columns) == 1 else [today_column, "recommended"]
     header = ("", *(f"{t} ({p.name})" for t, p in zip(titles, columns, strict=True)))
     rows = [
@@ -227,11 +228,6 @@ def recommended_point(outcome: Outcome) -> OperatingPoint | None:
     return point_with_role(measured_points(outcome), Role.RECOMMENDED)
 
 
-def knee_of(outcome: Outcome) -> OperatingPoint | None:
-    """Return the knee of the Pareto front; None without one."""
-    return point_with_role(pareto_points(outcome), Role.KNEE)
-
-
 def today_point(outcome: Outcome) -> OperatingPoint | None:
     """Return what runs today; None if it sustained no rate."""
     return point_with_role(measured_points(outcome), Role.REFERENCE)
@@ -244,21 +240,19 @@ def today_name(reference: TrialResult) -> str:
     return f"TorchServe's {reference.origin} (trial {reference.number})"
 
 
-def today_title(reference: TrialResult | None) -> str:
-    """Return what the reference is, in a word: TorchServe's default if nothing runs today."""
-    is_default = reference is not None and reference.origin is TrialOrigin.DEFAULT
-    return "default" if is_default else "today"
+class ReferenceWords(NamedTuple):
+    """What the reference is called: today's configuration, or TorchServe's default without one."""
+
+    title: str
+    possessive: str
+    noun: str
 
 
-def todays(outcome: Outcome) -> str:
-    """Return the possessive of what the reference is."""
-    return "the default's" if today_title(outcome.reference) == "default" else "today's"
-
-
-def shares_host(outcome: Outcome) -> bool:
-    """Return whether the load came from the server's own host."""
-    load = outcome.run.recorded().get("placement", {}).get("load", "")
-    return "on the server's host" in str(load)
+def reference_words(reference: TrialResult | None) -> ReferenceWords:
+    """Return what the reference of a run is called."""
+    if reference is not None and reference.origin is TrialOrigin.DEFAULT:
+        return ReferenceWords("default", "the default's", "the default")
+    return ReferenceWords("today", "today's", "today's configuration")
 
 
 def format_rate(point: OperatingPoint) -> str:
@@ -293,7 +287,8 @@ def _costs_against(outcome: Outcome, recommended: OperatingPoint, today: Operati
     costs = []
     if recommended.p99_s is not None and today.p99_s is not None:
         lower = _at_todays_load(recommended, today)
-        at_todays = f" ({format_number(lower.p99_s)} s at {todays(outcome)} rate)" if lower else ""
+        whose = reference_words(outcome.reference).possessive
+        at_todays = f" ({format_number(lower.p99_s)} s at {whose} rate)" if lower else ""
         costs.append(
             f"a p99 latency of {format_number(recommended.p99_s)} s at its own rate{at_todays} "
             f"instead of {format_number(today.p99_s)} s"
@@ -324,9 +319,10 @@ def _own_costs(point: OperatingPoint) -> str:
     return f", with {' and '.join(costs)}" if costs else ""
 
 
-def _reproduction(recommended: OperatingPoint, confirmation: Confirmation) -> str:
+def _reproduction(recommended: OperatingPoint) -> str:
+    """Return what another measurement is expected to give, as a sentence; empty if unknown."""
     if recommended.rate is None:
-        return unknown_rate(confirmation)
+        return ""
     return (
         f"Another measurement of {recommended.name} is expected to give "
         f"{format_number(recommended.rate.mean)} requests/s (95 % prediction interval: "
@@ -334,15 +330,11 @@ def _reproduction(recommended: OperatingPoint, confirmation: Confirmation) -> st
     )
 
 
-def _reference_word(outcome: Outcome) -> str:
-    return "the default" if today_title(outcome.reference) == "default" else "today's configuration"
-
-
 def _visits_text(outcome: Outcome, confirmation: Confirmation, recommended: OperatingPoint) -> str:
     """Return how often the confirmation measured the recommended configuration and today's."""
     ours, theirs = (len(confirmation.visits(index)) for index in (confirmation.winner, REFERENCE))
     rounds = "1 round" if ours == 1 else f"{ours} rounds"
-    reference = _reference_word(outcome)
+    reference = reference_words(outcome.reference).noun
     if confirmation.winner == REFERENCE:
         return f"The confirmation measured it in {rounds}, each time in a fresh server"
     return (
@@ -364,7 +356,10 @@ def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str
         return ""
     sentence = f"This ratio compares the throughput at full load: {ours} and {theirs} requests/s"
     if today.rate is None:
-        rate, whose = format_number(today.sustained_rps), capitalized(todays(outcome))
+        rate, whose = (
+            format_number(today.sustained_rps),
+            capitalized(reference_words(outcome.reference).possessive),
+        )
         sentence += f". {whose} sustained rate of {rate} requests/s is that of the search"
     return sentence
 
@@ -393,7 +388,7 @@ def _todays_load_row(
 ) -> tuple[str, ...]:
     lower = _at_todays_load(recommended, today)
     return (
-        f"p99 latency at about {todays(outcome)} rate, s",
+        f"p99 latency at about {reference_words(outcome.reference).possessive} rate, s",
         _p99_cell(today) if lower else "",
         _point_cell(lower) if lower else "",
     )

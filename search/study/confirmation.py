@@ -321,6 +321,20 @@ class Confirmation:
         winner = self.winner
         return self.sustained(winner) is not None and not self.race.estimates.failures.get(winner)
 
+    @property
+    def why_inconclusive(self) -> str:
+        """Why it is not conclusive, without a full stop; empty if it is."""
+        winner = self.winner
+        if self.is_conclusive:
+            return ""
+        if winner not in self.verified:
+            return "the winner's sustained rate was not verified at the end"
+        if not self.sustains(winner):
+            return "the winner's verification at the end found no sustained rate"
+        if failed := self.race.estimates.failures.get(winner):
+            return f"the winner failed in {failed} of {len(self.visits(winner))} visits"
+        return "the winner has too few successful visits to know how much its rate varies"
+
 
 def _stages(stored: StoredVisits) -> Sequence[str]:
     return sorted(stored, key=lambda stage: (len(stage), stage))

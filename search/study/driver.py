@@ -48,7 +48,7 @@ from search.study.storage import check_storage
 from search.study.store import StudyStore
 from search.study.tune_adapter import tune_trials
 from search.study.warm_start import earlier_results, warm_points
-from search.trial.host_info import describe_host, describe_versions
+from search.trial.host_info import BESIDE_SERVER, describe_host, describe_versions
 from search.trial.host_lock import exclusive_host
 from search.trial.observation import Phase, WindowSummary
 from search.trial.request import TrialRequest
@@ -69,7 +69,7 @@ def create_run(spec: StudySpec) -> Run:
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": describe_host(),
         "versions": describe_versions(spec.installation()),
-        "placement": {"load": "on the server's host"},
+        "placement": {"load": BESIDE_SERVER},
     }
     if spec.cluster.address is not None:
         with ray_cluster(spec.cluster.address), _survey(spec) as survey:

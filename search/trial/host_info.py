@@ -12,6 +12,8 @@ from serving.gpu import find_gpus
 from serving.installation import Installation
 from serving.limits import affinity_cores, available_cores, total_memory_bytes
 
+#: Where the load comes from, as runs record it, if no other host sends any.
+BESIDE_SERVER = "on the server's host"
 _PACKAGES = ("servetune", "torchserve", "ray", "optuna", "aiohttp")
 
 

@@ -90,4 +90,4 @@ def test_gain_names_what_makes_a_confirmation_inconclusive(outcome: Outcome) -> 
     failed = result_for(unverified.plan.requests[index], None, cause="no rate: overload")
     gain = gain_of(replace(outcome, confirmation=replace(unverified, verified={index: failed})))
     assert gain is not None and not gain.is_confirmed
-    assert gain.warnings[-1] == "the winner sustained no rate in its verification at the end"
+    assert gain.warnings[-1] == "the winner's verification at the end found no sustained rate"

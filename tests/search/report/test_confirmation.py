@@ -10,7 +10,6 @@ from search.report.confirmation import (
     confirmation_section,
     confirmation_text,
     missing_curves,
-    unknown_rate,
 )
 from search.study.confirmation import Confirmation
 from search.study.confirmation_plan import VERIFICATION, Plan
@@ -72,7 +71,7 @@ def test_confirmation_text_reports_verified_rate_after_one_round() -> None:
     text = confirmation_text(found)
     assert "visited in one round, and sustained 114 rps; the search measured 120 rps" in text
     assert "Trial 4 cannot be compared with trial 2: too few visits show how rates vary" in text
-    assert unknown_rate(found).startswith("It sustained its rate at the end, but")
+    assert found.why_inconclusive.startswith("the winner has too few successful visits")
 
 
 def test_confirmation_text_reports_rate_reference_and_ties() -> None:
@@ -84,7 +83,7 @@ def test_confirmation_text_reports_rate_reference_and_ties() -> None:
     assert "the search measured 110 rps" in text
     assert "Trial 4 is 23.6 times as fast as the reference, trial 0 (95 % interval: 23." in text
     assert (
-        "Trial 2 is statistically indistinguishable from trial 4: 1.00 times the winner's rate ("
+        "Trial 2 is statistically indistinguishable from trial 4: 1.00 times the winner's throughput at full load ("
         in text
     )
     assert "and a p99 of 0.9 s against 0.6 s at 88 rps" in text
@@ -93,7 +92,10 @@ def test_confirmation_text_reports_rate_reference_and_ties() -> None:
 def test_confirmation_text_reports_finalist_that_is_slower() -> None:
     rates = {**STEADY, 4: [100.0, 101.0, 99.0, 100.0, 102.0, 98.0]}
     text = confirmation_text(confirmation_of(rates, {2: (114.0, None)}))
-    assert "Trial 4 is shown to be slower after 3 rounds: 0.83 times the winner's rate" in text
+    assert (
+        "Trial 4 is shown to be slower after 3 rounds: 0.83 times the winner's throughput at full load"
+        in text
+    )
     assert "indistinguishable" not in text
 
 
@@ -118,9 +120,9 @@ def test_confirmation_text_reports_indistinguishable_reference() -> None:
 def test_confirmation_text_without_verification_reports_closed_loop() -> None:
     text = confirmation_text(confirmation_of(STEADY))
     assert text.startswith("Trial 2 answers 120 rps in a closed loop, visited in 6 rounds (95 %")
-    assert "Its sustained rate was not verified at the end" in text
+    assert "The winner's sustained rate was not verified at the end" in text
     failed = confirmation_text(confirmation_of(STEADY, {2: (None, None), 4: (None, None)}))
-    assert "Its verification at the end found no sustained rate" in failed
+    assert "The winner's verification at the end found no sustained rate" in failed
     single = {number: column[:1] for number, column in STEADY.items()}
     assert confirmation_text(confirmation_of(single)).startswith(
         "Trial 2 answers 120 rps in a closed loop, visited in one round; the search measured 120 rps"

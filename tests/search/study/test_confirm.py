@@ -152,9 +152,9 @@ def test_plan_visits_shortly_and_verifies_thoroughly(store: StudyStore) -> None:
     assert verification.comparison_rps == 80.0
     assert plan.verification(1, is_compared=False).comparison_rps is None
     assert verification.curve_from_rps is None
-    with_todays = plan.verification(1, is_compared=True, has_todays=True)
-    assert plan.todays_rps and with_todays.curve_from_rps == plan.todays_rps
-    shorter = plan.verification(1, is_compared=True, has_curve=False, has_todays=True)
+    with_reference = plan.verification(1, is_compared=True, at_reference_rate=True)
+    assert plan.reference_rps and with_reference.curve_from_rps == plan.reference_rps
+    shorter = plan.verification(1, is_compared=True, has_curve=False, at_reference_rate=True)
     assert shorter.curve_from_rps is None
 
 
