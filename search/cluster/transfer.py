@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from search.trial.atomic_files import write_atomically
+from search.atomic_files import write_atomically
 
 #: An archive is sent in chunks of this size.
 CHUNK_BYTES = 32 << 20

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from loadgen.formatting import format_percent
+from search.atomic_files import write_atomically
 from search.errors import first_line
 from search.report.confirmation import confirmation_text
 from search.report.csv_export import trial_frame
@@ -22,7 +23,6 @@ from search.report.sweep_tables import sweep_tables
 from search.report.trial_table import PHASES_TITLE, lost_time, terminal_table
 from search.report.verdict import certainty, changed_settings, compromise, verdict
 from search.study.outcome import Outcome
-from search.study.run_folder import write_atomically
 from search.trial.result import TrialResult, TrialState
 
 

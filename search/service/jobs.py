@@ -17,9 +17,10 @@ from typing import Any
 
 import yaml
 
+from search.atomic_files import sync_folder, write_atomically
 from search.errors import RecordError, first_line
 from search.service.events import EventLog
-from search.study.run_folder import Run, sync_folder, write_atomically
+from search.study.run_folder import Run
 from serving.identity import is_alive, process_identity
 
 _LOG = logging.getLogger(__name__)

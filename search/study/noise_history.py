@@ -11,10 +11,10 @@ from pathlib import Path
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from search.atomic_files import write_atomically
 from search.errors import RunError, first_line
 from search.formats import NOISE_VERSION, check_version
 from search.study.noise import Variance, prior_of
-from search.study.run_folder import write_atomically
 from search.trial.result import TrialResult
 
 #: Runs of a host that are kept.

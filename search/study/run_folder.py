@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from search.atomic_files import write_atomically
 from search.errors import RunError, SpecError, first_line
 from search.formats import SPEC_VERSION, TRIALS_VERSION, check_version
 from search.spec.loading import parse_spec
@@ -22,8 +23,6 @@ from search.spec.schema import StudySpec
 from search.study.baseline_copy import copy_baseline
 from search.study.json_lines import append_line, complete_lines, format_line
 from search.study.measurements_file import read_measurements
-from search.trial.atomic_files import sync_folder as sync_folder
-from search.trial.atomic_files import write_atomically as write_atomically
 from search.trial.result import TrialResult
 from serving.safe_yaml import load_yaml
 

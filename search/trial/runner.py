@@ -21,9 +21,9 @@ from loadgen.fleet import Fleet
 from loadgen.measurement import Measurement
 from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
+from search.atomic_files import write_atomically
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.sweep_loads import SweepLoad
-from search.trial.atomic_files import write_atomically
 from search.trial.host_info import describe_host, describe_versions
 from search.trial.judging import judge_load, judge_sweep, judge_trial, probe_record
 from search.trial.load_result import LoadResult
