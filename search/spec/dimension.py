@@ -72,6 +72,12 @@ class Dimension:
         widen_to = None if self.widen_to is None else min(self.widen_to, most)
         return replace(self, high=min(self.high, most), choices=choices, widen_to=widen_to)
 
+    def reaches(self, value: Any) -> bool:
+        """Return whether a value is a choice, or in the range as far as it may be widened."""
+        if self.choices:
+            return value in self.choices
+        return bool(self.low <= value <= max(self.high, self.widen_to or self.high))
+
     def clip(self, number: int) -> Any:
         """Return the value of this dimension that is nearest to `number`."""
         if self.choices:

@@ -22,23 +22,14 @@ def predict_configs(
     space: Space, results: Sequence[TrialResult], configs: Sequence[ServerConfig]
 ) -> list[PredictedRate]:
     """Return the predicted rate of each configuration; not known if it is outside of the space."""
-    points = [_inside(space, space.values(config)) for config in configs]
+    points = [space.values(config) for config in configs]
+    points = [
+        point if point and all(d.reaches(point[d.name]) for d in space.dimensions) else None
+        for point in points
+    ]
     known = [point for point in points if point is not None]
     predicted = iter(predict_rates(space, known_observations(results, space), known))
     return [PredictedRate() if point is None else next(predicted) for point in points]
-
-
-def _inside(space: Space, point: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a point whose ranges, widened as far as they may be, contain it; else None."""
-    if point is None:
-        return None
-    for d in space.dimensions:
-        value = point[d.name]
-        if d.choices or not isinstance(value, int | float):
-            continue
-        if not d.low <= value <= max(d.high, d.widen_to or d.high):
-            return None
-    return point
 
 
 def fastest_configs(
