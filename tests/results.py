@@ -17,6 +17,16 @@ from search.trial.result import (
 )
 from serving.config import ServerConfig
 
+#: A window in measurements.json, as far as it is read.
+WINDOW = {
+    "schedule": {"rate_rps": 40.0},
+    "goodput_rps": 39.5,
+    "scheduled": 400,
+    "succeeded": 398,
+    "errors": {"timeout": 2},
+    "latency_s": {"p50": 0.1, "p99": 0.4},
+    "server": {"queue_s": 0.02, "inference_s": 0.08},
+}
 _RECORDS = {
     "rate": RateRecord,
     "latency": LatencyRecord,

@@ -33,7 +33,7 @@ from serving.errors import ConfigError
 from serving.platforms.command import find_command
 from serving.platforms.reading import read_platform
 from tests.fuzzing import TIMEOUT_S, fuzz
-from tests.results import trial_result
+from tests.results import WINDOW, trial_result
 from tests.test_fuzz import key_paths, values
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
@@ -149,17 +149,7 @@ MEASUREMENTS = {
     "format_version": MEASUREMENTS_VERSION,
     "result": trial_result(3, 100.0).to_dict(),
     "probes": [{"rate_rps": 40.0, "verdict": "sustained", "reason": ""}],
-    "windows": [
-        {
-            "schedule": {"kind": "uniform", "rate_rps": 40.0, "duration_s": 10.0},
-            "goodput_rps": 39.5,
-            "scheduled": 400,
-            "succeeded": 398,
-            "errors": {"timeout": 2},
-            "latency_s": {"p50": 0.1, "p99": 0.4},
-            "server": {"queue_s": 0.02, "inference_s": 0.08},
-        }
-    ],
+    "windows": [WINDOW],
 }
 texts = st.one_of(st.binary(max_size=100), st.text(max_size=80).map(str.encode))
 

@@ -17,17 +17,7 @@ from search.study.run_folder import Run
 from search.trial.background import BackgroundRecord
 from search.trial.mix import MixRecord
 from serving.config import ServerConfig
-from tests.results import trial_result
-
-WINDOW = {
-    "schedule": {"rate_rps": 40.0},
-    "goodput_rps": 39.5,
-    "scheduled": 400,
-    "succeeded": 398,
-    "errors": {"timeout": 2},
-    "latency_s": {"p50": 0.1, "p99": 0.4},
-    "server": {"queue_s": 0.02, "inference_s": 0.08},
-}
+from tests.results import WINDOW, trial_result
 
 
 def write_windows(run: Run, number: int, *windows: object) -> None:

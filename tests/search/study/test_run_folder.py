@@ -13,27 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from search.atomic_files import write_atomically
 from search.errors import RunError
+from search.formats import SPEC_VERSION
 from search.report.summary import write_report
 from search.spec.space_building import build_space
 from search.study.outcome import Outcome
-from search.study.run_folder import ResultReader, Run, write_atomically
+from search.study.run_folder import ResultReader, Run
 from search.study.tune_adapter import StudySearcher
 from search.trial.request import TrialOrigin, TrialRequest
-from tests.results import result_for, trial_result
+from tests.results import WINDOW, result_for, trial_result
 from tests.stores import open_store
 
 TRIALS, KILLS = 14, 10
-#: A window of a trial, as far as it is read.
-WINDOW = {
-    "schedule": {"rate_rps": 40.0},
-    "goodput_rps": 39.5,
-    "scheduled": 400,
-    "succeeded": 398,
-    "errors": {"timeout": 2},
-    "latency_s": {"p50": 0.1, "p99": None},
-    "server": None,
-}
+#: A window whose p99 and server are not known.
+UNKNOWN = {**WINDOW, "latency_s": {"p50": 0.1, "p99": None}, "server": None}
 #: Forks of one process that has imported everything.
 PROCESSES = multiprocessing.get_context("forkserver")
 
@@ -146,8 +140,8 @@ def test_run_windows_refuses_measurements_of_other_version(outcome: Outcome) -> 
     folder = outcome.run.trial_folder(3)
     folder.mkdir(parents=True)
     path = folder / "measurements.json"
-    path.write_text(json.dumps({"format_version": 6, "windows": [WINDOW], "probes": []}))
-    assert outcome.run.windows(3) == [WINDOW] and outcome.run.probes(3) == []
+    path.write_text(json.dumps({"format_version": 6, "windows": [UNKNOWN], "probes": []}))
+    assert outcome.run.windows(3) == [UNKNOWN] and outcome.run.probes(3) == []
     path.write_text('{"windows": [], "probes": []}')
     with pytest.raises(RunError, match=r"measurements.json has format_version 1, .* reads 6"):
         outcome.run.windows(3)
@@ -243,3 +237,13 @@ def test_run_argument_is_what_a_command_understands(
     monkeypatch.chdir(tmp_path)
     assert run.argument == "'runs/my run'"
     assert Run(Path("runs/a")).argument == "runs/a"
+
+
+@pytest.mark.parametrize("section", ["confirm: 5", "search: [x]", "goal: text"])
+def test_run_specified_refuses_a_section_that_is_no_mapping(tmp_path: Path, section: str) -> None:
+    (tmp_path / "spec.yaml").write_text(f"format_version: {SPEC_VERSION}\n{section}\n")
+    name = section.partition(":")[0]
+    with pytest.raises(RunError, match=f"spec.yaml is damaged: {name} is not a mapping"):
+        Run(tmp_path).specified()
+    (tmp_path / "spec.yaml").write_text(f"format_version: {SPEC_VERSION}\nconfirm: null\n")
+    assert Run(tmp_path).specified()["confirm"] is None
