@@ -65,11 +65,11 @@ def pick_or_recommended(points: Sequence[OperatingPoint], choice: str | None) ->
     return recommended
 
 
-def limit_notes(point: OperatingPoint | None, choice: str | None) -> list[str]:
+def limit_notes(point: OperatingPoint, choice: str) -> list[str]:
     """Return up to which rate the limit holds with which `--pick p99=…` chose a point."""
-    name, _, value = (choice or "").partition("=")
+    name, _, value = choice.partition("=")
     limit_s = _number(value) if name == "p99" else None
-    if point is None or limit_s is None or (rate_rps := rate_within(point, limit_s)) is None:
+    if limit_s is None or (rate_rps := rate_within(point, limit_s)) is None:
         return []
     return [
         f"{point.name} sustains {point.sustained_rps:.3g} rps, and its p99 latency is within "

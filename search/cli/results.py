@@ -164,11 +164,11 @@ def export(
         raise RunError(f"{run} has no trial {trial}")
     if outcome.spec.sweep:
         raise RunError(f"{run} is a sweep: it has no recommended configuration; run servetune tune")
-    picked = None
+    limits: list[str] = []
     if pick is not None:
-        # Its own number is that of the measurement whose rate is claimed.
         picked = pick_point(pareto_points(outcome), pick)
-        trial = picked.number
+        # Its own number is that of the measurement whose rate is claimed.
+        trial, limits = picked.number, limit_notes(picked, pick)
     chosen = outcome.chosen if trial is None else results[trial]
     if chosen is None:
         is_served = any(result.sustained_rps for result in outcome.results)
@@ -188,7 +188,7 @@ def export(
     )
     console = create_console(soft_wrap=True)
     console.print(written.diff, end="")
-    for note in (*written.notes, *limit_notes(picked, pick)):
+    for note in (*written.notes, *limits):
         console.print(f"note: {note}")
     console.print(f"trial {chosen.number} → {written.folder}")
     if pr_body is not None:

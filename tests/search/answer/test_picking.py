@@ -77,7 +77,7 @@ def test_limit_notes_name_the_rate_up_to_which_the_limit_holds(
         "trial 6 sustains 200 rps, and its p99 latency is within 0.9 s up to 180 rps: servetune "
         "plan --p99 0.9 counts with that"
     )
-    assert limit_notes(points[2], "max") == limit_notes(None, None) == []
+    assert limit_notes(points[2], "max") == []
 
 
 def test_pick_or_recommended_says_that_nothing_meets_the_goal(points: list[OperatingPoint]) -> None:
