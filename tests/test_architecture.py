@@ -24,7 +24,7 @@ LAYERS = (
     ("cli",),
 )
 #: Modules of `search` that every layer may import; they import none of the layers.
-BASE = {"search.errors", "search.formats", "search.environment"}
+BASE = {"search.atomic_files", "search.errors", "search.formats", "search.environment"}
 MAY_IMPORT = {
     "ray": {
         "loadgen/ray_process.py",

@@ -88,7 +88,7 @@ def _run_service(
     from search.service.access import host_names, read_token
     from search.service.app import KEEP_ALIVE_S, Service
     from search.service.job_queue import JobQueue
-    from search.service.jobs import JobState, JobStore
+    from search.service.jobs import JobStore
     from search.service.notifications import Notifier
     from search.service.options import ServiceOptions
     from search.service.ray_jobs import LocalCluster, RayJobs
@@ -150,8 +150,7 @@ def _run_service(
         except OSError as error:
             raise _cannot_listen(host, port, error) from None
         finally:
-            active = (JobState.RUNNING, JobState.STOPPING)
-            if count := sum(record.state in active for _, record in store.records()):
+            if count := len(store.active_ids()):
                 console.print(
                     f"jobs still running: {count}; the next servetune serve reattaches to them"
                 )

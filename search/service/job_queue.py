@@ -6,13 +6,13 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from search.errors import first_line
-from search.service.jobs import Job, JobRecord, JobState, JobStore
+from search.errors import RecordError, first_line
+from search.service.jobs import ACTIVE, Job, JobRecord, JobState, JobStore
 
 POLL_S = 1.0
 #: Number of waiting jobs that are listed for another one: a list of all for each is too long.
@@ -83,8 +83,10 @@ class JobQueue:
         self._on_end = on_end
         self._reports: set[asyncio.Future[None]] = set()
         self._wakeup = asyncio.Event()
-        #: Why the last poll failed; None if it did not.
+        #: Why the last poll failed, or started no job that it should; None if it did.
         self.problem: str | None = None
+        #: Why jobs could not be started at the last poll, by their id.
+        self._unstarted: dict[str, str] = {}
 
     def wake(self) -> None:
         """Poll at once, because a job was added, or asked to stop."""
@@ -93,7 +95,7 @@ class JobQueue:
     def line(self) -> Line:
         """Return the jobs that run and those that wait."""
         records = self._store.records()
-        active = [p for p in records if p[1].state in (JobState.RUNNING, JobState.STOPPING)]
+        active = [pair for pair in records if pair[1].state in ACTIVE]
         waiting = [p for p in records if p[1].state is JobState.QUEUED]
         return Line(active, sorted(waiting, key=lambda pair: pair[1].queued_s))
 
@@ -102,7 +104,7 @@ class JobQueue:
         while True:
             try:
                 await self.poll()
-                self.problem = None
+                self.problem = next(iter(self._unstarted.values()), None)
             except Exception as error:  # Ray may be unreachable for a moment.
                 self.problem = f"the queue could not be updated: {first_line(error)}"
                 _LOG.warning("the job queue could not be updated; retrying: %s", error)
@@ -114,11 +116,25 @@ class JobQueue:
 
     async def poll(self) -> None:
         """Record jobs that ended, kill jobs that do not stop in time, start the next jobs."""
-        running = 0
         for job, record in self._store.records():
-            if record.state in (JobState.RUNNING, JobState.STOPPING):
-                running += await self._check_safely(job)
-        for job, _ in self.line().waiting[: max(self._max_running - running, 0)]:
+            if record.state in ACTIVE:
+                await self._check_safely(job)
+        running = self._store.active_ids()
+        free = self._max_running - len(running)
+        earlier, self._unstarted = self._unstarted, {}
+        for job, _ in self.line().waiting:
+            if free <= 0:
+                break
+            if job.id not in running:
+                free -= await self._start_safely(job, earlier)
+
+    async def _start_safely(self, job: Job, earlier: Mapping[str, str]) -> bool:
+        """Start a job; return False if it still waits, so that the next one may start.
+
+        Args:
+            earlier: the problems that are logged already.
+        """
+        try:
             job.change(
                 state=JobState.RUNNING,
                 attempt=job.record().attempt + 1,
@@ -127,28 +143,33 @@ class JobQueue:
                 reason=None,
             )
             await self._submit(job)
+        except Exception as error:
+            problem = f"the job {job.id} could not be started: {first_line(error)}"
+            self._unstarted[job.id] = problem
+            if earlier.get(job.id) != problem:
+                _LOG.warning("%s; retrying", problem)
+            # If the new state was recorded, the next poll submits the job.
+            return _has_state(job, JobState.RUNNING)
+        return True
 
-    async def _check_safely(self, job: Job) -> bool:
-        """Return `_check`; a job that cannot be checked counts as running and is checked again."""
+    async def _check_safely(self, job: Job) -> None:
         try:
-            return await self._check(job)
+            await self._check(job)
         except Exception as error:
             _LOG.warning("the job %s could not be checked; retrying: %s", job.id, error)
-            return True
 
-    async def _check(self, job: Job) -> bool:
-        """Return whether a job that was started is still running."""
+    async def _check(self, job: Job) -> None:
+        """Record the end of a job that was started, submit it again, or kill it."""
         status = await asyncio.to_thread(self._runner.status, job)
         if status is ProcessStatus.OVER or (status is ProcessStatus.UNKNOWN and job.ended()):
             self._record_end(job)
-            return False
+            return
         if status is ProcessStatus.UNKNOWN:
             # The service ended before the submission, or the cluster is a new one.
             await self._submit(job)
         stop_asked_s = job.stop_path.stat().st_mtime if job.stop_path.exists() else time.time()
         if time.time() - stop_asked_s > STOP_LIMIT_S:
             await asyncio.to_thread(self._runner.kill, job)
-        return True
 
     async def _submit(self, job: Job) -> None:
         try:
@@ -168,8 +189,13 @@ class JobQueue:
 
     def _end(self, job: Job, state: JobState, reason: str) -> None:
         job.stop_path.unlink(missing_ok=True)
-        job.change(state=state, reason=reason, ended_s=time.time())
-        self.report_end(job)
+        try:
+            job.change(state=state, reason=reason, ended_s=time.time())
+        finally:
+            # A job whose end is recorded is not checked again, whatever failed after that; one
+            # whose end is not recorded is, and must not be reported each time.
+            if _has_state(job, state):
+                self.report_end(job)
 
     def report_end(self, job: Job) -> None:
         """Call `on_end` in a thread; the queue continues."""
@@ -183,6 +209,14 @@ class JobQueue:
         task = asyncio.ensure_future(asyncio.to_thread(report))
         self._reports.add(task)
         task.add_done_callback(self._reports.discard)
+
+
+def _has_state(job: Job, state: JobState) -> bool:
+    """Return whether the job's record can be read and says so."""
+    try:
+        return job.record().state is state
+    except RecordError:
+        return False
 
 
 def stop_job(job: Job) -> None:

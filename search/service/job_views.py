@@ -49,11 +49,12 @@ class JobViews:
     def view(self, job: Job, queue_position: int | None = None) -> JobView:
         """Return the view of a job; what cannot be read is the reason of its end."""
         try:
-            record = job.record()
-        except ServetuneError as error:
-            return _damaged_view(
-                job, JobRecord(job.id, JobState.FAILED, 0.0, 0.0, ended_s=0.0), error
-            )
+            return self._view(job, job.record(), queue_position)
+        except Exception as error:  # One job must not hide the others of the list.
+            record = JobRecord(job.id, JobState.FAILED, 0.0, 0.0, ended_s=0.0)
+            return _damaged_view(job, record, error)
+
+    def _view(self, job: Job, record: JobRecord, queue_position: int | None) -> JobView:
         run = job.run()
         links = {**self._links, **(links_of(run) if run else {})}
         view = self._ended_jobs.get(job.id)
@@ -61,7 +62,7 @@ class JobViews:
         if view is None or view.ended_s != record.ended_s or not record.state.is_over:
             try:
                 view = self._build_job(job, record, run)
-            except (ServetuneError, OSError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # Any file of the job may be damaged in any way.
                 view = _damaged_view(job, record, error)
             if record.state.is_over:
                 self._ended_jobs.put(job.id, view)
@@ -126,7 +127,10 @@ class JobViews:
 
 def _damaged_view(job: Job, record: JobRecord, error: Exception) -> JobView:
     """Return the view of a job that cannot be read."""
-    reasons = [text for text in (record.reason, str(error)) if text]
+    problem = str(error)
+    if not isinstance(error, (ServetuneError, OSError, ValueError)):
+        problem = f"a file of the job is damaged: {type(error).__name__}: {error}"
+    reasons = [text for text in (record.reason, problem) if text]
     return JobView(
         id=job.id,
         name=record.name,

@@ -45,6 +45,10 @@ class JobState(enum.StrEnum):
         return self in (JobState.FINISHED, JobState.STOPPED, JobState.FAILED)
 
 
+#: The states of a job whose process runs, or will soon.
+ACTIVE = (JobState.RUNNING, JobState.STOPPING)
+
+
 @dataclass(frozen=True)
 class JobRecord:
     """The record of a job.
@@ -113,8 +117,15 @@ class Job:
         new = replace(old, **changes)
         write_json(self.folder / "job.json", asdict(new))
         if new.state is not old.state:
-            self.events.append("state", state=new.state, reason=new.reason)
+            self.log_state(new)
         return new
+
+    def log_state(self, record: JobRecord) -> None:
+        """Append the job's state to its events; an error is only logged: the record counts."""
+        try:
+            self.events.append("state", state=record.state, reason=record.reason)
+        except OSError as error:
+            _LOG.warning("job %s: the event of its new state is lost: %s", self.id, error)
 
     def run(self) -> Run | None:
         """Return the job's run; None if it has not started."""
@@ -127,20 +138,28 @@ class Job:
         write_json(self.folder / "process.json", process)
 
     def is_active(self) -> bool:
-        """Return whether a process of this host runs the current attempt, or will soon."""
+        """Return whether a process of this host runs the job, or will soon.
+
+        A process counts even if job.json is damaged, or was restored from a copy.
+        """
+        attempt, is_running = self._last_process()
+        if is_running and (self._last_end() or (None,))[0] != attempt:
+            return True
         try:
             record = self.record()
         except RecordError:
             return False
-        if record.state not in (JobState.RUNNING, JobState.STOPPING) or self.ended():
+        if record.state not in ACTIVE or record.attempt == attempt or self.ended():
             return False
+        return time.time() - (record.started_s or 0.0) < _START_LIMIT_S
+
+    def _last_process(self) -> tuple[Any, bool]:
+        """Return the attempt of the last process, None if unknown, and whether it is alive."""
         try:
             process = json.loads((self.folder / "process.json").read_text())
-            if process["attempt"] == record.attempt:
-                return is_alive(process["process"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            pass
-        return time.time() - (record.started_s or 0.0) < _START_LIMIT_S
+            return process["attempt"], is_alive(process["process"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None, False
 
     def end(self, state: JobState, reason: str) -> None:
         """Record how the current attempt ended; called by the job's process."""
@@ -149,12 +168,16 @@ class Job:
 
     def ended(self) -> tuple[JobState, str] | None:
         """Return how the current attempt ended; None if its process recorded nothing."""
+        end = self._last_end()
+        return end[1] if end is not None and end[0] == self.record().attempt else None
+
+    def _last_end(self) -> tuple[Any, tuple[JobState, str]] | None:
+        """Return the last attempt that recorded its end, and how it ended."""
         try:
             end = json.loads((self.folder / "end.json").read_text())
-            attempt, ended = end["attempt"], (JobState(end["state"]), str(end["reason"]))
+            return end["attempt"], (JobState(end["state"]), str(end["reason"]))
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        return ended if attempt == self.record().attempt else None
 
 
 def _are_numbers(record: JobRecord) -> bool:
@@ -188,8 +211,9 @@ class JobStore:
         write_atomically(job.spec_path, text)
         sync_folder(self._folder)
         now = time.time()
-        write_json(folder / "job.json", asdict(JobRecord(name, JobState.QUEUED, now, now)))
-        job.events.append("state", state=JobState.QUEUED, reason=None)
+        record = JobRecord(name, JobState.QUEUED, now, now)
+        write_json(folder / "job.json", asdict(record))
+        job.log_state(record)
         return job
 
     def get(self, job_id: str) -> Job | None:
@@ -213,6 +237,11 @@ class JobStore:
                     self._reported.add(job.id)
                     _LOG.warning("%s", error)
         return found
+
+    def active_ids(self) -> set[str]:
+        """Return the ids of the jobs that run, or whose processes do."""
+        recorded = {job.id for job, record in self.records() if record.state in ACTIVE}
+        return recorded | {job.id for job in self.all() if job.is_active()}
 
     def remove_incomplete(self) -> None:
         """Remove the folders of submissions that a killed service did not finish."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shlex
 import signal
@@ -89,13 +90,14 @@ class LocalCluster:
 
     @classmethod
     def find(cls, root: Path) -> LocalCluster | None:
-        """Return the cluster that an earlier service started.
+        """Return the cluster that an earlier service started; None if its file is damaged.
 
         If it does not answer, stop all of it and return None.
         """
         try:
             cluster = cls(**json.loads((root / CLUSTER_FILE).read_text()))
-        except (OSError, ValueError, TypeError):
+            is_alive(cluster.process)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
         deadline = time.monotonic() + _FIND_S
         while is_alive(cluster.process) and time.monotonic() < deadline:
@@ -139,11 +141,12 @@ class LocalCluster:
 
     def stop(self) -> None:
         """Stop the cluster and every process that it started."""
+        if not is_alive(self.process):
+            return
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(int(self.process.split()[0]))
-            if is_alive(self.process):
-                process.send_signal(signal.SIGTERM)
-                process.wait(timeout=_STOP_S)
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=_STOP_S)
 
 
 def _answers(address: str) -> bool:
@@ -152,5 +155,5 @@ def _answers(address: str) -> bool:
             return True
     except urllib.error.HTTPError:
         return True  # It requires its token.
-    except OSError:
+    except (OSError, ValueError, http.client.HTTPException):
         return False

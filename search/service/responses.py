@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from aiohttp import web
 from pydantic import BaseModel
 
@@ -20,7 +22,10 @@ HEADERS = {
 
 def json_response(view: BaseModel, status: int = 200) -> web.Response:
     """Return a view as JSON."""
-    text = view.model_dump_json()
+    try:
+        text = view.model_dump_json()
+    except ValueError:  # Half of a surrogate pair, from a damaged file.
+        text = json.dumps(view.model_dump(mode="json"))
     return web.Response(text=text, status=status, content_type="application/json")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from search.service import jobs
 from search.service.job_queue import MAX_SHOWN, JobQueue, ProcessStatus
 from search.service.jobs import Job, JobRecord, JobState, JobStore
 from tests.search.service.conftest import (
@@ -17,6 +21,15 @@ from tests.search.service.conftest import (
     wait_for_state,
     wait_until_running,
 )
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, at most a minute."""
+    for _ in range(1200):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the condition does not hold")
 
 
 async def test_job_queue_fails_a_job_whose_process_was_lost(
@@ -54,6 +67,67 @@ async def test_job_queue_continues_with_the_jobs_of_an_earlier_service(
     del runner.statuses[waiting.id]
     await queue.poll()
     assert runner.submitted[-2:] == [waiting.submission_id] * 2
+
+
+async def test_job_queue_starts_the_next_job_if_one_cannot_be_written(
+    store: JobStore, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (store.add(store.new_folder(), name, {}) for name in "ab")
+    write = jobs.write_json
+
+    def refuse(path: Path, data: Any) -> None:
+        if path.parent == first.folder:
+            raise OSError(30, "Read-only file system")
+        write(path, data)
+
+    monkeypatch.setattr(jobs, "write_json", refuse)
+    queue = JobQueue(store, runner)
+    polling = asyncio.ensure_future(queue.run())
+    await wait_until_running(second, runner)
+    await wait_for(lambda: queue.problem is not None)
+    assert f"{first.id} could not be started: [Errno 30] Read-only" in str(queue.problem)
+    assert first.record().state is JobState.QUEUED
+    monkeypatch.setattr(jobs, "write_json", write)
+    runner.end(second)
+    queue.wake()
+    await wait_until_running(first, runner)
+    await wait_for(lambda: queue.problem is None)
+    polling.cancel()
+
+
+async def test_job_queue_counts_a_process_whose_record_is_damaged(
+    store: JobStore, runner: FakeRunner
+) -> None:
+    first, second = (store.add(store.new_folder(), name, {}) for name in "ab")
+    queued = (first.folder / "job.json").read_text()
+    queue = JobQueue(store, runner)
+    await queue.poll()
+    first.begin()
+    for text in ("{", queued):  # Damaged, and restored from a copy.
+        (first.folder / "job.json").write_text(text)
+        await queue.poll()
+        assert second.record().state is JobState.QUEUED
+    assert runner.submitted == [f"servetune-{first.id}-1"]
+    jobs.write_json(first.folder / "process.json", {"attempt": 1, "process": "4194399 1"})
+    (first.folder / "job.json").write_text("{")
+    await queue.poll()
+    assert second.record().state is JobState.RUNNING
+
+
+async def test_job_queue_reports_an_end_whose_event_cannot_be_written(
+    store: JobStore, runner: FakeRunner
+) -> None:
+    ended: list[str] = []
+    job = store.add(store.new_folder(), "a", {})
+    queue = JobQueue(store, runner, on_end=lambda job: ended.append(job.id))
+    await queue.poll()
+    job.events.path.unlink()
+    job.events.path.mkdir()
+    runner.end(job)
+    for _ in range(3):
+        await queue.poll()
+    await wait_for(lambda: ended == [job.id])
+    assert job.record().state is JobState.FINISHED
 
 
 def test_line_lists_the_jobs_before_each(store: JobStore) -> None:

@@ -50,6 +50,18 @@ async def test_damaged_record_stalls_neither_the_queue_nor_the_list(
         damaged.record()
 
 
+@pytest.mark.parametrize("name", ["half of a pair \ud800", "\udcff", "zero \0"])
+async def test_list_shows_a_job_whose_record_was_damaged_within_a_text(
+    client: Client, store: JobStore, name: str
+) -> None:
+    job = store.add(store.new_folder(), name, {})
+    answer = await client.get("/v1/jobs")
+    assert answer.status == 200
+    assert [(each["id"], each["name"]) for each in (await answer.json())["jobs"]] == [
+        (job.id, name)
+    ]
+
+
 @pytest.mark.parametrize("text", [*DAMAGED[:5], '{"attempt": 1, "state": "x", "reason": ""}'])
 async def test_damaged_end_is_the_loss_of_the_process(
     client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any], text: str

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from search.service import ray_jobs
 from search.service.jobs import Job, JobState, JobStore, write_json
 from search.service.local_cluster import CLUSTER_FILE, LOCK_FILE, is_needed, retire
-from serving.identity import process_identity
+from search.service.ray_jobs import LocalCluster
+from serving.identity import is_alive, process_identity
 
 
 @pytest.fixture
@@ -61,8 +64,53 @@ def test_job_with_a_process_id_of_another_process_is_not_active(root: Path, job:
         assert job.is_active(), "it was started just now"
     write_json(path, {"attempt": 1, "process": process_identity(os.getpid())})
     assert job.is_active()
+    job.end(JobState.STOPPED, "a user stopped it")
+    assert not job.is_active()
     job.change(attempt=2)
+    assert job.is_active(), "it was started just now"
     job.change(started_s=0.0)
-    assert not job.is_active(), "the process of an earlier attempt does not count"
-    (job.folder / "job.json").write_text("{")
-    assert not job.is_active() and not is_needed(root)
+    assert not job.is_active(), "the process of an earlier attempt has ended"
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"state": "running"}'])
+def test_cluster_is_needed_while_a_job_with_a_damaged_record_runs(
+    root: Path, job: Job, text: str
+) -> None:
+    job.change(state=JobState.RUNNING, attempt=1, started_s=0.0)
+    job.begin()
+    (job.folder / "job.json").write_text(text)
+    assert is_needed(root) and not retire(root)
+    assert JobStore(root).active_ids() == {job.id}
+    write_json(job.folder / "process.json", {"attempt": 1, "process": "4194399 1"})
+    assert not is_needed(root) and not JobStore(root).active_ids()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"process": "1"}',
+        '{"process": 5, "address": "http://127.0.0.1:1"}',
+        '{"process": "x y", "address": "http://127.0.0.1:1"}',
+        '{"process": "-1 5", "address": "http://127.0.0.1:1"}',
+        '{"process": "4194399 1", "address": []}',
+        '{"process": null, "address": null}',
+    ],
+)
+def test_find_takes_a_damaged_file_for_no_cluster(root: Path, text: str) -> None:
+    (root / CLUSTER_FILE).write_text(text)
+    assert LocalCluster.find(root) is None
+
+
+@pytest.mark.parametrize("address", ["", "x", "http://127.0.0.1:0x50", "http://[", "file:///", 5])
+def test_find_stops_a_cluster_that_does_not_answer(
+    root: Path, address: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_jobs, "_FIND_S", 0.1)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        written = {"process": process_identity(process.pid), "address": address}
+        write_json(root / CLUSTER_FILE, written)
+        assert LocalCluster.find(root) is None
+        assert not is_alive(str(written["process"]))

@@ -76,7 +76,7 @@ def test_accept_lists_other_problems_beside_misplaced_paths(
         (
             {"serving": {"baseline": "stray.properties"}},
             "serving.models.secret",
-            "is outside the folders",
+            "serves secret from secret.mar, which is not in",
         ),
         (
             {"load": {"mix": {"echo": 1, "zoo": 1}, "requests": {"zoo": "/etc/hostname"}}},
