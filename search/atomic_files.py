@@ -1,9 +1,17 @@
-"""Write files completely or not at all."""
+"""Write files and folders completely or not at all, and onto the disk."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import shutil
 from pathlib import Path
+
+#: See renameat2(2): paths are relative to the working folder; the two are exchanged.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+#: The errors of a kernel or a file system that cannot exchange paths.
+_NOT_SUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> None:
@@ -25,6 +33,56 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> Non
         new.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put a folder, synced to disk, in the place of another, which is removed.
+
+    At every moment, `folder` is the previous one or the new one; where the file system cannot
+    exchange two paths, it is missing for an instant. If it cannot be done, the previous one stays.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    sync_tree(new)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if not folder.exists():
+        new.rename(folder)
+    elif _exchange(new, folder):
+        new.rename(old)
+    else:
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths at once; return False where this is not supported."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    paths = (os.fsencode(first), os.fsencode(second))
+    if renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in _NOT_SUPPORTED:
+        return False
+    raise OSError(error, os.strerror(error), str(second))
+
+
+def sync_tree(folder: Path) -> None:
+    """Sync the files in a folder, and their names, to disk."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with Path(parent, name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(parent))
 
 
 def sync_folder(folder: Path) -> None:

@@ -44,10 +44,12 @@ CLAIM_VERSION = 5
 #: 5: `result` as in trials.jsonl, version 5.
 #: 6: `result` as in trials.jsonl, version 6.
 MEASUREMENTS_VERSION = 6
+#: recheck.jsonl, one line for each measurement of exported files.
+#: 1: `time_s`, `estimate_rps`; the first lines have no version.
+RECHECK_VERSION = 1
 #: The body of a webhook.
 #: 1: `event`, and `run` or `job` with the figures of the result.
 NOTIFICATION_VERSION = 1
-
 #: noise.json of a run and of the user's cache folder: the noise of earlier confirmations.
 #: 1: `hosts`, with the variances of their runs.
 NOISE_VERSION = 1

@@ -13,6 +13,7 @@ from search.answer.confirmed import Confirmed
 from search.answer.latency_curve import LatencyCurve
 from search.answer.operating_points import latency_points
 from search.answer.scaling import DEFAULT_HEADROOM, Scaling
+from search.atomic_files import replace_folder
 from search.errors import RunError
 from search.export.claim import claim_of, read_back
 from search.export.common import (
@@ -159,27 +160,11 @@ def export(
         try:
             readme = figures(run, result, archive, confirmation)
             notes, diff = _write_folder(request, claim, export_format, run, readme)
-            _replace_folder(new, folder)
+            replace_folder(new, folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
     return ExportResult(folder, notes, diff, request.resource_name, confirmation)
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    """Put a folder in the place of another; if it cannot be done, the previous one stays."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if not folder.exists():
-        new.rename(folder)
-        return
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_folder(

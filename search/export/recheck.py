@@ -15,6 +15,7 @@ from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
 from loadgen.rate.goal import Depth
 from loadgen.rate.result import StopReason, SustainedRate
+from search.atomic_files import sync_folder
 from search.errors import RunError
 from search.export.drift import MAX_REPEATS, Drift, detect_drift
 from search.export.exported_files import ExportedFiles
@@ -25,6 +26,7 @@ from search.export.loaded_server import (
     rate_search,
     read_exported,
 )
+from search.formats import RECHECK_VERSION, check_version
 from search.measure.endpoint import MAX_PROCESSES
 from search.study.run_folder import Run
 from search.trial.host_lock import exclusive_host
@@ -89,7 +91,7 @@ async def recheck(
                 is_served = found.stop_reason is not StopReason.NOT_SERVED
                 rate_rps = found.capacity_rps if is_served else 0.0
                 rates.append(rate_rps)
-                _append(history, {"time_s": round(time.time(), 1), "estimate_rps": rate_rps})
+                _append(history, rate_rps)
                 drift = detect_drift(expected_rps, rates)
                 if not drift.is_uncertain:
                     break
@@ -118,7 +120,7 @@ def read_history(history: Path) -> list[float]:
     """Return the rates of a history; a line that a full disk cut off is left out.
 
     Raises:
-        RunError: the file cannot be read.
+        RunError: the file cannot be read, or has another format version.
     """
     if not history.exists():
         return []
@@ -129,21 +131,28 @@ def read_history(history: Path) -> list[float]:
         raise RunError(f"history {history} cannot be read: {error}") from None
     for line in lines:
         try:
-            rate_rps = float(json.loads(line)["estimate_rps"])
+            record = json.loads(line)
+            rate_rps = float(record["estimate_rps"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
+        check_version(record, RECHECK_VERSION, history)
         if math.isfinite(rate_rps):
             rates.append(rate_rps)
     return rates
 
 
-def _append(history: Path, record: dict[str, Any]) -> None:
-    """Append a line, after a line break if a full disk cut off the line before it."""
+def _append(history: Path, rate_rps: float) -> None:
+    """Append a line, after a line break if the line before it has none, and sync it to disk."""
+    record = {"format_version": RECHECK_VERSION, "time_s": round(time.time(), 1)}
+    record["estimate_rps"] = rate_rps
     try:
         with history.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(end - 1, 0))
             start = b"" if file.read(1) in (b"", b"\n") else b"\n"
             file.write(start + json.dumps(record).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(history.parent)
     except OSError as error:
         raise RunError(f"history {history} cannot be written: {error.strerror}") from None

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from search.atomic_files import sync_folder, write_atomically
+from search.atomic_files import sync_folder, sync_tree, write_atomically
 from search.errors import RecordError, first_line
 from search.service.events import EventLog
 from search.study.run_folder import Run
@@ -206,7 +206,7 @@ class JobStore:
     def add(self, folder: Path, name: str, spec: Mapping[str, Any]) -> Job:
         """Turn a folder into a job, last in the queue; all of it is then on disk."""
         job = Job(folder)
-        _sync_files(folder)
+        sync_tree(folder)
         text = yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
         write_atomically(job.spec_path, text)
         sync_folder(self._folder)
@@ -248,15 +248,6 @@ class JobStore:
         for folder in self._folder.iterdir():
             if _ID.fullmatch(folder.name) and not (folder / "job.json").exists():
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_files(folder: Path) -> None:
-    """Sync the uploaded files in a folder, and their names, to disk."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with Path(parent, name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(parent))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from search.answer.gain import gain_of, rates_of_gain
 from search.environment import environment, log_level
@@ -38,6 +38,8 @@ _ARTIFACTS = ("report.md", "report.html", "trials.csv", "spec.yaml")
 _ARTIFACT_SCHEME = "mlflow-artifacts:"
 _RUN_TAG, _TRIAL_TAG = "servetune.run", "servetune.trial"
 _MAX_PARAM = 500
+#: A slow server may hold up the end of a run this long, seconds, and one request in addition.
+LIMIT_S = 60.0
 
 
 def log_outcome(outcome: Outcome, url: str) -> list[str]:
@@ -52,9 +54,30 @@ def log_outcome(outcome: Outcome, url: str) -> list[str]:
         return ["MLflow is missing; run pip install 'servetune[mlflow]' and servetune resume"]
     with environment(_VARIABLES), log_level(["mlflow", "urllib3"], logging.ERROR):
         try:
-            return list(_Log(MlflowClient(tracking_uri=url), outcome).write())
+            client = _LimitedClient(MlflowClient(tracking_uri=url), LIMIT_S)
+            return list(_Log(cast("MlflowClient", client), outcome).write())
         except Exception as error:  # MLflow and its HTTP client have errors of many kinds.
             return [f"the run was not logged to MLflow: {first_line(error)}"]
+
+
+class _LimitedClient:
+    """A client that sends no request after its time.
+
+    Raises:
+        TimeoutError: in each call after that.
+    """
+
+    def __init__(self, client: MlflowClient, limit_s: float):
+        self._client, self._limit_s = client, limit_s
+        self._start_s = time.monotonic()
+
+    def __getattr__(self, name: str) -> Any:
+        if time.monotonic() - self._start_s > self._limit_s:
+            raise TimeoutError(
+                f"its server was too slow: it had not stored everything after {self._limit_s:.0f} "
+                "s; servetune resume logs the rest"
+            )
+        return getattr(self._client, name)
 
 
 class _Log:

@@ -42,12 +42,14 @@ def read_secret(folder: Path = DEFAULT_FOLDER) -> bytes:
     """Return the key of the signatures; create it, readable only by its owner, if it is missing.
 
     Raises:
-        OSError: it cannot be read or created.
+        OSError: it cannot be read or created, or is empty.
     """
     path = folder.expanduser() / SECRET_FILE
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     create_secret_file(path)
-    return path.read_bytes().strip()
+    if secret := path.read_bytes().strip():
+        return secret
+    raise OSError(f"{path} is empty; delete it for a new one")
 
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:

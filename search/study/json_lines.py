@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from search.atomic_files import sync_folder
+
 #: Every line starts with its version. Inside a string of JSON the quotes would be escaped.
 _START = b'{"format_version"'
 _BLOCK_BYTES = 1 << 12
@@ -39,6 +41,8 @@ def append_line(path: Path, version: int, data: Mapping[str, Any]) -> None:
             while text:
                 text = text[file.write(text) or 0 :]
             os.fsync(file.fileno())
+            if end == 0:  # The file may be new.
+                sync_folder(path.parent)
         except OSError:
             with contextlib.suppress(OSError):
                 file.truncate(end)

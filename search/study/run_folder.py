@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from search.atomic_files import write_atomically
+from search.atomic_files import sync_folder, write_atomically
 from search.errors import RunError, SpecError, first_line
 from search.formats import SPEC_VERSION, TRIALS_VERSION, check_version
 from search.spec.loading import parse_spec
@@ -82,6 +82,7 @@ class Run:
                 spec.serving.baseline, in_use, folder, spec.key_pair()
             )
         run._write(data)
+        sync_folder(root)
         return run
 
     @classmethod

@@ -104,6 +104,9 @@ def test_recheck_leaves_out_damaged_lines_and_refuses_unreadable_files(
     history.write_text(lines + '\n{"estimate_rps": 2')
     assert len(run_recheck(folder, outcome).history_rps) == 2
     assert len(run_recheck(folder, outcome).history_rps) == 3, "the line after a cut one is kept"
+    history.write_text('{"format_version": 2, "estimate_rps": 250.0}\n')
+    with pytest.raises(RunError, match=r"recheck.jsonl has format_version 2, but .* reads 1"):
+        run_recheck(folder, outcome)
     history.unlink()
     history.mkdir()
     with pytest.raises(RunError, match="cannot be read"):

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from search.cluster.node import free_ports
 from search.report.summary import write_report
+from search.sinks import mlflow_log
 from search.sinks.mlflow_log import log_outcome
 from search.study.outcome import Outcome
 from tests.results import trial_result
@@ -29,6 +31,32 @@ def test_log_outcome_without_mlflow_is_a_warning(
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     (warning,) = log_outcome(outcome, "http://127.0.0.1:9")
     assert warning.startswith("MLflow is missing; run pip install 'servetune[mlflow]'")
+
+
+def test_log_outcome_ends_with_a_server_that_is_slow(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, asked = [0.0], list[str]()
+
+    class Answer(list[Any]):
+        experiment_id, token = "1", None
+
+    class SlowClient:
+        def __init__(self, tracking_uri: str):
+            pass
+
+        def __getattr__(self, name: str) -> Any:
+            now_s[0] += mlflow_log.LIMIT_S / 2 + 1
+            asked.append(name)
+            return lambda *_, **__: Answer()
+
+    tracking = ModuleType("mlflow.tracking")
+    tracking.MlflowClient = SlowClient  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", tracking)
+    monkeypatch.setattr(mlflow_log, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    (warning,) = log_outcome(outcome, "http://127.0.0.1:9")
+    assert "its server was too slow" in warning and "after 60 s; servetune resume" in warning
+    assert asked == ["get_experiment_by_name", "search_runs"]
 
 
 @pytest.mark.slow

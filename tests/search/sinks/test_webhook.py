@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from search.sinks import end, webhook
-from search.sinks.webhook import notify, read_secret
+from search.sinks.webhook import SECRET_FILE, notify, read_secret
 from search.spec.loading import load_spec
 from search.spec.sections import NotifySection
 from search.study.outcome import Outcome
@@ -123,6 +123,14 @@ def test_notify_warns_of_a_receiver_that_is_down(receiver: Receiver) -> None:
     receiver.server.server_close()
     (warning,) = notify([hook(receiver.url)], "failed", {}, SECRET)
     assert "was not delivered" in warning and "refused" in warning.lower()
+
+
+def test_read_secret_refuses_an_empty_file(tmp_path: Path) -> None:
+    secret = read_secret(tmp_path)
+    assert len(secret) == 64 and read_secret(tmp_path) == secret
+    (tmp_path / SECRET_FILE).write_text("\n")
+    with pytest.raises(OSError, match="notify-secret is empty; delete it"):
+        read_secret(tmp_path)
 
 
 def test_notify_waits_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,18 @@ def test_append_line_removes_a_partial_last_line(
     path.write_bytes(before)
     append_line(path, 2, {"a": 'ä {"format_version": 1'})
     assert path.read_bytes() == after + WHOLE
+
+
+def test_append_line_syncs_a_new_file_and_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").resolve().name)
+    )
+    for number in range(2):
+        append_line(tmp_path / "lines", 2, {"a": number})
+    assert synced == ["lines", tmp_path.name, "lines"]
 
 
 @pytest.mark.parametrize("written", [0, 1, 20])
