@@ -21,9 +21,9 @@ from rich.table import Table
 
 from benchmarks.wander import Floats, ornstein_uhlenbeck
 from loadgen.formatting import format_percent
-from search.study.estimates import REFERENCE
-from search.study.noise import Variance, prior_of
-from search.study.race import Race, RaceRules
+from search.confirmation.estimates import REFERENCE
+from search.confirmation.noise import Variance, prior_of
+from search.confirmation.race import Race, RaceRules
 
 #: A visit of the bundled model: TorchServe starts, closed loop, TorchServe stops; seconds.
 START_S, LOOP_S, STOP_S = 7.0, 8.0, 1.5

@@ -16,11 +16,11 @@ from optuna.trial import Trial
 from scipy.stats.qmc import Sobol
 
 from search.environment import log_level
+from search.sampler.observations import Telemetry
+from search.sampler.sampler import distributions
 from search.spec.dimension import Dimension
 from search.spec.sections import SearchSection
 from search.spec.space import Space
-from search.study.observations import Telemetry
-from search.study.sampler import distributions
 from search.study.store import StudyStore
 from search.trial.request import TrialRequest
 from search.trial.result import RateRecord, ServerRecord, TrialResult, TrialState

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from search.study.observations import Telemetry
+from search.sampler.observations import Telemetry
 from serving.metrics import HandlerTime
 
 Config = Mapping[str, int]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from search.study.observations import Telemetry
+from search.sampler.observations import Telemetry
 from serving.metrics import HandlerTime
 
 #: Batches in a window: for each worker, then the limits of their total.

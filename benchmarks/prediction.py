@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.contestants import starting_points
 from benchmarks.surfaces import Simulated
-from search.study.observations import Observation
-from search.study.prediction import predict_rates
+from search.sampler.observations import Observation
+from search.sampler.prediction import predict_rates
 from servetune.errors import is_memory
 
 

@@ -25,12 +25,12 @@ from rich.table import Table
 from search.cli.live import LiveView
 from search.measure.configs import measure_configs
 from search.report.formatting import format_settings
+from search.sampler import search_model
+from search.sampler.observations import Observation, Point
+from search.sampler.sampler import CapacitySampler
 from search.spec.loading import load_spec
 from search.spec.space import Space
-from search.study import search_model
 from search.study.driver import create_run, run_study
-from search.study.observations import Observation, Point
-from search.study.sampler import CapacitySampler
 from serving.config import ServerConfig
 
 

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from loadgen.formatting import format_percent
+from search.confirmation.rounds import measurement_order
 from search.measure.configs import measure_configs
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
-from search.study.rounds import measurement_order
 from serving.config import ServerConfig
 
 #: Two configurations that are good on a host with two cores.

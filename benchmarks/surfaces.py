@@ -17,10 +17,10 @@ from benchmarks.kinds import draw_others, draw_parameters
 from benchmarks.machine import Machine
 from loadgen.rate.estimate import Estimate
 from loadgen.rate.short_loop import MAX_SHORT_S, short_loop_s
+from search.sampler.observations import Telemetry
 from search.spec.dimension import Dimension
 from search.spec.space import Space
 from search.spec.space_building import build_space
-from search.study.observations import Telemetry
 from search.trial.server_probe import ServerProbe, ServerProbeRecord
 from servetune.errors import FailureKind
 from serving.config import ServerConfig

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loadgen.payloads import Payload
     from loadgen.rate.goal import Goal
     from loadgen.rate.result import SustainedRate
+    from search.confirmation.rounds import Rounds
     from search.errors import (
         ClusterError,
         CommandError,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from search.spec.schema import StudySpec
     from search.study.observer import StudyEvent
     from search.study.outcome import Outcome
-    from search.study.rounds import Rounds
     from search.trial.result import TrialResult
     from servetune.api import (
         find_sustained_rate,
@@ -72,7 +72,7 @@ _MODULES = {
     "search.spec.schema": ("StudySpec",),
     "search.study.observer": ("StudyEvent",),
     "search.study.outcome": ("Outcome",),
-    "search.study.rounds": ("Rounds",),
+    "search.confirmation.rounds": ("Rounds",),
     "search.trial.result": ("TrialResult",),
     "serving.archive": ("Archive",),
     "serving.config": ("ServerConfig",),

@@ -14,6 +14,7 @@ from loadgen.payloads import Payload, read_payloads
 from loadgen.rate.goal import Goal
 from loadgen.rate.result import SustainedRate
 from loadgen.tls import Tls
+from search.confirmation.rounds import Rounds
 from search.errors import CommandError
 from search.spec.config_file import read_config as read_config_file
 from search.spec.preflight import preflight
@@ -21,7 +22,6 @@ from search.spec.schema import StudySpec
 from search.study import run_folder
 from search.study.observer import EventObserver, StudyEvent
 from search.study.outcome import Outcome
-from search.study.rounds import Rounds
 from search.trial.observation import Phase
 from servetune.run import Run
 from serving.archive import Archive

@@ -30,7 +30,7 @@ BY_PATH = {
     "search/study/test_budget.py": "studies",
     "search/study/test_objectives.py": "studies",
     "search/study/test_reading.py": "studies",
-    "search/study/test_sampler.py": "studies",
+    "search/sampler/test_sampler.py": "studies",
     "search/study/test_store.py": "studies",
     "search/study/test_store_probes.py": "studies",
     "search/study/test_sweep.py": "studies",

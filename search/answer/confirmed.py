@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from search.study.confirmation import Confirmation
-from search.study.intervals import Interval
+from search.confirmation.confirmation import Confirmation
+from search.intervals import Interval
 from search.trial.result import TrialResult
 from serving.config import ServerConfig
 

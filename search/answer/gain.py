@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from search.study.confirmation import Confirmation
-from search.study.estimates import REFERENCE
-from search.study.intervals import Interval
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.estimates import REFERENCE
+from search.intervals import Interval
 from search.study.outcome import Outcome
 from search.trial.result import TrialResult
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from search.answer.confirmed import Confirmed
-from search.study.intervals import Interval
+from search.intervals import Interval
 from search.study.outcome import Outcome
-from search.study.ranking import newest_by_config, rates_of
+from search.trial.ranking import newest_by_config, rates_of
 from search.trial.request import TrialOrigin
 from search.trial.result import LatencyRecord, TrialResult
 from serving.config import ServerConfig

@@ -11,7 +11,7 @@ from search.answer.latency_curve import LatencyCurve, Quantile
 from search.answer.operating_points import OperatingPoint
 from search.answer.scaling import DEFAULT_HEADROOM, Scaling
 from search.errors import RunError
-from search.study.intervals import Interval, prediction_interval
+from search.intervals import Interval, prediction_interval
 from servetune.errors import InputError
 
 _HOUR_S = 3600

@@ -11,17 +11,17 @@ from functools import lru_cache
 
 from search.answer.operating_points import OperatingPoint, measured_points
 from search.answer.pareto import pareto_front
-from search.spec.space import Space
-from search.study.intervals import Interval
-from search.study.outcome import Outcome
-from search.study.prediction import (
+from search.intervals import Interval
+from search.sampler.prediction import (
     MEMORY_RULES,
     P99_RULES,
     FigurePrediction,
     FigureRules,
     predict_figure,
 )
-from search.study.what_if import predicted_configs
+from search.sampler.what_if import predicted_configs
+from search.spec.space import Space
+from search.study.outcome import Outcome
 from search.trial.result import TrialResult, TrialState
 from serving.config import ServerConfig
 

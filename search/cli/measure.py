@@ -201,9 +201,9 @@ def _measure_spec(
     as_json: bool,
     console: Console,
 ) -> None:
+    from search.intervals import mean_interval
     from search.measure.configs import measure_configs
     from search.report.formatting import format_interval
-    from search.study.intervals import mean_interval
 
     if keep is not None and keep.exists():
         raise CommandError(f"--keep {keep} already exists; choose a new folder")

@@ -50,10 +50,10 @@ def predict(
     """
     from search.report.formatting import format_number, format_settings
     from search.report.prediction_text import format_prediction
-    from search.study.ranking import rate_of
+    from search.sampler.what_if import fastest_configs, predict_configs
     from search.study.reading import read_outcome
     from search.study.run_folder import Run
-    from search.study.what_if import fastest_configs, predict_configs
+    from search.trial.ranking import rate_of
 
     outcome = read_outcome(Run.open(run))
     if outcome.spec.sweep is not None or outcome.space is None:

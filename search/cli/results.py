@@ -49,7 +49,7 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """
     outcome = _read_outcome(run)
     if as_json:
-        from search.study.confirmation_summary import confirmation_summary
+        from search.confirmation.summary import confirmation_summary
 
         best, reference, found = outcome.best, outcome.reference, outcome.confirmation
         data = {

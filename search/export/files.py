@@ -14,6 +14,7 @@ from search.answer.latency_curve import LatencyCurve
 from search.answer.operating_points import latency_points
 from search.answer.scaling import DEFAULT_HEADROOM, Scaling
 from search.atomic_files import replace_folder
+from search.confirmation.confirmation import Confirmation
 from search.errors import RunError
 from search.export.claim import claim_of, read_back
 from search.export.common import (
@@ -34,7 +35,6 @@ from search.export.readme import figures, use_of_common_files
 from search.export.resources import Resources
 from search.export.sagemaker import write_sagemaker
 from search.export.systemd import write_systemd
-from search.study.confirmation import Confirmation
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
+from search.confirmation.confirmation import Confirmation
 from search.export.common import ExportFormat, fill_template
 from search.export.readme import figures
 from search.report.formatting import format_number, markdown_table
-from search.study.confirmation import Confirmation
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult

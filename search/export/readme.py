@@ -8,6 +8,7 @@ from typing import Any
 import javaproperties
 
 from search.answer.confirmed import Confirmed
+from search.confirmation.confirmation import Confirmation
 from search.export.claim import claimed_rate
 from search.export.common import FormatFiles, fill_template
 from search.report.confirmation import confirmation_text
@@ -17,7 +18,6 @@ from search.report.formatting import (
     format_number,
     format_settings,
 )
-from search.study.confirmation import Confirmation
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive

@@ -9,7 +9,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes

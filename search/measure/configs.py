@@ -13,8 +13,8 @@ from loadgen.fleet import Fleet
 from loadgen.ray_process import ray_processes
 from search.cluster.folders import unpacked_archive
 from search.cluster.ray_session import ray_cluster
+from search.confirmation.rounds import Rounds, measurement_order
 from search.spec.schema import StudySpec
-from search.study.rounds import Rounds, measurement_order
 from search.trial.host_lock import exclusive_host
 from search.trial.observation import Phase, WindowSummary
 from search.trial.request import TrialOrigin, TrialRequest

@@ -8,8 +8,8 @@ from loadgen.formatting import format_percent
 from search.answer.operating_points import OperatingPoint, Role
 from search.answer.plan import CapacityPlan, Quantity, ReplicaLoad
 from search.answer.predicted import PredictedPoints
+from search.intervals import Interval
 from search.report.formatting import capitalized, format_interval, format_number
-from search.study.intervals import Interval
 
 #: The p99 latency is given at these shares of the sustained rate, as "–" if it is not known.
 _SHARES = (0.5, 0.7, 0.9, 1.0)

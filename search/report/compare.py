@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from search.answer.gain import gain_of
+from search.intervals import Interval, mean_interval, ratio_interval
 from search.report.formatting import (
     format_interval,
     format_number,
@@ -15,7 +16,6 @@ from search.report.formatting import (
 )
 from search.report.sweep_tables import MAIN_COLUMN
 from search.study.diff import differences
-from search.study.intervals import Interval, mean_interval, ratio_interval
 from search.study.outcome import Outcome
 from search.trial.result import TrialResult
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from loadgen.formatting import format_percent
+from search.confirmation.confirmation import Comparison, Confirmation
+from search.confirmation.estimates import REFERENCE
+from search.confirmation.visits import visit_rps
+from search.intervals import Interval
 from search.report.formatting import (
     capitalized,
     format_interval,
@@ -13,10 +17,6 @@ from search.report.formatting import (
     format_ratio_interval,
     markdown_table,
 )
-from search.study.confirmation import Comparison, Confirmation
-from search.study.estimates import REFERENCE
-from search.study.intervals import Interval
-from search.study.visits import visit_rps
 from search.trial.result import TrialResult
 
 #: The deviation of the reference is stated if it is this many times the finalists'.

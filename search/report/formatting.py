@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from search.study.intervals import Interval
+from search.intervals import Interval
 from serving.config import ServerConfig
 
 _NUMBER = re.compile(r"-?[\d,]*\.?\d+(e-?\d+)?( (%|MiB))?")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from search.confirmation.confirmation import Confirmation
 from search.errors import first_line
 from search.report.formatting import capitalized
 from search.report.verdict import today_name
-from search.study.confirmation import Confirmation
 from search.study.outcome import Outcome
 from search.trial.bottleneck import Bottleneck, bottleneck_of
 from search.trial.request import TrialOrigin

@@ -10,9 +10,9 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
+from search.intervals import Interval, mean_interval
 from search.report.formatting import format_number, format_share, markdown_table
 from search.study.diff import flat
-from search.study.intervals import Interval, mean_interval
 from search.trial.load_result import LoadResult
 from search.trial.result import TrialResult, TrialState
 

@@ -16,6 +16,8 @@ from search.answer.operating_points import (
     point_with_role,
 )
 from search.answer.pareto import pareto_points
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.estimates import REFERENCE
 from search.errors import first_line
 from search.report.formatting import (
     capitalized,
@@ -29,9 +31,7 @@ from search.report.formatting import (
 )
 from search.report.goal_verdict import goal_certainty, goal_verdict
 from search.report.model_tables import mix_text
-from search.study.confirmation import Confirmation
 from search.study.diff import flat
-from search.study.estimates import REFERENCE
 from search.study.outcome import Outcome
 from search.trial.host_info import BESIDE_SERVER
 from search.trial.request import TrialOrigin

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from search.answer.gain import Gain, confirmed_rps, gain_of, search_gain
+from search.confirmation.estimates import REFERENCE
 from search.report.summary import answer_sentences
 from search.service.bounded_cache import BoundedCache
 from search.service.jobs import Job, JobRecord, JobState
 from search.service.run_results import RunResults
 from search.service.views import JobView, ProgressView, RateView
-from search.study.estimates import REFERENCE
 from search.study.outcome import Outcome
-from search.study.ranking import best_of, reference_of
 from search.study.reading import read_outcome
 from search.study.run_folder import Run
 from search.trial.objective import Objective
+from search.trial.ranking import best_of, reference_of
 from search.trial.result import TrialResult
 from servetune.errors import ServetuneError
 from serving.identity import is_alive

@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 from search.service.bounded_cache import BoundedCache
 from search.service.jobs import Job, JobRecord, JobState, JobStore
 from search.service.run_results import RunResults
-from search.study.ranking import best_of
 from search.trial.objective import Objective
+from search.trial.ranking import best_of
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import FailureKind, ServetuneError
 

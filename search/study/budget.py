@@ -7,15 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.plan import Plan, plan_confirmation
+from search.confirmation.race import RaceRules
+from search.confirmation.steps import Step, next_curves, next_round, verifications
+from search.confirmation.visits import StoredVisits
 from search.spec.schema import StudySpec
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Plan, plan_confirmation
-from search.study.confirmation_steps import Step, next_curves, next_round, verifications
 from search.study.confirmation_time import LEAST_ROUNDS, ConfirmationTime
-from search.study.race import RaceRules
 from search.study.stop_rules import StopRules
 from search.study.store import StudyStore
-from search.study.visits import StoredVisits
 from search.trial.result import TrialResult
 
 INTERRUPTED = "it was interrupted"

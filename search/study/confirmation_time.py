@@ -7,11 +7,11 @@ from statistics import mean
 
 from loadgen.rate.goal import Depth
 from loadgen.rate.pace import Pace
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.estimates import REFERENCE
+from search.confirmation.plan import VERIFICATION, Plan, plan_confirmation
+from search.confirmation.steps import Step
 from search.spec.schema import StudySpec
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import VERIFICATION, Plan, plan_confirmation
-from search.study.confirmation_steps import Step
-from search.study.estimates import REFERENCE
 from search.study.store import StudyStore
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult, TrialState

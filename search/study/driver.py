@@ -25,20 +25,20 @@ from search.cluster.ray_session import ray_cluster
 from search.cluster.survey import Survey
 from search.cluster.trial_actor import TrialSetup
 from search.cluster.trial_trainable import TuneTrial
-from search.errors import ClusterError, RunError
-from search.spec.schema import StudySpec
-from search.study.budget import INTERRUPTED, Budget
-from search.study.confirm import confirm, confirming
-from search.study.confirmation import Confirmation
-from search.study.confirmation_steps import Step
-from search.study.diff import changes
-from search.study.noise_history import (
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.measuring import confirm, confirming
+from search.confirmation.noise_history import (
     NoiseEntry,
     add_to_history,
     copy_history,
     history_path,
     host_key,
 )
+from search.confirmation.steps import Step
+from search.errors import ClusterError, RunError
+from search.spec.schema import StudySpec
+from search.study.budget import INTERRUPTED, Budget
+from search.study.diff import changes
 from search.study.observer import StudyObserver
 from search.study.outcome import Outcome
 from search.study.progress import Progress, so_far

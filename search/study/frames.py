@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from search.intervals import mean_interval, prediction_interval
 from search.study.diff import flat
-from search.study.intervals import mean_interval, prediction_interval
 from search.trial.result import TrialResult
 
 if TYPE_CHECKING:

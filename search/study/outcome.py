@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from search.confirmation.confirmation import Confirmation
 from search.spec.schema import StudySpec
 from search.spec.space import Space
-from search.study.confirmation import Confirmation
-from search.study.ranking import closest_of
 from search.study.run_folder import Run
 from search.trial.objective import Objective, Shortfall
+from search.trial.ranking import closest_of
 from search.trial.result import TrialResult
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.spec.space import Space
-from search.study.ranking import RATE, best_of, rate_of, reference_of
 from search.trial.objective import Objective
+from search.trial.ranking import RATE, best_of, rate_of, reference_of
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.noise import Variance
+from search.confirmation.noise_history import NoiseHistory, host_key, read_history
+from search.confirmation.plan import Plan, plan_confirmation
+from search.confirmation.race import RaceRules
+from search.confirmation.visits import StoredVisits
 from search.errors import RecordError, RunError, first_line
 from search.spec.schema import StudySpec
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Plan, plan_confirmation
-from search.study.noise import Variance
-from search.study.noise_history import NoiseHistory, host_key, read_history
 from search.study.outcome import Outcome
-from search.study.race import RaceRules
-from search.study.ranking import reference_of
 from search.study.run_folder import STUDY_FILE, Run
 from search.study.storage import STORAGE_ERRORS, check_storage, copy_to_memory, stored_name
 from search.study.store import StudyStore
-from search.study.visits import StoredVisits
 from search.trial.objective import Objective
+from search.trial.ranking import reference_of
 from search.trial.result import TrialResult
 
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

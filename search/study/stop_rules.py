@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from loadgen.formatting import format_percent, format_rps
+from search.sampler.targets import WORTHWHILE
 from search.spec.schema import StudySpec
-from search.study.ranking import RATE
 from search.study.store import StudyStore
-from search.study.targets import WORTHWHILE
 from search.trial.objective import Figures, Objective
+from search.trial.ranking import RATE
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory

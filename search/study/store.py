@@ -16,25 +16,25 @@ from optuna.trial import TrialState as OptunaTrialState
 from loadgen.rate.goal import Depth
 from search.environment import log_level
 from search.errors import first_line
+from search.sampler.earlier_run import earlier_records
+from search.sampler.importance import importance_of
+from search.sampler.observations import observations_of
+from search.sampler.probing import distrusted_kinds
+from search.sampler.sampler import distributions
+from search.sampler.search_model import SearchModel
+from search.sampler.widening import edge_notes, memory_share, widened_highs
 from search.spec.space import Space
-from search.study.earlier_run import earlier_records
-from search.study.importance import importance_of
-from search.study.observations import observations_of
-from search.study.probing import distrusted_kinds
-from search.study.ranking import (
+from search.study.run_state import RunState
+from search.study.storage import open_storage
+from search.study.trial_queue import TrialQueue
+from search.trial.objective import Figures, Objective
+from search.trial.prediction import PredictedRate
+from search.trial.ranking import (
     RATE,
     best_of,
     finalists,
     rate_of,
 )
-from search.study.run_state import RunState
-from search.study.sampler import distributions
-from search.study.search_model import SearchModel
-from search.study.storage import open_storage
-from search.study.trial_queue import TrialQueue
-from search.study.widening import edge_notes, memory_share, widened_highs
-from search.trial.objective import Figures, Objective
-from search.trial.prediction import PredictedRate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory

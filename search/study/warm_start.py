@@ -7,9 +7,9 @@ from typing import Any
 
 from search.spec.schema import StudySpec
 from search.study.diff import COMPARED_SECTIONS, differences
-from search.study.ranking import finalists
 from search.study.run_folder import Run
 from search.trial.objective import Objective
+from search.trial.ranking import finalists
 from search.trial.result import TrialResult
 from serving.config import ServerConfig
 from serving.defaults import torchserve_defaults

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.confirmation import Case, Noise, Simulated, cases, simulate, simulate_all
-from search.study.race import RaceRules
+from search.confirmation.race import RaceRules
 
 RUNS = 80
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.plan import VERIFICATION, Plan
+from search.confirmation.race import RaceRules
 from search.spec.loading import load_spec
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import VERIFICATION, Plan
 from search.study.driver import create_run
 from search.study.outcome import Outcome
-from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
 from search.trial.result import TrialState

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from search.answer.gain import confirmed_rps, gain_of, search_gain
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Plan
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.plan import Plan
+from search.confirmation.race import RaceRules
 from search.study.outcome import Outcome
-from search.study.race import RaceRules
 from tests.results import result_for, visit_for
 
 

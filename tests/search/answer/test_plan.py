@@ -12,7 +12,7 @@ import pytest
 from search.answer.operating_points import OperatingPoint
 from search.answer.plan import capacity_plan
 from search.errors import RunError
-from search.study.intervals import Interval
+from search.intervals import Interval
 from servetune.errors import InputError
 from tests.search.answer.points import latencies, point
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from search.answer.predicted import predicted_points
+from search.sampler.what_if import predict_configs
 from search.study.outcome import Outcome
-from search.study.what_if import predict_configs
 from tests.search.answer.points import with_trials
 
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.noise import Variance
+from search.confirmation.plan import VERIFICATION, Plan
+from search.confirmation.race import RaceRules
+from search.confirmation.steps import next_verification
 from search.report.confirmation import (
     confirmation_section,
     confirmation_text,
     missing_curves,
 )
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import VERIFICATION, Plan
-from search.study.confirmation_steps import next_verification
-from search.study.noise import Variance
-from search.study.race import RaceRules
-from search.study.ranking import RATE
 from search.trial.objective import Objective
+from search.trial.ranking import RATE
 from search.trial.result import TrialResult
 from serving.config import ServerConfig
 from tests.results import result_for, trial_result, visit_for

@@ -10,7 +10,7 @@ import pytest
 from search.report.verdict import certainty, verdict
 from search.spec.goal import GoalSection
 from search.study.outcome import Outcome
-from search.study.ranking import best_of
+from search.trial.ranking import best_of
 from search.trial.request import TrialOrigin
 from search.trial.result import TargetRecord
 from serving.config import ServerConfig

@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.plan import Plan
+from search.confirmation.race import RaceRules
 from search.report.verdict import (
     certainty,
     change_table,
@@ -13,10 +16,7 @@ from search.report.verdict import (
     cost_table,
     verdict,
 )
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Plan
 from search.study.outcome import Outcome
-from search.study.race import RaceRules
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
 from search.trial.objective import Objective

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from search.confirmation.plan import VERIFICATION, Plan, plan_confirmation
+from search.confirmation.steps import Step, verifications
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
 from search.study.budget import Budget
-from search.study.confirmation_plan import VERIFICATION, Plan, plan_confirmation
-from search.study.confirmation_steps import Step, verifications
 from search.study.store import StudyStore
 from search.trial.request import TrialOrigin
 from servetune.errors import FailureKind

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from search.confirmation.noise_history import history_path, host_key, read_history
 from search.study.driver import _add_to_history, _copy_history
-from search.study.noise_history import history_path, host_key, read_history
 from search.study.outcome import Outcome
 from search.study.reading import open_store
 

@@ -11,19 +11,19 @@ from benchmarks.law import Law
 from benchmarks.simulated import SimulatedStub
 from loadgen.rate.goal import Goal
 from loadgen.rate.search import RateSearch
+from search.confirmation.confirmation import Confirmation
+from search.confirmation.estimates import REFERENCE
+from search.confirmation.plan import Plan
+from search.confirmation.race import RaceRules
+from search.confirmation.steps import next_round, next_verification
 from search.spec.dimension import Dimension
 from search.spec.goal import GoalSection
 from search.spec.space import Space
 from search.spec.space_building import build_space
-from search.study.confirmation import Confirmation
-from search.study.confirmation_plan import Plan
-from search.study.confirmation_steps import next_round, next_verification
-from search.study.estimates import REFERENCE
-from search.study.race import RaceRules
-from search.study.ranking import closest_of, reference_of
 from search.study.store import StudyStore
 from search.trial.judging import judge_trial
 from search.trial.objective import Figures, Objective, Shortfall
+from search.trial.ranking import closest_of, reference_of
 from search.trial.request import TrialRequest
 from search.trial.result import ServerRecord, TargetRecord, TrialResult, TrialState
 from serving.config import ServerConfig

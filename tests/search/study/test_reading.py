@@ -8,13 +8,13 @@ import optuna
 import pytest
 import yaml
 
+from search.confirmation.noise_history import NoiseEntry, NoiseHistory, host_key, write_history
+from search.confirmation.plan import VERIFICATION, Plan
+from search.confirmation.summary import confirmation_summary
 from search.errors import RunError
 from search.formats import MEASUREMENTS_VERSION
 from search.spec.loading import load_spec
-from search.study.confirmation_plan import VERIFICATION, Plan
-from search.study.confirmation_summary import confirmation_summary
 from search.study.driver import create_run
-from search.study.noise_history import NoiseEntry, NoiseHistory, host_key, write_history
 from search.study.outcome import Outcome
 from search.study.reading import open_store, read_outcome
 from search.study.run_folder import Run

@@ -15,9 +15,9 @@ from optuna.trial import TrialState as OptunaTrialState
 from loadgen.rate.goal import Depth
 from search.spec.dimension import Dimension
 from search.spec.space_building import build_space
-from search.study.ranking import finalists, rate_of, reference_of
 from search.study.store import StudyStore
 from search.trial.objective import Objective
+from search.trial.ranking import finalists, rate_of, reference_of
 from search.trial.request import TrialOrigin
 from search.trial.result import TargetRecord, TrialState
 from servetune.errors import FailureKind
