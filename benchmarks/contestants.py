@@ -26,7 +26,7 @@ from search.trial.request import TrialRequest
 from search.trial.result import RateRecord, ServerRecord, TrialResult, TrialState
 from search.trial.server_probe import ServerProbe, ServerProbeRecord
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 Values = Mapping[str, Any]
 #: Rate of the closed loop ÷ sustained rate, as a pruned trial measures it.

@@ -38,7 +38,7 @@ from search.trial.result import (
     TrialResult,
     TrialState,
 )
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 FRAMES = "a frame of scrolling, elapsed ms"
 #: Scrolls the table of trials by 60 pixels per frame to its end; returns the frames' times, ms.

@@ -31,7 +31,7 @@ from search.sampler.sampler import CapacitySampler
 from search.spec.loading import load_spec
 from search.spec.space import Space
 from search.study.driver import create_run, run_study
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 class RandomProposals(CapacitySampler):

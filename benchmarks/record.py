@@ -34,7 +34,7 @@ from loadgen.payloads import read_payloads
 from loadgen.schedule import Closed
 from search.trial.host_lock import exclusive_host
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.demo.build import pack_archive
 from serving.errors import ServerError
 from serving.installation import find_installation

@@ -24,7 +24,7 @@ from search.confirmation.rounds import measurement_order
 from search.measure.configs import measure_configs
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: Two configurations that are good on a host with two cores.
 PAIR = (

@@ -23,8 +23,8 @@ from search.spec.space import Space
 from search.spec.space_building import build_space
 from search.trial.server_probe import ServerProbe, ServerProbeRecord
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
-from serving.defaults import torchserve_defaults
+from serving.configuration.config import ServerConfig
+from serving.configuration.defaults import torchserve_defaults
 from serving.metrics import HandlerTime
 
 RECORDED = Path(__file__).parent / "recorded"

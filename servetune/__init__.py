@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     )
     from servetune.run import Run
     from serving.archive import Archive
-    from serving.config import ServerConfig
+    from serving.configuration.config import ServerConfig
     from serving.errors import ArchiveError, ConfigError, DemoError, ServerError
     from serving.server import TorchServe
     from serving.site import Site
@@ -75,7 +75,7 @@ _MODULES = {
     "search.confirmation.rounds": ("Rounds",),
     "search.trial.result": ("TrialResult",),
     "serving.archive": ("Archive",),
-    "serving.config": ("ServerConfig",),
+    "serving.configuration.config": ("ServerConfig",),
     "serving.errors": ("ArchiveError", "ConfigError", "DemoError", "ServerError"),
     "serving.server": ("TorchServe",),
     "serving.site": ("Site",),

@@ -25,7 +25,7 @@ from search.study.outcome import Outcome
 from search.trial.observation import Phase
 from servetune.run import Run
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 T = TypeVar("T")
 _LOG = logging.getLogger("servetune")

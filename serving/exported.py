@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 
 from serving.archive import Archive
-from serving.config import ServerConfig, format_environment
-from serving.editing import edit_properties
-from serving.jvm import JVM_VARIABLE, with_secrets
+from serving.configuration.config import ServerConfig, format_environment
+from serving.configuration.editing import edit_properties
+from serving.configuration.jvm import JVM_VARIABLE, with_secrets
+from serving.configuration.properties import TLS_KEYS
+from serving.configuration.reading import VARIABLES
+from serving.configuration.sagemaker import MODEL_NAME, container_properties
 from serving.platforms.files import PlatformFiles
 from serving.platforms.kserve import prediction_path
-from serving.properties import TLS_KEYS
-from serving.reading import VARIABLES
-from serving.sagemaker import MODEL_NAME, container_properties
 from serving.server import TorchServe, inherited_environment
 from serving.site import Site
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from servetune.errors import FailureKind
-from serving.errors import ServerError
-from serving.versions import (
+from serving.configuration.versions import (
     DEFAULT_VERSION,
     NEWEST,
     TorchServeVersion,
     find_version,
     supported_versions,
 )
+from serving.errors import ServerError
 
 OLDEST_JAVA = 11
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from serving.archive import MANIFEST, Archive
 from serving.archive_files import extract_files, replace_file, unpack
+from serving.configuration.model_config import unpack_with_settings
+from serving.configuration.sagemaker import MODEL_NAME, MODEL_VERSION
 from serving.errors import ArchiveError
-from serving.model_config import unpack_with_settings
-from serving.sagemaker import MODEL_NAME, MODEL_VERSION
 
 MODEL_TAR = "model.tar.gz"
 

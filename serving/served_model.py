@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.config import MODEL_KEYS, ServerConfig
+from serving.configuration.config import MODEL_KEYS, ServerConfig
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from typing import Any, Self, TypeVar
 from servetune.errors import FailureKind
 from serving.archive import Archive
 from serving.cgroup import Enforcement, enforce, noted_cgroups, remove_cgroups
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
+from serving.configuration.jvm import with_secrets
+from serving.configuration.model_config import archive_settings, overrides, unpack_with_settings
 from serving.errors import ServerError
 from serving.health import HANDLER_RAISED, TRACEBACK, ServerHealth, WorkerProcess
-from serving.jvm import with_secrets
 from serving.leftovers import HOME_PREFIX, remove_leftovers
 from serving.load_check import load_error
 from serving.local_api import LocalApi, UnknownModelError
 from serving.metrics import ServerCounters
-from serving.model_config import archive_settings, overrides, unpack_with_settings
 from serving.ports import LOOPBACK
 from serving.served_model import ServedModel, is_ready, is_scaled
 from serving.site import Site

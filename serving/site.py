@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
+from serving.configuration.key_pair import KeyPair
 from serving.installation import Installation
-from serving.key_pair import KeyPair
 from serving.limits import Limits
 from serving.ports import LOOPBACK, Ports
 

@@ -15,7 +15,7 @@ from search.trial.result import (
     TrialResult,
     TrialState,
 )
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: A window in measurements.json, as far as it is read.
 WINDOW = {

@@ -27,8 +27,8 @@ from search.service.trial_views import trial_detail_view
 from search.study.run_folder import Run
 from servetune.errors import ServetuneError
 from serving.archive import Archive
-from serving.deployment import Deployment
-from serving.environment import parse_environment
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import parse_environment
 from serving.errors import ConfigError
 from serving.platforms.command import find_command
 from serving.platforms.reading import read_platform

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from search.confirmation.confirmation import Confirmation
 from search.intervals import Interval
 from search.trial.result import TrialResult
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from search.study.outcome import Outcome
 from search.trial.ranking import newest_by_config, rates_of
 from search.trial.request import TrialOrigin
 from search.trial.result import LatencyRecord, TrialResult
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 class Role(enum.StrEnum):

@@ -23,7 +23,7 @@ from search.sampler.what_if import predicted_configs
 from search.spec.space import Space
 from search.study.outcome import Outcome
 from search.trial.result import TrialResult, TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: Maximum number of configurations without a trial that are shown.
 _MAX_UNTRIED = 8

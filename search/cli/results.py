@@ -144,7 +144,7 @@ def export(
     from search.export.common import ExportFormat
     from search.export.files import export as write_files
     from search.spec.config_file import read_files
-    from serving.production import DeploymentTarget
+    from serving.configuration.production import DeploymentTarget
 
     if export_format not in set(ExportFormat):
         known = ", ".join(ExportFormat)

@@ -10,11 +10,11 @@ import tempfile
 from dataclasses import dataclass
 
 from servetune.errors import FailureKind
+from serving.configuration.versions import DEFAULT_VERSION, supported_versions
 from serving.errors import ServerError
 from serving.installation import find_installation, find_java
 from serving.limits import available_cores, available_memory_bytes
 from serving.ports import Ports
-from serving.versions import DEFAULT_VERSION, supported_versions
 
 _MIN_MEMORY_MB, _MIN_DISK_MB, _MIN_CORES = 3000, 2000, 2
 _FACT_UNITS = {"cores": "cores", "memory_mb": "MiB of memory"}

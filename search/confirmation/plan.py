@@ -12,7 +12,7 @@ from search.trial.objective import Objective
 from search.trial.ranking import RATE, figures_of, finalists, rate_of, reference_of, share_of
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: Latencies are compared at this share of the lowest rate of all finalists.
 COMPARISON_SHARE = 0.8

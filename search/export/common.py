@@ -16,12 +16,12 @@ from search.answer.scaling import Scaling
 from search.export.resources import Resources
 from serving.archive import Archive
 from serving.archive_files import copy_archive
-from serving.config import MODEL_KEYS, ServerConfig
-from serving.environment import parse_environment
+from serving.configuration.config import MODEL_KEYS, ServerConfig
+from serving.configuration.environment import parse_environment
+from serving.configuration.model_config import archive_settings, overrides, rebuild_archive
+from serving.configuration.production import DeploymentTarget
 from serving.exported import MODEL_STORE
 from serving.limits import Limits
-from serving.model_config import archive_settings, overrides, rebuild_archive
-from serving.production import DeploymentTarget
 
 #: The file with the claimed settings and rate, for `servetune verify`.
 CLAIM_FILE = "trial.json"

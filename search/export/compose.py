@@ -14,8 +14,8 @@ from search.export.common import (
     write_yaml,
 )
 from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
+from serving.configuration.production import inference_port, listen_everywhere
 from serving.exported import MODEL_STORE
-from serving.production import inference_port, listen_everywhere
 
 
 def write_compose(request: ExportRequest) -> FormatFiles:

@@ -14,12 +14,12 @@ from search.export.exported_files import ExportedFiles, compare_settings
 from search.export.schema_check import check_schemas
 from search.spec.config_file import read_files
 from search.spec.importing import import_files
-from serving.config import MODEL_KEYS, SERVER_KEYS
-from serving.deployment import Deployment
-from serving.environment import redacted
+from serving.configuration.config import MODEL_KEYS, SERVER_KEYS
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import redacted
+from serving.configuration.reading import VARIABLES
 from serving.errors import ArchiveError
 from serving.platforms.files import PlatformFiles, config_path, option_values
-from serving.reading import VARIABLES
 
 _TUNED_KEYS = {*SERVER_KEYS.values(), *(key for keys in MODEL_KEYS.values() for key in keys)}
 #: Platforms whose files have the command; that of the others is fixed.

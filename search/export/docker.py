@@ -9,8 +9,8 @@ import javaproperties
 from search.export.common import ExportRequest, FormatFiles, write_archives_if_one_overrides
 from search.export.container import HOME, TORCHSERVE_COMMAND, container_notes
 from serving.archive import Archive
+from serving.configuration.production import inference_port, listen_everywhere
 from serving.exported import MODEL_STORE
-from serving.production import inference_port, listen_everywhere
 
 _ARCHIVES = "models"  #: The name of the build context that holds the archive.
 

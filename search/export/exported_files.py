@@ -15,14 +15,14 @@ from search.formats import CLAIM_VERSION, check_version
 from search.study.diff import flat
 from serving.archive import Archive
 from serving.archive_files import digest
-from serving.config import ServerConfig
-from serving.deployment import Deployment
-from serving.environment import REDACTED
+from serving.configuration.config import ServerConfig
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import REDACTED
+from serving.configuration.production import RATE_PROPERTIES
 from serving.errors import ArchiveError, ConfigError
 from serving.limits import Limits
 from serving.platforms.files import PlatformFiles
 from serving.platforms.reading import read_platform
-from serving.production import RATE_PROPERTIES
 from serving.sagemaker_archive import MODEL_TAR, unpack_model_tar
 
 #: Platforms whose files have the limits of the container or unit.

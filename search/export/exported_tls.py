@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.export.exported_files import ExportedFiles
+from serving.configuration.key_pair import KeyPair
 from serving.errors import ConfigError
-from serving.key_pair import KeyPair
 
 
 def exported_key_pair(files: ExportedFiles, in_run: KeyPair | None) -> KeyPair | None:

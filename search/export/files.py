@@ -39,13 +39,13 @@ from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
-from serving.config import MODEL_KEYS
-from serving.deployment import archived_settings
+from serving.configuration.config import MODEL_KEYS
+from serving.configuration.deployment import archived_settings
+from serving.configuration.production import DeploymentTarget
+from serving.configuration.secret_lines import secret_names
+from serving.configuration.versions import NEWEST, find_version
 from serving.limits import Limits
-from serving.production import DeploymentTarget
-from serving.secret_lines import secret_names
 from serving.server import LOG_CONFIG
-from serving.versions import NEWEST, find_version
 
 _WRITERS = {
     ExportFormat.PROPERTIES: write_properties,

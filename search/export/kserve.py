@@ -13,8 +13,8 @@ from search.export.common import (
     write_yaml,
 )
 from search.export.container import kubernetes_environment
-from serving.config import ServerConfig
-from serving.editing import edit_properties
+from serving.configuration.config import ServerConfig
+from serving.configuration.editing import edit_properties
 from serving.platforms.kserve import CONFIG_FILE, ENVELOPES, MODEL_STORE, prediction_path
 
 #: Source: the runtime kserve-torchserve and KServe's own examples.

@@ -26,8 +26,8 @@ from search.export.container import (
     container_notes,
     kubernetes_environment,
 )
+from serving.configuration.production import inference_port, listen_everywhere
 from serving.exported import MODEL_STORE
-from serving.production import inference_port, listen_everywhere
 from serving.server import LOG_CONFIG
 
 _START_LIMIT_S = 600

@@ -22,12 +22,12 @@ from search.measure.endpoint import MAX_PROCESSES
 from search.spec.schema import StudySpec
 from search.study.run_folder import Run
 from search.trial.server_tls import server_tls
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
+from serving.configuration.jvm import JVM_VARIABLE, without_arguments
+from serving.configuration.secret_lines import secret_arguments, secret_values
 from serving.exported import ExportedServer
 from serving.installation import find_installation
-from serving.jvm import JVM_VARIABLE, without_arguments
 from serving.ports import Ports
-from serving.secret_lines import secret_arguments, secret_values
 from serving.site import Site
 
 OnPhase = Callable[[str, float], None]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from search.export.common import ExportRequest, FormatFiles, write_archives, write_start_script
 from search.report.formatting import format_settings
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
+from serving.configuration.model_config import without_archive_settings
 from serving.exported import MODEL_STORE
-from serving.model_config import without_archive_settings
 
 
 def write_model_config(request: ExportRequest) -> FormatFiles:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from loadgen.payloads import Payload
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.platforms.files import PlatformFiles
 from serving.platforms.kserve import ENVELOPES, prediction_path
 

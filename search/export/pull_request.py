@@ -13,9 +13,9 @@ from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
-from serving.config import ServerConfig
-from serving.environment import redacted
-from serving.secret_lines import redacted_text
+from serving.configuration.config import ServerConfig
+from serving.configuration.environment import redacted
+from serving.configuration.secret_lines import redacted_text
 
 #: How the platform returns to what it ran before.
 _ROLL_BACK = {

@@ -21,7 +21,7 @@ from search.report.formatting import (
 from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
-from serving.versions import TorchServeVersion
+from serving.configuration.versions import TorchServeVersion
 
 _UNCONFIRMED = (
     "**Unconfirmed**: no confirmation\nmeasured its sustained rate; that of the search is on "

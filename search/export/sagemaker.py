@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from search.export.common import ExportRequest, FormatFiles, fill_template
-from serving.config import MODEL_KEYS, ServerConfig
+from serving.configuration.config import MODEL_KEYS, ServerConfig
+from serving.configuration.jvm import JVM_VARIABLE
+from serving.configuration.model_config import archive_settings
+from serving.configuration.reading import VARIABLES
+from serving.configuration.sagemaker import MODEL_VARIABLES
 from serving.errors import ConfigError
-from serving.jvm import JVM_VARIABLE
-from serving.model_config import archive_settings
-from serving.reading import VARIABLES
-from serving.sagemaker import MODEL_VARIABLES
 from serving.sagemaker_archive import MODEL_TAR, write_model_tar
 
 DEFAULT_IMAGE = (

@@ -20,8 +20,8 @@ from search.trial.observation import Phase, WindowSummary
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
 from search.trial.runner import run_trial_with_retry
-from serving.config import ServerConfig
-from serving.key_pair import KeyPair
+from serving.configuration.config import ServerConfig
+from serving.configuration.key_pair import KeyPair
 from serving.site import Site
 
 #: The closed loop of a server whose speed varies takes up to this long, unless the goal's limit is

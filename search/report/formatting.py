@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from search.intervals import Interval
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 _NUMBER = re.compile(r"-?[\d,]*\.?\d+(e-?\d+)?( (%|MiB))?")
 

@@ -7,7 +7,7 @@ from search.answer.operating_points import OperatingPoint
 from search.report.formatting import capitalized, format_memory, format_number, format_ratio
 from search.study.outcome import Outcome
 from search.trial.objective import Figures, Objective
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 def goal_verdict(

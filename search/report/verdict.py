@@ -36,7 +36,7 @@ from search.study.outcome import Outcome
 from search.trial.host_info import BESIDE_SERVER
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult
-from serving.defaults import torchserve_defaults
+from serving.configuration.defaults import torchserve_defaults
 
 #: The latency below the sustained rate is shown at the share closest to this one.
 _HALF_LOAD = 0.5

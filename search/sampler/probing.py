@@ -22,7 +22,7 @@ from search.trial.objective import Objective
 from search.trial.ranking import RATE
 from search.trial.result import TrialResult
 from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord, in_order, log_sd_of
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: Maximum number of probes of a trial, beside full batches of one worker if smaller ones need them.
 MAX_PROBES = 2

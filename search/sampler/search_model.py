@@ -16,7 +16,7 @@ from search.trial.prediction import PredictedRate
 from search.trial.ranking import finalists, rate_of
 from search.trial.result import TrialResult
 from search.trial.server_probe import ServerProbe
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 class SearchModel:

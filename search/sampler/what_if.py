@@ -12,7 +12,7 @@ from search.sampler.probing import known_observations
 from search.spec.space import Space
 from search.trial.prediction import PredictedRate
 from search.trial.result import TrialResult
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: Random configurations among which the fastest are searched.
 _DRAWN = 400

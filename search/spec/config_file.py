@@ -6,13 +6,13 @@ import contextlib
 from pathlib import Path
 
 from serving.archive import Archive
-from serving.deployment import Deployment
-from serving.environment import REDACTED
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import REDACTED
+from serving.configuration.key_pair import KeyPair
+from serving.configuration.secret_lines import secret_values
 from serving.errors import ConfigError
-from serving.key_pair import KeyPair
 from serving.platforms.files import PlatformFiles, read_bytes_as_text, read_environment
 from serving.platforms.reading import read_platform
-from serving.secret_lines import secret_values
 
 #: The file of variables in the folder of a config.properties.
 ENVIRONMENT = "environment"

@@ -14,14 +14,14 @@ from search.errors import CommandError
 from search.spec.config_file import environment_beside, read_config, read_deployment
 from search.spec.loading import STARTER_PATH
 from serving.archive import Archive
-from serving.deployment import Deployment
-from serving.environment import REDACTED, redacted
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import REDACTED, redacted
+from serving.configuration.models import list_models
+from serving.configuration.reading import parse_lines
 from serving.errors import ConfigError
 from serving.limits import Limits
-from serving.models import list_models
 from serving.platforms.files import PlatformFiles, read_bytes_as_text
 from serving.platforms.reading import read_manifests
-from serving.reading import parse_lines
 from serving.safe_yaml import load_yaml
 
 _ENVIRONMENT_SUFFIXES = (".json", ".env", ".environment")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from search.errors import SpecError, SpecProblem
 from serving.archive import Archive
-from serving.deployment import Deployment
+from serving.configuration.deployment import Deployment
+from serving.configuration.models import OtherModel
 from serving.errors import ArchiveError, PathRefused
-from serving.models import OtherModel
 from serving.platforms.files import check_archive, is_folder, list_folder
 
 _SUFFIXES = (".mar", ".tar.gz", ".tgz")

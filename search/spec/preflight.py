@@ -13,12 +13,12 @@ from search.errors import SpecError, SpecProblem
 from search.spec.schema import StudySpec
 from search.spec.settings import SettingsSection
 from serving.archive import Archive
+from serving.configuration.versions import NEWEST, TorchServeVersion, find_version
 from serving.errors import ArchiveError, ConfigError, ServerError
 from serving.installation import find_java, find_torchserve
 from serving.limits import available_cores
 from serving.ports import is_port_free
 from serving.unsupported import find_grpc_only, find_streaming_handler
-from serving.versions import NEWEST, TorchServeVersion, find_version
 
 
 @dataclass(frozen=True)

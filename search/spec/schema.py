@@ -37,16 +37,16 @@ from search.spec.space import Space
 from search.spec.space_building import essential_settings
 from search.spec.sweep import SweepSection
 from serving.archive import Archive
-from serving.config import ServerConfig
-from serving.deployment import Deployment, archived_settings
-from serving.environment import REDACTED
+from serving.configuration.config import ServerConfig
+from serving.configuration.deployment import Deployment, archived_settings
+from serving.configuration.environment import REDACTED
+from serving.configuration.key_pair import KeyPair
+from serving.configuration.versions import NEWEST, TorchServeVersion, find_version
 from serving.errors import ConfigError
 from serving.installation import Installation, find_installation, probe_interpreter
-from serving.key_pair import KeyPair
 from serving.limits import affinity_cores, available_cores
 from serving.ports import Ports
 from serving.site import Site
-from serving.versions import NEWEST, TorchServeVersion, find_version
 
 
 def _is_study_name(name: str) -> str:

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from search.errors import SpecError, SpecProblem
 from search.spec.section import Section, UserPath, optional_section
+from serving.configuration.versions import supported_versions
 from serving.limits import Limits
 from serving.site import Site
-from serving.versions import supported_versions
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 

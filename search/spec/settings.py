@@ -26,9 +26,9 @@ from search.spec.space_building import (
     default_dimension,
     in_use_entries,
 )
-from serving.config import MAX_SETTING, ServerConfig
+from serving.configuration.config import MAX_SETTING, ServerConfig
+from serving.configuration.properties import UNBATCHED_ENVELOPES
 from serving.errors import ConfigError
-from serving.properties import UNBATCHED_ENVELOPES
 
 Natural = Annotated[int, Field(ge=1, lt=MAX_SETTING + 1)]
 

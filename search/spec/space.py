@@ -12,8 +12,14 @@ from typing import Any
 import numpy as np
 
 from search.spec.dimension import GROUPS, Dimension, model_dimension, setting_of, split_model
-from serving.config import MAX_SETTING, MODEL_KEYS, SETTINGS, THREAD_VARIABLES, ServerConfig
-from serving.defaults import torchserve_defaults
+from serving.configuration.config import (
+    MAX_SETTING,
+    MODEL_KEYS,
+    SETTINGS,
+    THREAD_VARIABLES,
+    ServerConfig,
+)
+from serving.configuration.defaults import torchserve_defaults
 
 
 @dataclass(frozen=True)

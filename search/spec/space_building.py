@@ -9,10 +9,14 @@ from typing import Any
 
 from search.spec.dimension import GROUPS, Dimension, model_dimension
 from search.spec.space import Space
-from serving.config import SETTINGS, THREAD_VARIABLES, ServerConfig
-from serving.environment import changes_speed
+from serving.configuration.config import SETTINGS, THREAD_VARIABLES, ServerConfig
+from serving.configuration.environment import changes_speed
+from serving.configuration.properties import (
+    ESSENTIAL_KEYS,
+    ESSENTIAL_MODEL_KEYS,
+    UNBATCHED_ENVELOPES,
+)
 from serving.errors import ConfigError
-from serving.properties import ESSENTIAL_KEYS, ESSENTIAL_MODEL_KEYS, UNBATCHED_ENVELOPES
 
 #: Settings that vary by default.
 DEFAULT_SETTINGS = (

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from search.spec.config_file import environment_beside, read_files
 from search.spec.serving_section import BaselineSection
-from serving.config import format_environment
-from serving.deployment import Deployment
-from serving.editing import edit_properties
-from serving.environment import REDACTED, is_secret
-from serving.key_pair import KeyPair
-from serving.reading import VARIABLES
-from serving.secret_lines import redacted_text, secret_values
+from serving.configuration.config import format_environment
+from serving.configuration.deployment import Deployment
+from serving.configuration.editing import edit_properties
+from serving.configuration.environment import REDACTED, is_secret
+from serving.configuration.key_pair import KeyPair
+from serving.configuration.reading import VARIABLES
+from serving.configuration.secret_lines import redacted_text, secret_values
 
 _PROPERTIES, _ENVIRONMENT = "baseline.properties", "baseline.environment"
 

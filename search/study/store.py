@@ -38,7 +38,7 @@ from search.trial.ranking import (
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import is_memory
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: Number of proposals of the sampler before an untried point is drawn at random.
 _MAX_PROPOSALS = 20

@@ -9,7 +9,7 @@ from optuna.trial import TrialState as OptunaTrialState
 
 from search.spec.space import Space
 from search.trial.request import TrialOrigin
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 _REFERENCES = (TrialOrigin.DEFAULT, TrialOrigin.BASELINE)
 

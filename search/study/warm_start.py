@@ -11,8 +11,8 @@ from search.study.run_folder import Run
 from search.trial.objective import Objective
 from search.trial.ranking import finalists
 from search.trial.result import TrialResult
-from serving.config import ServerConfig
-from serving.defaults import torchserve_defaults
+from serving.configuration.config import ServerConfig
+from serving.configuration.defaults import torchserve_defaults
 
 #: Number of an earlier run's best configurations to start with.
 WARM_POINTS = 3

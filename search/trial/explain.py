@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loadgen.formatting import format_percent
-from serving.config import THREAD_VARIABLES, ServerConfig
-from serving.defaults import torchserve_defaults
+from serving.configuration.config import THREAD_VARIABLES, ServerConfig
+from serving.configuration.defaults import torchserve_defaults
 from serving.metrics import ServerWindow
 
 #: Batches count as full from this share of the batch size.

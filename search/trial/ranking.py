@@ -10,7 +10,7 @@ from search.trial.objective import Figures, Objective, Shortfall
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: The default objective: the highest rate, without limits.
 RATE = Objective()

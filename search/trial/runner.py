@@ -46,8 +46,8 @@ from search.trial.server_prober import ServerProber, may_probe, probes_s
 from search.trial.server_tls import server_tls
 from search.trial.users import closed_loop_users
 from servetune.errors import FailureKind
+from serving.configuration.ignored import find_ignored_settings, find_unapplied_settings
 from serving.errors import ServerError
-from serving.ignored import find_ignored_settings, find_unapplied_settings
 from serving.ports import LOOPBACK
 from serving.server import TorchServe
 from serving.site import Site

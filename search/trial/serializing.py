@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import PlainSerializer
 
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: The type of a `ServerConfig` field in a dataclass that pydantic reads and writes.
 JsonConfig = Annotated[ServerConfig, PlainSerializer(ServerConfig.to_dict)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from serving.environment import is_secret
+from serving.configuration.environment import is_secret
 from serving.errors import ConfigError
 from serving.platforms.command import Command, expand, find_command
 from serving.platforms.files import (

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from serving.editing import edit_properties
-from serving.environment import is_secret, parse_environment
+from serving.configuration.editing import edit_properties
+from serving.configuration.environment import is_secret, parse_environment
 from serving.errors import ConfigError, PathRefused
 from serving.limits import Limits
 from serving.platforms.command import Command, ReadFile

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from serving.environment import MULTI_MODEL, SERVING_MODULE
+from serving.configuration.environment import MULTI_MODEL, SERVING_MODULE
+from serving.configuration.sagemaker import ARGUMENTS as SAGEMAKER_ARGUMENTS
+from serving.configuration.sagemaker import is_sagemaker
 from serving.errors import ConfigError
 from serving.platforms import compose, docker, systemd
 from serving.platforms.compose import FILES as COMPOSE_FILES
@@ -26,8 +28,6 @@ from serving.platforms.files import (
 from serving.platforms.kserve import CONFIG_FILE, is_inference_service, read_kserve
 from serving.platforms.kubernetes import KUSTOMIZATIONS, WORKLOADS, is_workload, read_kubernetes
 from serving.platforms.systemd import read_systemd
-from serving.sagemaker import ARGUMENTS as SAGEMAKER_ARGUMENTS
-from serving.sagemaker import is_sagemaker
 
 _YAML_SUFFIXES = (".yaml", ".yml")
 #: What the readers raise for an entry of another type or form than its platform expects.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from serving.environment import parse_environment
+from serving.configuration.environment import parse_environment
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.command import Command, find_command

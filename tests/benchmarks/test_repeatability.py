@@ -18,7 +18,7 @@ from benchmarks.repeatability import (
     run_rounds,
     single_figure,
 )
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 class Clock:

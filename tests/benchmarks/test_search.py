@@ -34,7 +34,7 @@ from search.spec.dimension import Dimension
 from search.spec.space import Space
 from search.spec.space_building import build_space
 from search.trial.server_probe import ProbeKind, ServerProbe
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 MACHINE = Machine("two cores", 2, fixed_s=0.1, each_s=0.01)
 ONE = {

@@ -16,7 +16,7 @@ from aiohttp import web
 from search.answer.operating_points import LatencyPoint
 from search.answer.plan import capacity_plan
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.installation import find_installation
 from serving.server import TorchServe
 from serving.site import Site

@@ -12,7 +12,7 @@ from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Constant
 from search.trial.observation import ObservedGenerator, observation_of
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.server import TorchServe
 from serving.site import Site
 from tests.real.conftest import counted

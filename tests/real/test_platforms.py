@@ -15,7 +15,7 @@ from search.export.exported_files import ExportedFiles
 from search.export.files import export
 from search.export.platform_requests import platform_payloads
 from search.study.outcome import Outcome
-from serving.config import MODEL_KEYS, ServerConfig
+from serving.configuration.config import MODEL_KEYS, ServerConfig
 from serving.exported import ExportedServer
 from serving.installation import find_installation
 from serving.site import Site

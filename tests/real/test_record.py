@@ -8,7 +8,7 @@ from benchmarks.record import pack_handler, record
 from loadgen.fleet import Fleet
 from loadgen.local_process import local_processes
 from loadgen.payloads import read_payloads
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.installation import find_installation
 from serving.site import Site
 

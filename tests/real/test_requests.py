@@ -26,7 +26,7 @@ from search.trial.result import TrialState
 from search.trial.runner import run_trial
 from servetune.errors import FailureKind
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.installation import find_installation
 from serving.server import TorchServe
 from serving.site import Site

@@ -14,12 +14,12 @@ from search.export.files import _write_common_files
 from search.export.properties import write_properties
 from search.export.resources import Resources
 from serving.archive import Archive
-from serving.config import MODEL_KEYS
-from serving.deployment import Deployment
+from serving.configuration.config import MODEL_KEYS
+from serving.configuration.deployment import Deployment
+from serving.configuration.production import DeploymentTarget
 from serving.exported import ExportedServer
 from serving.installation import find_installation
 from serving.platforms.reading import read_platform
-from serving.production import DeploymentTarget
 from serving.site import Site
 from tests.archives import make_archive
 from tests.serving.deployments import Generated, generate

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from serving import health
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.errors import ServerError
 from serving.installation import Java, find_installation, probe_interpreter
 from serving.leftovers import remove_leftovers
@@ -318,7 +318,7 @@ STARTER = """
 import asyncio, sys, time
 from pathlib import Path
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.installation import find_installation
 from serving.server import Site, TorchServe
 

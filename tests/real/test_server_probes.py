@@ -17,7 +17,7 @@ from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
 from search.trial.runner import run_trial
 from search.trial.server_probe import ProbeKind, ServerProbe
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.errors import ServerError
 from serving.server import TorchServe
 from serving.site import Site

@@ -14,8 +14,8 @@ from loadgen.measurement import Load
 from loadgen.payloads import Payload
 from loadgen.schedule import Closed
 from search.trial.server_tls import server_tls
-from serving.config import ServerConfig
-from serving.key_pair import KeyPair
+from serving.configuration.config import ServerConfig
+from serving.configuration.key_pair import KeyPair
 from serving.server import TorchServe
 from serving.site import Site
 from tests.certificates import KeyPair as Files

@@ -17,12 +17,12 @@ import yaml
 
 from servetune.errors import FailureKind
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
+from serving.configuration.versions import SUPPORTED
 from serving.errors import ServerError
 from serving.installation import find_installation
 from serving.server import TorchServe
 from serving.site import Site
-from serving.versions import SUPPORTED
 from tests.archives import make_archive
 from tests.real.conftest import BATCHED, counted, servetune
 

@@ -15,7 +15,7 @@ from search.study.outcome import Outcome
 from search.study.reading import open_store, outcome_of
 from search.study.run_folder import Run
 from search.trial.result import TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import result_for, visit_for
 from tests.specifications import make_model_files, write_spec
 

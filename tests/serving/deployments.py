@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 #: Lines that servetune does not tune: comments, other properties, keys that TorchServe ignores.
 UNTUNED_LINES = (

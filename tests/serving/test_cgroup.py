@@ -16,7 +16,7 @@ import pytest
 from serving import supervisor
 from serving.archive import Archive
 from serving.cgroup import Enforcement, enforce, noted_cgroups, plan_cgroups, remove_cgroups
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.errors import ServerError
 from serving.installation import find_installation
 from serving.leftovers import HOME_PREFIX

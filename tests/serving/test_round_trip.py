@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from serving.config import ServerConfig
-from serving.deployment import Deployment
-from serving.production import DeploymentTarget
+from serving.configuration.config import ServerConfig
+from serving.configuration.deployment import Deployment
+from serving.configuration.production import DeploymentTarget
 from tests.serving.deployments import Generated, generate
 
 THREADS = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

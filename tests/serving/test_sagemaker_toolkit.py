@@ -12,9 +12,9 @@ import pytest
 
 from search.export.sagemaker import sagemaker_environment
 from serving.archive import Archive
-from serving.config import ServerConfig
-from serving.deployment import Deployment
-from serving.sagemaker import container_properties, sagemaker_notes
+from serving.configuration.config import ServerConfig
+from serving.configuration.deployment import Deployment
+from serving.configuration.sagemaker import container_properties, sagemaker_notes
 from tests.archives import make_archive
 from tests.search.export.configurations import random_config
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.served_model import ServedModel, is_ready, is_scaled
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from servetune.errors import FailureKind
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.errors import ServerError
 from serving.installation import Installation
 from serving.server import TorchServe

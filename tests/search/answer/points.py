@@ -10,7 +10,7 @@ from search.spec.space import Space
 from search.study.outcome import Outcome
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialResult, TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 
 

@@ -10,7 +10,7 @@ import pytest
 from search.cli.main import run_command
 from search.spec.loading import load_spec
 from servetune.errors import ExitStatus
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.archives import make_archive
 
 SNAPSHOT = (

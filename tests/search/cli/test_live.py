@@ -10,7 +10,7 @@ from search.cli.live import LiveView
 from search.study.progress import Progress
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import result_for
 
 

@@ -16,7 +16,7 @@ from search.cluster import confirmation_host
 from search.cluster.confirmation_host import ConfirmationHost
 from search.trial.request import TrialOrigin, TrialRequest
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 async def test_measure_that_is_cancelled_waits_for_the_task_and_reports_nothing(

@@ -26,7 +26,7 @@ from search.trial.objective import Objective
 from search.trial.request import TrialRequest
 from search.trial.result import TrialResult
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import result_for, trial_result, visit_for
 from tests.stores import measure
 

@@ -7,7 +7,7 @@ import pytest
 from search.confirmation.rounds import Rounds, measurement_order
 from search.intervals import mean_interval
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 _PROPERTIES = {
     "prefer_direct_buffer": ("true", "false"),

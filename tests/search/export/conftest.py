@@ -5,8 +5,8 @@ from dataclasses import replace
 from search.export.common import ExportFormat
 from search.export.files import ExportResult, export
 from search.study.outcome import Outcome
-from serving.config import ServerConfig
-from serving.production import DeploymentTarget
+from serving.configuration.config import ServerConfig
+from serving.configuration.production import DeploymentTarget
 
 
 def carried_by(export_format: ExportFormat, config: ServerConfig) -> ServerConfig:

@@ -6,7 +6,7 @@ import yaml
 
 from search.export.common import ExportFormat
 from search.study.outcome import Outcome
-from serving.production import DeploymentTarget
+from serving.configuration.production import DeploymentTarget
 from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 

@@ -13,8 +13,8 @@ from search.export.common import ExportFormat
 from search.export.deployment_check import check_deployment
 from search.study.outcome import Outcome
 from servetune.errors import ExitStatus
+from serving.configuration.production import DeploymentTarget
 from serving.errors import ConfigError
-from serving.production import DeploymentTarget
 from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 

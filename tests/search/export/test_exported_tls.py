@@ -10,9 +10,9 @@ from search.export.common import ExportFormat
 from search.export.exported_files import ExportedFiles
 from search.export.exported_tls import exported_key_pair
 from search.study.outcome import Outcome
+from serving.configuration.key_pair import KeyPair
+from serving.configuration.production import DeploymentTarget
 from serving.errors import ConfigError
-from serving.key_pair import KeyPair
-from serving.production import DeploymentTarget
 from tests.search.export.conftest import export_best
 
 HTTPS = "inference_address=https://0.0.0.0:8443\n"

@@ -12,8 +12,8 @@ from search.export.files import export
 from search.formats import CLAIM_VERSION
 from search.report.formatting import format_settings
 from search.study.outcome import Outcome
+from serving.configuration.production import DeploymentTarget
 from serving.errors import ConfigError
-from serving.production import DeploymentTarget
 from tests.search.export.conftest import best_config, export_best
 
 

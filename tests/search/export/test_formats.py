@@ -19,7 +19,7 @@ from search.export.files import export
 from search.export.schema_check import check_schemas
 from search.study.outcome import Outcome
 from servetune.errors import ExitStatus
-from serving.config import SETTINGS, ServerConfig
+from serving.configuration.config import SETTINGS, ServerConfig
 from serving.limits import Limits
 from serving.platforms.reading import read_platform
 from tests.search.export.configurations import random_config

@@ -18,7 +18,7 @@ from search.spec.importing import import_files
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from serving.archive import Archive
-from serving.production import DeploymentTarget
+from serving.configuration.production import DeploymentTarget
 from tests.archives import make_archive
 from tests.search.export.conftest import best_config, export_best
 

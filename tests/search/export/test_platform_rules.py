@@ -18,9 +18,9 @@ from search.export.common import ExportFormat, ExportRequest
 from search.export.files import export
 from search.study.outcome import Outcome
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
+from serving.configuration.production import DeploymentTarget
 from serving.platforms.reading import read_platform
-from serving.production import DeploymentTarget
 from tests.archives import make_archive
 from tests.search.export.conftest import export_best
 

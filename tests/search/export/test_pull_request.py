@@ -12,7 +12,7 @@ from search.export.common import ExportFormat
 from search.export.pull_request import pull_request_text, redacted_diff, settings_diff
 from search.study.outcome import Outcome
 from servetune.errors import ExitStatus
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 SECTIONS = ("What changes", "Why", "Certainty", "Before you merge", "How to roll back", "Diff")
 

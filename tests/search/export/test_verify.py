@@ -18,9 +18,9 @@ from search.export.verify import verify
 from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from serving.archive import Archive
+from serving.configuration.production import DeploymentTarget
 from serving.errors import ArchiveError
 from serving.limits import Limits
-from serving.production import DeploymentTarget
 from serving.sagemaker_archive import unpack_model_tar
 from tests.archives import make_archive
 from tests.search.export.conftest import best_config, export_best

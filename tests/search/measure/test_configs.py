@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search.measure.configs import origins_of
 from search.trial.request import TrialOrigin
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 
 def test_file_that_changes_nothing_is_not_labelled_default() -> None:

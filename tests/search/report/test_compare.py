@@ -12,7 +12,7 @@ from search.study.run_folder import Run
 from search.trial.load_result import LoadResult
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 
 

@@ -19,7 +19,7 @@ from search.report.confirmation import (
 from search.trial.objective import Objective
 from search.trial.ranking import RATE
 from search.trial.result import TrialResult
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import result_for, trial_result, visit_for
 
 SEARCHED = {0: 5.0, 1: 100.0, 2: 120.0, 3: 80.0, 4: 110.0}

@@ -13,7 +13,7 @@ from search.study.outcome import Outcome
 from search.trial.ranking import best_of
 from search.trial.request import TrialOrigin
 from search.trial.result import TargetRecord
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 
 

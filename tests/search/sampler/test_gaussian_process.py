@@ -7,7 +7,7 @@ from search.sampler.features import Features
 from search.sampler.gaussian_process import Data, GaussianProcess, Prior, _cholesky
 from search.spec.dimension import Dimension
 from search.spec.space import Space
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 SPACE = Space((Dimension("batch_size", 1, 64, log=True),), ServerConfig(), 2)
 

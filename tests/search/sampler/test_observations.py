@@ -6,7 +6,7 @@ from search.sampler.observations import observations_of
 from search.spec.space_building import build_space
 from search.trial.result import TrialState
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.metrics import HandlerTime
 from tests.results import trial_result
 

@@ -19,7 +19,7 @@ from search.spec.space import Space
 from search.spec.space_building import build_space
 from search.trial.result import TrialResult, TrialState
 from search.trial.server_probe import ProbeKind, ServerProbeRecord
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.metrics import HandlerTime
 from tests.results import trial_result
 

@@ -16,7 +16,7 @@ from search.sampler.targets import Targets
 from search.spec.dimension import Dimension
 from search.spec.space import Space
 from search.spec.space_building import build_space
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 
 SPACE = build_space({}, 4)
 Point = Mapping[str, Any]

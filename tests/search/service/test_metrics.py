@@ -94,7 +94,7 @@ async def test_metrics_show_the_best_configuration_by_the_objective(
     client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
 ) -> None:
     from search.trial.result import TargetRecord
-    from serving.config import ServerConfig
+    from serving.configuration.config import ServerConfig
     from tests.results import trial_result
 
     goal = {**spec.get("goal", {}), "objective": "latency", "for_rps": 4.0}

@@ -11,7 +11,7 @@ from search.spec import schema
 from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
 from search.spec.space_building import DEFAULT_SETTINGS
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.limits import Limits
 from tests.archives import make_archive
 from tests.specifications import write_spec

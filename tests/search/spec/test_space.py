@@ -5,8 +5,8 @@ import pytest
 
 from search.spec.dimension import Dimension
 from search.spec.space_building import build_space
-from serving.config import ServerConfig
-from serving.defaults import torchserve_defaults
+from serving.configuration.config import ServerConfig
+from serving.configuration.defaults import torchserve_defaults
 
 SPACE = build_space({"job_queue_size": 1000}, cores=2)
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from search.spec.dimension import Dimension
 from search.spec.settings import SpaceSection
 from search.spec.space_building import build_space
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.errors import ConfigError
 
 

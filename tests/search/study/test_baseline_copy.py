@@ -8,7 +8,7 @@ from search.spec.config_file import read_config
 from search.spec.serving_section import BaselineSection
 from search.study.baseline_copy import copy_baseline
 from serving.archive import Archive
-from serving.deployment import Deployment
+from serving.configuration.deployment import Deployment
 from tests.archives import make_archive
 
 HTTPS = "inference_address=https://0.0.0.0:8443\nkeystore=/k.p12\nkeystore_type=PKCS12\n"

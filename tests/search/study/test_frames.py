@@ -16,7 +16,7 @@ from search.study.outcome import Outcome
 from search.study.run_folder import Run
 from search.trial.background import BackgroundRecord
 from search.trial.mix import MixRecord
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import WINDOW, trial_result
 
 

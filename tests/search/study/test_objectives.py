@@ -26,7 +26,7 @@ from search.trial.objective import Figures, Objective, Shortfall
 from search.trial.ranking import closest_of, reference_of
 from search.trial.request import TrialRequest
 from search.trial.result import ServerRecord, TargetRecord, TrialResult, TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 
 SPACE = build_space(

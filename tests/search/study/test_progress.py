@@ -6,7 +6,7 @@ from search.study.progress import so_far, trying
 from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.metrics import HandlerTime
 from tests.results import trial_result
 from tests.stores import SPACE

@@ -9,7 +9,7 @@ import pytest
 from search.spec.loading import load_spec
 from search.study.stop_rules import StopRules, trials_since_improvement
 from search.trial.request import TrialOrigin
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 from tests.specifications import make_model_files, write_spec
 from tests.stores import begun_store, measure

@@ -21,7 +21,7 @@ from search.trial.ranking import finalists, rate_of, reference_of
 from search.trial.request import TrialOrigin
 from search.trial.result import TargetRecord, TrialState
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import result_for, trial_result
 from tests.stores import SPACE, ask, begun_store, measure, open_store
 

@@ -12,7 +12,7 @@ from search.study.store import StudyStore
 from search.trial.objective import Objective
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.server_probe import ProbeKind, ServerProbeRecord
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import result_for
 from tests.stores import begun_store
 

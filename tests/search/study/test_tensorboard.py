@@ -11,7 +11,7 @@ import pytest
 
 from search.study.tensorboard import TensorBoardCallback
 from search.trial.result import TrialResult, TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 
 CONFIG = ServerConfig(workers=2, batch_size=8)

@@ -7,7 +7,7 @@ from typing import Any
 
 from search.study.tune_adapter import StudySearcher
 from search.trial.request import TrialOrigin, TrialRequest
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import result_for
 from tests.stores import begun_store, measure
 

@@ -8,7 +8,7 @@ from search.spec.loading import load_spec
 from search.spec.schema import StudySpec
 from search.study.run_folder import Run
 from search.study.warm_start import earlier_results, warm_points
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 from tests.specifications import make_model_files, write_spec
 

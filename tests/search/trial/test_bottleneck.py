@@ -7,7 +7,7 @@ import pytest
 from search.trial.bottleneck import Limit, bottleneck_of
 from search.trial.result import TrialResult, TrialState
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.metrics import HandlerTime
 from tests.results import trial_result
 

@@ -3,7 +3,7 @@
 import pytest
 
 from search.trial.explain import explain
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.metrics import ServerWindow
 
 WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads=1)

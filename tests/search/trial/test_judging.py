@@ -15,7 +15,7 @@ from search.trial.judging import judge_trial
 from search.trial.observation import WindowObservation
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import ServerRecord, TrialResult, TrialState
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.metrics import ServerWindow
 from tests.results import trial_result
 from tests.simulated import SimulatedServers

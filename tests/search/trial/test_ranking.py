@@ -9,7 +9,7 @@ from search.trial.ranking import best_of, capacity_ratio, finalists, sampler_val
 from search.trial.request import TrialOrigin
 from search.trial.result import TrialState
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from tests.results import trial_result
 
 PRUNED = TrialState.PRUNED

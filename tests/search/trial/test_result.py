@@ -7,7 +7,7 @@ from loadgen.rate.estimate import Estimate
 from search.trial.request import TrialOrigin, TrialRequest
 from search.trial.result import TrialResult, TrialState
 from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.metrics import HandlerTime
 from tests.results import result_for
 

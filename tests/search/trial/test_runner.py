@@ -20,7 +20,7 @@ from search.trial.result import PHASES, TrialState
 from search.trial.runner import _niceness_warnings, _offer_loads, run_trial
 from serving.archive import Archive
 from serving.cgroup import Enforcement
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.installation import find_installation
 from serving.limits import Limits
 from serving.site import Site

@@ -18,7 +18,7 @@ from loadgen.rate.result import SustainedRate
 from search.trial.server_probe import ProbeKind, ServerProbe, ServerProbeRecord
 from search.trial.server_prober import ServerProber, may_probe
 from servetune.errors import FailureKind
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.errors import ServerError
 from serving.metrics import ServerCounters
 from serving.server import TorchServe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.config import format_environment
+from serving.configuration.config import format_environment
 from serving.errors import ConfigError
 from serving.platforms.dotenv import parse_dotenv
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.environment import SERVING_MODULE
+from serving.configuration.environment import SERVING_MODULE
 from serving.errors import ConfigError
 from serving.limits import Limits
 from serving.platforms.files import checking_paths

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from serving.archive import Archive
-from serving.deployment import Deployment
-from serving.environment import MULTI_MODEL, SERVING_MODULE, parse_environment
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import MULTI_MODEL, SERVING_MODULE, parse_environment
 from serving.errors import ConfigError
 from serving.platforms.reading import read_platform
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from serving.archive import MANIFEST, Archive
-from serving.config import ServerConfig
-from serving.model_config import (
+from serving.configuration.config import ServerConfig
+from serving.configuration.model_config import (
     archive_settings,
     overrides,
     rebuild_archive,

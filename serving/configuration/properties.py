@@ -1,8 +1,8 @@
 """The keys of config.properties that TorchServe reads.
 
 TorchServe ignores unknown keys, so a trial of a misspelt key would measure nothing. The newest
-version reads every key that an earlier supported one reads; serving/versions.py has the keys that
-came later.
+version reads every key that an earlier supported one reads; versions.py has the keys that came
+later.
 Source: org.pytorch.serve.util.ConfigManager of 0.12.0.
 """
 

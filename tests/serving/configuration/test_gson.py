@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving import gson
+from serving.configuration import gson
 
 ENTRY = '{{"p":{{"1.0":{{"b":{}}}}}}}'
 

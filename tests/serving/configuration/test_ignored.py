@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.archive import Archive
-from serving.ignored import find_ignored_settings, find_unapplied_settings
+from serving.configuration.ignored import find_ignored_settings, find_unapplied_settings
 from serving.installation import Installation
 from tests.archives import make_archive
 

@@ -13,7 +13,7 @@ import yaml
 
 from serving.archive import MANIFEST, Archive
 from serving.archive_files import copy_archive, open_archive, replace_file, unpack
-from serving.config import ARCHIVE_KEYS, MODEL_KEYS, ServerConfig
+from serving.configuration.config import ARCHIVE_KEYS, MODEL_KEYS, ServerConfig
 from serving.errors import ArchiveError
 from serving.safe_yaml import load_yaml
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from serving.archive import Archive
-from serving.config import MODEL_NUMBERS, ServerConfig
-from serving.jvm import redact_arguments
-from serving.properties import BOOLEAN_KEYS, UNBATCHED_ENVELOPES
-from serving.reading import START_KEYS, VARIABLES
-from serving.sagemaker import LONG_DELAY_MS, unknown_variables
+from serving.configuration.config import MODEL_NUMBERS, ServerConfig
+from serving.configuration.jvm import redact_arguments
+from serving.configuration.properties import BOOLEAN_KEYS, UNBATCHED_ENVELOPES
+from serving.configuration.reading import START_KEYS, VARIABLES
+from serving.configuration.sagemaker import LONG_DELAY_MS, unknown_variables
 
 
 def config_notes(config: ServerConfig, variables: Mapping[str, str]) -> Iterator[str]:

@@ -10,13 +10,13 @@ import pytest
 from servetune.errors import FailureKind
 from serving import installation as installation_module
 from serving.archive import Archive
-from serving.deployment import Deployment
+from serving.configuration.deployment import Deployment
+from serving.configuration.ignored import find_ignored_settings
+from serving.configuration.production import DEFAULT_PROPERTIES, DeploymentTarget
+from serving.configuration.properties import KNOWN_KEYS
+from serving.configuration.versions import NEWEST, SUPPORTED, find_version, supported_versions
 from serving.errors import ConfigError, ServerError
-from serving.ignored import find_ignored_settings
 from serving.installation import Installation, find_torchserve
-from serving.production import DEFAULT_PROPERTIES, DeploymentTarget
-from serving.properties import KNOWN_KEYS
-from serving.versions import NEWEST, SUPPORTED, find_version, supported_versions
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from serving.properties import KNOWN_KEYS
+from serving.configuration.properties import KNOWN_KEYS
 
 #: The version that servetune installs.
 DEFAULT_VERSION = "0.12.0"

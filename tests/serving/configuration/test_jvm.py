@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from serving.configuration.jvm import (
+    format_variable,
+    hide_secrets,
+    parse_jvm,
+    redact_arguments,
+    with_secrets,
+)
 from serving.installation import Installation
-from serving.jvm import format_variable, hide_secrets, parse_jvm, redact_arguments, with_secrets
 
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"])

@@ -3,8 +3,8 @@ from __future__ import annotations
 import javaproperties
 import pytest
 
-from serving import gson
-from serving.editing import EntryChange, edit_properties
+from serving.configuration import gson
+from serving.configuration.editing import EntryChange, edit_properties
 
 TUNED = EntryChange(("pets", "1.0"), {"batchSize": 16}, {"marName": "pets.mar"})
 MODELS = """models = {\\

@@ -12,8 +12,8 @@ from typing import Any
 
 import javaproperties
 
-from serving import gson
-from serving.config import escape_property, property_value
+from serving.configuration import gson
+from serving.configuration.config import escape_property, property_value
 
 _LINE_END = re.compile(r"(\r\n|\r|\n)\Z")
 _CONTINUED = re.compile(r"\\(?:\r\n|\r|\n)[ \t\f]*")

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 
 from serving.archive import Archive
+from serving.configuration.jvm import JVM_VARIABLE
+from serving.configuration.properties import read_int
+from serving.configuration.reading import VARIABLES
 from serving.errors import ConfigError
-from serving.jvm import JVM_VARIABLE
-from serving.properties import read_int
-from serving.reading import VARIABLES
 
 _PREFIX = "SAGEMAKER_"
 #: The container loads the folder of the model under this name, and expects this version.

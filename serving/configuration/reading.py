@@ -13,8 +13,7 @@ from types import MappingProxyType
 
 import javaproperties
 
-from serving.errors import ConfigError
-from serving.properties import (
+from serving.configuration.properties import (
     BOOLEAN_KEYS,
     INTEGER_KEYS,
     KNOWN_KEYS,
@@ -22,6 +21,7 @@ from serving.properties import (
     read_int,
     read_long,
 )
+from serving.errors import ConfigError
 
 #: Keys that no TS_* variable sets.
 _NOT_FROM_ENVIRONMENT = frozenset(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from serving.environment import REDACTED, is_secret
+from serving.configuration.environment import REDACTED, is_secret
 from serving.errors import ConfigError
 
 #: The variable with more arguments for the command java, before those of its command line.

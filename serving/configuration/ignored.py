@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from serving.archive import Archive
+from serving.configuration.versions import NEWEST
 from serving.installation import Installation
-from serving.versions import NEWEST
 
 LAUNCHER = "torch.backends.xeon.run_cpu"
 

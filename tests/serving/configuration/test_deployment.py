@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.archive import Archive
-from serving.config import ServerConfig
-from serving.deployment import Deployment
-from serving.environment import parse_environment
+from serving.configuration.config import ServerConfig
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import parse_environment
 from serving.errors import ConfigError
 
 ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")

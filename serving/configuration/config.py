@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import Any
 
 from serving.archive import Archive
-from serving.errors import ConfigError
-from serving.properties import (
+from serving.configuration.properties import (
     SET_BY_SERVETUNE,
     UNBATCHED_ENVELOPES,
     VARIABLES_SET_BY_SERVETUNE,
     check_property,
 )
+from serving.errors import ConfigError
 
 #: Settings of the server and their keys in config.properties.
 SERVER_KEYS = {
@@ -194,7 +194,7 @@ class ServerConfig:
         Args:
             archive: the model to load.
             site: the properties of the place, not of the configuration: addresses, ports,
-                metrics (see `serving.properties.SET_BY_SERVETUNE`).
+                metrics (see `serving.configuration.properties.SET_BY_SERVETUNE`).
             others: the other models to load.
         """
         load_models = ",".join(model.load_models for model in (archive, *others))

@@ -11,21 +11,26 @@ from urllib.parse import urlsplit
 import javaproperties
 
 from serving.archive import Archive
-from serving.config import (
+from serving.configuration.config import (
     MODEL_KEYS,
     SERVER_KEYS,
     ServerConfig,
     format_environment,
 )
-from serving.deployment import Deployment
-from serving.editing import EntryChange, edit_properties
-from serving.environment import SHELL_NAME, is_secret
+from serving.configuration.deployment import Deployment
+from serving.configuration.editing import EntryChange, edit_properties
+from serving.configuration.environment import SHELL_NAME, is_secret
+from serving.configuration.models import entry_values, parse_json, parse_load_models
+from serving.configuration.properties import (
+    BOOLEAN_KEYS,
+    INTEGER_KEYS,
+    SET_BY_SERVETUNE,
+    check_property,
+)
+from serving.configuration.reading import VARIABLES
+from serving.configuration.secret_lines import secret_arguments, secret_values
+from serving.configuration.versions import NEWEST, TorchServeVersion
 from serving.errors import ConfigError
-from serving.models import entry_values, parse_json, parse_load_models
-from serving.properties import BOOLEAN_KEYS, INTEGER_KEYS, SET_BY_SERVETUNE, check_property
-from serving.reading import VARIABLES
-from serving.secret_lines import secret_arguments, secret_values
-from serving.versions import NEWEST, TorchServeVersion
 
 #: TorchServe's default ports. Only inference listens beyond the host; tokens are required.
 DEFAULT_PROPERTIES = {

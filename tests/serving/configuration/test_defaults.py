@@ -1,6 +1,6 @@
 """The defaults of TorchServe and torch."""
 
-from serving.defaults import torchserve_defaults
+from serving.configuration.defaults import torchserve_defaults
 
 
 def test_torchserve_defaults_have_threads_of_affinity_and_workers_of_quota() -> None:

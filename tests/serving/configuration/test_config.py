@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serving.archive import Archive
-from serving.config import ServerConfig
+from serving.configuration.config import ServerConfig
 from serving.errors import ConfigError
 
 ARCHIVE = Archive(Path("/models/codegen.mar"), "codegen", "1.0")

@@ -9,17 +9,17 @@ from types import MappingProxyType
 
 import javaproperties
 
-from serving.config import escape_property
-from serving.environment import REDACTED, is_secret, secret_variable
-from serving.jvm import (
+from serving.configuration.config import escape_property
+from serving.configuration.environment import REDACTED, is_secret, secret_variable
+from serving.configuration.jvm import (
     JVM_VARIABLE,
     format_variable,
     parse_jvm,
     redact_arguments,
     take_secrets,
 )
-from serving.models import without_urls
-from serving.reading import (
+from serving.configuration.models import without_urls
+from serving.configuration.reading import (
     fill_in,
     parse_lines,
     start_lines,

@@ -8,12 +8,12 @@ import javaproperties
 import pytest
 
 from serving.archive import Archive
-from serving.config import ServerConfig
-from serving.deployment import Deployment
+from serving.configuration.config import ServerConfig
+from serving.configuration.deployment import Deployment
+from serving.configuration.jvm import parse_jvm
+from serving.configuration.production import DeploymentTarget
+from serving.configuration.reading import start_lines
 from serving.errors import ConfigError
-from serving.jvm import parse_jvm
-from serving.production import DeploymentTarget
-from serving.reading import start_lines
 from tests.serving.test_deployment import parse
 
 TUNED = ServerConfig(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from serving.environment import REDACTED, escaped, secret_variable
+from serving.configuration.environment import REDACTED, escaped, secret_variable
 from serving.errors import ConfigError
 
 PASSWORD = "keystore_pass"

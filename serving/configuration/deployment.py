@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from serving.archive import Archive
-from serving.config import (
+from serving.configuration.config import (
     ARCHIVE_KEYS,
     MODEL_KEYS,
     MODEL_NUMBERS,
@@ -17,7 +17,7 @@ from serving.config import (
     THREAD_VARIABLES,
     ServerConfig,
 )
-from serving.deployment_notes import (
+from serving.configuration.deployment_notes import (
     archive_notes,
     boolean_notes,
     config_notes,
@@ -26,7 +26,7 @@ from serving.deployment_notes import (
     is_debug,
     start_notes,
 )
-from serving.environment import (
+from serving.configuration.environment import (
     REDACTED,
     SHELL_NAME,
     escaped,
@@ -34,21 +34,38 @@ from serving.environment import (
     redacted,
     secret_variable,
 )
-from serving.errors import ConfigError
-from serving.ignored import find_ignored_settings
-from serving.installation import Installation
-from serving.jvm import JVM_VARIABLE, format_variable, parse_jvm, take_secrets
-from serving.key_pair import PASSWORD, KeyPair
-from serving.models import RUNTIMES, OtherModel, find_models, read_model_int, without_urls
-from serving.properties import SET_BY_SERVETUNE, TLS_KEYS, VARIABLES_SET_BY_SERVETUNE, read_int
-from serving.reading import VARIABLES, fill_in, parse_lines, read_properties, start_lines
-from serving.sagemaker import (
+from serving.configuration.ignored import find_ignored_settings
+from serving.configuration.jvm import JVM_VARIABLE, format_variable, parse_jvm, take_secrets
+from serving.configuration.key_pair import PASSWORD, KeyPair
+from serving.configuration.models import (
+    RUNTIMES,
+    OtherModel,
+    find_models,
+    read_model_int,
+    without_urls,
+)
+from serving.configuration.properties import (
+    SET_BY_SERVETUNE,
+    TLS_KEYS,
+    VARIABLES_SET_BY_SERVETUNE,
+    read_int,
+)
+from serving.configuration.reading import (
+    VARIABLES,
+    fill_in,
+    parse_lines,
+    read_properties,
+    start_lines,
+)
+from serving.configuration.sagemaker import (
     is_sagemaker,
     sagemaker_notes,
     sagemaker_properties,
 )
-from serving.secret_lines import has_secret, secret_variables
-from serving.versions import NEWEST
+from serving.configuration.secret_lines import has_secret, secret_variables
+from serving.configuration.versions import NEWEST
+from serving.errors import ConfigError
+from serving.installation import Installation
 
 #: Keys of a file that servetune sets itself, and those of TLS that have no effect. The snapshot
 #: holds the model's settings.

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from serving.configuration.properties import KNOWN_KEYS
+from serving.configuration.reading import VARIABLES
 from serving.errors import ConfigError
-from serving.properties import KNOWN_KEYS
-from serving.reading import VARIABLES
 
 REDACTED = "<secret>"
 #: A variable is a secret if a word of its name is, or ends in, one of these.

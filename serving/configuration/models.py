@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from serving import gson
 from serving.archive import Archive
-from serving.environment import redacted
+from serving.configuration import gson
+from serving.configuration.environment import redacted
+from serving.configuration.properties import read_int
 from serving.errors import ConfigError
-from serving.properties import read_int
 
 #: Keys that TorchServe requires in each model of a snapshot.
 _SNAPSHOT_NUMBERS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from serving.archive import Archive
-from serving.deployment import Deployment
-from serving.environment import REDACTED
+from serving.configuration.deployment import Deployment
+from serving.configuration.environment import REDACTED
+from serving.configuration.key_pair import KeyPair
 from serving.errors import ConfigError
-from serving.key_pair import KeyPair
 
 ARCHIVE = Archive(Path("/models/pets.mar"), "pets", "1.0")
 HTTPS = "inference_address=https://0.0.0.0:8443\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.config import format_environment
-from serving.environment import changes_speed, is_secret, parse_environment, redacted
+from serving.configuration.config import format_environment
+from serving.configuration.environment import changes_speed, is_secret, parse_environment, redacted
 from serving.errors import ConfigError
 
 
