@@ -316,7 +316,6 @@ def _server_record(telemetry: Telemetry) -> ServerRecord:
     """Return telemetry as a trial records it."""
     memory_mb = telemetry.memory_mb
     return ServerRecord(
-        busy_workers=telemetry.busy_workers,
         handler_times=telemetry.handler_times,
         peak_memory_mb=None if memory_mb is None else round(memory_mb),
     )

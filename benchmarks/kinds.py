@@ -78,7 +78,7 @@ class OtherServer:
             HandlerTime(1, 1, self.batch_s(config, 1, 1)),
             HandlerTime(batch, max(busy, 1e-3), batch_s),
         )
-        return Telemetry(busy, times, self._memory_mb(config))
+        return Telemetry(times, self._memory_mb(config))
 
     def _memory_mb(self, config: Config) -> float:
         each_mb = self.worker_mb + self.item_mb * config["batch_size"]

@@ -107,7 +107,7 @@ class Machine:
         busy = min(server.capacity_rps * batch_s / server.batch, server.workers)
         single = _Server(self, {**config, "workers": 1, "batch_size": 1})
         times = HandlerTime(1, 1, single.batch_s(1, 0.0)), HandlerTime(server.batch, busy, batch_s)
-        return Telemetry(busy, times, self._used_mb(config))
+        return Telemetry(times, self._used_mb(config))
 
     def _used_mb(self, config: Mapping[str, Any]) -> float:
         loaded_worker_mb = self.worker_mb + self.item_mb * config["batch_size"]

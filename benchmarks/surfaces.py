@@ -264,12 +264,8 @@ class Simulated:
             for time in exact.handler_times
             if self.reports_single or time.batch_fill == values.get("batch_size", time.batch_fill)
         )
-        busy, memory_mb = exact.busy_workers, exact.memory_mb
-        return Telemetry(
-            None if busy is None else noisy(busy),
-            times,
-            None if memory_mb is None else noisy(memory_mb),
-        )
+        memory_mb = exact.memory_mb
+        return Telemetry(times, None if memory_mb is None else noisy(memory_mb))
 
     def probe(
         self, values: Values, probe: ServerProbe, level: float, random: np.random.Generator

@@ -26,12 +26,11 @@ class Telemetry:
     """What the server reported about itself in a trial; every figure may be missing.
 
     Attributes:
-        busy_workers: mean number of busy workers while requests waited.
-        handler_times: by batch fill and number of busy workers.
+        handler_times: by batch fill and number of busy workers. If some workers are idle while
+            requests wait, the front end or the delay limits the rate.
         memory_mb: peak memory of the server and its workers, MiB.
     """
 
-    busy_workers: float | None = None
     handler_times: tuple[HandlerTime, ...] = ()
     memory_mb: float | None = None
 
@@ -130,4 +129,4 @@ def telemetry_of(result: TrialResult) -> Telemetry:
     times = server.handler_times
     if not times and window is not None and (time := window.handler_time) is not None:
         times = (time,)  # An older record has one window only.
-    return Telemetry(server.busy_workers, times, server.peak_memory_mb)
+    return Telemetry(times, server.peak_memory_mb)

@@ -59,11 +59,17 @@ def edge_notes(initial: Space, space: Space, best: Mapping[str, Any]) -> list[st
                 "because the best configuration had its highest value"
             )
         elif _is_on_edge(after, best[after.name]) and after.widen_to is None:
-            notes.append(
-                f"the best value of {after.name}, {best[after.name]}, is on the edge of its range; "
-                "a higher value may be better"
-            )
+            notes.append(_edge_note(after.name, best[after.name], "higher"))
+        elif after.varies and not after.choices and best[after.name] == after.low > 1:
+            notes.append(_edge_note(after.name, best[after.name], "lower"))
     return notes
+
+
+def _edge_note(name: str, value: Any, direction: str) -> str:
+    return (
+        f"the best value of {name}, {value}, is on the edge of its range; a {direction} value may "
+        "be better"
+    )
 
 
 def _is_on_edge(d: Dimension, value: Any) -> bool:

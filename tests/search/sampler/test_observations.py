@@ -43,12 +43,10 @@ def test_observations_leave_out_faults_of_the_host_and_keep_lack_of_memory() -> 
 
 def test_observations_hold_the_telemetry_of_the_server() -> None:
     time = HandlerTime(8.0, 2.0, 0.1)
-    result = trial_result(
-        0, 100.0, config(2), handler_times=(time,), busy_workers=1.5, peak_memory_mb=900
-    )
+    result = trial_result(0, 100.0, config(2), handler_times=(time,), peak_memory_mb=900)
     telemetry = observations_of([result], SPACE)[0].telemetry
     assert telemetry.handler_times == (time,)
-    assert (telemetry.busy_workers, telemetry.memory_mb) == (1.5, 900)
+    assert telemetry.memory_mb == 900
 
 
 def test_observations_read_the_handler_time_of_records_with_one_window() -> None:

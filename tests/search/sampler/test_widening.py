@@ -64,3 +64,11 @@ def test_edge_notes_name_widened_ranges_and_edges_of_the_user() -> None:
         "the best value of batch_size, 64, is on the edge of its range; a higher value may be better",
     ]
     assert edge_notes(SPACE, SPACE, {**BEST, "workers": 2, "batch_size": 8}) == []
+
+
+@pytest.mark.parametrize(("low", "is_noted"), [(1, False), (8, True)])
+def test_edge_notes_name_a_lower_edge_of_the_user(low: int, is_noted: bool) -> None:
+    space = build_space({"batch_size": Dimension("", low, 64)}, 4)
+    notes = edge_notes(space, space, {**BEST, "workers": 2, "batch_size": low})
+    note = f"the best value of batch_size, {low}, is on the edge of its range; a lower value may be better"
+    assert notes == ([note] if is_noted else [])
