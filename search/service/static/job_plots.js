@@ -1,7 +1,6 @@
-// The plots of the job view: windows of the current trial, and rates of all trials.
+// The plot of a running job: the windows of its current trial. The service draws the others.
 
-import { formatSettings } from "./format.js";
-import { axis, COLORS, drawPlot, emptyNote, zeroBasedAxis } from "./plot.js";
+import { COLORS, drawPlot, emptyNote, zeroBasedAxis } from "./plot.js";
 
 // Plot the achieved rate against the offered rate of one trial's windows. A closed loop offers no
 // rate; what it achieved is a line.
@@ -24,33 +23,5 @@ export function drawWindows(node, windows, trial) {
     annotations: windows.length ? [] : [emptyNote(trial == null ? "no trial yet" : `trial ${trial}: no window yet`)],
     xaxis: zeroBasedAxis("offered rate, requests/s"),
     yaxis: zeroBasedAxis("achieved rate, requests/s"),
-  });
-}
-
-// Plot the rate of each trial, the best rate so far and the baseline, if known.
-export function drawTrialRates(node, trials, baselineRps) {
-  const sorted = [...trials].sort((a, b) => a.number - b.number);
-  const points = (name, state, rate, color, symbol) => {
-    const list = sorted.filter((trial) => trial.state === state);
-    return {
-      name, type: "scatter", mode: "markers", marker: { color, symbol, size: 8 },
-      x: list.map((trial) => trial.number), y: list.map(rate),
-      text: list.map((trial) => formatSettings(trial.settings)),
-    };
-  };
-  let best = 0;
-  const bestSoFar = sorted.map((trial) => (best = Math.max(best, trial.sustained_rps || 0)));
-  const shapes = baselineRps ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: baselineRps, y1: baselineRps,
-    line: { color: COLORS.accent, dash: "dash", width: 1 } }] : [];
-  drawPlot(node, [
-    points("sustained", "COMPLETE", (trial) => trial.sustained_rps, COLORS.good, "circle"),
-    points("pruned (estimated capacity)", "PRUNED", (trial) => trial.capacity_rps, COLORS.neutral, "x"),
-    points("failed", "FAILED", () => 0, COLORS.bad, "triangle-down"),
-    { name: "best so far", x: sorted.map((trial) => trial.number), y: bestSoFar, mode: "lines",
-      line: { color: COLORS.good, shape: "hv", width: 1 }, hoverinfo: "skip" },
-  ], {
-    shapes, yaxis: zeroBasedAxis("rate, requests/s"),
-    annotations: sorted.length ? [] : [emptyNote("no trial has finished yet")],
-    xaxis: axis("trial", { dtick: sorted.length > 12 ? null : 1 }),
   });
 }

@@ -4,10 +4,10 @@ import { getJson } from "./api.js";
 import { el, showContent } from "./dom.js";
 import { followEvents } from "./event_stream.js";
 import { jobHeader } from "./job_header.js";
-import { drawTrialRates, drawWindows } from "./job_plots.js";
+import { drawWindows } from "./job_plots.js";
 import { hasEnded } from "./job_status.js";
 import { planForm } from "./plan_form.js";
-import { drawFigure, headedPlot, plotNode } from "./plot.js";
+import { drawFigure, emptyFigure, headedPlot } from "./plot.js";
 import { sleep } from "./sleep.js";
 import { trialTable } from "./trial_table.js";
 
@@ -27,12 +27,13 @@ export async function showJob(signal, id) {
 
   const header = jobHeader(path, id, refresh);
   const live = headedPlot("Achieved against offered rate");
-  const byTrial = headedPlot("The rate of each trial");
+  const byTrial = emptyFigure();
+  byTrial.hidden = true;
   const table = trialTable(trials, id);
   const trialSection = el("section", { hidden: true }, el("h2", {}, "Trials"), table.node);
   const figures = figureGrid();
   const plan = el("section", { hidden: true }, el("h2", {}, "Capacity plan"), planForm(path));
-  showContent(header.node, el("div", { class: "plots" }, live.node, byTrial.node), figures.node,
+  showContent(header.node, el("div", { class: "plots" }, live.node, byTrial), figures.node,
     plan, trialSection);
 
   function drawLive() {
@@ -42,8 +43,6 @@ export async function showJob(signal, id) {
   }
 
   function drawTrials() {
-    byTrial.node.hidden = job.state === "queued" && !trials.size;
-    drawTrialRates(byTrial.plot, [...trials.values()], job.baseline?.sustained_rps);
     table.draw(job.best?.number);
     trialSection.hidden = !trials.size;
   }
@@ -61,7 +60,11 @@ export async function showJob(signal, id) {
     if (!trials.size || version === figuresVersion) return;
     figuresVersion = version;
     const answer = await getJson(`${path}/figures`);
-    if (!signal.aborted) figures.draw(answer.figures);
+    if (signal.aborted) return;
+    const { trials: rates, ...others } = answer.figures;
+    byTrial.hidden = !rates;
+    if (rates) drawFigure(byTrial, rates, "trials");
+    figures.draw(others);
   }
 
   async function refresh() {
@@ -119,20 +122,17 @@ export async function showJob(signal, id) {
   }
 }
 
-// The plots that the service draws. The rates by trial are drawn live above them.
+// The plots that the service draws, except the rates by trial, which are above them.
 function figureGrid() {
   const node = el("div", { class: "plots" });
   const nodes = new Map();
 
   function draw(figures) {
     for (const [name, figure] of Object.entries(figures)) {
-      if (name === "trials") continue;
-      if (nodes.has(name)) {
-        drawFigure(nodes.get(name), figure, name);
-        continue;
+      if (!nodes.has(name)) {
+        nodes.set(name, emptyFigure());
+        node.append(nodes.get(name));
       }
-      nodes.set(name, el("figure", {}, el("figcaption"), plotNode("")));
-      node.append(nodes.get(name));
       drawFigure(nodes.get(name), figure, name);
     }
   }

@@ -14,7 +14,7 @@ const GRID = "rgba(128,128,128,0.25)";
 const FONT_PX = 12;
 const drawn = new Map(); // By node: the traces, the layout and their JSON.
 
-export const plotNode = (label) => el("div", { class: "plot", role: "img", "aria-label": label });
+const plotNode = (label) => el("div", { class: "plot", role: "img", "aria-label": label });
 
 // A plot that the page draws itself, under its heading.
 export function headedPlot(heading) {
@@ -23,7 +23,7 @@ export function headedPlot(heading) {
   return { plot, caption, node: el("figure", {}, caption, plot) };
 }
 
-export const axis = (title, options = {}) => ({ title: { text: title }, gridcolor: GRID, zerolinecolor: GRID, ...options });
+const axis = (title, options = {}) => ({ title: { text: title }, gridcolor: GRID, zerolinecolor: GRID, ...options });
 
 // An axis that starts at zero.
 export const zeroBasedAxis = (title) => axis(title, { rangemode: "tozero" });
@@ -43,12 +43,14 @@ export function drawPlot(node, traces, layout) {
   if (!before) new ResizeObserver(() => node.clientWidth && Plotly.Plots.resize(node)).observe(node);
 }
 
+// A place for a figure that the service has drawn; see `drawFigure`.
+export const emptyFigure = () => el("figure", {}, el("figcaption"), plotNode(""));
+
 // Create a plot of a figure that the service has drawn, with its heading, after that of a group.
 export function figureNode(figure, fallback, group) {
-  const plot = plotNode("");
-  const heading = el("figcaption", {});
-  const node = el("figure", {}, heading, plot);
+  const node = emptyFigure();
   drawFigure(node, figure, fallback);
+  const heading = node.firstChild;
   heading.textContent = `${group}: ${heading.textContent}`;
   return node;
 }
