@@ -27,7 +27,7 @@ LAYERS = (
 )
 #: Modules of `search` that every layer may import; they import none of the layers.
 BASE = {"search.atomic_files", "search.errors", "search.formats", "search.environment"}
-BASE |= {"search.intervals"}
+BASE |= {"search.headroom", "search.intervals"}
 MAY_IMPORT = {
     "ray": {
         "loadgen/ray_process.py",

@@ -9,8 +9,9 @@ from typing import Any
 
 from search.answer.latency_curve import LatencyCurve, Quantile
 from search.answer.operating_points import OperatingPoint
-from search.answer.scaling import DEFAULT_HEADROOM, Scaling
+from search.answer.scaling import Scaling
 from search.errors import RunError
+from search.headroom import DEFAULT_HEADROOM, MAX_HEADROOM
 from search.intervals import Interval, prediction_interval
 from servetune.errors import InputError
 
@@ -171,7 +172,7 @@ def capacity_plan(
         rate_rps: the load of all replicas, requests/s.
         p99_s: limit on the p99 latency, seconds. It lowers the rate of a replica to that up to
             which the limit holds.
-        headroom: share of a replica's rate to keep free, from 0 to less than 1.
+        headroom: share of a replica's rate to keep free, 0 to 0.95.
         price_per_hour: of a replica, in any currency.
 
     Raises:
@@ -231,8 +232,8 @@ def _check_arguments(
         raise InputError(f"the load must be a positive number of requests/s (got {rate_rps:g})")
     if p99_s is not None and not 0 < p99_s < math.inf:
         raise InputError(f"the limit on p99 must be a positive number of seconds (got {p99_s:g})")
-    if not 0 <= headroom < 1:
-        raise InputError(f"the headroom must be at least 0 and less than 1 (got {headroom:g})")
+    if not 0 <= headroom <= MAX_HEADROOM:
+        raise InputError(f"the headroom must be from 0 to {MAX_HEADROOM:g} (got {headroom:g})")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise InputError(f"the price per hour must be at least 0 (got {price_per_hour:g})")
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.answer.latency_curve import LatencyCurve
+from search.headroom import DEFAULT_HEADROOM
 
-#: Share of the claimed rate that is kept free for peaks and for replicas that are down.
-DEFAULT_HEADROOM = 0.3
 #: The rate of requests per pod, as a metrics adapter for Kubernetes must name it.
 POD_METRIC = "torchserve_requests_per_second"
 

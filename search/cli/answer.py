@@ -12,6 +12,7 @@ from rich.table import Table
 from search.cli.console import create_console
 from search.cli.options import JsonOption, PickOption, RunArgument
 from search.errors import RunError
+from search.headroom import DEFAULT_HEADROOM, MAX_HEADROOM
 
 if TYPE_CHECKING:
     from search.study.outcome import Outcome
@@ -64,8 +65,8 @@ def plan(
         float | None, typer.Option(min=0.0001, help="limit on the p99 latency, seconds")
     ] = None,
     headroom: Annotated[
-        float, typer.Option(min=0, max=0.95, help="share of a replica's rate to keep free")
-    ] = 0.3,
+        float, typer.Option(min=0, max=MAX_HEADROOM, help="share of a replica's rate to keep free")
+    ] = DEFAULT_HEADROOM,
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="price of a replica per hour, in any currency")
     ] = None,

@@ -203,7 +203,7 @@ def _measure_spec(
 ) -> None:
     from search.intervals import mean_interval
     from search.measure.configs import measure_configs
-    from search.report.formatting import format_interval
+    from search.report.formatting import format_number, format_ratio, format_ratio_interval
 
     if keep is not None and keep.exists():
         raise CommandError(f"--keep {keep} already exists; choose a new folder")
@@ -253,12 +253,13 @@ def _measure_spec(
         )
         for index, (name, results) in enumerate(zip(names, measured.results, strict=True)):
             ratios = measured.ratios(index)
+            interval = mean_interval(ratios) if index else None
             table.add_row(
                 name,
-                ", ".join(f"{r.sustained_rps:.1f}" if r.sustained_rps else "–" for r in results),
-                ", ".join(f"{ratio:.3f}" for ratio in ratios),
-                f"{median(ratios):.3f}" if ratios else "",
-                format_interval(mean_interval(ratios), ".3f") if index else "",
+                ", ".join(format_number(r.sustained_rps or None) or "–" for r in results),
+                ", ".join(map(format_ratio, ratios)),
+                format_ratio(median(ratios)) if ratios else "",
+                format_ratio_interval(interval) if interval else "",
                 _variation(ratios),
                 ", ".join(
                     f"{format_percent(r.host.steal or 0)} + {format_percent(r.host.other_cpu or 0)}"

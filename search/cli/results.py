@@ -16,6 +16,7 @@ from search.cli.console import create_console
 from search.cli.options import JsonOption, PickOption, RunArgument
 from search.cli.running import format_phase, run_coroutine
 from search.errors import CommandError, RunError
+from search.headroom import DEFAULT_HEADROOM, MAX_HEADROOM
 from servetune.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ def export(
         typer.Option(min=0.001, help="expected load of all replicas, requests per second"),
     ] = None,
     headroom: Annotated[
-        float, typer.Option(min=0, max=0.95, help="share of the claimed rate to keep free")
-    ] = 0.3,
+        float, typer.Option(min=0, max=MAX_HEADROOM, help="share of the claimed rate to keep free")
+    ] = DEFAULT_HEADROOM,
     pr_body: Annotated[
         Path | None,
         typer.Option(

@@ -12,7 +12,7 @@ from typing import Any
 from search.answer.confirmed import Confirmed
 from search.answer.latency_curve import LatencyCurve
 from search.answer.operating_points import latency_points
-from search.answer.scaling import DEFAULT_HEADROOM, Scaling
+from search.answer.scaling import Scaling
 from search.atomic_files import replace_folder
 from search.confirmation.confirmation import Confirmation
 from search.errors import RunError
@@ -35,6 +35,7 @@ from search.export.readme import figures, use_of_common_files
 from search.export.resources import Resources
 from search.export.sagemaker import write_sagemaker
 from search.export.systemd import write_systemd
+from search.headroom import DEFAULT_HEADROOM
 from search.study.diff import flat
 from search.study.run_folder import Run
 from search.trial.result import TrialResult

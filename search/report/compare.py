@@ -8,8 +8,9 @@ from statistics import median
 from search.answer.gain import gain_of
 from search.intervals import Interval, mean_interval, ratio_interval
 from search.report.formatting import (
-    format_interval,
     format_number,
+    format_ratio,
+    format_ratio_interval,
     format_settings,
     format_share,
     markdown_table,
@@ -67,7 +68,7 @@ def _search_table(outcomes: Sequence[Outcome]) -> str:
                 format_settings(chosen.config),
                 format_number(_mean(_chosen_rates(outcome))),
                 ratio if outcome is not first else "",
-                format_interval(interval, ".2f") if outcome is not first else "",
+                format_ratio_interval(interval) if interval and outcome is not first else "",
                 _ratio_to_reference(outcome),
             )
         )
@@ -88,8 +89,8 @@ def _ratio_to_reference(outcome: Outcome) -> str:
     if (gain := gain_of(outcome)) is None:
         return ""
     if not gain.is_confirmed:
-        return f"{gain.ratio.mean:.2f}, not confirmed"
-    return f"{gain.ratio.mean:.2f} ({format_interval(gain.ratio, '.2f')})"
+        return f"{format_ratio(gain.ratio.mean)}, not confirmed"
+    return f"{format_ratio(gain.ratio.mean)} ({format_ratio_interval(gain.ratio)})"
 
 
 def _sweep_table(outcomes: Sequence[Outcome]) -> str:
@@ -102,7 +103,7 @@ def _sweep_table(outcomes: Sequence[Outcome]) -> str:
         ratios = []
         for values in values_of_runs[1:]:
             ratio, interval = _ratio(values, values_of_runs[0])
-            ratios.append(f"{ratio} ({format_interval(interval, '.2f')})" if interval else ratio)
+            ratios.append(f"{ratio} ({format_ratio_interval(interval)})" if interval else ratio)
         medians = [
             (format_number(median(values)) if values else "none")
             + _answered_text(outcome.results, key[:2])
@@ -141,10 +142,10 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, Interva
         return "", None
     if min(*ours, *theirs) <= 0:  # A logarithm does not exist: compare medians.
         denominator = median(theirs)
-        return (f"{median(ours) / denominator:.2f}" if denominator else ""), None
+        return (format_ratio(median(ours) / denominator) if denominator else ""), None
     interval = ratio_interval(ours, theirs)
     ratio = interval.mean if interval else (_mean(ours) or 0.0) / (_mean(theirs) or 1.0)
-    return f"{ratio:.2f}", interval
+    return format_ratio(ratio), interval
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -69,15 +69,9 @@ def format_ratio_interval(ratio: Interval) -> str:
     return f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
 
 
-def format_interval(interval: Interval | None, number_format: str = "") -> str:
-    """Return the bounds of an interval; an empty text for None."""
-    if interval is None:
-        return ""
-    low, high = (
-        format(bound, number_format) if number_format else format_number(bound)
-        for bound in (interval.low, interval.high)
-    )
-    return f"{low} to {high}"
+def format_interval(interval: Interval) -> str:
+    """Return the bounds of an interval; see `format_number`."""
+    return f"{format_number(interval.low)} to {format_number(interval.high)}"
 
 
 def capitalized(text: str) -> str:

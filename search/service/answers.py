@@ -13,8 +13,8 @@ from search.answer.pareto import pareto_points
 from search.answer.picking import pick
 from search.answer.plan import capacity_plan
 from search.answer.predicted import predicted_points
-from search.answer.scaling import DEFAULT_HEADROOM
 from search.errors import SpecProblem
+from search.headroom import DEFAULT_HEADROOM, MAX_HEADROOM
 from search.report.plots import figures
 from search.service.errors import RequestError
 from search.spec.loading import problems_of
@@ -65,7 +65,7 @@ class PlanQuery(BaseModel):
 
     rps: Annotated[float, _Finite]
     p99_s: Annotated[float | None, _Finite] = None
-    headroom: float = Field(default=DEFAULT_HEADROOM, ge=0, lt=1, allow_inf_nan=False)
+    headroom: float = Field(default=DEFAULT_HEADROOM, ge=0, le=MAX_HEADROOM, allow_inf_nan=False)
     price_per_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     pick: str | None = None
 

@@ -20,6 +20,8 @@ def demo_specification(folder: Path) -> str:
         "name": "bundled-model",
         "model": {"archive": str(archive), "requests": str(folder / "requests.jsonl")},
         "space": {"job_queue_size": 1000},
-        "search": {"trials": 24, "time_budget_s": 800},
+        # As in configs/quickstart.yaml.
+        "search": {"trials": 24, "time_budget_s": 330},
+        "confirm": {"finalists": 2},
     }
     return yaml.safe_dump(data, sort_keys=False)

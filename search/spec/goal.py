@@ -9,10 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loadgen.rate.goal import Goal
 from search.errors import SpecError, SpecProblem
+from search.headroom import DEFAULT_HEADROOM, MAX_HEADROOM
 from search.spec.section import Section, optional_section
-
-#: Share of the sustained rate that the objective `footprint` keeps free.
-DEFAULT_HEADROOM = 0.3
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -87,7 +85,7 @@ class GoalSection(Section):
     headroom: float | None = Field(
         default=None,
         ge=0,
-        lt=1,
+        le=MAX_HEADROOM,
         description=(
             "Share of the sustained rate that stays free at `for_rps`: 0.3 asks for a sustained "
             "rate of at least `for_rps` ÷ 0.7. The default is 0.3 for `footprint` and 0 for "

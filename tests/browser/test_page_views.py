@@ -174,7 +174,7 @@ async def test_form_has_the_objective_its_rate_and_the_limits(page: Page) -> Non
 @pytest.mark.parametrize(
     ("label", "path", "value", "message"),
     [
-        ("Headroom (share)", "goal.headroom", "2", "less than 1"),
+        ("Headroom (share)", "goal.headroom", "2", "less than or equal to 0.95"),
         ("p99 latency, at most (s)", "goal.limits.p99_s", "-1", "greater than 0"),
         ("p99 latency, at most (s)", "goal.limits.p99_s", "fast", "number"),
         ("Memory, at most (MiB)", "goal.limits.memory_mb", "0", "0"),
