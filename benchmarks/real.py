@@ -1,9 +1,9 @@
-"""Compare servetune's search with random search: `python -m benchmarks.real SPEC`.
+"""Compare servetune's search with others: `python -m benchmarks.real SPEC`.
 
-Interleaved runs of equal time on a real TorchServe. Random search uses the same code, pruning
-included, with random proposals and without the recommended starting points. At the end, the
-chosen configuration of each run is measured again, because the best rate of a search is biased
-upwards.
+Interleaved runs of equal time on a real TorchServe. The others use the same code, pruning
+included, with other proposals: random ones, without the starting points, and those of Optuna's
+Gaussian process. At the end, the chosen configuration of each run is measured again, because the
+best rate of a search is biased upwards.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,16 +20,19 @@ from statistics import median
 from typing import Annotated, Any
 from unittest import mock
 
+import optuna
 import typer
+from optuna.samplers import GPSampler
 from rich.console import Console
 from rich.table import Table
 
 from search.cli.live import LiveView
+from search.environment import log_level
 from search.measure.configs import measure_configs
 from search.report.formatting import format_settings
 from search.sampler import search_model
 from search.sampler.observations import Observation, Point
-from search.sampler.sampler import CapacitySampler
+from search.sampler.sampler import CapacitySampler, distributions
 from search.spec.loading import load_spec
 from search.spec.space import Space
 from search.study.driver import create_run, run_study
@@ -44,9 +49,40 @@ class RandomProposals(CapacitySampler):
         return self.drawn_space.draw(self._random, 1)[0]
 
 
+class GpProposals(CapacitySampler):
+    """Proposes the points of Optuna's Gaussian process for the log of the rate."""
+
+    def next_point(
+        self, observations: Sequence[Observation], running: Sequence[Point] = ()
+    ) -> dict[str, Any]:
+        """Return the point that it would try after these observations."""
+        space = distributions(self.drawn_space)
+        seed = int(self._random.integers(1 << 31))
+        with log_level(["optuna"], logging.WARNING):
+            sampler = GPSampler(seed=seed, n_startup_trials=1)
+            study = optuna.create_study(direction="maximize", sampler=sampler)
+        for o in observations:
+            value = math.log(o.rate_rps) if o.served else -1.0
+            # TorchServe's default may be outside of the space.
+            with contextlib.suppress(ValueError):
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params=dict(o.point), distributions=space, value=value
+                    )
+                )
+        return study.ask(space).params
+
+
+@contextlib.contextmanager
+def gp_search() -> Iterator[None]:
+    """Propose the points of Optuna's Gaussian process after the starting points."""
+    with mock.patch.object(search_model, "CapacitySampler", GpProposals):
+        yield
+
+
 @contextlib.contextmanager
 def random_search() -> Iterator[None]:
-    """Propose random points, and remove the recommended starting points."""
+    """Propose random points, and remove the starting points of the guide."""
     with (
         mock.patch.object(search_model, "CapacitySampler", RandomProposals),
         mock.patch.object(Space, "recommended_points", lambda space: []),
@@ -57,6 +93,7 @@ def random_search() -> Iterator[None]:
 SEARCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "servetune": contextlib.nullcontext,
     "random": random_search,
+    "Optuna GP": gp_search,
 }
 
 
