@@ -317,7 +317,10 @@ class Confirmation:
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether the winner was visited at least twice, never failed, and sustains a rate."""
+        """Whether the winner never failed, and its rate in one more measurement is known.
+
+        That needs two visits, or one and the noise of earlier confirmations on the host.
+        """
         winner = self.winner
         return self.sustained(winner) is not None and not self.race.estimates.failures.get(winner)
 

@@ -123,7 +123,7 @@ def _rate_of_winner(confirmation: Confirmation) -> str:
     searched = f"; the search measured {format_number(known_rps)} rps" if known_rps else ""
     rounds = "one round" if race.rounds == 1 else f"{race.rounds} rounds"
     subject = _trial(confirmation, winner)
-    if race.rounds > 1 and (sustained := confirmation.sustained(winner)):
+    if (sustained := confirmation.sustained(winner)) is not None:
         return (
             f"Confirmed in {rounds}: {subject.lower()} sustains "
             f"{format_number(sustained.mean)} rps (95 % prediction interval for one more "

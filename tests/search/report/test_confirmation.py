@@ -74,6 +74,18 @@ def test_confirmation_text_reports_verified_rate_after_one_round() -> None:
     assert found.why_inconclusive.startswith("the winner has too few successful visits")
 
 
+def test_confirmation_text_of_one_round_uses_the_noise_of_earlier_confirmations() -> None:
+    prior = Variance(0.0004, 10)
+    found = confirmation_of({0: [5.0], 2: [120.0], 4: [119.0]}, {2: (114.0, 0.9)}, prior=prior)
+    assert found.is_conclusive and found.why_inconclusive == ""
+    text = confirmation_text(found)
+    assert text.startswith("Confirmed in one round: trial 2 sustains 114 rps (95 % prediction in")
+    unverified = confirmation_of({0: [5.0], 2: [120.0], 4: [119.0]}, prior=prior)
+    text = confirmation_text(unverified)
+    assert text.startswith("Trial 2 answers 120 rps in a closed loop, visited in one round (95 %")
+    assert ". The winner's sustained rate was not verified at the end" in text
+
+
 def test_confirmation_text_reports_rate_reference_and_ties() -> None:
     found = confirmation_of(STEADY, {2: (114.0, 0.9), 4: (116.4, 0.6)})
     text = confirmation_text(found)
