@@ -2,9 +2,10 @@
 
 Real runs of a light model, each with a search and a confirmation, whose winner is exported in every
 format and measured again. At random intervals, one of the processes is killed, or the run is
-interrupted; a run that ended early is resumed. The benchmark reports lost results, orphaned
-processes and files, and the growth of memory, files, ports, threads and processes with its 95 %
-interval.
+interrupted; a run that ended early is resumed. Every second run is long, and no fault ends its
+driver: only a long session shows whether anything grows. The benchmark reports lost results,
+orphaned processes and files, and the growth of memory, files, ports, threads and processes with its
+95 % interval.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ VICTIMS = {
     "raylet": ("raylet/raylet", 5),
 }
 DRIVER, CTRL_C = "driver", "Ctrl-C"
-#: Faults that end a session, with their weights.
+#: Faults of the driver, with their weights.
 SESSION_FAULTS = {DRIVER: 10, CTRL_C: 5}
+#: Faults that end a session.
+ENDING = (*SESSION_FAULTS, "raylet")
 SECTIONS = {
     "name": "soak",
     "space": {
@@ -58,12 +61,16 @@ SECTIONS = {
     "search": {"trials": 6, "min_improvement_probability": 0},
     "confirm": {"rounds": 3, "finalists": 2, "time_limit_s": 60},
 }
+#: Number of trials of a long run.
+LONG_TRIALS = 30
 #: Range of the time between two faults, seconds.
 FAULT_INTERVAL_S = (10.0, 60.0)
 #: Time for the processes and files of a session to disappear after its end, seconds.
 CLEANUP_LIMIT_S = 60.0
 #: Time between two samples of the resources, seconds.
 SAMPLE_INTERVAL_S = 5.0
+#: A driver loads modules and fills caches in this time, seconds: no sample is taken.
+WARM_UP_S = 120.0
 
 
 class Soak:
@@ -85,7 +92,7 @@ class Soak:
         given_up: the runs whose reference was killed in each of its trials; they cannot continue.
         exports, rechecks: number of those by exit status.
         bad_exports: exports that failed, except those that are refused by rule.
-        samples: by session, the resources after its first trial.
+        samples: by session, the resources after its first trial and its warm-up.
     """
 
     def __init__(self, spec: Path, random_source: random.Random):
@@ -104,6 +111,12 @@ class Soak:
         self.bad_exports = 0
         self.rechecks: Counter[str] = Counter()
         self.samples: list[list[Sample]] = []
+        self._started = 0
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether the current run is a long one."""
+        return self._started % 2 == 0
 
     @property
     def runs(self) -> list[Path]:
@@ -122,7 +135,12 @@ class Soak:
         Args:
             deadline_s: interrupt the run at this time of `time.monotonic`.
         """
-        command = ("resume", str(self.run)) if self.run else ("tune", str(self._spec))
+        if self.run:
+            command: tuple[str, ...] = ("resume", str(self.run))
+        else:
+            self._started += 1
+            command = ("tune", str(self._spec))
+            command += ("--trials", str(LONG_TRIALS)) if self._is_long else ()
         status, is_ending = self._drive((*command, "--plain"), deadline_s)
         self.exit_statuses[str(status)] += 1
         if status != 0 and not is_ending:
@@ -160,7 +178,7 @@ class Soak:
             )
         processes: dict[int, psutil.Process] = {}
         samples: list[Sample] = []
-        trials_before, next_sample_s = len(self.recorded), 0.0
+        trials_before, next_sample_s = len(self.recorded), time.monotonic() + WARM_UP_S
         next_fault_s = time.monotonic() + self._random.uniform(*FAULT_INTERVAL_S)
         is_ending = False
         while driver.poll() is None:
@@ -196,6 +214,8 @@ class Soak:
     ) -> bool:
         """Inject a random fault; return whether it ends the session."""
         weights = {name: weight for name, (_, weight) in VICTIMS.items()} | SESSION_FAULTS
+        if self._is_long:
+            weights = {name: weights[name] for name in weights if name not in ENDING}
         (name,) = self._random.choices(list(weights), list(weights.values()))
         if name in SESSION_FAULTS:
             driver.send_signal(signal.SIGKILL if name == DRIVER else signal.SIGINT)
@@ -208,7 +228,7 @@ class Soak:
         self.faults[name] += 1
         fault = name if name == CTRL_C else f"SIGKILL of {name}"
         print(f"{len(self.recorded)} trials; {fault}", flush=True)
-        return name in (*SESSION_FAULTS, "raylet")
+        return name in ENDING
 
     def _server_processes(self) -> Iterator[psutil.Process]:
         """Yield the processes of this run's TorchServe; they are not children of the driver."""
