@@ -8,10 +8,12 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 from search.answer.operating_points import OperatingPoint, measured_points
 from search.answer.pareto import pareto_front
 from search.intervals import Interval
+from search.sampler.observations import Point
 from search.sampler.prediction import (
     MEMORY_RULES,
     P99_RULES,
@@ -27,6 +29,8 @@ from serving.configuration.config import ServerConfig
 
 #: Maximum number of configurations without a trial that are shown.
 _MAX_UNTRIED = 8
+#: Numbers whose ratio is not above this are as good as equal.
+_NEAR = 1.1
 #: A configuration is shown if it serves with at least this probability.
 _MIN_SERVING = 0.5
 
@@ -130,7 +134,7 @@ def _predicted(trials: _Trials) -> PredictedPoints:
     ]
     untried = [point for point in points if point.number is None]
     front = [p for p in pareto_front([*measured, *tried, *untried]) if p.number is None]
-    shown = _spread(front, _MAX_UNTRIED)
+    shown = _spread(_distinct(space, front, [*measured, *tried]), _MAX_UNTRIED)
     named = [replace(p, letter=c) for p, c in zip(shown, string.ascii_uppercase, strict=False)]
     unknown = [
         f"{name} of predicted configurations is not known: {found.reason}"
@@ -138,6 +142,36 @@ def _predicted(trials: _Trials) -> PredictedPoints:
         if found.reason
     ]
     return PredictedPoints((*sorted(tried, key=lambda p: p.number or 0), *named), tuple(unknown))
+
+
+def _distinct(
+    space: Space, untried: Sequence[OperatingPoint], tried: Sequence[OperatingPoint]
+) -> list[OperatingPoint]:
+    """Return the untried points that differ noticeably from those tried and from each other."""
+    known = [space.values(point.config) for point in tried]
+    kept = []
+    for point in sorted(untried, key=lambda p: -p.sustained_rps):
+        values = space.values(point.config)
+        if not any(_is_near(values, other) for other in known):
+            kept.append(point)
+            known.append(values)
+    return kept
+
+
+def _is_near(values: Point | None, other: Point | None) -> bool:
+    """Return whether two points are as good as equal; None is no point of the space."""
+    return (
+        values is not None
+        and other is not None
+        and all(
+            value == other[name] or _are_near(value, other[name]) for name, value in values.items()
+        )
+    )
+
+
+def _are_near(value: Any, other: Any) -> bool:
+    are_numbers = all(type(each) in (int, float) and each > 0 for each in (value, other))
+    return are_numbers and max(value, other) <= _NEAR * min(value, other)
 
 
 def _spread(points: Sequence[OperatingPoint], count: int) -> list[OperatingPoint]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
@@ -51,3 +52,17 @@ def test_predicted_points_know_p99_only_where_trials_show_it(outcome: Outcome) -
 def test_predicted_points_wait_for_the_end_of_the_run(outcome: Outcome) -> None:
     found = predicted_points(replace(with_trials(outcome, 8), reason=None))
     assert not found.points and "when the run has ended" in found.unknown[0]
+
+
+def test_predicted_points_list_no_configuration_twice(outcome: Outcome) -> None:
+    """49, 50 and 51 ms are the same to an operator."""
+    given = with_trials(outcome, 8)
+    space = given.space
+    assert space is not None
+    points = predicted_points(given).points
+    untried = [space.values(p.config) for p in points if p.number is None]
+    tried = [space.values(r.config) for r in given.results]
+    assert untried
+    for values, other in combinations([*untried, *filter(None, tried)], 2):
+        if values in untried:
+            assert any(not 0.91 < values[n] / other[n] < 1.1 for n in values), (values, other)
