@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +42,7 @@ from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.configuration.config import MODEL_KEYS
+from serving.configuration.defaults import DEFAULT_QUEUE
 from serving.configuration.deployment import archived_settings
 from serving.configuration.production import DeploymentTarget
 from serving.configuration.secret_lines import secret_names
@@ -180,6 +182,7 @@ def _write_folder(
     files = _WRITERS[export_format](request)
     diff = _write_common_files(request, files)
     notes = (*target.notes(request.config, request.archive), *files.notes, *_secret_notes(files))
+    notes += _queue_note(run.spec().goal.limits.p99_s, request)
     secrets = sorted({*run.spec().in_use().secrets, *target.secrets} - target.line_secrets)
     if secrets:
         notes += (f"secrets are not exported: set {', '.join(secrets)} in the environment",)
@@ -210,6 +213,23 @@ def _secret_notes(files: FormatFiles) -> tuple[str, ...]:
     )
 
 
+def _queue_note(limit_s: float | None, request: ExportRequest) -> tuple[str, ...]:
+    """Return a note on a queue in which requests wait longer than the limit on p99."""
+    queue, scaling = request.config.job_queue_size or DEFAULT_QUEUE, request.scaling
+    if limit_s is None or scaling.capacity is None:
+        return ()
+    in_batches = scaling.capacity - queue
+    # A shorter queue than a batch for each worker would leave workers idle.
+    enough = max(math.ceil(scaling.rate_rps * limit_s) - in_batches, in_batches)
+    if enough >= queue:
+        return ()
+    return (
+        f"a request behind a full queue of {queue} waits {queue / scaling.rate_rps:.3g} s, longer "
+        f"than the limit of {limit_s:g} s on p99: job_queue_size={enough} would refuse it at once "
+        "instead; that was not measured",
+    )
+
+
 def _effective_settings(result: TrialResult, model: Archive, tuned: Archive) -> dict[str, int]:
     """Return a model's settings as the trial's server described them, else the defaults."""
     server = result.server
@@ -224,7 +244,7 @@ def _effective_settings(result: TrialResult, model: Archive, tuned: Archive) -> 
 def _request_capacity(result: TrialResult, effective: Mapping[str, int]) -> int:
     """Return the number of requests that a replica holds before it refuses one."""
     batches = result.server.batch_capacity or effective["batch_size"]
-    return batches + (result.config.job_queue_size or 100)
+    return batches + (result.config.job_queue_size or DEFAULT_QUEUE)
 
 
 def _resources(run: Run, result: TrialResult) -> Resources:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Requests that wait for a worker before TorchServe refuses one.
+DEFAULT_QUEUE = 100
+
 
 def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int]:
     """Return the defaults of TorchServe 0.12.0 and torch on a host without a GPU.
@@ -17,6 +20,6 @@ def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int
         "netty_threads": 2 * cores,
         "netty_client_threads": 2 * cores,
         "mkl_threads": threads or cores,
-        "job_queue_size": 100,
+        "job_queue_size": DEFAULT_QUEUE,
         "response_timeout_s": 120,
     }

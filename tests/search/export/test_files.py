@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from search.errors import RunError
 from search.export.common import ExportFormat
@@ -92,6 +93,36 @@ def test_export_writes_changes_of_the_config_properties_in_use(outcome: Outcome)
     assert "changes.diff" in (result.folder / "README.md").read_text()
     kept = [note.partition(" is kept")[0] for note in result.notes]
     assert kept == ["netty_client_threads=9", "io_ratio=70"]
+
+
+@pytest.mark.parametrize(
+    ("p99_s", "queue", "note"),
+    [
+        (None, 1000, ""),
+        (5.0, 1000, ""),
+        (
+            0.2,
+            1000,
+            "a request behind a full queue of 1000 waits 4 s, longer than the limit of 0.2 s on "
+            "p99: job_queue_size=48 would refuse it at once instead",
+        ),
+        (0.2, None, "behind a full queue of 100 waits 0.4 s"),
+        (0.2, 48, ""),
+    ],
+)
+def test_export_notes_a_queue_in_which_requests_miss_the_limit(
+    outcome: Outcome, p99_s: float | None, queue: int | None, note: str
+) -> None:
+    spec = yaml.safe_load((outcome.run.folder / "spec.yaml").read_text())
+    spec["goal"]["limits"] = {"p99_s": p99_s}
+    (outcome.run.folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    best = outcome.best
+    assert best is not None
+    changed = replace(best, config=replace(best.config, job_queue_size=queue))
+    notes = [
+        n for n in export(outcome.run, changed, outcome.spec.archive()).notes if "full queue" in n
+    ]
+    assert len(notes) == bool(note) and note in "".join(notes)
 
 
 def test_export_names_the_secrets_that_it_leaves_out(outcome: Outcome) -> None:
