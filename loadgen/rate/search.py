@@ -108,8 +108,9 @@ class RateSearch:
         self.announce(self._expected_s())
         stop = await self._find_rate()
         if stop is StopReason.PRUNED_BY_RATE and best is not None:
-            failed_rps = self._probes[-1].rate_rps
-            why = f"it did not sustain {format_rps(failed_rps)}"
+            last = self._probes[-1]
+            shown = "did not sustain" if last.verdict is Verdict.FAIL else "was not seen to sustain"
+            why = f"it {shown} {format_rps(last.rate_rps)}"
             why += f", and the incumbent sustains {format_rps(best)}"
             return self._result(warmup, stop, pruned=why)
         await self._measure_target()
@@ -359,11 +360,13 @@ class RateSearch:
         )
 
     def _cannot_matter(self, probe: Probe) -> bool:
-        """Return whether a rate below the incumbent's failed in a search that only ranks."""
+        """Return whether a rate below the incumbent's did not pass in a search that only ranks."""
         best = self.incumbent_rps
         if not self._is_screen or best is None or self.goal.for_rps is not None:
             return False
-        return probe.verdict is Verdict.FAIL and (probe.rate_rps or math.inf) < best
+        if probe.verdict in _CLEAR or self._is_too_short(probe):
+            return False
+        return (probe.rate_rps or math.inf) < best
 
     def _needs_bracket(self, failed: Probe) -> bool:
         """Return whether a window failed although its server was not saturated."""

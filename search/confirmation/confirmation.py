@@ -173,7 +173,7 @@ class Confirmation:
         Of the leader and those tied with it whose verification passed: for the highest rate, the
         one with the lowest p99 latency at the comparison rate, then with the least memory; for the
         lowest latency, with the least memory; for the least memory, with the fewest workers, then
-        with the lowest p99 latency.
+        with the lowest p99 latency. If the leader was not verified: see `_most_sustained`.
         """
         leader = self.leader
         able = {
@@ -185,10 +185,32 @@ class Confirmation:
         }
         # The leader's figures must be known: otherwise nothing is compared.
         if not able or (leader not in able and self.sustains(leader)):
-            return leader
+            return leader if leader in self.verified else self._most_sustained(leader)
         lowest = min(first for first, _ in able.values())
         tied = [i for i, (first, _) in able.items() if first <= lowest * (1 + SAME_FIGURE)]
         return min(tied, key=lambda i: (able[i][1], able[i][0], i))
+
+    def _most_sustained(self, leader: int) -> int:
+        """Return which of the leader and those like it is expected to sustain the highest rate.
+
+        The closed loops cannot tell them apart; how much of it each sustained, in its
+        verification or else in the search, may.
+        """
+        if leader == REFERENCE or not self.plan.objective.compares_capacities:
+            return leader
+
+        def expected_rps(index: int) -> float:
+            share = self.sustained_share(index) or self.plan.requests[index].known_share
+            return (self.mean_rps(index) or 0.0) * (share or 1.0)
+
+        alike = [
+            index
+            for index in self.race.alive
+            if index != leader
+            and self._comparison(index, leader).is_indistinguishable
+            and not self.is_disproved(index)
+        ]
+        return max((leader, *alike), key=expected_rps)
 
     def _preference(self, result: TrialResult) -> tuple[float, float] | None:
         """Return what decides between tied finalists, the lower the better; None if unknown.

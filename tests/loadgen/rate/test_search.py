@@ -304,6 +304,21 @@ async def test_search_of_depth_screen_ends_when_a_rate_below_the_incumbents_fail
         assert found.stop_reason is not StopReason.PRUNED_BY_RATE and len(found.probes) > 1
 
 
+async def test_search_of_depth_screen_offers_nothing_after_a_rate_below_the_incumbents() -> None:
+    """Whether it failed or was undecided: a rank is not worth the bracketing of a slow server."""
+    law = Law(workers=4, batch=128, service_s=2.0)
+    verdicts = []
+    for seed in range(12):
+        stub = SimulatedStub(law, seed=seed, wander=Wander(0.08, 15.0, seed=seed))
+        search = RateSearch(Goal(), stub, 512, 1024, incumbent_rps=250.0, depth=Depth.SCREEN)
+        found = await search.find()
+        below = [p for p in found.probes if p.rate_rps < 250.0 and p.verdict is not Verdict.PASS]
+        verdicts += [probe.verdict for probe in below]
+        assert below in ([], [found.probes[-1]])
+        assert not below or found.stop_reason is StopReason.PRUNED_BY_RATE
+    assert {Verdict.FAIL, Verdict.UNDECIDED} == set(verdicts)
+
+
 async def test_search_measures_a_latency_curve() -> None:
     generator = SimulatedServers(0.01)
     found = await find(generator, latency_curve=True)
