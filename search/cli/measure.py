@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,9 @@ from search.spec.loading import load_spec
 from search.spec.preflight import preflight
 from servetune.errors import FailureKind
 from serving.errors import ServerError
+
+if TYPE_CHECKING:
+    from search.confirmation.rounds import Rounds
 
 #: Parameters that apply to one of the two things to measure.
 _URL_ONLY = (
@@ -201,9 +205,7 @@ def _measure_spec(
     as_json: bool,
     console: Console,
 ) -> None:
-    from search.intervals import mean_interval
     from search.measure.configs import measure_configs
-    from search.report.formatting import format_number, format_ratio, format_ratio_interval
 
     if keep is not None and keep.exists():
         raise CommandError(f"--keep {keep} already exists; choose a new folder")
@@ -242,34 +244,41 @@ def _measure_spec(
         data = measured.results[0][0].to_dict() if is_single else measured.summary(names)
         print(json.dumps(data))
     else:
-        table = Table(
-            "configuration",
-            "rps by round",
-            "ratio to the first",
-            "median ratio",
-            "mean ratio (95 % interval)",
-            "variation of the ratio (CV)",
-            "CPU taken by the hypervisor, by other processes",
-        )
-        for index, (name, results) in enumerate(zip(names, measured.results, strict=True)):
-            ratios = measured.ratios(index)
-            interval = mean_interval(ratios) if index else None
-            table.add_row(
-                name,
-                ", ".join(format_number(r.sustained_rps or None) or "–" for r in results),
-                ", ".join(map(format_ratio, ratios)),
-                format_ratio(median(ratios)) if ratios else "",
-                format_ratio_interval(interval) if interval else "",
-                _variation(ratios),
-                ", ".join(
-                    f"{format_percent(r.host.steal or 0)} + {format_percent(r.host.other_cpu or 0)}"
-                    for r in results
-                ),
-            )
-        console.print(table)
+        _print_table(names, measured, console)
     failed = [r for results in measured.results for r in results if not r.sustained_rps]
     if failed:
         raise ServerError(FailureKind.NO_RATE, failed[0].cause)
+
+
+def _print_table(names: Sequence[str], measured: Rounds, console: Console) -> None:
+    """Print rates and ratios in 80 columns, then what the numbers of the rows mean."""
+    from search.intervals import mean_interval
+    from search.report.formatting import format_number, format_ratio, format_ratio_interval
+
+    table = Table(
+        *("#", "rps by round", "ratio to #1 by round", "median", "mean (95 %)", "variation (CV)"),
+        box=box.SIMPLE,
+    )
+    for index, results in enumerate(measured.results):
+        ratios = measured.ratios(index) if index else []
+        interval = mean_interval(ratios)
+        table.add_row(
+            str(index + 1),
+            ", ".join(format_number(r.sustained_rps or None) or "–" for r in results),
+            ", ".join(map(format_ratio, ratios)),
+            format_ratio(median(ratios)) if ratios else "",
+            format_ratio_interval(interval) if interval else "",
+            _variation(ratios),
+        )
+    console.print(table)
+    for number, name in enumerate(names, 1):
+        console.print(f"#{number}: {name}", soft_wrap=True)
+    hosts = [result.host for results in measured.results for result in results]
+    steal, other = max(h.steal or 0 for h in hosts), max(h.other_cpu or 0 for h in hosts)
+    console.print(
+        f"The hypervisor took at most {format_percent(steal)} of the CPU time, other processes at "
+        f"most {format_percent(other)}."
+    )
 
 
 def _variation(ratios: list[float]) -> str:
