@@ -35,8 +35,8 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 
 def format_number(value: float | None) -> str:
-    """Return three significant digits; an empty text for None."""
-    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    """Return three significant digits, more above 1,000; an empty text for None."""
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def format_ratio(ratio: float) -> str:

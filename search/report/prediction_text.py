@@ -31,12 +31,14 @@ def prediction_section(results: Sequence[TrialResult]) -> list[str]:
         predicted, rate = result.predicted, result.sustained_rps
         if predicted is None or predicted.median_rps is None or not rate:
             continue
-        is_inside = (predicted.low_rps or 0.0) <= rate <= (predicted.high_rps or 0.0)
+        verdict = "–"
         if predicted.is_known:
+            is_inside = (predicted.low_rps or 0.0) <= rate <= (predicted.high_rps or 0.0)
             inside.append(is_inside)
             errors.append(abs(predicted.median_rps / rate - 1))
+            verdict = "yes" if is_inside else "no"
         cells = str(result.number), format_prediction(predicted), format_number(rate)
-        rows.append((*cells, "yes" if is_inside else "no"))
+        rows.append((*cells, verdict))
     if not rows:
         return []
     summary = "Trials that were pruned or failed have no measured rate."

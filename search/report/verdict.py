@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from loadgen.formatting import format_percent
+from loadgen.rate.thresholds import DEFAULT_THRESHOLDS
 from search.answer.gain import Gain, gain_of
 from search.answer.operating_points import (
     LatencyPoint,
@@ -123,7 +124,7 @@ def compromise(outcome: Outcome) -> str:
         return ""
     return (
         f"A compromise is {knee.name}: {format_number(knee.sustained_rps)} requests/s "
-        f"({format_percent(share)}){_own_costs(knee)}. "
+        f"({format_percent(share)} of {recommended.name}'s rate){_own_costs(knee)}. "
         f"`servetune export {outcome.run.argument} --pick knee` writes it."
     )
 
@@ -161,7 +162,7 @@ def certainty(outcome: Outcome) -> str:
     if _is_undecided(outcome):
         names = f"{recommended.name.capitalize()} and {words.noun}"
         sentences.append(f"{names} are statistically indistinguishable")
-    sentences += _alternatives(outcome, recommended)
+    sentences += [*_unsteady(outcome, recommended), *_alternatives(outcome, recommended)]
     if confirmation is not None:
         has_notes = outcome.objective.maximizes_rate and not is_searched
         notes = gain.warnings if gain is not None and has_notes else ()
@@ -364,6 +365,23 @@ def _closed_loop_sentence(outcome: Outcome, today: OperatingPoint | None) -> str
     return sentence
 
 
+def _unsteady(outcome: Outcome, recommended: OperatingPoint) -> list[str]:
+    """Return that the speed of the recommended configuration, or of today's, varies by itself."""
+    named = [(recommended.config, recommended.name)]
+    if outcome.reference is not None and outcome.reference.config != recommended.config:
+        named.append((outcome.reference.config, reference_words(outcome.reference).noun))
+    found = []
+    for config, name in named:
+        estimates = [r.rate.estimate for r in outcome.results if r.config == config]
+        error = max((e.standard_error for e in estimates if e is not None), default=0.0)
+        if error > DEFAULT_THRESHOLDS.unsteady:
+            found.append(
+                f"The speed of {name} varies within a measurement: the standard error of its "
+                f"throughput was {format_percent(error)}, so that two measurements may differ much"
+            )
+    return found
+
+
 def _alternatives(outcome: Outcome, recommended: OperatingPoint) -> list[str]:
     """Return the other finalists that may be as good, with their costs."""
     confirmation = outcome.confirmation
@@ -376,8 +394,8 @@ def _alternatives(outcome: Outcome, recommended: OperatingPoint) -> list[str]:
         if c.is_indistinguishable and c.ratio is not None
     ]
     return [
-        f"{point.name.capitalize()} is statistically indistinguishable from {recommended.name}"
-        f"{_own_costs(point)}"
+        f"{point.name.capitalize()} is statistically indistinguishable from {recommended.name}: "
+        f"{format_number(point.sustained_rps)} requests/s{_own_costs(point)}"
         for point in found
         if point is not None
     ]

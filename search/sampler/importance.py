@@ -13,8 +13,8 @@ from search.environment import log_level
 from search.trial.objective import Figures, Objective
 from search.trial.result import TrialResult, TrialState
 
-#: Minimum number of trials for the importance of settings.
-_MIN_TRIALS = 4
+#: Minimum number of trials for the importance of settings: fewer name any setting by chance.
+_MIN_TRIALS = 8
 
 
 def importance_of(

@@ -56,7 +56,7 @@ def edge_notes(initial: Space, space: Space, best: Mapping[str, Any]) -> list[st
         if after.high > before.high:
             notes.append(
                 f"the range of {after.name} was widened from {before.high} to {after.high}, "
-                "because the best configuration had its highest value"
+                "because the best configuration so far had its highest value"
             )
         elif _is_on_edge(after, best[after.name]) and after.widen_to is None:
             notes.append(_edge_note(after.name, best[after.name], "higher"))

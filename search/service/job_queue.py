@@ -212,7 +212,7 @@ class JobQueue:
 
 
 def _has_state(job: Job, state: JobState) -> bool:
-    """Return whether the job's record can be read and says so."""
+    """Return whether the job's record can be read and has this state."""
     try:
         return job.record().state is state
     except RecordError:

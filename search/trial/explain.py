@@ -103,8 +103,8 @@ def _explain_idle_workers(busy: float | None, workers: int) -> str | None:
     if busy is None or busy >= _BUSY_WORKERS * workers:
         return None
     if workers == 1:
-        return f"the worker is idle {format_percent(1 - busy)} of the time"
-    return f"{_figure(workers - busy)} of {workers} workers are idle on average"
+        return f"the worker is idle {format_percent(1 - busy)} of the time at this load"
+    return f"{_figure(workers - busy)} of {workers} workers are idle on average at this load"
 
 
 def _threads_per_worker(config: ServerConfig, default: int) -> int | None:

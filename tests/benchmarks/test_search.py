@@ -290,8 +290,8 @@ def test_other_kinds_have_finite_rates_and_telemetry(server: OtherServer) -> Non
     for point, rate in zip(points, rates, strict=True):
         if rate:
             telemetry = surface.telemetry(point, random)
-            assert telemetry.busy_workers is not None
-            assert telemetry.busy_workers <= 1.2 * point["workers"]
+            busy = [time.busy_workers for time in telemetry.handler_times]
+            assert busy and max(busy) <= point["workers"]
             assert all(time.is_valid for time in telemetry.handler_times)
         else:
             assert surface.failure(point) is not None

@@ -31,7 +31,8 @@ HOLE = re.compile(r"\bNone\b|\bnan\b|\binf\b|\{\w*\}|  \.|\. \.|\(\)")
 
 def confirmations(outcome: Outcome) -> Iterator[Confirmation]:
     assert outcome.reference is not None
-    plan = Plan.of(outcome.results, outcome.reference, 2)
+    results = [replace(r, rate=replace(r.rate, sustained_rps=230.0)) for r in outcome.results[1:2]]
+    plan = Plan.of([outcome.results[0], *results, *outcome.results[2:]], outcome.reference, 2)
     shapes = itertools.product(REFERENCE, WINNER, OTHER, VERIFIED, PRIORS)
     for reference, winner, other, verified, prior in shapes:
         rates = {0: reference, 3: winner, 1: other}

@@ -201,7 +201,7 @@ def with_rates(outcome: Outcome, *figures: tuple[float, float]) -> Outcome:
 def test_compromise_gives_up_little_rate_for_much_latency(outcome: Outcome) -> None:
     found = compromise(with_rates(outcome, (5.0, 0.3), (200.0, 0.6), (250.0, 2.0)))
     assert found.startswith(
-        "A compromise is trial 1: 200 requests/s (80 %), with a p99 latency of 0.6 s at this rate"
+        "A compromise is trial 1: 200 requests/s (80 % of trial 3's rate), with a p99 latency of 0.6 s at this rate"
     )
     assert found.endswith("--pick knee` writes it.")
 

@@ -60,7 +60,7 @@ def test_edge_notes_name_widened_ranges_and_edges_of_the_user() -> None:
     widened = SPACE.widened({"workers": 16})
     notes = edge_notes(SPACE, widened, {**BEST, "workers": 12, "batch_size": 64})
     assert notes == [
-        "the range of workers was widened from 8 to 16, because the best configuration had its highest value",
+        "the range of workers was widened from 8 to 16, because the best configuration so far had its highest value",
         "the best value of batch_size, 64, is on the edge of its range; a higher value may be better",
     ]
     assert edge_notes(SPACE, SPACE, {**BEST, "workers": 2, "batch_size": 8}) == []

@@ -41,6 +41,9 @@ def test_log_outcome_ends_with_a_server_that_is_slow(
     class Answer(list[Any]):
         experiment_id, token = "1", None
 
+        def __bool__(self) -> bool:
+            return True
+
     class SlowClient:
         def __init__(self, tracking_uri: str):
             pass

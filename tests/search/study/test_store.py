@@ -351,7 +351,8 @@ def test_store_widens_ranges_on_whose_edge_the_best_is_and_reports_it(tmp_path: 
     assert open_store(tmp_path, space).space == store.space
     assert any("range of batch_size was widened from 128 to 256" in n for n in store.notes)
     store.tell(trial, result_for(request, 7.0))
-    measure(store, 8.0)
+    for number in range(4):
+        measure(store, 8.0 + number)
     assert sum(store.importance().values()) == pytest.approx(1.0)
 
 
@@ -440,8 +441,11 @@ def test_importance_of_few_trials_warns_of_nothing(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     store = begun_store(tmp_path)
-    for number in range(6):
+    for number in range(7):
         measure(store, 10.0 + number)
+    assert store.importance() == {}, "the default has no values"
+    for number in range(3):
+        measure(store, 20.0 + number)
     importance = store.importance()
     assert sum(importance.values()) == pytest.approx(1.0)
     assert not [warning for warning in recwarn if "less than 2 trials" in str(warning.message)]
@@ -449,7 +453,7 @@ def test_importance_of_few_trials_warns_of_nothing(
 
 def test_importance_counts_a_baseline_outside_of_the_ranges(tmp_path: Path) -> None:
     store = begun_store(tmp_path, baseline=ServerConfig(workers=77, batch_size=3))
-    for number in range(7):
+    for number in range(11):
         measure(store, 10.0 + number)
     assert sum(store.importance().values()) == pytest.approx(1.0)
 

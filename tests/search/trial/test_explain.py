@@ -62,7 +62,10 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             ServerConfig(workers=4, batch_size=8, max_batch_delay_ms=50, mkl_threads=2),
             ServerWindow(0.0, 0.02, 8.0, 0.8),
             40.0,
-            ["batches hold 8.0 of 8 requests on average", "3.2 of 4 workers are idle on average"],
+            [
+                "batches hold 8.0 of 8 requests on average",
+                "3.2 of 4 workers are idle on average at this load",
+            ],
             id="threads of idle workers do not count",
         ),
         pytest.param(
@@ -72,7 +75,7 @@ WIDE = ServerConfig(workers=2, batch_size=64, max_batch_delay_ms=10, mkl_threads
             [
                 "with a batch size of 1, each worker handles one request at a time",
                 "requests wait 2.5 s in the queue and take 100 ms to process",
-                "the worker is idle 60 % of the time",
+                "the worker is idle 60 % of the time at this load",
             ],
             id="a queue is not attributed to an idle worker",
         ),

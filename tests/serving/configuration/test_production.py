@@ -14,7 +14,7 @@ from serving.configuration.jvm import parse_jvm
 from serving.configuration.production import DeploymentTarget
 from serving.configuration.reading import start_lines
 from serving.errors import ConfigError
-from tests.serving.test_deployment import parse
+from tests.serving.configuration.test_deployment import parse
 
 TUNED = ServerConfig(
     workers=2, batch_size=16, max_batch_delay_ms=50, netty_threads=4, mkl_threads=1
