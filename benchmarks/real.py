@@ -50,7 +50,10 @@ class RandomProposals(CapacitySampler):
 
 
 class GpProposals(CapacitySampler):
-    """Proposes the points of Optuna's Gaussian process for the log of the rate."""
+    """Proposes the points of Optuna's Gaussian process for the log of the rate.
+
+    A point that it proposes again and again is replaced by a random one, as those of our sampler.
+    """
 
     def next_point(
         self, observations: Sequence[Observation], running: Sequence[Point] = ()
@@ -61,7 +64,7 @@ class GpProposals(CapacitySampler):
         with log_level(["optuna"], logging.WARNING):
             sampler = GPSampler(seed=seed, n_startup_trials=1)
             study = optuna.create_study(direction="maximize", sampler=sampler)
-        for o in observations:
+        for o in [o for o in observations if o.is_own]:
             value = math.log(o.rate_rps) if o.served else -1.0
             # TorchServe's default may be outside of the space.
             with contextlib.suppress(ValueError):

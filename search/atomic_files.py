@@ -45,13 +45,12 @@ def replace_folder(new: Path, folder: Path) -> None:
         OSError: it cannot be done.
     """
     sync_tree(new)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = new
     if not folder.exists():
         new.rename(folder)
-    elif _exchange(new, folder):
-        new.rename(old)
-    else:
+    elif not _exchange(new, folder):
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
         try:
             new.rename(folder)

@@ -200,3 +200,22 @@ def test_pages_for_contributors_name_files_and_names_that_exist(page: str) -> No
     }
     parts = {part for name in names for part in name.split(".")} - {"NAME"}
     assert parts and not [part for part in parts if not re.search(rf"\b{part}\b", code)]
+
+
+def layout_rows() -> dict[str, str]:
+    """Each folder of the layout in docs/architecture.md, with the files of its row."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `([\w/]+/)` \|[^|]*\|(.*)\|$", text, re.MULTILINE)
+    return {folder: files for folder, files in rows if (ROOT / folder).is_dir()}
+
+
+def test_layout_names_every_module_and_no_other() -> None:
+    rows = layout_rows()
+    folders = {f"{path.parent.relative_to(ROOT)}/" for path in FILES}
+    assert folders <= rows.keys(), "each folder has a row"
+    for folder in sorted(folders):
+        modules = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
+        named = set(re.findall(r"`(\w+\.py)`", rows[folder])) - {"__init__.py"}
+        assert named <= modules, (folder, named - modules)
+        # A row may give examples of modules that are alike.
+        assert named == modules or "one module per" in rows[folder], (folder, modules - named)

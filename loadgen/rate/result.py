@@ -19,7 +19,7 @@ class StopReason(enum.StrEnum):
     TIME_LIMIT = "the time limit of the search was reached"
     GIVEN_UP = "no rate passed"
     GENERATOR_LIMITED = "the load generator could not offer a higher rate on time"
-    PRUNED_BY_RATE = "pruned: a rate below the incumbent's was not sustained"
+    PRUNED_BY_RATE = "pruned: a rate below the incumbent's did not pass"
     PRUNED_BY_CAPACITY = "pruned: its capacity is below the incumbent's rate"
     ESTIMATED = "only the capacity was estimated"
     NOT_SERVED = "no request succeeded"

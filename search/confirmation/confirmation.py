@@ -209,6 +209,7 @@ class Confirmation:
             if index != leader
             and self._comparison(index, leader).is_indistinguishable
             and not self.is_disproved(index)
+            and ((ratio := self.race.ratio_to_reference(index)) is None or ratio.mean >= 1)
         ]
         return max((leader, *alike), key=expected_rps)
 

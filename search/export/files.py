@@ -224,9 +224,9 @@ def _queue_note(limit_s: float | None, request: ExportRequest) -> tuple[str, ...
     if enough >= queue:
         return ()
     return (
-        f"a request behind a full queue of {queue} waits {queue / scaling.rate_rps:.3g} s, longer "
-        f"than the limit of {limit_s:g} s on p99: job_queue_size={enough} would refuse it at once "
-        "instead; that was not measured",
+        f"the last request in a full queue of {queue} is answered after "
+        f"{scaling.capacity / scaling.rate_rps:.3g} s, later than the limit of {limit_s:g} s on "
+        f"p99: job_queue_size={enough} would refuse it at once instead; that was not measured",
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -83,9 +83,9 @@ class JobQueue:
         self._on_end = on_end
         self._reports: set[asyncio.Future[None]] = set()
         self._wakeup = asyncio.Event()
-        #: Why the last poll failed, or started no job that it should; None if it did.
+        #: Why the last poll failed, or why a job cannot be started; None if neither.
         self.problem: str | None = None
-        #: Why jobs could not be started at the last poll, by their id.
+        #: Why jobs that wait could not be started, by their id.
         self._unstarted: dict[str, str] = {}
 
     def wake(self) -> None:
@@ -119,25 +119,27 @@ class JobQueue:
         for job, record in self._store.records():
             if record.state in ACTIVE:
                 await self._check_safely(job)
-        running = self._store.active_ids()
+        running = await asyncio.to_thread(self._store.active_ids)
         free = self._max_running - len(running)
-        earlier, self._unstarted = self._unstarted, {}
-        for job, _ in self.line().waiting:
+        waiting = [job for job, _ in self.line().waiting]
+        ids = {job.id for job in waiting}
+        self._unstarted = {name: why for name, why in self._unstarted.items() if name in ids}
+        for job in waiting:
             if free <= 0:
                 break
             if job.id not in running:
-                free -= await self._start_safely(job, earlier)
+                free -= await self._start_safely(job)
 
-    async def _start_safely(self, job: Job, earlier: Mapping[str, str]) -> bool:
-        """Start a job; return False if it still waits, so that the next one may start.
-
-        Args:
-            earlier: the problems that are logged already.
-        """
+    async def _start_safely(self, job: Job) -> bool:
+        """Start a job; return False if it does not run, so that the next one may start."""
+        earlier = self._unstarted.pop(job.id, None)
         try:
+            # While an earlier one was submitted, a user may have stopped it.
+            if not _has_state(job, JobState.QUEUED):
+                return False
             job.change(
                 state=JobState.RUNNING,
-                attempt=job.record().attempt + 1,
+                attempt=job.next_attempt(),
                 started_s=time.time(),
                 ended_s=None,
                 reason=None,
@@ -146,7 +148,7 @@ class JobQueue:
         except Exception as error:
             problem = f"the job {job.id} could not be started: {first_line(error)}"
             self._unstarted[job.id] = problem
-            if earlier.get(job.id) != problem:
+            if earlier != problem:
                 _LOG.warning("%s; retrying", problem)
             # If the new state was recorded, the next poll submits the job.
             return _has_state(job, JobState.RUNNING)
@@ -161,10 +163,12 @@ class JobQueue:
     async def _check(self, job: Job) -> None:
         """Record the end of a job that was started, submit it again, or kill it."""
         status = await asyncio.to_thread(self._runner.status, job)
-        if status is ProcessStatus.OVER or (status is ProcessStatus.UNKNOWN and job.ended()):
+        is_unknown = status is ProcessStatus.UNKNOWN and not job.has_process()
+        has_ended = job.ended() is not None or job.stop_path.exists()
+        if status is ProcessStatus.OVER or (is_unknown and has_ended):
             self._record_end(job)
             return
-        if status is ProcessStatus.UNKNOWN:
+        if is_unknown:
             # The service ended before the submission, or the cluster is a new one.
             await self._submit(job)
         stop_asked_s = job.stop_path.stat().st_mtime if job.stop_path.exists() else time.time()
@@ -188,9 +192,9 @@ class JobQueue:
         self._end(job, state, reason)
 
     def _end(self, job: Job, state: JobState, reason: str) -> None:
-        job.stop_path.unlink(missing_ok=True)
         try:
             job.change(state=state, reason=reason, ended_s=time.time())
+            job.stop_path.unlink(missing_ok=True)
         finally:
             # A job whose end is recorded is not checked again, whatever failed after that; one
             # whose end is not recorded is, and must not be reported each time.
@@ -221,7 +225,7 @@ def _has_state(job: Job, state: JobState) -> bool:
 
 def stop_job(job: Job) -> None:
     """Ask a running job to stop; a queued job is stopped at once."""
-    if job.record().state is JobState.QUEUED:
+    if job.record().state is JobState.QUEUED and not job.has_process():
         job.change(
             state=JobState.STOPPED, reason="it was stopped before it started", ended_s=time.time()
         )
@@ -232,4 +236,5 @@ def stop_job(job: Job) -> None:
 
 def requeue_job(job: Job) -> None:
     """Put a job that is over at the end of the queue."""
+    job.stop_path.unlink(missing_ok=True)
     job.change(state=JobState.QUEUED, queued_s=time.time(), ended_s=None, reason=None)

@@ -137,6 +137,14 @@ class Job:
         process = {"attempt": self.record().attempt, "process": process_identity(os.getpid())}
         write_json(self.folder / "process.json", process)
 
+    def has_process(self) -> bool:
+        """Return whether the process of the last attempt is alive on this host."""
+        return self._last_process()[1]
+
+    def next_attempt(self) -> int:
+        """Return the number of the next attempt; job.json may be older than the last one."""
+        return max(self.record().attempt, self._last_process()[0] or 0) + 1
+
     def is_active(self) -> bool:
         """Return whether a process of this host runs the job, or will soon.
 
@@ -153,17 +161,19 @@ class Job:
             return False
         return time.time() - (record.started_s or 0.0) < _START_LIMIT_S
 
-    def _last_process(self) -> tuple[Any, bool]:
+    def _last_process(self) -> tuple[int | None, bool]:
         """Return the attempt of the last process, None if unknown, and whether it is alive."""
         try:
             process = json.loads((self.folder / "process.json").read_text())
-            return process["attempt"], is_alive(process["process"])
+            return int(process["attempt"]), is_alive(process["process"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None, False
 
     def end(self, state: JobState, reason: str) -> None:
-        """Record how the current attempt ended; called by the job's process."""
-        end = {"attempt": self.record().attempt, "state": state, "reason": reason}
+        """Record how the attempt of `begin` ended; called by the job's process."""
+        attempt, _ = self._last_process()
+        attempt = self.record().attempt if attempt is None else attempt
+        end = {"attempt": attempt, "state": state, "reason": reason}
         write_json(self.folder / "end.json", end)
 
     def ended(self) -> tuple[JobState, str] | None:

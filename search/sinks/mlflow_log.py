@@ -96,11 +96,13 @@ class _Log:
         name = self._run_name
         found = self._search(f"tags.`{_RUN_TAG}` = '{name}'")
         parents = [run for run in found if _TRIAL_TAG not in run.data.tags]
-        logged = {run.data.tags.get(_TRIAL_TAG) for run in found}
+        trials = {run.data.tags.get(_TRIAL_TAG): run for run in found}
         parent = parents[0] if parents else self._start(name, {_RUN_TAG: name})
         for result in self._outcome.results:
-            if str(result.number) not in logged:
-                self._log_trial(parent, result)
+            run = trials.get(str(result.number))
+            # A run without an end was interrupted.
+            if run is None or run.info.status == "RUNNING":
+                self._log_trial(parent, result, run)
         self._log_parent(parent)
         yield from self._log_artifacts(parent)
         status = "FAILED" if self._outcome.failed else "FINISHED"
@@ -121,7 +123,9 @@ class _Log:
     def _start(self, name: str, tags: dict[str, str]) -> MlflowRun:
         return self._client.create_run(self._experiment, run_name=name, tags=tags)
 
-    def _log_trial(self, parent: MlflowRun, result: TrialResult) -> None:
+    def _log_trial(
+        self, parent: MlflowRun, result: TrialResult, interrupted: MlflowRun | None
+    ) -> None:
         tags = {
             _RUN_TAG: self._run_name,
             _TRIAL_TAG: str(result.number),
@@ -133,7 +137,7 @@ class _Log:
             tags["servetune.failure"] = str(result.failure)
         if result.cause:
             tags["servetune.cause"] = first_line(result.cause)[:5000]
-        run = self._start(f"trial {result.number}", tags)
+        run = interrupted or self._start(f"trial {result.number}", tags)
         self._log(run, flat_settings(result), metrics_of(result))
         statuses = {TrialState.FAILED: "FAILED", TrialState.PRUNED: "KILLED"}
         self._client.set_terminated(run.info.run_id, statuses.get(result.state, "FINISHED"))

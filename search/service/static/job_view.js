@@ -60,7 +60,7 @@ export async function showJob(signal, id) {
     if (!trials.size || version === figuresVersion) return;
     figuresVersion = version;
     const answer = await getJson(`${path}/figures`);
-    if (signal.aborted) return;
+    if (signal.aborted || figuresVersion !== version) return;
     const { trials: rates, ...others } = answer.figures;
     byTrial.hidden = !rates;
     if (rates) drawFigure(byTrial, rates, "trials");

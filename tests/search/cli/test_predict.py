@@ -60,7 +60,7 @@ def test_predict_shows_measured_rates_without_an_exponent(
     store = open_store(outcome.run, outcome.run.spec())
     store.begin()
     trial, request = store.ask() or pytest.fail("the study proposes no trial")
-    outcome.run.append(store.tell(trial, result_for(request, 1,234.0)))
+    outcome.run.append(store.tell(trial, result_for(request, 1234.0)))
     assert run_command(["predict", str(outcome.run.folder)]) == 0
     shown = capsys.readouterr().out
     assert "1,234" in shown and "e+0" not in shown

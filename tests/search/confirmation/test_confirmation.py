@@ -49,6 +49,7 @@ def winner_of(confirmation: Confirmation) -> int:
         pytest.param({0: 1.0, 1: 222.0, 2: 238.0}, {2: None}, 1, id="verified to sustain nothing"),
         pytest.param({0: 1.0, 1: 238.0, 2: 222.0}, {}, 1, id="the leader sustained more"),
         pytest.param({0: 300.0, 1: 222.0, 2: 238.0}, {}, 0, id="the reference is faster"),
+        pytest.param({0: 233.0, 1: 228.0, 2: 238.0}, {}, 2, id="the other is slower than it"),
     ],
 )
 def test_winner_of_an_unverified_confirmation_sustained_most_in_the_search(

@@ -103,10 +103,10 @@ def test_export_writes_changes_of_the_config_properties_in_use(outcome: Outcome)
         (
             0.2,
             1000,
-            "a request behind a full queue of 1000 waits 4 s, longer than the limit of 0.2 s on "
-            "p99: job_queue_size=48 would refuse it at once instead",
+            "the last request in a full queue of 1000 is answered after 4.01 s, later than the "
+            "limit of 0.2 s on p99: job_queue_size=48 would refuse it at once instead",
         ),
-        (0.2, None, "behind a full queue of 100 waits 0.4 s"),
+        (0.2, None, "in a full queue of 100 is answered after 0.408 s"),
         (0.2, 48, ""),
     ],
 )

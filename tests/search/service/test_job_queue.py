@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from search.service import jobs
-from search.service.job_queue import MAX_SHOWN, JobQueue, ProcessStatus
+from search.service.job_queue import (
+    MAX_SHOWN,
+    JobQueue,
+    ProcessStatus,
+    requeue_job,
+    stop_job,
+)
 from search.service.jobs import Job, JobRecord, JobState, JobStore
 from tests.search.service.conftest import (
     Client,
@@ -93,6 +99,102 @@ async def test_job_queue_starts_the_next_job_if_one_cannot_be_written(
     await wait_until_running(first, runner)
     await wait_for(lambda: queue.problem is None)
     polling.cancel()
+
+
+async def test_job_queue_names_a_job_that_cannot_be_started_while_another_runs(
+    store: JobStore, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (store.add(store.new_folder(), name, {}) for name in "ab")
+    write = jobs.write_json
+
+    def refuse(path: Path, data: Any) -> None:
+        if path.parent == first.folder:
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    queue = JobQueue(store, runner)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "write_json", refuse)
+        for _ in range(3):
+            await queue.poll()
+            assert list(queue._unstarted) == [first.id], "it still waits for that reason"
+    assert second.record().state is JobState.RUNNING
+    stop_job(first)
+    await queue.poll()
+    assert queue._unstarted == {}
+
+
+async def test_job_queue_submits_nothing_beside_the_process_of_a_job(
+    store: JobStore, runner: FakeRunner
+) -> None:
+    """As if the service found no record of its cluster, and started another one."""
+    job = store.add(store.new_folder(), "a", {})
+    queue = JobQueue(store, runner)
+    await queue.poll()
+    job.begin()
+    runner.statuses.clear()
+    await queue.poll()
+    assert runner.submitted == [job.submission_id]
+    jobs.write_json(job.folder / "process.json", {"attempt": 1, "process": "4194399 1"})
+    job.end(JobState.FINISHED, "done")
+    await queue.poll()
+    assert job.record().state is JobState.FINISHED and len(runner.submitted) == 1
+
+
+async def test_job_queue_starts_a_restored_job_with_a_new_attempt(
+    store: JobStore, runner: FakeRunner
+) -> None:
+    job = store.add(store.new_folder(), "a", {})
+    queued = (job.folder / "job.json").read_text()
+    queue = JobQueue(store, runner)
+    await queue.poll()
+    job.begin()
+    (job.folder / "job.json").write_text(queued)
+    stop_job(job)
+    assert job.record().state is JobState.STOPPING and job.stop_path.exists(), "its process runs"
+    job.end(JobState.STOPPED, "a user stopped it")
+    jobs.write_json(job.folder / "process.json", {"attempt": 1, "process": "4194399 1"})
+    runner.statuses.clear()
+    await queue.poll()
+    assert job.record().state is JobState.STOPPED and not job.stop_path.exists()
+    requeue_job(job)
+    await queue.poll()
+    assert runner.submitted == [f"servetune-{job.id}-1", f"servetune-{job.id}-2"]
+
+
+async def test_job_queue_keeps_the_request_to_stop_until_the_end_is_written(
+    store: JobStore, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = store.add(store.new_folder(), "a", {})
+    queue = JobQueue(store, runner)
+    await queue.poll()
+    stop_job(job)
+    runner.statuses[job.id] = ProcessStatus.OVER
+
+    def refuse(path: Path, data: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "write_json", refuse)
+        await queue.poll()
+    await queue.poll()
+    assert (job.record().state, job.record().reason) == (JobState.STOPPED, "a user stopped it")
+
+
+async def test_job_queue_starts_no_job_that_was_stopped_meanwhile(
+    store: JobStore, runner: FakeRunner
+) -> None:
+    first, second = (store.add(store.new_folder(), name, {}) for name in "ab")
+    submit = runner.submit
+
+    def stop_the_other(job: Job) -> None:
+        submit(job)
+        if job.id == first.id:
+            stop_job(second)
+
+    runner.submit = stop_the_other  # type: ignore[method-assign]
+    await JobQueue(store, runner, max_running=2).poll()
+    assert second.record().state is JobState.STOPPED and len(runner.submitted) == 1
 
 
 async def test_job_queue_counts_a_process_whose_record_is_damaged(
