@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import os
 import signal
 import sys
 import time
@@ -18,6 +20,7 @@ from search.cluster.node import NodeOptions, RunningNode, free_ports
 from search.cluster.ray_token import cluster_token_file
 from search.service.jobs import JobStore
 from search.spec.sections import MAX_LOAD_PROCESSES
+from serving.identity import process_identity
 
 #: The file that names the cluster, in the service's folder.
 CLUSTER_FILE = "cluster.json"
@@ -45,12 +48,28 @@ def main(root: Path, port: int, dashboard_port: int) -> None:
         print(node.start_message(), flush=True)
         needed_s = time.monotonic()
         while not node.has_ended(_POLL_S):
+            if is_replaced(root):
+                print("the service started another cluster", flush=True)
+                return
             if is_needed(root):
                 needed_s = time.monotonic()
             elif time.monotonic() - needed_s > UNNEEDED_LIMIT_S and retire(root):
                 print("the service and its jobs have ended", flush=True)
                 return
         print(f"Ray ended:\n{node.log_tail()}", flush=True)
+
+
+def is_replaced(root: Path) -> bool:
+    """Return whether the service uses another cluster than this process's, and no job runs.
+
+    It starts another one if the file that names this one is damaged.
+    """
+    try:
+        named = str(json.loads((root / CLUSTER_FILE).read_text())["process"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+    is_other = named != process_identity(os.getpid())
+    return is_other and not any(job.is_active() for job in JobStore(root).all())
 
 
 def is_needed(root: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from search.service import ray_jobs
 from search.service.jobs import Job, JobState, JobStore, write_json
-from search.service.local_cluster import CLUSTER_FILE, LOCK_FILE, is_needed, retire
+from search.service.local_cluster import CLUSTER_FILE, LOCK_FILE, is_needed, is_replaced, retire
 from search.service.ray_jobs import LocalCluster
 from serving.identity import is_alive, process_identity
 
@@ -83,6 +83,19 @@ def test_cluster_is_needed_while_a_job_with_a_damaged_record_runs(
     assert JobStore(root).active_ids() == {job.id}
     write_json(job.folder / "process.json", {"attempt": 1, "process": "4194399 1"})
     assert not is_needed(root) and not JobStore(root).active_ids()
+
+
+def test_cluster_is_replaced_if_the_service_names_another(root: Path, job: Job) -> None:
+    for text in ("", "{", "[]"):
+        (root / CLUSTER_FILE).write_text(text)
+        assert not is_replaced(root), "it is being started"
+    write_json(root / CLUSTER_FILE, {"process": process_identity(os.getpid()), "address": "x"})
+    assert not is_replaced(root)
+    write_json(root / CLUSTER_FILE, {"process": "4194399 1", "address": "x"})
+    assert is_replaced(root)
+    job.change(state=JobState.RUNNING, attempt=1, started_s=0.0)
+    job.begin()
+    assert not is_replaced(root), "a job may run on it"
 
 
 @pytest.mark.parametrize(
