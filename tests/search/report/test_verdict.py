@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from loadgen.rate.estimate import Estimate
 from search.confirmation.confirmation import Confirmation
 from search.confirmation.plan import Plan
 from search.confirmation.race import RaceRules
@@ -102,6 +103,20 @@ def test_certainty_of_confirmed_run_names_rounds_and_intervals(confirmed: Outcom
         in text
     )
     assert "Note: the reference failed in 1 of 2 visits" in text
+
+
+def test_certainty_names_what_varies_by_itself(outcome: Outcome) -> None:
+    def with_errors(*errors: float) -> Outcome:
+        results = [
+            replace(r, rate=replace(r.rate, estimate=Estimate(5.0, 1.0, 9.0, 9.0, error)))
+            for r, error in zip(outcome.results, errors, strict=False)
+        ]
+        return replace(outcome, results=[*results, *outcome.results[len(errors) :]])
+
+    assert "varies within a measurement" not in certainty(with_errors(0.05, 0.9, 0.9, 0.05))
+    text = certainty(with_errors(0.57, 0.0, 0.0, 0.2))
+    assert "The speed of the default varies within a measurement: the standard error of its" in text
+    assert "throughput was 57 %" in text and "The speed of trial 3 varies" in text
 
 
 def test_verdict_does_not_mix_the_rate_of_the_search_with_the_ratio(confirmed: Outcome) -> None:

@@ -38,6 +38,18 @@ async def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("the condition does not hold")
 
 
+def refuse_writes(monkeypatch: pytest.MonkeyPatch, job: Job) -> None:
+    """Let the disk be full for the records of a job."""
+    write = jobs.write_json
+
+    def refuse(path: Path, data: Any) -> None:
+        if path.parent == job.folder:
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(jobs, "write_json", refuse)
+
+
 async def test_job_queue_fails_a_job_whose_process_was_lost(
     client: Client, store: JobStore, runner: FakeRunner, spec: dict[str, Any]
 ) -> None:
@@ -79,21 +91,14 @@ async def test_job_queue_starts_the_next_job_if_one_cannot_be_written(
     store: JobStore, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (store.add(store.new_folder(), name, {}) for name in "ab")
-    write = jobs.write_json
-
-    def refuse(path: Path, data: Any) -> None:
-        if path.parent == first.folder:
-            raise OSError(30, "Read-only file system")
-        write(path, data)
-
-    monkeypatch.setattr(jobs, "write_json", refuse)
     queue = JobQueue(store, runner)
-    polling = asyncio.ensure_future(queue.run())
-    await wait_until_running(second, runner)
-    await wait_for(lambda: queue.problem is not None)
-    assert f"{first.id} could not be started: [Errno 30] Read-only" in str(queue.problem)
+    with monkeypatch.context() as patch:
+        refuse_writes(patch, first)
+        polling = asyncio.ensure_future(queue.run())
+        await wait_until_running(second, runner)
+        await wait_for(lambda: queue.problem is not None)
+    assert f"{first.id} could not be started: [Errno 28] No space" in str(queue.problem)
     assert first.record().state is JobState.QUEUED
-    monkeypatch.setattr(jobs, "write_json", write)
     runner.end(second)
     queue.wake()
     await wait_until_running(first, runner)
@@ -105,16 +110,9 @@ async def test_job_queue_names_a_job_that_cannot_be_started_while_another_runs(
     store: JobStore, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (store.add(store.new_folder(), name, {}) for name in "ab")
-    write = jobs.write_json
-
-    def refuse(path: Path, data: Any) -> None:
-        if path.parent == first.folder:
-            raise OSError(28, "No space left on device")
-        write(path, data)
-
     queue = JobQueue(store, runner)
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "write_json", refuse)
+        refuse_writes(patch, first)
         for _ in range(3):
             await queue.poll()
             assert list(queue._unstarted) == [first.id], "it still waits for that reason"
@@ -170,12 +168,8 @@ async def test_job_queue_keeps_the_request_to_stop_until_the_end_is_written(
     await queue.poll()
     stop_job(job)
     runner.statuses[job.id] = ProcessStatus.OVER
-
-    def refuse(path: Path, data: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "write_json", refuse)
+        refuse_writes(patch, job)
         await queue.poll()
     await queue.poll()
     assert (job.record().state, job.record().reason) == (JobState.STOPPED, "a user stopped it")
