@@ -306,15 +306,15 @@ async def test_search_of_depth_screen_ends_when_a_rate_below_the_incumbents_fail
 
 async def test_search_of_depth_screen_offers_nothing_after_a_rate_below_the_incumbents() -> None:
     """Whether it failed or was undecided: a rank is not worth the bracketing of a slow server."""
-    law = Law(workers=4, batch=128, service_s=2.0)
+    law = Law(workers=2, batch=32, service_s=0.5)
     verdicts = []
-    for seed in range(12):
-        stub = SimulatedStub(law, seed=seed, wander=Wander(0.08, 15.0, seed=seed))
-        search = RateSearch(Goal(), stub, 512, 1024, incumbent_rps=250.0, depth=Depth.SCREEN)
+    for seed in range(15):
+        stub = SimulatedStub(law, seed=seed, wander=Wander(0.15, 3.0, seed=seed))
+        search = RateSearch(Goal(), stub, 64, 128, incumbent_rps=126.0, depth=Depth.SCREEN)
         found = await search.find()
-        below = [p for p in found.probes if p.rate_rps < 250.0 and p.verdict is not Verdict.PASS]
+        below = [p for p in found.probes if p.rate_rps < 126.0 and p.verdict is not Verdict.PASS]
         verdicts += [probe.verdict for probe in below]
-        assert below in ([], [found.probes[-1]])
+        assert not below or below == [found.probes[-1]]
         assert not below or found.stop_reason is StopReason.PRUNED_BY_RATE
     assert {Verdict.FAIL, Verdict.UNDECIDED} == set(verdicts)
 
