@@ -45,12 +45,13 @@ def replace_folder(new: Path, folder: Path) -> None:
         OSError: it cannot be done.
     """
     sync_tree(new)
-    old = new
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if not folder.exists():
         new.rename(folder)
-    elif not _exchange(new, folder):
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+    elif _exchange(new, folder):
+        old = new
+    else:
         folder.rename(old)
         try:
             new.rename(folder)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from search.export import files
 from search.export.files import export
 from search.report.summary import write_report
 from search.study.outcome import Outcome
@@ -45,15 +46,12 @@ def test_export_keeps_the_previous_files_if_it_fails(
 ) -> None:
     export_chosen(outcome)
     before = files_in(outcome.run.folder)
-    rename = Path.rename
 
-    def fail(path: Path, target: Any) -> Path:
-        if path.name == ".best.new":
-            raise OSError(errno.EIO, "Input/output error")
-        return rename(path, target)
+    def fail(new: Path, folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
-        patch.setattr(Path, "rename", fail)
+        patch.setattr(files, "replace_folder", fail)
         export_chosen(outcome)
     assert files_in(outcome.run.folder) == before
     # As a process leaves them that is killed while it replaces the files.
