@@ -39,7 +39,7 @@ export function jobHeader(path, id, refresh) {
     const { best, baseline } = job;
     const ended = hasEnded(job);
     const focusable = () => [...content.querySelectorAll("button, a")];
-    const focused = focusable().indexOf(document.activeElement);
+    const focused = focusable().find((each) => each === document.activeElement)?.textContent;
     drawActivity(job);
     replaceContent(content,
       el("h1", {}, job.name, " ", stateBadge(job.state)),
@@ -63,8 +63,8 @@ export function jobHeader(path, id, refresh) {
         button("Download files for production", () => download(`${path}/best.tar.gz`, `${id}-best.tar.gz`),
           { disabled: !ended || !best })),
       el("p", {}, Object.entries(job.links).map(([name, url]) => [el("a", { href: url, rel: "noreferrer" }, name), " "])));
-    // Redrawing replaces buttons and links; keyboard focus stays on the same one.
-    if (focused >= 0) focusable()[focused]?.focus();
+    // Redrawing replaces buttons and links; keyboard focus stays on the one with the same text.
+    if (focused) focusable().find((each) => each.textContent === focused)?.focus();
   }
 
   return { node, draw, drawActivity };
