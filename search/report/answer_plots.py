@@ -84,8 +84,7 @@ def latency_curve(outcome: Outcome) -> go.Figure | None:
     figure = go.Figure()
     rates: list[float] = []
     for point in compared_points(outcome):
-        role = Role.RECOMMENDED if Role.RECOMMENDED in point.roles else Role.REFERENCE
-        name, color, symbol = _ROLES[role]
+        name, color, symbol = _ROLES[_main_role(point) or Role.REFERENCE]
         curve = latency_by_rate(point, outcome.run)
         if not curve:
             continue

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from unittest import mock
 
 from aiohttp.test_utils import TestServer
 from PIL import Image, ImageChops
@@ -98,7 +99,7 @@ def job_of_run(store: JobStore, run: Run, name: str) -> Job:
         state=JobState.STOPPED if reason == INTERRUPTED else JobState.FINISHED,
         created_s=created,
         started_s=created,
-        ended_s=(run.folder / "report.md").stat().st_mtime,
+        ended_s=max(path.stat().st_mtime for path in run.folder.rglob("measurements.json")),
         reason=reason,
     )
     return job
@@ -205,6 +206,8 @@ async def take(folder: Path, run: Run, other: Run, max_height_px: int, only: str
     """Take every screenshot, or those of one view."""
     async with AsyncExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        argument = property(lambda run: f"runs/{run.folder.name}")
+        stack.enter_context(mock.patch.object(Run, "argument", argument))
         store = JobStore(root)
         earlier = job_of_run(store, other, "bundled-model, before")
         finished = job_of_run(store, run, "bundled-model")

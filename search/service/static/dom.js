@@ -34,4 +34,7 @@ export const errorMessage = (error) =>
   el("div", { class: "error", role: "alert" }, el("p", {}, error.message),
     el("ul", {}, (error.problems || []).map((problem) => el("li", {}, problem))));
 
+// A text in which backticks enclose code.
+export const withCode = (text) => text.split("`").map((part, number) => (number % 2 ? el("code", {}, part) : part));
+
 const present = (children) => children.flat(2).filter((child) => child != null);

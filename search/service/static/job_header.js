@@ -1,7 +1,7 @@
 // The upper part of the job view: activity, key figures, buttons and links.
 
 import { download, request } from "./api.js";
-import { el, errorMessage, keyFigure, replaceContent, stateBadge } from "./dom.js";
+import { el, errorMessage, keyFigure, replaceContent, stateBadge, withCode } from "./dom.js";
 import { formatDuration, formatQuantity, formatRate, formatSettings, withUnit } from "./format.js";
 import { describeActivity, describeFindings, hasEnded, trialsDone } from "./job_status.js";
 
@@ -44,7 +44,7 @@ export function jobHeader(path, id, refresh) {
     replaceContent(content,
       el("h1", {}, job.name, " ", stateBadge(job.state)),
       activity, trying,
-      job.answer.length ? el("section", { class: "answer" }, job.answer.map((text, number) => el("p", { class: number ? "" : "verdict" }, text))) : null,
+      job.answer.length ? el("section", { class: "answer" }, job.answer.map((text, number) => el("p", { class: number ? "" : "verdict" }, withCode(text)))) : null,
       job.ratio_warnings.length ? el("ul", { class: "muted" }, job.ratio_warnings.map((text) => el("li", {}, `Best ÷ reference: ${text}.`))) : null,
       el("div", { class: "key-figures" },
         keyFigure("trials", trialsDone(job, "of at most")),

@@ -56,7 +56,12 @@ def test_figures_draw_predicted_configurations_open_and_with_intervals(outcome: 
 
 def test_figures_draw_latency_of_both_configurations(confirmed: Outcome) -> None:
     names = [trace.name for trace in figures(confirmed)["latency_curve"].data]
-    assert names == ["recommended, p99", "recommended, p50", "today, p99", "today, p50"]
+    assert names == [
+        "recommended, p99",
+        "recommended, p50",
+        "TorchServe's default, p99",
+        "TorchServe's default, p50",
+    ]
 
 
 def test_figures_draw_predictions_with_their_interval(outcome: Outcome) -> None:
