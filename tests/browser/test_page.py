@@ -103,7 +103,7 @@ def test_page_takes_a_job_to_production(
         page.get_by_role("button", name="Download report").click()
     download.value.save_as(tmp_path / "report.html")
     page.locator("table tbody tr a").first.click()
-    page.get_by_role("heading", name="Trial").wait_for()
+    page.get_by_role("heading", name="Trial", level=1).wait_for()
     page.get_by_text("config.properties compared with the default").wait_for()
     shoot(page, "trial")
     page.goto(home)
