@@ -341,7 +341,8 @@ def main(
         found = slope(soak.samples, figure)
         values = [getattr(each, figure) for samples in soak.samples for each in samples]
         if found is None:
-            console.print(f"{figure}: too few sessions for a slope")
+            seen = f"{min(values):.0f} to {max(values):.0f}" if values else "not sampled"
+            console.print(f"{figure}: {seen}; too few sessions for a slope")
             continue
         growing |= found.low > 0
         console.print(
