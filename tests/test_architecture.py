@@ -26,8 +26,10 @@ LAYERS = (
     ("cli",),
 )
 #: Modules of `search` that every layer may import; they import none of the layers.
-BASE = {"search.atomic_files", "search.errors", "search.formats", "search.environment"}
-BASE |= {"search.headroom", "search.intervals"}
+BASE = {
+    f"search.{name}"
+    for name in ("atomic_files", "environment", "errors", "formats", "headroom", "intervals")
+}
 MAY_IMPORT = {
     "ray": {
         "loadgen/ray_process.py",

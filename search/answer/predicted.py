@@ -30,7 +30,7 @@ from serving.configuration.config import ServerConfig
 #: Maximum number of configurations without a trial that are shown.
 _MAX_UNTRIED = 8
 #: Numbers whose ratio is not above this are as good as equal.
-_NEAR = 1.1
+_NEAR_RATIO = 1.1
 #: A configuration is shown if it serves with at least this probability.
 _MIN_SERVING = 0.5
 
@@ -171,7 +171,7 @@ def _is_near(values: Point | None, other: Point | None) -> bool:
 
 def _are_near(value: Any, other: Any) -> bool:
     are_numbers = all(type(each) in (int, float) and each > 0 for each in (value, other))
-    return are_numbers and max(value, other) <= _NEAR * min(value, other)
+    return are_numbers and max(value, other) <= _NEAR_RATIO * min(value, other)
 
 
 def _spread(points: Sequence[OperatingPoint], count: int) -> list[OperatingPoint]:

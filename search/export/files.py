@@ -42,7 +42,7 @@ from search.study.run_folder import Run
 from search.trial.result import TrialResult
 from serving.archive import Archive
 from serving.configuration.config import MODEL_KEYS
-from serving.configuration.defaults import DEFAULT_QUEUE
+from serving.configuration.defaults import DEFAULT_JOB_QUEUE_SIZE
 from serving.configuration.deployment import archived_settings
 from serving.configuration.production import DeploymentTarget
 from serving.configuration.secret_lines import secret_names
@@ -215,7 +215,7 @@ def _secret_notes(files: FormatFiles) -> tuple[str, ...]:
 
 def _queue_note(limit_s: float | None, request: ExportRequest) -> tuple[str, ...]:
     """Return a note on a queue in which requests wait longer than the limit on p99."""
-    queue, scaling = request.config.job_queue_size or DEFAULT_QUEUE, request.scaling
+    queue, scaling = request.config.job_queue_size or DEFAULT_JOB_QUEUE_SIZE, request.scaling
     if limit_s is None or scaling.capacity is None:
         return ()
     in_batches = scaling.capacity - queue
@@ -244,7 +244,7 @@ def _effective_settings(result: TrialResult, model: Archive, tuned: Archive) -> 
 def _request_capacity(result: TrialResult, effective: Mapping[str, int]) -> int:
     """Return the number of requests that a replica holds before it refuses one."""
     batches = result.server.batch_capacity or effective["batch_size"]
-    return batches + (result.config.job_queue_size or DEFAULT_QUEUE)
+    return batches + (result.config.job_queue_size or DEFAULT_JOB_QUEUE_SIZE)
 
 
 def _resources(run: Run, result: TrialResult) -> Resources:

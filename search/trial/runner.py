@@ -46,7 +46,7 @@ from search.trial.server_prober import ServerProber, may_probe, probes_s
 from search.trial.server_tls import server_tls
 from search.trial.users import closed_loop_users
 from servetune.errors import FailureKind
-from serving.configuration.defaults import DEFAULT_QUEUE
+from serving.configuration.defaults import DEFAULT_JOB_QUEUE_SIZE
 from serving.configuration.ignored import find_ignored_settings, find_unapplied_settings
 from serving.errors import ServerError
 from serving.ports import LOOPBACK
@@ -150,7 +150,9 @@ async def run_trial(
                 goal,
                 observed,
                 sum(capacities),
-                users=closed_loop_users(capacities, request.config.job_queue_size or DEFAULT_QUEUE),
+                users=closed_loop_users(
+                    capacities, request.config.job_queue_size or DEFAULT_JOB_QUEUE_SIZE
+                ),
                 incumbent_rps=request.incumbent_rps,
                 known_share=request.known_share,
                 comparison_rps=request.comparison_rps,

@@ -19,7 +19,7 @@ from search.trial.server_probe import (
     in_order,
 )
 from search.trial.users import closed_loop_users
-from serving.configuration.defaults import DEFAULT_QUEUE
+from serving.configuration.defaults import DEFAULT_JOB_QUEUE_SIZE
 from serving.metrics import HandlerTime
 from serving.server import TorchServe
 
@@ -110,7 +110,7 @@ class ServerProber:
         if len(server.worker_pids) > probe.workers:
             await server.scale_down(probe.workers)
         requests = probe.batch_size if is_batch else server.batch_capacity
-        queue = server.config.job_queue_size or DEFAULT_QUEUE
+        queue = server.config.job_queue_size or DEFAULT_JOB_QUEUE_SIZE
         users = requests if is_batch else closed_loop_users([requests], queue)
         window, estimate = await measure_short_loop(self._observed, self._goal, requests, users)
         observation = observation_of(window)

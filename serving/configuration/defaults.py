@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Requests that wait for a worker before TorchServe refuses one.
-DEFAULT_QUEUE = 100
+DEFAULT_JOB_QUEUE_SIZE = 100
 
 
 def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int]:
@@ -20,6 +20,6 @@ def torchserve_defaults(cores: int, threads: int | None = None) -> dict[str, int
         "netty_threads": 2 * cores,
         "netty_client_threads": 2 * cores,
         "mkl_threads": threads or cores,
-        "job_queue_size": DEFAULT_QUEUE,
+        "job_queue_size": DEFAULT_JOB_QUEUE_SIZE,
         "response_timeout_s": 120,
     }
