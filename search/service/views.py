@@ -175,6 +175,7 @@ class TrialDetailView(TrialView):
             search that trial sets nothing; in a sweep it is any of the points.
         environment: the trial's environment variables.
         windows: offered and answered rate, latency quantiles and server metrics, in order.
+        figures: the plots of the trial as Plotly JSON, by name: rates, latencies, phases.
         probes: the verdicts on the windows at an offered rate.
         log: the last lines of the server's log.
     """
@@ -185,5 +186,6 @@ class TrialDetailView(TrialView):
     default_properties: str
     environment: str
     windows: list[dict[str, Any]]
+    figures: dict[str, Any]
     probes: list[dict[str, Any]]
     log: str

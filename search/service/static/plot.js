@@ -46,12 +46,11 @@ export function drawPlot(node, traces, layout) {
 // A place for a figure that the service has drawn; see `drawFigure`.
 export const emptyFigure = () => el("figure", {}, el("figcaption"), plotNode(""));
 
-// Create a plot of a figure that the service has drawn, with its heading, after that of a group.
-export function figureNode(figure, fallback, group) {
+// Create a plot of a figure that the service has drawn, with its heading, after that of a group if any.
+export function figureNode(figure, fallback, group = null) {
   const node = emptyFigure();
   drawFigure(node, figure, fallback);
-  const heading = node.firstChild;
-  heading.textContent = `${group}: ${heading.textContent}`;
+  if (group) node.firstChild.textContent = `${group}: ${node.firstChild.textContent}`;
   return node;
 }
 

@@ -3,7 +3,7 @@
 import { getJson } from "./api.js";
 import { el, keyFigure, showContent, stateBadge } from "./dom.js";
 import { formatMemory, formatNumber, formatRate, formatSeconds, formatSettings, formatShare, withUnit } from "./format.js";
-import { drawPlot, headedPlot, zeroBasedAxis } from "./plot.js";
+import { figureNode } from "./plot.js";
 
 const METRICS = [
   ["Queue time (s)", (record) => record.server?.queue_s],
@@ -17,7 +17,6 @@ const METRICS = [
   ["Host CPU used by other processes", (record) => record.host?.other_cpu, formatShare],
 ];
 const WINDOW_COLUMNS = ["offered rate (rps)", "achieved rate (rps)", "scheduled", "succeeded", "p50 (s)", "p99 (s)", "errors"];
-const QUANTILES = ["p50", "p90", "p99"];
 // Settings that depend on the host or on servetune itself, not on the tuned configuration.
 const UNTUNED_LINE = /_address=|_port=|^(disable_|metrics_)/;
 
@@ -25,10 +24,6 @@ export async function showTrial(signal, jobId, number) {
   const trial = await getJson(`/v1/jobs/${jobId}/trials/${number}`);
   if (signal.aborted) return;
   const { record } = trial;
-  const rates = headedPlot("Achieved against offered rate");
-  const latencies = headedPlot("Latency against offered rate");
-  const phases = headedPlot("Time of each phase");
-  const isOpenLoop = trial.windows.some((window) => window.offered_rps != null);
   showContent(
     el("p", {}, el("a", { href: `#/jobs/${jobId}` }, "← Back to the job")),
     el("h1", {}, `Trial ${trial.number} `, stateBadge(trial.state)),
@@ -42,15 +37,13 @@ export async function showTrial(signal, jobId, number) {
     sentences("Why this trial is slow or fast", trial.explanations),
     sentences("Warnings", record.warnings),
     sentences("Models beside the tuned one", otherModels(record)),
-    el("div", { class: "plots" }, isOpenLoop ? [rates.node, latencies.node] : null, phases.node),
+    el("div", { class: "plots" }, Object.entries(trial.figures).map(([name, figure]) => figureNode(figure, name))),
     el("h2", {}, "Server metrics"), metricTable(record),
     el("h2", {}, "Windows"), windowTable(trial.windows),
     el("h2", {}, "config.properties compared with the default"),
     highlightChanges(trial.default_properties, trial.config_properties),
     el("h2", {}, "Environment variables"), textBlock(trial.environment || "No environment variables are set."),
     el("h2", {}, "Server log"), textBlock(trial.log || "The log is empty."));
-  if (isOpenLoop) drawLoadCurves(rates.plot, latencies.plot, trial.windows);
-  drawPhases(phases.plot, Object.entries(record.timing?.phases_s || {}));
 }
 
 const sentences = (heading, list) => (list?.length
@@ -94,29 +87,4 @@ function highlightChanges(defaultText, text) {
     const changed = line && !defaultLines.has(line) && !UNTUNED_LINE.test(line);
     return changed ? el("ins", {}, `${line}\n`) : `${line}\n`;
   }));
-}
-
-// Plot achieved rate and latency. A rate with several windows shows their median.
-function drawLoadCurves(ratePlot, latencyPlot, windows) {
-  const openLoop = windows.filter((window) => window.offered_rps != null);
-  const rates = [...new Set(openLoop.map((window) => window.offered_rps))].sort((a, b) => a - b);
-  const line = (name, value) => ({
-    name, mode: "lines+markers", x: rates,
-    y: rates.map((rate) => median(openLoop.filter((window) => window.offered_rps === rate).map(value))),
-  });
-  const xaxis = zeroBasedAxis("offered rate, requests/s");
-  drawPlot(ratePlot, [line("achieved", (window) => window.goodput_rps)],
-    { xaxis, yaxis: zeroBasedAxis("achieved rate, requests/s") });
-  drawPlot(latencyPlot,
-    QUANTILES.filter((quantile) => openLoop.some((window) => window.latency_s[quantile] != null))
-      .map((quantile) => line(quantile, (window) => window.latency_s[quantile])),
-    { xaxis, yaxis: zeroBasedAxis("latency, s") });
-}
-
-const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-
-function drawPhases(node, phases) {
-  drawPlot(node, [{ type: "bar", orientation: "h",
-    x: phases.map(([, seconds]) => seconds), y: phases.map(([name]) => name) }],
-  { xaxis: zeroBasedAxis("time, s"), yaxis: { autorange: "reversed" }, margin: { l: 100, r: 12, t: 12, b: 42 } });
 }
